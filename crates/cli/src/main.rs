@@ -1,0 +1,2 @@
+//! rejoin
+fn main() {}
