@@ -1,1 +1,40 @@
-//! protocol
+//! What the two nodes of a transfer say to each other, and what they decide from it.
+//!
+//! No I/O, no clock, no threads: bytes and values in, bytes and values out. The order of a transfer is
+//!
+//! ```text
+//!  joiner (TLS server)                              donor (TLS client, dials)
+//!                      <- Hello (control)            versions, capabilities, proof of the secret
+//!     Greeting ->                                    chosen version, own proof; or a refusal
+//!                      <- Bypass | Offer
+//!     Accept ->                                      after Bypass the transfer is over: IST follows
+//!                      <- Files ..., FilesEnd        the donor's files are still from here on
+//!     Ready ->
+//!                      <- Hello (worker n)           further connections, same secret, same transfer
+//!                      <- Chunk ..., WorkerDone
+//!     WorkerStored ->
+//!                      <- Complete
+//!     Stored ->                                      everything verified and on stable storage
+//! ```
+//!
+//! Either side may send `Ping`, `Note` (a line for the other host's log) and `Abort` (the reason, then silence).
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`limits`] | every bound on what a peer may make us allocate or wait for |
+//! | [`hello`] | the first bytes each way; frozen for all versions |
+//! | [`message`] | the vocabulary after the greeting |
+//! | [`codec`] | frames: messages to bytes and back |
+//! | [`inventory`] | what a file of a datadir is called on the wire |
+//! | [`coverage`] | which ranges of which files have arrived |
+//! | [`policy`] | what two nodes must agree on before anything moves |
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod codec;
+pub mod coverage;
+pub mod hello;
+pub mod inventory;
+pub mod limits;
+pub mod message;
+pub mod policy;

@@ -1,0 +1,35 @@
+//! Which filesystem a path is on, and how much room it has.
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+/// One mounted filesystem: files can be renamed between two directories only if these are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilesystemId {
+    device: (u32, u32),
+    mount: u64,
+}
+
+/// The filesystem of a path, or of its nearest ancestor that exists.
+pub fn filesystem_of(path: &Path) -> Result<FilesystemId> {
+    let there = nearest_existing(path)?;
+    let flags = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let stat = rustix::fs::statx(CWD, &there, AtFlags::empty(), flags)
+        .with_context(|| format!("cannot look at {}", there.display()))?;
+    Ok(FilesystemId { device: (stat.stx_dev_major, stat.stx_dev_minor), mount: stat.stx_mnt_id })
+}
+
+/// Bytes an unprivileged program may still write to the filesystem of a path.
+pub fn bytes_available(path: &Path) -> Result<u64> {
+    let there = nearest_existing(path)?;
+    let stat = rustix::fs::statvfs(&there).with_context(|| format!("cannot look at {}", there.display()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn nearest_existing(path: &Path) -> Result<PathBuf> {
+    path.ancestors()
+        .find(|p| p.exists())
+        .map(Path::to_path_buf)
+        .with_context(|| format!("no part of {} exists", path.display()))
+}

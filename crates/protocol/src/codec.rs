@@ -1,0 +1,95 @@
+//! Frames: u32 header length, u32 payload length (both little-endian), the message in postcard, the payload.
+use crate::limits::{FILES_PER_MESSAGE_MAX, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::message::Message;
+
+/// Bytes before the header of a frame.
+pub const PREFIX_BYTES: usize = 8;
+
+/// Bytes that are not a frame, or a frame that breaks a limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// A length above its limit; nothing was allocated.
+    #[error("the peer announced a {what} of {len} bytes, the limit is {max}")]
+    TooLong {
+        /// Header or payload.
+        what: &'static str,
+        /// As announced.
+        len: u32,
+        /// The limit.
+        max: u32,
+    },
+    /// The header is not a message.
+    #[error("the peer sent bytes that are no message of protocol version 1")]
+    NoMessage,
+    /// A payload behind a message that has none.
+    #[error("the peer sent a payload behind {0}")]
+    StrayPayload(&'static str),
+    /// A field is longer than its limit.
+    #[error("the peer sent {0} beyond its limit")]
+    FieldTooLong(&'static str),
+}
+
+/// Lengths announced by a frame's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    /// Bytes of the message.
+    pub header: usize,
+    /// Bytes of the payload.
+    pub payload: usize,
+}
+
+/// Appends a frame's prefix and header to `out`; the caller sends the payload of `payload_len` bytes behind it.
+pub fn encode(message: &Message, payload_len: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    let too_long = |what, len: usize, max| CodecError::TooLong { what, len: len as u32, max };
+    if payload_len > PAYLOAD_BYTES_MAX as usize {
+        return Err(too_long("payload", payload_len, PAYLOAD_BYTES_MAX));
+    }
+    let header = postcard::to_stdvec(message).map_err(|_| CodecError::NoMessage)?;
+    if header.len() > HEADER_BYTES_MAX as usize {
+        return Err(too_long("header", header.len(), HEADER_BYTES_MAX));
+    }
+    out.extend_from_slice(&(header.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(payload_len as u32).to_le_bytes());
+    out.extend_from_slice(&header);
+    Ok(())
+}
+
+/// Reads a prefix and applies the limits before anything is allocated.
+pub fn lengths(prefix: [u8; PREFIX_BYTES]) -> Result<Lengths, CodecError> {
+    let [a, b, c, d, e, f, g, h] = prefix;
+    let (header, payload) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+    if header > HEADER_BYTES_MAX {
+        return Err(CodecError::TooLong { what: "header", len: header, max: HEADER_BYTES_MAX });
+    }
+    if payload > PAYLOAD_BYTES_MAX {
+        return Err(CodecError::TooLong { what: "payload", len: payload, max: PAYLOAD_BYTES_MAX });
+    }
+    Ok(Lengths { header: header as usize, payload: payload as usize })
+}
+
+/// Reads the header of a frame.
+pub fn decode(header: &[u8], payload_len: usize) -> Result<Message, CodecError> {
+    let (message, rest) = postcard::take_from_bytes::<Message>(header).map_err(|_| CodecError::NoMessage)?;
+    if !rest.is_empty() {
+        return Err(CodecError::NoMessage);
+    }
+    if payload_len > 0 && !matches!(message, Message::Chunk(_)) {
+        return Err(CodecError::StrayPayload(message.name()));
+    }
+    check_fields(&message)?;
+    Ok(message)
+}
+
+fn check_fields(message: &Message) -> Result<(), CodecError> {
+    match message {
+        Message::Ping { doing: text } | Message::Note { text } | Message::Abort { reason: text }
+            if text.len() > TEXT_BYTES_MAX =>
+        {
+            Err(CodecError::FieldTooLong("a text"))
+        }
+        Message::Files(files) if files.len() > FILES_PER_MESSAGE_MAX => {
+            Err(CodecError::FieldTooLong("a batch of files"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,121 @@
+//! What a file of a donor's datadir is called on the wire: a place, a path in it, and what the file is.
+//!
+//! The joiner never uses a donor's path as it stands: [`FileEntry::check`] refuses whatever could leave the place,
+//! and the joiner maps places and system tablespace files to its own directories and names.
+use serde::{Deserialize, Serialize};
+
+use crate::limits::PATH_BYTES_MAX;
+
+/// Number of a file within one transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FileId(pub u32);
+
+/// A directory that every node has, possibly elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Place {
+    /// `datadir`
+    Datadir,
+    /// `innodb_data_home_dir`
+    DataHome,
+    /// `innodb_log_group_home_dir`
+    LogHome,
+    /// `innodb_undo_directory`
+    UndoDir,
+    /// `aria_log_dir_path`
+    AriaLogDir,
+    /// Anywhere else: the path is absolute, as `DATA DIRECTORY` and `INDEX DIRECTORY` tables have it.
+    External,
+}
+
+/// What a file is, as far as the joiner must treat it in a way of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileRole {
+    /// The n-th file of `innodb_data_file_path`; the joiner has its own name for it.
+    SystemTablespace {
+        /// Position in `innodb_data_file_path`, from 0.
+        index: u16,
+    },
+    /// An undo tablespace.
+    Undo,
+    /// A redo log file.
+    Redo,
+    /// An Aria log or the Aria control file.
+    AriaLog,
+    /// A file of a table or of a database.
+    Table,
+    /// A table's file outside the datadir.
+    TableElsewhere {
+        /// Path in the datadir of the `.isl` file or symbolic link that leads to it.
+        owner: String,
+    },
+    /// A symbolic link in the datadir.
+    Link {
+        /// Where it points, absolute.
+        target: String,
+    },
+    /// The GTID state of the donor's binary log, as text; the joiner names it after its own binary log.
+    BinlogState,
+    /// Another file of the server's that belongs to the data (for example the dump of the buffer pool).
+    Server,
+}
+
+/// One file the donor sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its number in this transfer.
+    pub id: FileId,
+    /// The directory it lies in.
+    pub place: Place,
+    /// Path relative to the place; absolute for [`Place::External`].
+    pub path: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Bytes that are allocated on the donor (holes do not count): what the joiner must have room for.
+    pub allocated: u64,
+    /// What it is.
+    pub role: FileRole,
+}
+
+/// A path the joiner will not use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the donor named a file that cannot be accepted: {path:?}: {why}")]
+pub struct BadPath {
+    /// The path as sent.
+    pub path: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl FileEntry {
+    /// Refuses paths that could name anything outside their place, or that belong to the program or the provider.
+    pub fn check(&self) -> Result<(), BadPath> {
+        check_path(&self.path, self.place == Place::External)?;
+        match &self.role {
+            FileRole::Link { target } => check_path(target, true),
+            FileRole::TableElsewhere { owner } => check_path(owner, false),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_path(path: &str, absolute: bool) -> Result<(), BadPath> {
+    let bad = |why| Err(BadPath { path: path.to_owned(), why });
+    if path.is_empty() || path.len() > PATH_BYTES_MAX {
+        return bad("empty or too long");
+    }
+    if path.bytes().any(|b| b == 0 || b == b'\n') {
+        return bad("contains a NUL or a line break");
+    }
+    if path.starts_with('/') != absolute {
+        return bad(if absolute { "must be absolute" } else { "must be relative" });
+    }
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    for part in inner.split('/') {
+        match part {
+            "" | "." | ".." => return bad("contains an empty, '.' or '..' component"),
+            ".rejoin" => return bad("lies in the program's own directory"),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! The vocabulary after the greeting, protocol version 1. Encoded with postcard: order of variants and fields is the format.
+use serde::{Deserialize, Serialize};
+
+use crate::inventory::{FileEntry, FileId, Place};
+use crate::policy::NodeFacts;
+
+/// Everything one side can say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Nothing new; the sender is alive and busy with what the text says.
+    Ping {
+        /// What it is doing.
+        doing: String,
+    },
+    /// A line for the receiver's log.
+    Note {
+        /// The line.
+        text: String,
+    },
+    /// The sender gives up; the connection is closed after this.
+    Abort {
+        /// Why.
+        reason: String,
+    },
+    /// Donor: IST follows, no data is needed.
+    Bypass {
+        /// The position the joiner's server is to be told, `uuid:seqno`.
+        position: String,
+        /// Its GTID domain.
+        domain: Option<u32>,
+    },
+    /// Donor: what a transfer would be.
+    Offer(Offer),
+    /// Joiner: let it begin (or: the bypass is understood).
+    Accept {
+        /// Connections the joiner allows beside this one.
+        workers: u16,
+        /// The old files must go as the new ones come: both do not fit.
+        in_place: bool,
+    },
+    /// Donor: files that will be sent, ids ascending from 0 over all batches.
+    Files(Vec<FileEntry>),
+    /// Donor: these were all.
+    FilesEnd {
+        /// How many, over all batches.
+        count: u32,
+        /// The position the files are at, `uuid:seqno`.
+        position: String,
+        /// Its GTID domain.
+        domain: Option<u32>,
+    },
+    /// Joiner: room is made for all files; workers may come.
+    Ready,
+    /// Donor, on a worker connection: a range of a file; data follows as the frame's payload.
+    Chunk(Chunk),
+    /// Donor, on a worker connection: nothing more comes on it.
+    WorkerDone {
+        /// Chunks sent on this connection.
+        chunks: u64,
+    },
+    /// Joiner, on a worker connection: all of them are written.
+    WorkerStored,
+    /// Donor: all workers are done.
+    Complete {
+        /// Chunks sent on all connections.
+        chunks: u64,
+    },
+    /// Joiner: everything is verified and on stable storage.
+    Stored,
+}
+
+/// What a transfer would be, before anything was stopped on the donor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The donor's server and settings.
+    pub facts: NodeFacts,
+    /// Number of files.
+    pub files: u32,
+    /// Bytes allocated in each place.
+    pub bytes: Vec<(Place, u64)>,
+    /// Bytes allocated in each directory outside the places (absolute path).
+    pub external: Vec<(String, u64)>,
+    /// What will not travel, one line each.
+    pub left_out: Vec<String>,
+}
+
+/// A range of a file: [`crate::limits::RANGE_BYTES`] long, or less at the end of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// The file.
+    pub file: FileId,
+    /// First byte of the range.
+    pub offset: u64,
+    /// Length of the range in bytes.
+    pub len: u32,
+    /// Parts of the range that are not zero: (start within the range, length), ascending; the payload holds them in order.
+    pub parts: Vec<(u32, u32)>,
+    /// How the payload is packed.
+    pub packing: Packing,
+    /// XXH3-128 of the unpacked payload.
+    pub digest: u128,
+}
+
+/// How a payload is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Packing {
+    /// As it is.
+    Plain,
+    /// One zstd frame.
+    Zstd,
+}
+
+/// A chunk whose parts do not fit its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("chunk at {offset} of file number {file} describes impossible parts")]
+pub struct BadParts {
+    /// File number.
+    pub file: u32,
+    /// First byte of the range.
+    pub offset: u64,
+}
+
+impl Chunk {
+    /// Length of the unpacked payload, when the parts are ascending, apart, not empty and inside the range.
+    pub fn payload_len(&self) -> Result<u32, BadParts> {
+        let bad = || BadParts { file: self.file.0, offset: self.offset };
+        let (mut end, mut sum) = (0u32, 0u32);
+        for (index, &(start, len)) in self.parts.iter().enumerate() {
+            let next = start.checked_add(len).ok_or_else(bad)?;
+            let apart = if index == 0 { start >= end } else { start > end };
+            if len == 0 || !apart || next > self.len {
+                return Err(bad());
+            }
+            end = next;
+            sum += len;
+        }
+        Ok(sum)
+    }
+}
+
+impl Message {
+    /// Its name, for the log and for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Ping { .. } => "Ping",
+            Message::Note { .. } => "Note",
+            Message::Abort { .. } => "Abort",
+            Message::Bypass { .. } => "Bypass",
+            Message::Offer(_) => "Offer",
+            Message::Accept { .. } => "Accept",
+            Message::Files(_) => "Files",
+            Message::FilesEnd { .. } => "FilesEnd",
+            Message::Ready => "Ready",
+            Message::Chunk(_) => "Chunk",
+            Message::WorkerDone { .. } => "WorkerDone",
+            Message::WorkerStored => "WorkerStored",
+            Message::Complete { .. } => "Complete",
+            Message::Stored => "Stored",
+        }
+    }
+}

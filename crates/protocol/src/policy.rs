@@ -1,0 +1,124 @@
+//! What two nodes must agree on before anything moves. A pure comparison: both sides log the same words.
+//!
+//! The written policy, with reasons, is `docs/policy.md`.
+use serde::{Deserialize, Serialize};
+
+/// A node's server and settings, as far as the other must know them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Version text of the server program, for example `10.11.19-MariaDB-0+deb12u1`; `None` when it could not be learned.
+    pub server_version: Option<String>,
+    /// `innodb_page_size` in bytes.
+    pub page_size: u32,
+    /// `lower_case_table_names`.
+    pub lower_case_table_names: u8,
+    /// Files of `innodb_data_file_path`, in order.
+    pub system_files: Vec<SystemFile>,
+    /// Names of the plugins that hold encryption keys (`file_key_management` ...), sorted.
+    pub key_plugins: Vec<String>,
+}
+
+/// A file of `innodb_data_file_path`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemFile {
+    /// Configured size in bytes.
+    pub size: u64,
+    /// The last file may grow.
+    pub autoextend: bool,
+}
+
+/// What the comparison found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Reasons to refuse, one sentence each with what to do; empty means the transfer may begin.
+    pub refusals: Vec<String>,
+    /// Worth a line in both logs.
+    pub warnings: Vec<String>,
+}
+
+/// What the joiner's operator allows beyond the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// `allow-upgrade`: the joiner's server may be of a newer major version.
+    pub upgrade: bool,
+}
+
+/// Compares a donor with a joiner.
+pub fn compare(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed) -> Verdict {
+    let mut verdict = Verdict::default();
+    compare_versions(donor, joiner, allowed, &mut verdict);
+    if donor.page_size != joiner.page_size {
+        verdict.refusals.push(format!(
+            "innodb_page_size differs: donor {}, joiner {}; set innodb_page_size={} on the joiner",
+            donor.page_size, joiner.page_size, donor.page_size
+        ));
+    }
+    if donor.lower_case_table_names != joiner.lower_case_table_names {
+        verdict.refusals.push(format!(
+            "lower_case_table_names differs: donor {}, joiner {}; set the donor's value on the joiner",
+            donor.lower_case_table_names, joiner.lower_case_table_names
+        ));
+    }
+    if let Some(difference) = system_files_differ(&donor.system_files, &joiner.system_files) {
+        verdict.refusals.push(format!(
+            "innodb_data_file_path differs: {difference}; give the joiner the donor's number and sizes of files"
+        ));
+    }
+    if donor.key_plugins != joiner.key_plugins {
+        verdict.warnings.push(format!(
+            "key management plugins differ: donor {:?}, joiner {:?}; encrypted tables open only with the same keys",
+            donor.key_plugins, joiner.key_plugins
+        ));
+    }
+    verdict
+}
+
+fn compare_versions(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed, verdict: &mut Verdict) {
+    let (Some(d), Some(j)) = (series(&donor.server_version), series(&joiner.server_version)) else {
+        verdict.warnings.push(format!(
+            "server versions could not be compared (donor {}, joiner {})",
+            shown(&donor.server_version),
+            shown(&joiner.server_version)
+        ));
+        return;
+    };
+    let both = format!("donor {}, joiner {}", shown(&donor.server_version), shown(&joiner.server_version));
+    if j < d {
+        verdict.refusals.push(format!(
+            "the joiner's server is of an older major version: {both}; install {}.{} or newer on the joiner",
+            d.0, d.1
+        ));
+    } else if j > d && !allowed.upgrade {
+        verdict.refusals.push(format!(
+            "the joiner's server is of a newer major version: {both}; to upgrade this node by a state transfer set \
+             allow-upgrade=1 under [sst] on it and run mariadb-upgrade after it joined"
+        ));
+    } else if j > d {
+        verdict.warnings.push(format!("upgrade by state transfer: {both}; run mariadb-upgrade on the joiner"));
+    }
+}
+
+fn shown(version: &Option<String>) -> &str {
+    version.as_deref().unwrap_or("unknown")
+}
+
+/// Major and minor number of a version text.
+pub fn series(version: &Option<String>) -> Option<(u32, u32)> {
+    let mut numbers = version.as_deref()?.split(['.', '-']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn system_files_differ(donor: &[SystemFile], joiner: &[SystemFile]) -> Option<String> {
+    if donor.len() != joiner.len() {
+        return Some(format!("{} files on the donor, {} on the joiner", donor.len(), joiner.len()));
+    }
+    let last = donor.len().saturating_sub(1);
+    for (index, (d, j)) in donor.iter().zip(joiner).enumerate() {
+        // The last file's size counts only where it cannot grow: an autoextend file is as long as it became.
+        let same = if index == last { d.autoextend && j.autoextend || d == j } else { d.size == j.size };
+        if !same {
+            return Some(format!("file {} is {} bytes on the donor, {} on the joiner", index + 1, d.size, j.size));
+        }
+    }
+    None
+}
