@@ -1,1 +1,39 @@
-//! lab
+//! Real Galera clusters on this machine, for tests, scenarios and the demo. Never shipped.
+//!
+//! Every node is a real `mariadbd` with its own directory, socket and ports on 127.0.0.1, run by an unprivileged
+//! user. A [`Cluster`] kills what it started, and only that, when it goes away: also when a test panics, is
+//! interrupted, or is killed (the kernel ends the servers with the test; the next cluster removes the directory).
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let cluster = rejoin_lab::Cluster::builder().nodes(2).method("rejoin").build()?;
+//! let (n1, n2) = (cluster.node(1), cluster.node(2));
+//! n1.bootstrap()?;
+//! n2.wipe()?;
+//! n2.join()?; // starts it and waits until it is Synced
+//! # Ok(()) }
+//! ```
+
+mod cleanup;
+mod cluster;
+pub mod compare;
+mod config;
+pub mod data;
+pub mod ddl;
+mod errorlog;
+pub mod load;
+mod node;
+mod node_files;
+pub mod places;
+pub mod ports;
+pub mod process;
+pub mod progress;
+pub mod sql;
+pub mod states;
+mod template;
+pub mod zoo;
+
+pub use cluster::{Builder, Cluster};
+pub use errorlog::LogMark;
+pub use node::{DEFAULT_TIMEOUT, Node};
+pub use node_files::{Position, Snapshot};

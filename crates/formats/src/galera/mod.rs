@@ -1,0 +1,3 @@
+//! Files of the Galera provider.
+
+pub mod grastate;

@@ -1,0 +1,7 @@
+//! InnoDB's files: tablespace pages, their checksums, the redo log's header.
+
+pub mod checksum;
+pub mod page;
+pub mod redo_header;
+pub mod tablespace;
+pub mod wsrep_position;

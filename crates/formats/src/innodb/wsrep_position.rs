@@ -1,0 +1,153 @@
+//! The cluster position inside InnoDB: the XID that each commit writes into a rollback segment header.
+//!
+//! Layout from storage/innobase/trx/trx0rseg.cc and include/trx0sys.h, trx0rseg.h, and sql/wsrep_xid.cc (MariaDB
+//! 10.11), decoded from real files. Pages are in clear even when InnoDB encrypts (the system and undo tablespaces
+//! can be encrypted: then the caller must not expect a position).
+//!
+//! On disk the position is that of the last checkpoint, not of the last commit: after a crash redo must be applied
+//! first.
+
+use crate::bytes::{array, be32, le32, le64};
+use crate::ids::{PageNo, Seqno, SpaceId, Uuid};
+use crate::wsrep::state_id::{Gtid, StateId};
+
+/// Number of the transaction system page in the system tablespace.
+pub const TRX_SYS_PAGE: PageNo = PageNo(5);
+
+/// Where every page's own data begins.
+const PAGE_DATA: usize = 38;
+/// Slots of the transaction system page: after an 8-byte transaction number and a 10-byte segment header.
+const RSEG_SLOTS: usize = PAGE_DATA + 18;
+const RSEG_SLOT_COUNT: usize = 128;
+
+/// One position as stored, with the replication GTID that newer servers add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredPosition {
+    /// The cluster position.
+    pub state: StateId,
+    /// Replication GTID, stored since format `f` (10.5); all zero without `wsrep_gtid_mode`.
+    pub gtid: Option<Gtid>,
+}
+
+/// The rollback segment header pages named by the transaction system page (page 5 of the system tablespace), in
+/// slot order, unused slots left out. At most 128; empty when the page is cut.
+pub fn rseg_slots(trx_sys_page: &[u8]) -> Vec<(SpaceId, PageNo)> {
+    (0..RSEG_SLOT_COUNT)
+        .filter_map(|slot| {
+            let at = RSEG_SLOTS + slot * 8;
+            let page = PageNo(be32(trx_sys_page, at + 4)?);
+            // A slot whose page is FIL_NULL was never used; page 0 can hold no segment (a page of zeros).
+            (page != PageNo::NULL && page != PageNo(0)).then_some((SpaceId(be32(trx_sys_page, at)?), page))
+        })
+        .collect()
+}
+
+/// The position in one rollback segment header page; `None` when it holds none, has an older layout, or is cut.
+/// The cluster position is the highest over all segments, see [`newest`].
+pub fn position_in_rseg(page: &[u8], page_size: usize) -> Option<StateId> {
+    stored_position(page, page_size).map(|stored| stored.state)
+}
+
+/// As [`position_in_rseg`], with the replication GTID.
+pub fn stored_position(page: &[u8], page_size: usize) -> Option<StoredPosition> {
+    // Non-zero: a segment of 10.2 or older, which keeps no position here.
+    if be32(page, PAGE_DATA)? != 0 {
+        return None;
+    }
+    let undo_slots = 4 * (page_size / 16);
+    let xid = PAGE_DATA.checked_add(34 + 16 + 512)?.checked_add(undo_slots)?;
+    let (format, gtrid_len, bqual_len) = (be32(page, xid)?, be32(page, xid + 4)?, be32(page, xid + 8)?);
+    let data = xid + 12;
+    let prefix: [u8; 7] = array(page, data)?;
+    // -1 in the first word is "no XID"; the lengths are those of a position, not of a user's XA transaction.
+    if format != 1 || !matches!(gtrid_len, 32 | 48) || bqual_len != 0 || &prefix != b"WSREPXi" {
+        return None;
+    }
+    let [version] = array::<1>(page, data + 7)?;
+    let uuid = Uuid(array(page, data + 8)?);
+    let seqno = match version {
+        // 'd' stored the number in the machine's order, which on every platform in use is the same.
+        b'd' | b'e' | b'f' => Seqno(le64(page, data + 24)? as i64),
+        _ => return None,
+    };
+    let gtid = match version {
+        b'f' => Some(Gtid {
+            domain: le32(page, data + 32)?,
+            server: le32(page, data + 36)?,
+            seq: le64(page, data + 40)?,
+        }),
+        _ => None,
+    };
+    Some(StoredPosition { state: StateId { uuid, seqno }, gtid })
+}
+
+/// The one that counts: the highest sequence number. Segments of an earlier history can linger with higher
+/// numbers; the server takes the highest all the same, and clears them when it adopts a new history.
+pub fn newest(positions: impl IntoIterator<Item = StoredPosition>) -> Option<StoredPosition> {
+    positions.into_iter().max_by_key(|stored| stored.state.seqno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::put;
+    use proptest::prelude::*;
+
+    fn rseg(page_size: usize, version: u8, seqno: i64) -> Vec<u8> {
+        let mut page = vec![0; page_size];
+        let xid = 38 + 34 + page_size / 4 + 16 + 512;
+        put(&mut page, xid, &1u32.to_be_bytes());
+        put(&mut page, xid + 4, &48u32.to_be_bytes());
+        put(&mut page, xid + 12, b"WSREPXi");
+        put(&mut page, xid + 19, &[version]);
+        put(&mut page, xid + 20, &[7; 16]);
+        put(&mut page, xid + 36, &seqno.to_le_bytes());
+        put(&mut page, xid + 44, &[1, 0, 0, 0, 2, 0, 0, 0, 3]);
+        page
+    }
+
+    #[test]
+    fn the_three_versions() {
+        let state = StateId { uuid: Uuid([7; 16]), seqno: Seqno(95) };
+        for (version, gtid) in [(b'd', None), (b'f', Some(Gtid { domain: 1, server: 2, seq: 3 }))] {
+            let page = rseg(16384, version, 95);
+            assert_eq!(stored_position(&page, 16384), Some(StoredPosition { state, gtid }));
+        }
+        assert_eq!(position_in_rseg(&rseg(16384, b'z', 95), 16384), None);
+        assert_eq!(position_in_rseg(&vec![0; 16384], 16384), None);
+    }
+
+    #[test]
+    fn an_old_segment_has_none() {
+        let mut page = rseg(4096, b'f', 1);
+        assert!(position_in_rseg(&page, 4096).is_some());
+        page[41] = 1;
+        assert_eq!(position_in_rseg(&page, 4096), None);
+    }
+
+    #[test]
+    fn unused_slots_are_left_out() {
+        let mut page = vec![0xff; 16384];
+        put(&mut page, 56, &[0, 0, 0, 0, 0, 0, 0, 6]);
+        put(&mut page, 56 + 8 * 127, &[0, 0, 0, 3, 0, 0, 0, 9]);
+        assert_eq!(rseg_slots(&page), [(SpaceId(0), PageNo(6)), (SpaceId(3), PageNo(9))]);
+        assert!(rseg_slots(&[0; 16384]).is_empty());
+        assert!(rseg_slots(&[]).is_empty());
+    }
+
+    #[test]
+    fn the_highest_counts() {
+        let at = |seqno| StoredPosition { state: StateId { uuid: Uuid::NIL, seqno: Seqno(seqno) }, gtid: None };
+        assert_eq!(newest([at(3), at(9), at(-1)]), Some(at(9)));
+        assert_eq!(newest([]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(page in prop::collection::vec(any::<u8>(), 0..2000), size: usize) {
+            let _ = rseg_slots(&page);
+            let _ = position_in_rseg(&page, size);
+            let _ = position_in_rseg(&page, 4096);
+        }
+    }
+}

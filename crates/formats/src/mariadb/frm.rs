@@ -1,0 +1,179 @@
+//! `.frm` files: which storage engine holds a table.
+//!
+//! Layout from sql/table.cc, sql/unireg.cc and sql/handler.h (MariaDB 10.11), held against files that 10.11.19
+//! made for every engine it ships.
+
+use thiserror::Error;
+
+use crate::bytes::{array, le16, le32};
+
+/// What a `.frm` file defines.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// InnoDB.
+    InnoDb,
+    /// Aria.
+    Aria,
+    /// MyISAM.
+    MyIsam,
+    /// MERGE over MyISAM tables.
+    Merge,
+    /// MEMORY: no files but the definition.
+    Memory,
+    /// CSV.
+    Csv,
+    /// ARCHIVE.
+    Archive,
+    /// BLACKHOLE: no files but the definition.
+    Blackhole,
+    /// FEDERATED or FEDERATEDX: rows live elsewhere.
+    Federated,
+    /// PERFORMANCE_SCHEMA.
+    PerformanceSchema,
+    /// RocksDB.
+    RocksDb,
+    /// S3: rows live in an object store.
+    S3,
+    /// Another engine, by the name stored, in upper case; or `#N` where only the number is known.
+    Other(String),
+    /// Partitioned: the engine of the parts, when derivable.
+    Partition {
+        /// The parts' engine.
+        of: Option<Box<Engine>>,
+    },
+    /// `CREATE SEQUENCE`: one row in a table of an engine.
+    Sequence {
+        /// The engine.
+        of: Box<Engine>,
+    },
+    /// A view: no rows.
+    View,
+}
+
+/// Why a file does not read as a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum FrmError {
+    /// Fewer bytes than the fixed header.
+    #[error("definition cut short: {0} bytes")]
+    Short(usize),
+    /// Neither a table nor a view.
+    #[error("not a table definition")]
+    Magic,
+}
+
+const HEADER: usize = 64;
+
+impl Engine {
+    /// By its name as `ENGINE=` takes it, in any case.
+    pub fn from_name(name: &str) -> Engine {
+        match name.to_ascii_uppercase().as_str() {
+            "INNODB" => Engine::InnoDb,
+            "ARIA" => Engine::Aria,
+            "MYISAM" => Engine::MyIsam,
+            "MRG_MYISAM" | "MERGE" => Engine::Merge,
+            "MEMORY" | "HEAP" => Engine::Memory,
+            "CSV" => Engine::Csv,
+            "ARCHIVE" => Engine::Archive,
+            "BLACKHOLE" => Engine::Blackhole,
+            "FEDERATED" => Engine::Federated,
+            "PERFORMANCE_SCHEMA" => Engine::PerformanceSchema,
+            "ROCKSDB" => Engine::RocksDb,
+            "S3" => Engine::S3,
+            "PARTITION" => Engine::Partition { of: None },
+            other => Engine::Other(other.to_owned()),
+        }
+    }
+
+    /// By the number of the header (`legacy_db_type`, sql/handler.h). Engines without a number of their own get
+    /// one at start-up, which means nothing outside that server.
+    fn from_number(number: u8) -> Engine {
+        match number {
+            6 => Engine::Memory,
+            9 => Engine::MyIsam,
+            10 => Engine::Merge,
+            12 => Engine::InnoDb,
+            16 => Engine::Archive,
+            17 => Engine::Csv,
+            18 => Engine::Federated,
+            19 => Engine::Blackhole,
+            20 => Engine::Partition { of: None },
+            28 => Engine::PerformanceSchema,
+            other => Engine::Other(format!("#{other}")),
+        }
+    }
+}
+
+/// The engine of the table that `frm`, a whole definition file, defines.
+///
+/// # Errors
+/// Cut short, or not a definition.
+pub fn engine(frm: &[u8]) -> Result<Engine, FrmError> {
+    if frm.starts_with(b"TYPE=VIEW\n") {
+        return Ok(Engine::View);
+    }
+    if frm.get(..2).is_some_and(|magic| magic != [0xfe, 1]) {
+        return Err(FrmError::Magic);
+    }
+    let header = frm.get(..HEADER).ok_or(FrmError::Short(frm.len()))?;
+    let byte = |at| array::<1>(header, at).map_or(0, |[byte]| byte);
+    let named = extra_engine_name(frm).map(|name| Engine::from_name(&name));
+    let engine = match named.unwrap_or_else(|| Engine::from_number(byte(3))) {
+        Engine::Partition { .. } => Engine::Partition { of: part_engine(frm, byte(61)).map(Box::new) },
+        engine => engine,
+    };
+    Ok(if is_sequence(header) { Engine::Sequence { of: Box::new(engine) } } else { engine })
+}
+
+fn is_sequence(_header: &[u8]) -> bool {
+    false
+}
+
+/// The engine's name in the segment after the default row: connect string, then name, each with a u16 length.
+fn extra_engine_name(frm: &[u8]) -> Option<String> {
+    if le32(frm, 55)? == 0 {
+        return None;
+    }
+    // Start of the key block, its length (in 32 bits when 16 do not do), and the length of the default row.
+    let keys = usize::from(le16(frm, 6)?);
+    let key_len = match le16(frm, 14)? {
+        0xffff => usize::try_from(le32(frm, 47)?).ok()?,
+        short => usize::from(short),
+    };
+    let segment = keys.checked_add(key_len)?.checked_add(usize::from(le16(frm, 16)?))?;
+    let connect = usize::from(le16(frm, segment)?);
+    let name_at = segment.checked_add(2)?.checked_add(connect)?;
+    let name_len = usize::from(le16(frm, name_at)?);
+    let name = frm.get(name_at.checked_add(2)?..)?.get(..name_len)?;
+    let printable = !name.is_empty() && name.iter().all(|b| b.is_ascii_graphic());
+    printable.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+/// The parts' engine: its name in the tagged segment behind the header (tag 1), else its number at byte 61.
+fn part_engine(frm: &[u8], number: u8) -> Option<Engine> {
+    tagged(frm, 1).map(|name| Engine::from_name(&String::from_utf8_lossy(name))).or_else(|| {
+        // 0 is "unknown"; a partition in a partition cannot be.
+        Some(Engine::from_number(number)).filter(|e| number != 0 && !matches!(e, Engine::Partition { .. }))
+    })
+}
+
+/// A value of the tagged segment: u8 tag, u8 length (0: u16 follows), bytes. The segment stands at 64, its
+/// length at 4; files of old servers have a `/` there instead.
+fn tagged(frm: &[u8], wanted: u8) -> Option<&[u8]> {
+    let len = usize::from(le16(frm, 4)?);
+    let mut rest = frm.get(HEADER..)?.get(..len)?;
+    if rest.first() == Some(&b'/') {
+        return None;
+    }
+    while let [tag, short, tail @ ..] = rest {
+        let (len, tail) = match (*short, tail) {
+            (0, [low, high, tail @ ..]) => (usize::from(u16::from_le_bytes([*low, *high])), tail),
+            (short, tail) => (usize::from(short), tail),
+        };
+        let (value, next) = tail.split_at_checked(len)?;
+        if *tag == wanted {
+            return Some(value);
+        }
+        rest = next;
+    }
+    None
+}

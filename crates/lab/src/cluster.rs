@@ -1,0 +1,209 @@
+//! A cluster: its directory, its nodes, and the program under test as their servers find it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cleanup::ClusterDir;
+use crate::config::{Config, Wishes};
+use crate::node::Node;
+use crate::places::{self, User};
+use crate::ports::Ports;
+
+/// Nodes on loopback, none of them started yet. Dropping it kills everything it started and removes every trace.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    // Dropped after the nodes: what is left of them dies with it.
+    dir: ClusterDir,
+}
+
+/// What a cluster is to be.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    nodes: usize,
+    method: String,
+    binary: Option<PathBuf>,
+    external: bool,
+    all: Wishes,
+    each: HashMap<usize, Wishes>,
+}
+
+impl Cluster {
+    /// Two nodes with method `rejoin`, until told otherwise.
+    pub fn builder() -> Builder {
+        Builder {
+            nodes: 2,
+            method: "rejoin".to_owned(),
+            binary: None,
+            external: false,
+            all: Wishes::default(),
+            each: HashMap::new(),
+        }
+    }
+
+    /// Node `n`, counted from 1; its name in the cluster is `n1`, `n2`, ...
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn node(&self, n: usize) -> &Node {
+        assert!((1..=self.nodes.len()).contains(&n), "nodes are 1 to {}, asked for {n}", self.nodes.len());
+        &self.nodes[n - 1]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Bootstraps the first node; the others join one after the other.
+    pub fn start_all(&self) -> Result<()> {
+        self.node(1).bootstrap()?;
+        self.nodes[1..].iter().try_for_each(|node| node.join().map(drop))
+    }
+
+    /// The directory everything of this cluster is under.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The directory at this path is another one for each node; see [`Builder::private_external`].
+    pub fn external(&self) -> PathBuf {
+        self.dir().join("external")
+    }
+
+    /// The directory the servers find SST programs in first; a test may put its own there.
+    pub fn program_dir(&self) -> PathBuf {
+        self.dir().join("base/bin")
+    }
+}
+
+impl Builder {
+    /// How many nodes.
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// The SST method of all nodes.
+    pub fn method(mut self, method: &str) -> Self {
+        method.clone_into(&mut self.method);
+        self
+    }
+
+    /// The program that is copied as `rejoin`; without it the one of this build is found (`places::rejoin_binary`).
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// A line of `[mysqld]` for all nodes. `{dir}` stands for the node's own directory, and a directory named with it
+    /// (`innodb_undo_directory={dir}/undo`) is made.
+    pub fn mysqld(mut self, line: &str) -> Self {
+        self.all.mysqld.push(line.to_owned());
+        self
+    }
+
+    /// A line of `[mysqld]` for node `n`.
+    pub fn mysqld_of(mut self, n: usize, line: &str) -> Self {
+        self.each.entry(n).or_default().mysqld.push(line.to_owned());
+        self
+    }
+
+    /// A line of `[sst]` for all nodes.
+    pub fn sst(mut self, line: &str) -> Self {
+        self.all.sst.push(line.to_owned());
+        self
+    }
+
+    /// A line of `[sst]` for node `n`.
+    pub fn sst_of(mut self, n: usize, line: &str) -> Self {
+        self.each.entry(n).or_default().sst.push(line.to_owned());
+        self
+    }
+
+    /// A provider option for all nodes (`gcache.size`, `evs.suspect_timeout`, ...).
+    pub fn provider(mut self, key: &str, value: &str) -> Self {
+        self.all.provider.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A provider option for node `n`.
+    pub fn provider_of(mut self, n: usize, key: &str, value: &str) -> Self {
+        self.each.entry(n).or_default().provider.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives each node a directory of its own at the one path [`Cluster::external`], as if on hosts of their own:
+    /// `DATA DIRECTORY` clauses replicate with absolute paths. Needs root (a mount namespace for each server).
+    pub fn private_external(mut self) -> Self {
+        self.external = true;
+        self
+    }
+
+    /// Makes directories, option files and fresh datadirs. Starts nothing.
+    pub fn build(self) -> Result<Cluster> {
+        ensure!(self.nodes > 0, "a cluster has at least one node");
+        let user = User::for_servers()?;
+        ensure!(!self.external || user.switch, "a private external directory needs root");
+        let dir = ClusterDir::new()?;
+        ensure!(dir.path().as_os_str().len() < 80, "{} is too long for unix sockets", dir.path().display());
+        self.make_base(dir.path())?;
+        fs::create_dir(dir.path().join("external"))?;
+        let ports = (0..self.nodes).map(|_| Ports::reserve()).collect::<Result<Vec<_>>>()?;
+        let members: Vec<u16> = ports.iter().map(Ports::group).collect();
+        let nodes = ports.into_iter().enumerate();
+        let nodes = nodes.map(|(i, ports)| self.make_node(dir.path(), i + 1, ports, &members, user));
+        Ok(Cluster { nodes: nodes.collect::<Result<_>>()?, dir })
+    }
+
+    fn make_node(&self, cluster: &Path, n: usize, ports: Ports, members: &[u16], user: User) -> Result<Node> {
+        let name = format!("n{n}");
+        let dir = cluster.join(&name);
+        let wishes = self.all.and(self.each.get(&n).unwrap_or(&Wishes::default())).placed(&dir);
+        let own = wishes.directories(&dir);
+        for path in own.iter().cloned().chain(["tmp", "external"].map(|sub| dir.join(sub))) {
+            fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        }
+        let config = Config {
+            name: &name,
+            cluster: &cluster.file_name().unwrap_or_default().to_string_lossy(),
+            dir: &dir,
+            base: &cluster.join("base"),
+            provider: &places::provider()?,
+            method: &self.method,
+            ports: &ports,
+            members,
+            wishes: &wishes,
+        };
+        fs::write(dir.join("my.cnf"), config.text())?;
+        user.own(&dir)?;
+        let external = self.external.then(|| cluster.join("external"));
+        let node = Node::new(name, dir, ports, user, external, own);
+        node.fresh_datadir(&wishes.shaping())?;
+        Ok(node)
+    }
+
+    /// What the servers take for their installation: the real one, with `bin` replaced by ours. The server looks for
+    /// SST programs in `<basedir>/bin` before `PATH`, so an installed rejoin is never taken for the one under test.
+    fn make_base(&self, cluster: &Path) -> Result<()> {
+        let (base, real) = (cluster.join("base"), places::installation()?);
+        fs::create_dir_all(base.join("bin"))?;
+        for name in ["share", "lib", "lib64"] {
+            if real.join(name).exists() {
+                symlink(real.join(name), base.join(name))?;
+            }
+        }
+        let given = self.binary.clone().map(Ok);
+        let wanted = || (self.method == "rejoin").then(places::rejoin_binary);
+        if let Some(binary) = given.or_else(wanted).transpose()? {
+            let copy = base.join("bin/rejoin");
+            fs::copy(&binary, &copy).with_context(|| format!("copying {}", binary.display()))?;
+            symlink("rejoin", base.join("bin/wsrep_sst_rejoin"))?;
+        }
+        Ok(())
+    }
+}

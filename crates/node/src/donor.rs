@@ -1,0 +1,204 @@
+//! The donor's side of a transfer, top to bottom.
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result};
+use formats::wsrep::report::ReportLine;
+use formats::wsrep::state_id::StateId;
+use protocol::inventory::{FileEntry, Place};
+use protocol::limits::FILES_PER_MESSAGE_MAX;
+use protocol::message::{Message, Offer};
+
+use crate::datadir::engines::EnginePolicy;
+use crate::datadir::layout::Layout;
+use crate::datadir::scan::{self, Scan};
+use crate::failure::{Failure, Kind};
+use crate::invitation::{self, Invited};
+use crate::job::Job;
+use crate::peer::dial;
+use crate::peer::link::Link;
+use crate::server::version::server_version;
+use crate::source::frozen::Frozen;
+use crate::source::ranges::RangeQueue;
+use crate::source::sender::{self, Shared};
+use crate::source::throttle::Throttle;
+
+/// A position and its GTID domain.
+type Position = (StateId, Option<u32>);
+
+/// Serves one joiner. The server hears `done` only when the joiner has everything on stable storage.
+pub fn run(job: &Job) -> Result<()> {
+    job.progress.phase("contacting the joiner", "");
+    let invited = invitation::read(&job.args)?;
+    let mut link = dial::dial_control(&invited.to_dial(job), &job.cancel)?;
+    tracing::info!("connected to the joiner at {}", link.peer());
+    let outcome = if job.args.bypass { bypass(job, &mut link) } else { transfer(job, &mut link, &invited) };
+    match outcome {
+        Ok((state, domain)) => Ok(job.report.say(&ReportLine::Done { state, domain })?),
+        Err(error) => {
+            link.abort(&format!("{error:#}"));
+            Err(error)
+        }
+    }
+}
+
+/// The joiner only needs to know that IST follows, and its own position back.
+fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
+    let (state, domain) = position_given(job)?;
+    link.send(&Message::Bypass { position: state.to_string(), domain })?;
+    accepted(link.recv()?)?;
+    tracing::info!("IST follows from {state}; no data is sent");
+    Ok((state, domain))
+}
+
+fn transfer(job: &Job, link: &mut Link, invited: &Invited) -> Result<Position> {
+    job.progress.phase("listing files", "");
+    let layout = Layout::resolve(&job.args, &job.options)?;
+    let engines = EnginePolicy::read(&job.options)?;
+    let offered = scan::scan(&layout, &engines)?;
+    refuse_what_cannot_travel(&offered)?;
+    let workers = agree(job, link, &layout, &offered)?;
+
+    job.progress.phase("waiting for the server to hold still", "");
+    let frozen = link.keep_alive_while("waiting for the donor's server to hold its files still", || {
+        Frozen::take(&job.report, &job.datadir, job.settings.flush, &job.cancel)
+    })?;
+    let position = (frozen.position().state, frozen.position().domain);
+    tracing::info!("the donor's files are still at {}", position.0);
+
+    job.progress.phase("listing still files", "");
+    let still = scan::scan(&layout, &engines)?;
+    refuse_what_cannot_travel(&still)?;
+    announce(link, &still, &position)?;
+    expect(link.recv()?, &Message::Ready)?;
+
+    let bytes: u64 = still.files.iter().map(|f| f.entry.size).sum();
+    job.progress.total_bytes.store(bytes, Ordering::Relaxed);
+    job.progress.phase("sending", &format!("{} files, {bytes} bytes", still.files.len()));
+    let chunks = send_all(job, link, invited, workers, still, frozen)?;
+
+    job.progress.phase("waiting for the joiner to store everything", &format!("{chunks} chunks"));
+    link.send(&Message::Complete { chunks })?;
+    expect(link.recv()?, &Message::Stored)?;
+    log_totals(job, bytes);
+    Ok(position)
+}
+
+/// Makes the offer; the joiner looks at settings and room before anything is stopped here.
+fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) -> Result<u16> {
+    for left in &scan.left_out {
+        tracing::warn!("not sent: {}: {}", left.path.display(), left.why);
+    }
+    link.send(&Message::Offer(offer(job, layout, scan)))?;
+    let (workers, in_place) = accepted(link.recv()?)?;
+    if in_place {
+        tracing::warn!("the joiner has no room for old and new files: it replaces them in place");
+    }
+    Ok(workers.min(job.settings.threads).max(1))
+}
+
+fn offer(job: &Job, layout: &Layout, scan: &Scan) -> Offer {
+    let mut bytes: BTreeMap<Place, u64> = BTreeMap::new();
+    let mut external: BTreeMap<String, u64> = BTreeMap::new();
+    for FileEntry { place, path, allocated, .. } in scan.files.iter().map(|f| &f.entry) {
+        if *place == Place::External {
+            let directory = path.rsplit_once('/').map_or("/", |(dir, _)| dir).to_owned();
+            *external.entry(directory).or_default() += allocated;
+        } else {
+            *bytes.entry(*place).or_default() += allocated;
+        }
+    }
+    Offer {
+        facts: layout.facts(server_version(job.server)),
+        files: scan.files.len() as u32,
+        bytes: bytes.into_iter().collect(),
+        external: external.into_iter().collect(),
+        left_out: scan.left_out.iter().map(|l| format!("{}: {}", l.path.display(), l.why)).collect(),
+    }
+}
+
+fn refuse_what_cannot_travel(scan: &Scan) -> Result<(), Failure> {
+    if scan.refusals.is_empty() {
+        return Ok(());
+    }
+    let text = format!("the donor has tables that cannot be sent: {}", scan.refusals.join("; "));
+    Err(Failure::new(Kind::Refused, text).hint("skip-engines=ENGINE,... under [sst] on the donor leaves them out"))
+}
+
+fn announce(link: &mut Link, scan: &Scan, (state, domain): &Position) -> Result<()> {
+    for batch in scan.files.chunks(FILES_PER_MESSAGE_MAX) {
+        link.send(&Message::Files(batch.iter().map(|f| f.entry.clone()).collect()))?;
+    }
+    let count = scan.files.len() as u32;
+    link.send(&Message::FilesEnd { count, position: state.to_string(), domain: *domain })
+}
+
+/// Sends all ranges over `workers` connections. The server may go on as soon as the last range has been read.
+fn send_all(
+    job: &Job,
+    link: &mut Link,
+    invited: &Invited,
+    workers: u16,
+    scan: Scan,
+    frozen: Frozen,
+) -> Result<u64> {
+    let files = scan.files.into_iter().filter(|f| f.carries_data());
+    let queue = RangeQueue::new(files.map(|f| (f.entry.id, f.path, f.entry.size)).collect());
+    let frozen = Mutex::new(Some(frozen));
+    let release = || drop(frozen.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
+    let throttle = Throttle::new(job.settings.rlimit);
+    let shared = Shared {
+        queue: &queue,
+        throttle: &throttle,
+        progress: &job.progress,
+        all_read: &release,
+        cancel: &job.cancel,
+    };
+    let dialled = invited.to_dial(job);
+    link.keep_alive_while("sending", || {
+        std::thread::scope(|scope| {
+            let work = |number| {
+                let shared = &shared;
+                let dialled = &dialled;
+                scope.spawn(move || {
+                    let sent = dial::dial_worker(dialled, number, shared.cancel)
+                        .and_then(|mut link| sender::send_ranges(&mut link, job.settings.compression, shared));
+                    // One broken worker breaks the transfer: the others must not go on filling the joiner's disk.
+                    sent.inspect_err(|e| shared.cancel.cancel(crate::failure::kind_of(e), format!("{e:#}")))
+                })
+            };
+            let threads: Vec<_> = (0..workers).map(work).collect();
+            threads.into_iter().map(|t| t.join().map_err(|_| Failure::new(Kind::Disk, "a worker panicked"))?).sum()
+        })
+    })
+}
+
+/// The position the server gave us for `done` when nothing is copied.
+fn position_given(job: &Job) -> Result<Position> {
+    let text = job.args.gtid.as_deref().unwrap_or("");
+    let state = StateId::parse(text).with_context(|| format!("the server gave --gtid {text:?}"))?;
+    Ok((state, job.args.gtid_domain_id))
+}
+
+fn accepted(message: Message) -> Result<(u16, bool), Failure> {
+    match message {
+        Message::Accept { workers, in_place } => Ok((workers, in_place)),
+        other => Err(unexpected(&other, "Accept")),
+    }
+}
+
+fn expect(message: Message, wanted: &Message) -> Result<(), Failure> {
+    if message == *wanted { Ok(()) } else { Err(unexpected(&message, wanted.name())) }
+}
+
+fn unexpected(message: &Message, wanted: &str) -> Failure {
+    Failure::new(Kind::Peer, format!("the joiner said {} where {wanted} was due", message.name()))
+}
+
+fn log_totals(job: &Job, bytes: u64) {
+    let wire = job.progress.wire_bytes.load(Ordering::Relaxed);
+    let seconds = job.progress.elapsed().as_secs_f64();
+    let rate = bytes as f64 / seconds / f64::from(1 << 20);
+    tracing::info!("sent {bytes} bytes as {wire} on the network in {seconds:.1} s ({rate:.0} MB/s)");
+}

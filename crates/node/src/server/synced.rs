@@ -1,0 +1,100 @@
+//! After a transfer: waiting until the node has once been Synced, so that the files it replaced can go.
+//!
+//! The server tells its script nothing after the final line, so a small process of ours outlives the transfer and
+//! asks the server. It ends with the server, and what it did not get to is done by the next transfer (as donor, a
+//! node has been Synced; after an IST, this wait begins anew).
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
+
+use crate::cancel::Cancel;
+use crate::failure::Failure;
+
+/// `wsrep_local_state` of a Synced node.
+const SYNCED: u8 = 4;
+/// How often the server is asked.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Without any login: how long the server must have greeted clients. It does so only after the state transfer and
+/// its IST are complete (docs/server-contract.md), and what is left is the backlog of a few seconds.
+const GREETING_LONG_ENOUGH: Duration = Duration::from_secs(60);
+
+/// One way to log in on the socket.
+#[derive(Clone)]
+pub struct Login {
+    /// Account name.
+    pub user: String,
+    /// Password; `None` for `unix_socket` authentication.
+    pub password: Option<String>,
+}
+
+/// What told us that the node is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// `wsrep_local_state` said so.
+    Status,
+    /// No login works; the server has greeted clients for a minute.
+    Greeting,
+}
+
+/// Waits until the node is Synced. Fails when `cancel` ends the wait (the server died, a signal).
+pub fn wait_until_synced(socket: &Path, logins: &[Login], cancel: &Cancel) -> Result<Witness, Failure> {
+    let mut greeting_since: Option<Instant> = None;
+    loop {
+        cancel.sleep(ASK_EVERY)?;
+        if !greets(socket) {
+            greeting_since = None;
+            continue;
+        }
+        let since = *greeting_since.get_or_insert_with(Instant::now);
+        match logins.iter().find_map(|login| local_state(socket, login)) {
+            Some(SYNCED) => return Ok(Witness::Status),
+            Some(_) => greeting_since = None,
+            None if since.elapsed() > GREETING_LONG_ENOUGH => return Ok(Witness::Greeting),
+            None => {}
+        }
+    }
+}
+
+/// The first packet of a server that takes clients has protocol number 10; one that does not has an error (255).
+fn greets(socket: &Path) -> bool {
+    let read = || -> std::io::Result<u8> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut packet = [0; 5];
+        stream.read_exact(&mut packet)?;
+        Ok(packet[4])
+    };
+    matches!(read(), Ok(10))
+}
+
+/// Asks `wsrep_local_state`; `None` when this login does not work.
+fn local_state(socket: &Path, login: &Login) -> Option<u8> {
+    let timeout = Some(Duration::from_secs(5));
+    let options = OptsBuilder::new()
+        .socket(Some(socket.to_string_lossy()))
+        .user(Some(&login.user))
+        .pass(login.password.as_deref())
+        .prefer_socket(false)
+        .read_timeout(timeout)
+        .write_timeout(timeout);
+    let mut connection = Conn::new(options).ok()?;
+    let row: Option<(String, u8)> = connection.query_first("SHOW GLOBAL STATUS LIKE 'wsrep_local_state'").ok()?;
+    row.map(|r| r.1)
+}
+
+/// Where the server listens for local clients: its setting, or what the packages of the field compile in.
+pub fn socket_path(setting: Option<&str>, datadir: &Path) -> PathBuf {
+    match setting {
+        Some(path) if path.starts_with('/') => PathBuf::from(path),
+        Some(path) => datadir.join(path),
+        None => ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|p| p.exists())
+            .unwrap_or_else(|| PathBuf::from("/run/mysqld/mysqld.sock")),
+    }
+}

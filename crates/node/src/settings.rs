@@ -1,0 +1,130 @@
+//! What the operator set under `[sst]`, with defaults. `docs/options.md` is the operator's view of this file.
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::failure::{Failure, Kind};
+use crate::peer::tls::OwnCertificates;
+use crate::server::options::ServerOptions;
+use crate::source::packer::Compression;
+
+/// Workers unless `threads` says otherwise; also bounded by the processors there are.
+const THREADS: usize = 4;
+
+/// What becomes of the files an install replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepOld {
+    /// Kept until the node was once Synced.
+    UntilSynced,
+    /// Kept until the operator removes them.
+    Always,
+    /// Not kept.
+    Never,
+}
+
+/// What to do when old and new files do not fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InPlace {
+    /// Replace file by file, and say so.
+    Auto,
+    /// Refuse, with the missing bytes.
+    Never,
+}
+
+/// Everything `[sst]` decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `threads`: connections beside the control connection.
+    pub threads: u16,
+    /// `rlimit`: bytes a second the donor may send.
+    pub rlimit: Option<u64>,
+    /// `compress`.
+    pub compression: Compression,
+    /// `sst-initial-timeout`: how long the joiner waits for its donor.
+    pub first_contact: Duration,
+    /// `sst-idle-timeout`: how long the peer may be silent.
+    pub stall: Duration,
+    /// `flush-timeout`: how long the donor's server may take to hold its files still.
+    pub flush: Duration,
+    /// `in-place`.
+    pub in_place: InPlace,
+    /// `keep-old`.
+    pub keep_old: KeepOld,
+    /// `allow-upgrade`.
+    pub allow_upgrade: bool,
+    /// `ssl-ca`, `ssl-cert`, `ssl-key` (or `tca`, `tcert`, `tkey`).
+    pub certificates: Option<OwnCertificates>,
+}
+
+impl Settings {
+    /// Reads them; a value that cannot be is a named error.
+    pub fn read(options: &ServerOptions) -> Result<Settings> {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let workers = protocol::limits::WORKERS_MAX;
+        Ok(Settings {
+            threads: options.sst_number("threads", 1, u64::from(workers))?.unwrap_or(THREADS.min(processors) as u64)
+                as u16,
+            rlimit: options.sst_size("rlimit")?,
+            compression: choice(options, "compress", compression)?.unwrap_or(Compression::Auto),
+            first_contact: seconds(options, "sst-initial-timeout", 300)?,
+            stall: seconds(options, "sst-idle-timeout", 120)?,
+            flush: seconds(options, "flush-timeout", 600)?,
+            in_place: choice(options, "in-place", in_place)?.unwrap_or(InPlace::Auto),
+            keep_old: choice(options, "keep-old", keep_old)?.unwrap_or(KeepOld::UntilSynced),
+            allow_upgrade: options.sst_bool("allow-upgrade")?.unwrap_or(false),
+            certificates: certificates(options)?,
+        })
+    }
+}
+
+/// 0 means no limit, as with the shell methods; a week is none.
+fn seconds(options: &ServerOptions, name: &str, default: u64) -> Result<Duration> {
+    let week = 7 * 24 * 3600;
+    let value = options.sst_number(name, 0, week)?.unwrap_or(default);
+    Ok(Duration::from_secs(if value == 0 { week } else { value }))
+}
+
+fn choice<T>(options: &ServerOptions, name: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
+    let Some(value) = options.sst(name) else { return Ok(None) };
+    let known = read(&value.to_ascii_lowercase());
+    known
+        .map(Some)
+        .ok_or_else(|| Failure::new(Kind::Configuration, format!("{name}={value} under [sst] is not a known value")))
+}
+
+fn compression(value: &str) -> Option<Compression> {
+    match value {
+        "auto" => Some(Compression::Auto),
+        "zstd" | "1" | "on" => Some(Compression::Always),
+        "none" | "0" | "off" => Some(Compression::Never),
+        _ => None,
+    }
+}
+
+fn in_place(value: &str) -> Option<InPlace> {
+    match value {
+        "auto" => Some(InPlace::Auto),
+        "never" => Some(InPlace::Never),
+        _ => None,
+    }
+}
+
+fn keep_old(value: &str) -> Option<KeepOld> {
+    match value {
+        "until-synced" => Some(KeepOld::UntilSynced),
+        "always" => Some(KeepOld::Always),
+        "never" => Some(KeepOld::Never),
+        _ => None,
+    }
+}
+
+fn certificates(options: &ServerOptions) -> Result<Option<OwnCertificates>, Failure> {
+    let get = |new: &str, old: &str| options.sst(new).or_else(|| options.sst(old)).map(PathBuf::from);
+    match (get("ssl-ca", "tca"), get("ssl-cert", "tcert"), get("ssl-key", "tkey")) {
+        (None, None, None) => Ok(None),
+        (Some(ca), Some(cert), Some(key)) => Ok(Some(OwnCertificates { ca, cert, key })),
+        _ => Err(Failure::new(Kind::Configuration, "ssl-ca, ssl-cert and ssl-key under [sst] must be given together")
+            .hint("with none of them the transfer is encrypted and authenticated by itself")),
+    }
+}

@@ -1,0 +1,67 @@
+//! The written policy (docs/policy.md), line by line.
+use rejoin_protocol::policy::{Allowed, NodeFacts, SystemFile, compare};
+
+fn node(version: &str) -> NodeFacts {
+    NodeFacts {
+        server_version: Some(version.into()),
+        page_size: 16384,
+        lower_case_table_names: 0,
+        system_files: vec![SystemFile { size: 12 << 20, autoextend: true }],
+        key_plugins: vec![],
+    }
+}
+
+fn refusals(donor: &NodeFacts, joiner: &NodeFacts) -> Vec<String> {
+    compare(donor, joiner, Allowed::default()).refusals
+}
+
+#[test]
+fn equal_nodes_and_other_patch_levels_agree() {
+    let verdict = compare(&node("10.11.19-MariaDB"), &node("10.11.6-MariaDB-1"), Allowed::default());
+    assert_eq!((verdict.refusals.len(), verdict.warnings.len()), (0, 0));
+}
+
+#[test]
+fn an_older_joiner_is_refused_and_a_newer_one_only_when_allowed() {
+    assert_eq!(refusals(&node("11.8.6-MariaDB"), &node("10.11.19-MariaDB")).len(), 1);
+    assert_eq!(refusals(&node("10.11.19-MariaDB"), &node("11.8.6-MariaDB")).len(), 1);
+    let verdict = compare(&node("10.11.19-MariaDB"), &node("11.8.6-MariaDB"), Allowed { upgrade: true });
+    assert_eq!((verdict.refusals.len(), verdict.warnings.len()), (0, 1));
+    let verdict = compare(&node("11.8.6-MariaDB"), &node("10.11.19-MariaDB"), Allowed { upgrade: true });
+    assert_eq!(verdict.refusals.len(), 1, "a downgrade is refused whatever is allowed");
+}
+
+#[test]
+fn an_unknown_version_warns() {
+    let unknown = NodeFacts { server_version: None, ..node("") };
+    let verdict = compare(&unknown, &node("10.11.19"), Allowed::default());
+    assert_eq!((verdict.refusals.len(), verdict.warnings.len()), (0, 1));
+}
+
+#[test]
+fn settings_that_must_match_are_named() {
+    let joiner = NodeFacts { page_size: 4096, lower_case_table_names: 1, ..node("10.11.19") };
+    let reasons = refusals(&node("10.11.19"), &joiner);
+    assert!(reasons.iter().any(|r| r.contains("innodb_page_size=16384")), "{reasons:?}");
+    assert!(reasons.iter().any(|r| r.contains("lower_case_table_names")), "{reasons:?}");
+}
+
+#[test]
+fn system_tablespace_files_must_be_as_many_and_as_long() {
+    let with = |files: &[(u64, bool)]| NodeFacts {
+        system_files: files.iter().map(|&(size, autoextend)| SystemFile { size, autoextend }).collect(),
+        ..node("10.11.19")
+    };
+    let two = with(&[(10, false), (20, true)]);
+    assert!(refusals(&two, &with(&[(10, false), (99, true)])).is_empty(), "the last one may have grown");
+    assert!(!refusals(&two, &with(&[(11, false), (20, true)])).is_empty());
+    assert!(!refusals(&two, &with(&[(10, false)])).is_empty());
+    assert!(!refusals(&with(&[(10, false)]), &with(&[(20, false)])).is_empty());
+}
+
+#[test]
+fn other_key_plugins_warn() {
+    let joiner = NodeFacts { key_plugins: vec!["file_key_management".into()], ..node("10.11.19") };
+    let verdict = compare(&node("10.11.19"), &joiner, Allowed::default());
+    assert_eq!((verdict.refusals.len(), verdict.warnings.len()), (0, 1));
+}

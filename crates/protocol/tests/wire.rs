@@ -1,0 +1,216 @@
+//! The bytes on the wire: frozen greetings, round trips, limits, and no panic on anything.
+use proptest::prelude::*;
+use rejoin_protocol::codec::{self, CodecError, PREFIX_BYTES};
+use rejoin_protocol::hello::{Connection, GREETING_BYTES, Greeting, HELLO_BYTES, Hello, HelloError, choose_version};
+use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place};
+use rejoin_protocol::limits::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
+use rejoin_protocol::message::{Chunk, Message, Offer, Packing};
+use rejoin_protocol::policy::{NodeFacts, SystemFile};
+
+fn hello() -> Hello {
+    Hello {
+        versions: (1, 2),
+        capabilities: 5,
+        connection: Connection::Worker(3),
+        proof: [0xAB; 32],
+        program: "rejoin 0.1.0".into(),
+    }
+}
+
+/// These bytes may never change: an old and a new program must understand each other's first words for ever.
+#[test]
+fn the_hello_is_frozen() {
+    let mut expected = b"REJOIN\0\x01".to_vec();
+    expected.extend_from_slice(&[1, 0, 2, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12]);
+    expected.extend_from_slice(&[0xAB; 32]);
+    expected.extend_from_slice(b"rejoin 0.1.0");
+    assert_eq!(hello().encode(), expected);
+}
+
+#[test]
+fn the_greeting_is_frozen() {
+    let refused = Greeting::Refused { reason: "no".into() };
+    let mut expected = b"REJOIN\0\x01\x01".to_vec();
+    expected.extend_from_slice(&[0; 42]);
+    expected.extend_from_slice(&[2, 0, b'n', b'o']);
+    assert_eq!(refused.encode(), expected);
+    let welcome =
+        Greeting::Welcome { version: 1, capabilities: 1, proof: [7; 32], program: "rejoin".into() };
+    let mut expected = b"REJOIN\0\x01\x00".to_vec();
+    expected.extend_from_slice(&[1, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend_from_slice(&[7; 32]);
+    expected.extend_from_slice(b"\x06\0rejoin");
+    assert_eq!(welcome.encode(), expected);
+}
+
+#[test]
+fn another_program_is_named_by_its_first_bytes() {
+    let mut head = [0u8; HELLO_BYTES];
+    head[..8].copy_from_slice(b"GET / HT");
+    assert_eq!(Hello::decode(&head, &[]), Err(HelloError::NotRejoin(*b"GET / HT")));
+}
+
+#[test]
+fn versions_are_chosen_from_what_both_speak() {
+    assert_eq!(choose_version((1, 1), (1, 1)), Ok(1));
+    assert_eq!(choose_version((1, 9), (1, 3)), Ok(3));
+    assert!(choose_version((2, 9), (1, 1)).is_err());
+    assert!(choose_version((9, 1), (1, 9)).is_err());
+}
+
+fn entry() -> FileEntry {
+    let role = FileRole::TableElsewhere { owner: "db/t.isl".into() };
+    FileEntry { id: FileId(7), place: Place::External, path: "/x/db/t.ibd".into(), size: 9, allocated: 4096, role }
+}
+
+fn one_of_each() -> Vec<Message> {
+    let facts = NodeFacts {
+        server_version: Some("10.11.19-MariaDB".into()),
+        page_size: 16384,
+        lower_case_table_names: 0,
+        system_files: vec![SystemFile { size: 12 << 20, autoextend: true }],
+        key_plugins: vec!["file_key_management".into()],
+    };
+    let offer = Offer {
+        facts,
+        files: 3,
+        bytes: vec![(Place::Datadir, 1), (Place::UndoDir, 2)],
+        external: vec![("/x/db".into(), 4096)],
+        left_out: vec!["x: unknown".into()],
+    };
+    let chunk = Chunk {
+        file: FileId(1),
+        offset: 1 << 20,
+        len: 16384,
+        parts: vec![(0, 4096), (8192, 4096)],
+        packing: Packing::Zstd,
+        digest: 1 << 100,
+    };
+    vec![
+        Message::Ping { doing: "d".into() },
+        Message::Note { text: "n".into() },
+        Message::Abort { reason: "r".into() },
+        Message::Bypass { position: "p".into(), domain: Some(1) },
+        Message::Offer(offer),
+        Message::Accept { workers: 4, in_place: true },
+        Message::Files(vec![entry()]),
+        Message::FilesEnd { count: 8, position: "p".into(), domain: None },
+        Message::Ready,
+        Message::Chunk(chunk),
+        Message::WorkerDone { chunks: 1 },
+        Message::WorkerStored,
+        Message::Complete { chunks: 1 },
+        Message::Stored,
+    ]
+}
+
+/// Protocol version 1 as stored when it was made. `REMAKE_GOLDEN=1 cargo test -p rejoin-protocol` writes it anew;
+/// once released, a change of that file is a new protocol version.
+#[test]
+fn the_messages_of_version_1_are_frozen() {
+    if std::env::var_os("REMAKE_GOLDEN").is_some() {
+        std::fs::write("tests/data/session-v1.bin", session()).expect("write");
+    }
+    assert_eq!(session(), include_bytes!("data/session-v1.bin"));
+}
+
+#[test]
+fn the_stored_session_is_understood() {
+    let mut rest: &[u8] = include_bytes!("data/session-v1.bin");
+    for message in one_of_each() {
+        let (prefix, tail) = rest.split_first_chunk::<PREFIX_BYTES>().expect("prefix");
+        let lengths = codec::lengths(*prefix).expect("lengths");
+        assert_eq!(codec::decode(&tail[..lengths.header], 0), Ok(message));
+        rest = &tail[lengths.header..];
+    }
+    assert!(rest.is_empty());
+}
+
+fn session() -> Vec<u8> {
+    let mut out = Vec::new();
+    for message in one_of_each() {
+        codec::encode(&message, 0, &mut out).expect("encode");
+    }
+    out
+}
+
+#[test]
+fn lengths_are_refused_one_above_the_limit_and_taken_at_it() {
+    let prefix = |header: u32, payload: u32| {
+        let mut p = [0; PREFIX_BYTES];
+        p[..4].copy_from_slice(&header.to_le_bytes());
+        p[4..].copy_from_slice(&payload.to_le_bytes());
+        p
+    };
+    assert!(codec::lengths(prefix(HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX)).is_ok());
+    assert!(matches!(codec::lengths(prefix(HEADER_BYTES_MAX + 1, 0)), Err(CodecError::TooLong { .. })));
+    assert!(matches!(codec::lengths(prefix(0, PAYLOAD_BYTES_MAX + 1)), Err(CodecError::TooLong { .. })));
+}
+
+#[test]
+fn a_payload_belongs_to_a_chunk_only() {
+    let mut out = Vec::new();
+    codec::encode(&Message::Ready, 0, &mut out).expect("encode");
+    assert_eq!(codec::decode(&out[PREFIX_BYTES..], 5), Err(CodecError::StrayPayload("Ready")));
+}
+
+#[test]
+fn impossible_parts_are_refused() {
+    let chunk = |parts: &[(u32, u32)]| Chunk {
+        file: FileId(0),
+        offset: 0,
+        len: RANGE_BYTES,
+        parts: parts.to_vec(),
+        packing: Packing::Plain,
+        digest: 0,
+    };
+    assert_eq!(chunk(&[]).payload_len(), Ok(0));
+    assert_eq!(chunk(&[(0, RANGE_BYTES)]).payload_len(), Ok(RANGE_BYTES));
+    assert_eq!(chunk(&[(0, 1), (2, 3)]).payload_len(), Ok(4));
+    for bad in [vec![(0, 0)], vec![(0, RANGE_BYTES + 1)], vec![(5, 1), (5, 1)], vec![(u32::MAX, 2)], vec![(0, 2), (2, 1)]]
+    {
+        assert!(chunk(&bad).payload_len().is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn paths_cannot_leave_their_place() {
+    let at = |place, path: &str, role| FileEntry { place, path: path.into(), role, ..entry() };
+    assert!(at(Place::Datadir, "db/t.frm", FileRole::Table).check().is_ok());
+    assert!(entry().check().is_ok());
+    for bad in ["", "/etc/x", "../x", "a/../b", "a//b", "./a", "a\0b", "a\nb", ".rejoin/x", "db/.rejoin/x"] {
+        assert!(at(Place::Datadir, bad, FileRole::Table).check().is_err(), "{bad:?}");
+    }
+    assert!(at(Place::External, "relative", FileRole::Table).check().is_err());
+    assert!(at(Place::Datadir, "db/t.MYD", FileRole::Link { target: "relative".into() }).check().is_err());
+    assert!(at(Place::Datadir, "db/t.MYD", FileRole::Link { target: "/a/../b".into() }).check().is_err());
+    let owner = FileRole::TableElsewhere { owner: "../t.isl".into() };
+    assert!(at(Place::External, "/x/t.ibd", owner).check().is_err());
+}
+
+proptest! {
+    #[test]
+    fn hello_comes_back(min in any::<u16>(), max in any::<u16>(), caps in any::<u64>(), number in any::<u16>(),
+                        proof in any::<[u8; 32]>(), program in "[ -~]{0,300}") {
+        let said = Hello { versions: (min, max), capabilities: caps, connection: Connection::Worker(number), proof, program };
+        let bytes = said.encode();
+        let (head, tail) = bytes.split_first_chunk::<HELLO_BYTES>().expect("head");
+        prop_assert_eq!(Hello::tail_len(head), tail.len());
+        let heard = Hello::decode(head, tail).expect("decode");
+        prop_assert_eq!(&heard.proof, &said.proof);
+        prop_assert_eq!(heard.connection, said.connection);
+        prop_assert!(said.program.starts_with(&heard.program));
+    }
+
+    #[test]
+    fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), payload in 0usize..10) {
+        let _ = codec::decode(&bytes, payload);
+        if let Some((head, tail)) = bytes.split_first_chunk::<HELLO_BYTES>() {
+            let _ = Hello::decode(head, tail);
+        }
+        if let Some((head, tail)) = bytes.split_first_chunk::<GREETING_BYTES>() {
+            let _ = Greeting::tail_len(head);
+            let _ = Greeting::decode(head, tail);
+        }
+    }
+}
