@@ -94,7 +94,7 @@ fn one_of_each() -> Vec<Message> {
         Message::Offer(offer),
         Message::Accept { workers: 4, in_place: true },
         Message::Files(vec![entry()]),
-        Message::FilesEnd { count: 8, position: "p".into(), domain: None },
+        Message::FilesEnd { count: 8, position: "p".into(), domain: None, binlog_state: Some("0-1-2\n".into()) },
         Message::Ready,
         Message::Chunk(chunk),
         Message::WorkerDone { chunks: 1 },
