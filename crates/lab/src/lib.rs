@@ -29,9 +29,11 @@ pub mod ports;
 pub mod process;
 pub mod progress;
 pub mod sql;
+
 pub mod states;
 mod template;
 pub mod zoo;
+
 
 pub use cluster::{Builder, Cluster};
 pub use errorlog::LogMark;

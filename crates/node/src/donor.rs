@@ -18,7 +18,9 @@ use crate::invitation::{self, Invited};
 use crate::job::Job;
 use crate::peer::dial;
 use crate::peer::link::Link;
+use crate::server::credentials;
 use crate::server::version::server_version;
+use crate::source::binlog_state;
 use crate::source::frozen::Frozen;
 use crate::source::ranges::RangeQueue;
 use crate::source::sender::{self, Shared};
@@ -30,7 +32,8 @@ type Position = (StateId, Option<u32>);
 /// Serves one joiner. The server hears `done` only when the joiner has everything on stable storage.
 pub fn run(job: &Job) -> Result<()> {
     job.progress.phase("contacting the joiner", "");
-    let invited = invitation::read(&job.args)?;
+    let credentials = credentials::collect(&job.args, &job.options, true);
+    let invited = invitation::read(&job.args, credentials.remote.as_ref())?;
     let mut link = dial::dial_control(&invited.to_dial(job), &job.cancel)?;
     tracing::info!("connected to the joiner at {}", link.peer());
     let outcome = if job.args.bypass { bypass(job, &mut link) } else { transfer(job, &mut link, &invited) };
@@ -70,7 +73,7 @@ fn transfer(job: &Job, link: &mut Link, invited: &Invited) -> Result<Position> {
     job.progress.phase("listing still files", "");
     let still = scan::scan(&layout, &engines)?;
     refuse_what_cannot_travel(&still)?;
-    announce(link, &still, &position)?;
+    announce(link, &still, &position, binlog_state::read(&layout)?)?;
     expect(link.recv()?, &Message::Ready)?;
 
     let bytes: u64 = still.files.iter().map(|f| f.entry.size).sum();
@@ -126,12 +129,17 @@ fn refuse_what_cannot_travel(scan: &Scan) -> Result<(), Failure> {
     Err(Failure::new(Kind::Refused, text).hint("skip-engines=ENGINE,... under [sst] on the donor leaves them out"))
 }
 
-fn announce(link: &mut Link, scan: &Scan, (state, domain): &Position) -> Result<()> {
+fn announce(
+    link: &mut Link,
+    scan: &Scan,
+    (state, domain): &Position,
+    binlog_state: Option<String>,
+) -> Result<()> {
     for batch in scan.files.chunks(FILES_PER_MESSAGE_MAX) {
         link.send(&Message::Files(batch.iter().map(|f| f.entry.clone()).collect()))?;
     }
     let count = scan.files.len() as u32;
-    link.send(&Message::FilesEnd { count, position: state.to_string(), domain: *domain })
+    link.send(&Message::FilesEnd { count, position: state.to_string(), domain: *domain, binlog_state })
 }
 
 /// Sends all ranges over `workers` connections. The server may go on as soon as the last range has been read.
@@ -177,7 +185,7 @@ fn send_all(
 /// The position the server gave us for `done` when nothing is copied.
 fn position_given(job: &Job) -> Result<Position> {
     let text = job.args.gtid.as_deref().unwrap_or("");
-    let state = StateId::parse(text).with_context(|| format!("the server gave --gtid {text:?}"))?;
+    let state = text.parse::<StateId>().with_context(|| format!("the server gave --gtid {text:?}"))?;
     Ok((state, job.args.gtid_domain_id))
 }
 

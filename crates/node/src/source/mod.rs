@@ -2,12 +2,14 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`binlog_state`] | the GTID state of the donor's binary log |
 //! | [`frozen`] | the moment in which the server keeps all its files still |
 //! | [`ranges`] | the queue of ranges that the workers share |
 //! | [`reader`] | reading a range and finding its zeros |
 //! | [`packer`] | zstd where it pays |
 //! | [`throttle`] | the rate limit |
 //! | [`sender`] | a worker: from a range to the wire |
+pub mod binlog_state;
 pub mod frozen;
 pub mod packer;
 pub mod ranges;
