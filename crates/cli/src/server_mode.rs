@@ -52,7 +52,7 @@ fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Re
         }
     })?;
     let options = ServerOptions::load(&args)?;
-    for problem in options.problems() {
+    for problem in options.warnings() {
         log::warning(problem);
     }
     let report = Arc::new(Report::stdout());

@@ -59,7 +59,8 @@ pub fn compare(donor: &Node, joiner: &Node) -> Result<Vec<Difference>> {
         let theirs = theirs.join().unwrap_or_else(|_| Err(anyhow!("the comparing thread panicked")));
         (ours, theirs)
     });
-    let (ours, theirs) = (ours.context("inventory of the donor")?, theirs.context("inventory of the joiner")?);
+    let (ours, theirs) =
+        (ours.context("inventory of the donor")?, theirs.context("inventory of the joiner")?);
     let mut differences = differences(&ours.objects, &theirs.objects);
     differences.extend(damage(donor, joiner, &theirs.tables)?);
     differences.extend(stray_files(joiner)?);
@@ -121,7 +122,8 @@ impl Inventory {
             let trigger = format!("{db}.{}", quote(&row[0]));
             self.ask(conn, format!("trigger {trigger}"), &format!("SHOW CREATE TRIGGER {trigger}"));
         }
-        let routines = "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA=";
+        let routines =
+            "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA=";
         for row in sql::rows(conn, &format!("{routines}{}", literal(name)))? {
             let routine = format!("{} {db}.{}", row[0], quote(&row[1]));
             self.ask(conn, routine.clone(), &format!("SHOW CREATE {routine}"));
@@ -183,7 +185,9 @@ fn answer(conn: &mut Conn, statement: &str) -> String {
 }
 
 fn without_counter(definition: &str) -> String {
-    let Some((before, rest)) = definition.split_once(" AUTO_INCREMENT=") else { return definition.to_owned() };
+    let Some((before, rest)) = definition.split_once(" AUTO_INCREMENT=") else {
+        return definition.to_owned();
+    };
     format!("{before}{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
@@ -231,7 +235,7 @@ fn complaint(conn: &mut Conn, statement: &str) -> String {
 fn stray_files(node: &Node) -> Result<Vec<Difference>> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let rows = node.rows("SELECT NAME FROM information_schema.INNODB_SYS_TABLESPACES")?;
+        let rows = node.rows("SELECT NAME FROM information_schema.INNODB_SYS_TABLES")?;
         let known: BTreeSet<String> = rows.into_iter().flatten().collect();
         let mut found = Vec::new();
         for entry in std::fs::read_dir(node.datadir())?.flatten().filter(|e| e.path().is_dir()) {
@@ -250,9 +254,13 @@ fn stray_in(database: &Path, known: &BTreeSet<String>, found: &mut Vec<Differenc
     let db = database.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for entry in std::fs::read_dir(database).into_iter().flatten().flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
-        let unknown = file.strip_suffix(".ibd").is_some_and(|table| !known.contains(&format!("{db}/{table}")));
+        let unknown =
+            file.strip_suffix(".ibd").is_some_and(|table| !known.contains(&format!("{db}/{table}")));
         if file.starts_with("#sql") || unknown {
-            found.push(Difference { object: format!("file {db}/{file}"), how: "belongs to no table".to_owned() });
+            found.push(Difference {
+                object: format!("file {db}/{file}"),
+                how: "belongs to no table".to_owned(),
+            });
         }
     }
 }
@@ -264,7 +272,10 @@ mod tests {
     #[test]
     fn each_kind_of_difference_is_named() {
         let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        let found = differences(&map(&[("a", "1"), ("b", "1"), ("c", "1")]), &map(&[("b", "2"), ("c", "1"), ("d", "1")]));
+        let found = differences(
+            &map(&[("a", "1"), ("b", "1"), ("c", "1")]),
+            &map(&[("b", "2"), ("c", "1"), ("d", "1")]),
+        );
         let text: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(
             text,
@@ -274,6 +285,9 @@ mod tests {
 
     #[test]
     fn the_counter_alone_is_no_difference() {
-        assert_eq!(without_counter("x ENGINE=InnoDB AUTO_INCREMENT=4711 CHARSET=a"), "x ENGINE=InnoDB CHARSET=a");
+        assert_eq!(
+            without_counter("x ENGINE=InnoDB AUTO_INCREMENT=4711 CHARSET=a"),
+            "x ENGINE=InnoDB CHARSET=a"
+        );
     }
 }

@@ -91,13 +91,17 @@ impl Storm {
     fn run(self, conn: &mut Option<Conn>, socket: &Path, statement: &str) -> Result<()> {
         let live = match conn {
             Some(live) => live,
-            None => conn.insert(sql::connect(socket, sql::STATEMENT_TIMEOUT)?),
-        };
-        sql::exec(live, statement).inspect_err(|_| {
-            if live.reset().is_err() {
-                *conn = None;
+            None => {
+                let new = conn.insert(sql::connect(socket, sql::STATEMENT_TIMEOUT)?);
+                sql::exec(new, "USE storm")?;
+                new
             }
-        })
+        };
+        let result = sql::exec(live, statement);
+        if result.is_err() && live.ping().is_err() {
+            *conn = None;
+        }
+        result
     }
 
     /// What comes next; few names, so that objects meet often.
@@ -135,7 +139,8 @@ impl Storm {
             return vec![];
         }
         let table = format!("{}.sbtest{}", data::DATABASE, rng.u32(1..=self.sysbench_tables));
-        let change = if rng.bool() { "ADD INDEX IF NOT EXISTS storm (pad(10))" } else { "DROP INDEX IF EXISTS storm" };
+        let change =
+            if rng.bool() { "ADD INDEX IF NOT EXISTS storm (pad(10))" } else { "DROP INDEX IF EXISTS storm" };
         vec![format!("ALTER TABLE {table} {change}")]
     }
 }

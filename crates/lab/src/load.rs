@@ -150,7 +150,8 @@ fn transaction(
         None => conn.insert(sql::connect(socket, sql::STATEMENT_TIMEOUT)?),
     };
     let table = format!("{}.sbtest{}", data::DATABASE, rng.u32(1..=intensity.tables));
-    let (a, b, gone) = (rng.u32(1..=intensity.rows), rng.u32(1..=intensity.rows), rng.u32(1..=intensity.rows));
+    let (a, b, gone) =
+        (rng.u32(1..=intensity.rows), rng.u32(1..=intensity.rows), rng.u32(1..=intensity.rows));
     let k = rng.u32(1..=intensity.rows);
     let text: String = (0..119).map(|_| rng.digit(10)).collect();
     conn.query_drop("BEGIN")?;

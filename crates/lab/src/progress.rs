@@ -1,4 +1,4 @@
-//! What a joining rejoin tells of its progress in `<datadir>/.rejoin/status.json`.
+//! What a running rejoin tells of its progress in a status file in the datadir.
 
 use std::path::{Path, PathBuf};
 
@@ -20,26 +20,30 @@ pub struct Status {
     pub wire_bytes: Option<u64>,
 }
 
-/// Reads the status of a joiner again and again.
+/// Where the file may be, below the datadir.
+const PLACES: [&str; 2] = [".rejoin/status.json", "rejoin-status.json"];
+
+/// Reads the status of a transfer again and again.
 #[derive(Debug)]
 pub struct StatusReader {
-    path: PathBuf,
+    datadir: PathBuf,
 }
 
 impl StatusReader {
-    /// Of the transfer into this node's datadir.
+    /// Of the transfer this node takes part in.
     pub fn of(node: &Node) -> Self {
-        Self::at(&node.datadir().join(".rejoin/status.json"))
+        Self::at(&node.datadir())
     }
 
-    /// Of the file at `path`.
-    pub fn at(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+    /// Of the transfer in the datadir at `datadir`.
+    pub fn at(datadir: &Path) -> Self {
+        Self { datadir: datadir.to_owned() }
     }
 
     /// What it is now; nothing while there is no file or it is being written.
     pub fn read(&self) -> Option<Status> {
-        serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok()
+        let read = |place: &&str| serde_json::from_slice(&std::fs::read(self.datadir.join(place)).ok()?).ok();
+        PLACES.iter().find_map(read)
     }
 }
 
@@ -50,8 +54,8 @@ mod tests {
     #[test]
     fn absent_partial_and_richer_files_are_read() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("status.json");
-        let reader = StatusReader::at(&path);
+        let path = dir.path().join("rejoin-status.json");
+        let reader = StatusReader::at(dir.path());
         assert_eq!(reader.read(), None);
         std::fs::write(&path, "{\"phase\":\"pa").unwrap();
         assert_eq!(reader.read(), None);

@@ -7,6 +7,7 @@ use formats::wsrep::invocation::SstArgs;
 
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
+use crate::peer::Terms;
 use crate::server::options::ServerOptions;
 use crate::server::parent::ServerProcess;
 use crate::server::progress::Progress;
@@ -34,6 +35,17 @@ pub struct Job {
     pub progress: Arc<Progress>,
     /// The way to end early.
     pub cancel: Cancel,
+}
+
+impl Job {
+    /// What this node brings to every connection.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            stall: self.settings.stall,
+            certificates: self.settings.certificates.clone(),
+            ..Terms::of_this_program()
+        }
+    }
 }
 
 /// The datadir the server gave.

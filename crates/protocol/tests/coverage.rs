@@ -37,6 +37,14 @@ fn a_range_that_comes_twice_is_refused() {
     assert_eq!(coverage.mark(FileId(0), 0), Err(CoverageError::Duplicate { file: 0, offset: 0 }));
 }
 
+#[test]
+fn the_first_range_of_a_file_is_known_once() {
+    let mut coverage = Coverage::new(&files(&[2 * RANGE]));
+    assert_eq!(coverage.begin(FileId(0), RANGE, RANGE_BYTES), Ok(true));
+    assert_eq!(coverage.begin(FileId(0), 0, RANGE_BYTES), Ok(false));
+    assert!(coverage.begin(FileId(0), 1, RANGE_BYTES).is_err());
+}
+
 proptest! {
     #[test]
     fn complete_exactly_when_the_last_range_came(sizes in proptest::collection::vec(0u64..5 * RANGE, 1..6),

@@ -39,7 +39,7 @@ install() {
     local name=$1 dir=$work/$1
     shift
     mkdir -p "$dir/data"
-    printf '%s\n' '[mysqld]' "datadir=$dir/data" "socket=$dir/s.sock" "pid-file=$dir/pid" "log-error=$dir/err" \
+    printf '%s\n' '[mysqld]' "datadir=$dir/data" "socket=$dir/s.sock" "pid-file=$dir/pid" "log-error=$dir/server.err" \
         "plugin-dir=$plugin_dir" innodb-buffer-pool-size=64M innodb-log-file-size=8M \
         "$@" >"$dir/my.cnf"
     [ "$(id -u)" -eq 0 ] && chown -R mysql: "$dir"
@@ -57,7 +57,7 @@ start() {
         if mariadb -uroot -S "$dir/s.sock" -e 'SELECT 1' >/dev/null 2>&1; then return; fi
         sleep 0.25
     done
-    tail -20 "$dir/err" >&2
+    tail -n 20 "$dir/server.err" >&2
     exit 1
 }
 
@@ -96,10 +96,10 @@ make_innodb() {
     local encrypt=(plugin-load-add=file_key_management "file-key-management-filename=$keys"
         innodb-encrypt-tables=ON innodb-encryption-threads=0)
     local compress=PAGE_COMPRESSED=1
-    innodb_case full_4k 4k full_crc32 '' ibd_full_4k.bin 4096 '0 1 2 3 4'
-    innodb_case full_16k 16k full_crc32 '' ibd_full_16k.bin 16384 '0 3'
+    innodb_case full_4k 4k full_crc32 '' ibd_full_4k.bin 4096 '0 3 4'
+    innodb_case full_16k 16k full_crc32 '' ibd_full_16k.bin 16384 '3'
     innodb_case full_64k 64k full_crc32 '' ibd_full_64k.bin 65536 '0'
-    innodb_case crc_4k 4k crc32 '' ibd_crc_4k.bin 4096 '0 1 2 3 4'
+    innodb_case crc_4k 4k crc32 '' ibd_crc_4k.bin 4096 '0 3 4'
     innodb_case zip_16k 16k full_crc32 'ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=2' ibd_zip_16k.bin 2048 '0 1 2 3 4 5'
     innodb_case zip_enc 16k crc32 'ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=2' ibd_zip_encrypted_16k.bin 2048 \
         '0 1 2 3 4 5' "${encrypt[@]}"
@@ -136,11 +136,11 @@ make_galera() {
     stop
     cp "$work/galera/data/grastate.dat" "$out/grastate_stopped.dat"
     local ibdata=$work/galera/data/ibdata1 list
-    list=$(grep -obUa WSREPXi "$ibdata" | awk -F: '{ print int($1 / 4096) }' | sort -nu | head -6)
+    list=$(grep -obUa WSREPXi "$ibdata" | awk -F: '{ print int($1 / 4096) }' | sort -nu | head -3)
     # shellcheck disable=SC2086
     pages "$ibdata" 4096 wsrep_rseg_4k.bin 5 $list
-    mariadbd --defaults-file="$work/galera/my.cnf" "${as_user[@]}" "${wsrep[@]}" --wsrep-recover 2>/dev/null || true
-    grep -o 'Recovered position: .*' "$work/galera/err" | tail -1 | sed 's/.*: //' >"$out/wsrep_recovered.txt"
+    mariadbd --defaults-file="$work/galera/my.cnf" "${as_user[@]}" "${wsrep[@]}" --wsrep-recover >/dev/null 2>&1 || true
+    sed -n 's/.*Recovered position: //p' "$work/galera/server.err" | tail -n 1 >"$out/wsrep_recovered.txt"
 }
 
 make_binlog() {
@@ -157,17 +157,17 @@ make_binlog() {
         SET server_id=7; INSERT INTO t.t VALUES (5);
         FLUSH BINARY LOGS; FLUSH BINARY LOGS"
     local last
-    last=$(tail -1 "$work/binlog/data/b.index")
+    last=$(tail -n 1 "$work/binlog/data/b.index")
     stop
     head -c 600 "$work/binlog/data/${last#./}" >"$out/binlog_head.bin"
     cp "$work/binlog/data/b.state" "$out/binlog.state"
     start binlog --skip-networking --binlog-checksum=NONE
-    last=$(tail -1 "$work/binlog/data/b.index")
+    last=$(tail -n 1 "$work/binlog/data/b.index")
     stop
     head -c 600 "$work/binlog/data/${last#./}" >"$out/binlog_nocrc_head.bin"
     start binlog --skip-networking --plugin-load-add=file_key_management \
         "--file-key-management-filename=$keys" --encrypt-binlog=ON
-    last=$(tail -1 "$work/binlog/data/b.index")
+    last=$(tail -n 1 "$work/binlog/data/b.index")
     stop
     head -c 400 "$work/binlog/data/${last#./}" >"$out/binlog_encrypted_head.bin"
 }
