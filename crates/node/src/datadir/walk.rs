@@ -11,6 +11,7 @@ use formats::mariadb::file_kind::{self, FileKind};
 use protocol::inventory::{FileRole, Place};
 
 use super::database::{self, Definition};
+use crate::job::STATUS_FILE;
 use super::layout::{Layout, with_suffix};
 
 /// One name that was found.
@@ -222,7 +223,7 @@ fn top_level(name: &str, meta: &Metadata) -> What {
         FileKind::BufferPoolDump => left_out("a dump of the buffer pool, but the configured one is another"),
         FileKind::DoublewriteOther => left_out("a doublewrite file of MySQL"),
         FileKind::Unknown if file_kind::is_temporary(name) => What::Past { keepable: true },
-        FileKind::Unknown if name.ends_with(".pid") => What::Own,
+        FileKind::Unknown if name.ends_with(".pid") || name.starts_with(STATUS_FILE) => What::Own,
         FileKind::Unknown => left_out("not a file of the server's that is known"),
     }
 }
