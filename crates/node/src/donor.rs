@@ -19,9 +19,9 @@ use crate::invitation;
 use crate::job::Job;
 use crate::keeper;
 
+use crate::peer::Established;
 use crate::peer::dial::{CONNECT_WITHIN, Dialer};
 use crate::peer::link::Link;
-use crate::peer::Established;
 use crate::server::credentials;
 use crate::server::version::server_version;
 use crate::source::binlog_state;
@@ -45,7 +45,8 @@ pub fn run(job: &Job) -> Result<()> {
     let dialer = invitation::read(&job.args, credentials.remote.as_ref())?.dialer(job)?;
     let Established { mut link, capabilities, program, .. } = dialer.dial_control(CONNECT_WITHIN)?;
     tracing::info!("connected to {}, {program}", link.peer());
-    let compression = if capabilities & capability::ZSTD == 0 { Compression::Never } else { job.settings.compression };
+    let compression =
+        if capabilities & capability::ZSTD == 0 { Compression::Never } else { job.settings.compression };
     let outcome = match job.args.bypass {
         true => bypass(job, &mut link),
         false => transfer(job, &mut link, &dialer, compression),
@@ -179,13 +180,7 @@ struct Ways<'a> {
 }
 
 /// Sends all ranges over the workers' connections. The server may go on as soon as the last range has been read.
-fn send_all(
-    job: &Job,
-    link: &mut Link,
-    ways: &Ways<'_>,
-    scan: Scan,
-    frozen: Frozen,
-) -> Result<u64> {
+fn send_all(job: &Job, link: &mut Link, ways: &Ways<'_>, scan: Scan, frozen: Frozen) -> Result<u64> {
     let files = scan.files.into_iter().filter(|f| !matches!(f.entry.role, FileRole::Link { .. }));
     let queue = RangeQueue::new(files.map(|f| (f.entry.id, f.path, f.entry.size)).collect());
     let frozen = Mutex::new(Some(frozen));
@@ -212,7 +207,10 @@ fn send_all(
                 })
             };
             let threads: Vec<_> = (0..ways.workers).map(work).collect();
-            threads.into_iter().map(|t| t.join().map_err(|_| Failure::new(Kind::Disk, "a worker panicked"))?).sum()
+            threads
+                .into_iter()
+                .map(|t| t.join().map_err(|_| Failure::new(Kind::Disk, "a worker panicked"))?)
+                .sum()
         })
     })
 }

@@ -32,11 +32,16 @@ type Position = (StateId, Option<u32>);
 /// Receives one transfer, or learns that none is needed. The server hears the position only when it is true.
 pub fn run(job: &Job) -> Result<()> {
     if let Some(finished) = install::finish_interrupted(&Disk, &job.datadir)? {
-        tracing::warn!("finished what an earlier run had begun: {:?} of {}", finished.purpose, finished.position);
+        tracing::warn!(
+            "finished what an earlier run had begun: {:?} of {}",
+            finished.purpose,
+            finished.position
+        );
     }
     job.progress.phase("waiting for the donor", "");
     let door = open_door(job)?;
-    let Established { mut link, program, .. } = door.admit_control(job.settings.first_contact, &job.cancel)?;
+    let Established { mut link, program, .. } =
+        door.admit_control(job.settings.first_contact, &job.cancel)?;
     tracing::info!("connected to {}, {program}", link.peer());
     match serve(job, &door, &mut link) {
         Ok((state, domain)) => {
@@ -53,7 +58,8 @@ pub fn run(job: &Job) -> Result<()> {
 /// Listens, and only then tells the server (and through it the donor) where and with which secret.
 fn open_door(job: &Job) -> Result<Door> {
     let given = job.args.address.as_deref().unwrap_or("");
-    let address = ListenAddress::parse(given).with_context(|| format!("the server gave --address {given:?}"))?;
+    let address =
+        ListenAddress::parse(given).with_context(|| format!("the server gave --address {given:?}"))?;
     let port = address.port.unwrap_or(DEFAULT_PORT);
     let door = Door::open(&address.host, port, job.terms(), &job.cancel)?;
     let text = invitation::write(&job.args, &address, port, door.invitation())?;

@@ -83,7 +83,10 @@ fn threads(options: &ServerOptions) -> Result<u16, Failure> {
     };
     let number = text.parse().ok().filter(|n| (1..=WORKERS_MAX).contains(n));
     number.ok_or_else(|| {
-        Failure::new(Kind::Configuration, format!("[sst] threads={text} is not a number from 1 to {WORKERS_MAX}"))
+        Failure::new(
+            Kind::Configuration,
+            format!("[sst] threads={text} is not a number from 1 to {WORKERS_MAX}"),
+        )
     })
 }
 
@@ -97,9 +100,9 @@ fn seconds(options: &ServerOptions, name: &str, default: u64) -> Result<Duration
 fn choice<T>(options: &ServerOptions, name: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
     let Some(value) = options.sst(name) else { return Ok(None) };
     let known = read(&value.to_ascii_lowercase());
-    known
-        .map(Some)
-        .ok_or_else(|| Failure::new(Kind::Configuration, format!("{name}={value} under [sst] is not a known value")))
+    known.map(Some).ok_or_else(|| {
+        Failure::new(Kind::Configuration, format!("{name}={value} under [sst] is not a known value"))
+    })
 }
 
 fn compression(value: &str) -> Option<Compression> {
@@ -133,7 +136,10 @@ fn certificates(options: &ServerOptions) -> Result<Option<OwnCertificates>, Fail
     match (get("ssl-ca", "tca"), get("ssl-cert", "tcert"), get("ssl-key", "tkey")) {
         (None, None, None) => Ok(None),
         (Some(ca), Some(cert), Some(key)) => Ok(Some(OwnCertificates { ca, cert, key })),
-        _ => Err(Failure::new(Kind::Configuration, "ssl-ca, ssl-cert and ssl-key under [sst] must be given together")
-            .hint("with none of them the transfer is encrypted and authenticated by itself")),
+        _ => Err(Failure::new(
+            Kind::Configuration,
+            "ssl-ca, ssl-cert and ssl-key under [sst] must be given together",
+        )
+        .hint("with none of them the transfer is encrypted and authenticated by itself")),
     }
 }

@@ -24,7 +24,9 @@ fn refuses_what_is_not_a_range_of_the_file() {
     assert_eq!(coverage.check(FileId(0), 0, RANGE_BYTES), Ok(()));
     assert_eq!(coverage.check(FileId(0), RANGE, 10), Ok(()));
     assert_eq!(coverage.check(FileId(2), 0, 1), Err(CoverageError::UnknownFile(2)));
-    for (file, offset, len) in [(0, 1, 10), (0, RANGE, 11), (0, RANGE, 9), (0, 2 * RANGE, 1), (1, 0, 0), (1, 0, 1)] {
+    for (file, offset, len) in
+        [(0, 1, 10), (0, RANGE, 11), (0, RANGE, 9), (0, 2 * RANGE, 1), (1, 0, 0), (1, 0, 1)]
+    {
         let refused = coverage.check(FileId(file), offset, len);
         assert!(matches!(refused, Err(CoverageError::BadRange { .. })), "{file} {offset} {len}");
     }

@@ -67,7 +67,10 @@ pub fn run() -> ExitCode {
 }
 
 /// An answer to the operator.
-#[expect(clippy::print_stdout, reason = "an operator's command answers on stdout; only the server mode must not")]
+#[expect(
+    clippy::print_stdout,
+    reason = "an operator's command answers on stdout; only the server mode must not"
+)]
 fn say(text: &str) {
     println!("{text}");
 }

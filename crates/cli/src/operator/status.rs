@@ -47,14 +47,21 @@ pub fn run(options: &Options) -> Result<()> {
 fn left_in(datadir: &Path) -> Result<String> {
     Ok(match kept::status(&Disk, &std::path::absolute(datadir)?, kept::allocated)? {
         kept::Status::Nothing => "no files of transfers are kept".to_owned(),
-        kept::Status::Staging { files } => format!("{files} files of an unfinished transfer; the datadir is as it was"),
+        kept::Status::Staging { files } => {
+            format!("{files} files of an unfinished transfer; the datadir is as it was")
+        }
         kept::Status::InstallInterrupted { purpose, position } => {
             format!("an interrupted {purpose:?} of {position}: run rejoin finish, or start the server")
         }
         kept::Status::InstalledKept { bytes, position, .. } => {
-            format!("installed {position}; {} MB of replaced files are kept until the node is Synced", bytes >> 20)
+            format!(
+                "installed {position}; {} MB of replaced files are kept until the node is Synced",
+                bytes >> 20
+            )
         }
-        kept::Status::InPlaceBroken => "a transfer in place did not finish: the datadir is not complete".to_owned(),
+        kept::Status::InPlaceBroken => {
+            "a transfer in place did not finish: the datadir is not complete".to_owned()
+        }
     })
 }
 
@@ -79,7 +86,8 @@ fn running(pid: u32) -> bool {
 }
 
 fn watch(path: &Path) -> Result<()> {
-    let style = ProgressStyle::with_template("{msg:<32} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    let style =
+        ProgressStyle::with_template("{msg:<32} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     let bar = ProgressBar::new(0).with_style(style.context("progress bar")?);
     while let Ok(status) = read(path) {
         bar.set_length(status.total_bytes);

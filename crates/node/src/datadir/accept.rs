@@ -19,10 +19,19 @@ pub(super) fn accept(entry: &FileEntry) -> Result<(), String> {
         (FileRole::AriaLog, Place::AriaLogDir) => matches!(kind(), FileKind::AriaLog | FileKind::AriaControl),
         (FileRole::Table, Place::Datadir) => is_table_path(&entry.path),
         (FileRole::Link { target }, Place::Datadir) => is_table_path(&entry.path) && has_table_name(target),
-        (FileRole::TableElsewhere { owner }, Place::External) => is_table_path(owner) && has_table_name(&entry.path),
+        (FileRole::TableElsewhere { owner }, Place::External) => {
+            is_table_path(owner) && has_table_name(&entry.path)
+        }
         _ => false,
     };
-    if fits { Ok(()) } else { Err(format!("{:?} in {:?} does not fit what it is said to be: {:?}", entry.path, entry.place, entry.role)) }
+    if fits {
+        Ok(())
+    } else {
+        Err(format!(
+            "{:?} in {:?} does not fit what it is said to be: {:?}",
+            entry.path, entry.place, entry.role
+        ))
+    }
 }
 
 /// `database/file`, both of a form the server makes.

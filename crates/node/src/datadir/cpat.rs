@@ -102,7 +102,10 @@ fn push_literal(out: &mut String, c: char) {
 }
 
 /// A bracket expression: a `]` right after the opening is one of the characters, and a backslash is itself.
-fn push_bracket(out: &mut String, chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<(), String> {
+fn push_bracket(
+    out: &mut String,
+    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+) -> Result<(), String> {
     out.push('[');
     if chars.next_if_eq(&'^').is_some() {
         out.push('^');
@@ -164,22 +167,41 @@ mod tests {
     #[test]
     fn agrees_with_find() {
         let dir = tempfile::tempdir().unwrap();
-        let names =
-            ["a.pem", "axpem", "b+c", "bbc", "x(y)", "xy", "a|b", "k{2}", "kk", "]", "w^", "w$", "*s", "n1.err", "a-b"];
+        let names = [
+            "a.pem", "axpem", "b+c", "bbc", "x(y)", "xy", "a|b", "k{2}", "kk", "]", "w^", "w$", "*s",
+            "n1.err", "a-b",
+        ];
         for name in names {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
         let patterns = [
-            r".*\.pem", r".*/b+c", r".*/b\+c", r".*/x(y)", r".*/\(xy\|kk\)", r".*/a|b", r".*/k{2}", r".*/[]]", r".*/w[$^]",
-            r".*/[^a-m]*", r".*/.*\$", r".*/.*$", r".*/.?b+c?", r"^.*/kk$", r".*/a[-x].*", r".*/\*s", r".*/[a-z0-9]+\.err\|.*/]",
-            r".*/\w+", r"\`.*/kk\'",
+            r".*\.pem",
+            r".*/b+c",
+            r".*/b\+c",
+            r".*/x(y)",
+            r".*/\(xy\|kk\)",
+            r".*/a|b",
+            r".*/k{2}",
+            r".*/[]]",
+            r".*/w[$^]",
+            r".*/[^a-m]*",
+            r".*/.*\$",
+            r".*/.*$",
+            r".*/.?b+c?",
+            r"^.*/kk$",
+            r".*/a[-x].*",
+            r".*/\*s",
+            r".*/[a-z0-9]+\.err\|.*/]",
+            r".*/\w+",
+            r"\`.*/kk\'",
         ];
         for pattern in patterns {
             let out = Command::new("find")
                 .args([dir.path().to_str().unwrap(), "-mindepth", "1", "-regex", pattern, "-printf", "%f\n"])
                 .output()
                 .unwrap();
-            let mut theirs: Vec<_> = String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect();
+            let mut theirs: Vec<_> =
+                String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect();
             theirs.sort();
             let keep = KeepPattern::new(pattern, dir.path()).unwrap();
             let mut ours: Vec<_> =

@@ -41,13 +41,17 @@ pub(super) fn list(
     }
     let is_table = |name: &str| file_kind::in_database(name) != TableFile::Unknown;
     if !named.iter().any(|(name, _)| is_table(name)) {
-        let why = if named.is_empty() { "an empty directory" } else { "a directory without a file of a table" };
+        let why =
+            if named.is_empty() { "an empty directory" } else { "a directory without a file of a table" };
         push(walked, dir.to_path_buf(), What::LeftOut(why.to_owned()), None);
         return Ok(());
     }
     walked.databases.push(dir.to_path_buf());
-    let with_data: HashSet<&str> =
-        named.iter().filter(|(name, _)| has_data(file_kind::in_database(name))).map(|(name, _)| table_of(name)).collect();
+    let with_data: HashSet<&str> = named
+        .iter()
+        .filter(|(name, _)| has_data(file_kind::in_database(name)))
+        .map(|(name, _)| table_of(name))
+        .collect();
     let mut files = Files { walked, layout, database, own_dirs };
     for (name, entry) in &named {
         let Some(meta) = metadata(entry)? else { continue };
@@ -128,7 +132,11 @@ impl Files<'_> {
     /// `DATA DIRECTORY` and `INDEX DIRECTORY` of MyISAM and Aria: a symbolic link, and the file it leads to.
     fn link(&mut self, name: &str, path: &Path) -> Result<bool> {
         let written = fs::read_link(path).unwrap_or_default();
-        let target = if is_plain_absolute(&written) { absolute(Path::new("/"), &written.to_string_lossy()) } else { follow(path) };
+        let target = if is_plain_absolute(&written) {
+            absolute(Path::new("/"), &written.to_string_lossy())
+        } else {
+            follow(path)
+        };
         let lost = |why: String| What::LeftOut(why);
         let travels = match self.elsewhere(&target, self.relative(name))? {
             Outcome::Listed => true,

@@ -58,7 +58,12 @@ pub(super) fn fate(engine: &Engine, policy: &EnginePolicy) -> Fate {
 fn name_of(engine: &Engine) -> Option<String> {
     match engine {
         // In the system tablespace (innodb_file_per_table=0), or discarded; or no rows that outlive the server.
-        Engine::InnoDb | Engine::Memory | Engine::Blackhole | Engine::Merge | Engine::View | Engine::PerformanceSchema => None,
+        Engine::InnoDb
+        | Engine::Memory
+        | Engine::Blackhole
+        | Engine::Merge
+        | Engine::View
+        | Engine::PerformanceSchema => None,
         // A data file is missing: the table is as broken on the joiner as it is here.
         Engine::Aria | Engine::MyIsam | Engine::Csv | Engine::Archive => None,
         Engine::Sequence { of } => name_of(of),

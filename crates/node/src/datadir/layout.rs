@@ -98,7 +98,10 @@ impl Layout {
             relay_log,
             relay_log_index,
             ddl_logs: ddl_logs(&datadir, options),
-            tc_log: absolute(&datadir, options.server("log-tc").filter(|n| !n.is_empty()).unwrap_or("tc.log")),
+            tc_log: absolute(
+                &datadir,
+                options.server("log-tc").filter(|n| !n.is_empty()).unwrap_or("tc.log"),
+            ),
             buffer_pool_dump: data_home.join(dump.unwrap_or("ib_buffer_pool")),
             ignore_db_dirs: ignore_db_dirs(options),
             page_size: page_size(options)?,
@@ -154,7 +157,9 @@ impl Layout {
     /// The donor's path is not acceptable, or this node has no counterpart for the file.
     pub fn target_of(&self, entry: &FileEntry) -> Result<Option<PathBuf>, Failure> {
         entry.check().map_err(|bad| Failure::new(Kind::Peer, bad.to_string()))?;
-        accept(entry).map_err(|why| Failure::new(Kind::Peer, format!("the donor named a file that cannot be accepted: {why}")))?;
+        accept(entry).map_err(|why| {
+            Failure::new(Kind::Peer, format!("the donor named a file that cannot be accepted: {why}"))
+        })?;
         match &entry.role {
             FileRole::SystemTablespace { index } => {
                 let file = self.system_files.get(usize::from(*index)).ok_or_else(|| {
@@ -283,7 +288,8 @@ fn index_file(datadir: &Path, options: &ServerOptions, option: &str, base: &Path
 }
 
 fn ddl_logs(datadir: &Path, options: &ServerOptions) -> Vec<PathBuf> {
-    let name = options.server("log-ddl-recovery").filter(|name| !name.is_empty()).unwrap_or("ddl_recovery.log");
+    let name =
+        options.server("log-ddl-recovery").filter(|name| !name.is_empty()).unwrap_or("ddl_recovery.log");
     let base = without_extension(absolute(datadir, name));
     vec![with_suffix(&base, ".log"), with_suffix(&base, "-backup.log")]
 }
@@ -327,12 +333,15 @@ fn key_plugins(options: &ServerOptions) -> Vec<String> {
     const KNOWN: [&str; 3] = ["file_key_management", "hashicorp_key_management", "aws_key_management"];
     let loads: Vec<&str> =
         options.server_all("plugin-load").into_iter().chain(options.server_all("plugin-load-add")).collect();
-    let loaded = |plugin: &str| loads.iter().flat_map(|value| value.split([';', '='])).any(|part| {
-        let name = part.trim().strip_suffix(".so").unwrap_or(part.trim());
-        name.eq_ignore_ascii_case(plugin)
-    });
+    let loaded = |plugin: &str| {
+        loads.iter().flat_map(|value| value.split([';', '='])).any(|part| {
+            let name = part.trim().strip_suffix(".so").unwrap_or(part.trim());
+            name.eq_ignore_ascii_case(plugin)
+        })
+    };
     let has_options = |plugin: &str| options.server_has_prefix(&format!("{}-", plugin.replace('_', "-")));
-    let mut found: Vec<String> = KNOWN.iter().filter(|p| loaded(p) || has_options(p)).map(|p| (*p).to_owned()).collect();
+    let mut found: Vec<String> =
+        KNOWN.iter().filter(|p| loaded(p) || has_options(p)).map(|p| (*p).to_owned()).collect();
     found.sort();
     found
 }

@@ -89,7 +89,8 @@ pub fn managed(layout: &Layout) -> Result<Vec<ManagedFile>> {
     }
     // Last, so that a list worked through in order empties a directory before it comes to it.
     let what = Managed::DatabaseDirectory;
-    let directory = |path| ManagedFile { path, what: what.clone(), size: 0, allocated: 0, keep_overruled: false };
+    let directory =
+        |path| ManagedFile { path, what: what.clone(), size: 0, allocated: 0, keep_overruled: false };
     files.extend(walked.databases.into_iter().map(directory));
     Ok(files)
 }
@@ -112,7 +113,9 @@ pub fn foreign_files_at_targets(entries: &[FileEntry], managed: &[ManagedFile]) 
     let is_elsewhere = |file: &&ManagedFile| matches!(file.what, Managed::TableElsewhere { .. });
     let own: HashSet<PathBuf> = managed.iter().filter(is_elsewhere).map(|file| follow(&file.path)).collect();
     let outside = entries.iter().filter(|entry| entry.place == Place::External);
-    let foreign = outside.filter(|entry| fs::symlink_metadata(&entry.path).is_ok() && !own.contains(&follow(entry.path.as_ref())));
+    let foreign = outside.filter(|entry| {
+        fs::symlink_metadata(&entry.path).is_ok() && !own.contains(&follow(entry.path.as_ref()))
+    });
     foreign
         .map(|entry| {
             let owner = match &entry.role {
@@ -121,7 +124,10 @@ pub fn foreign_files_at_targets(entries: &[FileEntry], managed: &[ManagedFile]) 
             };
             Failure::new(
                 Kind::Configuration,
-                format!("{} exists on this node and is not an earlier copy of the donor's {owner}", entry.path),
+                format!(
+                    "{} exists on this node and is not an earlier copy of the donor's {owner}",
+                    entry.path
+                ),
             )
             .hint("find out whose file it is and move it away, then start the node again")
         })

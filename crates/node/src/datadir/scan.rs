@@ -53,7 +53,8 @@ pub fn scan(layout: &Layout, policy: &EnginePolicy) -> Result<Scan> {
         match found.what {
             What::LeftOut(why) => scan.left_out.push(LeftOut { path: found.path, why }),
             What::Travels { ref path, place: Place::Datadir, .. } if skipped(path, &judged.skipped) => {
-                scan.left_out.push(LeftOut { path: found.path, why: "its engine is in skip-engines".to_owned() });
+                scan.left_out
+                    .push(LeftOut { path: found.path, why: "its engine is in skip-engines".to_owned() });
             }
             What::Travels { .. } => scan.add(found),
             What::Past { .. } | What::Own => {}
@@ -68,7 +69,8 @@ fn skipped(path: &str, tables: &std::collections::HashSet<(String, String)>) -> 
     if tables.is_empty() {
         return false;
     }
-    path.split_once('/').is_some_and(|(db, name)| tables.contains(&(db.to_owned(), table_of(name).to_owned())))
+    path.split_once('/')
+        .is_some_and(|(db, name)| tables.contains(&(db.to_owned(), table_of(name).to_owned())))
 }
 
 impl Scan {
@@ -107,12 +109,16 @@ fn order(file: &ScannedFile) -> (u8, u16, std::cmp::Reverse<u64>, &str) {
 fn missing(layout: &Layout, files: &[ScannedFile]) -> Vec<Failure> {
     let has = |wanted: &dyn Fn(&FileRole) -> bool| files.iter().any(|file| wanted(&file.entry.role));
     let lost = |what: &str, path: &Path| {
-        Failure::new(Kind::Configuration, format!("{what} is not where the configuration says: {}", path.display()))
-            .hint("the option files this program reads must be those the server was started with")
+        Failure::new(
+            Kind::Configuration,
+            format!("{what} is not where the configuration says: {}", path.display()),
+        )
+        .hint("the option files this program reads must be those the server was started with")
     };
     let mut failures = Vec::new();
     for (index, file) in layout.system_files.iter().enumerate() {
-        if !has(&|role| matches!(role, FileRole::SystemTablespace { index: at } if usize::from(*at) == index)) {
+        if !has(&|role| matches!(role, FileRole::SystemTablespace { index: at } if usize::from(*at) == index))
+        {
             failures.push(lost("a file of the system tablespace", &file.path));
         }
     }

@@ -45,8 +45,9 @@ pub fn parse(value: &str) -> Result<Vec<DataFile>, String> {
 
 fn split_name(text: &str) -> Option<(&str, &str)> {
     let bytes = text.as_bytes();
-    let end = (0..bytes.len())
-        .find(|&at| bytes.get(at) == Some(&b':') && !matches!(bytes.get(at + 1), Some(b'/' | b'\\' | b':')))?;
+    let end = (0..bytes.len()).find(|&at| {
+        bytes.get(at) == Some(&b':') && !matches!(bytes.get(at + 1), Some(b'/' | b'\\' | b':'))
+    })?;
     let (name, rest) = text.split_at(end);
     (!name.is_empty()).then(|| (name, rest.get(1..).unwrap_or_default()))
 }
@@ -97,8 +98,14 @@ mod tests {
     fn values_of_real_configurations() {
         for (text, want) in [
             (DATA_DEFAULT, vec![file("ibdata1", 12, true)]),
-            ("ibdata1:10M;ibdata2:10M:autoextend", vec![file("ibdata1", 10, false), file("ibdata2", 10, true)]),
-            ("/disk1/ib1:1G;/disk2/ib2:50M", vec![file("/disk1/ib1", 1024, false), file("/disk2/ib2", 50, false)]),
+            (
+                "ibdata1:10M;ibdata2:10M:autoextend",
+                vec![file("ibdata1", 10, false), file("ibdata2", 10, true)],
+            ),
+            (
+                "/disk1/ib1:1G;/disk2/ib2:50M",
+                vec![file("/disk1/ib1", 1024, false), file("/disk2/ib2", 50, false)],
+            ),
             ("ib:12582912:autoextend:max:20M", vec![file("ib", 12, true)]),
             ("ib:12300K;", vec![file("ib", 12, false)]),
             ("a::b:12M", vec![file("a::b", 12, false)]),
@@ -109,9 +116,17 @@ mod tests {
 
     #[test]
     fn what_no_server_would_take() {
-        for text in
-            ["", "ibdata1", ":12M", "a:0M", "a:12X", "a:12M:auto", "a:1M:autoextend;b:1M", "a:3Gnewraw", "a:1M:autoextend:max:x"]
-        {
+        for text in [
+            "",
+            "ibdata1",
+            ":12M",
+            "a:0M",
+            "a:12X",
+            "a:12M:auto",
+            "a:1M:autoextend;b:1M",
+            "a:3Gnewraw",
+            "a:1M:autoextend:max:x",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

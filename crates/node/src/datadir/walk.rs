@@ -11,8 +11,8 @@ use formats::mariadb::file_kind::{self, FileKind};
 use protocol::inventory::{FileRole, Place};
 
 use super::database::{self, Definition};
-use crate::job::STATUS_FILE;
 use super::layout::{Layout, with_suffix};
+use crate::job::STATUS_FILE;
 
 /// One name that was found.
 #[derive(Clone, Debug)]
@@ -97,12 +97,24 @@ impl Walked {
             let role = FileRole::SystemTablespace { index };
             self.configured(&file.path, What::Travels { place: Place::DataHome, path, role })?;
         }
-        if let Some(name) = layout.buffer_pool_dump.strip_prefix(&layout.data_home).ok().and_then(Path::to_str) {
-            let what = What::Travels { place: Place::DataHome, path: name.to_owned(), role: FileRole::Server };
+        if let Some(name) =
+            layout.buffer_pool_dump.strip_prefix(&layout.data_home).ok().and_then(Path::to_str)
+        {
+            let what =
+                What::Travels { place: Place::DataHome, path: name.to_owned(), role: FileRole::Server };
             self.configured(&layout.buffer_pool_dump, what)?;
         }
-        self.configured(&with_suffix(&layout.buffer_pool_dump, ".incomplete"), What::Past { keepable: false })?;
-        for path in layout.temp_files.iter().chain(&layout.ddl_logs).chain([&layout.tc_log]).chain(&layout.binlog_index) {
+        self.configured(
+            &with_suffix(&layout.buffer_pool_dump, ".incomplete"),
+            What::Past { keepable: false },
+        )?;
+        for path in layout
+            .temp_files
+            .iter()
+            .chain(&layout.ddl_logs)
+            .chain([&layout.tc_log])
+            .chain(&layout.binlog_index)
+        {
             self.configured(path, What::Past { keepable: false })?;
         }
         self.configured(&layout.relay_log_index, What::Past { keepable: true })
@@ -207,10 +219,9 @@ fn top_level(name: &str, meta: &Metadata) -> What {
         FileKind::UpgradeInfo => {
             What::Travels { place: Place::Datadir, path: name.to_owned(), role: FileRole::Server }
         }
-        FileKind::TempTablespace
-        | FileKind::RedoResizing
-        | FileKind::DdlRecovery
-        | FileKind::TcLog => What::Past { keepable: false },
+        FileKind::TempTablespace | FileKind::RedoResizing | FileKind::DdlRecovery | FileKind::TcLog => {
+            What::Past { keepable: false }
+        }
         FileKind::ReplicaState => What::Past { keepable: true },
         FileKind::GaleraState
         | FileKind::GaleraCache
@@ -219,7 +230,9 @@ fn top_level(name: &str, meta: &Metadata) -> What {
         | FileKind::Log => What::Own,
         FileKind::Redo => left_out("a redo log, but innodb_log_group_home_dir is elsewhere"),
         FileKind::Undo => left_out("an undo tablespace, but innodb_undo_directory is elsewhere"),
-        FileKind::AriaLog | FileKind::AriaControl => left_out("an Aria log, but aria_log_dir_path is elsewhere"),
+        FileKind::AriaLog | FileKind::AriaControl => {
+            left_out("an Aria log, but aria_log_dir_path is elsewhere")
+        }
         FileKind::BufferPoolDump => left_out("a dump of the buffer pool, but the configured one is another"),
         FileKind::DoublewriteOther => left_out("a doublewrite file of MySQL"),
         FileKind::Unknown if file_kind::is_temporary(name) => What::Past { keepable: true },

@@ -51,7 +51,9 @@ pub(super) fn look_at_room(job: &Job, layout: &Layout, offer: &Offer, old: &[Man
     let beside = demands.iter().map(|d| (d, d.needed.saturating_sub(d.available))).max_by_key(|(_, m)| *m);
     let Some((worst, missing)) = beside.filter(|(_, missing)| *missing > 0) else { return Ok(Room::Beside) };
     let at = worst.at.display();
-    let both = format!("old and new files do not fit together: {missing} bytes are missing on the filesystem of {at}");
+    let both = format!(
+        "old and new files do not fit together: {missing} bytes are missing on the filesystem of {at}"
+    );
     if job.settings.in_place == InPlace::Never {
         let hint = format!("free {missing} bytes there, or set in-place=auto under [sst] on the joiner");
         return Err(Failure::new(Kind::Space, format!("{both}, and in-place=never")).hint(hint).into());
@@ -59,7 +61,10 @@ pub(super) fn look_at_room(job: &Job, layout: &Layout, offer: &Offer, old: &[Man
     let lacking = |d: &&Demand| d.needed > d.available.saturating_add(d.freed);
     if let Some(full) = demands.iter().find(lacking) {
         let missing = full.needed - full.available - full.freed;
-        let text = format!("{missing} bytes are missing on the filesystem of {} even without the old files", full.at.display());
+        let text = format!(
+            "{missing} bytes are missing on the filesystem of {} even without the old files",
+            full.at.display()
+        );
         return Err(Failure::new(Kind::Space, text).into());
     }
     tracing::warn!("{both}: the old files are replaced in place, file by file, and cannot be put back");

@@ -98,7 +98,8 @@ impl Arrival {
     fn begin_in_place(&self) -> Result<()> {
         let system: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
         in_place::in_place_begin(&Disk, &self.layout.datadir, &self.old, &system)?;
-        let coming: std::collections::HashSet<&Path> = self.targets.iter().map(|(_, t)| t.as_path()).collect();
+        let coming: std::collections::HashSet<&Path> =
+            self.targets.iter().map(|(_, t)| t.as_path()).collect();
         for (path, _) in self.old.iter().filter(|(path, _)| !coming.contains(path.as_path())) {
             in_place::in_place_make_room(&Disk, &self.layout.datadir, path)?;
         }
@@ -117,7 +118,11 @@ impl Arrival {
     /// Plans the install as a value, then carries it out.
     pub fn install(self) -> Result<()> {
         let plan = self.plan()?;
-        tracing::info!("installing: {} old files leave, {} new files come", plan.displaced.len(), plan.placed.len());
+        tracing::info!(
+            "installing: {} old files leave, {} new files come",
+            plan.displaced.len(),
+            plan.placed.len()
+        );
         install::install(&Disk, &plan)?;
         if plan.keep != Keep::Old {
             tidy::remove_everything(&Disk, &self.layout.datadir)?;
@@ -154,7 +159,9 @@ impl Arrival {
 
     /// The GTID state for this node's binary log: where it is staged and goes, and its text.
     fn binlog_state(&self) -> Result<Option<(Placed, &str)>> {
-        let (Some(text), Some(base)) = (&self.announced.binlog_state, &self.layout.binlog) else { return Ok(None) };
+        let (Some(text), Some(base)) = (&self.announced.binlog_state, &self.layout.binlog) else {
+            return Ok(None);
+        };
         let target = with_suffix(base, ".state");
         let roots = Roots::choose(&Disk, &self.layout.datadir, [target.as_path()])?;
         let root = roots.for_path(&target).context("no staging directory for the binary log's state")?;
@@ -214,7 +221,10 @@ fn binlog_sweep(layout: &Layout) -> Vec<Sweep> {
         sweeps.push(Sweep { directory: directory.to_owned(), pattern });
     }
     if let Some((index, directory)) = layout.binlog_index.as_ref().and_then(|i| Some((i, i.parent()?))) {
-        sweeps.push(Sweep { directory: directory.to_owned(), pattern: Pattern::Name(file_name(index).to_owned()) });
+        sweeps.push(Sweep {
+            directory: directory.to_owned(),
+            pattern: Pattern::Name(file_name(index).to_owned()),
+        });
     }
     sweeps
 }

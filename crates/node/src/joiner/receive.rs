@@ -36,7 +36,9 @@ pub(super) fn receive_list(link: &mut Link) -> Result<Announced> {
                     entry.check()?;
                     let in_order = entry.id.0 as usize == files.len() && entry.id.0 < FILES_MAX;
                     if !in_order {
-                        return Err(Failure::new(Kind::Peer, "the donor numbers its files in no order").into());
+                        return Err(
+                            Failure::new(Kind::Peer, "the donor numbers its files in no order").into()
+                        );
                     }
                     files.push(entry);
                 }
@@ -63,13 +65,15 @@ pub(super) fn receive_all(job: &Job, door: &Door, link: &mut Link, arrival: &Arr
     let complete = AtomicBool::new(false);
     let chunks = AtomicU64::new(0);
     let sent = std::thread::scope(|scope| {
-        scope.spawn(|| admit_workers(job, door, &complete, |mut link| {
-            let (shared, chunks) = (&shared, &chunks);
-            scope.spawn(move || match receiver::receive_ranges(&mut link, shared) {
-                Ok(count) => drop(chunks.fetch_add(count, Ordering::Relaxed)),
-                Err(e) => job.cancel.cancel(failure::kind_of(&e), format!("{e:#}")),
-            });
-        }));
+        scope.spawn(|| {
+            admit_workers(job, door, &complete, |mut link| {
+                let (shared, chunks) = (&shared, &chunks);
+                scope.spawn(move || match receiver::receive_ranges(&mut link, shared) {
+                    Ok(count) => drop(chunks.fetch_add(count, Ordering::Relaxed)),
+                    Err(e) => job.cancel.cancel(failure::kind_of(&e), format!("{e:#}")),
+                });
+            })
+        });
         let sent = link.recv();
         complete.store(true, Ordering::Release);
         if let Err(e) = &sent {

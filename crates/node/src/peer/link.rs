@@ -21,8 +21,10 @@ use crate::failure::{Failure, Kind};
 
 /// How often a busy side tells the other that it lives.
 pub const PING_EVERY: Duration = Duration::from_secs(2);
-/// How long a goodbye may take.
-const PART_WITHIN: Duration = Duration::from_millis(500);
+/// How long giving up may take.
+const ABORT_WITHIN: Duration = Duration::from_millis(500);
+/// How long a goodbye waits for the peer's.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Bytes of a connection on the wire, TLS included; shared with whoever shows the progress.
 #[derive(Debug, Default)]
@@ -207,7 +209,7 @@ impl Link {
     /// Tells the peer that we give up and why, within half a second or not at all. Has no error of its own: the
     /// caller's is the one that counts. Nothing can be sent afterwards.
     pub fn abort(&mut self, reason: &str) {
-        let until = Instant::now() + PART_WITHIN;
+        let until = Instant::now() + ABORT_WITHIN;
         self.wire.stop_looking();
         self.out.clear();
         let message = Message::Abort { reason: cut(reason, TEXT_BYTES_MAX).to_owned() };
@@ -220,9 +222,10 @@ impl Link {
         self.wire.part(until);
     }
 
-    /// Ends a connection on which everything was said, so that the last message surely arrives.
+    /// Ends a connection on which everything was said, so that the last message arrives: waits up to two seconds for
+    /// the peer to close too, instead of leaving unread input behind, on which the kernel would reset the connection.
     pub fn close(mut self) {
-        self.wire.part(Instant::now() + PART_WITHIN);
+        self.wire.part(Instant::now() + CLOSE_WITHIN);
     }
 
     fn send_frame(&mut self, message: &Message, payload: &[u8]) -> Result<()> {

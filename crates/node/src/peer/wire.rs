@@ -294,3 +294,64 @@ fn out_of_patience(
 fn again(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::crypto::ring::{cipher_suite, default_provider};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+    use rustls::{SupportedCipherSuite, Tls13CipherSuite};
+
+    /// AES-GCM keys are renewed after 2^24 records, 256 GiB: here after 100, so that a large transfer's renewals pass
+    /// through our reading and writing.
+    #[test]
+    fn keys_are_renewed_in_the_middle_of_a_stream() {
+        let suite = cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap();
+        let common = rustls::crypto::CipherSuiteCommon { confidentiality_limit: 100, ..suite.common };
+        let short = Tls13CipherSuite { common, ..*suite };
+        let short: &'static Tls13CipherSuite = Box::leak(Box::new(short));
+        let mut provider = default_provider();
+        provider.cipher_suites = vec![SupportedCipherSuite::Tls13(short)];
+        let provider = Arc::new(provider);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["x.invalid".into()]).unwrap();
+        let certificate = certificate.self_signed(&key).unwrap();
+        let versions = [&rustls::version::TLS13];
+        let server =
+            ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let server =
+            server.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let cancel = Cancel::new();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let tls = ClientConnection::new(client.into(), "x.invalid".try_into().unwrap()).unwrap();
+        let mut sender = Wire::new(socket, tls.into(), &cancel).unwrap();
+        let tls = ServerConnection::new(server.into()).unwrap();
+        let mut receiver = Wire::new(listener.accept().unwrap().0, tls.into(), &cancel).unwrap();
+
+        let until = Instant::now() + Duration::from_secs(20);
+        let (patience, data) = (Patience::Until(until), vec![9; 1 << 20]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sender.handshake(until).unwrap();
+                for _ in 0..16 {
+                    sender.write_all(&data, patience).unwrap();
+                }
+                sender.flush(patience).unwrap();
+            });
+            receiver.handshake(until).unwrap();
+            let mut got = vec![0; 1 << 20];
+            for _ in 0..16 {
+                receiver.read_exact(&mut got, patience).unwrap();
+                assert!(got == data);
+            }
+        });
+    }
+}

@@ -233,7 +233,10 @@ impl Reader {
 
     fn required(&mut self, path: &Path, option: &str) -> Result<()> {
         fs::File::open(path).map_err(|e| {
-            anyhow!(Failure::new(Kind::Configuration, format!("{option}={} cannot be read: {e}", path.display())))
+            anyhow!(Failure::new(
+                Kind::Configuration,
+                format!("{option}={} cannot be read: {e}", path.display())
+            ))
         })?;
         self.file(path, 0, true);
         Ok(())
@@ -251,7 +254,8 @@ impl Reader {
         let content = match fs::metadata(path).and_then(|meta| Ok((meta, fs::read(path)?))) {
             // The server reads nothing that anyone may write, for it may have written that itself.
             Ok((meta, _)) if meta.is_file() && meta.permissions().mode() & 0o002 != 0 => {
-                return self.warn(format!("option file {} is world-writable and was ignored", path.display()));
+                return self
+                    .warn(format!("option file {} is world-writable and was ignored", path.display()));
             }
             Ok((_, content)) => content,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return,
@@ -277,11 +281,16 @@ impl Reader {
                     }
                 }
                 Item::Include(_) | Item::IncludeDir(_) if depth >= INCLUDE_DEPTH_MAX => {
-                    self.warn(format!("{}:{}: include nested too deep, skipped", path.display(), line.number));
+                    self.warn(format!(
+                        "{}:{}: include nested too deep, skipped",
+                        path.display(),
+                        line.number
+                    ));
                 }
                 Item::Include(name) => self.file(Path::new(&name), depth + 1, true),
                 Item::IncludeDir(dir) => {
-                    if !self.directory(Path::new(&dir), depth, &format!("{}:{}", path.display(), line.number)) {
+                    if !self.directory(Path::new(&dir), depth, &format!("{}:{}", path.display(), line.number))
+                    {
                         return;
                     }
                 }
@@ -291,11 +300,14 @@ impl Reader {
 
     /// All `*.cnf` of a directory by name. False when it cannot be listed: the server then leaves the including file.
     fn directory(&mut self, dir: &Path, depth: usize, at: &str) -> bool {
-        let list = || -> std::io::Result<Vec<PathBuf>> { fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect() };
+        let list =
+            || -> std::io::Result<Vec<PathBuf>> { fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect() };
         match list() {
             Ok(mut paths) => {
                 // By name, and only what ends so; `.cnf` alone is a name that ends so.
-                paths.retain(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".cnf")));
+                paths.retain(|path| {
+                    path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".cnf"))
+                });
                 paths.sort();
                 paths.iter().for_each(|path| self.file(path, depth + 1, false));
                 true
@@ -318,9 +330,8 @@ impl Reader {
     }
 
     fn is_group_of_series(&self, name: &str) -> bool {
-        let Some((_, version)) = name
-            .split_once('-')
-            .filter(|(server, _)| matches!(*server, "mysqld" | "mariadb" | "mariadbd"))
+        let Some((_, version)) =
+            name.split_once('-').filter(|(server, _)| matches!(*server, "mysqld" | "mariadb" | "mariadbd"))
         else {
             return false;
         };

@@ -82,7 +82,8 @@ fn local_state(socket: &Path, login: &Login) -> Option<u8> {
         .read_timeout(timeout)
         .write_timeout(timeout);
     let mut connection = Conn::new(options).ok()?;
-    let row: Option<(String, u8)> = connection.query_first("SHOW GLOBAL STATUS LIKE 'wsrep_local_state'").ok()?;
+    let row: Option<(String, u8)> =
+        connection.query_first("SHOW GLOBAL STATUS LIKE 'wsrep_local_state'").ok()?;
     row.map(|r| r.1)
 }
 

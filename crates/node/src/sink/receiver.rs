@@ -71,7 +71,9 @@ fn unpack<'a>(chunk: &Chunk, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> Resu
     };
     if data.len() != len || xxh3_128(data) != chunk.digest {
         let at = format!("file number {} at {}", chunk.file.0, chunk.offset);
-        return Err(Failure::new(Kind::Peer, format!("what arrived for {at} is not what the donor read")).into());
+        return Err(
+            Failure::new(Kind::Peer, format!("what arrived for {at} is not what the donor read")).into()
+        );
     }
     Ok(data)
 }

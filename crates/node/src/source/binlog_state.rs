@@ -41,7 +41,10 @@ fn gtid_list_of(path: &Path) -> Result<String> {
     let mut wanted = gtid_list::USUAL_HEAD;
     loop {
         let more = (wanted - head.len()) as u64;
-        file.by_ref().take(more).read_to_end(&mut head).with_context(|| format!("cannot read {}", path.display()))?;
+        file.by_ref()
+            .take(more)
+            .read_to_end(&mut head)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         match gtid_list::parse(&head) {
             Ok(list) => return Ok(gtid_list::state_text(&list)),
             // A list longer than the head: read as much as it says, unless the file ends before.

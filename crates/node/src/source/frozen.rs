@@ -64,7 +64,12 @@ impl Drop for Frozen {
     }
 }
 
-fn wait_for_answer(answer: &PathBuf, error: &Path, patience: Duration, cancel: &Cancel) -> Result<AnnotatedStateId> {
+fn wait_for_answer(
+    answer: &PathBuf,
+    error: &Path,
+    patience: Duration,
+    cancel: &Cancel,
+) -> Result<AnnotatedStateId> {
     let began = Instant::now();
     loop {
         cancel.check()?;
@@ -75,7 +80,9 @@ fn wait_for_answer(answer: &PathBuf, error: &Path, patience: Duration, cancel: &
         }
         match fs::read_to_string(answer) {
             // The server renames the finished file into place, so what can be read is complete.
-            Ok(text) => return tables_flushed::parse(&text).context("cannot read the server's tables_flushed"),
+            Ok(text) => {
+                return tables_flushed::parse(&text).context("cannot read the server's tables_flushed");
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", answer.display())),
         }
