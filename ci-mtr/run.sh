@@ -146,7 +146,6 @@ run_one() { # TEST -> console output on stdout
   rm -rf "$dir"
   "${runner[@]}" mkdir -p "$dir/tmp"
   cd "$mtr_dir"
-  # unix socket paths are short: the directory of sockets is made by the runner
   "${runner[@]}" env -u LD_PRELOAD HOME="$dir" LANG=C \
     PATH="$tree/usr/bin:$tree/usr/sbin:$PATH" LD_LIBRARY_PATH="$libs" \
     MTR_GALERA_TFMT=socat MTR_BUILD_THREAD="${MTR_BUILD_THREAD:-auto}" \
@@ -175,7 +174,7 @@ for test in "${tests[@]}"; do
   took=$((SECONDS - started))
   failed=0
   seen=0
-  while IFS=$'\t' read -r name result note; do
+  while IFS=$'\t' read -r name result took note; do
     seen=1
     why=${reason[$name]-${reason[${name%% *}]-}}
     if [[ $result == fail && -n $why ]]; then
@@ -193,8 +192,9 @@ for test in "${tests[@]}"; do
       if (/^(\S+\.\S+)\s+(?:\x27([^\x27]*)\x27\s+)?(?:w\d+\s+)?\[ (?:retry-)?(pass|fail|skipped|disabled) \]\s*(.*)/) {
         my ($n, $c, $r, $t) = ($1, $2, $3, $4);
         $r = "skip" if $r eq "skipped" or $r eq "disabled";
+        my $s = $t =~ /^(\d+)/ ? int($1 / 1000) : 0;
         $t = "" unless $r eq "skip";
-        print $n, (defined $c ? " $c" : ""), "\t$r\t$t\n";
+        print $n, (defined $c ? " $c" : ""), "\t$r\t$s\t$t\n";
       }' "$out")
   if ((!seen)); then
     row "$test" fail "$took" "did not run, see the log"

@@ -111,7 +111,7 @@ fn check_path(path: &str, absolute: bool) -> Result<(), BadPath> {
     for part in inner.split('/') {
         match part {
             "" | "." | ".." => return bad("contains an empty, '.' or '..' component"),
-            ".rejoin" => return bad("lies in the program's own directory"),
+            ".rejoin" | "#sql-rejoin" => return bad("lies in the program's own directory"),
             _ => {}
         }
     }

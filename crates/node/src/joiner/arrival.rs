@@ -15,7 +15,7 @@ use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::settings::KeepOld;
 use crate::sink::files::Disk;
-use crate::sink::names::{Pattern, file_name};
+use crate::sink::names::{Pattern, file_name, working_directory};
 use crate::sink::plan::{self, Class, Inputs, InstallPlan, Keep, OldKind, Placed, ServerDirectories, Sweep};
 use crate::sink::roots::Roots;
 use crate::sink::staging::Staging;
@@ -165,7 +165,7 @@ impl Arrival {
         let target = with_suffix(base, ".state");
         let roots = Roots::choose(&Disk, &self.layout.datadir, [target.as_path()])?;
         let root = roots.for_path(&target).context("no staging directory for the binary log's state")?;
-        let stage = root.join("stage");
+        let stage = working_directory(root, "stage");
         std::fs::create_dir_all(&stage).with_context(|| format!("cannot make {}", stage.display()))?;
         Ok(Some((Placed { staged: stage.join("binlog.state"), target, class: Class::Table }, text)))
     }

@@ -51,7 +51,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::files::Files;
-use super::names::{INSTALL, Pattern, file_name, own_directory};
+use super::names::{INSTALL, Pattern, directory_of, file_name, own_directory, waiting_room, working_directory};
 use super::plan::{Class, Displaced, InstallPlan, Keep, Kept, Phase, Placed, Purpose};
 
 /// Does what is left to do of a plan that is written down in `install.json`, except removing that record.
@@ -83,10 +83,12 @@ pub(super) fn write_record(files: &dyn Files, plan: &InstallPlan) -> Result<()> 
 fn make_root_directories(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
     for root in &plan.roots {
         files.make_directory(root)?;
+        files.make_directory(&waiting_room(root))?;
         for name in ["old", "discard", "copy"] {
-            files.make_directory(&root.join(name))?;
+            files.make_directory(&directory_of(root, name))?;
         }
         files.sync_directory(root)?;
+        files.sync_directory(&waiting_room(root))?;
         sync_parents(files, [root.as_path()])?;
     }
     Ok(())
@@ -291,9 +293,12 @@ pub(super) fn clean_up(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
         files.remove(&placed.staged)?;
     }
     for root in &plan.roots {
-        super::roots::clear(files, &root.join("copy"))?;
+        super::roots::clear(files, &working_directory(root, "copy"))?;
         for name in ["discard", "stage", "old"] {
-            files.remove_directory(&root.join(name))?;
+            files.remove_directory(&directory_of(root, name))?;
+        }
+        if waiting_room(root) != *root {
+            files.remove_directory(&waiting_room(root))?;
         }
         if plan.keep != Keep::Old && *root != own_directory(&plan.datadir) {
             files.remove_directory(root)?;

@@ -9,7 +9,9 @@ use anyhow::{Result, bail};
 
 use super::files::{Files, What};
 use super::install::{installed, pending, read_record};
-use super::names::{GRASTATE, IN_PLACE, INSTALLED, RELEASED, ROOTS, own_directory};
+use super::names::{
+    GRASTATE, IN_PLACE, INSTALLED, RELEASED, ROOTS, directory_of, own_directory, waiting_room, working_directory,
+};
 use super::plan::{Keep, Purpose};
 use super::roots::{clear, remembered};
 use crate::failure::{Failure, Kind};
@@ -59,7 +61,7 @@ pub fn status(files: &dyn Files, datadir: &Path, bytes_of: impl Fn(&Path) -> Res
     }
     let mut staged = 0;
     for root in remembered(files, datadir)? {
-        staged += files.list(&root.join("stage"))?.len();
+        staged += files.list(&working_directory(&root, "stage"))?.len();
     }
     Ok(if staged == 0 { Status::Nothing } else { Status::Staging { files: staged } })
 }
@@ -115,7 +117,10 @@ pub(super) fn finish_release(files: &dyn Files, datadir: &Path) -> Result<()> {
     roots.extend(remembered(files, datadir)?);
     for root in &roots {
         for name in ["old", "discard", "copy", "stage"] {
-            clear(files, &root.join(name))?;
+            clear(files, &directory_of(root, name))?;
+        }
+        if waiting_room(root) != *root {
+            files.remove_directory(&waiting_room(root))?;
         }
         if *root != own && files.what(root)? == Some(What::Directory) {
             files.remove_directory(root)?;

@@ -1,12 +1,13 @@
 //! From received bytes to an installed datadir, and back.
 //!
 //! Files arrive in [`staging`], in `.rejoin/` inside the datadir and in one `.rejoin/` on each other filesystem in use
-//! ([`roots`]): installing is renaming. When everything is verified and synced, [`plan`] says what goes where, and
+//! ([`roots`]): installing is renaming. Inside the datadir `.rejoin/` is gone when the server may show it as a database;
+//! what is kept and the records are in `#sql-rejoin/`, which no client sees ([`names`]). When everything is verified and synced, [`plan`] says what goes where, and
 //! [`install`] does it: the one point of no return, a roll-forward ([`forward`]) that may be repeated after a crash
 //! at any instruction. Replaced files are kept until the node was once Synced ([`kept`]), so that [`rollback`] can put
 //! them back; the rollback is a plan of its own, done by the same roll-forward.
 //!
-//! What lies in the datadir's `.rejoin/`:
+//! What lies in them:
 //!
 //! | name | what |
 //! |---|---|
@@ -19,7 +20,6 @@
 //! | `released.json` | what was kept is being deleted |
 //! | `in-place` | the old datadir is no longer complete |
 //! | `grastate.dat` | the provider's state file as it was before |
-//! | `log/`, `status.json` | not ours: left alone |
 pub mod files;
 pub mod forward;
 pub mod in_place;

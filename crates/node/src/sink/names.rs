@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 use formats::mariadb::file_kind::is_binlog_of;
 use serde::{Deserialize, Serialize};
 
-/// The program's own directory, inside the datadir and on each other filesystem in use.
+/// Where received files wait: inside the datadir and on each other filesystem in use. In the datadir it exists only while
+/// no server can look there: a server shows it as a database, and its tools fail on the name.
 pub const OWN_DIRECTORY: &str = ".rejoin";
+/// Where the datadir's kept files and all records are. Names that begin with `#sql` are invisible to a server's clients and
+/// left alone by it (observed on 10.11.19: SHOW DATABASES, mariadb-dump, mariadb-check, mariadb-upgrade, start, recovery).
+pub const KEPT_DIRECTORY: &str = "#sql-rejoin";
 /// A plan that has begun and must be finished.
 pub const INSTALL: &str = "install.json";
 /// The last finished install.
@@ -16,12 +20,27 @@ pub const RELEASED: &str = "released.json";
 pub const IN_PLACE: &str = "in-place";
 /// Every staging root that may exist.
 pub const ROOTS: &str = "roots.json";
-/// The provider's state file; a copy under the same name lies in `.rejoin/`.
+/// The provider's state file; a copy under the same name lies in the kept directory.
 pub const GRASTATE: &str = "grastate.dat";
 
 /// The datadir's own root.
 pub fn own_directory(datadir: &Path) -> PathBuf {
-    datadir.join(OWN_DIRECTORY)
+    datadir.join(KEPT_DIRECTORY)
+}
+
+/// A root's directory for files that are not yet in place (`stage`, `copy`): in the datadir it is apart from what is kept.
+pub fn working_directory(root: &Path, name: &str) -> PathBuf {
+    waiting_room(root).join(name)
+}
+
+/// The directory that holds a root's working directories.
+pub fn waiting_room(root: &Path) -> PathBuf {
+    if file_name(root) == KEPT_DIRECTORY { root.with_file_name(OWN_DIRECTORY) } else { root.to_owned() }
+}
+
+/// A root's directory of this name, wherever it is.
+pub fn directory_of(root: &Path, name: &str) -> PathBuf {
+    if matches!(name, "stage" | "copy") { working_directory(root, name) } else { root.join(name) }
 }
 
 /// Files that a server makes by itself when it starts, by the shape of their names.

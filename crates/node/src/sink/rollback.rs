@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use super::files::Files;
 use super::forward::{aria_is_kept, clean_up, roll_forward, write_record};
 use super::install::{self, finish, installed, pending};
-use super::names::{GRASTATE, IN_PLACE, INSTALL, INSTALLED, RELEASED, own_directory};
+use super::names::{GRASTATE, IN_PLACE, INSTALL, INSTALLED, RELEASED, directory_of, own_directory};
 use super::plan::{
     Class, Displaced, InstallPlan, Keep, Kept, OldKind, Phase, Placed, Purpose, VERSION, directories_to_make,
     directories_to_remove, sort_leaving, system_numbers,
@@ -208,7 +208,7 @@ pub(super) fn finish_rollback(files: &dyn Files, plan: &InstallPlan) -> Result<(
     files.sync_directory(&own)?;
     for root in &plan.roots {
         for name in ["discard", "stage", "old"] {
-            clear(files, &root.join(name))?;
+            clear(files, &directory_of(root, name))?;
         }
     }
     clean_up(files, plan)?;

@@ -10,7 +10,7 @@ use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use super::files::{Disk, Files};
 use super::install::pending;
-use super::names::own_directory;
+use super::names::{waiting_room, working_directory};
 use super::plan::{Class, Placed};
 use super::roots::{self, Roots};
 use super::writer::Writer;
@@ -47,15 +47,15 @@ impl Staging {
         }
         let roots = Roots::choose(&Disk, datadir, targets.iter().map(|(_, target)| target.as_path()))?;
         for root in roots::remembered(&Disk, datadir)? {
-            roots::clear(&Disk, &root.join("stage"))?;
-            roots::clear(&Disk, &root.join("copy"))?;
+            roots::clear(&Disk, &working_directory(&root, "stage"))?;
+            roots::clear(&Disk, &working_directory(&root, "copy"))?;
         }
         roots::remember(&Disk, datadir, roots.all())?;
         for (_, target) in targets {
             make_outside(datadir, target)?;
         }
         for root in roots.all() {
-            make_durably(&root.join("stage"))?;
+            make_durably(&working_directory(root, "stage"))?;
         }
         let mut files = BTreeMap::new();
         for (entry, target) in targets {
@@ -63,7 +63,7 @@ impl Staging {
             let root =
                 roots.for_path(target).context("a target for which no staging directory was chosen")?;
             let staged = StagedFile {
-                path: root.join("stage").join(entry.id.0.to_string()),
+                path: working_directory(root, "stage").join(entry.id.0.to_string()),
                 size: entry.size,
                 class: Class::of(&entry.role, target),
                 target: target.clone(),
@@ -122,7 +122,7 @@ impl Staging {
         }
         for root in self.roots.all() {
             durable::sync_filesystem(root)?;
-            for directory in [root.join("stage"), root.clone()] {
+            for directory in [working_directory(root, "stage"), waiting_room(root), root.clone()] {
                 durable::sync_directory(&directory)?;
             }
             durable::sync_directory(root.parent().context("a staging root without a directory")?)?;
@@ -182,21 +182,6 @@ fn make_durably(directory: &Path) -> Result<()> {
         .with_context(|| format!("cannot make directory {}", directory.display()))?;
     for made in missing {
         durable::sync_directory(made.parent().context("a directory without a parent")?)?;
-    }
-    Ok(())
-}
-
-/// Removes what a transfer left staged, when it will not be continued. What is kept of an install stays.
-pub fn discard_staged(datadir: &Path) -> Result<()> {
-    if pending(&Disk, datadir)?.is_some() {
-        bail!(Failure::new(Kind::Disk, "an interrupted install needs its staged files"));
-    }
-    let own = own_directory(datadir);
-    for root in roots::remembered(&Disk, datadir)? {
-        roots::clear(&Disk, &root.join("stage"))?;
-        if root != own {
-            Disk.remove_directory(&root)?;
-        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::files::{Files, What};
 use super::kept::{self, Status};
-use super::names::{GRASTATE, ROOTS, own_directory};
+use super::names::{GRASTATE, ROOTS, own_directory, waiting_room, working_directory};
 use super::roots::{clear, remembered};
 
 /// Removes what is kept and then every directory of ours. Call once the node was Synced.
@@ -26,8 +26,11 @@ pub fn remove_leftovers(files: &dyn Files, datadir: &Path) -> Result<()> {
         return Ok(());
     }
     for root in remembered(files, datadir)? {
-        clear(files, &root.join("stage"))?;
-        clear(files, &root.join("copy"))?;
+        clear(files, &working_directory(&root, "stage"))?;
+        clear(files, &working_directory(&root, "copy"))?;
+        if waiting_room(&root) != root {
+            files.remove_directory(&waiting_room(&root))?;
+        }
         if root != own && files.what(&root)? == Some(What::Directory) {
             files.remove_directory(&root)?;
         }
