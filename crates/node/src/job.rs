@@ -14,9 +14,6 @@ use crate::server::progress::Progress;
 use crate::server::report::Report;
 use crate::settings::Settings;
 
-/// Name of the status file in the datadir; `rejoin status` reads it.
-pub const STATUS_FILE: &str = "rejoin-status.json";
-
 /// Everything a role needs.
 pub struct Job {
     /// The server's arguments.

@@ -196,7 +196,19 @@ fn paths_cannot_leave_their_place() {
     let at = |place, path: &str, role| FileEntry { place, path: path.into(), role, ..entry() };
     assert!(at(Place::Datadir, "db/t.frm", FileRole::Table).check().is_ok());
     assert!(entry().check().is_ok());
-    for bad in ["", "/etc/x", "../x", "a/../b", "a//b", "./a", "a\0b", "a\nb", ".rejoin/x", "db/.rejoin/x", "#sql-rejoin/x"] {
+    for bad in [
+        "",
+        "/etc/x",
+        "../x",
+        "a/../b",
+        "a//b",
+        "./a",
+        "a\0b",
+        "a\nb",
+        ".rejoin/x",
+        "db/.rejoin/x",
+        "#sql-rejoin/x",
+    ] {
         assert!(at(Place::Datadir, bad, FileRole::Table).check().is_err(), "{bad:?}");
     }
     assert!(at(Place::External, "relative", FileRole::Table).check().is_err());

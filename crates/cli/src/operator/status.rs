@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use node::job::STATUS_FILE;
-use node::server::progress::Status;
+use node::server::progress::{STATUS_FILE, Status};
 use node::sink::files::Disk;
 use node::sink::kept;
 

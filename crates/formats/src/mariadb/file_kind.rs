@@ -269,9 +269,14 @@ mod tests {
 
     #[test]
     fn directories_that_are_databases() {
-        for (name, is) in
-            [("test", true), ("#mysql50#x", true), (".rejoin", false), ("lost+found", false), ("", false), ("#sql-x", false)]
-        {
+        for (name, is) in [
+            ("test", true),
+            ("#mysql50#x", true),
+            (".rejoin", false),
+            ("lost+found", false),
+            ("", false),
+            ("#sql-x", false),
+        ] {
             assert_eq!(database_directory(name), is, "{name}");
         }
     }

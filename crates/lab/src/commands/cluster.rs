@@ -13,10 +13,10 @@ pub struct Options {
     /// SST method.
     #[arg(long, default_value = "rejoin")]
     method: String,
-    /// A line for [mysqld] of all nodes; may be given again.
+    /// A line for `[mysqld]` of all nodes; may be given again.
     #[arg(long)]
     mysqld: Vec<String>,
-    /// A line for [sst] of all nodes; may be given again.
+    /// A line for `[sst]` of all nodes; may be given again.
     #[arg(long)]
     sst: Vec<String>,
     /// Make one table of every kind on the first node before the others join.

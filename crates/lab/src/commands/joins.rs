@@ -30,7 +30,7 @@ pub struct Options {
     /// Decides what DDL runs and what breaks.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// A line for [sst] of all nodes; may be given again.
+    /// A line for `[sst]` of all nodes; may be given again.
     #[arg(long)]
     sst: Vec<String>,
 }

@@ -33,7 +33,20 @@ pub(super) fn list(
     own_dirs: &[PathBuf],
 ) -> Result<()> {
     let mut named = Vec::new();
-    for entry in entries(dir)? {
+    let listed = match entries(dir) {
+        // The server runs as the same user: what it cannot list is no database of its own.
+        Err(e) if is_denied(&e) => {
+            push(
+                walked,
+                dir.to_path_buf(),
+                What::LeftOut("it cannot be listed: permission denied".to_owned()),
+                None,
+            );
+            return Ok(());
+        }
+        listed => listed?,
+    };
+    for entry in listed {
         match entry.file_name().into_string() {
             Ok(name) => named.push((name, entry)),
             Err(_) => push(walked, entry.path(), What::LeftOut("its name is not UTF-8".to_owned()), None),
@@ -137,17 +150,16 @@ impl Files<'_> {
         } else {
             follow(path)
         };
-        let lost = |why: String| What::LeftOut(why);
         let travels = match self.elsewhere(&target, self.relative(name))? {
             Outcome::Listed => true,
             Outcome::Missing => {
                 let why = format!("a symbolic link to {}, which does not exist", written.display());
-                push(self.walked, path.to_path_buf(), lost(why), None);
+                push(self.walked, path.to_path_buf(), What::LeftOut(why), None);
                 false
             }
             Outcome::Inside => {
                 let why = format!("a symbolic link to {}, which is inside the datadir", written.display());
-                push(self.walked, path.to_path_buf(), lost(why), None);
+                push(self.walked, path.to_path_buf(), What::LeftOut(why), None);
                 false
             }
         };
@@ -190,6 +202,10 @@ impl Files<'_> {
         self.walked.add(target.to_path_buf(), what, Some(&meta));
         Ok(Outcome::Listed)
     }
+}
+
+fn is_denied(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 enum Outcome {

@@ -105,7 +105,7 @@ pub(super) fn judge(lonely: &[Definition], policy: &EnginePolicy) -> Result<Judg
                 continue;
             }
         };
-        let (group, engine): (&mut BTreeMap<String, Vec<String>>, String) = match fate(&engine, policy) {
+        let (group, engine): (&mut BTreeMap<String, BTreeSet<String>>, String) = match fate(&engine, policy) {
             Fate::Travels => continue,
             Fate::RowsElsewhere(engine) => (&mut elsewhere, engine),
             Fate::Stuck(engine) => (&mut stuck, engine),
@@ -114,7 +114,7 @@ pub(super) fn judge(lonely: &[Definition], policy: &EnginePolicy) -> Result<Judg
                 (&mut left_out, engine)
             }
         };
-        group.entry(engine).or_default().push(name);
+        group.entry(engine).or_default().insert(name);
     }
     for (engine, tables) in elsewhere {
         judged.warnings.push(format!(
@@ -131,14 +131,14 @@ pub(super) fn judge(lonely: &[Definition], policy: &EnginePolicy) -> Result<Judg
     Ok(judged)
 }
 
-fn refusal(engine: &str, tables: &[String]) -> Failure {
+fn refusal(engine: &str, tables: &BTreeSet<String>) -> Failure {
     let text = format!("tables of engine {engine} cannot be carried: {}", shown(tables));
     Failure::new(Kind::Configuration, text).hint(format!(
         "convert or drop them, or set skip-engines={engine} under [sst] on the donor to leave them out"
     ))
 }
 
-fn shown(tables: &[String]) -> String {
+fn shown(tables: &BTreeSet<String>) -> String {
     let names: Vec<&str> = tables.iter().take(NAMES_SHOWN).map(String::as_str).collect();
     match tables.len().saturating_sub(NAMES_SHOWN) {
         0 => names.join(", "),
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn a_long_list_is_cut() {
-        let tables: Vec<String> = (0..25).map(|n| format!("d.t{n}")).collect();
-        assert!(shown(&tables).ends_with("d.t19 and 5 more"));
-        assert_eq!(shown(&tables[..2]), "d.t0, d.t1");
+        let tables: BTreeSet<String> = (10..35).map(|n| format!("d.t{n}")).collect();
+        assert!(shown(&tables).ends_with("d.t29 and 5 more"));
+        assert_eq!(shown(&["d.b", "d.a"].map(str::to_owned).into()), "d.a, d.b");
     }
 }

@@ -151,11 +151,11 @@ impl Layout {
         all
     }
 
-    /// Where a donor's file goes on this node; `None` when it has no use here (the state of a binary log that is off).
+    /// Where a donor's file goes on this node.
     ///
     /// # Errors
     /// The donor's path is not acceptable, or this node has no counterpart for the file.
-    pub fn target_of(&self, entry: &FileEntry) -> Result<Option<PathBuf>, Failure> {
+    pub fn target_of(&self, entry: &FileEntry) -> Result<PathBuf, Failure> {
         entry.check().map_err(|bad| Failure::new(Kind::Peer, bad.to_string()))?;
         accept(entry).map_err(|why| {
             Failure::new(Kind::Peer, format!("the donor named a file that cannot be accepted: {why}"))
@@ -169,14 +169,14 @@ impl Layout {
                     )
                     .hint("give the joiner the donor's innodb_data_file_path")
                 })?;
-                Ok(Some(follow(&file.path)))
+                Ok(follow(&file.path))
             }
-            FileRole::Server if entry.place == Place::DataHome => Ok(Some(follow(&self.buffer_pool_dump))),
+            FileRole::Server if entry.place == Place::DataHome => Ok(follow(&self.buffer_pool_dump)),
             _ => match self.directory(entry.place) {
                 // An operator's link to a log on another disk stays; a table's link is the server's and is replaced.
-                Some(dir) if entry.place != Place::Datadir => Ok(Some(follow(&dir.join(&entry.path)))),
-                Some(dir) => Ok(Some(dir.join(&entry.path))),
-                None => self.external(&entry.path).map(Some),
+                Some(dir) if entry.place != Place::Datadir => Ok(follow(&dir.join(&entry.path))),
+                Some(dir) => Ok(dir.join(&entry.path)),
+                None => self.external(&entry.path),
             },
         }
     }

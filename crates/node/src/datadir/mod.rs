@@ -6,6 +6,10 @@ pub mod engines;
 pub mod layout;
 pub mod managed;
 pub mod own_position;
+#[cfg(test)]
+mod real_tests;
 pub mod scan;
 pub mod system_files;
+#[cfg(test)]
+mod testing;
 mod walk;

@@ -61,6 +61,7 @@ pub fn scan(layout: &Layout, policy: &EnginePolicy) -> Result<Scan> {
         }
     }
     scan.refusals.extend(missing(layout, &scan.files));
+    scan.left_out.sort_by(|a, b| a.path.cmp(&b.path));
     scan.number();
     Ok(scan)
 }

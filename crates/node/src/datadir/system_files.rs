@@ -32,8 +32,7 @@ pub fn parse(value: &str) -> Result<Vec<DataFile>, String> {
         let (entry, next) = after.split_once(';').map_or((after, None), |(entry, next)| (entry, Some(next)));
         files.push(parse_entry(name, entry)?);
         match next {
-            None => break,
-            Some(next) if next.is_empty() => break,
+            None | Some("") => break,
             Some(next) => rest = next,
         }
     }
@@ -108,7 +107,7 @@ mod tests {
             ),
             ("ib:12582912:autoextend:max:20M", vec![file("ib", 12, true)]),
             ("ib:12300K;", vec![file("ib", 12, false)]),
-            ("a::b:12M", vec![file("a::b", 12, false)]),
+            ("a::12M", vec![file("a:", 12, false)]),
         ] {
             assert_eq!(parse(text), Ok(want), "{text}");
         }

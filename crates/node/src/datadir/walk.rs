@@ -12,7 +12,7 @@ use protocol::inventory::{FileRole, Place};
 
 use super::database::{self, Definition};
 use super::layout::{Layout, with_suffix};
-use crate::job::STATUS_FILE;
+use crate::server::progress::STATUS_FILE;
 
 /// One name that was found.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
 //! The files of one transfer on their way from the donor's list to their places.
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,6 @@ use super::agree::Room;
 use super::receive::Announced;
 use crate::datadir::layout::{Layout, with_suffix};
 use crate::datadir::managed::{self, Managed, ManagedFile};
-use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::settings::KeepOld;
 use crate::sink::files::Disk;
@@ -56,7 +56,8 @@ impl Arrival {
             (Room::Beside, KeepOld::Never) => Keep::Nothing,
             (Room::Beside, _) => Keep::Old,
         };
-        let (old, databases) = by_kind(old);
+        let (mut old, databases) = by_kind(old);
+        old.extend(in_the_way(&targets, &old).into_iter().map(|path| (path, OldKind::Table)));
         let arrival = Arrival { layout: layout.clone(), old, databases, announced, targets, staging, keep };
         if keep == Keep::InPlace {
             arrival.begin_in_place()?;
@@ -98,8 +99,7 @@ impl Arrival {
     fn begin_in_place(&self) -> Result<()> {
         let system: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
         in_place::in_place_begin(&Disk, &self.layout.datadir, &self.old, &system)?;
-        let coming: std::collections::HashSet<&Path> =
-            self.targets.iter().map(|(_, t)| t.as_path()).collect();
+        let coming: HashSet<&Path> = self.targets.iter().map(|(_, t)| t.as_path()).collect();
         for (path, _) in self.old.iter().filter(|(path, _)| !coming.contains(path.as_path())) {
             in_place::in_place_make_room(&Disk, &self.layout.datadir, path)?;
         }
@@ -172,15 +172,14 @@ impl Arrival {
 }
 
 fn targets(layout: &Layout, files: &[FileEntry]) -> Result<Vec<(FileEntry, PathBuf)>> {
-    let mut targets = Vec::with_capacity(files.len());
-    for entry in files {
-        let target = layout.target_of(entry)?;
-        let target = target.ok_or_else(|| {
-            Failure::new(Kind::Refused, format!("this node has no place for the donor's {}", entry.path))
-        })?;
-        targets.push((entry.clone(), target));
-    }
-    Ok(targets)
+    files.iter().map(|entry| Ok((entry.clone(), layout.target_of(entry)?))).collect()
+}
+
+/// What stands at a target and would have stayed otherwise (a table that `cpat` keeps): the donor's file wins.
+fn in_the_way(targets: &[(FileEntry, PathBuf)], old: &[(PathBuf, OldKind)]) -> Vec<PathBuf> {
+    let leaving: HashSet<&Path> = old.iter().map(|(path, _)| path.as_path()).collect();
+    let there = targets.iter().map(|(_, target)| target).filter(|t| !leaving.contains(t.as_path()));
+    there.filter(|target| target.symlink_metadata().is_ok()).cloned().collect()
 }
 
 /// What an install replaces, as the plan and the rollback know it.
@@ -192,6 +191,12 @@ pub fn old_files(managed: Vec<ManagedFile>) -> Vec<(PathBuf, OldKind)> {
 fn by_kind(old: Vec<ManagedFile>) -> (Vec<(PathBuf, OldKind)>, Vec<PathBuf>) {
     let (mut files, mut databases) = (Vec::new(), Vec::new());
     for file in old {
+        if file.keep_overruled {
+            tracing::warn!(
+                "{} goes although cpat matches it: it would act on the new data",
+                file.path.display()
+            );
+        }
         match file.what {
             Managed::DatabaseDirectory => databases.push(file.path),
             Managed::SystemSet => files.push((file.path, OldKind::System)),

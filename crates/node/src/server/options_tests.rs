@@ -178,6 +178,18 @@ fn a_named_file_that_is_missing_is_an_error() {
     assert_eq!(crate::failure::kind_of(&error), Kind::Configuration);
 }
 
+/// The standard places of the machine the tests run on, whatever is there.
+#[test]
+fn the_files_of_this_host() {
+    let loaded = ServerOptions::load(&SstArgs::default()).unwrap();
+    for (extra, group) in [("--mysqld", SERVER), ("sst", SST)] {
+        let out = Command::new("my_print_defaults").arg(extra).output().unwrap();
+        let theirs = String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect();
+        let environment = std::env::var("INNODB_DATA_HOME_DIR").is_ok();
+        assert!(environment || ours(&loaded, group) == normal(theirs), "{group}: {:?}", loaded.files());
+    }
+}
+
 #[test]
 fn standard_places_in_their_order() {
     let files = Files::new(&[

@@ -51,7 +51,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::files::Files;
-use super::names::{INSTALL, Pattern, directory_of, file_name, own_directory, waiting_room, working_directory};
+use super::names::{
+    INSTALL, Pattern, directory_of, file_name, own_directory, waiting_room, working_directory,
+};
 use super::plan::{Class, Displaced, InstallPlan, Keep, Kept, Phase, Placed, Purpose};
 
 /// Does what is left to do of a plan that is written down in `install.json`, except removing that record.

@@ -10,7 +10,8 @@ use anyhow::{Result, bail};
 use super::files::{Files, What};
 use super::install::{installed, pending, read_record};
 use super::names::{
-    GRASTATE, IN_PLACE, INSTALLED, RELEASED, ROOTS, directory_of, own_directory, waiting_room, working_directory,
+    GRASTATE, IN_PLACE, INSTALLED, RELEASED, ROOTS, directory_of, own_directory, waiting_room,
+    working_directory,
 };
 use super::plan::{Keep, Purpose};
 use super::roots::{clear, remembered};
