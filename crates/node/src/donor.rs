@@ -14,7 +14,7 @@ use protocol::message::{Message, Offer};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, Scan};
-use crate::failure::{self, Failure, Kind};
+use crate::failure::{Failure, Kind};
 use crate::invitation;
 use crate::job::Job;
 use crate::keeper;
@@ -39,7 +39,6 @@ type Position = (StateId, Option<u32>);
 
 /// Serves one joiner. The server hears `done` only when the joiner has everything on stable storage.
 pub fn run(job: &Job) -> Result<()> {
-    keeper::release_as_donor(job);
     job.progress.phase("contacting the joiner", "");
     let credentials = credentials::collect(&job.args, &job.options, true);
     let dialer = invitation::read(&job.args, credentials.remote.as_ref())?.dialer(job)?;
@@ -52,7 +51,11 @@ pub fn run(job: &Job) -> Result<()> {
         false => transfer(job, &mut link, &dialer, compression),
     };
     match outcome {
-        Ok((state, domain)) => Ok(job.report.say(&ReportLine::Done { state, domain })?),
+        Ok((state, domain)) => {
+            job.report.say(&ReportLine::Done { state, domain })?;
+            keeper::release_as_donor(job);
+            Ok(())
+        }
         Err(error) => {
             link.abort(&format!("{error:#}"));
             Err(error)
@@ -203,7 +206,7 @@ fn send_all(job: &Job, link: &mut Link, ways: &Ways<'_>, scan: Scan, frozen: Fro
                         .dial_worker(number, CONNECT_WITHIN)
                         .and_then(|mut link| sender::send_ranges(&mut link, ways.compression, shared));
                     // One broken worker breaks the transfer: the others must not go on filling the joiner's disk.
-                    sent.inspect_err(|e| shared.cancel.cancel(failure::kind_of(e), format!("{e:#}")))
+                    sent.inspect_err(|e| shared.cancel.cancel_by_worker(e))
                 })
             };
             let threads: Vec<_> = (0..ways.workers).map(work).collect();

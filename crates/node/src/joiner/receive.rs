@@ -1,6 +1,7 @@
 //! From the link to the staging directory.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use protocol::coverage::Coverage;
@@ -10,12 +11,14 @@ use protocol::message::Message;
 
 use super::arrival::Arrival;
 use super::{Position, parse_position, unexpected};
-use crate::cancel::LOOK_EVERY;
 use crate::failure::{self, Failure, Kind};
 use crate::job::Job;
 use crate::peer::link::Link;
 use crate::peer::listen::Door;
 use crate::sink::receiver::{self, Shared};
+
+/// How long a look for one more worker takes: what the end of a transfer may wait for it.
+const ADMIT_FOR: Duration = Duration::from_millis(20);
 
 /// What the donor announced, its files by now being still.
 pub(super) struct Announced {
@@ -70,7 +73,7 @@ pub(super) fn receive_all(job: &Job, door: &Door, link: &mut Link, arrival: &Arr
                 let (shared, chunks) = (&shared, &chunks);
                 scope.spawn(move || match receiver::receive_ranges(&mut link, shared) {
                     Ok(count) => drop(chunks.fetch_add(count, Ordering::Relaxed)),
-                    Err(e) => job.cancel.cancel(failure::kind_of(&e), format!("{e:#}")),
+                    Err(e) => job.cancel.cancel_by_worker(&e),
                 });
             })
         });
@@ -103,7 +106,7 @@ pub(super) fn receive_all(job: &Job, door: &Door, link: &mut Link, arrival: &Arr
 
 fn admit_workers(job: &Job, door: &Door, complete: &AtomicBool, receive: impl Fn(Link)) {
     while !complete.load(Ordering::Acquire) {
-        match door.admit_worker(LOOK_EVERY, &job.cancel) {
+        match door.admit_worker(ADMIT_FOR, &job.cancel) {
             Ok(Some((_, link))) => receive(link),
             Ok(None) => {}
             // The cancel's reason is already known to whoever waits for it.
