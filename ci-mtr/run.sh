@@ -174,8 +174,9 @@ for test in "${tests[@]}"; do
   took=$((SECONDS - started))
   failed=0
   seen=0
-  while IFS=$'\t' read -r name result took note; do
+  while IFS=$'\t' read -r name result secs note; do
     seen=1
+    ((secs)) || secs=$took           # the runner gives none for a failure
     why=${reason[$name]-${reason[${name%% *}]-}}
     if [[ $result == fail && -n $why ]]; then
       result=expected note=$why
@@ -187,7 +188,7 @@ for test in "${tests[@]}"; do
       note="passes although: $why"
     fi
     count[$result]=$((count[$result] + 1))
-    row "$name" "$result" "$took" "$note"
+    row "$name" "$result" "$secs" "$note"
   done < <(perl -ne '
       if (/^(\S+\.\S+)\s+(?:\x27([^\x27]*)\x27\s+)?(?:w\d+\s+)?\[ (?:retry-)?(pass|fail|skipped|disabled) \]\s*(.*)/) {
         my ($n, $c, $r, $t) = ($1, $2, $3, $4);
@@ -213,7 +214,7 @@ for test in "${tests[@]}"; do
     rm -f "$out"
   fi
 done
-rm -rf "$state"
+rm -rf "$state" "$work/apt.err"
 
 echo
 echo "$version method=$method: ${count[pass]} passed, ${count[fail]} failed, ${count[expected]} failed as expected, ${count[skip]} skipped"
@@ -221,5 +222,6 @@ echo "table and logs of failures: $logs"
 if ((!keep)); then
   rm -rf "$tree" "$work/unpacked"
   [[ -n ${MTR_CACHE:-} ]] || rm -rf "$cache"
+  rmdir --ignore-fail-on-non-empty "$work"
 fi
 exit "$unexpected"

@@ -138,9 +138,10 @@ impl Staging {
     }
 
     pub(super) fn file(&self, file: FileId) -> Result<&StagedFile> {
+        // Not as a context: the kind of a failure is only seen in the error itself.
         let unknown =
             || Failure::new(Kind::Peer, format!("the donor sent data of unknown file number {}", file.0));
-        self.files.get(&file).with_context(unknown)
+        Ok(self.files.get(&file).ok_or_else(unknown)?)
     }
 
     /// Makes the file, a hole of full length, unless some thread has.
