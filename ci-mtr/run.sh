@@ -141,15 +141,25 @@ state=$work/state
 mkdir -p "$state"
 ((EUID != 0)) || chown "$run_as" "$state"
 
+child=
+stop() {
+  if [[ -n $child ]]; then
+    kill -TERM "$child" 2>/dev/null
+    wait "$child"
+  fi
+  exit 143
+}
+trap stop TERM INT HUP
+
 run_one() { # TEST -> console output on stdout
   local dir=$state/run
   rm -rf "$dir"
   "${runner[@]}" mkdir -p "$dir/tmp"
   cd "$mtr_dir"
-  "${runner[@]}" env -u LD_PRELOAD HOME="$dir" LANG=C \
+  exec "${runner[@]}" env -u LD_PRELOAD HOME="$dir" LANG=C \
     PATH="$tree/usr/bin:$tree/usr/sbin:$PATH" LD_LIBRARY_PATH="$libs" \
     MTR_GALERA_TFMT=socat MTR_BUILD_THREAD="${MTR_BUILD_THREAD:-auto}" \
-    timeout --foreground --signal=TERM --kill-after=60 "$limit" \
+    timeout --signal=TERM --kill-after=60 "$limit" \
     perl ./mariadb-test-run.pl --vardir="$dir/var" --tmpdir="$dir/tmp" \
     --big-test --force --retry=0 --parallel=1 --max-test-fail=0 \
     --max-save-core=0 --max-save-datadir=0 --testcase-timeout=$((limit / 60)) \
@@ -170,7 +180,10 @@ row test result seconds note
 for test in "${tests[@]}"; do
   started=$SECONDS
   out=$logs/$test.out
-  (run_one "$test") >"$out" </dev/null || true
+  (run_one "$test") >"$out" </dev/null &   # in a process group of its own
+  child=$!
+  wait "$child" || true
+  child=
   took=$((SECONDS - started))
   failed=0
   seen=0

@@ -78,7 +78,7 @@ fn serve(job: &Job, door: &Door, link: &mut Link) -> Result<Position> {
 /// IST follows: nothing was looked at, and nothing is touched but what a broken transfer had left.
 fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Result<Position> {
     let state = parse_position(position)?;
-    link.send(&Message::Accept { workers: 0, in_place: false })?;
+    link.send(&Message::Accept { workers: 0, in_place: false, empty_undo: false })?;
     tracing::info!("IST follows from {state}; no data is needed");
     tidy::remove_leftovers(&Disk, &job.datadir)?;
     Ok((state, domain))
@@ -92,7 +92,12 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     let old = managed::managed(&layout)?;
     let room = agree::look_at_room(job, &layout, offer, &old)?;
     door.allow_workers(job.settings.threads);
-    link.send(&Message::Accept { workers: job.settings.threads, in_place: room == Room::InPlace })?;
+    let empty_undo = agree::undo_tablespaces_will_change(job, offer);
+    link.send(&Message::Accept {
+        workers: job.settings.threads,
+        in_place: room == Room::InPlace,
+        empty_undo,
+    })?;
 
     job.progress.phase("waiting for the donor's files to hold still", "");
     let announced = receive::receive_list(link)?;
