@@ -13,7 +13,7 @@ use crate::disk::filesystem::{FilesystemId, filesystem_of};
 use crate::sink::files::{Disk, Files, What};
 use crate::sink::install::{finish_interrupted, install, installed, pending};
 use crate::sink::kept::{Status, allocated, release_old, status};
-use crate::sink::plan::Keep;
+use crate::sink::plan::{Class, Displaced, Keep, Kept, OldKind, sort_leaving};
 use crate::sink::rollback::rollback;
 
 /// The real disk, stopped before its n-th operation. Directories are not synced: no power fails here.
@@ -34,6 +34,10 @@ impl Stopping {
 }
 
 impl Files for Stopping {
+    fn real_path(&self, directory: &Path) -> Result<PathBuf> {
+        Disk.real_path(directory)
+    }
+
     fn filesystem(&self, path: &Path) -> Result<FilesystemId> {
         match &self.elsewhere {
             Some(elsewhere) if path.starts_with(elsewhere) => filesystem_of("/proc".as_ref()),
@@ -229,4 +233,32 @@ fn the_real_disk_installs_releases_and_syncs() {
     assert!(!everything([place.other.path(); 2]).keys().any(|p| p.ends_with(".rejoin")));
     assert!(!place.datadir.path().join("#sql-rejoin/old").exists());
     assert!(rollback(&Disk, place.datadir.path(), &[], |_| Ok(None), 9).is_err());
+}
+
+#[test]
+fn a_database_that_is_a_link_leaves_and_comes_back() {
+    let place = Place::real().unwrap_or_else(|| Place::believed(&std::env::temp_dir()));
+    let mut world = place.world();
+    let (link, real) = (place.datadir.path().join("linked"), place.other.path().join("real"));
+    fs::create_dir_all(&real).unwrap();
+    fs::write(real.join("t.ibd"), "old:linked").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let before = everything([place.other.path(); 2]);
+    world.states.get_mut("old").unwrap().push(link.join("t.ibd"));
+    let mut plan = world.plan(&Disk, &Disk, "new", Keep::Old, |p| fs::create_dir_all(p).unwrap());
+    let to = plan.displaced[0].to.as_ref().unwrap().with_file_name("link");
+    plan.displaced.insert(0, Displaced { path: link.clone(), to: Some(to.clone()), class: Class::Table });
+    plan.kept.push(Kept { path: link.clone(), copy: to, class: Class::Table });
+    sort_leaving(&mut plan.displaced);
+    install(&Disk, &plan).unwrap();
+    assert!(!link.exists() && !link.is_symlink() && !real.join("t.ibd").exists());
+    rollback(&Disk, place.datadir.path(), &world.managed(&Disk), |_| Ok(None), 9).unwrap();
+    assert_eq!(fs::read_link(&link).unwrap(), real);
+    assert_eq!(fs::read_to_string(link.join("t.ibd")).unwrap(), "old:linked");
+    assert_eq!(everything([place.other.path(); 2]).len(), before.len());
+    let mut through = plan.placed[0].clone();
+    through.target = link.join("t.ibd");
+    let refused =
+        world.plan_of(&Disk, &[(link, OldKind::Table)], &[through, plan.placed.last().unwrap().clone()]);
+    assert!(refused.unwrap_err().text.contains("through a link"));
 }

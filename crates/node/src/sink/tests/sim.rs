@@ -244,6 +244,10 @@ fn apply(names: &mut BTreeMap<String, Inode>, change: &Change) {
 }
 
 impl Files for Sim {
+    fn real_path(&self, directory: &Path) -> Result<PathBuf> {
+        Ok(directory.to_path_buf())
+    }
+
     fn filesystem(&self, path: &Path) -> Result<FilesystemId> {
         Ok(if path.starts_with("/other") { self.filesystems.1 } else { self.filesystems.0 })
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::server::{Config, Raw, start, state_of};
 use super::sim::{Loss, Sim};
+use crate::failure::Failure;
 use crate::sink::files::Files;
 use crate::sink::install::installed;
 use crate::sink::names::{KEPT_DIRECTORY, OWN_DIRECTORY, Pattern, working_directory};
@@ -104,6 +105,30 @@ impl World {
             raw.put(&path, &content(state, target));
             staged.push(Placed { staged: path, target: target.clone(), class: class(target) });
         }
+        self.plan_with(files, &managed, &staged, &roots, keep, state.len() as u64).unwrap()
+    }
+
+    /// Plans an install of these files over those.
+    pub fn plan_of(
+        &self,
+        files: &dyn Files,
+        managed: &[(PathBuf, OldKind)],
+        staged: &[Placed],
+    ) -> Result<InstallPlan, Failure> {
+        let all = managed.iter().map(|(path, _)| path).chain(staged.iter().map(|p| &p.target));
+        let roots = Roots::choose(files, &self.datadir, all.map(PathBuf::as_path)).unwrap();
+        self.plan_with(files, managed, staged, &roots, Keep::Old, 0)
+    }
+
+    fn plan_with(
+        &self,
+        files: &dyn Files,
+        managed: &[(PathBuf, OldKind)],
+        staged: &[Placed],
+        roots: &Roots,
+        keep: Keep,
+        later: u64,
+    ) -> Result<InstallPlan, Failure> {
         plan(&Inputs {
             directories: &ServerDirectories {
                 datadir: self.datadir.clone(),
@@ -112,16 +137,15 @@ impl World {
                 undo: self.datadir.clone(),
                 aria_log: self.datadir.clone(),
             },
-            managed: &managed,
-            staged: &staged,
-            roots: &roots,
+            managed,
+            staged,
+            roots,
             keep,
             earlier: installed(files, &self.datadir).unwrap().as_ref(),
             sweep: &[],
             position: "11111111-1111-1111-1111-111111111111:7",
-            made: 1_700_000_000_000 + state.len() as u64,
+            made: 1_700_000_000_000 + later,
         })
-        .unwrap()
     }
 
     /// A server is started, as between two tries.
