@@ -21,7 +21,7 @@ use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::peer::listen::Door;
 use crate::sink::files::Disk;
-use crate::sink::{install, kept, tidy};
+use crate::sink::{install, kept, staging, tidy};
 use agree::Room;
 use arrival::Arrival;
 pub use arrival::old_files;
@@ -90,6 +90,8 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     let layout = Layout::resolve(&job.args, &job.options)?;
     agree::compare_settings(job, &layout, offer)?;
     let old = managed::managed(&layout)?;
+    // What a broken transfer left staged must not count as taken when the room is looked at.
+    staging::discard_staged(&job.datadir)?;
     let room = agree::look_at_room(job, &layout, offer, &old)?;
     door.allow_workers(job.settings.threads);
     let empty_undo = agree::undo_tablespaces_will_change(job, offer);

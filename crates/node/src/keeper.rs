@@ -1,4 +1,5 @@
 //! What becomes of the files an install replaced: kept until the node was once Synced, then removed by itself.
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -36,6 +37,8 @@ fn start(job: &Job) -> Result<()> {
     let program = std::env::current_exe().context("cannot find our own program")?;
     let server = job.server.context("our server's process is not known")?;
     Command::new(program)
+        // Whatever the program's file is called: under the server's name it would take itself for a transfer.
+        .arg0("rejoin")
         .arg(VERB)
         .arg(server.pid.to_string())
         .args(std::env::args_os().skip(1))

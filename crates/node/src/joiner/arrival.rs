@@ -54,6 +54,8 @@ impl Arrival {
         let keep = match (room, job.settings.keep_old) {
             (Room::InPlace, _) => Keep::InPlace,
             (Room::Beside, KeepOld::Never) => Keep::Nothing,
+            // A transfer in place that broke off: what is left of the old state is not worth keeping.
+            (Room::Beside, _) if in_place::was_begun(&Disk, &layout.datadir)? => Keep::Nothing,
             (Room::Beside, _) => Keep::Old,
         };
         let (mut old, databases) = by_kind(old);

@@ -42,14 +42,8 @@ impl Staging {
     /// Directories outside the datadir that a target needs are made; those inside are made by the install, because
     /// an empty one would be a database of the old state.
     pub fn prepare(datadir: &Path, targets: &[(FileEntry, PathBuf)]) -> Result<Staging> {
-        if pending(&Disk, datadir)?.is_some() {
-            bail!(Failure::new(Kind::Disk, "an interrupted install must be finished before a transfer"));
-        }
+        discard_staged(datadir)?;
         let roots = Roots::choose(&Disk, datadir, targets.iter().map(|(_, target)| target.as_path()))?;
-        for root in roots::remembered(&Disk, datadir)? {
-            roots::clear(&Disk, &working_directory(&root, "stage"))?;
-            roots::clear(&Disk, &working_directory(&root, "copy"))?;
-        }
         roots::remember(&Disk, datadir, roots.all())?;
         for (_, target) in targets {
             make_outside(datadir, target)?;
@@ -165,6 +159,18 @@ impl Staging {
         staged.made.store(true, Ordering::Release);
         Ok(())
     }
+}
+
+/// Removes what an earlier transfer left staged. What is kept of an install stays.
+pub fn discard_staged(datadir: &Path) -> Result<()> {
+    if pending(&Disk, datadir)?.is_some() {
+        bail!(Failure::new(Kind::Disk, "an interrupted install must be finished before a transfer"));
+    }
+    for root in roots::remembered(&Disk, datadir)? {
+        roots::clear(&Disk, &working_directory(&root, "stage"))?;
+        roots::clear(&Disk, &working_directory(&root, "copy"))?;
+    }
+    Ok(())
 }
 
 fn make_outside(datadir: &Path, target: &Path) -> Result<()> {
