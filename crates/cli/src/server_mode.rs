@@ -46,6 +46,7 @@ fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Re
     let markers = Markers::set(datadir, role == Role::Joiner, &cancel)?;
     let server = parent::find_server(args.parent);
     let files = markers.files();
+    parent::end_with_parent();
     parent::watch(server, cancel.clone(), move || {
         for file in files {
             let _ = std::fs::remove_file(file);

@@ -48,6 +48,12 @@ fn parent_of(pid: u32) -> Option<u32> {
     status.lines().find_map(|l| l.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
+/// Asks the kernel to end us with the shell that the server started us from. Not for a process that is to outlive the one
+/// that started it.
+pub fn end_with_parent() {
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
+}
+
 /// Cancels the transfer when the server dies or a signal arrives, and ends the process if that does not end it
 /// within [`GRACE`]. `last_words` removes what must not stay behind; it runs at most once here.
 pub fn watch(
@@ -55,7 +61,6 @@ pub fn watch(
     cancel: Cancel,
     last_words: impl FnOnce() + Send + 'static,
 ) -> Result<(), Failure> {
-    let _ = set_parent_process_death_signal(Some(Signal::TERM));
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])
         .map_err(|e| Failure::new(Kind::Server, format!("cannot watch signals: {e}")))?;
     let (tell, told) = std::sync::mpsc::channel::<()>();
