@@ -163,6 +163,12 @@ impl Arrival {
             return Ok(None);
         };
         let target = with_suffix(base, ".state");
+        let directory = base.parent().context("a binary log without a directory")?;
+        if !directory.starts_with(&self.layout.datadir) {
+            // The server makes no directory for its logs, and the install none outside the datadir.
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
+        }
         let roots = Roots::choose(&Disk, &self.layout.datadir, [target.as_path()])?;
         let root = roots.for_path(&target).context("no staging directory for the binary log's state")?;
         let stage = working_directory(root, "stage");
