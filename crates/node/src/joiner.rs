@@ -12,7 +12,7 @@ use formats::wsrep::state_id::StateId;
 use protocol::message::{Message, Offer};
 
 use crate::datadir::layout::Layout;
-use crate::datadir::managed;
+use crate::datadir::managed::{self, ManagedFile};
 use crate::failure::{Failure, Kind};
 use crate::invitation;
 use crate::job::Job;
@@ -92,6 +92,7 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     let old = managed::managed(&layout)?;
     // What a broken transfer left staged must not count as taken when the room is looked at.
     staging::discard_staged(&job.datadir)?;
+    say_what_cpat_cannot_keep(&old);
     let room = agree::look_at_room(job, &layout, offer, &old)?;
     door.allow_workers(job.settings.threads);
     let empty_undo = agree::undo_tablespaces_will_change(job, offer);
@@ -103,6 +104,11 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
 
     job.progress.phase("waiting for the donor's files to hold still", "");
     let announced = receive::receive_list(link)?;
+    if layout.binlog.is_some() && announced.binlog_state.is_none() {
+        tracing::warn!(
+            "the donor sent no GTID state (it writes no binary log, or an encrypted one): this node's begins anew"
+        );
+    }
     kept::save_grastate(&Disk, &job.datadir)?;
     let arrival = Arrival::prepare(job, &layout, old, announced, room)?;
     link.send(&Message::Ready)?;
@@ -121,6 +127,15 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     arrival.install()?;
     job.progress.phase("done", "");
     Ok(position)
+}
+
+/// The operator asked for these files, but they would act on the new data.
+fn say_what_cpat_cannot_keep(old: &[ManagedFile]) {
+    let names: Vec<String> =
+        old.iter().filter(|f| f.keep_overruled).map(|f| f.path.display().to_string()).collect();
+    if !names.is_empty() {
+        tracing::warn!("cpat matches files that cannot be kept beside new data: {}", names.join(", "));
+    }
 }
 
 fn parse_position(text: &str) -> Result<StateId, Failure> {

@@ -165,6 +165,12 @@ impl Arrival {
             return Ok(None);
         };
         let target = with_suffix(base, ".state");
+        let directory = base.parent().context("a binary log without a directory")?;
+        if !directory.starts_with(&self.layout.datadir) {
+            // The server makes no directory for its logs, and the install none outside the datadir.
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
+        }
         let roots = Roots::choose(&Disk, &self.layout.datadir, [target.as_path()])?;
         let root = roots.for_path(&target).context("no staging directory for the binary log's state")?;
         let stage = working_directory(root, "stage");
@@ -193,12 +199,6 @@ pub fn old_files(managed: Vec<ManagedFile>) -> Vec<(PathBuf, OldKind)> {
 fn by_kind(old: Vec<ManagedFile>) -> (Vec<(PathBuf, OldKind)>, Vec<PathBuf>) {
     let (mut files, mut databases) = (Vec::new(), Vec::new());
     for file in old {
-        if file.keep_overruled {
-            tracing::warn!(
-                "{} goes although cpat matches it: it would act on the new data",
-                file.path.display()
-            );
-        }
         match file.what {
             Managed::DatabaseDirectory => databases.push(file.path),
             Managed::SystemSet => files.push((file.path, OldKind::System)),

@@ -198,7 +198,8 @@ impl Link {
             self.ping(doing)?;
             *pinged = Instant::now();
         }
-        let mut fds: Vec<PollFd<'_>> = done.map(|done| PollFd::new(done, PollFlags::IN)).into_iter().collect();
+        let mut fds: Vec<PollFd<'_>> =
+            done.map(|done| PollFd::new(done, PollFlags::IN)).into_iter().collect();
         if self.pending.is_none() {
             self.pending = self.next(None)?;
         }

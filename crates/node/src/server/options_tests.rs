@@ -262,6 +262,7 @@ fn typed_values_name_the_option() {
     assert_eq!(loaded.sst_duration_s("sst-initial-timeout").unwrap(), Some(30));
     assert!(loaded.sst_duration_s("idle").is_err());
     assert_eq!(loaded.sst_size("absent").unwrap(), None);
+    assert_eq!(loaded.sst_names("skip-engines"), ["MROONGA", "ROCKSDB"].map(str::to_owned).into());
 }
 
 proptest! {
