@@ -54,7 +54,7 @@ pub fn end_with_the_shell() {
 }
 
 /// Cancels the transfer when the server dies or a signal arrives, and ends the process if that does not end it
-/// within [`GRACE`]. `last_words` removes what must not stay behind; it runs at most once here.
+/// within 1.5 s. `last_words` removes what must not stay behind; it runs at most once here.
 pub fn watch(
     server: Option<ServerProcess>,
     cancel: Cancel,
