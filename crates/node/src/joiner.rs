@@ -13,6 +13,7 @@ use protocol::message::{Message, Offer};
 
 use crate::datadir::layout::Layout;
 use crate::datadir::managed::{self, ManagedFile};
+use crate::datadir::own_position;
 use crate::failure::{Failure, Kind};
 use crate::invitation;
 use crate::job::Job;
@@ -90,6 +91,9 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     let layout = Layout::resolve(&job.args, &job.options)?;
     agree::compare_settings(job, &layout, offer)?;
     let old = managed::managed(&layout)?;
+    if let Ok(Some(position)) = own_position::position_in_files(&layout) {
+        tracing::debug!("the old files are at {position:?} (their last checkpoint)");
+    }
     // What a broken transfer left staged must not count as taken when the room is looked at.
     staging::discard_staged(&job.datadir)?;
     say_what_cpat_cannot_keep(&old);

@@ -30,7 +30,6 @@ pub mod names;
 pub mod plan;
 pub mod receiver;
 pub mod rollback;
-pub mod room;
 pub mod roots;
 pub mod staging;
 pub mod tidy;
