@@ -137,7 +137,9 @@ impl Arrival {
         staged.extend(self.binlog_state()?.map(|(placed, _)| placed));
         let old = self.old.iter().map(|(path, _)| path.as_path());
         let paths = old.chain(staged.iter().map(|p| p.target.as_path()));
-        let roots = Roots::choose(&Disk, &self.layout.datadir, paths)?;
+        // What staging chose stays: its directories are among those that the end of the install removes.
+        let roots = self.staging.roots().clone().extend(&Disk, paths)?;
+        tracing::debug!("staging directories: {:?}", roots.all());
         let earlier = install::installed(&Disk, &self.layout.datadir)?;
         let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let position: &StateId = &self.announced.position.0;
