@@ -29,6 +29,7 @@ fn what_does_not_match_is_refused_and_nothing_is_touched() -> Result<()> {
         n2.add_options("mysqld", &[line])?;
         let (before, mark) = (n2.files()?, n1.log_mark());
         let log = n2.fail_to_join().context(line)?;
+        n1.wait_synced_again(Duration::from_secs(20))?;
         let donor = n1.log_since(mark);
         let said = |log: &str| {
             let line = log.lines().find(|l| l.contains("[ERROR]") && l.contains(words))?;
@@ -42,7 +43,6 @@ fn what_does_not_match_is_refused_and_nothing_is_touched() -> Result<()> {
         assert_eq!(sentence(&joiner_said), sentence(&donor_said), "the same words");
         assert_eq!(n2.files()?, before, "{line}: something was touched");
         ensure!(!donor.contains("held still"), "{line}: the donor's server was stopped for nothing");
-        n1.wait_synced_again(Duration::from_secs(20))?;
         n1.exec(&["UPDATE sbtest.sbtest1 SET k=k+1"])?;
         std::fs::write(n2.option_file(), &good)?;
     }

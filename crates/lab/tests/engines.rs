@@ -68,6 +68,7 @@ fn engines_that_cannot_travel_are_named_on_both_hosts() -> Result<()> {
 fn refused(donor: &Node, joiner: &Node) -> Result<()> {
     let (before, mark) = (joiner.files()?, donor.log_mark());
     let log = joiner.fail_to_join()?;
+    donor.wait_synced_again(Duration::from_secs(20))?;
     for log in [log, donor.log_since(mark)] {
         for words in [
             "tables of engine ROCKSDB cannot be carried: eng.part_rocksdb, eng.rocksdb_t",
@@ -79,6 +80,5 @@ fn refused(donor: &Node, joiner: &Node) -> Result<()> {
     }
     ensure!(!donor.log_since(mark).contains("held still"), "the donor's server was stopped for nothing");
     assert_eq!(joiner.files()?, before, "something was touched");
-    donor.wait_synced_again(Duration::from_secs(20))?;
     donor.exec(&["INSERT INTO eng.t VALUES (3)", "DELETE FROM eng.t WHERE a=3"])
 }

@@ -159,11 +159,11 @@ fn refuses_strangers(donor: &Node, joiner: &Node) -> Result<()> {
         places::User::for_servers()?.own(&joiner.dir().join("external"))?;
         let (before, mark) = (joiner.files()?, donor.log_mark());
         let log = joiner.fail_to_join()?;
+        donor.wait_synced_again(Duration::from_secs(20))?;
         let words = format!("{file} exists on this node and is not an earlier copy of the donor's");
         ensure!(log.contains(&words), "the joiner's log does not say it:\n{}", process::tail(&log, 30));
         ensure!(donor.log_since(mark).contains(&words), "the donor's log does not say it");
         assert_eq!(joiner.files()?, before, "something was touched");
-        donor.wait_synced_again(Duration::from_secs(20))?;
         donor.exec(&["INSERT INTO linked.t SELECT MAX(a)+1, 'still writes' FROM linked.t"])?;
         fs::remove_file(&stranger)?;
     }

@@ -41,6 +41,11 @@ const LEFT_OUT_LINES: usize = 50;
 /// How long a joiner that wants another number of undo tablespaces may make us wait for purge.
 const PURGE_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a donor's failure is kept from its server, so that the joiner's server hears of it from its own program first.
+/// Told by both at once (its program's end and the group's "Will never receive state"), a server of 10.11.19 can hang in
+/// its abort: two threads close the group connection and wait for each other. It then neither serves nor ends.
+const JOINER_ENDS_FIRST: Duration = Duration::from_secs(1);
+
 /// A position and its GTID domain.
 type Position = (StateId, Option<u32>);
 
@@ -65,6 +70,8 @@ pub fn run(job: &Job) -> Result<()> {
         }
         Err(error) => {
             link.abort(&format!("{error:#}"));
+            // Not when our own server is gone or we were told to stop: then nobody may wait for us.
+            let _ = job.cancel.sleep(JOINER_ENDS_FIRST);
             Err(error)
         }
     }

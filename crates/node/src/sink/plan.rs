@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use super::class::Class;
-use super::names::{Pattern, file_name};
+use super::names::{Pattern, file_name, own_directory, waiting_room};
 use super::roots::Roots;
 use crate::failure::{Failure, Kind};
 
@@ -185,7 +185,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
     let mut placed = inputs.staged.to_vec();
     placed.sort_by(|a, b| a.class.placing().cmp(&b.class.placing()).then(a.target.cmp(&b.target)));
     let mut roots = inputs.roots.all().to_vec();
-    let staging = placed.iter().filter_map(|p| p.staged.parent()?.parent());
+    let own = own_directory(&inputs.directories.datadir);
+    let waiting = waiting_room(&own);
+    // In the datadir files wait apart from the root they belong to.
+    let root_of = |room| if room == waiting { own.as_path() } else { room };
+    let staging = placed.iter().filter_map(|p| p.staged.parent()?.parent()).map(root_of);
     let earlier = inputs.earlier.iter().flat_map(|e| &e.roots).map(PathBuf::as_path);
     for root in staging.chain(earlier) {
         if !roots.iter().any(|known| known == root) {
