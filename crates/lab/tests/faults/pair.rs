@@ -203,7 +203,7 @@ pub fn leavings(node: &Node) -> bool {
 }
 
 /// The last that the program and the server said about a transfer.
-fn words_of(node: &Node) -> String {
+pub fn words_of(node: &Node) -> String {
     let log = node.log_text();
     let words: Vec<&str> = log.lines().filter(|l| l.contains("WSREP_SST") || l.contains("[ERROR]")).collect();
     process::tail(&words.join("\n"), 15)

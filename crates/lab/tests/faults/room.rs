@@ -11,7 +11,7 @@ use rejoin_lab::places::User;
 use rejoin_lab::{Cluster, Node, compare, data, process};
 use rustix::process::Signal;
 
-use crate::pair::{self, Pair, SLOW, set_sst, until};
+use crate::pair::{self, Pair, set_sst, until};
 
 /// A mount that goes away with this.
 struct Mounted(PathBuf);
@@ -55,6 +55,11 @@ fn a_disk_without_room_for_both() -> Result<()> {
     pair.joins_now()?;
     until("nothing is kept", Duration::from_secs(8), || Ok(!pair::leavings(pair.joiner())))?;
     pair.joiner().stop()?;
+    // More than the disk has to spare, so that it counts whether a broken transfer's part is in the way.
+    pair.donor().exec(&[
+        "CREATE TABLE sbtest.bulk (a INT PRIMARY KEY, b BLOB)",
+        "INSERT INTO sbtest.bulk SELECT seq, RANDOM_BYTES(1500) FROM seq_1_to_20000",
+    ])?;
     // A table that only the old state has: a large part of what is on this disk.
     let large = pair.joiner().datadir().join("sbtest/large.MYD");
     std::fs::write(&large, vec![1; 40 << 20])?;
@@ -75,9 +80,13 @@ fn a_disk_without_room_for_both() -> Result<()> {
     // Killed half-way, twice: what a broken transfer leaves must not keep the next one out.
     set_sst(pair.joiner(), &[])?;
     for _ in 0..2 {
-        set_sst(pair.donor(), &SLOW)?;
+        set_sst(pair.donor(), &["rlimit=8M", "compress=none"])?;
         pair.start_joiner()?;
-        pair.wait_for_data()?;
+        let status = rejoin_lab::progress::StatusReader::of(pair.joiner());
+        until("most has come", Duration::from_secs(60), || {
+            Ok(status.read().is_some_and(|s| s.wire_bytes > Some(28 << 20)))
+        })
+        .with_context(|| pair::words_of(pair.joiner()))?;
         pair::signal(pair.joiner(), Signal::KILL)?;
         pair.joiner().wait_exit(Duration::from_secs(20)).context("the joiner's server goes on")?;
         ensure!(pair.joiner().datadir().join("#sql-rejoin/in-place").exists());
