@@ -51,15 +51,18 @@ fn a_disk_without_room_for_both() -> Result<()> {
     if !user.switch {
         return without_root();
     }
-    let mut pair = Pair::new(Cluster::builder().nodes(2).provider("gcache.size", "4M"))?;
+    let mut pair = Pair::new(
+        Cluster::builder().nodes(2).provider("gcache.size", "4M").provider("gcache.page_size", "2M"),
+    )?;
     pair.joins_now()?;
     until("nothing is kept", Duration::from_secs(8), || Ok(!pair::leavings(pair.joiner())))?;
     pair.joiner().stop()?;
     // More than the disk has to spare, so that it counts whether a broken transfer's part is in the way.
-    pair.donor().exec(&[
-        "CREATE TABLE sbtest.bulk (a INT PRIMARY KEY, b BLOB)",
-        "INSERT INTO sbtest.bulk SELECT seq, RANDOM_BYTES(1500) FROM seq_1_to_20000",
-    ])?;
+    pair.donor().exec(&["CREATE TABLE sbtest.bulk (a INT AUTO_INCREMENT PRIMARY KEY, b BLOB)"])?;
+    for _ in 0..30 {
+        let some = "INSERT INTO bulk (b) SELECT RANDOM_BYTES(1000) FROM seq_1_to_1000";
+        pair.donor().exec(&["USE sbtest", some])?;
+    }
     // A table that only the old state has: a large part of what is on this disk.
     let large = pair.joiner().datadir().join("sbtest/large.MYD");
     std::fs::write(&large, vec![1; 40 << 20])?;
