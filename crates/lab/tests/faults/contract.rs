@@ -8,6 +8,7 @@ use regex_lite::Regex;
 use crate::fake::{Call, Ended};
 use crate::fake_transfer::{Fakes, SOON, UUID};
 use crate::manifest::Manifest;
+use crate::pair::set_sst;
 
 #[test]
 fn a_bypass_is_answered_before_anything_is_looked_at() -> Result<()> {
@@ -47,6 +48,8 @@ fn the_lines_of_a_full_transfer() -> Result<()> {
     let fakes = Fakes::new()?;
     fs::remove_dir_all(fakes.joiner().datadir())?;
     fs::create_dir(fakes.joiner().datadir())?;
+    // Slow enough for a line about progress in between.
+    set_sst(fakes.donor(), &["rlimit=2M", "compress=none"])?;
     let line = fakes.joiner_line(&format!("127.0.0.1:{}", fakes.joiner().ports().sst()), 1);
     // As the server does it, with descriptors that are none of the program's business.
     let leaky = format!("exec 7</etc/passwd 8</etc/group; {line}");

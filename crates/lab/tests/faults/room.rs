@@ -72,13 +72,14 @@ fn a_disk_without_room_for_both() -> Result<()> {
     set_sst(pair.joiner(), &["in-place=never"])?;
     pair.begin(&[])?;
     pair.joiners_server_ended()?;
+    // The donor's program ends, and says why, a second after the joiner's.
+    pair.donor_is_released()?;
     for node in [pair.joiner(), pair.donor()] {
         let log = node.log_text();
         let said =
             |l: &str| l.contains("bytes are missing on the filesystem of") && l.contains("in-place=never");
         ensure!(log.lines().any(said), "{} does not say what is missing", node.name());
     }
-    pair.donor_is_released()?;
 
     // Killed half-way, twice: what a broken transfer leaves must not keep the next one out.
     set_sst(pair.joiner(), &[])?;
