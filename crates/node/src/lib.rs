@@ -2,5 +2,6 @@
 //!
 //! Each module uses only those above it in this list.
 pub mod cancel;
-pub mod failure;
 pub mod disk;
+pub mod failure;
+pub mod source;

@@ -1,16 +1,2 @@
-//! The donor's side of the data: files that hold still, read in ranges, packed and paced.
-//!
-//! | module | owns |
-//! |---|---|
-//! | [`frozen`] | the moment in which the server keeps all its files still |
-//! | [`ranges`] | the queue of ranges that the workers share |
-//! | [`reader`] | reading a range and finding its zeros |
-//! | [`packer`] | zstd where it pays |
-//! | [`throttle`] | the rate limit |
-//! | [`sender`] | a worker: from a range to the wire |
-pub mod frozen;
-pub mod packer;
-pub mod ranges;
-pub mod reader;
-pub mod sender;
-pub mod throttle;
+//! The donor's side of the data. (Reduced here; see the main branch.)
+pub mod native;

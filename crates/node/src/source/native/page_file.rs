@@ -1,0 +1,219 @@
+//! One data file: its pages read as the server writes them, each checked.
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use formats::innodb::page::{self, PageState};
+use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
+use formats::{PageNo, SpaceId};
+
+use super::direct::{Buffer, Direct};
+use super::identity::{Identity, look_at};
+
+/// How often a page that is not whole is read again.
+const TRIES: u32 = 200;
+/// Pause between two tries; the first few come at once.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Magic number of the doublewrite area's entry in the page of the transaction system.
+const DOUBLEWRITE_MAGIC: u32 = 536_853_855;
+
+/// A data file that is being read.
+pub struct PageFile {
+    path: PathBuf,
+    file: Direct,
+    /// Which file it is.
+    pub identity: Identity,
+    /// From its first page; `None` = the file is being made, redo initialises it.
+    pub header: Option<(SpaceId, PageFormat)>,
+    /// Number of the file's first page: not 0 in the further files of a system tablespace.
+    first_page: u32,
+    /// Pages that are never valid and do not count: the doublewrite area.
+    doublewrite: Vec<std::ops::Range<u32>>,
+}
+
+/// A page that stays damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// File, page and what is wrong.
+    pub text: String,
+}
+
+impl PageFile {
+    /// Opens a file. `system`: format and first page number of a further file of the system tablespace.
+    ///
+    /// # Errors
+    /// `Ok(None)` when nothing is there: it was dropped. Else from the system.
+    pub fn open(path: &Path, direct: bool, system: Option<(PageFormat, u32)>) -> Result<Option<PageFile>> {
+        let file = match Direct::open(path, direct) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
+        };
+        let identity =
+            look_at(file.file()).with_context(|| format!("cannot look at {}", path.display()))?.identity;
+        let mut opened = PageFile {
+            path: path.to_owned(),
+            file,
+            identity,
+            header: None,
+            first_page: 0,
+            doublewrite: Vec::new(),
+        };
+        match system {
+            Some((format, first_page)) if first_page > 0 => {
+                opened.header = Some((SpaceId(0), format));
+                opened.first_page = first_page;
+            }
+            _ => opened.read_header()?,
+        }
+        Ok(Some(opened))
+    }
+
+    /// Bytes of the file at the moment.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn size(&self) -> Result<u64> {
+        let meta = self.file.file().metadata();
+        Ok(meta.with_context(|| format!("cannot look at {}", self.path.display()))?.len())
+    }
+
+    /// A first page that is not whole after all tries is taken for one that was never written.
+    fn read_header(&mut self) -> Result<()> {
+        // The largest page; a file may be shorter.
+        let mut buffer = Buffer::new(65536);
+        for _ in 0..TRIES {
+            let read = self.read_raw(buffer.bytes(), 0)?;
+            let head = &buffer.bytes()[..read];
+            match head.get(..PAGE0_BYTES).map(parse_page0) {
+                Some(Ok(header)) => {
+                    let first = head.get(..header.format.physical_size);
+                    if first.is_some_and(|p| page::verify(&header.format, p).is_usable()) {
+                        self.header = Some((header.space, header.format));
+                        break;
+                    }
+                }
+                _ if read == 0 || head.iter().all(|&b| b == 0) => break,
+                _ => {}
+            }
+            std::thread::sleep(PAUSE);
+        }
+        if let Some((SpaceId(0), format)) = self.header {
+            self.find_doublewrite(&format)?;
+        }
+        Ok(())
+    }
+
+    /// Two extents whose first pages the page of the transaction system names (trx0sys.h, MariaDB 10.11).
+    fn find_doublewrite(&mut self, format: &PageFormat) -> Result<()> {
+        let size = format.physical_size;
+        let mut buffer = Buffer::new(size);
+        let at = formats::innodb::wsrep_position::TRX_SYS_PAGE.0 as usize * size;
+        if self.read_raw(buffer.bytes(), at as u64)? < size {
+            return Ok(());
+        }
+        let entry = &buffer.bytes()[size - 200 + 10..];
+        let word =
+            |at: usize| entry.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
+        if word(0) == DOUBLEWRITE_MAGIC {
+            let extent = ((1 << 20) / size as u32).max(64);
+            self.doublewrite = [word(4), word(8)].map(|first| first..first.saturating_add(extent)).to_vec();
+        }
+        Ok(())
+    }
+
+    /// Reads up to `out.len()` bytes at an offset, pages checked; those of the doublewrite area become zeros. Short
+    /// at the end of the file. Damage that stays is added to `damage` and the page delivered as it is.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn read(&self, out: &mut [u8], offset: u64, damage: &mut Vec<Damage>) -> Result<usize> {
+        let read = self.read_raw(out, offset)?;
+        let Some((space, format)) = self.header else { return Ok(read) };
+        let size = format.physical_size;
+        for (index, slot) in out[..read].chunks_exact_mut(size).enumerate() {
+            let at = offset + (index * size) as u64;
+            let number = self.first_page + (at / size as u64) as u32;
+            if self.doublewrite.iter().any(|area| area.contains(&number)) {
+                slot.fill(0);
+            } else if let Some(wrong) = self.settle(slot, at, space, number, &format)? {
+                let text = format!("{} page {number} (tablespace {space}): {wrong}", self.path.display());
+                damage.push(Damage { text });
+            }
+        }
+        Ok(read)
+    }
+
+    /// Reads a page again until it is whole. What is wrong with one that stays as it is.
+    fn settle(
+        &self,
+        slot: &mut [u8],
+        at: u64,
+        space: SpaceId,
+        number: u32,
+        format: &PageFormat,
+    ) -> Result<Option<String>> {
+        let Some(mut wrong) = fault(slot, space, number, format) else { return Ok(None) };
+        // A page smaller than a block is read with the block around it.
+        let aligned = at / 4096 * 4096;
+        let skip = (at - aligned) as usize;
+        let mut buffer = Buffer::new(skip + slot.len());
+        for tries in 0..TRIES {
+            let read = self.read_raw(buffer.bytes(), aligned)?;
+            let Some(again) = buffer.bytes()[..read].get(skip..skip + slot.len()) else { return Ok(None) };
+            let unchanged = again == &*slot;
+            slot.copy_from_slice(again);
+            match fault(slot, space, number, format) {
+                None => return Ok(None),
+                // No checksum over such a page: two equal reads are the proof.
+                Some(Fault::Unverifiable) if unchanged => return Ok(None),
+                Some(next) => wrong = next,
+            }
+            if tries > 3 {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Ok(Some(wrong.text()))
+    }
+
+    fn read_raw(&self, out: &mut [u8], offset: u64) -> Result<usize> {
+        let read =
+            self.file.read(out, offset).with_context(|| format!("cannot read {}", self.path.display()))?;
+        self.file.drop_cache(offset, read as u64);
+        Ok(read)
+    }
+}
+
+enum Fault {
+    Checksum { expected: u32, found: u32 },
+    Number(PageNo),
+    Space(SpaceId),
+    Unverifiable,
+}
+
+impl Fault {
+    fn text(&self) -> String {
+        match self {
+            Fault::Checksum { expected, found } => {
+                format!("checksum {found:#010x}, its bytes call for {expected:#010x}")
+            }
+            Fault::Number(number) => format!("holds page number {number}"),
+            Fault::Space(space) => format!("holds a page of tablespace {space}"),
+            Fault::Unverifiable => "changes with every read".to_owned(),
+        }
+    }
+}
+
+fn fault(bytes: &[u8], space: SpaceId, number: u32, format: &PageFormat) -> Option<Fault> {
+    match page::verify(format, bytes) {
+        PageState::Zero => return None,
+        PageState::Corrupt { expected, found } => return Some(Fault::Checksum { expected, found }),
+        PageState::Unverifiable => return Some(Fault::Unverifiable),
+        PageState::Valid => {}
+    }
+    match (page::page_no(bytes), page::space_id(format, bytes)) {
+        (Some(own), _) if own.0 != number => Some(Fault::Number(own)),
+        (_, Some(own)) if own != space => Some(Fault::Space(own)),
+        _ => None,
+    }
+}
