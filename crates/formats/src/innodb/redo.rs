@@ -17,7 +17,7 @@ const EXTENDED: u8 = 0x20;
 /// Subtype of an `EXTENDED` record with no further bytes: the tablespace ends before this page.
 const TRIM_PAGES: u8 = 10;
 
-/// One record. In an encrypted log the types, lengths, spaces and page numbers are in clear and all else is not:
+/// One record. In an encrypted log the types, lengths and page numbers are in clear and all else is not:
 /// there [`Record::Page`] stands for every change of a page, and file names are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
@@ -54,33 +54,34 @@ pub enum Record<'a> {
 }
 
 /// What happened to a data file. Names are as the server spells them, mostly `./database/table.ibd`.
+/// In an encrypted log only the kind is in clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileEvent<'a> {
     /// Created.
     Create {
         /// Tablespace.
-        space: SpaceId,
+        space: Option<SpaceId>,
         /// Its name.
         name: Option<&'a [u8]>,
     },
     /// Deleted.
     Delete {
         /// Tablespace.
-        space: SpaceId,
+        space: Option<SpaceId>,
         /// Its name.
         name: Option<&'a [u8]>,
     },
     /// Renamed.
     Rename {
         /// Tablespace.
-        space: SpaceId,
+        space: Option<SpaceId>,
         /// Its old and its new name.
         names: Option<(&'a [u8], &'a [u8])>,
     },
     /// Not a change: names a file that records since the last checkpoint are about.
     Modify {
         /// Tablespace.
-        space: SpaceId,
+        space: Option<SpaceId>,
         /// Its name.
         name: Option<&'a [u8]>,
     },
@@ -169,6 +170,9 @@ impl<'a> Records<'a> {
         {
             return self.page_record(first, space, page, body);
         }
+        if first & SAME_PAGE != 0 && self.encrypted {
+            return self.file_record(first & 0xf0, None, body).map(Record::File);
+        }
         let mut number = || {
             let (value, len) = varint(body)?;
             body = body.get(len..)?;
@@ -179,7 +183,7 @@ impl<'a> Records<'a> {
             self.page = Some((space, page));
             return self.page_record(first, space, page, body);
         }
-        self.file_record(first & 0xf0, space, body).map(Record::File)
+        self.file_record(first & 0xf0, Some(space), body).map(Record::File)
     }
 
     fn page_record(&self, first: u8, space: SpaceId, page: PageNo, body: &[u8]) -> Option<Record<'a>> {
@@ -191,7 +195,7 @@ impl<'a> Records<'a> {
         })
     }
 
-    fn file_record(&self, kind: u8, space: SpaceId, body: &'a [u8]) -> Option<FileEvent<'a>> {
+    fn file_record(&self, kind: u8, space: Option<SpaceId>, body: &'a [u8]) -> Option<FileEvent<'a>> {
         let name = (!self.encrypted).then_some(body);
         Some(match kind {
             0x80 => FileEvent::Create { space, name },

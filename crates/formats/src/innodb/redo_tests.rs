@@ -106,13 +106,13 @@ fn every_kind_of_record() {
     assert_eq!(
         seen,
         [
-            Record::File(FileEvent::Create { space: SpaceId(5), name: Some(b"./a/b.ibd") }),
+            Record::File(FileEvent::Create { space: Some(SpaceId(5)), name: Some(b"./a/b.ibd") }),
             Record::File(FileEvent::Delete {
-                space: SpaceId(6),
+                space: Some(SpaceId(6)),
                 name: Some(b"./a/a-table-with-a-long-name.ibd")
             }),
-            Record::File(FileEvent::Rename { space: SpaceId(7), names: Some((b"./a/b.ibd", b"./a/c.ibd")) }),
-            Record::File(FileEvent::Modify { space: SpaceId(300), name: Some(b"./a/d.ibd") }),
+            Record::File(FileEvent::Rename { space: Some(SpaceId(7)), names: Some((b"./a/b.ibd", b"./a/c.ibd")) }),
+            Record::File(FileEvent::Modify { space: Some(SpaceId(300)), name: Some(b"./a/d.ibd") }),
             Record::File(FileEvent::Checkpoint { lsn: Some(Lsn(77)) }),
             Record::InitPage { space, page },
             Record::Page { space, page },

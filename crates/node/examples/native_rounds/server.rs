@@ -140,8 +140,12 @@ impl Server {
         Ok(Conn::new(opts)?)
     }
 
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.dir.join("error.log")).unwrap_or_default()
+    }
+
     pub fn log_tail(&self) -> String {
-        errors(&fs::read_to_string(self.dir.join("error.log")).unwrap_or_default())
+        errors(&self.log_text())
     }
 
     pub fn stop(&mut self) {

@@ -19,12 +19,14 @@
 //! | [`catalog`] | what was copied of them |
 //! | [`page_file`] | one data file: reading it as the server writes it, its pages checked |
 //! | [`pages`] | many data files, by several threads |
+//! | [`copy_files`] | copying both kinds and noting it
 //! | [`small`] | files without pages |
 //! | [`settle`] | the settled moment |
 //! | [`watchdog`] | what is done when that moment hangs
 //! | [`sink`] | where all of it goes |
 //! | [`snapshot`] | the whole, top to bottom |
 pub mod catalog;
+pub mod copy_files;
 pub mod declined;
 pub mod direct;
 pub mod identity;

@@ -94,11 +94,10 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
     let threads = copier.threads.min(wanted.len()).max(1);
     std::thread::scope(|scope| -> Result<()> {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(copier, &queue))).collect();
-        let results = workers
-            .into_iter()
-            .map(|w| w.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a reader panicked"))));
-        // All are waited for, the first error counts.
-        results.fold(Ok(()), |all: Result<()>, one| all.and(one))
+        // All are waited for, then the first error counts.
+        let results: Vec<_> = workers.into_iter().map(|w| w.join()).collect();
+        let panicked = |_| Err(anyhow::anyhow!("a reader panicked"));
+        results.into_iter().try_for_each(|result| result.unwrap_or_else(panicked))
     })?;
     let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut done = queue.done;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use formats::Lsn;
 
 use super::catalog::Catalog;
+use super::copy_files::CopyFiles;
 use super::declined::{Declined, SnapshotError};
 use super::listing::{self, Roots};
-use super::snapshot::CopyFiles;
 use super::sql::{Running, Session, SqlError};
 use super::stage::Stage;
 use super::tail::TailState;
@@ -22,6 +22,9 @@ const AGAIN: [u64; 5] = [100, 170, 130, 290, 210];
 /// A statement of DDL that has run this long is waited for before the provider is paused: pausing in front of it
 /// would hold all commits for as long as it takes.
 const LONG_MS: u64 = 300;
+
+/// How long an instant without any DDL is waited for.
+const QUIET: Duration = Duration::from_millis(700);
 
 /// What the moment established and what it cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Moment {
     pub seqno: Option<i64>,
     /// How long DDL was held and the provider paused.
     pub ddl_held: Duration,
+    /// Of that, how long the server took to pause the provider and grant the lock.
+    pub granting: Duration,
     /// How long commits of this server alone were held.
     pub commits_held: Duration,
     /// Time the listing took in it.
@@ -133,8 +138,11 @@ impl Settle<'_> {
     /// One try. The caller ends the stage.
     fn once(&mut self) -> Result<Moment, TryError> {
         self.stage.flush()?;
+        self.wait_for_quiet();
         let before = self.desyncs()?;
+        let asked = Instant::now();
         self.stage.block_ddl()?;
+        let granting = asked.elapsed();
         let seqno = self.committed()?;
         self.check_paused(before)?;
         let list_lsn = self.stage.session().log_position()?.current;
@@ -170,6 +178,7 @@ impl Settle<'_> {
             max,
             seqno,
             ddl_held,
+            granting,
             commits_held,
             listing,
             files,
@@ -210,6 +219,18 @@ impl Settle<'_> {
             tracing::info!("waited {:.1} s for a long DDL statement to end", began.elapsed().as_secs_f64());
         }
         Ok(())
+    }
+
+    /// Pausing the provider waits for DDL that runs, and holds commits meanwhile: better to begin where none does.
+    fn wait_for_quiet(&mut self) {
+        let until = Instant::now() + QUIET;
+        while Instant::now() < until {
+            let running = self.observer.running().unwrap_or_default();
+            if !running.iter().any(is_ddl) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn prepare_again(&mut self, again: &Again, tries: u32, deadline: Instant) -> Result<(), SnapshotError> {

@@ -5,23 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use formats::innodb::tablespace::PageFormat;
-use formats::innodb::tablespace::{PAGE0_BYTES, parse_page0};
 use formats::wsrep::state_id::StateId;
-use formats::{Lsn, Seqno, Uuid};
-use protocol::inventory::{FileEntry, FileId, FileRole, Place};
+use formats::{Lsn, Seqno, SpaceId, Uuid};
+use protocol::inventory::{FileEntry, FileRole, Place};
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Known};
+use super::copy_files::CopyFiles;
 use super::declined::{Declined, SnapshotError};
-use super::direct::{Buffer, Direct};
 use super::identity::{look, now};
-use super::listing;
+use super::listing::{self, Care};
 use super::log_file::LogFile;
-use super::pages::{self, Copier, Wanted, is_further_system_file};
+use super::pages::Copier;
 use super::redo_out::{REDO, RedoOut};
 use super::settle::{Moment, Settle};
 use super::sink::{Manifest, Position, SnapshotSink};
-use super::small;
 use super::spool::{EventKind, Spool};
 use super::sql::{Login, Session};
 use super::sql_checks::{self, Facts};
@@ -35,6 +32,8 @@ const FEW: usize = 4;
 const ROUNDS_MAX: u32 = 8;
 /// How long the server may take to write its log to the noted end.
 const LOG_PATIENCE: Duration = Duration::from_secs(30);
+/// Times 10 ms that a range waits for a tail that is about to be overrun.
+const MAKE_WAY_MAX: u32 = 100;
 /// Moments that are repeated because files changed under the lock.
 const MOMENTS_MAX: u32 = 3;
 
@@ -82,14 +81,6 @@ pub struct Taken {
     pub damaged: Vec<String>,
 }
 
-/// Copies files for the rounds and for the settled moment.
-pub struct CopyFiles<'a> {
-    copier: Copier<'a>,
-    facts: &'a Facts,
-    allow_corrupt: bool,
-    damaged: Mutex<Vec<String>>,
-}
-
 /// Takes a snapshot. On every return the server is as free as it was.
 ///
 /// # Errors
@@ -107,60 +98,41 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
         tracing::info!("no checkpoint before the copy: {e}");
     }
     let log = LogFile::open(&facts.roots.log_home.join("ib_logfile0"))?;
-    let header = log.header.clone();
-    let checkpoint = log.checkpoint;
+    let (header, checkpoint) = (log.header.clone(), log.checkpoint);
     sink.announce(&redo_entry(0)).map_err(SnapshotError::from)?;
     let spool = Arc::new(Spool::new(&options.spill_dir, options.spill_max));
     let state = Arc::new(TailState::default());
     let tail = Tail::new(log, &options.login, Arc::clone(&state), Arc::clone(&spool))?;
     let out = RedoOut::new(Arc::clone(&spool), checkpoint);
 
-    let broken: Mutex<Option<SnapshotError>> = Mutex::new(None);
-    let note = |result: Result<()>| {
-        if let Err(e) = result {
-            broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e.into());
-            spool.close();
-        }
-    };
+    let broken = Broken::default();
     let bytes = AtomicU64::new(0);
-    let pace = || -> Result<()> {
-        if broken.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            anyhow::bail!("the redo log is no longer followed");
-        }
-        Ok(())
-    };
+    let pace = || broken.check().and_then(|()| make_way(&state, cancel));
     let copier =
         Copier { sink, threads: options.threads, direct: facts.direct, cancel, bytes: &bytes, pace: &pace };
-    let copy = CopyFiles {
-        copier,
-        facts: &facts,
-        allow_corrupt: options.allow_corrupt_pages,
-        damaged: Mutex::default(),
-    };
-    let mut work =
+    let allow_corrupt = options.allow_corrupt_pages;
+    let copy = CopyFiles { copier, facts: &facts, allow_corrupt, damaged: Mutex::default() };
+    let work =
         Work { options, facts: &facts, stage, observer, copy: &copy, state: &state, out: &out, cancel };
     let done = std::thread::scope(|scope| {
-        scope.spawn(|| note(tail.run()));
-        scope.spawn(|| note(out.run(sink)));
+        scope.spawn(|| broken.note(tail.run(), &spool));
+        scope.spawn(|| broken.note(out.run(sink), &spool));
+        // The locks of the session in it are gone when this returns.
         let done = work.run();
         state.stop();
         spool.close();
         done
     });
-    drop(work);
-    let broke = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(error) = broke {
-        return Err(error);
-    }
-    let Done { catalog, moment, copying, rounds } = done?;
+    // Why the log was no longer followed says more than that it was not.
+    broken.result()?;
+    let Done { catalog, moment, copying, rounds, uuid } = done?;
     if !out.saw_checkpoint() {
         return Err(Declined::CheckpointMissing(checkpoint.lsn).into());
     }
     let head = out.flat().head(&header, &options.creator).map_err(anyhow::Error::from)?;
     sink.write(REDO, 0, &head)?;
-    let uuid = done_uuid(options, &facts)?;
-    let manifest =
-        manifest(&catalog, &out, checkpoint.lsn, &moment, uuid.map(|uuid| (uuid, facts.gtid_domain)));
+    let member = uuid.map(|uuid| (uuid, facts.gtid_domain));
+    let manifest = manifest(&catalog, &out, checkpoint.lsn, &moment, member);
     sink.finish(&manifest)?;
     Ok(Taken {
         redo_bytes: moment.end.0 - checkpoint.lsn.0,
@@ -171,8 +143,41 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
         bytes: bytes.load(Ordering::Relaxed),
         rounds,
         redo_behind_max: state.behind_max(),
-        damaged: copy.damaged.into_inner().unwrap_or_else(PoisonError::into_inner),
+        damaged: std::mem::take(&mut *copy.damaged.lock().unwrap_or_else(PoisonError::into_inner)),
     })
+}
+
+/// Why a thread of the redo log ended, if it did not end well.
+#[derive(Default)]
+struct Broken(Mutex<Option<SnapshotError>>);
+
+impl Broken {
+    fn note(&self, result: Result<()>, spool: &Spool) {
+        if let Err(e) = result {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e.into());
+            spool.close();
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let broken = self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if broken { Err(anyhow::anyhow!("the redo log is no longer followed")) } else { Ok(()) }
+    }
+
+    fn result(&self) -> Result<(), SnapshotError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+/// The copy waits while the tail is about to be overrun: pages can be read later, redo cannot.
+fn make_way(state: &TailState, cancel: &Cancel) -> Result<()> {
+    for _ in 0..MAKE_WAY_MAX {
+        if !state.is_pressed() {
+            break;
+        }
+        cancel.sleep(Duration::from_millis(10))?;
+    }
+    Ok(())
 }
 
 fn start(
@@ -192,15 +197,6 @@ fn start(
     }
 }
 
-fn done_uuid(options: &Options, facts: &Facts) -> Result<Option<Uuid>, SnapshotError> {
-    if !facts.galera {
-        return Ok(None);
-    }
-    let mut session = Session::open(&options.login, LOG_PATIENCE)?;
-    let text = session.status("wsrep_local_state_uuid").map_err(|e| Declined::SessionLost(e.to_string()))?;
-    Ok(text.and_then(|text| text.parse().ok()))
-}
-
 struct Work<'a> {
     options: &'a Options,
     facts: &'a Facts,
@@ -217,10 +213,12 @@ struct Done {
     moment: Moment,
     copying: Instant,
     rounds: u32,
+    uuid: Option<Uuid>,
 }
 
 impl Work<'_> {
-    fn run(&mut self) -> Result<Done, SnapshotError> {
+    fn run(mut self) -> Result<Done, SnapshotError> {
+        let uuid = self.history()?;
         let mut catalog = Catalog::new(now());
         let rounds = self.rounds(&mut catalog)?;
         let copying = Instant::now();
@@ -239,13 +237,23 @@ impl Work<'_> {
             .run()?;
             self.reach(&moment)?;
             match self.check_events(&mut catalog, &moment)? {
-                None => return Ok(Done { catalog, moment, copying, rounds }),
+                None => return Ok(Done { catalog, moment, copying, rounds, uuid }),
                 Some(why) => tracing::info!("not settled: {why}"),
             }
             self.state.go_on();
             start(&mut self.stage, &mut self.observer, self.options, self.cancel)?;
         }
         Err(Declined::NotSettled(format!("{MOMENTS_MAX} times")).into())
+    }
+
+    /// The cluster's history that positions are of.
+    fn history(&mut self) -> Result<Option<Uuid>, SnapshotError> {
+        if !self.facts.galera {
+            return Ok(None);
+        }
+        let text = self.observer.status("wsrep_local_state_uuid");
+        let text = text.map_err(|e| Declined::SessionLost(e.to_string()))?;
+        Ok(text.and_then(|text| text.parse().ok()))
     }
 
     /// Without a lock, until few new files are found.
@@ -291,97 +299,47 @@ impl Work<'_> {
         for event in self.out.events_since(Lsn(0)) {
             let under_lock = event.lsn >= moment.list_lsn;
             match event.kind {
-                EventKind::Create(space, name) | EventKind::Rename(space, name) if under_lock => {
-                    again = Some(format!(
-                        "tablespace {space} ({}) came under the lock",
-                        name.unwrap_or_default()
-                    ));
+                EventKind::Create(name) | EventKind::Rename(name) if under_lock => {
+                    again = Some(format!("a tablespace ({}) came under the lock", name.unwrap_or_default()));
                 }
-                EventKind::Delete(space, _) => {
-                    let found = catalog.files().iter().find(|f| f.present && f.space == Some(space));
-                    let Some((id, path, identity)) =
-                        found.map(|f| (f.id, f.path().clone(), f.listed.look.identity))
-                    else {
-                        continue;
-                    };
-                    let there = look(&path).context("cannot look at a file")?;
-                    if under_lock || there.is_none_or(|now| now.identity != identity) {
-                        // The file of a statement that failed, or one whose deletion was under way.
-                        catalog.forget(id);
-                    } else {
-                        let name = path.display().to_string();
-                        return Err(Declined::Import { space: space.0, name }.into());
-                    }
-                }
+                EventKind::Delete(Some(space)) => self.deleted(catalog, space, under_lock)?,
+                // An encrypted log does not say which.
+                EventKind::Delete(None) if under_lock => forget_gone(catalog)?,
                 _ => {}
             }
         }
         Ok(again)
     }
-}
 
-impl CopyFiles<'_> {
-    /// Copies data files and notes it.
-    ///
-    /// # Errors
-    /// From the system, the sink, cancelled, or [`Declined::CorruptPages`].
-    pub fn pages(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
-        let mut wanted = Vec::new();
-        for known in ids.iter().filter_map(|id| catalog.get(*id)) {
-            let entry = known.entry();
-            let system = if is_further_system_file(&entry) { self.further(&entry)? } else { None };
-            let identity = known.listed.look.identity;
-            wanted.push(Wanted { entry, path: known.path().clone(), identity, system });
-        }
-        if wanted.is_empty() {
+    /// A tablespace was deleted, and a file with its number is there all the same.
+    fn deleted(&self, catalog: &mut Catalog, space: SpaceId, under_lock: bool) -> Result<(), SnapshotError> {
+        let Some(file) = catalog.files().iter().find(|f| f.present && f.space == Some(space)) else {
+            return Ok(());
+        };
+        let (id, gone, name) = (file.id, is_gone(file)?, file.path().display().to_string());
+        if under_lock || gone {
+            // The file of a statement that failed, or one whose deletion was under way.
+            catalog.forget(id);
             return Ok(());
         }
-        let (copied, damage) = pages::copy(self.copier, &wanted)?;
-        for file in copied {
-            catalog.copied(file.id, file.bytes, None, file.space);
-        }
-        if let Some(first) = damage.first() {
-            if !self.allow_corrupt {
-                let (count, first) = (damage.len() as u64, first.text.clone());
-                return Err(Declined::CorruptPages { count, first }.into());
-            }
-            let mut all = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
-            all.extend(damage.into_iter().map(|d| d.text));
-        }
-        Ok(())
+        Err(Declined::Import { space: space.0, name }.into())
     }
+}
 
-    /// Copies files without pages and notes it.
-    ///
-    /// # Errors
-    /// From the system, the sink, or cancelled.
-    pub fn small(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
-        for id in ids {
-            (self.copier.pace)()?;
-            let Some(known) = catalog.get(*id) else { continue };
-            match small::copy(self.copier.sink, known, self.copier.cancel)? {
-                Some((bytes, signature)) => catalog.copied(*id, Some(bytes), Some(signature), None),
-                None => catalog.forget(*id),
-            }
-        }
-        Ok(())
-    }
+fn is_gone(file: &Known) -> Result<bool> {
+    let there = look(file.path()).with_context(|| format!("cannot look at {}", file.path().display()))?;
+    Ok(there.is_none_or(|now| now.identity != file.listed.look.identity))
+}
 
-    /// Format and first page number of a further file of the system tablespace: those before it have fixed sizes.
-    fn further(&self, entry: &FileEntry) -> Result<Option<(PageFormat, u32)>> {
-        let FileRole::SystemTablespace { index } = entry.role else { return Ok(None) };
-        let files = &self.facts.roots.system_files;
-        let before = files.get(..usize::from(index)).unwrap_or_default();
-        let mut pages = 0;
-        for path in before {
-            pages += look(path)?.map_or(0, |l| l.signature.size) / u64::from(self.facts.page_size);
+fn forget_gone(catalog: &mut Catalog) -> Result<()> {
+    let mut gone = Vec::new();
+    for file in catalog.files().iter().filter(|f| f.present && f.listed.care == Care::Pages) {
+        if is_gone(file)? {
+            gone.push(file.id);
         }
-        let first = files.first().context("no system tablespace")?;
-        let mut buffer = Buffer::new(PAGE0_BYTES);
-        Direct::open(first, self.facts.direct)?.read(buffer.bytes(), 0)?;
-        let header = parse_page0(buffer.bytes()).context("the system tablespace has no first page")?;
-        Ok(Some((header.format, pages as u32)))
     }
+    gone.into_iter().for_each(|id| catalog.forget(id));
+    Ok(())
 }
 
 fn redo_entry(size: u64) -> FileEntry {

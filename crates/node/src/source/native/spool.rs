@@ -44,11 +44,11 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// Created.
-    Create(SpaceId, Option<String>),
-    /// Deleted.
-    Delete(SpaceId, Option<String>),
+    Create(Option<String>),
+    /// Deleted: this tablespace; `None` in an encrypted log.
+    Delete(Option<SpaceId>),
     /// Renamed, to this name.
-    Rename(SpaceId, Option<String>),
+    Rename(Option<String>),
     /// A checkpoint, at this LSN.
     Checkpoint(Option<Lsn>),
 }

@@ -233,7 +233,7 @@ impl Session {
         let rows = self.conn.query_map(
             "SELECT ID, USER, TIME_MS, COALESCE(STATE, ''), COALESCE(LEFT(INFO, 120), '') \
              FROM information_schema.PROCESSLIST \
-             WHERE COMMAND = 'Query' AND ID <> CONNECTION_ID() ORDER BY TIME_MS DESC LIMIT 20",
+             WHERE (COMMAND = 'Query' OR USER = 'system user') AND INFO IS NOT NULL AND ID <> CONNECTION_ID() ORDER BY TIME_MS DESC LIMIT 20",
             |(session, user, ms, state, statement): (u64, String, f64, String, String)| Running {
                 session,
                 user,

@@ -44,6 +44,8 @@ pub struct TailState {
     stop: AtomicBool,
     /// Largest part of the log that was ever waiting to be read, in bytes.
     behind_max: AtomicU64,
+    /// More than a third of the log waits to be read.
+    pressed: AtomicBool,
 }
 
 impl Default for TailState {
@@ -54,6 +56,7 @@ impl Default for TailState {
             end: AtomicU64::new(u64::MAX),
             stop: AtomicBool::new(false),
             behind_max: AtomicU64::new(0),
+            pressed: AtomicBool::new(false),
         }
     }
 }
@@ -88,6 +91,11 @@ impl TailState {
     /// Ends the tail.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+    }
+
+    /// More than a third of the log waits to be read: all else should make way.
+    pub fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
     }
 
     /// Largest part of the log that was ever waiting to be read, in bytes.
@@ -147,11 +155,12 @@ impl Tail {
             let limit = limit.min(self.state.end.load(Ordering::SeqCst));
             let wants = self.reader.wants();
             if wants.0 >= limit {
+                self.note_pressure(0);
                 std::thread::sleep(self.pause(known));
                 known = self.ask()?;
                 continue;
             }
-            self.state.behind_max.fetch_max(limit - wants.0, Ordering::Relaxed);
+            self.note_pressure(limit - wants.0);
             let bytes = self.log.read(wants, limit - wants.0, &mut self.buffer)?.to_vec();
             known = self.ask()?;
             self.check_overrun(wants, known)?;
@@ -161,6 +170,11 @@ impl Tail {
             }
         }
         Ok(())
+    }
+
+    fn note_pressure(&self, waiting: u64) {
+        self.state.behind_max.fetch_max(waiting, Ordering::Relaxed);
+        self.state.pressed.store(waiting > self.log.geometry.capacity / 3, Ordering::Relaxed);
     }
 
     /// Shorter when the log is small: it must not come round in a pause.
@@ -260,9 +274,9 @@ fn note_events(events: &mut Vec<Event>, mtr: &Mtr<'_>) {
     let text = |name: Option<&[u8]>| name.map(|name| String::from_utf8_lossy(name).into_owned());
     for event in mtr.file_events() {
         let kind = match event {
-            FileEvent::Create { space, name } => EventKind::Create(space, text(name)),
-            FileEvent::Delete { space, name } => EventKind::Delete(space, text(name)),
-            FileEvent::Rename { space, names } => EventKind::Rename(space, text(names.map(|(_, new)| new))),
+            FileEvent::Create { name, .. } => EventKind::Create(text(name)),
+            FileEvent::Delete { space, .. } => EventKind::Delete(space),
+            FileEvent::Rename { names, .. } => EventKind::Rename(text(names.map(|(_, new)| new))),
             FileEvent::Checkpoint { lsn } => EventKind::Checkpoint(lsn),
             FileEvent::Modify { .. } => continue,
         };
