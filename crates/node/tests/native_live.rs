@@ -160,7 +160,8 @@ fn killed_sessions_and_a_resized_log(server: &Server, base: &Path) {
         }
     };
     let pause = Duration::from_millis(120);
-    snapshot(&options(server, None, 20), &base.join("c5"), pause, disturb).expect("survives");
+    let taken = snapshot(&options(server, None, 20), &base.join("c5"), pause, disturb).expect("survives");
+    assert_eq!(taken.redo_resized, 1);
     assert_eq!(rows_of(&base.join("c5")), Some(100_000));
 }
 

@@ -77,6 +77,8 @@ pub struct Taken {
     pub rounds: u32,
     /// Redo that waited to be read at most, in bytes.
     pub redo_behind_max: u64,
+    /// Times the log was resized meanwhile.
+    pub redo_resized: u64,
     /// Damaged pages that were delivered as they are.
     pub damaged: Vec<String>,
 }
@@ -143,6 +145,7 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
         bytes: bytes.load(Ordering::Relaxed),
         rounds,
         redo_behind_max: state.behind_max(),
+        redo_resized: state.resized(),
         damaged: std::mem::take(&mut *copy.damaged.lock().unwrap_or_else(PoisonError::into_inner)),
     })
 }

@@ -44,6 +44,8 @@ pub struct TailState {
     stop: AtomicBool,
     /// Largest part of the log that was ever waiting to be read, in bytes.
     behind_max: AtomicU64,
+    /// Times another file took the log's place.
+    resized: AtomicU64,
     /// More than a third of the log waits to be read.
     pressed: AtomicBool,
 }
@@ -56,6 +58,7 @@ impl Default for TailState {
             end: AtomicU64::new(u64::MAX),
             stop: AtomicBool::new(false),
             behind_max: AtomicU64::new(0),
+            resized: AtomicU64::new(0),
             pressed: AtomicBool::new(false),
         }
     }
@@ -96,6 +99,11 @@ impl TailState {
     /// More than a third of the log waits to be read: all else should make way.
     pub fn is_pressed(&self) -> bool {
         self.pressed.load(Ordering::Relaxed)
+    }
+
+    /// Times another file took the log's place.
+    pub fn resized(&self) -> u64 {
+        self.resized.load(Ordering::Relaxed)
     }
 
     /// Largest part of the log that was ever waiting to be read, in bytes.
@@ -244,6 +252,7 @@ impl Tail {
                 "the donor's redo log was resized: its capacity is {} bytes now",
                 new.geometry.capacity
             );
+            self.state.resized.fetch_add(1, Ordering::Relaxed);
             self.reader.rewind(new.geometry);
             self.log = new;
         }
