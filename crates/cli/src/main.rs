@@ -22,5 +22,6 @@ fn called_by_server() -> bool {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    name.starts_with("wsrep_sst_") || words.any(|w| w == "--role" || w.to_string_lossy().starts_with("--role="))
+    name.starts_with("wsrep_sst_")
+        || words.any(|w| w == "--role" || w.to_string_lossy().starts_with("--role="))
 }

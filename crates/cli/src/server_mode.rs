@@ -12,7 +12,7 @@ use node::server::log;
 use node::server::markers::Markers;
 use node::server::options::ServerOptions;
 use node::server::parent;
-use node::server::progress::{Progress, Reporter};
+use node::server::progress::{Progress, Reporter, STATUS_FILE};
 use node::server::report::Report;
 use node::settings::Settings;
 
@@ -52,13 +52,13 @@ fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Re
         }
     })?;
     let options = ServerOptions::load(&args)?;
-    for problem in options.problems() {
+    for problem in options.warnings() {
         log::warning(problem);
     }
     let report = Arc::new(Report::stdout());
     let progress = Progress::new(name);
     let to_server = args.progress.then(|| Arc::clone(&report));
-    let reporter = Reporter::start(&progress, datadir.join(job::STATUS_FILE), to_server);
+    let reporter = Reporter::start(&progress, datadir.join(STATUS_FILE), to_server);
     let settings = Settings::read(&options)?;
     let job = Job { args, options, settings, datadir: datadir.to_owned(), server, report, progress, cancel };
     let outcome = match role {

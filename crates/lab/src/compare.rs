@@ -1,1 +1,293 @@
-//! x
+//! Whether two nodes hold the same, object by object.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use mysql::Conn;
+
+use crate::node::Node;
+use crate::sql::{self, literal, quote};
+
+/// Checksums of large tables take their time.
+const CHECKSUM_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Tables whose content is each node's own.
+const OWN: [(&str, &str); 10] = [
+    ("mysql.innodb_index_stats", "InnoDB recomputes it in the background; not replicated"),
+    ("mysql.innodb_table_stats", "the same"),
+    ("mysql.table_stats", "ANALYZE and the server's own sampling; not replicated"),
+    ("mysql.column_stats", "the same"),
+    ("mysql.index_stats", "the same"),
+    ("mysql.general_log", "what this server's clients did"),
+    ("mysql.slow_log", "the same"),
+    ("mysql.wsrep_cluster_members", "rewritten by each node at each view"),
+    ("mysql.wsrep_streaming_log", "fragments of transactions still open"),
+    ("mysql.gtid_slave_pos", "positions of this server as an asynchronous replica"),
+];
+
+/// Tables whose rows are compared by other means.
+const OTHERWISE: [(&str, &str); 2] = [
+    ("mysql.event", "holds when an event last ran here; SHOW CREATE EVENT is compared"),
+    ("mysql.wsrep_cluster", "holds the view each node saw; a joiner may have seen a later one"),
+];
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What differs: "rows of `db`.`t`".
+    pub object: String,
+    /// How.
+    pub how: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.how)
+    }
+}
+
+/// Compares everything, and looks for damage on the `joiner`. Nothing may write meanwhile: both first have to reach
+/// the same position.
+pub fn compare(donor: &Node, joiner: &Node) -> Result<Vec<Difference>> {
+    wait_caught_up(donor, joiner, Duration::from_secs(120))?;
+    let (ours, theirs) = std::thread::scope(|scope| {
+        let theirs = scope.spawn(|| Inventory::of(joiner));
+        let ours = Inventory::of(donor);
+        let theirs = theirs.join().unwrap_or_else(|_| Err(anyhow!("the comparing thread panicked")));
+        (ours, theirs)
+    });
+    let (ours, theirs) =
+        (ours.context("inventory of the donor")?, theirs.context("inventory of the joiner")?);
+    let mut differences = differences(&ours.objects, &theirs.objects);
+    differences.extend(damage(donor, joiner, &theirs.tables)?);
+    differences.extend(stray_files(joiner)?);
+    Ok(differences)
+}
+
+/// [`compare`], an error naming the differences if there are any.
+pub fn assert_equal(donor: &Node, joiner: &Node) -> Result<()> {
+    let found = compare(donor, joiner)?;
+    let list: Vec<String> = found.iter().take(50).map(ToString::to_string).collect();
+    let (a, b) = (donor.name(), joiner.name());
+    ensure!(found.is_empty(), "{} differences between {a} and {b}:\n{}", found.len(), list.join("\n"));
+    Ok(())
+}
+
+/// Waits until both nodes have committed the same, and no more comes.
+pub fn wait_caught_up(a: &Node, b: &Node, timeout: Duration) -> Result<()> {
+    let deadline = Instant::now() + timeout;
+    let mut last = String::new();
+    loop {
+        let at = [a.status("wsrep_last_committed")?, b.status("wsrep_last_committed")?];
+        if at[0] == at[1] && at[0] == last {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("{} is at {}, {} at {} and they do not meet", a.name(), at[0], b.name(), at[1]);
+        }
+        at[0].clone_into(&mut last);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Everything a node holds: the name of each thing, and a text that is equal where the thing is.
+struct Inventory {
+    objects: BTreeMap<String, String>,
+    tables: Vec<String>,
+}
+
+impl Inventory {
+    fn of(node: &Node) -> Result<Self> {
+        let mut conn = sql::connect(&node.socket(), CHECKSUM_TIMEOUT)?;
+        let mut all = Self { objects: BTreeMap::new(), tables: Vec::new() };
+        for row in sql::rows(&mut conn, "SHOW DATABASES")? {
+            if !["information_schema", "performance_schema"].contains(&row[0].as_str()) {
+                all.database(&mut conn, &row[0])?;
+            }
+        }
+        all.accounts(&mut conn)?;
+        Ok(all)
+    }
+
+    fn database(&mut self, conn: &mut Conn, name: &str) -> Result<()> {
+        let db = quote(name);
+        self.ask(conn, format!("database {db}"), &format!("SHOW CREATE DATABASE {db}"));
+        for row in sql::rows(conn, &format!("SHOW FULL TABLES FROM {db}"))? {
+            self.table(conn, name, &row[0], &row[1]);
+        }
+        for row in sql::rows(conn, &format!("SHOW TRIGGERS FROM {db}"))? {
+            let trigger = format!("{db}.{}", quote(&row[0]));
+            self.ask(conn, format!("trigger {trigger}"), &format!("SHOW CREATE TRIGGER {trigger}"));
+        }
+        let routines =
+            "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA=";
+        for row in sql::rows(conn, &format!("{routines}{}", literal(name)))? {
+            let routine = format!("{} {db}.{}", row[0], quote(&row[1]));
+            self.ask(conn, routine.clone(), &format!("SHOW CREATE {routine}"));
+        }
+        for row in sql::rows(conn, &format!("SHOW EVENTS FROM {db}"))? {
+            let event = format!("{db}.{}", quote(&row[1]));
+            self.ask(conn, format!("event {event}"), &format!("SHOW CREATE EVENT {event}"));
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, conn: &mut Conn, db: &str, name: &str, kind: &str) {
+        let (plain, table) = (format!("{db}.{name}"), format!("{}.{}", quote(db), quote(name)));
+        let excluded = |list: &[(&str, &str)]| list.iter().any(|(known, _)| *known == plain);
+        let create = if kind == "VIEW" { "SHOW CREATE VIEW" } else { "SHOW CREATE TABLE" };
+        let definition = answer(conn, &format!("{create} {table}"));
+        // Each node counts in steps of its own (auto_increment_offset) to its next free number.
+        self.objects.insert(format!("definition of {table}"), without_counter(&definition));
+        // Rows of MEMORY tables end with the server.
+        if kind == "VIEW" || definition.contains("ENGINE=MEMORY") {
+            return;
+        }
+        self.tables.push(table.clone());
+        if !excluded(&OWN) && !excluded(&OTHERWISE) {
+            let rows = match kind {
+                "SEQUENCE" => format!("SELECT * FROM {table}"),
+                _ => format!("CHECKSUM TABLE {table} EXTENDED"),
+            };
+            self.ask(conn, format!("rows of {table}"), &rows);
+        }
+    }
+
+    fn accounts(&mut self, conn: &mut Conn) -> Result<()> {
+        for row in sql::rows(conn, "SELECT User, Host, is_role FROM mysql.user")? {
+            let role = row[2] == "Y";
+            let account = match role {
+                true => quote(&row[0]),
+                false => format!("{}@{}", literal(&row[0]), literal(&row[1])),
+            };
+            if !role {
+                self.ask(conn, format!("account {account}"), &format!("SHOW CREATE USER {account}"));
+            }
+            self.ask(conn, format!("grants of {account}"), &format!("SHOW GRANTS FOR {account}"));
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, conn: &mut Conn, object: String, statement: &str) {
+        self.objects.insert(object, answer(conn, statement));
+    }
+}
+
+/// The answer as one text; an error is an answer too, equal where both nodes give it.
+fn answer(conn: &mut Conn, statement: &str) -> String {
+    match sql::rows(conn, statement) {
+        Ok(rows) => rows.iter().map(|row| row.join(" | ")).collect::<Vec<_>>().join("\n"),
+        Err(error) => format!("error: {error:#}"),
+    }
+}
+
+fn without_counter(definition: &str) -> String {
+    let Some((before, rest)) = definition.split_once(" AUTO_INCREMENT=") else {
+        return definition.to_owned();
+    };
+    format!("{before}{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
+}
+
+fn differences(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String>) -> Vec<Difference> {
+    let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    let judge = |name: &String| match (ours.get(name), theirs.get(name)) {
+        (Some(a), Some(b)) if a == b => None,
+        (Some(a), Some(b)) => Some(format!("donor has {a:?}, joiner has {b:?}")),
+        (Some(_), None) => Some("missing on the joiner".to_owned()),
+        _ => Some("only on the joiner".to_owned()),
+    };
+    let found = names.into_iter().filter_map(|name| Some((name, judge(name)?)));
+    found.map(|(name, how)| Difference { object: name.clone(), how }).collect()
+}
+
+/// `CHECK TABLE` of everything. What the donor says of its own table in the same words (that its tablespace is
+/// discarded, say) is no damage.
+fn damage(donor: &Node, joiner: &Node, tables: &[String]) -> Result<Vec<Difference>> {
+    let mut conn = sql::connect(&joiner.socket(), CHECKSUM_TIMEOUT)?;
+    let mut reference = sql::connect(&donor.socket(), CHECKSUM_TIMEOUT)?;
+    let mut found = Vec::new();
+    for table in tables {
+        let statement = format!("CHECK TABLE {table} EXTENDED");
+        let complaint = complaint(&mut conn, &statement);
+        if !complaint.is_empty() && complaint != self::complaint(&mut reference, &statement) {
+            found.push(Difference { object: format!("check of {table}"), how: complaint });
+        }
+    }
+    Ok(found)
+}
+
+fn complaint(conn: &mut Conn, statement: &str) -> String {
+    let rows = match sql::rows(conn, statement) {
+        Ok(rows) => rows,
+        Err(error) => return format!("{error:#}"),
+    };
+    let bad = rows.iter().filter(|row| {
+        let (kind, text) = (row[2].to_lowercase(), row[3].as_str());
+        kind != "note" && !(kind == "status" && matches!(text, "OK" | "Table is already up to date"))
+    });
+    bad.map(|row| format!("{} {}", row[2], row[3])).collect::<Vec<_>>().join("; ")
+}
+
+/// Tablespaces without a table, and files of unfinished DDL. InnoDB drops some in the background: they get a moment.
+fn stray_files(node: &Node) -> Result<Vec<Difference>> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let rows = node.rows("SELECT NAME FROM information_schema.INNODB_SYS_TABLES")?;
+        let known: BTreeSet<String> = rows.into_iter().flatten().collect();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(node.datadir())?.flatten().filter(|e| e.path().is_dir()) {
+            if !entry.file_name().to_string_lossy().starts_with('.') {
+                stray_in(&entry.path(), &known, &mut found);
+            }
+        }
+        if found.is_empty() || Instant::now() > deadline {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
+}
+
+fn stray_in(database: &Path, known: &BTreeSet<String>, found: &mut Vec<Difference>) {
+    let db = database.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for entry in std::fs::read_dir(database).into_iter().flatten().flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let unknown =
+            file.strip_suffix(".ibd").is_some_and(|table| !known.contains(&format!("{db}/{table}")));
+        if file.starts_with("#sql") || unknown {
+            found.push(Difference {
+                object: format!("file {db}/{file}"),
+                how: "belongs to no table".to_owned(),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_difference_is_named() {
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let found = differences(
+            &map(&[("a", "1"), ("b", "1"), ("c", "1")]),
+            &map(&[("b", "2"), ("c", "1"), ("d", "1")]),
+        );
+        let text: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            text,
+            ["a: missing on the joiner", "b: donor has \"1\", joiner has \"2\"", "d: only on the joiner"]
+        );
+    }
+
+    #[test]
+    fn the_counter_alone_is_no_difference() {
+        assert_eq!(
+            without_counter("x ENGINE=InnoDB AUTO_INCREMENT=4711 CHARSET=a"),
+            "x ENGINE=InnoDB CHARSET=a"
+        );
+    }
+}

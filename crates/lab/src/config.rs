@@ -69,9 +69,8 @@ impl Wishes {
 
     /// The lines that shape a new datadir; nodes with the same ones can start from copies of one.
     pub fn shaping(&self) -> Vec<String> {
-        const SHAPES: [&str; 8] = [
-            "innodb", "aria", "plugin", "file_key", "file-key", "lower_case", "character", "collation",
-        ];
+        const SHAPES: [&str; 8] =
+            ["innodb", "aria", "plugin", "file_key", "file-key", "lower_case", "character", "collation"];
         let shapes = |line: &&String| SHAPES.iter().any(|prefix| line.trim_start().starts_with(prefix));
         self.mysqld.iter().filter(shapes).cloned().collect()
     }

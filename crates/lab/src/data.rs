@@ -1,1 +1,42 @@
-//! x
+//! Test data in quantity: the tables of sysbench.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::node::Node;
+use crate::{places, process};
+
+/// The database sysbench works in.
+pub const DATABASE: &str = "sbtest";
+
+/// Creates `tables` tables `sbtest1`, ... of `rows` rows (about 240 bytes each, with their index) in `sbtest`.
+pub fn sysbench_tables(node: &Node, tables: u32, rows: u32) -> Result<()> {
+    node.exec(&[&format!("CREATE DATABASE IF NOT EXISTS {DATABASE}")])?;
+    let mut prepare = sysbench(node, "oltp_write_only", tables, rows)?;
+    prepare.args(["--threads=2", "prepare"]);
+    process::run(prepare, Duration::from_secs(900)).context("sysbench prepare").map(drop)
+}
+
+/// A sysbench command against a node; the caller adds threads, times and the verb.
+pub fn sysbench(node: &Node, script: &str, tables: u32, rows: u32) -> Result<Command> {
+    // Run as we are, but not longer than we are.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(places::program("sysbench")?).arg(script);
+    command.arg(format!("--mysql-socket={}", node.socket().display()));
+    command.args(["--mysql-user=root", &format!("--mysql-db={DATABASE}"), "--db-driver=mysql"]);
+    command.args([format!("--tables={tables}"), format!("--table-size={rows}")]);
+    Ok(command)
+}
+
+/// Bytes the data in a datadir takes on disk; Galera's cache, which no transfer carries, does not count.
+pub fn disk_bytes(datadir: &Path) -> Result<u64> {
+    let mut du = Command::new("du");
+    du.args(["-s", "--block-size=1", "--exclude=galera.cache", "--exclude=gcache.page.*"]).arg(datadir);
+    // Files come and go while a server runs: du complains, and is right about the rest.
+    let output = du.output().context("du")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split_whitespace().next().and_then(|n| n.parse().ok()).context("what du says")
+}

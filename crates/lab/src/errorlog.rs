@@ -8,22 +8,9 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogMark(pub(crate) u64);
 
-/// Errors the server logs in joins that go well.
-const EXPECTED: [&str; 9] = [
-    // A donor's provider when a joiner goes away, and everyone's when a member leaves: connections end.
-    "[ERROR] WSREP: gcs/src/gcs_group.cpp:group_post_state_exchange",
-    "Connection reset by peer",
-    "Broken pipe",
-    "End of file",
-    // An applier met a lock of its own node and tries again.
-    "Deadlock found when trying to get lock",
-    // Two members ran conflicting DDL: the second fails the same everywhere, the applier logs it and goes on.
-    "WSREP: Slave SQL: Error",
-    "Event Scheduler: [",
-    // Fresh datadirs of a server without time zones, TLS or root's password.
-    "Could not find or open the log file",
-    "mysql.time_zone",
-];
+/// Errors the server logs in joins that go well. None so far; whoever adds one says when it is harmless, and makes the
+/// text narrow enough not to cover an error of the program under test.
+const EXPECTED: [&str; 0] = [];
 
 /// Reads the log from `mark` on; an absent log is an empty one.
 pub fn read(path: &Path, mark: LogMark) -> String {
@@ -66,7 +53,7 @@ mod tests {
 
     #[test]
     fn errors_are_unexpected_unless_allowed() {
-        let text = "1 [ERROR] InnoDB: bad page\n2 [Note] fine\n3 [ERROR] WSREP: Broken pipe\n4 [ERROR] mine\n";
+        let text = "1 [ERROR] InnoDB: bad page\n2 [Note] fine\n3 [ERROR] mine\n";
         assert_eq!(unexpected(text, &["mine"]), ["1 [ERROR] InnoDB: bad page"]);
     }
 }

@@ -9,8 +9,10 @@
 //! let cluster = rejoin_lab::Cluster::builder().nodes(2).method("rejoin").build()?;
 //! let (n1, n2) = (cluster.node(1), cluster.node(2));
 //! n1.bootstrap()?;
+//! rejoin_lab::data::sysbench_tables(n1, 2, 10_000)?;
 //! n2.wipe()?;
 //! n2.join()?; // starts it and waits until it is Synced
+//! rejoin_lab::compare::assert_equal(n1, n2)?;
 //! # Ok(()) }
 //! ```
 
@@ -29,6 +31,7 @@ pub mod ports;
 pub mod process;
 pub mod progress;
 pub mod sql;
+
 pub mod states;
 mod template;
 pub mod zoo;

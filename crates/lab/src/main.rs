@@ -1,19 +1,40 @@
-use rejoin_lab::Cluster;
-fn main() -> anyhow::Result<()> {
-    let c = Cluster::builder().nodes(2).method("rsync").mysqld("log_warnings=2").build()?;
-    let t = std::time::Instant::now();
-    eprintln!("boot {:?}", c.node(1).bootstrap()?);
-    c.node(2).wipe()?;
-    eprintln!("join {:?}", c.node(2).join()?);
-    eprintln!("{}", c.node(2).log_text());
-    eprintln!("{:?}", c.node(2).busy_ports());
-    c.node(2).kill();
-    eprintln!("{:?} {:?}", c.node(2).recover_position()?, c.node(2).grastate()?);
-    c.node(2).remove_grastate()?;
-    eprintln!("join {:?}", c.node(2).join()?);
-    c.node(2).kill();
-    c.node(2).remove_grastate()?;
-    eprintln!("join {:?}", c.node(2).join()?);
-    eprintln!("total {:?}", t.elapsed());
-    Ok(())
+//! `lab`: clusters on this machine, by hand. See `lab --help`.
+#![expect(clippy::print_stdout, reason = "what a scenario found is its output")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod commands;
+
+/// Real MariaDB Galera clusters on this machine, for demonstrations and scenarios.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Two nodes; the second joins under write load; shows progress, times and whether both are equal.
+    Demo(commands::demo::Options),
+    /// Many joins in a row, from every state a joiner may be in, under load and DDL.
+    Joins(commands::joins::Options),
+    /// Starts nodes and keeps them until Enter or the end of the input.
+    Cluster(commands::cluster::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(options) => commands::demo::run(&options),
+        Command::Joins(options) => commands::joins::run(&options),
+        Command::Cluster(options) => commands::cluster::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -70,7 +70,9 @@ impl User {
 pub fn provider() -> Result<PathBuf> {
     let found = std::env::var_os("WSREP_PROVIDER").map(PathBuf::from);
     let mut candidates = found.into_iter().chain(PROVIDERS.iter().map(PathBuf::from));
-    candidates.find(|path| path.is_file()).context("libgalera_smm.so not found: install galera-4 or set WSREP_PROVIDER")
+    candidates
+        .find(|path| path.is_file())
+        .context("libgalera_smm.so not found: install galera-4 or set WSREP_PROVIDER")
 }
 
 /// The full path of a program, looked for in `PATH` and the `sbin` directories.

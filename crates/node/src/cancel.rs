@@ -2,10 +2,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, kind_of};
 
 /// How often a blocked wait looks whether it must end. Bounds how long a dead server goes unnoticed.
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long a broken data connection waits for the peer's reason.
+const SHADOW: Duration = Duration::from_millis(500);
 
 /// Shared by all threads of a transfer. The first reason stays.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +25,16 @@ impl Cancel {
     /// Ends the transfer for this reason unless another came first.
     pub fn cancel(&self, kind: Kind, reason: impl Into<String>) {
         let _ = self.reason.set((kind, reason.into()));
+    }
+
+    /// A data connection failed. That its peer is gone is mostly the shadow of an abort whose reason comes on the control
+    /// connection: that reason gets a moment to be the first.
+    pub fn cancel_by_worker(&self, error: &anyhow::Error) {
+        let kind = kind_of(error);
+        if kind == Kind::Peer {
+            let _ = self.sleep(SHADOW);
+        }
+        self.cancel(kind, format!("{error:#}"));
     }
 
     /// Fails with the reason once there is one.

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result};
 use formats::wsrep::report::ReportLine;
 use formats::wsrep::state_id::StateId;
-use protocol::inventory::{FileEntry, Place};
+use protocol::hello::capability;
+use protocol::inventory::{FileEntry, FileRole, Place};
 use protocol::limits::FILES_PER_MESSAGE_MAX;
 use protocol::message::{Message, Offer};
 
@@ -14,15 +15,24 @@ use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, Scan};
 use crate::failure::{Failure, Kind};
-use crate::invitation::{self, Invited};
+use crate::invitation;
 use crate::job::Job;
-use crate::peer::dial;
+use crate::keeper;
+
+use crate::peer::Established;
+use crate::peer::dial::{CONNECT_WITHIN, Dialer};
 use crate::peer::link::Link;
+use crate::server::credentials;
 use crate::server::version::server_version;
+use crate::source::binlog_state;
 use crate::source::frozen::Frozen;
+use crate::source::packer::Compression;
 use crate::source::ranges::RangeQueue;
 use crate::source::sender::{self, Shared};
 use crate::source::throttle::Throttle;
+
+/// Lines about files that are not sent, in the offer and the error logs.
+const LEFT_OUT_LINES: usize = 50;
 
 /// A position and its GTID domain.
 type Position = (StateId, Option<u32>);
@@ -30,12 +40,22 @@ type Position = (StateId, Option<u32>);
 /// Serves one joiner. The server hears `done` only when the joiner has everything on stable storage.
 pub fn run(job: &Job) -> Result<()> {
     job.progress.phase("contacting the joiner", "");
-    let invited = invitation::read(&job.args)?;
-    let mut link = dial::dial_control(&invited.to_dial(job), &job.cancel)?;
-    tracing::info!("connected to the joiner at {}", link.peer());
-    let outcome = if job.args.bypass { bypass(job, &mut link) } else { transfer(job, &mut link, &invited) };
+    let credentials = credentials::collect(&job.args, &job.options, true);
+    let dialer = invitation::read(&job.args, credentials.remote.as_ref())?.dialer(job)?;
+    let Established { mut link, capabilities, program, .. } = dialer.dial_control(CONNECT_WITHIN)?;
+    tracing::info!("connected to {}, {program}", link.peer());
+    let compression =
+        if capabilities & capability::ZSTD == 0 { Compression::Never } else { job.settings.compression };
+    let outcome = match job.args.bypass {
+        true => bypass(job, &mut link),
+        false => transfer(job, &mut link, &dialer, compression),
+    };
     match outcome {
-        Ok((state, domain)) => Ok(job.report.say(&ReportLine::Done { state, domain })?),
+        Ok((state, domain)) => {
+            job.report.say(&ReportLine::Done { state, domain })?;
+            keeper::release_as_donor(job);
+            Ok(())
+        }
         Err(error) => {
             link.abort(&format!("{error:#}"));
             Err(error)
@@ -52,10 +72,10 @@ fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
     Ok((state, domain))
 }
 
-fn transfer(job: &Job, link: &mut Link, invited: &Invited) -> Result<Position> {
+fn transfer(job: &Job, link: &mut Link, dialer: &Dialer, compression: Compression) -> Result<Position> {
     job.progress.phase("listing files", "");
     let layout = Layout::resolve(&job.args, &job.options)?;
-    let engines = EnginePolicy::read(&job.options)?;
+    let engines = EnginePolicy::from_options(&job.options);
     let offered = scan::scan(&layout, &engines)?;
     refuse_what_cannot_travel(&offered)?;
     let workers = agree(job, link, &layout, &offered)?;
@@ -70,13 +90,13 @@ fn transfer(job: &Job, link: &mut Link, invited: &Invited) -> Result<Position> {
     job.progress.phase("listing still files", "");
     let still = scan::scan(&layout, &engines)?;
     refuse_what_cannot_travel(&still)?;
-    announce(link, &still, &position)?;
+    announce(link, &still, &position, binlog_state::read(&layout)?)?;
     expect(link.recv()?, &Message::Ready)?;
 
     let bytes: u64 = still.files.iter().map(|f| f.entry.size).sum();
     job.progress.total_bytes.store(bytes, Ordering::Relaxed);
     job.progress.phase("sending", &format!("{} files, {bytes} bytes", still.files.len()));
-    let chunks = send_all(job, link, invited, workers, still, frozen)?;
+    let chunks = send_all(job, link, &Ways { dialer, workers, compression }, still, frozen)?;
 
     job.progress.phase("waiting for the joiner to store everything", &format!("{chunks} chunks"));
     link.send(&Message::Complete { chunks })?;
@@ -87,10 +107,11 @@ fn transfer(job: &Job, link: &mut Link, invited: &Invited) -> Result<Position> {
 
 /// Makes the offer; the joiner looks at settings and room before anything is stopped here.
 fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) -> Result<u16> {
-    for left in &scan.left_out {
-        tracing::warn!("not sent: {}: {}", left.path.display(), left.why);
+    let left_out = left_out(scan);
+    for line in &left_out {
+        tracing::warn!("{line}");
     }
-    link.send(&Message::Offer(offer(job, layout, scan)))?;
+    link.send(&Message::Offer(offer(job, layout, scan, left_out)))?;
     let (workers, in_place) = accepted(link.recv()?)?;
     if in_place {
         tracing::warn!("the joiner has no room for old and new files: it replaces them in place");
@@ -98,7 +119,22 @@ fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) -> Result<u16
     Ok(workers.min(job.settings.threads).max(1))
 }
 
-fn offer(job: &Job, layout: &Layout, scan: &Scan) -> Offer {
+/// What both logs must say, in lines that fit into one message.
+fn left_out(scan: &Scan) -> Vec<String> {
+    for left in &scan.left_out {
+        tracing::debug!("not sent: {}: {}", left.path.display(), left.why);
+    }
+    let files = scan.left_out.iter().map(|l| format!("not sent: {}: {}", l.path.display(), l.why));
+    let mut lines: Vec<String> = scan.warnings.iter().cloned().chain(files).collect();
+    if lines.len() > LEFT_OUT_LINES {
+        let more = lines.len() - LEFT_OUT_LINES;
+        lines.truncate(LEFT_OUT_LINES);
+        lines.push(format!("{more} more files are not sent; the donor's transfer log names them"));
+    }
+    lines
+}
+
+fn offer(job: &Job, layout: &Layout, scan: &Scan, left_out: Vec<String>) -> Offer {
     let mut bytes: BTreeMap<Place, u64> = BTreeMap::new();
     let mut external: BTreeMap<String, u64> = BTreeMap::new();
     for FileEntry { place, path, allocated, .. } in scan.files.iter().map(|f| &f.entry) {
@@ -114,7 +150,7 @@ fn offer(job: &Job, layout: &Layout, scan: &Scan) -> Offer {
         files: scan.files.len() as u32,
         bytes: bytes.into_iter().collect(),
         external: external.into_iter().collect(),
-        left_out: scan.left_out.iter().map(|l| format!("{}: {}", l.path.display(), l.why)).collect(),
+        left_out,
     }
 }
 
@@ -122,28 +158,33 @@ fn refuse_what_cannot_travel(scan: &Scan) -> Result<(), Failure> {
     if scan.refusals.is_empty() {
         return Ok(());
     }
-    let text = format!("the donor has tables that cannot be sent: {}", scan.refusals.join("; "));
-    Err(Failure::new(Kind::Refused, text).hint("skip-engines=ENGINE,... under [sst] on the donor leaves them out"))
+    let reasons: Vec<String> = scan.refusals.iter().map(Failure::to_string).collect();
+    Err(Failure::new(Kind::Refused, reasons.join("; ")))
 }
 
-fn announce(link: &mut Link, scan: &Scan, (state, domain): &Position) -> Result<()> {
+fn announce(
+    link: &mut Link,
+    scan: &Scan,
+    (state, domain): &Position,
+    binlog_state: Option<String>,
+) -> Result<()> {
     for batch in scan.files.chunks(FILES_PER_MESSAGE_MAX) {
         link.send(&Message::Files(batch.iter().map(|f| f.entry.clone()).collect()))?;
     }
     let count = scan.files.len() as u32;
-    link.send(&Message::FilesEnd { count, position: state.to_string(), domain: *domain })
+    link.send(&Message::FilesEnd { count, position: state.to_string(), domain: *domain, binlog_state })
 }
 
-/// Sends all ranges over `workers` connections. The server may go on as soon as the last range has been read.
-fn send_all(
-    job: &Job,
-    link: &mut Link,
-    invited: &Invited,
+/// How the ranges get to the joiner.
+struct Ways<'a> {
+    dialer: &'a Dialer,
     workers: u16,
-    scan: Scan,
-    frozen: Frozen,
-) -> Result<u64> {
-    let files = scan.files.into_iter().filter(|f| f.carries_data());
+    compression: Compression,
+}
+
+/// Sends all ranges over the workers' connections. The server may go on as soon as the last range has been read.
+fn send_all(job: &Job, link: &mut Link, ways: &Ways<'_>, scan: Scan, frozen: Frozen) -> Result<u64> {
+    let files = scan.files.into_iter().filter(|f| !matches!(f.entry.role, FileRole::Link { .. }));
     let queue = RangeQueue::new(files.map(|f| (f.entry.id, f.path, f.entry.size)).collect());
     let frozen = Mutex::new(Some(frozen));
     let release = || drop(frozen.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
@@ -155,21 +196,24 @@ fn send_all(
         all_read: &release,
         cancel: &job.cancel,
     };
-    let dialled = invited.to_dial(job);
     link.keep_alive_while("sending", || {
         std::thread::scope(|scope| {
             let work = |number| {
                 let shared = &shared;
-                let dialled = &dialled;
                 scope.spawn(move || {
-                    let sent = dial::dial_worker(dialled, number, shared.cancel)
-                        .and_then(|mut link| sender::send_ranges(&mut link, job.settings.compression, shared));
+                    let sent = ways
+                        .dialer
+                        .dial_worker(number, CONNECT_WITHIN)
+                        .and_then(|mut link| sender::send_ranges(&mut link, ways.compression, shared));
                     // One broken worker breaks the transfer: the others must not go on filling the joiner's disk.
-                    sent.inspect_err(|e| shared.cancel.cancel(crate::failure::kind_of(e), format!("{e:#}")))
+                    sent.inspect_err(|e| shared.cancel.cancel_by_worker(e))
                 })
             };
-            let threads: Vec<_> = (0..workers).map(work).collect();
-            threads.into_iter().map(|t| t.join().map_err(|_| Failure::new(Kind::Disk, "a worker panicked"))?).sum()
+            let threads: Vec<_> = (0..ways.workers).map(work).collect();
+            threads
+                .into_iter()
+                .map(|t| t.join().map_err(|_| Failure::new(Kind::Disk, "a worker panicked"))?)
+                .sum()
         })
     })
 }
@@ -177,7 +221,7 @@ fn send_all(
 /// The position the server gave us for `done` when nothing is copied.
 fn position_given(job: &Job) -> Result<Position> {
     let text = job.args.gtid.as_deref().unwrap_or("");
-    let state = StateId::parse(text).with_context(|| format!("the server gave --gtid {text:?}"))?;
+    let state = text.parse::<StateId>().with_context(|| format!("the server gave --gtid {text:?}"))?;
     Ok((state, job.args.gtid_domain_id))
 }
 

@@ -8,7 +8,8 @@ use formats::wsrep::credentials::Account;
 use formats::wsrep::invocation::SstArgs;
 
 use crate::failure::{Failure, Kind};
-use crate::peer::secret::Invitation;
+use crate::job::Job;
+use crate::peer::{Dialer, Invitation};
 
 /// Marks the text as ours, in the place where the shell methods have their module name.
 const MODULE: &str = "rejoin";
@@ -23,6 +24,13 @@ pub struct Invited {
     pub port: u16,
     /// Secret and pin.
     pub invitation: Invitation,
+}
+
+impl Invited {
+    /// What dials this joiner.
+    pub fn dialer(self, job: &Job) -> Result<Dialer> {
+        Dialer::new(&self.host, self.port, self.invitation, job.terms(), &job.cancel)
+    }
 }
 
 /// The text a joiner prints after `ready`.

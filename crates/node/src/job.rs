@@ -7,14 +7,12 @@ use formats::wsrep::invocation::SstArgs;
 
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
+use crate::peer::Terms;
 use crate::server::options::ServerOptions;
 use crate::server::parent::ServerProcess;
 use crate::server::progress::Progress;
 use crate::server::report::Report;
 use crate::settings::Settings;
-
-/// Name of the status file in the datadir; `rejoin status` reads it.
-pub const STATUS_FILE: &str = "rejoin-status.json";
 
 /// Everything a role needs.
 pub struct Job {
@@ -34,6 +32,17 @@ pub struct Job {
     pub progress: Arc<Progress>,
     /// The way to end early.
     pub cancel: Cancel,
+}
+
+impl Job {
+    /// What this node brings to every connection.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            stall: self.settings.stall,
+            certificates: self.settings.certificates.clone(),
+            ..Terms::of_this_program()
+        }
+    }
 }
 
 /// The datadir the server gave.

@@ -1,7 +1,30 @@
-//! What one node does to its disk, its server and its peer.
+//! What one node does to its disk, its server and its peer. The story of a transfer is [`donor`] and [`joiner`], each
+//! read from top to bottom; everything else is what they call.
 //!
-//! Each module uses only those above it in this list.
+//! Each module uses only those above it in this table.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cancel`], [`failure`] | ending early; why something failed |
+//! | [`disk`] | durable writes, filesystems |
+//! | [`server`] | our own server: options, stdout, parent, logs |
+//! | [`datadir`] | which files there are, on either side |
+//! | [`peer`] | the other node: TLS, secret, messages |
+//! | [`source`] | the donor's data: still files, ranges, zstd |
+//! | [`sink`] | the joiner's data: staging, install, rollback |
+//! | [`settings`], [`job`], [`invitation`], [`keeper`] | one run: what was told, how the two meet, what remains to do |
+//! | [`donor`], [`joiner`] | the transfer |
 pub mod cancel;
+pub mod datadir;
 pub mod disk;
+pub mod donor;
 pub mod failure;
+pub mod invitation;
+pub mod job;
+pub mod joiner;
+pub mod keeper;
+pub mod peer;
+pub mod server;
+pub mod settings;
+pub mod sink;
 pub mod source;

@@ -3,9 +3,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use protocol::limits::WORKERS_MAX;
 
 use crate::failure::{Failure, Kind};
-use crate::peer::tls::OwnCertificates;
+use crate::peer::OwnCertificates;
 use crate::server::options::ServerOptions;
 use crate::source::packer::Compression;
 
@@ -60,11 +61,8 @@ pub struct Settings {
 impl Settings {
     /// Reads them; a value that cannot be is a named error.
     pub fn read(options: &ServerOptions) -> Result<Settings> {
-        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let workers = protocol::limits::WORKERS_MAX;
         Ok(Settings {
-            threads: options.sst_number("threads", 1, u64::from(workers))?.unwrap_or(THREADS.min(processors) as u64)
-                as u16,
+            threads: threads(options)?,
             rlimit: options.sst_size("rlimit")?,
             compression: choice(options, "compress", compression)?.unwrap_or(Compression::Auto),
             first_contact: seconds(options, "sst-initial-timeout", 300)?,
@@ -78,19 +76,33 @@ impl Settings {
     }
 }
 
+fn threads(options: &ServerOptions) -> Result<u16, Failure> {
+    let Some(text) = options.sst("threads") else {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        return Ok(THREADS.min(processors) as u16);
+    };
+    let number = text.parse().ok().filter(|n| (1..=WORKERS_MAX).contains(n));
+    number.ok_or_else(|| {
+        Failure::new(
+            Kind::Configuration,
+            format!("[sst] threads={text} is not a number from 1 to {WORKERS_MAX}"),
+        )
+    })
+}
+
 /// 0 means no limit, as with the shell methods; a week is none.
 fn seconds(options: &ServerOptions, name: &str, default: u64) -> Result<Duration> {
     let week = 7 * 24 * 3600;
-    let value = options.sst_number(name, 0, week)?.unwrap_or(default);
-    Ok(Duration::from_secs(if value == 0 { week } else { value }))
+    let value = options.sst_duration_s(name)?.unwrap_or(default);
+    Ok(Duration::from_secs(if value == 0 { week } else { value.min(week) }))
 }
 
 fn choice<T>(options: &ServerOptions, name: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
     let Some(value) = options.sst(name) else { return Ok(None) };
     let known = read(&value.to_ascii_lowercase());
-    known
-        .map(Some)
-        .ok_or_else(|| Failure::new(Kind::Configuration, format!("{name}={value} under [sst] is not a known value")))
+    known.map(Some).ok_or_else(|| {
+        Failure::new(Kind::Configuration, format!("{name}={value} under [sst] is not a known value"))
+    })
 }
 
 fn compression(value: &str) -> Option<Compression> {
@@ -124,7 +136,10 @@ fn certificates(options: &ServerOptions) -> Result<Option<OwnCertificates>, Fail
     match (get("ssl-ca", "tca"), get("ssl-cert", "tcert"), get("ssl-key", "tkey")) {
         (None, None, None) => Ok(None),
         (Some(ca), Some(cert), Some(key)) => Ok(Some(OwnCertificates { ca, cert, key })),
-        _ => Err(Failure::new(Kind::Configuration, "ssl-ca, ssl-cert and ssl-key under [sst] must be given together")
-            .hint("with none of them the transfer is encrypted and authenticated by itself")),
+        _ => Err(Failure::new(
+            Kind::Configuration,
+            "ssl-ca, ssl-cert and ssl-key under [sst] must be given together",
+        )
+        .hint("with none of them the transfer is encrypted and authenticated by itself")),
     }
 }

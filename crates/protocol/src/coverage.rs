@@ -12,6 +12,7 @@ pub struct Coverage {
 struct FileCoverage {
     size: u64,
     missing: u64,
+    begun: bool,
     seen: Vec<u64>,
 }
 
@@ -48,7 +49,8 @@ impl Coverage {
     pub fn new(files: &[FileEntry]) -> Coverage {
         let one = |f: &FileEntry| {
             let ranges = ranges_of(f.size);
-            FileCoverage { size: f.size, missing: ranges, seen: vec![0; ranges.div_ceil(64) as usize] }
+            let seen = vec![0; ranges.div_ceil(64) as usize];
+            FileCoverage { size: f.size, missing: ranges, begun: false, seen }
         };
         Coverage { files: files.iter().map(one).collect() }
     }
@@ -63,7 +65,14 @@ impl Coverage {
         Ok(())
     }
 
-    /// Notes a range as written. Call only after [`Coverage::check`] and the write.
+    /// [`Coverage::check`], and whether this is the first range of its file that anybody begins.
+    pub fn begin(&mut self, file: FileId, offset: u64, len: u32) -> Result<bool, CoverageError> {
+        self.check(file, offset, len)?;
+        let entry = self.files.get_mut(file.0 as usize).ok_or(CoverageError::UnknownFile(file.0))?;
+        Ok(!std::mem::replace(&mut entry.begun, true))
+    }
+
+    /// Notes a range as written. Call only after [`Coverage::begin`] and the write.
     pub fn mark(&mut self, file: FileId, offset: u64) -> Result<(), CoverageError> {
         let duplicate = CoverageError::Duplicate { file: file.0, offset };
         let entry = self.files.get_mut(file.0 as usize).ok_or(CoverageError::UnknownFile(file.0))?;

@@ -53,8 +53,6 @@ pub enum FileRole {
         /// Where it points, absolute.
         target: String,
     },
-    /// The GTID state of the donor's binary log, as text; the joiner names it after its own binary log.
-    BinlogState,
     /// Another file of the server's that belongs to the data (for example the dump of the buffer pool).
     Server,
 }
@@ -113,7 +111,7 @@ fn check_path(path: &str, absolute: bool) -> Result<(), BadPath> {
     for part in inner.split('/') {
         match part {
             "" | "." | ".." => return bad("contains an empty, '.' or '..' component"),
-            ".rejoin" => return bad("lies in the program's own directory"),
+            ".rejoin" | "#sql-rejoin" => return bad("lies in the program's own directory"),
             _ => {}
         }
     }

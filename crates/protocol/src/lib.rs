@@ -29,7 +29,10 @@
 //! | [`coverage`] | which ranges of which files have arrived |
 //! | [`policy`] | what two nodes must agree on before anything moves |
 #![forbid(unsafe_code)]
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
 
 pub mod codec;
 pub mod coverage;

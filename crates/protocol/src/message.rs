@@ -48,6 +48,8 @@ pub enum Message {
         position: String,
         /// Its GTID domain.
         domain: Option<u32>,
+        /// `gtid_binlog_state` at that position when the donor writes a binary log: `domain-server-seq` lines.
+        binlog_state: Option<String>,
     },
     /// Joiner: room is made for all files; workers may come.
     Ready,

@@ -94,7 +94,9 @@ fn compare_versions(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed, ver
              allow-upgrade=1 under [sst] on it and run mariadb-upgrade after it joined"
         ));
     } else if j > d {
-        verdict.warnings.push(format!("upgrade by state transfer: {both}; run mariadb-upgrade on the joiner"));
+        verdict
+            .warnings
+            .push(format!("upgrade by state transfer: {both}; run mariadb-upgrade on the joiner"));
     }
 }
 
@@ -117,7 +119,12 @@ fn system_files_differ(donor: &[SystemFile], joiner: &[SystemFile]) -> Option<St
         // The last file's size counts only where it cannot grow: an autoextend file is as long as it became.
         let same = if index == last { d.autoextend && j.autoextend || d == j } else { d.size == j.size };
         if !same {
-            return Some(format!("file {} is {} bytes on the donor, {} on the joiner", index + 1, d.size, j.size));
+            return Some(format!(
+                "file {} is {} bytes on the donor, {} on the joiner",
+                index + 1,
+                d.size,
+                j.size
+            ));
         }
     }
     None

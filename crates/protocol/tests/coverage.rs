@@ -24,7 +24,9 @@ fn refuses_what_is_not_a_range_of_the_file() {
     assert_eq!(coverage.check(FileId(0), 0, RANGE_BYTES), Ok(()));
     assert_eq!(coverage.check(FileId(0), RANGE, 10), Ok(()));
     assert_eq!(coverage.check(FileId(2), 0, 1), Err(CoverageError::UnknownFile(2)));
-    for (file, offset, len) in [(0, 1, 10), (0, RANGE, 11), (0, RANGE, 9), (0, 2 * RANGE, 1), (1, 0, 0), (1, 0, 1)] {
+    for (file, offset, len) in
+        [(0, 1, 10), (0, RANGE, 11), (0, RANGE, 9), (0, 2 * RANGE, 1), (1, 0, 0), (1, 0, 1)]
+    {
         let refused = coverage.check(FileId(file), offset, len);
         assert!(matches!(refused, Err(CoverageError::BadRange { .. })), "{file} {offset} {len}");
     }
@@ -35,6 +37,14 @@ fn a_range_that_comes_twice_is_refused() {
     let mut coverage = Coverage::new(&files(&[RANGE]));
     assert_eq!(coverage.mark(FileId(0), 0), Ok(()));
     assert_eq!(coverage.mark(FileId(0), 0), Err(CoverageError::Duplicate { file: 0, offset: 0 }));
+}
+
+#[test]
+fn the_first_range_of_a_file_is_known_once() {
+    let mut coverage = Coverage::new(&files(&[2 * RANGE]));
+    assert_eq!(coverage.begin(FileId(0), RANGE, RANGE_BYTES), Ok(true));
+    assert_eq!(coverage.begin(FileId(0), 0, RANGE_BYTES), Ok(false));
+    assert!(coverage.begin(FileId(0), 1, RANGE_BYTES).is_err());
 }
 
 proptest! {

@@ -1,7 +1,9 @@
 //! The bytes on the wire: frozen greetings, round trips, limits, and no panic on anything.
 use proptest::prelude::*;
 use rejoin_protocol::codec::{self, CodecError, PREFIX_BYTES};
-use rejoin_protocol::hello::{Connection, GREETING_BYTES, Greeting, HELLO_BYTES, Hello, HelloError, choose_version};
+use rejoin_protocol::hello::{
+    Connection, GREETING_BYTES, Greeting, HELLO_BYTES, Hello, HelloError, choose_version,
+};
 use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use rejoin_protocol::limits::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
 use rejoin_protocol::message::{Chunk, Message, Offer, Packing};
@@ -34,8 +36,7 @@ fn the_greeting_is_frozen() {
     expected.extend_from_slice(&[0; 42]);
     expected.extend_from_slice(&[2, 0, b'n', b'o']);
     assert_eq!(refused.encode(), expected);
-    let welcome =
-        Greeting::Welcome { version: 1, capabilities: 1, proof: [7; 32], program: "rejoin".into() };
+    let welcome = Greeting::Welcome { version: 1, capabilities: 1, proof: [7; 32], program: "rejoin".into() };
     let mut expected = b"REJOIN\0\x01\x00".to_vec();
     expected.extend_from_slice(&[1, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     expected.extend_from_slice(&[7; 32]);
@@ -60,7 +61,14 @@ fn versions_are_chosen_from_what_both_speak() {
 
 fn entry() -> FileEntry {
     let role = FileRole::TableElsewhere { owner: "db/t.isl".into() };
-    FileEntry { id: FileId(7), place: Place::External, path: "/x/db/t.ibd".into(), size: 9, allocated: 4096, role }
+    FileEntry {
+        id: FileId(7),
+        place: Place::External,
+        path: "/x/db/t.ibd".into(),
+        size: 9,
+        allocated: 4096,
+        role,
+    }
 }
 
 fn one_of_each() -> Vec<Message> {
@@ -94,7 +102,12 @@ fn one_of_each() -> Vec<Message> {
         Message::Offer(offer),
         Message::Accept { workers: 4, in_place: true },
         Message::Files(vec![entry()]),
-        Message::FilesEnd { count: 8, position: "p".into(), domain: None },
+        Message::FilesEnd {
+            count: 8,
+            position: "p".into(),
+            domain: None,
+            binlog_state: Some("0-1-2\n".into()),
+        },
         Message::Ready,
         Message::Chunk(chunk),
         Message::WorkerDone { chunks: 1 },
@@ -167,8 +180,13 @@ fn impossible_parts_are_refused() {
     assert_eq!(chunk(&[]).payload_len(), Ok(0));
     assert_eq!(chunk(&[(0, RANGE_BYTES)]).payload_len(), Ok(RANGE_BYTES));
     assert_eq!(chunk(&[(0, 1), (2, 3)]).payload_len(), Ok(4));
-    for bad in [vec![(0, 0)], vec![(0, RANGE_BYTES + 1)], vec![(5, 1), (5, 1)], vec![(u32::MAX, 2)], vec![(0, 2), (2, 1)]]
-    {
+    for bad in [
+        vec![(0, 0)],
+        vec![(0, RANGE_BYTES + 1)],
+        vec![(5, 1), (5, 1)],
+        vec![(u32::MAX, 2)],
+        vec![(0, 2), (2, 1)],
+    ] {
         assert!(chunk(&bad).payload_len().is_err(), "{bad:?}");
     }
 }
@@ -178,7 +196,19 @@ fn paths_cannot_leave_their_place() {
     let at = |place, path: &str, role| FileEntry { place, path: path.into(), role, ..entry() };
     assert!(at(Place::Datadir, "db/t.frm", FileRole::Table).check().is_ok());
     assert!(entry().check().is_ok());
-    for bad in ["", "/etc/x", "../x", "a/../b", "a//b", "./a", "a\0b", "a\nb", ".rejoin/x", "db/.rejoin/x"] {
+    for bad in [
+        "",
+        "/etc/x",
+        "../x",
+        "a/../b",
+        "a//b",
+        "./a",
+        "a\0b",
+        "a\nb",
+        ".rejoin/x",
+        "db/.rejoin/x",
+        "#sql-rejoin/x",
+    ] {
         assert!(at(Place::Datadir, bad, FileRole::Table).check().is_err(), "{bad:?}");
     }
     assert!(at(Place::External, "relative", FileRole::Table).check().is_err());

@@ -57,7 +57,6 @@ fn fold(bytes: &[u8]) -> u32 {
     })
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

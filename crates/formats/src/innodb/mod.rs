@@ -1,6 +1,7 @@
 //! InnoDB's files: tablespace pages, their checksums, the redo log's header.
 
 pub mod checksum;
+pub mod doublewrite;
 pub mod page;
 pub mod redo;
 pub mod redo_flat;

@@ -2,7 +2,8 @@
 //!
 //! Header offsets from storage/innobase/include/fil0fil.h; the rules of validity from buf/buf0buf.cc
 //! (`buf_page_is_corrupted`), fil/fil0crypt.cc and page/page0zip.cc, MariaDB 10.11; held against files of
-//! 10.11.19 servers in every format and against innochecksum.
+//! 10.11.19 servers in every format, whole and damaged, against innochecksum, and for the old checksums against a
+//! server.
 
 use super::checksum;
 use super::tablespace::PageFormat;
@@ -56,8 +57,13 @@ pub fn page_no(page: &[u8]) -> Option<PageNo> {
     be32(page, 4).map(PageNo)
 }
 
-/// Tablespace identifier, at offset 34.
-pub fn space_id(page: &[u8]) -> Option<SpaceId> {
+/// Tablespace identifier, at offset 34. `None` where it cannot be read: in full_crc32 files everything from 26 on
+/// is cipher text in an encrypted page and compressed bytes in a compressed one.
+pub fn space_id(format: &PageFormat, page: &[u8]) -> Option<SpaceId> {
+    let compressed = page_type(page)? & 0x8000 != 0;
+    if format.full_crc32 && (compressed || key_version(format, page)? != 0) {
+        return None;
+    }
     be32(page, 34).map(SpaceId)
 }
 
@@ -152,8 +158,9 @@ fn verify_old(format: &PageFormat, page: &[u8]) -> Option<PageState> {
     if found == expected && found_old == expected || is_blank(page, found, found_old) {
         return Some(PageState::Valid);
     }
-    // The algorithms before crc32: each of the two places may hold its own checksum or the constant of
-    // "none"; the trailer of very old files holds the high word of the LSN.
+    // The algorithms before crc32, which a server reads unless told to be strict (innochecksum of 10.11 refuses
+    // them): each of the two places may hold its own checksum or the constant of "none"; the trailer of very
+    // old files holds the high word of the LSN.
     let old = [checksum::NO_CHECKSUM, be32(page, 16)?, checksum::innodb_old(page)?];
     let new = [checksum::NO_CHECKSUM, 0, checksum::innodb_new(page)?];
     if old.contains(&found_old) && new.contains(&found) {
@@ -232,7 +239,8 @@ mod tests {
 
     #[test]
     fn zip_pages() {
-        let format = PageFormat { physical_size: 2048, logical_size: 16384, zip: true, ..PageFormat::plain(0, false) };
+        let format =
+            PageFormat { physical_size: 2048, logical_size: 16384, zip: true, ..PageFormat::plain(0, false) };
         let mut p = page(2048, 3);
         for sum in [checksum::zip_crc32(&p), checksum::zip_adler(&p), Some(checksum::NO_CHECKSUM)] {
             put(&mut p, 0, &sum.unwrap().to_be_bytes());
@@ -298,7 +306,7 @@ mod tests {
                 p.resize(format.physical_size, 0x11);
             }
             let _ = verify(&format, &p);
-            let _ = (page_no(&p), space_id(&p), lsn(&p), page_type(&p), stored_len(&format, &p));
+            let _ = (page_no(&p), space_id(&format, &p), lsn(&p), page_type(&p), stored_len(&format, &p));
         }
 
         #[test]

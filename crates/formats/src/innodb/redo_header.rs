@@ -1,7 +1,7 @@
 //! The head of `ib_logfile0`: header block and checkpoint blocks.
 //!
-//! From storage/innobase/include/log0log.h and log/log0log.cc (MariaDB 10.11 for the one circular file since 10.8;
-//! MariaDB 11.8 for its encrypted format word) and from files of 10.11.19 and 11.8.6 servers.
+//! From storage/innobase/include/log0log.h and log/log0log.cc (MariaDB 10.11 and 11.8: the one circular file since
+//! 10.8) and from files of 10.11.19 servers, in clear and encrypted.
 
 use crc32c::crc32c;
 use thiserror::Error;
@@ -23,10 +23,11 @@ pub const DATA_START: u64 = 12288;
 pub enum RedoFormat {
     /// One circular file, since 10.8; clear.
     Circular,
-    /// One circular file, encrypted as 10.8 to 10.11 do: the same format word, key information at offset 48.
+    /// One circular file, encrypted, with a format word of its own: 11.x and late 10.11 (seen with 10.11.19).
     CircularEncrypted,
-    /// One circular file, encrypted as 11.x does: a format word of its own.
-    CircularEncrypted11,
+    /// One circular file, encrypted by earlier servers since 10.8: the word of [`RedoFormat::Circular`], told from
+    /// it by a key version at offset 48.
+    CircularEncryptedUnmarked,
     /// Blocks of 512 bytes, 10.5 to 10.7.
     Blocks10_5 {
         /// The encryption bit of the format word.
@@ -37,7 +38,7 @@ pub enum RedoFormat {
 }
 
 const WORD_10_8: u32 = 0x5068_7973;
-const WORD_ENCRYPTED_11: u32 = 0xf09f_979d;
+const WORD_ENCRYPTED: u32 = 0xf09f_979d;
 const WORD_10_5: u32 = 0x5048_5953;
 const WORD_10_5_ENCRYPTED: u32 = WORD_10_5 | 0x8000_0000;
 
@@ -46,7 +47,7 @@ impl RedoFormat {
     pub fn is_circular(self) -> bool {
         matches!(
             self,
-            RedoFormat::Circular | RedoFormat::CircularEncrypted | RedoFormat::CircularEncrypted11
+            RedoFormat::Circular | RedoFormat::CircularEncrypted | RedoFormat::CircularEncryptedUnmarked
         )
     }
 }
@@ -95,9 +96,9 @@ impl RedoHeader {
             return Err(RedoError::Checksum { expected, found });
         }
         let format = match word(0)? {
-            WORD_10_8 if word(48)? != 0 => RedoFormat::CircularEncrypted,
+            WORD_10_8 if word(48)? != 0 => RedoFormat::CircularEncryptedUnmarked,
             WORD_10_8 => RedoFormat::Circular,
-            WORD_ENCRYPTED_11 => RedoFormat::CircularEncrypted11,
+            WORD_ENCRYPTED => RedoFormat::CircularEncrypted,
             WORD_10_5 => RedoFormat::Blocks10_5 { encrypted: false },
             WORD_10_5_ENCRYPTED => RedoFormat::Blocks10_5 { encrypted: true },
             other => RedoFormat::Other(other),

@@ -78,7 +78,9 @@ impl PageFormat {
         let physical_size = if zip { 512usize << zip_code } else { logical_size };
         // ROW_FORMAT=COMPRESSED exists up to a page size of 16 KiB, in slots of 1 to 16 KiB, and needs the
         // bits of the formats it was built on.
-        if zip && (zip_code > 5 || physical_size > logical_size || logical_size > 16384 || flags & 0x21 != 0x21) {
+        if zip
+            && (zip_code > 5 || physical_size > logical_size || logical_size > 16384 || flags & 0x21 != 0x21)
+        {
             return None;
         }
         let page_compressed = flags & (1 << 16) != 0;
@@ -172,7 +174,8 @@ mod tests {
         assert_eq!(PageFormat::from_flags(0x21 | 3 << 6).unwrap().logical_size, 4096);
         let zip = PageFormat::from_flags(0x21 | 4 << 1).unwrap();
         assert_eq!((zip.physical_size, zip.logical_size, zip.zip), (8192, 16384, true));
-        for bad in [0x12, 0x18, 0x15 | 7 << 5, 0x115, 1 << 10, 1 << 30, 0x21 | 8 << 6, 4 << 1, 0x21 | 6 << 1] {
+        for bad in [0x12, 0x18, 0x15 | 7 << 5, 0x115, 1 << 10, 1 << 30, 0x21 | 8 << 6, 4 << 1, 0x21 | 6 << 1]
+        {
             assert_eq!(PageFormat::from_flags(bad), Err(BadFlags(bad)), "{bad:#x}");
         }
     }

@@ -1,12 +1,19 @@
 //! The cluster position inside InnoDB: the XID that each commit writes into a rollback segment header.
 //!
 //! Layout from storage/innobase/trx/trx0rseg.cc and include/trx0sys.h, trx0rseg.h, and sql/wsrep_xid.cc (MariaDB
-//! 10.11), decoded from real files. Pages are in clear even when InnoDB encrypts (the system and undo tablespaces
-//! can be encrypted: then the caller must not expect a position).
+//! 10.11), decoded from real files.
+//!
+//! The transaction system page is never encrypted, but the segment headers it names are, once
+//! `innodb_encrypt_tables` has had the system tablespace encrypted in the background (seen with 10.11.19): then no
+//! position can be read without the key, which [`read_rseg`] tells from there being none.
 //!
 //! On disk the position is that of the last checkpoint, not of the last commit: after a crash redo must be applied
 //! first.
 
+use thiserror::Error;
+
+use super::page::key_version;
+use super::tablespace::PageFormat;
 use crate::bytes::{array, be32, le32, le64};
 use crate::ids::{PageNo, Seqno, SpaceId, Uuid};
 use crate::wsrep::state_id::{Gtid, StateId};
@@ -27,6 +34,22 @@ pub struct StoredPosition {
     pub state: StateId,
     /// Replication GTID, stored since format `f` (10.5); all zero without `wsrep_gtid_mode`.
     pub gtid: Option<Gtid>,
+}
+
+/// The segment header is encrypted: whether it holds a position cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the rollback segment header is encrypted")]
+pub struct Encrypted;
+
+/// As [`stored_position`], for a whole page of a file of this format.
+///
+/// # Errors
+/// The page is encrypted.
+pub fn read_rseg(format: &PageFormat, page: &[u8]) -> Result<Option<StoredPosition>, Encrypted> {
+    if key_version(format, page).is_some_and(|version| version != 0) {
+        return Err(Encrypted);
+    }
+    Ok(stored_position(page, format.logical_size))
 }
 
 /// The rollback segment header pages named by the transaction system page (page 5 of the system tablespace), in
@@ -118,6 +141,16 @@ mod tests {
     }
 
     #[test]
+    fn an_encrypted_segment_is_told_from_an_empty_one() {
+        let format = PageFormat::plain(4096, true);
+        let mut page = rseg(4096, b'f', 1);
+        assert_eq!(read_rseg(&format, &page), Ok(stored_position(&page, 4096)));
+        assert_eq!(read_rseg(&format, &vec![0; 4096]), Ok(None));
+        page[3] = 1;
+        assert_eq!(read_rseg(&format, &page), Err(Encrypted));
+    }
+
+    #[test]
     fn an_old_segment_has_none() {
         let mut page = rseg(4096, b'f', 1);
         assert!(position_in_rseg(&page, 4096).is_some());
@@ -137,7 +170,8 @@ mod tests {
 
     #[test]
     fn the_highest_counts() {
-        let at = |seqno| StoredPosition { state: StateId { uuid: Uuid::NIL, seqno: Seqno(seqno) }, gtid: None };
+        let at =
+            |seqno| StoredPosition { state: StateId { uuid: Uuid::NIL, seqno: Seqno(seqno) }, gtid: None };
         assert_eq!(newest([at(3), at(9), at(-1)]), Some(at(9)));
         assert_eq!(newest([]), None);
     }

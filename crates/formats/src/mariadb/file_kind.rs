@@ -184,6 +184,7 @@ pub fn is_temporary(name: &str) -> bool {
 pub fn database_directory(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
+        && !name.starts_with("#sql")
         && !matches!(name, "lost+found" | "#rocksdb" | "#innodb_redo" | "#innodb_temp")
 }
 
@@ -268,9 +269,14 @@ mod tests {
 
     #[test]
     fn directories_that_are_databases() {
-        for (name, is) in
-            [("test", true), ("#mysql50#x", true), (".rejoin", false), ("lost+found", false), ("", false)]
-        {
+        for (name, is) in [
+            ("test", true),
+            ("#mysql50#x", true),
+            (".rejoin", false),
+            ("lost+found", false),
+            ("", false),
+            ("#sql-x", false),
+        ] {
             assert_eq!(database_directory(name), is, "{name}");
         }
     }

@@ -2,6 +2,9 @@
 //!
 //! Layout from sql/table.cc, sql/unireg.cc and sql/handler.h (MariaDB 10.11), held against files that 10.11.19
 //! made for every engine it ships.
+//!
+//! Not every table has such a file: of ARCHIVE, S3 and PERFORMANCE_SCHEMA tables the definition is kept elsewhere
+//! (ARCHIVE: inside the `.ARZ`) and a `.frm` appears only once a server has opened the table.
 
 use thiserror::Error;
 
@@ -98,6 +101,7 @@ impl Engine {
             19 => Engine::Blackhole,
             20 => Engine::Partition { of: None },
             28 => Engine::PerformanceSchema,
+            42 => Engine::Aria,
             other => Engine::Other(format!("#{other}")),
         }
     }
@@ -124,8 +128,9 @@ pub fn engine(frm: &[u8]) -> Result<Engine, FrmError> {
     Ok(if is_sequence(header) { Engine::Sequence { of: Box::new(engine) } } else { engine })
 }
 
-fn is_sequence(_header: &[u8]) -> bool {
-    false
+/// Byte 39 holds three choices of two bits each (0 unset, 1 no, 2 yes): transactional, page checksum, sequence.
+fn is_sequence(header: &[u8]) -> bool {
+    array::<1>(header, 39).is_some_and(|[choices]| (choices >> 4) & 3 == 2)
 }
 
 /// The engine's name in the segment after the default row: connect string, then name, each with a u16 length.
@@ -176,4 +181,79 @@ fn tagged(frm: &[u8], wanted: u8) -> Option<&[u8]> {
         rest = next;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::put;
+    use proptest::prelude::*;
+
+    /// A definition with the parts read here: `tags` behind the header, then keys, default row, extra segment.
+    fn frm(number: u8, part: u8, sequence: u8, tags: &[u8], connect: &str, name: &str) -> Vec<u8> {
+        let (keys, row) = (30usize, 9usize);
+        let mut out = vec![0; HEADER];
+        out[0] = 0xfe;
+        out[1] = 1;
+        out[3] = number;
+        out[39] = sequence << 4;
+        out[61] = part;
+        let key_start = HEADER + tags.len();
+        put(&mut out, 4, &(tags.len() as u16).to_le_bytes());
+        put(&mut out, 6, &(key_start as u16).to_le_bytes());
+        put(&mut out, 14, &(keys as u16).to_le_bytes());
+        put(&mut out, 16, &(row as u16).to_le_bytes());
+        put(&mut out, 55, &1u32.to_le_bytes());
+        out.extend(tags);
+        out.extend(vec![0xee; keys + row]);
+        for text in [connect, name] {
+            out.extend((text.len() as u16).to_le_bytes());
+            out.extend(text.as_bytes());
+        }
+        out
+    }
+
+    #[test]
+    fn the_name_counts_more_than_the_number() {
+        assert_eq!(engine(&frm(45, 0, 0, &[], "s/t", "ROCKSDB")), Ok(Engine::RocksDb));
+        assert_eq!(engine(&frm(51, 0, 0, &[], "", "CONNECT")), Ok(Engine::Other("CONNECT".into())));
+        let mut old = frm(9, 0, 0, &[], "", "");
+        put(&mut old, 55, &[0; 4]);
+        assert_eq!(engine(&old), Ok(Engine::MyIsam));
+        old[3] = 77;
+        assert_eq!(engine(&old), Ok(Engine::Other("#77".into())));
+    }
+
+    #[test]
+    fn parts_by_tag_then_by_number() {
+        let of = |engine| Ok(Engine::Partition { of: Some(Box::new(engine)) });
+        let tags = b"\x00\x02xx\x80\x00\x03\x00yyy\x01\x04Aria";
+        assert_eq!(engine(&frm(20, 12, 0, tags, "", "partition")), of(Engine::Aria));
+        assert_eq!(engine(&frm(20, 12, 0, b"\x00\x02xx", "", "partition")), of(Engine::InnoDb));
+        assert_eq!(engine(&frm(20, 12, 0, b"/old", "", "partition")), of(Engine::InnoDb));
+        assert_eq!(engine(&frm(20, 0, 0, &[], "", "partition")), Ok(Engine::Partition { of: None }));
+    }
+
+    #[test]
+    fn sequences_views_and_what_is_neither() {
+        let sequence = engine(&frm(12, 0, 2, &[], "", "InnoDB"));
+        assert_eq!(sequence, Ok(Engine::Sequence { of: Box::new(Engine::InnoDb) }));
+        assert_eq!(engine(b"TYPE=VIEW\nquery=..."), Ok(Engine::View));
+        assert_eq!(engine(b"TYPE=TRIGGERS\n"), Err(FrmError::Magic));
+        assert_eq!(engine(&[0xfe, 1, 9]), Err(FrmError::Short(3)));
+        assert_eq!(engine(b""), Err(FrmError::Short(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes: Vec<u8>, tags: Vec<u8>, at in 0usize..120, byte: u8) {
+            let _ = engine(&bytes);
+            let mut file = frm(20, 12, 0, &tags, "", "partition");
+            let _ = engine(&file);
+            if let Some(slot) = file.get_mut(at) {
+                *slot = byte;
+            }
+            let _ = engine(&file);
+        }
+    }
 }

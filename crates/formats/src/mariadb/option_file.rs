@@ -9,9 +9,11 @@
 //! - `[group]`; text after `]` is ignored.
 //! - `key` or `key=value`, blanks around both ignored. A value in one pair of quotes loses them. Then
 //!   `\n \t \r \b \s \" \' \\` are escapes, quoted or not; other backslashes stay.
-//! - `!include FILE`, `!includedir DIR`; other words after `!` are ignored.
+//! - `!include FILE`, `!includedir DIR` (its `*.cnf`, sorted); other words after `!` are ignored. The server takes
+//!   the last byte of such a line for the newline: at the end of a file that lacks one the path loses a letter,
+//!   there and here.
 //! - There is no byte order mark: a file that starts with one has its first line misread (and usually refused).
-//! - The server reads 4095 bytes at a time: a longer line falls into pieces, each read as a line.
+//! - The server reads 4094 bytes at a time: a longer line falls into pieces, each read as a line.
 
 use thiserror::Error;
 
@@ -41,7 +43,7 @@ pub enum Item {
     },
     /// `!include`: a file to read at this place. Relative paths are relative to the reader's directory.
     Include(String),
-    /// `!includedir`: read the `*.cnf` files of a directory at this place.
+    /// `!includedir`: read the `*.cnf` files of a directory at this place, sorted by name.
     IncludeDir(String),
 }
 
@@ -78,8 +80,8 @@ pub struct OptionFile {
     pub errors: Vec<OptionFileError>,
 }
 
-/// What the server reads at a time, less its terminator.
-const CHUNK: usize = 4095;
+/// What the server reads at a time.
+const CHUNK: usize = 4094;
 
 impl OptionFile {
     /// Reads a whole file.
@@ -120,7 +122,9 @@ fn read_line(line: &[u8], in_group: bool) -> Result<Option<Item>, ErrorKind> {
 fn directive(rest: &[u8]) -> Result<Option<Item>, ErrorKind> {
     let word_end = rest.iter().position(|&b| is_space(b)).unwrap_or(rest.len());
     let (word, path) = rest.split_at_checked(word_end).unwrap_or((rest, &[]));
-    let path = text(trim_end(trim_start(path)));
+    // The server drops the last byte unseen, see above.
+    let path = trim_start(path).split_last().map_or(&[][..], |(_, path)| path);
+    let path = text(trim_end(path));
     let item = match word {
         // The word must be followed by a blank: at the very end of a file it is not a directive.
         b"include" if word_end < rest.len() => Item::Include(path.clone()),
@@ -263,12 +267,26 @@ mod tests {
         let error = |line, kind| OptionFileError { line, kind };
         assert_eq!(
             file.errors,
-            [
-                error(1, ErrorKind::NoGroup),
-                error(5, ErrorKind::UnclosedGroup),
-                error(10, ErrorKind::NoPath)
-            ]
+            [error(1, ErrorKind::NoGroup), error(5, ErrorKind::UnclosedGroup), error(10, ErrorKind::NoPath)]
         );
+    }
+
+    #[test]
+    fn a_line_longer_than_the_servers_buffer_falls_apart() {
+        let mut content = b"[g]\nk=".to_vec();
+        content.extend([b'a'; 4092]);
+        content.extend(b"b=\nl\n");
+        let read = options(std::str::from_utf8(&content).unwrap());
+        assert_eq!(read.len(), 3);
+        assert_eq!(read[1], ("b".into(), Some(String::new())));
+    }
+
+    #[test]
+    fn an_include_without_newline_loses_a_letter() {
+        let lines = |content: &[u8]| OptionFile::parse(content);
+        assert_eq!(lines(b"!include /xy").lines[0].item, Item::Include("/x".into()));
+        assert_eq!(lines(b"!include x").errors.len(), 1);
+        assert_eq!(lines(b"!include"), OptionFile::default());
     }
 
     #[test]
@@ -287,7 +305,7 @@ mod tests {
         fn never_panics_and_names_real_lines(content: Vec<u8>, odd in "([a\\[\\]!=#'\"\\\\ \n]|include ){0,60}") {
             for content in [content.as_slice(), odd.as_bytes()] {
                 let file = OptionFile::parse(content);
-                let last = content.split(|&b| b == b'\n').count();
+                let last = content.split(|&b| b == b'\n').count() + content.len() / CHUNK;
                 prop_assert!(file.lines.iter().all(|l| (1..=last).contains(&l.number)));
                 prop_assert!(file.errors.iter().all(|e| (1..=last).contains(&e.line)));
             }

@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn as_an_11_8_server_writes_it() {
-        let read = DonorStdin::parse(b"sst_user=wsrep.sst.1\nsst_password=a=b:c\nfuture=1\nsst_remote_user=t\n");
+        let read =
+            DonorStdin::parse(b"sst_user=wsrep.sst.1\nsst_password=a=b:c\nfuture=1\nsst_remote_user=t\n");
         let local = read.local.unwrap();
         assert_eq!((local.user.as_str(), local.password.reveal()), ("wsrep.sst.1", "a=b:c"));
         let remote = read.remote.unwrap();

@@ -259,7 +259,8 @@ mod tests {
 
     #[test]
     fn the_servers_own_arguments() {
-        let args = SstArgs::parse(&argv("--mysqld-args --log_bin --log-bin=x --port 3306 --socket --console"));
+        let args =
+            SstArgs::parse(&argv("--mysqld-args --log_bin --log-bin=x --port 3306 --socket --console"));
         assert_eq!(args.mysqld_option("log-bin"), Some("x"));
         assert_eq!(args.mysqld_option("port"), Some("3306"));
         assert_eq!(args.mysqld_option("socket"), Some(""));

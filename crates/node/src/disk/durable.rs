@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 
 /// Makes the names in a directory durable.
 pub fn sync_directory(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).with_context(|| format!("cannot sync directory {}", dir.display()))
+    File::open(dir)
+        .and_then(|d| d.sync_all())
+        .with_context(|| format!("cannot sync directory {}", dir.display()))
 }
 
 /// Replaces a file's content in one step: after a crash it is the old or the new one.

@@ -20,7 +20,7 @@ const KEPT_FILES: usize = 5;
 pub fn begin(dir: &Path, role: &str) -> Result<PathBuf> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
-    let path = dir.join(format!("{role}-{stamp}-{}.log", std::process::id()));
+    let path = dir.join(format!("rejoin-{role}-{stamp}-{}.log", std::process::id()));
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     forget_old(dir, role)?;
     let subscriber = tracing_subscriber::registry().with(Lines { file: Some(Mutex::new(file)) });
@@ -39,7 +39,7 @@ fn forget_old(dir: &Path, role: &str) -> Result<()> {
     let mut ours: Vec<PathBuf> = fs::read_dir(dir)
         .with_context(|| format!("cannot list {}", dir.display()))?
         .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{role}-"))))
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("rejoin-{role}-"))))
         .collect();
     // The names carry the time, so the order of names is the order of age.
     ours.sort();

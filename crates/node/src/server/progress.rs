@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::report::Report;
 
+/// Name of the status file in the datadir; `rejoin status` reads it.
+pub const STATUS_FILE: &str = "rejoin-status.json";
 /// How often the status file is rewritten.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// How often a line about a running transfer goes to the log.

@@ -36,7 +36,7 @@ impl Report {
             return Ok(());
         }
         out.closed = matches!(line, ReportLine::JoinerState { .. } | ReportLine::Done { .. });
-        let written = writeln!(out.stream, "{text}").and_then(|()| out.stream.flush());
+        let written = out.stream.write_all(text.as_bytes()).and_then(|()| out.stream.flush());
         written.map_err(|e| Failure::new(Kind::Server, format!("the server does not read our reports: {e}")))
     }
 

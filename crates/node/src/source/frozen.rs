@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use formats::wsrep::report::ReportLine;
-use formats::wsrep::tables_flushed::TablesFlushed;
+use formats::wsrep::state_id::{AnnotatedStateId, StateId};
+use formats::wsrep::tables_flushed;
 
 use crate::cancel::Cancel;
 use crate::disk::durable::remove_if_there;
@@ -24,31 +25,28 @@ const LOOK_FOR_ANSWER: Duration = Duration::from_millis(20);
 /// The server keeps its files still while this lives.
 pub struct Frozen {
     report: Arc<Report>,
-    position: TablesFlushed,
+    position: AnnotatedStateId,
     since: Instant,
 }
 
 impl Frozen {
     /// Asks the server to stop and waits until it has, at most `patience`: running statements are waited for.
     pub fn take(report: &Arc<Report>, datadir: &Path, patience: Duration, cancel: &Cancel) -> Result<Frozen> {
-        let answer = datadir.join("tables_flushed");
-        let error = datadir.join("sst_error");
+        let answer = datadir.join(tables_flushed::FILE_NAME);
+        let error = datadir.join(tables_flushed::ERROR_FILE_NAME);
         remove_if_there(&answer)?;
         remove_if_there(&error)?;
         report.say(&ReportLine::FlushTables)?;
         // From here on the server may hold its locks, also while this function fails: the guard exists first.
-        let mut frozen = Frozen {
-            report: Arc::clone(report),
-            position: TablesFlushed::default(),
-            since: Instant::now(),
-        };
+        let position = AnnotatedStateId { state: StateId::UNDEFINED, domain: None, gtid: None };
+        let mut frozen = Frozen { report: Arc::clone(report), position, since: Instant::now() };
         frozen.position = wait_for_answer(&answer, &error, patience, cancel)?;
         let _ = remove_if_there(&answer);
         Ok(frozen)
     }
 
     /// The position all files are at.
-    pub fn position(&self) -> &TablesFlushed {
+    pub fn position(&self) -> &AnnotatedStateId {
         &self.position
     }
 
@@ -66,7 +64,12 @@ impl Drop for Frozen {
     }
 }
 
-fn wait_for_answer(answer: &PathBuf, error: &Path, patience: Duration, cancel: &Cancel) -> Result<TablesFlushed> {
+fn wait_for_answer(
+    answer: &PathBuf,
+    error: &Path,
+    patience: Duration,
+    cancel: &Cancel,
+) -> Result<AnnotatedStateId> {
     let began = Instant::now();
     loop {
         cancel.check()?;
@@ -77,7 +80,9 @@ fn wait_for_answer(answer: &PathBuf, error: &Path, patience: Duration, cancel: &
         }
         match fs::read_to_string(answer) {
             // The server renames the finished file into place, so what can be read is complete.
-            Ok(text) => return TablesFlushed::parse(&text).context("cannot read the server's tables_flushed"),
+            Ok(text) => {
+                return tables_flushed::parse(&text).context("cannot read the server's tables_flushed");
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", answer.display())),
         }

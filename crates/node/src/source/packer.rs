@@ -55,7 +55,8 @@ impl Packer {
         let mut packing = Packing::Plain;
         if tried == 1 && !data.is_empty() {
             self.packed.resize(zstd::zstd_safe::compress_bound(data.len()), 0);
-            let len = self.compressor.compress_to_buffer(data, &mut self.packed[..]).context("zstd failed")?;
+            let len =
+                self.compressor.compress_to_buffer(data, &mut self.packed[..]).context("zstd failed")?;
             self.packed.truncate(len);
             if len < data.len() {
                 packing = Packing::Zstd;

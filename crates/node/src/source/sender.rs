@@ -63,6 +63,9 @@ pub fn send_ranges(link: &mut Link, compression: Compression, shared: &Shared<'_
     link.send(&Message::WorkerDone { chunks })?;
     match link.recv()? {
         Message::WorkerStored => Ok(chunks),
-        other => Err(Failure::new(Kind::Peer, format!("the joiner answered {} to WorkerDone", other.name())).into()),
+        other => {
+            Err(Failure::new(Kind::Peer, format!("the joiner answered {} to WorkerDone", other.name()))
+                .into())
+        }
     }
 }

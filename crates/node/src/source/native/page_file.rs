@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use formats::innodb::doublewrite;
 use formats::innodb::page::{self, PageState};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
 use formats::{PageNo, SpaceId};
@@ -14,9 +15,6 @@ use super::identity::{Identity, look_at};
 const TRIES: u32 = 200;
 /// Pause between two tries; the first few come at once.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Magic number of the doublewrite area's entry in the page of the transaction system.
-const DOUBLEWRITE_MAGIC: u32 = 536_853_855;
-
 /// A data file that is being read.
 pub struct PageFile {
     path: PathBuf,
@@ -28,7 +26,7 @@ pub struct PageFile {
     /// Number of the file's first page: not 0 in the further files of a system tablespace.
     first_page: u32,
     /// Pages that are never valid and do not count: the doublewrite area.
-    doublewrite: Vec<std::ops::Range<u32>>,
+    doublewrite: Vec<std::ops::Range<PageNo>>,
 }
 
 /// A page that stays damaged.
@@ -104,7 +102,7 @@ impl PageFile {
         Ok(())
     }
 
-    /// Two extents whose first pages the page of the transaction system names (trx0sys.h, MariaDB 10.11).
+    /// Named by the page of the transaction system.
     fn find_doublewrite(&mut self, format: &PageFormat) -> Result<()> {
         let size = format.physical_size;
         let mut buffer = Buffer::new(size);
@@ -112,13 +110,8 @@ impl PageFile {
         if self.read_raw(buffer.bytes(), at as u64)? < size {
             return Ok(());
         }
-        let entry = &buffer.bytes()[size - 200 + 10..];
-        let word =
-            |at: usize| entry.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
-        if word(0) == DOUBLEWRITE_MAGIC {
-            let extent = ((1 << 20) / size as u32).max(64);
-            self.doublewrite = [word(4), word(8)].map(|first| first..first.saturating_add(extent)).to_vec();
-        }
+        let areas = doublewrite::extents(&buffer.bytes()[..size]);
+        self.doublewrite = areas.map(|areas| areas.to_vec()).unwrap_or_default();
         Ok(())
     }
 
@@ -134,7 +127,7 @@ impl PageFile {
         for (index, slot) in out[..read].chunks_exact_mut(size).enumerate() {
             let at = offset + (index * size) as u64;
             let number = self.first_page + (at / size as u64) as u32;
-            if self.doublewrite.iter().any(|area| area.contains(&number)) {
+            if self.doublewrite.iter().any(|area| area.contains(&PageNo(number))) {
                 slot.fill(0);
             } else if let Some(wrong) = self.settle(slot, at, space, number, &format)? {
                 let text = format!("{} page {number} (tablespace {space}): {wrong}", self.path.display());

@@ -1,0 +1,73 @@
+# rejoin: what there is to run. `make demo` and `make test` are all one needs.
+
+CARGO        ?= cargo
+PREFIX       ?= /usr
+DESTDIR      ?=
+FUZZ_SECONDS ?= 60
+ROUNDS       ?= 20
+METHOD       ?= rejoin
+MEGABYTES    ?= 400
+# Where cargo puts what it builds.
+TARGET       := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: all build release deps demo test check joins bench cluster install uninstall fuzz clean
+
+all: release
+
+build: deps
+	$(CARGO) build --workspace
+
+release:
+	$(CARGO) build --release -p rejoin-cli
+
+# What the servers and tests need: installs only what is missing, and quietly does nothing otherwise.
+deps:
+	@scripts/install-deps.sh
+
+# Two real nodes; the second joins through rejoin under write load.
+demo: deps
+	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+	$(TARGET)/release/lab demo --method $(METHOD) --megabytes $(MEGABYTES)
+
+# Everything, and one line with the sum at the end.
+test: build
+	@scripts/test.sh
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --quiet
+
+# ROUNDS joins in a row, from every state of the joiner, under load and DDL.
+joins: deps
+	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+	$(TARGET)/release/lab joins --method $(METHOD) --rounds $(ROUNDS)
+
+# The same join by each method.
+bench: deps
+	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+	for method in rejoin rsync; do $(TARGET)/release/lab demo --method $$method --megabytes $(MEGABYTES) || exit 1; done
+
+# A cluster to play with, until Enter.
+cluster: deps
+	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+	$(TARGET)/release/lab cluster --method $(METHOD)
+
+# The server looks for SST programs in <basedir>/bin first, which is /usr/bin for packages.
+# Brought up to date first; where there is no cargo (root on a server, say), what was built before serves.
+install:
+	if command -v $(CARGO) >/dev/null; then $(CARGO) build --release -p rejoin-cli; fi
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 $(TARGET)/release/rejoin "$(DESTDIR)$(PREFIX)/bin/rejoin"
+	ln -sfn rejoin "$(DESTDIR)$(PREFIX)/bin/wsrep_sst_rejoin"
+
+uninstall:
+	rm -f "$(DESTDIR)$(PREFIX)/bin/wsrep_sst_rejoin" "$(DESTDIR)$(PREFIX)/bin/rejoin"
+
+# Every fuzz target for FUZZ_SECONDS. Needs a nightly toolchain and cargo-fuzz.
+fuzz:
+	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+clean:
+	$(CARGO) clean

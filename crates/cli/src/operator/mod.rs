@@ -1,0 +1,81 @@
+//! Run by an operator: `rejoin VERB`. One file per verb.
+mod finish;
+mod release;
+mod rollback;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A Galera node comes back by receiving a verified copy, staged beside its old datadir.
+#[derive(Parser)]
+#[command(name = "rejoin", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Put back the files that the last install replaced
+    ///
+    /// The server must be stopped. What the install had put in their place is removed.
+    Rollback(rollback::Options),
+    /// Finish an install that a crash interrupted
+    ///
+    /// Does nothing when there is none, so it may be run before every start of the server
+    /// (systemd: ExecStartPre=-/usr/bin/rejoin finish --datadir /var/lib/mysql).
+    Finish(Datadir),
+    /// Remove the replaced files that are still kept
+    Release(Datadir),
+    /// Show how far a transfer is, and what it left in the datadir
+    Status(status::Options),
+    /// Started by the program itself after a transfer
+    #[command(name = node::keeper::VERB, hide = true, disable_help_flag = true)]
+    KeepUntilSynced {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+/// Which datadir.
+#[derive(Args)]
+struct Datadir {
+    /// The server's data directory
+    #[arg(long, value_name = "DIR")]
+    datadir: PathBuf,
+}
+
+/// Reads the command line and runs the verb.
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Rollback(options) => rollback::run(&options),
+        Verb::Finish(at) => finish::run(&at.datadir),
+        Verb::Release(at) => release::run(&at.datadir),
+        Verb::Status(options) => status::run(&options),
+        Verb::KeepUntilSynced { words } => node::keeper::run(&words),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::from(node::failure::kind_of(&error).exit_code())
+        }
+    }
+}
+
+/// An answer to the operator.
+#[expect(
+    clippy::print_stdout,
+    reason = "an operator's command answers on stdout; only the server mode must not"
+)]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "an operator's command complains on stderr")]
+fn complain(text: &str) {
+    eprintln!("rejoin: {text}");
+}

@@ -1,0 +1,16 @@
+TYPE=VIEW
+query=select `t`.`innodb_t`.`a` AS `a` from `t`.`innodb_t`
+md5=84d24679bda450d6495b36e328715f7d
+updatable=1
+algorithm=0
+definer_user=root
+definer_host=localhost
+suid=2
+with_check_option=0
+timestamp=0001795262437720972
+create-version=2
+source=SELECT a FROM innodb_t
+client_cs_name=utf8mb3
+connection_cl_name=utf8mb3_general_ci
+view_body_utf8=select `t`.`innodb_t`.`a` AS `a` from `t`.`innodb_t`
+mariadb-version=101119

@@ -1,0 +1,134 @@
+//! What a donor sends.
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use protocol::inventory::{FileEntry, FileId, FileRole, Place};
+
+use super::database::table_of;
+use super::engines::{self, EnginePolicy};
+use super::layout::Layout;
+use super::walk::{self, Found, What};
+use crate::failure::{Failure, Kind};
+
+/// A file to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedFile {
+    /// As the joiner will know it.
+    pub entry: FileEntry,
+    /// Where it is on this node.
+    pub path: PathBuf,
+}
+
+/// A file that is not sent, for a reason worth telling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Why it stays.
+    pub why: String,
+}
+
+/// All of a donor's files.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// To send, numbered from 0: system tablespace, undo, redo and Aria logs, then tables with the largest first.
+    pub files: Vec<ScannedFile>,
+    /// Not sent and not of a kind that never is.
+    pub left_out: Vec<LeftOut>,
+    /// Reasons why this node cannot be a donor; empty when it can.
+    pub refusals: Vec<Failure>,
+    /// Worth a line in the log.
+    pub warnings: Vec<String>,
+}
+
+/// Lists a donor's files. Files that vanish meanwhile are not listed.
+///
+/// # Errors
+/// A directory or file cannot be looked at.
+pub fn scan(layout: &Layout, policy: &EnginePolicy) -> Result<Scan> {
+    let walked = walk::walk(layout)?;
+    let judged = engines::judge(&walked.lonely, policy)?;
+    let mut scan = Scan { refusals: judged.refusals, warnings: judged.warnings, ..Scan::default() };
+    for found in walked.found {
+        match found.what {
+            What::LeftOut(why) => scan.left_out.push(LeftOut { path: found.path, why }),
+            What::Travels { ref path, place: Place::Datadir, .. } if skipped(path, &judged.skipped) => {
+                scan.left_out
+                    .push(LeftOut { path: found.path, why: "its engine is in skip-engines".to_owned() });
+            }
+            What::Travels { .. } => scan.add(found),
+            What::Past { .. } | What::Own => {}
+        }
+    }
+    scan.refusals.extend(missing(layout, &scan.files));
+    scan.left_out.sort_by(|a, b| a.path.cmp(&b.path));
+    scan.number();
+    Ok(scan)
+}
+
+fn skipped(path: &str, tables: &std::collections::HashSet<(String, String)>) -> bool {
+    if tables.is_empty() {
+        return false;
+    }
+    path.split_once('/')
+        .is_some_and(|(db, name)| tables.contains(&(db.to_owned(), table_of(name).to_owned())))
+}
+
+impl Scan {
+    fn add(&mut self, found: Found) {
+        let What::Travels { place, path, role } = found.what else { return };
+        let (size, allocated) = (found.size, found.allocated);
+        let entry = FileEntry { id: FileId(0), place, path, size, allocated, role };
+        match entry.check() {
+            Ok(()) => self.files.push(ScannedFile { entry, path: found.path }),
+            Err(bad) => self.left_out.push(LeftOut { path: found.path, why: bad.why.to_owned() }),
+        }
+    }
+
+    fn number(&mut self) {
+        self.files.sort_by(|a, b| order(a).cmp(&order(b)));
+        for (id, file) in (0..).zip(&mut self.files) {
+            file.entry.id = FileId(id);
+        }
+    }
+}
+
+/// Kind, then size from the largest, then name.
+fn order(file: &ScannedFile) -> (u8, u16, std::cmp::Reverse<u64>, &str) {
+    let (kind, index) = match &file.entry.role {
+        FileRole::SystemTablespace { index } => (0, *index),
+        FileRole::Undo => (1, 0),
+        FileRole::Redo => (2, 0),
+        FileRole::AriaLog => (3, 0),
+        FileRole::Table | FileRole::TableElsewhere { .. } => (4, 0),
+        FileRole::Link { .. } | FileRole::Server => (5, 0),
+    };
+    (kind, index, std::cmp::Reverse(file.entry.size), &file.entry.path)
+}
+
+/// Without these no server can start on the copy, so the configuration this program read is not the server's.
+fn missing(layout: &Layout, files: &[ScannedFile]) -> Vec<Failure> {
+    let has = |wanted: &dyn Fn(&FileRole) -> bool| files.iter().any(|file| wanted(&file.entry.role));
+    let lost = |what: &str, path: &Path| {
+        Failure::new(
+            Kind::Configuration,
+            format!("{what} is not where the configuration says: {}", path.display()),
+        )
+        .hint("the option files this program reads must be those the server was started with")
+    };
+    let mut failures = Vec::new();
+    for (index, file) in layout.system_files.iter().enumerate() {
+        if !has(&|role| matches!(role, FileRole::SystemTablespace { index: at } if usize::from(*at) == index))
+        {
+            failures.push(lost("a file of the system tablespace", &file.path));
+        }
+    }
+    if !has(&|role| *role == FileRole::Redo) {
+        failures.push(lost("the redo log", &layout.log_home.join("ib_logfile0")));
+    }
+    failures
+}
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+//! The joiner's side of a transfer, top to bottom.
+mod agree;
+mod arrival;
+mod receive;
+
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result};
+use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
+use formats::wsrep::report::ReportLine;
+use formats::wsrep::state_id::StateId;
+use protocol::message::{Message, Offer};
+
+use crate::datadir::layout::Layout;
+use crate::datadir::managed;
+use crate::failure::{Failure, Kind};
+use crate::invitation;
+use crate::job::Job;
+use crate::keeper;
+use crate::peer::Established;
+use crate::peer::link::Link;
+use crate::peer::listen::Door;
+use crate::sink::files::Disk;
+use crate::sink::{install, kept, tidy};
+use agree::Room;
+use arrival::Arrival;
+pub use arrival::old_files;
+
+/// A position and its GTID domain.
+type Position = (StateId, Option<u32>);
+
+/// Receives one transfer, or learns that none is needed. The server hears the position only when it is true.
+pub fn run(job: &Job) -> Result<()> {
+    if let Some(finished) = install::finish_interrupted(&Disk, &job.datadir)? {
+        tracing::warn!(
+            "finished what an earlier run had begun: {:?} of {}",
+            finished.purpose,
+            finished.position
+        );
+    }
+    job.progress.phase("waiting for the donor", "");
+    let door = open_door(job)?;
+    let Established { mut link, program, .. } =
+        door.admit_control(job.settings.first_contact, &job.cancel)?;
+    tracing::info!("connected to {}, {program}", link.peer());
+    match serve(job, &door, &mut link) {
+        Ok((state, domain)) => {
+            keeper::start_if_needed(job);
+            Ok(job.report.say(&ReportLine::JoinerState { state, domain })?)
+        }
+        Err(error) => {
+            link.abort(&format!("{error:#}"));
+            Err(error)
+        }
+    }
+}
+
+/// Listens, and only then tells the server (and through it the donor) where and with which secret.
+fn open_door(job: &Job) -> Result<Door> {
+    let given = job.args.address.as_deref().unwrap_or("");
+    let address =
+        ListenAddress::parse(given).with_context(|| format!("the server gave --address {given:?}"))?;
+    let port = address.port.unwrap_or(DEFAULT_PORT);
+    let door = Door::open(&address.host, port, job.terms(), &job.cancel)?;
+    let text = invitation::write(&job.args, &address, port, door.invitation())?;
+    job.report.say(&ReportLine::Ready(text))?;
+    Ok(door)
+}
+
+fn serve(job: &Job, door: &Door, link: &mut Link) -> Result<Position> {
+    match link.recv()? {
+        Message::Bypass { position, domain } => bypass(job, link, &position, domain),
+        Message::Offer(offer) => transfer(job, door, link, &offer),
+        other => Err(unexpected(&other, "Bypass or Offer").into()),
+    }
+}
+
+/// IST follows: nothing was looked at, and nothing is touched but what a broken transfer had left.
+fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Result<Position> {
+    let state = parse_position(position)?;
+    link.send(&Message::Accept { workers: 0, in_place: false })?;
+    tracing::info!("IST follows from {state}; no data is needed");
+    tidy::remove_leftovers(&Disk, &job.datadir)?;
+    Ok((state, domain))
+}
+
+/// Everything arrives beside the old datadir; [`install`] is where that stops being so.
+fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Position> {
+    job.progress.phase("looking at what is here", "");
+    let layout = Layout::resolve(&job.args, &job.options)?;
+    agree::compare_settings(job, &layout, offer)?;
+    let old = managed::managed(&layout)?;
+    let room = agree::look_at_room(job, &layout, offer, &old)?;
+    door.allow_workers(job.settings.threads);
+    link.send(&Message::Accept { workers: job.settings.threads, in_place: room == Room::InPlace })?;
+
+    job.progress.phase("waiting for the donor's files to hold still", "");
+    let announced = receive::receive_list(link)?;
+    kept::save_grastate(&Disk, &job.datadir)?;
+    let arrival = Arrival::prepare(job, &layout, old, announced, room)?;
+    link.send(&Message::Ready)?;
+
+    job.progress.total_bytes.store(arrival.bytes(), Ordering::Relaxed);
+    job.progress.phase("receiving", &format!("{} files, {} bytes", arrival.files().len(), arrival.bytes()));
+    receive::receive_all(job, door, link, &arrival)?;
+
+    job.progress.phase("making it durable", "");
+    link.keep_alive_while("making everything durable", || arrival.make_durable())?;
+    link.send(&Message::Stored)?;
+    log_totals(job, arrival.bytes());
+
+    job.progress.phase("installing", "");
+    let position = arrival.position();
+    arrival.install()?;
+    job.progress.phase("done", "");
+    Ok(position)
+}
+
+fn parse_position(text: &str) -> Result<StateId, Failure> {
+    text.parse().map_err(|e| Failure::new(Kind::Peer, format!("the donor gave position {text:?}: {e}")))
+}
+
+fn unexpected(message: &Message, wanted: &str) -> Failure {
+    Failure::new(Kind::Peer, format!("the donor said {} where {wanted} was due", message.name()))
+}
+
+fn log_totals(job: &Job, bytes: u64) {
+    let wire = job.progress.wire_bytes.load(Ordering::Relaxed);
+    let seconds = job.progress.elapsed().as_secs_f64();
+    tracing::info!("received {bytes} bytes as {wire} on the network; {seconds:.1} s since the start");
+}

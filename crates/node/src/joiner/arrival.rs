@@ -1,0 +1,235 @@
+//! The files of one transfer on their way from the donor's list to their places.
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use formats::wsrep::state_id::StateId;
+use protocol::inventory::{FileEntry, FileId, FileRole};
+
+use super::Position;
+use super::agree::Room;
+use super::receive::Announced;
+use crate::datadir::layout::{Layout, with_suffix};
+use crate::datadir::managed::{self, Managed, ManagedFile};
+use crate::job::Job;
+use crate::settings::KeepOld;
+use crate::sink::files::Disk;
+use crate::sink::names::{Pattern, file_name, working_directory};
+use crate::sink::plan::{self, Class, Inputs, InstallPlan, Keep, OldKind, Placed, ServerDirectories, Sweep};
+use crate::sink::roots::Roots;
+use crate::sink::staging::Staging;
+use crate::sink::{in_place, install, tidy};
+
+/// Everything that is known once the donor has named its files.
+pub(super) struct Arrival {
+    layout: Layout,
+    old: Vec<(PathBuf, OldKind)>,
+    databases: Vec<PathBuf>,
+    announced: Announced,
+    targets: Vec<(FileEntry, PathBuf)>,
+    staging: Staging,
+    keep: Keep,
+}
+
+impl Arrival {
+    /// Makes ready for all files; in place, this is where the first old files go.
+    pub fn prepare(
+        job: &Job,
+        layout: &Layout,
+        old: Vec<ManagedFile>,
+        announced: Announced,
+        room: Room,
+    ) -> Result<Arrival> {
+        if let Some(foreign) = managed::foreign_files_at_targets(&announced.files, &old).into_iter().next() {
+            return Err(foreign.into());
+        }
+        let targets = targets(layout, &announced.files)?;
+        let staging = Staging::prepare(&layout.datadir, &targets)?;
+        for (entry, _) in &targets {
+            if let FileRole::Link { target } = &entry.role {
+                staging.make_link(entry, Path::new(target))?;
+            }
+        }
+        let keep = match (room, job.settings.keep_old) {
+            (Room::InPlace, _) => Keep::InPlace,
+            (Room::Beside, KeepOld::Never) => Keep::Nothing,
+            (Room::Beside, _) => Keep::Old,
+        };
+        let (mut old, databases) = by_kind(old);
+        old.extend(in_the_way(&targets, &old).into_iter().map(|path| (path, OldKind::Table)));
+        let arrival = Arrival { layout: layout.clone(), old, databases, announced, targets, staging, keep };
+        if keep == Keep::InPlace {
+            arrival.begin_in_place()?;
+        }
+        Ok(arrival)
+    }
+
+    /// The files, numbered in order.
+    pub fn files(&self) -> &[FileEntry] {
+        &self.announced.files
+    }
+
+    /// Their length together.
+    pub fn bytes(&self) -> u64 {
+        self.announced.files.iter().map(|f| f.size).sum()
+    }
+
+    /// Where they are staged.
+    pub fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
+    /// The position they are at.
+    pub fn position(&self) -> Position {
+        self.announced.position
+    }
+
+    /// Called before the first range of a file is written.
+    pub fn make_room_for(&self, file: FileId) -> Result<()> {
+        match self.targets.get(file.0 as usize) {
+            Some((_, target)) if self.keep == Keep::InPlace => {
+                in_place::in_place_make_room(&Disk, &self.layout.datadir, target)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The old system set goes as a whole, then what the new state does not have; the rest file by file.
+    fn begin_in_place(&self) -> Result<()> {
+        let system: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
+        in_place::in_place_begin(&Disk, &self.layout.datadir, &self.old, &system)?;
+        let coming: HashSet<&Path> = self.targets.iter().map(|(_, t)| t.as_path()).collect();
+        for (path, _) in self.old.iter().filter(|(path, _)| !coming.contains(path.as_path())) {
+            in_place::in_place_make_room(&Disk, &self.layout.datadir, path)?;
+        }
+        Ok(())
+    }
+
+    /// Everything received is on stable storage once this returns.
+    pub fn make_durable(&self) -> Result<()> {
+        if let Some((staged, text)) = self.binlog_state()? {
+            std::fs::write(&staged.staged, text)
+                .with_context(|| format!("cannot write {}", staged.staged.display()))?;
+        }
+        self.staging.sync_all()
+    }
+
+    /// Plans the install as a value, then carries it out.
+    pub fn install(self) -> Result<()> {
+        let plan = self.plan()?;
+        tracing::info!(
+            "installing: {} old files leave, {} new files come",
+            plan.displaced.len(),
+            plan.placed.len()
+        );
+        install::install(&Disk, &plan)?;
+        if plan.keep != Keep::Old {
+            tidy::remove_everything(&Disk, &self.layout.datadir)?;
+        }
+        Ok(())
+    }
+
+    fn plan(&self) -> Result<InstallPlan> {
+        let mut staged = self.staging.staged();
+        staged.extend(self.binlog_state()?.map(|(placed, _)| placed));
+        let old = self.old.iter().map(|(path, _)| path.as_path());
+        let paths = old.chain(staged.iter().map(|p| p.target.as_path()));
+        let roots = Roots::choose(&Disk, &self.layout.datadir, paths)?;
+        let earlier = install::installed(&Disk, &self.layout.datadir)?;
+        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let position: &StateId = &self.announced.position.0;
+        let mut plan = plan::plan(&Inputs {
+            directories: &directories(&self.layout),
+            managed: &self.old,
+            staged: &staged,
+            roots: &roots,
+            keep: self.keep,
+            earlier: earlier.as_ref(),
+            sweep: &binlog_sweep(&self.layout),
+            position: &position.to_string(),
+            made,
+        })?;
+        // A database without any file has nothing that leaves; its directory must go all the same.
+        let empty = |d: &&PathBuf| !plan.directories.contains(d) && !plan.emptied.contains(d);
+        let empty: Vec<PathBuf> = self.databases.iter().filter(empty).cloned().collect();
+        plan.emptied.extend(empty);
+        Ok(plan)
+    }
+
+    /// The GTID state for this node's binary log: where it is staged and goes, and its text.
+    fn binlog_state(&self) -> Result<Option<(Placed, &str)>> {
+        let (Some(text), Some(base)) = (&self.announced.binlog_state, &self.layout.binlog) else {
+            return Ok(None);
+        };
+        let target = with_suffix(base, ".state");
+        let roots = Roots::choose(&Disk, &self.layout.datadir, [target.as_path()])?;
+        let root = roots.for_path(&target).context("no staging directory for the binary log's state")?;
+        let stage = working_directory(root, "stage");
+        std::fs::create_dir_all(&stage).with_context(|| format!("cannot make {}", stage.display()))?;
+        Ok(Some((Placed { staged: stage.join("binlog.state"), target, class: Class::Table }, text)))
+    }
+}
+
+fn targets(layout: &Layout, files: &[FileEntry]) -> Result<Vec<(FileEntry, PathBuf)>> {
+    files.iter().map(|entry| Ok((entry.clone(), layout.target_of(entry)?))).collect()
+}
+
+/// What stands at a target and would have stayed otherwise (a table that `cpat` keeps): the donor's file wins.
+fn in_the_way(targets: &[(FileEntry, PathBuf)], old: &[(PathBuf, OldKind)]) -> Vec<PathBuf> {
+    let leaving: HashSet<&Path> = old.iter().map(|(path, _)| path.as_path()).collect();
+    let there = targets.iter().map(|(_, target)| target).filter(|t| !leaving.contains(t.as_path()));
+    there.filter(|target| target.symlink_metadata().is_ok()).cloned().collect()
+}
+
+/// What an install replaces, as the plan and the rollback know it.
+pub fn old_files(managed: Vec<ManagedFile>) -> Vec<(PathBuf, OldKind)> {
+    by_kind(managed).0
+}
+
+/// Splits off the databases' directories; the install removes those that become empty.
+fn by_kind(old: Vec<ManagedFile>) -> (Vec<(PathBuf, OldKind)>, Vec<PathBuf>) {
+    let (mut files, mut databases) = (Vec::new(), Vec::new());
+    for file in old {
+        if file.keep_overruled {
+            tracing::warn!(
+                "{} goes although cpat matches it: it would act on the new data",
+                file.path.display()
+            );
+        }
+        match file.what {
+            Managed::DatabaseDirectory => databases.push(file.path),
+            Managed::SystemSet => files.push((file.path, OldKind::System)),
+            // What has no counterpart on the donor (binary logs, replication state) is still part of the old state
+            // that a rollback brings back.
+            _ => files.push((file.path, OldKind::Table)),
+        }
+    }
+    (files, databases)
+}
+
+fn directories(layout: &Layout) -> ServerDirectories {
+    ServerDirectories {
+        datadir: layout.datadir.clone(),
+        data_home: layout.data_home.clone(),
+        log_home: layout.log_home.clone(),
+        undo: layout.undo_dir.clone(),
+        aria_log: layout.aria_log_dir.clone(),
+    }
+}
+
+/// Binary logs that a server started in between may begin.
+fn binlog_sweep(layout: &Layout) -> Vec<Sweep> {
+    let mut sweeps = Vec::new();
+    if let Some((base, directory)) = layout.binlog.as_ref().and_then(|b| Some((b, b.parent()?))) {
+        let pattern = Pattern::Binlog(file_name(base).to_owned());
+        sweeps.push(Sweep { directory: directory.to_owned(), pattern });
+    }
+    if let Some((index, directory)) = layout.binlog_index.as_ref().and_then(|i| Some((i, i.parent()?))) {
+        sweeps.push(Sweep {
+            directory: directory.to_owned(),
+            pattern: Pattern::Name(file_name(index).to_owned()),
+        });
+    }
+    sweeps
+}

@@ -1,0 +1,136 @@
+//! The few file operations that installing needs, as a trait: tests stop it before the n-th.
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::disk::durable;
+use crate::disk::filesystem::{FilesystemId, filesystem_of};
+
+/// What lies at a path; links are not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, or anything else that has a name.
+    Other,
+}
+
+/// File operations. Each may be the last one before a crash, so each is small; none is durable before
+/// [`Files::sync_directory`] of the directories it changed, except [`Files::write_atomically`].
+pub trait Files {
+    /// The filesystem of a path or of its nearest ancestor that exists.
+    fn filesystem(&self, path: &Path) -> Result<FilesystemId>;
+    /// What lies at the path.
+    fn what(&self, path: &Path) -> Result<Option<What>>;
+    /// Full paths of everything in a directory; nothing when it is absent.
+    fn list(&self, directory: &Path) -> Result<Vec<PathBuf>>;
+    /// A file's content, if it is there.
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>>;
+    /// Renames within one filesystem, replacing what lies at the new name.
+    fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Writes a copy whose content, owner's rights included, is durable. A crash may leave a part of it.
+    fn copy(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Removes a file or link if it is there.
+    fn remove(&self, path: &Path) -> Result<()>;
+    /// Makes a directory unless it is there.
+    fn make_directory(&self, path: &Path) -> Result<()>;
+    /// Removes a directory if it is there and empty.
+    fn remove_directory(&self, path: &Path) -> Result<()>;
+    /// Replaces a file in one step, durably.
+    fn write_atomically(&self, path: &Path, content: &[u8]) -> Result<()>;
+    /// Makes the names in a directory durable; nothing to do when it is absent.
+    fn sync_directory(&self, path: &Path) -> Result<()>;
+
+    /// Whether anything lies at the path.
+    fn exists(&self, path: &Path) -> Result<bool> {
+        Ok(self.what(path)?.is_some())
+    }
+}
+
+/// The real disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn filesystem(&self, path: &Path) -> Result<FilesystemId> {
+        filesystem_of(path)
+    }
+
+    fn what(&self, path: &Path) -> Result<Option<What>> {
+        match fs::symlink_metadata(path) {
+            Ok(m) if m.is_file() => Ok(Some(What::File)),
+            Ok(m) if m.is_dir() => Ok(Some(What::Directory)),
+            Ok(_) => Ok(Some(What::Other)),
+            Err(e) if e.kind() == ErrorKind::NotFound || e.kind() == ErrorKind::NotADirectory => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("cannot look at {}", path.display())),
+        }
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<PathBuf>> {
+        let names = || format!("cannot list {}", directory.display());
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e).with_context(names),
+        };
+        entries.map(|e| Ok(e.with_context(names)?.path())).collect()
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        match fs::read(path) {
+            Ok(content) => Ok(Some(content)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        durable::rename(from, to)
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+        let copy = || -> std::io::Result<()> {
+            fs::copy(from, to)?;
+            File::options().write(true).open(to)?.sync_all()
+        };
+        copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        durable::remove_if_there(path).map(|_| ())
+    }
+
+    fn make_directory(&self, path: &Path) -> Result<()> {
+        match fs::create_dir(path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => made.with_context(|| format!("cannot make directory {}", path.display())),
+        }
+    }
+
+    fn remove_directory(&self, path: &Path) -> Result<()> {
+        match fs::remove_dir(path) {
+            // A link to a directory is the operator's: NotADirectory.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty | ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(())
+            }
+            removed => removed.with_context(|| format!("cannot remove directory {}", path.display())),
+        }
+    }
+
+    fn write_atomically(&self, path: &Path, content: &[u8]) -> Result<()> {
+        durable::write_atomically(path, content)
+    }
+
+    fn sync_directory(&self, path: &Path) -> Result<()> {
+        if path.is_dir() { durable::sync_directory(path) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,133 @@
+//! What was kept of the old state: how much, since when, and its end once the node was Synced.
+//!
+//! While the node was never Synced since an install, what that install kept is the last state that ever was Synced. A
+//! further install leaves it as it is and deletes the files of the unsynced one ([`super::plan::plan`]); the saved
+//! `grastate.dat` stays with it ([`save_grastate`]).
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use super::files::{Files, What};
+use super::install::{installed, pending, read_record};
+use super::names::{
+    GRASTATE, IN_PLACE, INSTALLED, RELEASED, ROOTS, directory_of, own_directory, waiting_room,
+    working_directory,
+};
+use super::plan::{Keep, Purpose};
+use super::roots::{clear, remembered};
+use crate::failure::{Failure, Kind};
+
+/// What `.rejoin/` says about a datadir.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing of ours matters.
+    Nothing,
+    /// A transfer that did not finish left files; the datadir was not touched.
+    Staging {
+        /// Staged files.
+        files: usize,
+    },
+    /// A roll-forward must be finished; the next start of the program does it.
+    InstallInterrupted {
+        /// The install, or its rollback.
+        purpose: Purpose,
+        /// `uuid:seqno` of the install.
+        position: String,
+    },
+    /// An install is finished.
+    InstalledKept {
+        /// Bytes allocated by the old files that are kept.
+        bytes: u64,
+        /// When it was made, in milliseconds since 1970.
+        since: u64,
+        /// `uuid:seqno` of the install.
+        position: String,
+    },
+    /// A transfer in place did not finish: the datadir is not complete.
+    InPlaceBroken,
+}
+
+/// What `.rejoin/` says. `bytes_of` is the number of bytes allocated by a file, [`allocated`] on a real disk.
+pub fn status(files: &dyn Files, datadir: &Path, bytes_of: impl Fn(&Path) -> Result<u64>) -> Result<Status> {
+    if let Some(plan) = pending(files, datadir)? {
+        return Ok(Status::InstallInterrupted { purpose: plan.purpose, position: plan.position });
+    }
+    if files.exists(&own_directory(datadir).join(IN_PLACE))? {
+        return Ok(Status::InPlaceBroken);
+    }
+    if let Some(plan) = installed(files, datadir)? {
+        let bytes =
+            plan.kept.iter().try_fold(0, |sum: u64, k| Ok::<_, anyhow::Error>(sum + bytes_of(&k.copy)?))?;
+        return Ok(Status::InstalledKept { bytes, since: plan.made, position: plan.position });
+    }
+    let mut staged = 0;
+    for root in remembered(files, datadir)? {
+        staged += files.list(&working_directory(&root, "stage"))?.len();
+    }
+    Ok(if staged == 0 { Status::Nothing } else { Status::Staging { files: staged } })
+}
+
+/// Bytes allocated by a file; none when it is absent.
+pub fn allocated(path: &Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::symlink_metadata(path) {
+        Ok(m) => Ok(m.blocks() * 512),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Saves `grastate.dat` as it is at the joiner's start, unless a saved one belongs to kept files.
+pub fn save_grastate(files: &dyn Files, datadir: &Path) -> Result<()> {
+    let kept = installed(files, datadir)?.is_some_and(|plan| plan.keep == Keep::Old);
+    if kept || pending(files, datadir)?.is_some() {
+        return Ok(());
+    }
+    let own = own_directory(datadir);
+    files.make_directory(&own)?;
+    files.sync_directory(datadir)?;
+    match files.read(&datadir.join(GRASTATE))? {
+        Some(content) => files.write_atomically(&own.join(GRASTATE), &content),
+        // A saved one of an earlier life must not come back.
+        None => files.remove(&own.join(GRASTATE)),
+    }
+}
+
+/// Deletes the kept files, and the staging roots on other filesystems. Call once the node was Synced after the install.
+///
+/// The record is renamed first: what is half deleted is not put back by a rollback.
+pub fn release_old(files: &dyn Files, datadir: &Path) -> Result<()> {
+    if pending(files, datadir)?.is_some() {
+        bail!(Failure::new(Kind::Disk, "an install is not finished: what it keeps cannot be released"));
+    }
+    let own = own_directory(datadir);
+    if files.exists(&own.join(INSTALLED))? {
+        files.rename(&own.join(INSTALLED), &own.join(RELEASED))?;
+        files.sync_directory(&own)?;
+    }
+    finish_release(files, datadir)
+}
+
+/// Finishes a begun release.
+pub(super) fn finish_release(files: &dyn Files, datadir: &Path) -> Result<()> {
+    let own = own_directory(datadir);
+    let Some(plan) = read_record(files, datadir, RELEASED)? else { return Ok(()) };
+    // The rename may not have been durable yet when its process died.
+    files.sync_directory(&own)?;
+    let mut roots: Vec<PathBuf> = plan.roots;
+    roots.extend(remembered(files, datadir)?);
+    for root in &roots {
+        for name in ["old", "discard", "copy", "stage"] {
+            clear(files, &directory_of(root, name))?;
+        }
+        if waiting_room(root) != *root {
+            files.remove_directory(&waiting_room(root))?;
+        }
+        if *root != own && files.what(root)? == Some(What::Directory) {
+            files.remove_directory(root)?;
+        }
+    }
+    files.remove(&own.join(ROOTS))?;
+    files.remove(&own.join(RELEASED))?;
+    files.sync_directory(&own)
+}

@@ -1,0 +1,399 @@
+//! What an install will do, as a value: computed before anything moves, written down, then carried out.
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use protocol::inventory::FileRole;
+use serde::{Deserialize, Serialize};
+
+use super::names::{Pattern, file_name};
+use super::roots::Roots;
+use crate::failure::{Failure, Kind};
+
+/// Version of the record; another one is not read.
+pub const VERSION: u32 = 1;
+
+/// When in the order a file is placed. Old files leave in the order of [`Class::leaving`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Class {
+    /// A file of a table or database, or anything else that only these use.
+    Table,
+    /// An Aria file of the `mysql` database: a server opens some of these at every start, so they go with the Aria logs.
+    ServerTable,
+    /// An Aria log.
+    AriaLog,
+    /// The Aria control file.
+    AriaControl,
+    /// A redo log: while one is there without `ibdata1`, no server creates or deletes anything of InnoDB's.
+    Redo,
+    /// An undo tablespace.
+    Undo,
+    /// The n-th file of the system tablespace; the first is placed last of all.
+    System(u16),
+}
+
+impl Class {
+    /// The class of a file that goes to this path.
+    pub fn of(role: &FileRole, target: &Path) -> Class {
+        match role {
+            FileRole::SystemTablespace { index } => Class::System(*index),
+            FileRole::Undo => Class::Undo,
+            FileRole::Redo => Class::Redo,
+            FileRole::AriaLog => Class::of_system_name(target),
+            _ => Class::of_table_path(target),
+        }
+    }
+
+    /// Of the server's Aria set, which is handled by copies.
+    pub fn is_aria(self) -> bool {
+        matches!(self, Class::ServerTable | Class::AriaLog | Class::AriaControl)
+    }
+
+    /// Of InnoDB's system set.
+    pub fn is_innodb(self) -> bool {
+        matches!(self, Class::Redo | Class::Undo | Class::System(_))
+    }
+
+    /// Sorts by the order of placing: the first file of the system tablespace comes last.
+    pub fn placing(self) -> (u8, u16) {
+        match self {
+            Class::Table => (0, 0),
+            Class::ServerTable => (1, 0),
+            Class::AriaLog => (2, 0),
+            Class::AriaControl => (3, 0),
+            Class::Redo => (4, 0),
+            Class::Undo => (5, 0),
+            Class::System(index) => (6, u16::MAX - index),
+        }
+    }
+
+    /// Sorts by the order in which old files leave: InnoDB in the reverse of placing, then Aria, then tables.
+    pub fn leaving(self) -> (u8, u16) {
+        match self {
+            Class::System(index) => (0, index),
+            Class::Undo => (1, 0),
+            Class::Redo => (2, 0),
+            Class::ServerTable => (3, 0),
+            Class::AriaLog => (4, 0),
+            Class::AriaControl => (5, 0),
+            Class::Table => (6, 0),
+        }
+    }
+
+    fn of_table_path(path: &Path) -> Class {
+        let database = path.parent().map(file_name).unwrap_or("");
+        let aria = matches!(path.extension().and_then(|e| e.to_str()), Some("MAI" | "MAD"));
+        // The two log tables can be large, and no start opens them before it has recovered.
+        let log = ["general_log.", "slow_log."].iter().any(|log| file_name(path).starts_with(log));
+        if database == "mysql" && aria && !log { Class::ServerTable } else { Class::Table }
+    }
+
+    fn of_system_name(path: &Path) -> Class {
+        let name = file_name(path);
+        match () {
+            () if name == "aria_log_control" => Class::AriaControl,
+            () if Pattern::Aria.matches(name) => Class::AriaLog,
+            () if Pattern::Redo.matches(name) => Class::Redo,
+            () if Pattern::Undo.matches(name) => Class::Undo,
+            // After the files whose number is known.
+            () => Class::System(u16::MAX),
+        }
+    }
+
+    /// The class of an old file; `numbers` knows which paths are which file of the system tablespace.
+    pub(super) fn of_old(path: &Path, kind: OldKind, numbers: &BTreeMap<&Path, u16>) -> Class {
+        match (kind, numbers.get(path)) {
+            (OldKind::Table | OldKind::RemoveOnly, _) => Class::of_table_path(path),
+            (OldKind::System, Some(number)) => Class::System(*number),
+            (OldKind::System, None) => Class::of_system_name(path),
+        }
+    }
+}
+
+/// What kind of old file the finder found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OldKind {
+    /// Of the set that is only good together: system tablespace, undo, redo, Aria logs and control file.
+    System,
+    /// A file of a table or database.
+    Table,
+    /// Nothing that a rollback would want: removed in any case.
+    RemoveOnly,
+}
+
+/// What happens to the files that are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keep {
+    /// Kept until the node was once Synced.
+    Old,
+    /// Deleted.
+    Nothing,
+    /// Already deleted, most of them: the transfer was made in place.
+    InPlace,
+}
+
+/// An old file that leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Displaced {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Where it is kept; removed when there is nothing here.
+    pub to: Option<PathBuf>,
+    /// When it leaves.
+    pub class: Class,
+}
+
+/// A staged file that comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Where it is.
+    pub staged: PathBuf,
+    /// Where it goes.
+    pub target: PathBuf,
+    /// When it comes.
+    pub class: Class,
+}
+
+/// A kept file that a rollback puts back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Where it belongs.
+    pub path: PathBuf,
+    /// Where it is kept.
+    pub copy: PathBuf,
+    /// When it comes back.
+    pub class: Class,
+}
+
+/// Files that a server started in between may have made: removed unless they are ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sweep {
+    /// The directory.
+    pub directory: PathBuf,
+    /// Names in it.
+    pub pattern: Pattern,
+}
+
+/// Whether a plan brings the new state or brings the old one back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// The new state.
+    Install,
+    /// The old state.
+    Rollback,
+}
+
+/// How far a plan has come, as far as the files themselves do not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Old files leave: what is at an old file's path and not yet kept is the old file.
+    Aside,
+    /// All old files have left: what is at a path and was not placed by us is foreign.
+    Placing,
+}
+
+/// Everything that will be done. See [`crate::sink::forward`] for the order and its reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallPlan {
+    /// [`VERSION`].
+    pub version: u32,
+    /// To the new state or back.
+    pub purpose: Purpose,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The datadir it was made for; a copied or moved `.rejoin/` is not acted upon.
+    pub datadir: PathBuf,
+    /// Roots in use, the datadir's own first.
+    pub roots: Vec<PathBuf>,
+    /// `uuid:seqno` of the state that comes.
+    pub position: String,
+    /// When it was made, in milliseconds since 1970; also makes names in `old/` unique.
+    pub made: u64,
+    /// What happens to what is replaced; [`Keep::Old`] also when an earlier install's kept files stay.
+    pub keep: Keep,
+    /// Old files that leave.
+    pub displaced: Vec<Displaced>,
+    /// New files that come.
+    pub placed: Vec<Placed>,
+    /// What a rollback puts back.
+    pub kept: Vec<Kept>,
+    /// Directories that must be there, parents first.
+    pub directories: Vec<PathBuf>,
+    /// Directories that the state to come does not have, children first; removed if empty.
+    pub emptied: Vec<PathBuf>,
+    /// What a server started in between may have made.
+    pub sweep: Vec<Sweep>,
+    /// Old files that never left (a rollback of a begun install): not to be swept.
+    pub untouched: Vec<PathBuf>,
+}
+
+/// The server's directories, as configured on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerDirectories {
+    /// `datadir`
+    pub datadir: PathBuf,
+    /// `innodb_data_home_dir`
+    pub data_home: PathBuf,
+    /// `innodb_log_group_home_dir`
+    pub log_home: PathBuf,
+    /// `innodb_undo_directory`
+    pub undo: PathBuf,
+    /// `aria_log_dir_path`
+    pub aria_log: PathBuf,
+}
+
+/// What a plan is made from.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// The server's directories.
+    pub directories: &'a ServerDirectories,
+    /// Old files that are managed; all others stay.
+    pub managed: &'a [(PathBuf, OldKind)],
+    /// Staged files and where they go.
+    pub staged: &'a [Placed],
+    /// Roots chosen for all paths of both.
+    pub roots: &'a Roots,
+    /// What happens to what is replaced.
+    pub keep: Keep,
+    /// The last finished install, when its record is still there.
+    pub earlier: Option<&'a InstallPlan>,
+    /// More files a start may make: the binary log's.
+    pub sweep: &'a [Sweep],
+    /// `uuid:seqno` of the new state.
+    pub position: &'a str,
+    /// Now, in milliseconds since 1970.
+    pub made: u64,
+}
+
+/// Decides what the install will do. Pure.
+///
+/// While an earlier install's files are still kept, the node was never Synced since: what is kept is the last state
+/// that ever was, so it stays what a rollback brings back, and the files of the unsynced install are deleted.
+pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
+    if !inputs.staged.iter().any(|p| p.class == Class::System(0)) {
+        return Err(Failure::new(Kind::Refused, "the donor sent no system tablespace: nothing is installed"));
+    }
+    let earlier = inputs.earlier.map(|e| e.kept.clone()).unwrap_or_default();
+    let keep_now = inputs.keep == Keep::Old && earlier.is_empty();
+    let displaced = displaced(inputs, keep_now)?;
+    let kept = if keep_now { kept_of(&displaced) } else { earlier };
+    let keep = if kept.is_empty() { inputs.keep } else { Keep::Old };
+    let mut placed = inputs.staged.to_vec();
+    placed.sort_by(|a, b| a.class.placing().cmp(&b.class.placing()).then(a.target.cmp(&b.target)));
+    let mut roots = inputs.roots.all().to_vec();
+    for root in inputs.earlier.iter().flat_map(|e| &e.roots) {
+        if !roots.contains(root) {
+            roots.push(root.clone());
+        }
+    }
+    let datadir = inputs.directories.datadir.clone();
+    Ok(InstallPlan {
+        version: VERSION,
+        purpose: Purpose::Install,
+        phase: Phase::Aside,
+        directories: directories_to_make(placed.iter().map(|p| p.target.as_path()), &datadir),
+        emptied: directories_to_remove(&displaced, placed.iter().map(|p| p.target.as_path()), &datadir),
+        sweep: sweeps(inputs, &displaced, &placed),
+        datadir,
+        roots,
+        position: inputs.position.to_owned(),
+        made: inputs.made,
+        keep,
+        displaced,
+        placed,
+        kept,
+        untouched: Vec::new(),
+    })
+}
+
+fn displaced(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Displaced>, Failure> {
+    let numbers = system_numbers(inputs.staged.iter().map(|p| (p.target.as_path(), p.class)));
+    let mut displaced = Vec::with_capacity(inputs.managed.len());
+    for (number, (path, kind)) in inputs.managed.iter().enumerate() {
+        let to = if keep && *kind != OldKind::RemoveOnly {
+            let root = inputs.roots.for_path(path).ok_or_else(|| {
+                Failure::new(Kind::Disk, format!("no staging directory was chosen for {}", path.display()))
+            })?;
+            Some(root.join("old").join(format!("{}-{number}", inputs.made)))
+        } else {
+            None
+        };
+        displaced.push(Displaced { path: path.clone(), to, class: Class::of_old(path, *kind, &numbers) });
+    }
+    sort_leaving(&mut displaced);
+    Ok(displaced)
+}
+
+/// Which path is which file of the system tablespace.
+pub(super) fn system_numbers<'a>(paths: impl Iterator<Item = (&'a Path, Class)>) -> BTreeMap<&'a Path, u16> {
+    let number = |(path, class)| match class {
+        Class::System(number) => Some((path, number)),
+        _ => None,
+    };
+    paths.filter_map(number).collect()
+}
+
+/// Sorts old files by the order in which they leave; the order within a class stays as given for the system tablespace.
+pub(super) fn sort_leaving(displaced: &mut [Displaced]) {
+    displaced.sort_by_key(|d| d.class.leaving());
+}
+
+fn kept_of(displaced: &[Displaced]) -> Vec<Kept> {
+    let kept = |d: &Displaced| d.to.clone().map(|copy| Kept { path: d.path.clone(), copy, class: d.class });
+    displaced.iter().filter_map(kept).collect()
+}
+
+/// Directories of these files and of their parents below the datadir, parents first.
+pub(super) fn directories_to_make<'a>(
+    targets: impl Iterator<Item = &'a Path>,
+    datadir: &Path,
+) -> Vec<PathBuf> {
+    let mut directories = BTreeSet::new();
+    for target in targets {
+        let parents = target.ancestors().skip(1);
+        let inside = target.starts_with(datadir);
+        // Outside the datadir the parent is there: a staging root lies in it or beside it.
+        directories.extend(parents.take_while(|p| inside && *p != datadir).map(Path::to_path_buf));
+    }
+    // A parent sorts before its children.
+    directories.into_iter().collect()
+}
+
+/// Directories that only leaving files have, children first.
+pub(super) fn directories_to_remove<'a>(
+    displaced: &[Displaced],
+    staying: impl Iterator<Item = &'a Path>,
+    datadir: &Path,
+) -> Vec<PathBuf> {
+    let leaving = directories_to_make(displaced.iter().map(|d| d.path.as_path()), datadir);
+    let staying: BTreeSet<PathBuf> = directories_to_make(staying, datadir).into_iter().collect();
+    leaving.into_iter().rev().filter(|d| !staying.contains(d)).collect()
+}
+
+fn sweeps(inputs: &Inputs<'_>, displaced: &[Displaced], placed: &[Placed]) -> Vec<Sweep> {
+    let of = &inputs.directories;
+    let sweep = |directory: &Path, pattern| Sweep { directory: directory.to_path_buf(), pattern };
+    let mut sweeps = vec![
+        sweep(&of.log_home, Pattern::Redo),
+        sweep(&of.undo, Pattern::Undo),
+        sweep(&of.data_home, Pattern::Temporary),
+        sweep(&of.datadir, Pattern::Temporary),
+        sweep(&of.aria_log, Pattern::Aria),
+        sweep(&of.datadir, Pattern::Name("tc.log".to_owned())),
+        sweep(&of.datadir, Pattern::Name("ddl_recovery.log".to_owned())),
+        sweep(&of.datadir, Pattern::Name("ddl_recovery-backup.log".to_owned())),
+    ];
+    let old = displaced.iter().map(|d| (&d.path, d.class));
+    for (path, class) in placed.iter().map(|p| (&p.target, p.class)).chain(old) {
+        if let (Class::System(_), Some(directory)) = (class, path.parent()) {
+            sweeps.push(sweep(directory, Pattern::Name(file_name(path).to_owned())));
+        }
+    }
+    sweeps.extend(inputs.sweep.iter().cloned());
+    let mut unique = Vec::with_capacity(sweeps.len());
+    for sweep in sweeps {
+        if !unique.contains(&sweep) {
+            unique.push(sweep);
+        }
+    }
+    unique
+}

@@ -1,0 +1,97 @@
+//! Staging roots: one `.rejoin/` on each filesystem in use, because installing is renaming.
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::files::Files;
+use super::names::{OWN_DIRECTORY, ROOTS, own_directory};
+
+/// Which root serves which directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roots {
+    roots: Vec<PathBuf>,
+    of_directory: BTreeMap<PathBuf, usize>,
+}
+
+impl Roots {
+    /// Chooses a root for each path's directory: the datadir's own where the filesystem is the same, else `.rejoin`
+    /// in the directory of the first path on that filesystem.
+    pub fn choose<'p>(
+        files: &dyn Files,
+        datadir: &Path,
+        paths: impl IntoIterator<Item = &'p Path>,
+    ) -> Result<Roots> {
+        let mut filesystems = vec![files.filesystem(datadir)?];
+        let mut chosen = Roots { roots: vec![own_directory(datadir)], of_directory: BTreeMap::new() };
+        for path in paths {
+            let directory = path.parent().with_context(|| format!("{} has no directory", path.display()))?;
+            if chosen.of_directory.contains_key(directory) {
+                continue;
+            }
+            let filesystem = files.filesystem(directory)?;
+            let known = filesystems.iter().position(|f| *f == filesystem);
+            let index = known.unwrap_or_else(|| {
+                filesystems.push(filesystem);
+                chosen.roots.push(directory.join(OWN_DIRECTORY));
+                chosen.roots.len() - 1
+            });
+            chosen.of_directory.insert(directory.to_path_buf(), index);
+        }
+        Ok(chosen)
+    }
+
+    /// All roots, the datadir's own first.
+    pub fn all(&self) -> &[PathBuf] {
+        &self.roots
+    }
+
+    /// The root from which a file can be renamed to this path; it was among those chosen for.
+    pub fn for_path(&self, path: &Path) -> Option<&Path> {
+        let index = *self.of_directory.get(path.parent()?)?;
+        self.roots.get(index).map(PathBuf::as_path)
+    }
+}
+
+/// Adds to the durable list of roots that may exist, so that leftovers on other filesystems are found whatever the
+/// next transfer uses. Called before the first of them is made.
+pub fn remember(files: &dyn Files, datadir: &Path, roots: &[PathBuf]) -> Result<()> {
+    let mut known = remembered(files, datadir)?;
+    let before = known.len();
+    for root in roots {
+        if !known.contains(root) {
+            known.push(root.clone());
+        }
+    }
+    let own = own_directory(datadir);
+    files.make_directory(&own)?;
+    files.sync_directory(datadir)?;
+    if known.len() == before {
+        return Ok(());
+    }
+    let text = serde_json::to_vec_pretty(&known).context("a staging root's path is not text")?;
+    files.write_atomically(&own.join(ROOTS), &text)
+}
+
+/// Every root that may exist, the datadir's own always among them.
+pub fn remembered(files: &dyn Files, datadir: &Path) -> Result<Vec<PathBuf>> {
+    let path = own_directory(datadir).join(ROOTS);
+    let mut roots: Vec<PathBuf> = match files.read(&path)? {
+        Some(text) => {
+            serde_json::from_slice(&text).with_context(|| format!("{} is not readable", path.display()))?
+        }
+        None => Vec::new(),
+    };
+    if !roots.contains(&own_directory(datadir)) {
+        roots.insert(0, own_directory(datadir));
+    }
+    Ok(roots)
+}
+
+/// Removes the files in a flat directory of a root, then the directory.
+pub fn clear(files: &dyn Files, directory: &Path) -> Result<()> {
+    for path in files.list(directory)? {
+        files.remove(&path)?;
+    }
+    files.remove_directory(directory)
+}

@@ -1,0 +1,36 @@
+//! What a peer sends: greetings, frames, and the paths and parts in them.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use rejoin_protocol::codec::{self, PREFIX_BYTES};
+use rejoin_protocol::hello::{GREETING_BYTES, Greeting, HELLO_BYTES, Hello};
+use rejoin_protocol::message::Message;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some((head, tail)) = bytes.split_first_chunk::<HELLO_BYTES>() {
+        let _ = Hello::decode(head, tail);
+    }
+    if let Some((head, tail)) = bytes.split_first_chunk::<GREETING_BYTES>() {
+        let _ = Greeting::tail_len(head);
+        let _ = Greeting::decode(head, tail);
+    }
+    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return };
+    let _ = codec::lengths(*prefix);
+    let Ok(message) = codec::decode(rest, 0) else { return };
+    match &message {
+        Message::Files(files) => files.iter().for_each(|f| {
+            if f.check().is_ok() {
+                assert!(!f.path.split('/').any(|part| part == ".."));
+            }
+        }),
+        Message::Chunk(chunk) => {
+            if let Ok(len) = chunk.payload_len() {
+                assert!(len <= chunk.len);
+            }
+        }
+        _ => {}
+    }
+    let mut again = Vec::new();
+    if codec::encode(&message, 0, &mut again).is_ok() {
+        assert_eq!(codec::decode(&again[PREFIX_BYTES..], 0).as_ref(), Ok(&message));
+    }
+});

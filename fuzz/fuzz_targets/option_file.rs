@@ -1,0 +1,24 @@
+//! Option files, their names and values, and sets made of them.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rejoin_formats::mariadb::option_file::{Item, OptionFile, OptionSet, parse_bool, parse_size};
+
+fuzz_target!(|data: &[u8]| {
+    let file = OptionFile::parse(data);
+    let mut set = OptionSet::default();
+    let mut group = String::new();
+    for line in &file.lines {
+        assert!(line.number > 0);
+        match &line.item {
+            Item::Group(name) => group.clone_from(name),
+            Item::Option { name, value } => {
+                set.push(&group, name, value.as_deref());
+                assert!(set.get(&[&group], name).is_some(), "just pushed");
+                let value = value.as_deref().unwrap_or_default();
+                let _ = (parse_size(value), parse_bool(value));
+            }
+            Item::Include(path) | Item::IncludeDir(path) => assert!(!path.is_empty()),
+        }
+    }
+});
