@@ -21,7 +21,10 @@ fn every_byte_belongs_to_a_mini_transaction() {
         reader.feed(part);
         while let Some(mtr) = reader.next_mtr().expect("a mini-transaction") {
             mtrs += 1;
-            records += mtr.records().map(|record| record.expect("a record")).count();
+            for record in mtr.records() {
+                record.expect("a record");
+                records += 1;
+            }
         }
     }
     assert_eq!(reader.at(), END);
@@ -65,9 +68,8 @@ fn a_new_table_has_its_first_page_made() {
     let mut made = Vec::new();
     while let Some(mtr) = reader.next_mtr().expect("a mini-transaction") {
         for record in mtr.records().flatten() {
-            match record {
-                Record::InitPage { space, page: PageNo(0) } => made.push(space),
-                _ => {}
+            if let Record::InitPage { space, page: PageNo(0) } = record {
+                made.push(space);
             }
         }
     }

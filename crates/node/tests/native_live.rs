@@ -115,7 +115,9 @@ fn one_server() {
     missing_rights(&server, base.path());
     a_held_lock_is_named(&server, base.path());
     killed_sessions_and_a_resized_log(&server, base.path());
+    damage_is_named(&server, base.path());
     an_import_declines(&server, base.path());
+    an_overrun_is_named(&server, base.path());
     assert_eq!(conn.query_first::<u64, _>("SELECT COUNT(*) FROM test.big").expect("rows"), Some(100_000));
     drop(conn);
     server.stop();
@@ -165,6 +167,31 @@ fn killed_sessions_and_a_resized_log(server: &Server, base: &Path) {
     assert_eq!(rows_of(&base.join("c5")), Some(100_000));
 }
 
+/// Overwrites a page in the file, takes a snapshot, and puts the page back.
+fn with_damage(server: &Server, dir: &Path, page: u64) -> Result<Taken, SnapshotError> {
+    use std::os::unix::fs::FileExt;
+    let path = server.data().join("test/big.ibd");
+    let file = std::fs::File::options().read(true).write(true).open(path).expect("open");
+    let mut good = vec![0; 16384];
+    file.read_exact_at(&mut good, page * 16384).expect("read");
+    file.write_all_at(&[0x55; 16384], page * 16384).expect("write");
+    file.sync_all().expect("sync");
+    let result = snapshot(&options(server, None, 5), dir, Duration::ZERO, || {});
+    file.write_all_at(&good, page * 16384).expect("write");
+    file.sync_all().expect("sync");
+    result
+}
+
+fn damage_is_named(server: &Server, base: &Path) {
+    let pages = std::fs::metadata(server.data().join("test/big.ibd")).expect("file").len() / 16384;
+    match declined(with_damage(server, &base.join("c7"), 20)) {
+        Declined::CorruptPages { count: 1, first } => assert!(first.contains("big.ibd page 20"), "{first}"),
+        other => panic!("{other}"),
+    }
+    // The end of the file was allocated ahead.
+    with_damage(server, &base.join("c8"), pages - 1).expect("a free page does not count");
+}
+
 fn an_import_declines(server: &Server, base: &Path) {
     let data = server.data().join("test");
     let import = || {
@@ -181,4 +208,35 @@ fn an_import_declines(server: &Server, base: &Path) {
     let pause = Duration::from_millis(120);
     let why = declined(snapshot(&options(server, None, 20), &base.join("c6"), pause, import));
     assert!(matches!(why, Declined::Import { .. }), "{why}");
+}
+
+/// A sink that takes no redo for a while, and no room to keep any: the log itself comes round.
+fn an_overrun_is_named(server: &Server, base: &Path) {
+    struct Stuck<'a>(Slow<'a>);
+    impl SnapshotSink for Stuck<'_> {
+        fn announce(&self, entry: &FileEntry) -> Result<()> {
+            self.0.announce(entry)
+        }
+        fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+            std::thread::sleep(Duration::from_secs(if file.0 == 0 { 5 } else { 0 }));
+            self.0.write(file, offset, bytes)
+        }
+        fn finish(&self, manifest: &Manifest) -> Result<()> {
+            self.0.finish(manifest)
+        }
+    }
+    let mut conn = server.connect().expect("login");
+    conn.query_drop("SET GLOBAL innodb_log_file_size = 16*1024*1024").expect("resize");
+    let sink = sink::DirectorySink::new(&base.join("c9/data")).expect("directory");
+    let small = Options { spill_max: 0, ..options(server, None, 20) };
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            (0..6)
+                .for_each(|n| conn.query_drop(format!("UPDATE test.big SET pad = 'o{n}'")).expect("update"));
+        });
+        take(&small, &Stuck(Slow(&sink, Duration::from_millis(150))), &Cancel::new())
+    });
+    let why = declined(result);
+    assert!(matches!(why, Declined::RedoOverrun { wanted, .. } if wanted > 16 << 20), "{why}");
 }

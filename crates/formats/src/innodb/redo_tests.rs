@@ -111,7 +111,10 @@ fn every_kind_of_record() {
                 space: Some(SpaceId(6)),
                 name: Some(b"./a/a-table-with-a-long-name.ibd")
             }),
-            Record::File(FileEvent::Rename { space: Some(SpaceId(7)), names: Some((b"./a/b.ibd", b"./a/c.ibd")) }),
+            Record::File(FileEvent::Rename {
+                space: Some(SpaceId(7)),
+                names: Some((b"./a/b.ibd", b"./a/c.ibd"))
+            }),
             Record::File(FileEvent::Modify { space: Some(SpaceId(300)), name: Some(b"./a/d.ibd") }),
             Record::File(FileEvent::Checkpoint { lsn: Some(Lsn(77)) }),
             Record::InitPage { space, page },

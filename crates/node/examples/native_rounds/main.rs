@@ -129,7 +129,7 @@ fn one_round(
     threads.push(std::thread::spawn(move || storm::probe(probe, &s)));
     let mut bench = sysbench(&nodes[0], &["--threads=2", "run"])?;
     std::thread::sleep(Duration::from_millis(1500 + u64::from(round % 5) * 300));
-    *storm.longest.lock().expect("lock") = Duration::ZERO;
+    let before = std::mem::take(&mut *storm.longest.lock().expect("lock"));
 
     let copy = base.join(format!("copy{round}"));
     let taken = snapshot(&nodes[0], &copy.join("data"), base);
@@ -145,7 +145,7 @@ fn one_round(
     let ms = |d: Duration| d.as_secs_f64() * 1000.0;
     Ok(format!(
         "copy {:.2} s of {:.0} MB in {} rounds, {} files, redo {:.1} MB; moment: DDL held {:.0} ms ({:.0} until granted), commits {:.1} ms, \
-         {} files, listing {:.1} ms, {} tries ({:.0} ms in failed ones); longest commit {:.0} ms; {} commits, {} DDL; {proof}",
+         {} files, listing {:.1} ms, {} tries ({:.0} ms in failed ones); longest commit {:.0} ms ({:.0} before); {} commits, {} DDL; {proof}",
         taken.total.as_secs_f64(),
         taken.bytes as f64 / 1e6,
         taken.rounds,
@@ -159,6 +159,7 @@ fn one_round(
         m.tries,
         ms(m.failed_held),
         ms(longest),
+        ms(before),
         storm.commits.load(Ordering::Relaxed),
         storm.ddl.load(Ordering::Relaxed),
     ))

@@ -126,7 +126,10 @@ pub fn ddl(mut conn: Conn, c: &str, seed: u64, pause: Duration, storm: &Storm) {
                 return;
             }
         }
-        std::thread::sleep(pause);
+        let until = Instant::now() + pause;
+        while Instant::now() < until && !storm.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20).min(pause));
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 //! | [`listing`] | which files there are |
 //! | [`catalog`] | what was copied of them |
 //! | [`page_file`] | one data file: reading it as the server writes it, its pages checked |
+//! | [`free_pages`] | whether damage is anybody's data
 //! | [`pages`] | many data files, by several threads |
 //! | [`copy_files`] | copying both kinds and noting it
 //! | [`small`] | files without pages |
@@ -29,6 +30,7 @@ pub mod catalog;
 pub mod copy_files;
 pub mod declined;
 pub mod direct;
+pub mod free_pages;
 pub mod identity;
 pub mod listing;
 pub mod log_file;

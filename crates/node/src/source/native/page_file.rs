@@ -9,6 +9,7 @@ use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
 use formats::{PageNo, SpaceId};
 
 use super::direct::{Buffer, Direct};
+use super::free_pages;
 use super::identity::{Identity, look_at};
 
 /// How often a page that is not whole is read again.
@@ -166,7 +167,33 @@ impl PageFile {
                 std::thread::sleep(PAUSE);
             }
         }
+        if self.is_free(PageNo(number), format)? {
+            slot.fill(0);
+            return Ok(None);
+        }
         Ok(Some(wrong.text()))
+    }
+
+    /// Damage in a free page is nobody's data. Not looked up in further files of the system tablespace.
+    fn is_free(&self, number: PageNo, format: &PageFormat) -> Result<bool> {
+        let whole = |number: PageNo| -> Result<Option<Vec<u8>>> {
+            let size = format.physical_size;
+            let at = u64::from(number.0) * size as u64;
+            let skip = (at % 4096) as usize;
+            let mut buffer = Buffer::new(skip + size);
+            let read = self.read_raw(buffer.bytes(), at - skip as u64)?;
+            let bytes = buffer.bytes()[..read].get(skip..skip + size);
+            Ok(bytes.filter(|b| page::verify(format, b) == PageState::Valid).map(<[u8]>::to_vec))
+        };
+        if self.first_page > 0 {
+            return Ok(false);
+        }
+        let first = whole(PageNo(0))?;
+        let descriptors = whole(free_pages::descriptor_page(format, number))?;
+        Ok(match (first, descriptors) {
+            (Some(first), Some(descriptors)) => free_pages::is_free(format, &first, &descriptors, number),
+            _ => false,
+        })
     }
 
     fn read_raw(&self, out: &mut [u8], offset: u64) -> Result<usize> {

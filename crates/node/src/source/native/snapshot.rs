@@ -122,7 +122,11 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
         // The locks of the session in it are gone when this returns.
         let done = work.run();
         state.stop();
-        spool.close();
+        if done.is_ok() {
+            spool.close()
+        } else {
+            spool.abandon()
+        }
         done
     });
     // Why the log was no longer followed says more than that it was not.
@@ -158,7 +162,7 @@ impl Broken {
     fn note(&self, result: Result<()>, spool: &Spool) {
         if let Err(e) = result {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e.into());
-            spool.close();
+            spool.abandon();
         }
     }
 

@@ -152,6 +152,14 @@ impl Spool {
         self.changed.notify_all();
     }
 
+    /// No more chunks, and those that wait are not wanted: the snapshot has failed.
+    pub fn abandon(&self) {
+        let mut state = self.lock();
+        *state = State { closed: true, ..State::default() };
+        drop(state);
+        self.changed.notify_all();
+    }
+
     fn make_file(&self) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         Ok(File::from(rustix::fs::open(&self.directory, flags, Mode::RUSR | Mode::WUSR)?))
