@@ -23,6 +23,8 @@ const AGAIN: [u64; 5] = [100, 170, 130, 290, 210];
 /// would hold all commits for as long as it takes.
 const LONG_MS: u64 = 300;
 
+/// Moments that were not what they must be: a server that does not pause will not pause the next time either.
+const DISCARDED_MAX: u32 = 4;
 /// How long an instant without any DDL is waited for.
 const QUIET: Duration = Duration::from_millis(700);
 
@@ -107,7 +109,7 @@ impl Settle<'_> {
     /// A [`Declined`] reason, or the transfer is over.
     pub fn run(&mut self) -> Result<Moment, SnapshotError> {
         let deadline = Instant::now() + self.budget;
-        let mut tries = 0;
+        let (mut tries, mut discarded) = (0, 0);
         let mut failed_held = Duration::ZERO;
         loop {
             tries += 1;
@@ -128,7 +130,8 @@ impl Settle<'_> {
                 }
             };
             self.tail.go_on();
-            if Instant::now() > deadline {
+            discarded += u32::from(matches!(again, Again::Discarded(_)));
+            if Instant::now() > deadline || discarded >= DISCARDED_MAX {
                 return Err(self.give_up(again, tries).into());
             }
             self.prepare_again(&again, tries, deadline)?;
