@@ -10,7 +10,7 @@ MEGABYTES    ?= 400
 # Where cargo puts what it builds.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps demo test check joins bench cluster install uninstall fuzz clean
+.PHONY: all build release deps demo test check joins bench cluster mtr install uninstall fuzz clean
 
 all: release
 
@@ -47,6 +47,11 @@ joins: deps
 bench: deps
 	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
 	for method in rejoin rsync; do $(TARGET)/release/lab demo --method $$method --megabytes $(MEGABYTES) || exit 1; done
+
+# The server's own Galera tests with this method; downloads the tests of the installed version. MTR_TESTS="suite.name ..." for some.
+mtr: deps
+	$(CARGO) build --release -p rejoin-cli
+	REJOIN_BIN=$(TARGET)/release/rejoin ci-mtr/run.sh $(MTR_TESTS)
 
 # A cluster to play with, until Enter.
 cluster: deps

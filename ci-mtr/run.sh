@@ -141,15 +141,25 @@ state=$work/state
 mkdir -p "$state"
 ((EUID != 0)) || chown "$run_as" "$state"
 
+child=
+stop() {
+  if [[ -n $child ]]; then
+    kill -TERM "$child" 2>/dev/null
+    wait "$child"
+  fi
+  exit 143
+}
+trap stop TERM INT HUP
+
 run_one() { # TEST -> console output on stdout
   local dir=$state/run
   rm -rf "$dir"
   "${runner[@]}" mkdir -p "$dir/tmp"
   cd "$mtr_dir"
-  "${runner[@]}" env -u LD_PRELOAD HOME="$dir" LANG=C \
+  exec "${runner[@]}" env -u LD_PRELOAD HOME="$dir" LANG=C \
     PATH="$tree/usr/bin:$tree/usr/sbin:$PATH" LD_LIBRARY_PATH="$libs" \
     MTR_GALERA_TFMT=socat MTR_BUILD_THREAD="${MTR_BUILD_THREAD:-auto}" \
-    timeout --foreground --signal=TERM --kill-after=60 "$limit" \
+    timeout --signal=TERM --kill-after=60 "$limit" \
     perl ./mariadb-test-run.pl --vardir="$dir/var" --tmpdir="$dir/tmp" \
     --big-test --force --retry=0 --parallel=1 --max-test-fail=0 \
     --max-save-core=0 --max-save-datadir=0 --testcase-timeout=$((limit / 60)) \
@@ -170,12 +180,16 @@ row test result seconds note
 for test in "${tests[@]}"; do
   started=$SECONDS
   out=$logs/$test.out
-  (run_one "$test") >"$out" </dev/null || true
+  (run_one "$test") >"$out" </dev/null &   # in a process group of its own
+  child=$!
+  wait "$child" || true
+  child=
   took=$((SECONDS - started))
   failed=0
   seen=0
-  while IFS=$'\t' read -r name result took note; do
+  while IFS=$'\t' read -r name result secs note; do
     seen=1
+    ((secs)) || secs=$took           # the runner gives none for a failure
     why=${reason[$name]-${reason[${name%% *}]-}}
     if [[ $result == fail && -n $why ]]; then
       result=expected note=$why
@@ -187,7 +201,7 @@ for test in "${tests[@]}"; do
       note="passes although: $why"
     fi
     count[$result]=$((count[$result] + 1))
-    row "$name" "$result" "$took" "$note"
+    row "$name" "$result" "$secs" "$note"
   done < <(perl -ne '
       if (/^(\S+\.\S+)\s+(?:\x27([^\x27]*)\x27\s+)?(?:w\d+\s+)?\[ (?:retry-)?(pass|fail|skipped|disabled) \]\s*(.*)/) {
         my ($n, $c, $r, $t) = ($1, $2, $3, $4);
@@ -213,7 +227,7 @@ for test in "${tests[@]}"; do
     rm -f "$out"
   fi
 done
-rm -rf "$state"
+rm -rf "$state" "$work/apt.err"
 
 echo
 echo "$version method=$method: ${count[pass]} passed, ${count[fail]} failed, ${count[expected]} failed as expected, ${count[skip]} skipped"
@@ -221,5 +235,6 @@ echo "table and logs of failures: $logs"
 if ((!keep)); then
   rm -rf "$tree" "$work/unpacked"
   [[ -n ${MTR_CACHE:-} ]] || rm -rf "$cache"
+  rmdir --ignore-fail-on-non-empty "$work"
 fi
 exit "$unexpected"

@@ -17,11 +17,13 @@ fn main() -> ExitCode {
     if by_server { server_mode::run(&words) } else { operator::run() }
 }
 
-/// The server's name for us starts with `wsrep_sst_`; a copy under another name is known by `--role`.
+/// The server's name for us starts with `wsrep_sst_`; a copy under another name is known by `--role`. Words that begin
+/// with a verb are an operator's, or our own: the waiting process gets the server's words behind its verb.
 fn called_by_server() -> bool {
-    let mut words = std::env::args_os();
+    let mut words = std::env::args_os().map(|w| w.to_string_lossy().into_owned());
     let name = words.next().unwrap_or_default();
-    let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    name.starts_with("wsrep_sst_")
-        || words.any(|w| w == "--role" || w.to_string_lossy().starts_with("--role="))
+    let name = name.rsplit('/').next().unwrap_or_default();
+    let mut words = words.peekable();
+    let verb = words.peek().is_some_and(|first| !first.starts_with("--"));
+    name.starts_with("wsrep_sst_") || (!verb && words.any(|w| w == "--role" || w.starts_with("--role=")))
 }

@@ -43,14 +43,13 @@ fn begin_log(datadir: &Path, name: &str) {
 
 fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Result<()> {
     let cancel = Cancel::new();
-    let markers = Markers::set(datadir, role == Role::Joiner, &cancel)?;
+    let markers = Markers::none();
     let server = parent::find_server(args.parent);
-    let files = markers.files();
-    parent::watch(server, cancel.clone(), move || {
-        for file in files {
-            let _ = std::fs::remove_file(file);
-        }
-    })?;
+    let last_words = markers.clone();
+    // First of all: also the wait for an earlier transfer ends with our server.
+    parent::watch(server, cancel.clone(), move || last_words.remove())?;
+    parent::end_with_the_shell();
+    markers.set(datadir, role == Role::Joiner, &cancel)?;
     let options = ServerOptions::load(&args)?;
     for problem in options.warnings() {
         log::warning(problem);
@@ -67,6 +66,6 @@ fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Re
     };
     job.progress.end(&outcome.as_ref().map_or_else(|e| format!("{e:#}"), |()| "ok".to_owned()));
     drop(reporter);
-    drop(markers);
+    markers.remove();
     outcome
 }

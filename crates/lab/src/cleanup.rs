@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::process;
 
-const PREFIX: &str = "rejoin-lab-";
+pub(crate) const PREFIX: &str = "rejoin-lab-";
 static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// The directory of a cluster. Dropping it kills the cluster's processes and removes everything.
@@ -69,7 +69,8 @@ fn end_with_signals() {
 
 /// Removes the clusters of processes that no longer exist (killed with SIGKILL, say).
 fn remove_abandoned() {
-    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+    let places = [std::env::temp_dir(), PathBuf::from(crate::other::SHARED_MEMORY)];
+    for entry in places.iter().flat_map(fs::read_dir).flatten().flatten() {
         let name = entry.file_name();
         let owner =
             name.to_str().and_then(|n| n.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());

@@ -119,7 +119,8 @@ impl Config<'_> {
         for wish in &self.wishes.mysqld {
             let _ = writeln!(out, "{wish}");
         }
-        out.push_str("\n[sst]\n");
+        // The lab's root has no password; the server's own user, whom a package's datadir lets in, has no account here.
+        out.push_str("\n[sst]\nwsrep-sst-auth=root:\n");
         for wish in &self.wishes.sst {
             let _ = writeln!(out, "{wish}");
         }

@@ -26,11 +26,13 @@ mod errorlog;
 pub mod load;
 mod node;
 mod node_files;
+pub mod other;
 pub mod places;
 pub mod ports;
 pub mod process;
 pub mod progress;
 pub mod sql;
+pub mod sst;
 
 pub mod states;
 mod template;

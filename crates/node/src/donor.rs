@@ -2,8 +2,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use formats::wsrep::credentials::Account;
 use formats::wsrep::report::ReportLine;
 use formats::wsrep::state_id::StateId;
 use protocol::hello::capability;
@@ -23,6 +25,8 @@ use crate::peer::Established;
 use crate::peer::dial::{CONNECT_WITHIN, Dialer};
 use crate::peer::link::Link;
 use crate::server::credentials;
+use crate::server::sql::Session;
+use crate::server::synced;
 use crate::server::version::server_version;
 use crate::source::binlog_state;
 use crate::source::frozen::Frozen;
@@ -33,6 +37,14 @@ use crate::source::throttle::Throttle;
 
 /// Lines about files that are not sent, in the offer and the error logs.
 const LEFT_OUT_LINES: usize = 50;
+
+/// How long a joiner that wants another number of undo tablespaces may make us wait for purge.
+const PURGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a donor's failure is kept from its server, so that the joiner's server hears of it from its own program first.
+/// Told by both at once (its program's end and the group's "Will never receive state"), a server of 10.11.19 can hang in
+/// its abort: two threads close the group connection and wait for each other. It then neither serves nor ends.
+const JOINER_ENDS_FIRST: Duration = Duration::from_secs(1);
 
 /// A position and its GTID domain.
 type Position = (StateId, Option<u32>);
@@ -48,7 +60,7 @@ pub fn run(job: &Job) -> Result<()> {
         if capabilities & capability::ZSTD == 0 { Compression::Never } else { job.settings.compression };
     let outcome = match job.args.bypass {
         true => bypass(job, &mut link),
-        false => transfer(job, &mut link, &dialer, compression),
+        false => transfer(job, &mut link, &Means { dialer, compression, account: credentials.local }),
     };
     match outcome {
         Ok((state, domain)) => {
@@ -58,6 +70,8 @@ pub fn run(job: &Job) -> Result<()> {
         }
         Err(error) => {
             link.abort(&format!("{error:#}"));
+            // Not when our own server is gone or we were told to stop: then nobody may wait for us.
+            let _ = job.cancel.sleep(JOINER_ENDS_FIRST);
             Err(error)
         }
     }
@@ -72,13 +86,20 @@ fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
     Ok((state, domain))
 }
 
-fn transfer(job: &Job, link: &mut Link, dialer: &Dialer, compression: Compression) -> Result<Position> {
+/// What a transfer has beside its job and its link.
+struct Means {
+    dialer: Dialer,
+    compression: Compression,
+    account: Option<Account>,
+}
+
+fn transfer(job: &Job, link: &mut Link, means: &Means) -> Result<Position> {
     job.progress.phase("listing files", "");
     let layout = Layout::resolve(&job.args, &job.options)?;
     let engines = EnginePolicy::from_options(&job.options);
     let offered = scan::scan(&layout, &engines)?;
     refuse_what_cannot_travel(&offered)?;
-    let workers = agree(job, link, &layout, &offered)?;
+    let workers = agree(job, link, &layout, &offered, means.account.as_ref())?;
 
     job.progress.phase("waiting for the server to hold still", "");
     let frozen = link.keep_alive_while("waiting for the donor's server to hold its files still", || {
@@ -96,7 +117,7 @@ fn transfer(job: &Job, link: &mut Link, dialer: &Dialer, compression: Compressio
     let bytes: u64 = still.files.iter().map(|f| f.entry.size).sum();
     job.progress.total_bytes.store(bytes, Ordering::Relaxed);
     job.progress.phase("sending", &format!("{} files, {bytes} bytes", still.files.len()));
-    let chunks = send_all(job, link, &Ways { dialer, workers, compression }, still, frozen)?;
+    let chunks = send_all(job, link, means, workers, still, frozen)?;
 
     job.progress.phase("waiting for the joiner to store everything", &format!("{chunks} chunks"));
     link.send(&Message::Complete { chunks })?;
@@ -106,17 +127,31 @@ fn transfer(job: &Job, link: &mut Link, dialer: &Dialer, compression: Compressio
 }
 
 /// Makes the offer; the joiner looks at settings and room before anything is stopped here.
-fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) -> Result<u16> {
+fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan, account: Option<&Account>) -> Result<u16> {
     let left_out = left_out(scan);
     for line in &left_out {
         tracing::warn!("{line}");
     }
     link.send(&Message::Offer(offer(job, layout, scan, left_out)))?;
-    let (workers, in_place) = accepted(link.recv()?)?;
-    if in_place {
+    let accepted = accepted(link.recv()?)?;
+    if accepted.in_place {
         tracing::warn!("the joiner has no room for old and new files: it replaces them in place");
     }
-    Ok(workers.min(job.settings.threads).max(1))
+    if accepted.empty_undo {
+        link.keep_alive_while("waiting for purge", || wait_for_purge(job, account))?;
+    }
+    Ok(accepted.workers.min(job.settings.threads).max(1))
+}
+
+/// Gives purge a moment to deal with the last undo logs; goes on without when it takes longer or nobody lets us ask.
+fn wait_for_purge(job: &Job, account: Option<&Account>) -> Result<()> {
+    let socket = synced::socket_path(job.args.socket.as_deref(), &job.datadir);
+    let Some(mut session) = Session::open(&socket, account) else { return Ok(()) };
+    let until = Instant::now() + PURGE_WITHIN;
+    while Instant::now() < until && session.history_length().is_some_and(|left| left > 0) {
+        job.cancel.sleep(Duration::from_millis(100))?;
+    }
+    Ok(())
 }
 
 /// What both logs must say, in lines that fit into one message.
@@ -150,6 +185,7 @@ fn offer(job: &Job, layout: &Layout, scan: &Scan, left_out: Vec<String>) -> Offe
         files: scan.files.len() as u32,
         bytes: bytes.into_iter().collect(),
         external: external.into_iter().collect(),
+        undo_tablespaces: scan.files.iter().filter(|f| f.entry.role == FileRole::Undo).count() as u32,
         left_out,
     }
 }
@@ -175,15 +211,15 @@ fn announce(
     link.send(&Message::FilesEnd { count, position: state.to_string(), domain: *domain, binlog_state })
 }
 
-/// How the ranges get to the joiner.
-struct Ways<'a> {
-    dialer: &'a Dialer,
-    workers: u16,
-    compression: Compression,
-}
-
 /// Sends all ranges over the workers' connections. The server may go on as soon as the last range has been read.
-fn send_all(job: &Job, link: &mut Link, ways: &Ways<'_>, scan: Scan, frozen: Frozen) -> Result<u64> {
+fn send_all(
+    job: &Job,
+    link: &mut Link,
+    means: &Means,
+    workers: u16,
+    scan: Scan,
+    frozen: Frozen,
+) -> Result<u64> {
     let files = scan.files.into_iter().filter(|f| !matches!(f.entry.role, FileRole::Link { .. }));
     let queue = RangeQueue::new(files.map(|f| (f.entry.id, f.path, f.entry.size)).collect());
     let frozen = Mutex::new(Some(frozen));
@@ -201,15 +237,15 @@ fn send_all(job: &Job, link: &mut Link, ways: &Ways<'_>, scan: Scan, frozen: Fro
             let work = |number| {
                 let shared = &shared;
                 scope.spawn(move || {
-                    let sent = ways
+                    let sent = means
                         .dialer
                         .dial_worker(number, CONNECT_WITHIN)
-                        .and_then(|mut link| sender::send_ranges(&mut link, ways.compression, shared));
+                        .and_then(|mut link| sender::send_ranges(&mut link, means.compression, shared));
                     // One broken worker breaks the transfer: the others must not go on filling the joiner's disk.
                     sent.inspect_err(|e| shared.cancel.cancel_by_worker(e))
                 })
             };
-            let threads: Vec<_> = (0..ways.workers).map(work).collect();
+            let threads: Vec<_> = (0..workers).map(work).collect();
             threads
                 .into_iter()
                 .map(|t| t.join().map_err(|_| Failure::new(Kind::Disk, "a worker panicked"))?)
@@ -225,9 +261,16 @@ fn position_given(job: &Job) -> Result<Position> {
     Ok((state, job.args.gtid_domain_id))
 }
 
-fn accepted(message: Message) -> Result<(u16, bool), Failure> {
+/// The joiner's answer to an offer.
+struct Accepted {
+    workers: u16,
+    in_place: bool,
+    empty_undo: bool,
+}
+
+fn accepted(message: Message) -> Result<Accepted, Failure> {
     match message {
-        Message::Accept { workers, in_place } => Ok((workers, in_place)),
+        Message::Accept { workers, in_place, empty_undo } => Ok(Accepted { workers, in_place, empty_undo }),
         other => Err(unexpected(&other, "Accept")),
     }
 }

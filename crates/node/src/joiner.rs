@@ -12,7 +12,8 @@ use formats::wsrep::state_id::StateId;
 use protocol::message::{Message, Offer};
 
 use crate::datadir::layout::Layout;
-use crate::datadir::managed;
+use crate::datadir::managed::{self, ManagedFile};
+use crate::datadir::own_position;
 use crate::failure::{Failure, Kind};
 use crate::invitation;
 use crate::job::Job;
@@ -21,7 +22,7 @@ use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::peer::listen::Door;
 use crate::sink::files::Disk;
-use crate::sink::{install, kept, tidy};
+use crate::sink::{install, kept, staging, tidy};
 use agree::Room;
 use arrival::Arrival;
 pub use arrival::old_files;
@@ -78,7 +79,7 @@ fn serve(job: &Job, door: &Door, link: &mut Link) -> Result<Position> {
 /// IST follows: nothing was looked at, and nothing is touched but what a broken transfer had left.
 fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Result<Position> {
     let state = parse_position(position)?;
-    link.send(&Message::Accept { workers: 0, in_place: false })?;
+    link.send(&Message::Accept { workers: 0, in_place: false, empty_undo: false })?;
     tracing::info!("IST follows from {state}; no data is needed");
     tidy::remove_leftovers(&Disk, &job.datadir)?;
     Ok((state, domain))
@@ -90,12 +91,28 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     let layout = Layout::resolve(&job.args, &job.options)?;
     agree::compare_settings(job, &layout, offer)?;
     let old = managed::managed(&layout)?;
+    if let Ok(Some(position)) = own_position::position_in_files(&layout) {
+        tracing::debug!("the old files are at {position:?} (their last checkpoint)");
+    }
+    // What a broken transfer left staged must not count as taken when the room is looked at.
+    staging::discard_staged(&job.datadir)?;
+    say_what_cpat_cannot_keep(&old);
     let room = agree::look_at_room(job, &layout, offer, &old)?;
     door.allow_workers(job.settings.threads);
-    link.send(&Message::Accept { workers: job.settings.threads, in_place: room == Room::InPlace })?;
+    let empty_undo = agree::undo_tablespaces_will_change(job, offer);
+    link.send(&Message::Accept {
+        workers: job.settings.threads,
+        in_place: room == Room::InPlace,
+        empty_undo,
+    })?;
 
     job.progress.phase("waiting for the donor's files to hold still", "");
     let announced = receive::receive_list(link)?;
+    if layout.binlog.is_some() && announced.binlog_state.is_none() {
+        tracing::warn!(
+            "the donor sent no GTID state (it writes no binary log, or an encrypted one): this node's begins anew"
+        );
+    }
     kept::save_grastate(&Disk, &job.datadir)?;
     let arrival = Arrival::prepare(job, &layout, old, announced, room)?;
     link.send(&Message::Ready)?;
@@ -114,6 +131,15 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     arrival.install()?;
     job.progress.phase("done", "");
     Ok(position)
+}
+
+/// The operator asked for these files, but they would act on the new data.
+fn say_what_cpat_cannot_keep(old: &[ManagedFile]) {
+    let names: Vec<String> =
+        old.iter().filter(|f| f.keep_overruled).map(|f| f.path.display().to_string()).collect();
+    if !names.is_empty() {
+        tracing::warn!("cpat matches files that cannot be kept beside new data: {}", names.join(", "));
+    }
 }
 
 fn parse_position(text: &str) -> Result<StateId, Failure> {

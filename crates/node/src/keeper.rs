@@ -1,4 +1,5 @@
 //! What becomes of the files an install replaced: kept until the node was once Synced, then removed by itself.
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -10,7 +11,7 @@ use crate::job::{self, Job};
 use crate::server::credentials;
 use crate::server::options::ServerOptions;
 use crate::server::parent::{self, ServerProcess};
-use crate::server::synced::{self, Login, Witness};
+use crate::server::synced::{self, Witness};
 use crate::settings::{KeepOld, Settings};
 use crate::sink::files::Disk;
 use crate::sink::kept::{self, Status};
@@ -36,6 +37,8 @@ fn start(job: &Job) -> Result<()> {
     let program = std::env::current_exe().context("cannot find our own program")?;
     let server = job.server.context("our server's process is not known")?;
     Command::new(program)
+        // Whatever the program's file is called: under the server's name it would take itself for a transfer.
+        .arg0("rejoin")
         .arg(VERB)
         .arg(server.pid.to_string())
         .args(std::env::args_os().skip(1))
@@ -60,7 +63,8 @@ pub fn run(words: &[String]) -> Result<()> {
     let cancel = Cancel::new();
     parent::watch(Some(server), cancel.clone(), || {})?;
     let socket = synced::socket_path(options.server("socket"), &datadir);
-    let witness = synced::wait_until_synced(&socket, &logins(&args, &options), &cancel)?;
+    let account = credentials::collect(&args, &options, false).local;
+    let witness = synced::wait_until_synced(&socket, account.as_ref(), &cancel)?;
     match witness {
         Witness::Status => tracing::info!("the node is Synced"),
         Witness::Greeting => tracing::info!("the server takes clients; no login on this node tells more"),
@@ -86,20 +90,4 @@ fn release(datadir: &Path, settings: &Settings) -> Result<()> {
 
 fn something_is_kept(datadir: &Path) -> bool {
     matches!(kept::status(&Disk, datadir, |_| Ok(0)), Ok(Status::InstalledKept { .. }))
-}
-
-fn logins(args: &SstArgs, options: &ServerOptions) -> Vec<Login> {
-    let given = credentials::collect(args, options, false).local.filter(|a| !a.user.is_empty());
-    let given = given.map(|a| Login { user: a.user.clone(), password: Some(a.password.reveal().to_owned()) });
-    // Not $USER: a server that changed its user after the start still has the old one there.
-    let own = own_user_name().map(|user| Login { user, password: None });
-    given.into_iter().chain(own).collect()
-}
-
-/// The name of the user we run as, from the user database.
-fn own_user_name() -> Option<String> {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    let mut fields = users.lines().map(|l| l.split(':').collect::<Vec<_>>());
-    fields.find(|f| f.get(2) == Some(&uid.as_str())).and_then(|f| f.first().map(|name| (*name).to_owned()))
 }

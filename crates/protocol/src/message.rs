@@ -37,6 +37,9 @@ pub enum Message {
         workers: u16,
         /// The old files must go as the new ones come: both do not fit.
         in_place: bool,
+        /// The joiner's server will change the number of undo tablespaces, which it can only do while no undo log is left:
+        /// the donor should give purge a moment before it stops.
+        empty_undo: bool,
     },
     /// Donor: files that will be sent, ids ascending from 0 over all batches.
     Files(Vec<FileEntry>),
@@ -82,6 +85,8 @@ pub struct Offer {
     pub bytes: Vec<(Place, u64)>,
     /// Bytes allocated in each directory outside the places (absolute path).
     pub external: Vec<(String, u64)>,
+    /// Undo tablespaces of the donor.
+    pub undo_tablespaces: u32,
     /// What will not travel, one line each.
     pub left_out: Vec<String>,
 }

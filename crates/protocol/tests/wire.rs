@@ -84,6 +84,7 @@ fn one_of_each() -> Vec<Message> {
         files: 3,
         bytes: vec![(Place::Datadir, 1), (Place::UndoDir, 2)],
         external: vec![("/x/db".into(), 4096)],
+        undo_tablespaces: 3,
         left_out: vec!["x: unknown".into()],
     };
     let chunk = Chunk {
@@ -100,7 +101,7 @@ fn one_of_each() -> Vec<Message> {
         Message::Abort { reason: "r".into() },
         Message::Bypass { position: "p".into(), domain: Some(1) },
         Message::Offer(offer),
-        Message::Accept { workers: 4, in_place: true },
+        Message::Accept { workers: 4, in_place: true, empty_undo: false },
         Message::Files(vec![entry()]),
         Message::FilesEnd {
             count: 8,

@@ -10,9 +10,10 @@ pub struct Normalised {
 }
 
 /// Options whose own name begins with `skip-` (sql/mysqld.cc and sys_vars.cc, MariaDB 10.11): not the negation of
-/// another.
-const NAMED_SKIP: [&str; 8] = [
+/// another. And `skip-engines`, an option of `[sst]`.
+const NAMED_SKIP: [&str; 9] = [
     "skip-bdb",
+    "skip-engines",
     "skip-grant-tables",
     "skip-host-cache",
     "skip-name-resolve",

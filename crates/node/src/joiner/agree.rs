@@ -45,6 +45,13 @@ pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Res
     }
 }
 
+/// Whether our server is configured to have another number of undo tablespaces than the donor. It changes the number at
+/// its start, but only while no undo log is left ("Cannot change innodb_undo_tablespaces" in its error log otherwise).
+pub(super) fn undo_tablespaces_will_change(job: &Job, offer: &Offer) -> bool {
+    let configured = job.options.server("innodb-undo-tablespaces").and_then(|n| n.parse::<u32>().ok());
+    configured.is_some_and(|n| n != offer.undo_tablespaces)
+}
+
 /// Decides whether the new files fit beside the old ones, filesystem by filesystem.
 pub(super) fn look_at_room(job: &Job, layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Room> {
     let demands = demands(layout, offer, old)?;

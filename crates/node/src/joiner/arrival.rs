@@ -54,6 +54,8 @@ impl Arrival {
         let keep = match (room, job.settings.keep_old) {
             (Room::InPlace, _) => Keep::InPlace,
             (Room::Beside, KeepOld::Never) => Keep::Nothing,
+            // A transfer in place that broke off: what is left of the old state is not worth keeping.
+            (Room::Beside, _) if in_place::was_begun(&Disk, &layout.datadir)? => Keep::Nothing,
             (Room::Beside, _) => Keep::Old,
         };
         let (mut old, databases) = by_kind(old);
@@ -135,7 +137,9 @@ impl Arrival {
         staged.extend(self.binlog_state()?.map(|(placed, _)| placed));
         let old = self.old.iter().map(|(path, _)| path.as_path());
         let paths = old.chain(staged.iter().map(|p| p.target.as_path()));
-        let roots = Roots::choose(&Disk, &self.layout.datadir, paths)?;
+        // What staging chose stays: its directories are among those that the end of the install removes.
+        let roots = self.staging.roots().clone().extend(&Disk, paths)?;
+        tracing::debug!("staging directories: {:?}", roots.all());
         let earlier = install::installed(&Disk, &self.layout.datadir)?;
         let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let position: &StateId = &self.announced.position.0;
@@ -163,6 +167,12 @@ impl Arrival {
             return Ok(None);
         };
         let target = with_suffix(base, ".state");
+        let directory = base.parent().context("a binary log without a directory")?;
+        if !directory.starts_with(&self.layout.datadir) {
+            // The server makes no directory for its logs, and the install none outside the datadir.
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
+        }
         let roots = Roots::choose(&Disk, &self.layout.datadir, [target.as_path()])?;
         let root = roots.for_path(&target).context("no staging directory for the binary log's state")?;
         let stage = working_directory(root, "stage");
@@ -191,12 +201,6 @@ pub fn old_files(managed: Vec<ManagedFile>) -> Vec<(PathBuf, OldKind)> {
 fn by_kind(old: Vec<ManagedFile>) -> (Vec<(PathBuf, OldKind)>, Vec<PathBuf>) {
     let (mut files, mut databases) = (Vec::new(), Vec::new());
     for file in old {
-        if file.keep_overruled {
-            tracing::warn!(
-                "{} goes although cpat matches it: it would act on the new data",
-                file.path.display()
-            );
-        }
         match file.what {
             Managed::DatabaseDirectory => databases.push(file.path),
             Managed::SystemSet => files.push((file.path, OldKind::System)),

@@ -63,6 +63,8 @@ pub struct Link {
     /// An `Abort` came.
     gave_up: bool,
     looked: Instant,
+    /// Bytes that had come when something last came, and when that was.
+    heard: (u64, Instant),
 }
 
 impl fmt::Debug for Link {
@@ -86,6 +88,7 @@ impl Link {
             torn: false,
             gave_up: false,
             looked: Instant::now(),
+            heard: (0, Instant::now()),
         }
     }
 
@@ -124,8 +127,14 @@ impl Link {
         self.send(&Message::Ping { doing: cut(doing, TEXT_BYTES_MAX).to_owned() })
     }
 
-    /// Waits for a message that has no payload.
+    /// Waits for a message that has no payload, and meanwhile tells the peer that we live: a peer that is busy for long
+    /// notices by our silence that we are gone.
     pub fn recv(&mut self) -> Result<Message> {
+        let mut pinged = Instant::now();
+        self.heard.1 = pinged;
+        while self.pending.is_none() {
+            self.attend("waiting", &mut pinged, None)?;
+        }
         match self.take()? {
             (message, 0) => Ok(message),
             (message, _) => {
@@ -162,8 +171,9 @@ impl Link {
                 work()
             });
             let mut pinged = Instant::now();
+            self.heard.1 = pinged;
             let lost = loop {
-                match self.attend(doing, &mut pinged, &done) {
+                match self.attend(doing, &mut pinged, Some(&done)) {
                     Ok(true) => break None,
                     Ok(false) => {}
                     Err(e) => break Some(e),
@@ -180,29 +190,48 @@ impl Link {
         })
     }
 
-    /// One round of [`Link::keep_alive_while`]: until the work is done (true), the peer says something or a ping is due.
-    fn attend(&mut self, doing: &str, pinged: &mut Instant, done: &OwnedFd) -> Result<bool> {
+    /// One round of waiting: until the work is done (true), the peer says something, a ping is due or it is time to look
+    /// around. Fails when nothing came for the stall timeout: the peer waits, busy or not, and tells so with pings.
+    fn attend(&mut self, doing: &str, pinged: &mut Instant, done: Option<&OwnedFd>) -> Result<bool> {
+        self.wire.look().map_err(|e| self.failure(e))?;
         if pinged.elapsed() >= PING_EVERY {
             self.ping(doing)?;
             *pinged = Instant::now();
         }
-        let mut fds = vec![PollFd::new(done, PollFlags::IN)];
+        let mut fds: Vec<PollFd<'_>> =
+            done.map(|done| PollFd::new(done, PollFlags::IN)).into_iter().collect();
         if self.pending.is_none() {
             self.pending = self.next(None)?;
+        }
+        self.listen_for_silence()?;
+        if done.is_none() && self.pending.is_some() {
+            return Ok(false);
         }
         // A message that waits for the caller would make the socket readable all the time.
         if self.pending.is_none() {
             fds.push(PollFd::new(self.wire.socket(), PollFlags::IN));
         }
-        let timeout = PING_EVERY.saturating_sub(pinged.elapsed()).max(Duration::from_millis(1));
+        let timeout = PING_EVERY.saturating_sub(pinged.elapsed()).clamp(Duration::from_millis(1), LOOK_EVERY);
         let timeout = rustix::event::Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: i64::from(timeout.subsec_nanos()),
         };
         match poll(&mut fds, Some(&timeout)) {
-            Ok(_) => Ok(fds.first().is_some_and(|done| !done.revents().is_empty())),
+            Ok(_) => Ok(done.is_some() && fds.first().is_some_and(|done| !done.revents().is_empty())),
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(e) => Err(Failure::new(Kind::Server, format!("cannot wait for {}: {e}", self.peer)).into()),
+        }
+    }
+
+    /// Fails when nothing came from the peer for the stall timeout.
+    fn listen_for_silence(&mut self) -> Result<()> {
+        let received = self.wire.traffic().received();
+        if received != self.heard.0 || self.pending.is_some() {
+            self.heard = (received, Instant::now());
+        }
+        match self.heard.1.elapsed() >= self.stall {
+            true => Err(self.failure(WireError::Silent(self.stall))),
+            false => Ok(()),
         }
     }
 

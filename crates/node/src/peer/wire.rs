@@ -210,7 +210,8 @@ impl Wire {
         }
     }
 
-    fn look(&self) -> Result<(), WireError> {
+    /// Fails when the transfer was told to end.
+    pub(super) fn look(&self) -> Result<(), WireError> {
         match &self.cancel {
             Some(cancel) => cancel.check().map_err(WireError::Ended),
             None => Ok(()),

@@ -39,7 +39,9 @@ fn forget_old(dir: &Path, role: &str) -> Result<()> {
     let mut ours: Vec<PathBuf> = fs::read_dir(dir)
         .with_context(|| format!("cannot list {}", dir.display()))?
         .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("rejoin-{role}-"))))
+        .filter(|p| {
+            p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("rejoin-{role}-")))
+        })
         .collect();
     // The names carry the time, so the order of names is the order of age.
     ours.sort();

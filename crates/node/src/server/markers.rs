@@ -1,6 +1,7 @@
 //! The two files operators and container platforms look for while a transfer runs.
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -12,41 +13,47 @@ use crate::failure::{Failure, Kind};
 /// How long an earlier transfer of this datadir may take to end before we give up.
 const EARLIER_TRANSFER: Duration = Duration::from_secs(10);
 
-/// Holds `wsrep_sst.pid`, and on a joiner `sst_in_progress`; both go when this is dropped.
+/// `wsrep_sst.pid`, and on a joiner `sst_in_progress`; both go when the first of its clones is dropped, and can be
+/// removed earlier, for an end that runs no destructors.
+#[derive(Clone)]
 pub struct Markers {
-    files: Vec<PathBuf>,
+    files: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl Markers {
+    /// No marks yet.
+    pub fn none() -> Markers {
+        Markers { files: Arc::default() }
+    }
+
     /// Waits for an earlier transfer to end and sets the marks.
-    pub fn set(datadir: &Path, joiner: bool, cancel: &Cancel) -> Result<Markers> {
+    pub fn set(&self, datadir: &Path, joiner: bool, cancel: &Cancel) -> Result<()> {
         let pid_file = datadir.join("wsrep_sst.pid");
         wait_for_earlier(&pid_file, cancel)?;
-        let mut markers = Markers { files: Vec::new() };
-        markers.write(pid_file, &format!("{}\n", std::process::id()))?;
+        self.write(pid_file, &format!("{}\n", std::process::id()))?;
         if joiner {
-            markers.write(datadir.join("sst_in_progress"), "")?;
+            self.write(datadir.join("sst_in_progress"), "")?;
         }
-        Ok(markers)
+        Ok(())
     }
 
-    /// The files that go at the end, for an end that runs no destructors.
-    pub fn files(&self) -> Vec<PathBuf> {
-        self.files.clone()
+    /// Removes those that were set.
+    pub fn remove(&self) {
+        for file in self.files.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).drain(..) {
+            let _ = remove_if_there(&file);
+        }
     }
 
-    fn write(&mut self, path: PathBuf, content: &str) -> Result<()> {
+    fn write(&self, path: PathBuf, content: &str) -> Result<()> {
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-        self.files.push(path);
+        self.files.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(path);
         Ok(())
     }
 }
 
 impl Drop for Markers {
     fn drop(&mut self) {
-        for file in &self.files {
-            let _ = remove_if_there(file);
-        }
+        self.remove();
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`log`] | the error log's lines and the log file of one transfer |
 //! | [`markers`] | `sst_in_progress` and `wsrep_sst.pid` |
 //! | [`progress`] | phases, counts, the status file |
+//! | [`sql`] | the few questions we ask it |
 //! | [`version`] | which server this is |
 //! | [`synced`] | waiting, after our own end, until the node is Synced |
 pub mod credentials;
@@ -20,5 +21,6 @@ pub mod options;
 pub mod parent;
 pub mod progress;
 pub mod report;
+pub mod sql;
 pub mod synced;
 pub mod version;

@@ -48,14 +48,18 @@ fn parent_of(pid: u32) -> Option<u32> {
     status.lines().find_map(|l| l.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
+/// Takes the end of the shell that started us for a signal to end. Not for a process that outlives its parent.
+pub fn end_with_the_shell() {
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
+}
+
 /// Cancels the transfer when the server dies or a signal arrives, and ends the process if that does not end it
-/// within [`GRACE`]. `last_words` removes what must not stay behind; it runs at most once here.
+/// within 1.5 s. `last_words` removes what must not stay behind; it runs at most once here.
 pub fn watch(
     server: Option<ServerProcess>,
     cancel: Cancel,
     last_words: impl FnOnce() + Send + 'static,
 ) -> Result<(), Failure> {
-    let _ = set_parent_process_death_signal(Some(Signal::TERM));
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])
         .map_err(|e| Failure::new(Kind::Server, format!("cannot watch signals: {e}")))?;
     let (tell, told) = std::sync::mpsc::channel::<()>();

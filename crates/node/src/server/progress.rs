@@ -180,11 +180,8 @@ fn say_to_server(report: &Report, status: &Status, said: (u64, u64)) -> (u64, u6
 fn log_line(status: &Status) {
     let percent = status.done_bytes * 100 / status.total_bytes.max(1);
     let left = status.total_bytes.saturating_sub(status.done_bytes);
-    let eta = if status.done_bytes == 0 {
-        "unknown".to_owned()
-    } else {
-        format!("{} s", left.saturating_mul(status.elapsed_ms) / status.done_bytes / 1000)
-    };
+    let milliseconds = left.saturating_mul(status.elapsed_ms).checked_div(status.done_bytes);
+    let eta = milliseconds.map_or_else(|| "unknown".to_owned(), |left| format!("{} s", left / 1000));
     tracing::info!(
         "{}: {percent} % of {} MB, {} MB on the network, {eta} left",
         status.phase,

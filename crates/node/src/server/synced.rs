@@ -8,9 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mysql::prelude::Queryable;
-use mysql::{Conn, OptsBuilder};
+use formats::wsrep::credentials::Account;
 
+use super::sql::Session;
 use crate::cancel::Cancel;
 use crate::failure::Failure;
 
@@ -22,15 +22,6 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// begins to apply the IST (observed on 10.11.19); a node whose IST fails ends its server, which ends this wait.
 const GREETING_LONG_ENOUGH: Duration = Duration::from_secs(600);
 
-/// One way to log in on the socket.
-#[derive(Clone)]
-pub struct Login {
-    /// Account name.
-    pub user: String,
-    /// Password; `None` for `unix_socket` authentication.
-    pub password: Option<String>,
-}
-
 /// What told us that the node is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Witness {
@@ -41,7 +32,11 @@ pub enum Witness {
 }
 
 /// Waits until the node is Synced. Fails when `cancel` ends the wait (the server died, a signal).
-pub fn wait_until_synced(socket: &Path, logins: &[Login], cancel: &Cancel) -> Result<Witness, Failure> {
+pub fn wait_until_synced(
+    socket: &Path,
+    account: Option<&Account>,
+    cancel: &Cancel,
+) -> Result<Witness, Failure> {
     let mut greeting_since: Option<Instant> = None;
     loop {
         cancel.sleep(ASK_EVERY)?;
@@ -50,7 +45,7 @@ pub fn wait_until_synced(socket: &Path, logins: &[Login], cancel: &Cancel) -> Re
             continue;
         }
         let since = *greeting_since.get_or_insert_with(Instant::now);
-        match logins.iter().find_map(|login| local_state(socket, login)) {
+        match Session::open(socket, account).and_then(|mut session| session.local_state()) {
             Some(SYNCED) => return Ok(Witness::Status),
             Some(_) => greeting_since = None,
             None if since.elapsed() > GREETING_LONG_ENOUGH => return Ok(Witness::Greeting),
@@ -69,22 +64,6 @@ fn greets(socket: &Path) -> bool {
         Ok(packet[4])
     };
     matches!(read(), Ok(10))
-}
-
-/// Asks `wsrep_local_state`; `None` when this login does not work.
-fn local_state(socket: &Path, login: &Login) -> Option<u8> {
-    let timeout = Some(Duration::from_secs(5));
-    let options = OptsBuilder::new()
-        .socket(Some(socket.to_string_lossy()))
-        .user(Some(&login.user))
-        .pass(login.password.as_deref())
-        .prefer_socket(false)
-        .read_timeout(timeout)
-        .write_timeout(timeout);
-    let mut connection = Conn::new(options).ok()?;
-    let row: Option<(String, u8)> =
-        connection.query_first("SHOW GLOBAL STATUS LIKE 'wsrep_local_state'").ok()?;
-    row.map(|r| r.1)
 }
 
 /// Where the server listens for local clients: its setting, or what the packages of the field compile in.

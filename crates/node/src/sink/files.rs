@@ -24,6 +24,8 @@ pub enum What {
 pub trait Files {
     /// The filesystem of a path or of its nearest ancestor that exists.
     fn filesystem(&self, path: &Path) -> Result<FilesystemId>;
+    /// The directory without symbolic links on the way, as far as it exists.
+    fn real_path(&self, directory: &Path) -> Result<PathBuf>;
     /// What lies at the path.
     fn what(&self, path: &Path) -> Result<Option<What>>;
     /// Full paths of everything in a directory; nothing when it is absent.
@@ -58,6 +60,17 @@ pub struct Disk;
 impl Files for Disk {
     fn filesystem(&self, path: &Path) -> Result<FilesystemId> {
         filesystem_of(path)
+    }
+
+    fn real_path(&self, directory: &Path) -> Result<PathBuf> {
+        let Some(there) = directory.ancestors().find(|d| d.exists()) else {
+            return Ok(directory.to_path_buf());
+        };
+        let real = there.canonicalize().with_context(|| format!("cannot look at {}", there.display()))?;
+        match directory.strip_prefix(there) {
+            Ok(rest) if rest != Path::new("") => Ok(real.join(rest)),
+            _ => Ok(real),
+        }
     }
 
     fn what(&self, path: &Path) -> Result<Option<What>> {

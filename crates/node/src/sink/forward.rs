@@ -102,7 +102,7 @@ fn sync_parents<'p>(files: &dyn Files, paths: impl IntoIterator<Item = &'p Path>
 }
 
 /// A server that ran in the old state after the plan was made may have begun a new Aria log: it belongs to the old set.
-fn adopt_new_aria_logs(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
+pub(super) fn adopt_new_aria_logs(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
     let keeps = plan.displaced.iter().any(|d| d.class.is_aria() && d.to.is_some());
     if plan.purpose != Purpose::Install || !keeps || aria_is_kept(files, &plan.displaced)? {
         return Ok(());
@@ -262,7 +262,8 @@ fn come_aria(files: &dyn Files, plan: &InstallPlan, innodb_is_staged: bool) -> R
 /// Where a copy is made before it is renamed into place: `copy/` beside the directory of the staged file.
 fn copy_place(staged: &Path) -> Result<PathBuf> {
     let root = staged.parent().and_then(Path::parent);
-    Ok(root.context("a staged file outside a staging root")?.join("copy").join(file_name(staged)))
+    let root = root.context("a staged file outside a staging root")?;
+    Ok(working_directory(root, "copy").join(file_name(staged)))
 }
 
 fn sweep(files: &dyn Files, plan: &InstallPlan, wanted: impl Fn(&Pattern) -> bool) -> Result<()> {

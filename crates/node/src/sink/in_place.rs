@@ -50,9 +50,14 @@ pub fn in_place_begin(
     Ok(())
 }
 
+/// Whether a transfer in place has begun and was not finished: the old datadir is not complete.
+pub fn was_begun(files: &dyn Files, datadir: &Path) -> Result<bool> {
+    files.exists(&own_directory(datadir).join(IN_PLACE))
+}
+
 /// Removes the old file that a new one is about to replace.
 pub fn in_place_make_room(files: &dyn Files, datadir: &Path, old: &Path) -> Result<()> {
-    if !files.exists(&own_directory(datadir).join(IN_PLACE))? {
+    if !was_begun(files, datadir)? {
         bail!(Failure::new(
             Kind::Disk,
             format!("{} must not be removed: nothing is in place", old.display())

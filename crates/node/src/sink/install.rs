@@ -44,7 +44,8 @@ pub fn install(files: &dyn Files, plan: &InstallPlan) -> Result<Finished> {
 }
 
 /// Finishes what an earlier run of the program began: an install, a rollback, or the deletion of what was kept.
-/// Call at every start, before anything looks at the datadir.
+/// Call at every start, before anything looks at the datadir. `datadir` is the same text in all calls (canonical):
+/// a record made for another one is refused.
 pub fn finish_interrupted(files: &dyn Files, datadir: &Path) -> Result<Option<Finished>> {
     kept::finish_release(files, datadir)?;
     let Some(mut plan) = pending(files, datadir)? else { return Ok(None) };
@@ -72,7 +73,9 @@ pub(super) fn read_record(files: &dyn Files, datadir: &Path, name: &str) -> Resu
         return refuse(format!("{} has version {}, this program {VERSION}", path.display(), plan.version));
     }
     if plan.datadir != datadir {
-        return refuse(format!("{} was made for {}", path.display(), plan.datadir.display()));
+        let text = format!("{} was made for {}", path.display(), plan.datadir.display());
+        let hint = "if this datadir is a copy or was moved, remove its .rejoin directory";
+        return Err(Failure::new(Kind::Disk, text).hint(hint).into());
     }
     Ok(Some(plan))
 }

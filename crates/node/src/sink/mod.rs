@@ -20,6 +20,7 @@
 //! | `released.json` | what was kept is being deleted |
 //! | `in-place` | the old datadir is no longer complete |
 //! | `grastate.dat` | the provider's state file as it was before |
+pub mod class;
 pub mod files;
 pub mod forward;
 pub mod in_place;
@@ -29,7 +30,6 @@ pub mod names;
 pub mod plan;
 pub mod receiver;
 pub mod rollback;
-pub mod room;
 pub mod roots;
 pub mod staging;
 pub mod tidy;

@@ -1,113 +1,17 @@
 //! What an install will do, as a value: computed before anything moves, written down, then carried out.
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use protocol::inventory::FileRole;
 use serde::{Deserialize, Serialize};
 
-use super::names::{Pattern, file_name};
+pub use super::class::Class;
+use super::names::{Pattern, file_name, own_directory, waiting_room};
 use super::roots::Roots;
 use crate::failure::{Failure, Kind};
 
 /// Version of the record; another one is not read.
 pub const VERSION: u32 = 1;
-
-/// When in the order a file is placed. Old files leave in the order of [`Class::leaving`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Class {
-    /// A file of a table or database, or anything else that only these use.
-    Table,
-    /// An Aria file of the `mysql` database: a server opens some of these at every start, so they go with the Aria logs.
-    ServerTable,
-    /// An Aria log.
-    AriaLog,
-    /// The Aria control file.
-    AriaControl,
-    /// A redo log: while one is there without `ibdata1`, no server creates or deletes anything of InnoDB's.
-    Redo,
-    /// An undo tablespace.
-    Undo,
-    /// The n-th file of the system tablespace; the first is placed last of all.
-    System(u16),
-}
-
-impl Class {
-    /// The class of a file that goes to this path.
-    pub fn of(role: &FileRole, target: &Path) -> Class {
-        match role {
-            FileRole::SystemTablespace { index } => Class::System(*index),
-            FileRole::Undo => Class::Undo,
-            FileRole::Redo => Class::Redo,
-            FileRole::AriaLog => Class::of_system_name(target),
-            _ => Class::of_table_path(target),
-        }
-    }
-
-    /// Of the server's Aria set, which is handled by copies.
-    pub fn is_aria(self) -> bool {
-        matches!(self, Class::ServerTable | Class::AriaLog | Class::AriaControl)
-    }
-
-    /// Of InnoDB's system set.
-    pub fn is_innodb(self) -> bool {
-        matches!(self, Class::Redo | Class::Undo | Class::System(_))
-    }
-
-    /// Sorts by the order of placing: the first file of the system tablespace comes last.
-    pub fn placing(self) -> (u8, u16) {
-        match self {
-            Class::Table => (0, 0),
-            Class::ServerTable => (1, 0),
-            Class::AriaLog => (2, 0),
-            Class::AriaControl => (3, 0),
-            Class::Redo => (4, 0),
-            Class::Undo => (5, 0),
-            Class::System(index) => (6, u16::MAX - index),
-        }
-    }
-
-    /// Sorts by the order in which old files leave: InnoDB in the reverse of placing, then Aria, then tables.
-    pub fn leaving(self) -> (u8, u16) {
-        match self {
-            Class::System(index) => (0, index),
-            Class::Undo => (1, 0),
-            Class::Redo => (2, 0),
-            Class::ServerTable => (3, 0),
-            Class::AriaLog => (4, 0),
-            Class::AriaControl => (5, 0),
-            Class::Table => (6, 0),
-        }
-    }
-
-    fn of_table_path(path: &Path) -> Class {
-        let database = path.parent().map(file_name).unwrap_or("");
-        let aria = matches!(path.extension().and_then(|e| e.to_str()), Some("MAI" | "MAD"));
-        // The two log tables can be large, and no start opens them before it has recovered.
-        let log = ["general_log.", "slow_log."].iter().any(|log| file_name(path).starts_with(log));
-        if database == "mysql" && aria && !log { Class::ServerTable } else { Class::Table }
-    }
-
-    fn of_system_name(path: &Path) -> Class {
-        let name = file_name(path);
-        match () {
-            () if name == "aria_log_control" => Class::AriaControl,
-            () if Pattern::Aria.matches(name) => Class::AriaLog,
-            () if Pattern::Redo.matches(name) => Class::Redo,
-            () if Pattern::Undo.matches(name) => Class::Undo,
-            // After the files whose number is known.
-            () => Class::System(u16::MAX),
-        }
-    }
-
-    /// The class of an old file; `numbers` knows which paths are which file of the system tablespace.
-    pub(super) fn of_old(path: &Path, kind: OldKind, numbers: &BTreeMap<&Path, u16>) -> Class {
-        match (kind, numbers.get(path)) {
-            (OldKind::Table | OldKind::RemoveOnly, _) => Class::of_table_path(path),
-            (OldKind::System, Some(number)) => Class::System(*number),
-            (OldKind::System, None) => Class::of_system_name(path),
-        }
-    }
-}
 
 /// What kind of old file the finder found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,7 +154,7 @@ pub struct Inputs<'a> {
     pub managed: &'a [(PathBuf, OldKind)],
     /// Staged files and where they go.
     pub staged: &'a [Placed],
-    /// Roots chosen for all paths of both.
+    /// Roots chosen for all paths of both: those of the staging, extended ([`Roots::extend`]) by the managed paths.
     pub roots: &'a Roots,
     /// What happens to what is replaced.
     pub keep: Keep,
@@ -275,14 +179,21 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
     let earlier = inputs.earlier.map(|e| e.kept.clone()).unwrap_or_default();
     let keep_now = inputs.keep == Keep::Old && earlier.is_empty();
     let displaced = displaced(inputs, keep_now)?;
+    refuse_targets_through_leaving_links(inputs.staged, &displaced)?;
     let kept = if keep_now { kept_of(&displaced) } else { earlier };
     let keep = if kept.is_empty() { inputs.keep } else { Keep::Old };
     let mut placed = inputs.staged.to_vec();
     placed.sort_by(|a, b| a.class.placing().cmp(&b.class.placing()).then(a.target.cmp(&b.target)));
     let mut roots = inputs.roots.all().to_vec();
-    for root in inputs.earlier.iter().flat_map(|e| &e.roots) {
-        if !roots.contains(root) {
-            roots.push(root.clone());
+    let own = own_directory(&inputs.directories.datadir);
+    let waiting = waiting_room(&own);
+    // In the datadir files wait apart from the root they belong to.
+    let root_of = |room| if room == waiting { own.as_path() } else { room };
+    let staging = placed.iter().filter_map(|p| p.staged.parent()?.parent()).map(root_of);
+    let earlier = inputs.earlier.iter().flat_map(|e| &e.roots).map(PathBuf::as_path);
+    for root in staging.chain(earlier) {
+        if !roots.iter().any(|known| known == root) {
+            roots.push(root.to_path_buf());
         }
     }
     let datadir = inputs.directories.datadir.clone();
@@ -323,6 +234,23 @@ fn displaced(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Displaced>, Failure>
     Ok(displaced)
 }
 
+/// A directory that is a link now and leaves will be a directory of its own: a file staged for it may then lie on another
+/// filesystem, and could not be renamed.
+fn refuse_targets_through_leaving_links(staged: &[Placed], displaced: &[Displaced]) -> Result<(), Failure> {
+    let leaving: BTreeSet<&Path> = displaced.iter().map(|d| d.path.as_path()).collect();
+    let coming: BTreeSet<&Path> = staged.iter().map(|p| p.target.as_path()).collect();
+    let through = |target: &&Path| {
+        target.ancestors().skip(1).any(|above| leaving.contains(above) && !coming.contains(above))
+    };
+    match coming.iter().find(|target| through(target)) {
+        None => Ok(()),
+        Some(target) => {
+            let text = format!("{} would be placed through a link that is removed", target.display());
+            Err(Failure::new(Kind::Refused, text).hint("let the link stay, or make it a directory"))
+        }
+    }
+}
+
 /// Which path is which file of the system tablespace.
 pub(super) fn system_numbers<'a>(paths: impl Iterator<Item = (&'a Path, Class)>) -> BTreeMap<&'a Path, u16> {
     let number = |(path, class)| match class {
@@ -332,9 +260,14 @@ pub(super) fn system_numbers<'a>(paths: impl Iterator<Item = (&'a Path, Class)>)
     paths.filter_map(number).collect()
 }
 
-/// Sorts old files by the order in which they leave; the order within a class stays as given for the system tablespace.
+/// Sorts old files by the order in which they leave; the order within a class stays as given, except that files of tables
+/// leave before the link through which they are reached.
 pub(super) fn sort_leaving(displaced: &mut [Displaced]) {
-    displaced.sort_by_key(|d| d.class.leaving());
+    displaced.sort_by(|a, b| {
+        let by_class = a.class.leaving().cmp(&b.class.leaving());
+        let by_path = || if a.class == Class::Table { b.path.cmp(&a.path) } else { Ordering::Equal };
+        by_class.then_with(by_path)
+    });
 }
 
 fn kept_of(displaced: &[Displaced]) -> Vec<Kept> {
@@ -347,15 +280,16 @@ pub(super) fn directories_to_make<'a>(
     targets: impl Iterator<Item = &'a Path>,
     datadir: &Path,
 ) -> Vec<PathBuf> {
+    let targets: BTreeSet<&Path> = targets.collect();
     let mut directories = BTreeSet::new();
-    for target in targets {
+    for target in &targets {
         let parents = target.ancestors().skip(1);
         let inside = target.starts_with(datadir);
         // Outside the datadir the parent is there: a staging root lies in it or beside it.
         directories.extend(parents.take_while(|p| inside && *p != datadir).map(Path::to_path_buf));
     }
-    // A parent sorts before its children.
-    directories.into_iter().collect()
+    // A link that comes itself is not made as a directory. A parent sorts before its children.
+    directories.into_iter().filter(|d| !targets.contains(d.as_path())).collect()
 }
 
 /// Directories that only leaving files have, children first.

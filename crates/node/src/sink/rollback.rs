@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::files::Files;
-use super::forward::{aria_is_kept, clean_up, roll_forward, write_record};
+use super::forward::{adopt_new_aria_logs, aria_is_kept, clean_up, roll_forward, write_record};
 use super::install::{self, finish, installed, pending};
 use super::names::{GRASTATE, IN_PLACE, INSTALL, INSTALLED, RELEASED, directory_of, own_directory};
 use super::plan::{
@@ -47,9 +47,14 @@ pub fn rollback(
     let mut plan = match pending(files, datadir)? {
         Some(begun) if begun.purpose == Purpose::Rollback => begun,
         begun => {
-            let Some(undone) = begun.map_or_else(|| installed(files, datadir), |plan| Ok(Some(plan)))? else {
+            let Some(mut undone) = begun.map_or_else(|| installed(files, datadir), |plan| Ok(Some(plan)))?
+            else {
                 bail!(nothing_to_undo(files, datadir)?)
             };
+            may_be_undone(&undone)?;
+            if undone.phase == Phase::Aside {
+                adopt_new_aria_logs(files, &mut undone)?;
+            }
             let plan = plan_rollback(files, &undone, found_now, made)?;
             super::roots::remember(files, datadir, &plan.roots)?;
             write_record(files, &plan)?;
@@ -79,12 +84,7 @@ struct Remains {
     untouched: BTreeSet<PathBuf>,
 }
 
-fn plan_rollback(
-    files: &dyn Files,
-    undone: &InstallPlan,
-    found_now: &[(PathBuf, OldKind)],
-    made: u64,
-) -> Result<InstallPlan> {
+fn may_be_undone(undone: &InstallPlan) -> Result<()> {
     match undone.keep {
         Keep::Old if !undone.kept.is_empty() => {}
         Keep::InPlace => bail!(Failure::new(
@@ -93,6 +93,15 @@ fn plan_rollback(
         )),
         _ => bail!(Failure::new(Kind::Refused, "the old files were not kept")),
     }
+    Ok(())
+}
+
+fn plan_rollback(
+    files: &dyn Files,
+    undone: &InstallPlan,
+    found_now: &[(PathBuf, OldKind)],
+    made: u64,
+) -> Result<InstallPlan> {
     // What we are about to see must not be undone by a power loss after it was written down.
     sync_all_directories(files, undone)?;
     let remains = remains(files, undone)?;
@@ -118,8 +127,6 @@ fn plan_rollback(
     placed.sort_by(|a, b| a.class.placing().cmp(&b.class.placing()).then(a.target.cmp(&b.target)));
     let roots = Roots::choose(files, datadir, leaving.keys().map(PathBuf::as_path))?;
     let displaced = displaced(&leaving, &undone.placed, &remains.kept, &roots, made);
-    let staying =
-        || placed.iter().map(|p| p.target.as_path()).chain(remains.untouched.iter().map(PathBuf::as_path));
     let mut all_roots = undone.roots.clone();
     all_roots.extend(roots.all().iter().filter(|r| !undone.roots.contains(r)).cloned());
     Ok(InstallPlan {
@@ -132,13 +139,30 @@ fn plan_rollback(
         made,
         keep: Keep::Nothing,
         directories: directories_to_make(placed.iter().map(|p| p.target.as_path()), datadir),
-        emptied: directories_to_remove(&displaced, staying(), datadir),
+        emptied: emptied(undone, &displaced, &placed, &remains.untouched),
         displaced,
         kept: Vec::new(),
         sweep: undone.sweep.clone(),
         untouched: remains.untouched.into_iter().collect(),
         placed,
     })
+}
+
+/// Directories that the old state does not have, also those whose files are gone already, children first.
+fn emptied(
+    undone: &InstallPlan,
+    displaced: &[Displaced],
+    placed: &[Placed],
+    untouched: &BTreeSet<PathBuf>,
+) -> Vec<PathBuf> {
+    let datadir = &undone.datadir;
+    let staying = || placed.iter().map(|p| &p.target).chain(untouched).map(PathBuf::as_path);
+    let old: BTreeSet<PathBuf> = directories_to_make(staying(), datadir).into_iter().collect();
+    let mut emptied: BTreeSet<PathBuf> =
+        directories_to_remove(displaced, staying(), datadir).into_iter().collect();
+    emptied.extend(undone.emptied.iter().chain(&undone.directories).filter(|d| !old.contains(*d)).cloned());
+    // A parent sorts before its children.
+    emptied.into_iter().rev().collect()
 }
 
 fn displaced(

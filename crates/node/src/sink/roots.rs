@@ -22,23 +22,38 @@ impl Roots {
         datadir: &Path,
         paths: impl IntoIterator<Item = &'p Path>,
     ) -> Result<Roots> {
-        let mut filesystems = vec![files.filesystem(datadir)?];
-        let mut chosen = Roots { roots: vec![own_directory(datadir)], of_directory: BTreeMap::new() };
+        let own = Roots { roots: vec![own_directory(datadir)], of_directory: BTreeMap::new() };
+        own.extend(files, paths)
+    }
+
+    /// Chooses for more paths; what was chosen stays.
+    pub fn extend<'p>(
+        mut self,
+        files: &dyn Files,
+        paths: impl IntoIterator<Item = &'p Path>,
+    ) -> Result<Roots> {
+        let mut filesystems = Vec::with_capacity(self.roots.len());
+        for root in &self.roots {
+            filesystems.push(files.filesystem(root)?);
+        }
         for path in paths {
             let directory = path.parent().with_context(|| format!("{} has no directory", path.display()))?;
-            if chosen.of_directory.contains_key(directory) {
+            if self.of_directory.contains_key(directory) {
                 continue;
             }
             let filesystem = files.filesystem(directory)?;
-            let known = filesystems.iter().position(|f| *f == filesystem);
-            let index = known.unwrap_or_else(|| {
-                filesystems.push(filesystem);
-                chosen.roots.push(directory.join(OWN_DIRECTORY));
-                chosen.roots.len() - 1
-            });
-            chosen.of_directory.insert(directory.to_path_buf(), index);
+            let index = match filesystems.iter().position(|known| *known == filesystem) {
+                Some(known) => known,
+                None => {
+                    filesystems.push(filesystem);
+                    // A link on the way may be one of the files that leave.
+                    self.roots.push(files.real_path(directory)?.join(OWN_DIRECTORY));
+                    self.roots.len() - 1
+                }
+            };
+            self.of_directory.insert(directory.to_path_buf(), index);
         }
-        Ok(chosen)
+        Ok(self)
     }
 
     /// All roots, the datadir's own first.

@@ -42,14 +42,8 @@ impl Staging {
     /// Directories outside the datadir that a target needs are made; those inside are made by the install, because
     /// an empty one would be a database of the old state.
     pub fn prepare(datadir: &Path, targets: &[(FileEntry, PathBuf)]) -> Result<Staging> {
-        if pending(&Disk, datadir)?.is_some() {
-            bail!(Failure::new(Kind::Disk, "an interrupted install must be finished before a transfer"));
-        }
+        discard_staged(datadir)?;
         let roots = Roots::choose(&Disk, datadir, targets.iter().map(|(_, target)| target.as_path()))?;
-        for root in roots::remembered(&Disk, datadir)? {
-            roots::clear(&Disk, &working_directory(&root, "stage"))?;
-            roots::clear(&Disk, &working_directory(&root, "copy"))?;
-        }
         roots::remember(&Disk, datadir, roots.all())?;
         for (_, target) in targets {
             make_outside(datadir, target)?;
@@ -138,9 +132,10 @@ impl Staging {
     }
 
     pub(super) fn file(&self, file: FileId) -> Result<&StagedFile> {
+        // Not as a context: the kind of a failure is only seen in the error itself.
         let unknown =
             || Failure::new(Kind::Peer, format!("the donor sent data of unknown file number {}", file.0));
-        self.files.get(&file).with_context(unknown)
+        Ok(self.files.get(&file).ok_or_else(unknown)?)
     }
 
     /// Makes the file, a hole of full length, unless some thread has.
@@ -164,6 +159,18 @@ impl Staging {
         staged.made.store(true, Ordering::Release);
         Ok(())
     }
+}
+
+/// Removes what an earlier transfer left staged. What is kept of an install stays.
+pub fn discard_staged(datadir: &Path) -> Result<()> {
+    if pending(&Disk, datadir)?.is_some() {
+        bail!(Failure::new(Kind::Disk, "an interrupted install must be finished before a transfer"));
+    }
+    for root in roots::remembered(&Disk, datadir)? {
+        roots::clear(&Disk, &working_directory(&root, "stage"))?;
+        roots::clear(&Disk, &working_directory(&root, "copy"))?;
+    }
+    Ok(())
 }
 
 fn make_outside(datadir: &Path, target: &Path) -> Result<()> {

@@ -60,7 +60,7 @@ impl<'a> Writer<'a> {
         }
         let open = self.open(file)?;
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&*open, punch, offset, length) {
+        match rustix::fs::fallocate(open, punch, offset, length) {
             Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(open, offset, length),
             done => done.map_err(std::io::Error::from),
         }

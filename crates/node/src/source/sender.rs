@@ -1,5 +1,6 @@
 //! A worker of the donor: takes ranges, reads, packs and sends them until none is left.
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Result;
 use protocol::message::{Chunk, Message};
@@ -11,7 +12,7 @@ use super::reader::RangeReader;
 use super::throttle::Throttle;
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
-use crate::peer::link::Link;
+use crate::peer::link::{Link, PING_EVERY};
 use crate::server::progress::Progress;
 
 /// What all workers of one transfer share.
@@ -52,7 +53,7 @@ pub fn send_ranges(link: &mut Link, compression: Compression, shared: &Shared<'_
             packing: packed.packing,
             digest: xxh3_128(&data),
         };
-        shared.throttle.pay(payload.len(), shared.cancel)?;
+        hold_back(link, shared.throttle.pay(payload.len()), shared.cancel)?;
         let bytes = payload.len() as u64;
         link.send_chunk(&chunk, payload)?;
         packer.sent(&packed);
@@ -68,4 +69,14 @@ pub fn send_ranges(link: &mut Link, compression: Compression, shared: &Shared<'_
                 .into())
         }
     }
+}
+
+/// Waits for the rate limit. With a low one and many workers that takes longer than a joiner waits for one that is dead.
+fn hold_back(link: &mut Link, mut wait: Duration, cancel: &Cancel) -> Result<()> {
+    while wait > PING_EVERY {
+        cancel.sleep(PING_EVERY)?;
+        link.ping("held back by rlimit")?;
+        wait -= PING_EVERY;
+    }
+    Ok(cancel.sleep(wait)?)
 }

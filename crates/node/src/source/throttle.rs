@@ -2,13 +2,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::cancel::Cancel;
-use crate::failure::Failure;
-
 /// Bytes that may be sent ahead of the rate, as a time.
 const BURST: Duration = Duration::from_millis(200);
 
-/// Lets bytes through at a given rate.
+/// Says when bytes may go through, for a given rate.
 pub struct Throttle {
     /// Bytes a second; `None` = no limit.
     rate: Option<u64>,
@@ -22,16 +19,13 @@ impl Throttle {
         Throttle { rate: rate.filter(|r| *r > 0), paid_until: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until `bytes` more may be sent.
-    pub fn pay(&self, bytes: usize, cancel: &Cancel) -> Result<(), Failure> {
-        let Some(rate) = self.rate else { return Ok(()) };
+    /// Takes the right to send `bytes` more, and gives how long to wait before they are sent.
+    pub fn pay(&self, bytes: usize) -> Duration {
+        let Some(rate) = self.rate else { return Duration::ZERO };
         let price = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let now = Instant::now();
-        let wait = {
-            let mut until = self.paid_until.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            *until = (*until).max(now) + price;
-            until.saturating_duration_since(now + BURST)
-        };
-        cancel.sleep(wait)
+        let mut until = self.paid_until.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *until = (*until).max(now) + price;
+        until.saturating_duration_since(now + BURST)
     }
 }

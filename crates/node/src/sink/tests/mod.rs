@@ -1,1 +1,9 @@
-
+//! Every crash point of install, rollback and release, on a simulated and on a real filesystem.
+mod crash;
+mod disk;
+mod power;
+mod random;
+mod server;
+mod sim;
+mod staging;
+mod world;

@@ -1,0 +1,183 @@
+//! What a state transfer left in the logs and in the files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::node::Node;
+use crate::node_files::Position;
+use crate::{places, process};
+
+/// Names in a datadir that the server, its provider or the program itself write during a transfer that changes nothing.
+const ALIVE: [&str; 7] = [
+    "grastate.dat",
+    "gvwstate.dat",
+    "galera.cache",
+    "gcache.page",
+    "rejoin-joiner-",
+    "rejoin-donor-",
+    "rejoin-status.json",
+];
+
+/// Directories of the program's own.
+const OWN_DIRECTORIES: [&str; 2] = [".rejoin", "#sql-rejoin"];
+
+/// A file as it was: path, inode, length, time of the last change in nanoseconds.
+pub type Listing = BTreeMap<PathBuf, (u64, u64, i128)>;
+
+/// The position a donor's server gave its program last (`--gtid`).
+pub fn given_position(donor_log: &str) -> Result<Position> {
+    let last = donor_log.lines().rfind(|line| line.contains("Running: ") && line.contains("--role 'donor'"));
+    let text = last.and_then(|line| line.split_once("--gtid '")?.1.split('\'').next());
+    text.and_then(Position::parse).context("no --gtid in the donor's log")
+}
+
+/// The position a joiner's server read from the files it was given.
+pub fn recovered_position(joiner_log: &str) -> Result<Position> {
+    let last = joiner_log.lines().rev().find_map(|line| line.split_once("Recovered position from storage:"));
+    last.and_then(|(_, text)| Position::parse(text)).context("no recovered position in the joiner's log")
+}
+
+/// The joiner must not be behind what its donor promised.
+pub fn assert_not_behind(donor: &Node, joiner: &Node) -> Result<()> {
+    let given = given_position(&donor.log_text())?;
+    let recovered = recovered_position(&joiner.log_since_start())?;
+    ensure!(given.uuid == recovered.uuid, "{given:?} given, {recovered:?} recovered");
+    ensure!(recovered.seqno >= given.seqno, "{given:?} given, {recovered:?} recovered: behind");
+    Ok(())
+}
+
+impl Node {
+    /// Adds lines to a group of the option file. The server must be down; the last line of an option wins.
+    pub fn add_options(&self, group: &str, lines: &[&str]) -> Result<()> {
+        let mut file = fs::OpenOptions::new().append(true).open(self.option_file())?;
+        writeln!(file, "\n[{group}]\n{}", lines.join("\n")).context("the option file")
+    }
+
+    /// Starts the server, which must end by itself because its transfer fails. Answers what it logged.
+    pub fn fail_to_join(&self) -> Result<String> {
+        self.begin(&[])?;
+        if self.wait_exit(Duration::from_secs(90)).is_none() {
+            let log = self.log_since_start();
+            self.kill();
+            bail!("{} neither joined nor ended:\n{}", self.name(), process::tail(&log, 30));
+        }
+        Ok(self.log_since_start())
+    }
+
+    /// Waits until the node is Synced again after it was a donor.
+    pub fn wait_synced_again(&self, timeout: Duration) -> Result<()> {
+        let deadline = std::time::Instant::now() + timeout;
+        while !self.is_synced() {
+            ensure!(std::time::Instant::now() < deadline, "{} is not Synced again", self.name());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing of the transfer is left in any directory of this node but its logs.
+    pub fn wait_tidy(&self) -> Result<()> {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let all = self.files()?;
+            let ours = |path: &&PathBuf| {
+                path.components().any(|c| OWN_DIRECTORIES.iter().any(|own| c.as_os_str() == *own))
+            };
+            let left: Vec<&PathBuf> = all.keys().filter(ours).collect();
+            if left.is_empty() && !OWN_DIRECTORIES.iter().any(|own| self.datadir().join(own).exists()) {
+                return Ok(());
+            }
+            ensure!(std::time::Instant::now() < deadline, "left by the transfer: {left:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Every file of this node's data directories, except what is written while a transfer comes to nothing.
+    pub fn files(&self) -> Result<Listing> {
+        let mut found = Listing::new();
+        for dir in self.data_dirs() {
+            list(&dir, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Runs `innochecksum` over every tablespace that can be checked; the server must have been stopped cleanly.
+    pub fn innochecksum(&self) -> Result<usize> {
+        ensure!(!self.is_alive(), "{} runs", self.name());
+        let files = self.files()?;
+        let mut checked = 0;
+        for (path, (_, length, _)) in &files {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let tablespace = name.ends_with(".ibd") || (name.starts_with("undo") && name.len() == 7);
+            if (tablespace || name == "ibdata1") && *length > 0 {
+                innochecksum(path, name == "ibdata1").with_context(|| path.display().to_string())?;
+                checked += 1;
+            }
+        }
+        Ok(checked)
+    }
+}
+
+/// The doublewrite area, the second and third megabyte of the system tablespace, holds copies of pages of all
+/// tablespaces: innochecksum finds fault with them on any server.
+fn innochecksum(path: &Path, with_doublewrite: bool) -> Result<()> {
+    let ranges = match with_doublewrite {
+        false => vec![vec![]],
+        true => {
+            let megabyte = (1 << 20) / page_size(path)?;
+            vec![vec![format!("--end-page={}", megabyte - 1)], vec![format!("--start-page={}", 3 * megabyte)]]
+        }
+    };
+    for range in ranges {
+        let mut command = std::process::Command::new(places::program("innochecksum")?);
+        command.args(range).arg(path);
+        process::run(command, Duration::from_secs(120))?;
+    }
+    Ok(())
+}
+
+/// From the flags on the first page.
+fn page_size(path: &Path) -> Result<u32> {
+    let mut flags = [0; 4];
+    fs::File::open(path)?.read_exact_at(&mut flags, 54)?;
+    let flags = u32::from_be_bytes(flags);
+    let shift = if flags & 16 != 0 { flags & 15 } else { flags >> 6 & 15 };
+    Ok(if shift == 0 { 16384 } else { 512 << shift })
+}
+
+fn list(dir: &Path, found: &mut Listing) -> Result<()> {
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if ALIVE.iter().any(|alive| name.starts_with(alive)) {
+            continue;
+        }
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_dir() {
+            list(&entry.path(), found)?;
+        } else {
+            let changed = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+            found.insert(entry.path(), (meta.ino(), meta.len(), changed));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_found_in_the_lines_of_servers() {
+        let donor = "x [Note] WSREP: Running: 'wsrep_sst_rejoin --role 'donor' --address 'a' \
+                     --gtid '2f0eaefd-0000-11f0-a0a0-000000000000:3408' --gtid-domain-id 0'\n";
+        assert_eq!(given_position(donor).unwrap().seqno, 3408);
+        let joiner = "y WSREP: Recovered position from storage: 2f0eaefd-0000-11f0-a0a0-000000000000:3409\n";
+        assert_eq!(recovered_position(joiner).unwrap().seqno, 3409);
+    }
+}

@@ -1,0 +1,12 @@
+//! What must hold when something goes wrong, or when somebody means harm: with the real program, and with real servers
+//! wherever a server has a part in it.
+mod channel;
+mod contract;
+mod ends;
+mod fake;
+mod fake_transfer;
+mod manifest;
+mod old_state;
+mod pair;
+mod room;
+mod servers_ends;

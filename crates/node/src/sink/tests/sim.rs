@@ -1,0 +1,342 @@
+//! A filesystem in memory that can be stopped before its n-th operation, and can lose what was not synced.
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::disk::filesystem::{FilesystemId, filesystem_of};
+use crate::sink::files::{Files, What};
+
+type Inode = usize;
+
+#[derive(Clone, Debug)]
+enum Node {
+    File(Vec<u8>),
+    Directory { now: BTreeMap<String, Inode>, durable: BTreeMap<String, Inode> },
+}
+
+/// One name that an operation sets or removes.
+#[derive(Clone, Debug)]
+struct Change {
+    directory: Inode,
+    name: String,
+    inode: Inode,
+    set: bool,
+}
+
+/// Which operations that were not synced survive a power loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Per directory, some first ones; a rename is in both directories or in none.
+    Suffix,
+    /// Any of them; a rename is in both directories or in none.
+    Any,
+    /// None of them.
+    All,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    nodes: Vec<Node>,
+    /// Operations that are not durable yet.
+    pending: Vec<Vec<Change>>,
+    loss: Loss,
+}
+
+/// The filesystem. Everything below `/other` is a filesystem of its own.
+#[derive(Clone, Debug)]
+pub struct Sim {
+    state: RefCell<State>,
+    left: Cell<usize>,
+    pub operations: Cell<usize>,
+    filesystems: (FilesystemId, FilesystemId),
+}
+
+impl Sim {
+    pub fn new(loss: Loss) -> Sim {
+        let root = Node::Directory { now: BTreeMap::new(), durable: BTreeMap::new() };
+        Sim {
+            state: RefCell::new(State { nodes: vec![root], pending: Vec::new(), loss }),
+            left: Cell::new(usize::MAX),
+            operations: Cell::new(0),
+            filesystems: (filesystem_of("/".as_ref()).unwrap(), filesystem_of("/proc".as_ref()).unwrap()),
+        }
+    }
+
+    /// The n-th operation from now on, and all after it, fail.
+    pub fn stop_before(&self, n: usize) {
+        self.left.set(n);
+    }
+
+    fn tick(&self) -> Result<()> {
+        if self.left.get() == 0 {
+            bail!("stopped");
+        }
+        self.left.set(self.left.get() - 1);
+        self.operations.set(self.operations.get() + 1);
+        Ok(())
+    }
+
+    /// Everything so far becomes durable.
+    pub fn settle(&self) {
+        let mut state = self.state.borrow_mut();
+        state.pending.clear();
+        for node in &mut state.nodes {
+            if let Node::Directory { now, durable } = node {
+                *durable = now.clone();
+            }
+        }
+    }
+
+    /// The power fails: of what is not durable, `random` chooses what survives.
+    pub fn lose_power(&self, mut random: impl FnMut() -> bool) {
+        let mut state = self.state.borrow_mut();
+        let loss = state.loss;
+        let mut blocked = BTreeSet::new();
+        for operation in std::mem::take(&mut state.pending) {
+            let free = loss == Loss::Any || operation.iter().all(|c| !blocked.contains(&c.directory));
+            if loss != Loss::All && free && random() {
+                state.make_durable(&operation);
+            } else {
+                blocked.extend(operation.iter().map(|c| c.directory));
+            }
+        }
+        for node in &mut state.nodes {
+            if let Node::Directory { now, durable } = node {
+                *now = durable.clone();
+            }
+        }
+    }
+
+    /// Writes as a server does: in place, or a new name that nobody synced.
+    pub fn put(&self, path: &Path, content: &[u8]) {
+        self.state.borrow_mut().put(path, content).unwrap();
+    }
+
+    /// Makes a directory and its parents, not counted.
+    pub fn make_all(&self, path: &Path) {
+        for directory in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
+            let mut state = self.state.borrow_mut();
+            if state.find(directory).is_none() {
+                state.make_directory(directory).unwrap();
+            }
+        }
+    }
+
+    /// Removes a file, not counted.
+    pub fn delete(&self, path: &Path) {
+        self.state.borrow_mut().unlink(path).unwrap();
+    }
+
+    /// All paths with what lies there.
+    pub fn everything(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        let state = self.state.borrow();
+        let mut found = BTreeMap::new();
+        let mut todo = vec![(PathBuf::from("/"), 0)];
+        while let Some((path, inode)) = todo.pop() {
+            match &state.nodes[inode] {
+                Node::File(content) => {
+                    found.insert(path, Some(content.clone()));
+                }
+                Node::Directory { now, .. } => {
+                    todo.extend(now.iter().map(|(name, inode)| (path.join(name), *inode)));
+                    found.insert(path, None);
+                }
+            }
+        }
+        found
+    }
+}
+
+impl State {
+    fn find(&self, path: &Path) -> Option<Inode> {
+        let mut inode = 0;
+        for part in path.components().skip(1) {
+            match &self.nodes[inode] {
+                Node::Directory { now, .. } => inode = *now.get(part.as_os_str().to_str()?)?,
+                Node::File(_) => return None,
+            }
+        }
+        Some(inode)
+    }
+
+    fn place(&self, path: &Path) -> Result<(Inode, String)> {
+        let parent = path.parent().context("no parent")?;
+        let directory = self.find(parent).with_context(|| format!("no directory {}", parent.display()))?;
+        let name = path.file_name().and_then(|n| n.to_str()).context("no name")?;
+        Ok((directory, name.to_owned()))
+    }
+
+    fn change(&mut self, operation: Vec<Change>) {
+        for change in &operation {
+            if let Node::Directory { now, .. } = &mut self.nodes[change.directory] {
+                apply(now, change);
+            }
+        }
+        self.pending.push(operation);
+    }
+
+    fn make_durable(&mut self, operation: &[Change]) {
+        for change in operation {
+            if let Node::Directory { durable, .. } = &mut self.nodes[change.directory] {
+                apply(durable, change);
+            }
+        }
+    }
+
+    fn add(&mut self, path: &Path, node: Node) -> Result<()> {
+        let (directory, name) = self.place(path)?;
+        self.nodes.push(node);
+        let inode = self.nodes.len() - 1;
+        self.change(vec![Change { directory, name, inode, set: true }]);
+        Ok(())
+    }
+
+    fn make_directory(&mut self, path: &Path) -> Result<()> {
+        self.add(path, Node::Directory { now: BTreeMap::new(), durable: BTreeMap::new() })
+    }
+
+    fn put(&mut self, path: &Path, content: &[u8]) -> Result<()> {
+        match self.find(path) {
+            Some(inode) => {
+                self.nodes[inode] = Node::File(content.to_vec());
+                Ok(())
+            }
+            None => self.add(path, Node::File(content.to_vec())),
+        }
+    }
+
+    fn unlink(&mut self, path: &Path) -> Result<()> {
+        let Some(inode) = self.find(path) else { return Ok(()) };
+        let (directory, name) = self.place(path)?;
+        self.change(vec![Change { directory, name, inode, set: false }]);
+        Ok(())
+    }
+
+    fn sync(&mut self, directory: Inode) {
+        let mut wanted = BTreeSet::from([directory]);
+        let mut chosen = vec![false; self.pending.len()];
+        for (index, operation) in self.pending.iter().enumerate().rev() {
+            chosen[index] = operation.iter().any(|c| wanted.contains(&c.directory));
+            // What came before in the other directory of a rename is durable too, where directories are ordered.
+            if chosen[index] && self.loss != Loss::Any {
+                wanted.extend(operation.iter().map(|c| c.directory));
+            }
+        }
+        let pending = std::mem::take(&mut self.pending);
+        for (operation, chosen) in pending.into_iter().zip(chosen) {
+            if chosen {
+                self.make_durable(&operation);
+            } else {
+                self.pending.push(operation);
+            }
+        }
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, Inode>, change: &Change) {
+    if change.set {
+        names.insert(change.name.clone(), change.inode);
+    } else if names.get(&change.name) == Some(&change.inode) {
+        names.remove(&change.name);
+    }
+}
+
+impl Files for Sim {
+    fn real_path(&self, directory: &Path) -> Result<PathBuf> {
+        Ok(directory.to_path_buf())
+    }
+
+    fn filesystem(&self, path: &Path) -> Result<FilesystemId> {
+        Ok(if path.starts_with("/other") { self.filesystems.1 } else { self.filesystems.0 })
+    }
+
+    fn what(&self, path: &Path) -> Result<Option<What>> {
+        let state = self.state.borrow();
+        Ok(state.find(path).map(|inode| match state.nodes[inode] {
+            Node::File(_) => What::File,
+            Node::Directory { .. } => What::Directory,
+        }))
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<PathBuf>> {
+        let state = self.state.borrow();
+        Ok(match state.find(directory).map(|inode| &state.nodes[inode]) {
+            Some(Node::Directory { now, .. }) => now.keys().map(|name| directory.join(name)).collect(),
+            _ => Vec::new(),
+        })
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        let state = self.state.borrow();
+        Ok(match state.find(path).map(|inode| &state.nodes[inode]) {
+            Some(Node::File(content)) => Some(content.clone()),
+            _ => None,
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.tick()?;
+        if self.filesystem(from)? != self.filesystem(to)? {
+            bail!("{} and {} are on two filesystems", from.display(), to.display());
+        }
+        let mut state = self.state.borrow_mut();
+        let inode = state.find(from).with_context(|| format!("no file {}", from.display()))?;
+        let ((from, from_name), (to, to_name)) = (state.place(from)?, state.place(to)?);
+        state.change(vec![
+            Change { directory: to, name: to_name, inode, set: true },
+            Change { directory: from, name: from_name, inode, set: false },
+        ]);
+        Ok(())
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+        let content = self.read(from)?.with_context(|| format!("no file {}", from.display()))?;
+        if let Err(stopped) = self.tick() {
+            self.put(to, &content[..content.len() / 2]);
+            return Err(stopped);
+        }
+        self.state.borrow_mut().put(to, &content)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        if !self.exists(path)? {
+            return Ok(());
+        }
+        self.tick()?;
+        self.state.borrow_mut().unlink(path)
+    }
+
+    fn make_directory(&self, path: &Path) -> Result<()> {
+        if self.what(path)? == Some(What::Directory) {
+            return Ok(());
+        }
+        self.tick()?;
+        self.state.borrow_mut().make_directory(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> Result<()> {
+        if self.what(path)? != Some(What::Directory) || !self.list(path)?.is_empty() {
+            return Ok(());
+        }
+        self.tick()?;
+        self.state.borrow_mut().unlink(path)
+    }
+
+    fn write_atomically(&self, path: &Path, content: &[u8]) -> Result<()> {
+        self.tick()?;
+        // A new inode under the old name: after a power loss it is the one or the other.
+        self.state.borrow_mut().add(path, Node::File(content.to_vec()))?;
+        self.sync_directory(path.parent().context("no parent")?)
+    }
+
+    fn sync_directory(&self, path: &Path) -> Result<()> {
+        self.tick()?;
+        let mut state = self.state.borrow_mut();
+        if let Some(inode) = state.find(path) {
+            state.sync(inode);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! Receiving into `.rejoin/`.
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use protocol::inventory::{FileEntry, FileId, FileRole, Place};
+
+use crate::failure::{Kind, kind_of};
+use crate::sink::files::Disk;
+use crate::sink::install::install;
+use crate::sink::kept::{Status, allocated, status};
+use crate::sink::plan::{Inputs, Keep, ServerDirectories, plan};
+use crate::sink::staging::Staging;
+use crate::sink::tidy::remove_leftovers;
+use crate::sink::writer::OPEN_FILES;
+
+fn entry(id: u32, path: &str, size: u64, role: FileRole) -> FileEntry {
+    FileEntry { id: FileId(id), place: Place::Datadir, path: path.to_owned(), size, allocated: size, role }
+}
+
+fn targets(datadir: &Path, count: u32, size: u64) -> Vec<(FileEntry, PathBuf)> {
+    let one = |id| {
+        let path = format!("db/t{id}.ibd");
+        (entry(id, &path, size, FileRole::Table), datadir.join(&path))
+    };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn several_threads_write_more_files_than_they_hold_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let count = 3 * OPEN_FILES as u32;
+    let targets = targets(dir.path(), count, 64 << 10);
+    let staging = Staging::prepare(dir.path(), &targets).unwrap();
+    std::thread::scope(|scope| {
+        for worker in 0..4u32 {
+            let staging = &staging;
+            scope.spawn(move || {
+                let mut writer = staging.writer();
+                for round in 0..4u64 {
+                    for file in (0..count).filter(|f| (f + round as u32) % 4 == worker) {
+                        let byte = [file as u8 + 1; 200];
+                        writer
+                            .write_range(FileId(file), round << 14, &[(0, 100), (4096, 100)], &byte)
+                            .unwrap();
+                    }
+                }
+            });
+        }
+    });
+    staging.sync_all().unwrap();
+    for file in 0..count {
+        let content = fs::read(staging.path(FileId(file)).unwrap()).unwrap();
+        assert_eq!(content.len(), 64 << 10);
+        for (offset, byte) in content.iter().enumerate() {
+            let written = offset % (16 << 10) < 100 || (4096..4196).contains(&(offset % (16 << 10)));
+            assert_eq!(*byte, if written { file as u8 + 1 } else { 0 }, "file {file} at {offset}");
+        }
+    }
+    // Nothing of the datadir was touched, not even an empty database.
+    assert!(!dir.path().join("db").exists());
+}
+
+#[test]
+fn what_is_zero_takes_no_room_and_may_become_zero_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let staging = Staging::prepare(dir.path(), &targets(dir.path(), 2, 8 << 20)).unwrap();
+    let mut writer = staging.writer();
+    writer.write_range(FileId(0), 1 << 20, &[(0, 1 << 20)], &vec![7; 1 << 20]).unwrap();
+    writer.write_range(FileId(0), 2 << 20, &[], &[]).unwrap();
+    let path = staging.path(FileId(0)).unwrap();
+    assert!(fs::metadata(path).unwrap().blocks() * 512 <= 2 << 20);
+    writer.clear_range(FileId(0), (1 << 20) + 5, (1 << 20) - 10).unwrap();
+    staging.sync_all().unwrap();
+    let content = fs::read(path).unwrap();
+    assert_eq!(content.iter().filter(|b| **b == 7).count(), 10);
+    // A file to which nothing was written has its length.
+    assert_eq!(fs::metadata(staging.path(FileId(1)).unwrap()).unwrap().len(), 8 << 20);
+}
+
+#[test]
+fn what_does_not_fit_the_inventory_is_the_peers_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = targets(dir.path(), 1, 4096);
+    let link = FileRole::Link { target: "/elsewhere".to_owned() };
+    files.push((entry(1, "db", 0, link), dir.path().join("db")));
+    let staging = Staging::prepare(dir.path(), &files).unwrap();
+    let mut writer = staging.writer();
+    let mut refused = |file, offset, parts: &[(u32, u32)], length| {
+        let error = writer.write_range(FileId(file), offset, parts, &vec![1; length]).unwrap_err();
+        assert_eq!(kind_of(&error), Kind::Peer, "{error:#}");
+    };
+    refused(0, 4000, &[(0, 100)], 100);
+    refused(0, u64::MAX, &[(0, 100)], 100);
+    refused(0, 0, &[(0, 100)], 99);
+    refused(0, 0, &[(0, 100), (50, 10)], 110);
+    refused(7, 0, &[(0, 1)], 1);
+    refused(1, 0, &[], 0);
+    assert!(writer.clear_range(FileId(0), 4000, 100).is_err());
+    assert!(staging.sync_all().is_err(), "the link is missing");
+    assert!(staging.make_link(&files[0].0, "/x".as_ref()).is_err());
+    staging.make_link(&files[1].0, "/elsewhere".as_ref()).unwrap();
+    staging.sync_all().unwrap();
+    assert_eq!(fs::read_link(staging.path(FileId(1)).unwrap()).unwrap(), Path::new("/elsewhere"));
+}
+
+#[test]
+fn leftovers_of_an_earlier_transfer_go() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Nothing);
+    let first = Staging::prepare(dir.path(), &targets(dir.path(), 3, 10)).unwrap();
+    first.sync_all().unwrap();
+    assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 3 });
+    let second = Staging::prepare(dir.path(), &targets(dir.path(), 1, 20)).unwrap();
+    second.sync_all().unwrap();
+    assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 1 });
+    remove_leftovers(&Disk, dir.path()).unwrap();
+    assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Nothing);
+    assert!(!dir.path().join(".rejoin").exists() && !dir.path().join("#sql-rejoin").exists());
+}
+
+#[test]
+fn a_received_state_is_installed_on_its_filesystems() {
+    let dir = tempfile::tempdir().unwrap();
+    let shm = Path::new("/dev/shm");
+    let other = if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() };
+    let mut targets = targets(dir.path(), 2, 4096);
+    let system = entry(8, "ibdata1", 4096, FileRole::SystemTablespace { index: 0 });
+    targets.push((system, dir.path().join("system/ibdata1")));
+    let mut elsewhere =
+        entry(9, "/anywhere/db/e.ibd", 4096, FileRole::TableElsewhere { owner: "db/e.isl".into() });
+    elsewhere.place = Place::External;
+    targets.push((elsewhere, other.path().join("missing/db/e.ibd")));
+    let staging = Staging::prepare(dir.path(), &targets).unwrap();
+    for id in [0, 1, 8, 9] {
+        staging.writer().write_range(FileId(id), 0, &[(0, 4)], b"data").unwrap();
+    }
+    staging.sync_all().unwrap();
+    let home = dir.path().to_path_buf();
+    let plan = plan(&Inputs {
+        directories: &ServerDirectories {
+            datadir: home.clone(),
+            data_home: home.join("system"),
+            log_home: home.clone(),
+            undo: home.clone(),
+            aria_log: home.clone(),
+        },
+        managed: &[],
+        staged: &staging.staged(),
+        roots: staging.roots(),
+        keep: Keep::Old,
+        earlier: None,
+        sweep: &[],
+        position: "11111111-1111-1111-1111-111111111111:7",
+        made: 1,
+    })
+    .unwrap();
+    install(&Disk, &plan).unwrap();
+    for (_, target) in &targets {
+        assert_eq!(&fs::read(target).unwrap()[..4], b"data");
+    }
+    assert!(fs::read_dir(home.join("#sql-rejoin")).unwrap().count() == 2, "roots.json and installed.json");
+}
