@@ -3,6 +3,9 @@
 pub mod checksum;
 pub mod doublewrite;
 pub mod page;
+pub mod redo;
+pub mod redo_flat;
 pub mod redo_header;
+pub mod redo_mtr;
 pub mod tablespace;
 pub mod wsrep_position;

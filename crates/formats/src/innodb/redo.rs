@@ -1,0 +1,242 @@
+//! What a mini-transaction's records say: which pages they change, which files they name.
+//!
+//! Layout from storage/innobase/include/mtr0types.h (record and file operation types), mtr0log.h (variable-length
+//! numbers) and log/log0recv.cc (`recv_sys_t::parse`), MariaDB 10.11; held against logs of 10.11.19 and 11.8.6
+//! servers. Framing and checksums are in [`super::redo_mtr`], a new log's bytes in [`super::redo_flat`].
+
+use crate::bytes::be64;
+use crate::ids::{Lsn, PageNo, SpaceId};
+
+/// High bit of a record's first byte: an operation on a file, or one on the page of the record before.
+const SAME_PAGE: u8 = 0x80;
+/// Bits 4-6 of a page record's first byte.
+const TYPE: u8 = 0x70;
+const FREE_PAGE: u8 = 0x00;
+const INIT_PAGE: u8 = 0x10;
+const EXTENDED: u8 = 0x20;
+/// Subtype of an `EXTENDED` record with no further bytes: the tablespace ends before this page.
+const TRIM_PAGES: u8 = 10;
+
+/// One record. In an encrypted log the types, lengths and page numbers are in clear and all else is not:
+/// there [`Record::Page`] stands for every change of a page, and file names are `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A page is changed by what is not listed below.
+    Page {
+        /// Tablespace.
+        space: SpaceId,
+        /// Page.
+        page: PageNo,
+    },
+    /// A page is made anew: what it held does not matter.
+    InitPage {
+        /// Tablespace.
+        space: SpaceId,
+        /// Page.
+        page: PageNo,
+    },
+    /// A page is given back to its tablespace.
+    FreePage {
+        /// Tablespace.
+        space: SpaceId,
+        /// Page.
+        page: PageNo,
+    },
+    /// The tablespace is cut: truncation of an undo tablespace.
+    TrimPages {
+        /// Tablespace.
+        space: SpaceId,
+        /// First page that is gone.
+        pages: PageNo,
+    },
+    /// A file operation.
+    File(FileEvent<'a>),
+}
+
+/// What happened to a data file. Names are as the server spells them, mostly `./database/table.ibd`.
+/// In an encrypted log only the kind is in clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileEvent<'a> {
+    /// Created.
+    Create {
+        /// Tablespace.
+        space: Option<SpaceId>,
+        /// Its name.
+        name: Option<&'a [u8]>,
+    },
+    /// Deleted.
+    Delete {
+        /// Tablespace.
+        space: Option<SpaceId>,
+        /// Its name.
+        name: Option<&'a [u8]>,
+    },
+    /// Renamed.
+    Rename {
+        /// Tablespace.
+        space: Option<SpaceId>,
+        /// Its old and its new name.
+        names: Option<(&'a [u8], &'a [u8])>,
+    },
+    /// Not a change: names a file that records since the last checkpoint are about.
+    Modify {
+        /// Tablespace.
+        space: Option<SpaceId>,
+        /// Its name.
+        name: Option<&'a [u8]>,
+    },
+    /// A checkpoint at this LSN has been prepared; `None` in an encrypted log.
+    Checkpoint {
+        /// Where recovery would start.
+        lsn: Option<Lsn>,
+    },
+}
+
+/// Bytes that are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a redo record: byte {byte:#04x} at offset {at} of its mini-transaction")]
+pub struct BadRecord {
+    /// Offset from the start of the mini-transaction.
+    pub at: usize,
+    /// The first byte of what is no record.
+    pub byte: u8,
+}
+
+/// A variable-length number: its value and the bytes it takes. `None` when cut or no number.
+///
+/// 1 byte below 0x80; 2 bytes from 0x80 (counting on from 0x80), 3 from 0xC0 (from 0x4080), 4 from 0xE0 (from
+/// 0x204080), 5 from 0xF0 (from 0x10204080): mtr0log.h `mlog_decode_varint`.
+pub fn varint(bytes: &[u8]) -> Option<(u32, usize)> {
+    let byte = |at: usize| bytes.get(at).map(|&b| u32::from(b));
+    let first = byte(0)?;
+    match first {
+        0..0x80 => Some((first, 1)),
+        0x80..0xc0 => Some((0x80 + ((first & 0x3f) << 8 | byte(1)?), 2)),
+        0xc0..0xe0 => Some((0x4080 + ((first & 0x1f) << 16 | byte(1)? << 8 | byte(2)?), 3)),
+        0xe0..0xf0 => {
+            let low = (first & 0x0f) << 24 | byte(1)? << 16 | byte(2)? << 8 | byte(3)?;
+            Some((0x20_4080 + low, 4))
+        }
+        0xf0 => {
+            let low = byte(1)? << 24 | byte(2)? << 16 | byte(3)? << 8 | byte(4)?;
+            Some((0x1020_4080u32.checked_add(low)?, 5))
+        }
+        _ => None,
+    }
+}
+
+/// Bytes of the record that starts here, its first byte included; `Ok(None)` when its length is cut.
+///
+/// The low 4 bits of the first byte count the bytes after it; 0 means that a number follows, which with 15 added
+/// counts them, its own bytes included.
+pub(super) fn record_len(bytes: &[u8]) -> Result<Option<usize>, ()> {
+    let Some(&first) = bytes.first() else { return Ok(None) };
+    let short = usize::from(first & 0x0f);
+    if short != 0 {
+        return Ok(Some(1 + short));
+    }
+    let rest = bytes.get(1..).unwrap_or_default();
+    match varint(rest) {
+        Some((more, _)) => Ok(Some(1 + 15 + more as usize)),
+        None if rest.len() < 5 => Ok(None),
+        None => Err(()),
+    }
+}
+
+/// The records of one mini-transaction, without its end marker.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    encrypted: bool,
+    page: Option<(SpaceId, PageNo)>,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(bytes: &'a [u8], encrypted: bool) -> Records<'a> {
+        Records { bytes, at: 0, encrypted, page: None }
+    }
+
+    fn read(&mut self) -> Option<Record<'a>> {
+        let here = self.bytes.get(self.at..)?;
+        let len = record_len(here).ok()??;
+        let record = here.get(..len)?;
+        let (&first, rest) = record.split_first()?;
+        let length_bytes = if first & 0x0f == 0 { varint(rest)?.1 } else { 0 };
+        let mut body = rest.get(length_bytes..)?;
+        self.at += len;
+        if first & SAME_PAGE != 0
+            && let Some((space, page)) = self.page
+        {
+            return self.page_record(first, space, page, body);
+        }
+        if first & SAME_PAGE != 0 && self.encrypted {
+            return self.file_record(first & 0xf0, None, body).map(Record::File);
+        }
+        let mut number = || {
+            let (value, len) = varint(body)?;
+            body = body.get(len..)?;
+            Some(value)
+        };
+        let (space, page) = (SpaceId(number()?), PageNo(number()?));
+        if first & SAME_PAGE == 0 {
+            self.page = Some((space, page));
+            return self.page_record(first, space, page, body);
+        }
+        self.file_record(first & 0xf0, Some(space), body).map(Record::File)
+    }
+
+    fn page_record(&self, first: u8, space: SpaceId, page: PageNo, body: &[u8]) -> Option<Record<'a>> {
+        Some(match first & TYPE {
+            FREE_PAGE => Record::FreePage { space, page },
+            INIT_PAGE => Record::InitPage { space, page },
+            EXTENDED if body == [TRIM_PAGES] && !self.encrypted => Record::TrimPages { space, pages: page },
+            _ => Record::Page { space, page },
+        })
+    }
+
+    fn file_record(&self, kind: u8, space: Option<SpaceId>, body: &'a [u8]) -> Option<FileEvent<'a>> {
+        let name = (!self.encrypted).then_some(body);
+        Some(match kind {
+            0x80 => FileEvent::Create { space, name },
+            0x90 => FileEvent::Delete { space, name },
+            0xa0 => {
+                let names = match name {
+                    None => None,
+                    Some(both) => {
+                        let nul = both.iter().position(|&b| b == 0)?;
+                        Some((both.get(..nul)?, both.get(nul + 1..)?))
+                    }
+                };
+                FileEvent::Rename { space, names }
+            }
+            0xb0 => FileEvent::Modify { space, name },
+            0xf0 => {
+                let lsn = if self.encrypted { None } else { Some(Lsn(be64(body, 0)?)) };
+                FileEvent::Checkpoint { lsn }
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, BadRecord>;
+
+    /// Ends after the first [`BadRecord`].
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = self.at;
+        let &byte = self.bytes.get(at)?;
+        match self.read() {
+            Some(record) => Some(Ok(record)),
+            None => {
+                self.at = self.bytes.len();
+                Some(Err(BadRecord { at, byte }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "redo_tests.rs"]
+mod tests;

@@ -1,0 +1,89 @@
+//! A new log file in which the mini-transactions of another lie once, in order, without wrapping.
+//!
+//! A server that finds it recovers from it as after a crash. The creator text must begin with `Backup `: only then
+//! does the server treat the start as one after a restore and drop orphaned `#sql` tables whose files were not
+//! carried (storage/innobase/log/log0recv.cc, MariaDB 10.11). Every end marker must be that of the first lap; the
+//! checksums do not cover it.
+
+use super::redo_header::{
+    CHECKPOINT_OFFSETS, Checkpoint, DATA_START, HEADER_BYTES, RedoError, RedoFormat, RedoHeader,
+};
+use super::redo_mtr::Mtr;
+use crate::bytes::put;
+use crate::ids::Lsn;
+use crc32c::crc32c;
+
+/// What ends each mini-transaction on the first lap.
+pub const FIRST_LAP: u8 = 1;
+/// Offsets in the file and LSNs stay equal modulo this, the largest block a server writes the log in.
+const BLOCK: u64 = 4096;
+/// Added to the room for what the server writes before its first checkpoint.
+const ROOM: u64 = 16 << 20;
+
+/// Where everything lies in a flat log that begins at a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlatLog {
+    checkpoint: Checkpoint,
+}
+
+impl FlatLog {
+    /// A log that recovery reads from `checkpoint` on.
+    pub fn new(checkpoint: Checkpoint) -> FlatLog {
+        FlatLog { checkpoint }
+    }
+
+    /// The LSN that stands at [`DATA_START`]: the checkpoint's block.
+    pub fn first_lsn(&self) -> Lsn {
+        Lsn(self.checkpoint.lsn.0 / BLOCK * BLOCK)
+    }
+
+    /// Offset in the file of a byte of the log; `None` before the checkpoint's block.
+    pub fn offset(&self, lsn: Lsn) -> Option<u64> {
+        DATA_START.checked_add(lsn.0.checked_sub(self.first_lsn().0)?)
+    }
+
+    /// Size the file must get when the log ends at `end`: recovery writes redo before its first checkpoint, so
+    /// there is a third more than the redo, and 16 MiB, rounded up to a block.
+    pub fn file_size(&self, end: Lsn) -> u64 {
+        let redo = end.0.saturating_sub(self.first_lsn().0);
+        (DATA_START + redo + redo / 3 + ROOM).next_multiple_of(BLOCK)
+    }
+
+    /// The first [`DATA_START`] bytes: header and checkpoint. `donor` is the donor's header block: an encrypted
+    /// log's key information must be carried over. `creator` is put behind `Backup `.
+    ///
+    /// # Errors
+    /// The donor's block is no header of a circular log, or the creator text is too long.
+    pub fn head(&self, donor: &[u8], creator: &str) -> Result<Vec<u8>, RedoError> {
+        let header = RedoHeader::parse(donor)?;
+        let creator = format!("Backup {creator}");
+        if !header.format.is_circular() || creator.len() > 32 {
+            return Err(RedoError::Unwritable);
+        }
+        let mut head = vec![0; DATA_START as usize];
+        if header.format == RedoFormat::Circular {
+            let own = RedoHeader { format: RedoFormat::Circular, first_lsn: self.first_lsn(), creator };
+            put(&mut head, 0, &own.emit()?);
+        } else {
+            put(&mut head, 0, donor.get(..HEADER_BYTES).ok_or(RedoError::Short)?);
+            put(&mut head, 8, &self.first_lsn().0.to_be_bytes());
+            put(&mut head, 16, &[0; 32]);
+            put(&mut head, 16, creator.as_bytes());
+            let crc = crc32c(head.get(..508).unwrap_or_default());
+            put(&mut head, 508, &crc.to_be_bytes());
+        }
+        for at in CHECKPOINT_OFFSETS {
+            put(&mut head, at as usize, &self.checkpoint.emit());
+        }
+        Ok(head)
+    }
+}
+
+/// Adds a mini-transaction to `out` as it must stand in a flat log.
+pub fn push_mtr(out: &mut Vec<u8>, mtr: &Mtr<'_>) {
+    let start = out.len();
+    out.extend_from_slice(mtr.bytes);
+    if let Some(marker) = out.get_mut(start + mtr.records_len) {
+        *marker = FIRST_LAP;
+    }
+}

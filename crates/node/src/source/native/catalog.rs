@@ -1,0 +1,185 @@
+//! What was copied of which file: the memory of a snapshot between its rounds.
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use formats::SpaceId;
+use protocol::inventory::{FileEntry, FileId, FileRole};
+
+use super::identity::{Identity, Signature, space_of};
+use super::listing::{Care, Listed};
+
+/// One file that was seen, under whatever names.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its number in this snapshot.
+    pub id: FileId,
+    /// Its newest name and state.
+    pub listed: Listed,
+    /// What was copied of it: bytes from the start; `None` = nothing yet.
+    pub copied: Option<u64>,
+    /// State of which the copy is, of files without pages.
+    pub signature: Option<Signature>,
+    /// Tablespace, of data files whose first page could be read.
+    pub space: Option<SpaceId>,
+    /// In the newest listing.
+    pub present: bool,
+}
+
+/// All files of a snapshot.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    files: Vec<Known>,
+    by_identity: HashMap<Identity, usize>,
+    /// Data files born later than this are looked at closely, see [`Catalog::update`].
+    since: i128,
+}
+
+/// What a listing leaves to do.
+#[derive(Debug, Default)]
+pub struct Todo {
+    /// Data files not copied yet, largest first.
+    pub pages: Vec<FileId>,
+    /// Files without pages that are new or changed.
+    pub small: Vec<FileId>,
+    /// Files to copy under the lock on commits.
+    pub late: Vec<FileId>,
+}
+
+impl Catalog {
+    /// Nothing known. `since`: nanoseconds since the epoch at which the snapshot began.
+    pub fn new(since: i128) -> Catalog {
+        Catalog { since, ..Catalog::default() }
+    }
+
+    /// Takes a new listing: names, states, what is gone. A data file made during the snapshot must still have the
+    /// tablespace number it was copied with: within one clock tick inode and birth time can come again.
+    pub fn update(&mut self, listing: Vec<Listed>) -> Todo {
+        self.files.iter_mut().for_each(|f| f.present = false);
+        self.add(listing)
+    }
+
+    /// As [`Catalog::update`] for the files of [`Care::UnderCommitLock`] alone.
+    pub fn update_late(&mut self, listing: Vec<Listed>) -> Todo {
+        let late = |f: &&mut Known| f.listed.care == Care::UnderCommitLock;
+        self.files.iter_mut().filter(late).for_each(|f| f.present = false);
+        self.add(listing)
+    }
+
+    fn add(&mut self, listing: Vec<Listed>) -> Todo {
+        for listed in listing {
+            self.see(listed);
+        }
+        let mut todo = Todo::default();
+        for file in self.files.iter().filter(|f| f.present) {
+            match file.listed.care {
+                Care::Pages if file.copied.is_none() => todo.pages.push(file.id),
+                Care::UnderDdlLock if file.signature != Some(file.listed.look.signature) => {
+                    todo.small.push(file.id)
+                }
+                Care::UnderCommitLock if file.signature != Some(file.listed.look.signature) => {
+                    todo.late.push(file.id)
+                }
+                _ => {}
+            }
+        }
+        let size = |id: &FileId| std::cmp::Reverse(self.files[id.0 as usize - 1].listed.look.signature.size);
+        todo.pages.sort_by_key(size);
+        todo
+    }
+
+    fn see(&mut self, listed: Listed) {
+        // A link shares the identity of the file behind it: it is known by its own number only.
+        let key = listed.look.identity;
+        let known =
+            if listed.care == Care::Link { self.link(&listed) } else { self.by_identity.get(&key).copied() };
+        if let Some(at) = known {
+            let recent = listed.look.identity.birth() >= self.since || listed.look.identity.birth() == 0;
+            let file = &mut self.files[at];
+            let other = recent
+                && listed.care == Care::Pages
+                && file.space.is_some()
+                && space_of(&listed.path).is_some_and(|space| Some(space) != file.space);
+            if !other {
+                file.listed = listed;
+                file.present = true;
+                return;
+            }
+        }
+        let id = self.next_id();
+        if listed.care != Care::Link {
+            self.by_identity.insert(key, self.files.len());
+        }
+        self.files.push(Known { id, listed, copied: None, signature: None, space: None, present: true });
+    }
+
+    fn link(&self, listed: &Listed) -> Option<usize> {
+        self.files.iter().position(|f| f.listed.care == Care::Link && f.listed.path == listed.path)
+    }
+
+    fn next_id(&self) -> FileId {
+        // 0 is the redo log.
+        FileId(self.files.len() as u32 + 1)
+    }
+
+    /// A file by its number.
+    pub fn get(&self, id: FileId) -> Option<&Known> {
+        self.files.get((id.0 as usize).checked_sub(1)?)
+    }
+
+    /// Notes what was copied.
+    pub fn copied(
+        &mut self,
+        id: FileId,
+        copied: Option<u64>,
+        signature: Option<Signature>,
+        space: Option<SpaceId>,
+    ) {
+        if let Some(file) = (id.0 as usize).checked_sub(1).and_then(|at| self.files.get_mut(at)) {
+            file.copied = copied;
+            file.signature = signature;
+            file.space = space.or(file.space);
+        }
+    }
+
+    /// All files seen.
+    pub fn files(&self) -> &[Known] {
+        &self.files
+    }
+
+    /// A file that counts no more.
+    pub fn forget(&mut self, id: FileId) {
+        if let Some(file) = (id.0 as usize).checked_sub(1).and_then(|at| self.files.get_mut(at)) {
+            file.present = false;
+        }
+    }
+
+    /// The final list: what counts, with names and sizes, and what was announced and does not.
+    pub fn result(&self) -> (Vec<FileEntry>, Vec<FileId>) {
+        let counts =
+            |f: &&Known| f.present && (f.copied.is_some() || matches!(f.listed.role, FileRole::Link { .. }));
+        let files = self.files.iter().filter(counts).map(Known::entry).collect();
+        let removed = self.files.iter().filter(|f| f.copied.is_some() && !f.present).map(|f| f.id).collect();
+        (files, removed)
+    }
+}
+
+impl Known {
+    /// What it is called on the wire, with the size that was copied or, before, is there.
+    pub fn entry(&self) -> FileEntry {
+        let listed = &self.listed;
+        let link = listed.care == Care::Link;
+        FileEntry {
+            id: self.id,
+            place: listed.place,
+            path: listed.name.clone(),
+            size: if link { 0 } else { self.copied.unwrap_or(listed.look.signature.size) },
+            allocated: if link { 0 } else { listed.look.allocated },
+            role: listed.role.clone(),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &PathBuf {
+        &self.listed.path
+    }
+}

@@ -1,0 +1,90 @@
+//! Copies files for the rounds and for the settled moment, and notes in the catalog what was copied.
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
+use protocol::inventory::{FileEntry, FileId, FileRole};
+
+use super::catalog::Catalog;
+use super::declined::Declined;
+use super::direct::{Buffer, Direct};
+use super::identity::look;
+use super::pages::{self, Copier, Wanted, is_further_system_file};
+use super::small;
+use super::sql_checks::Facts;
+
+/// Copies files for the rounds and for the settled moment.
+pub struct CopyFiles<'a> {
+    /// Reads data files.
+    pub copier: Copier<'a>,
+    /// What the server says of itself.
+    pub facts: &'a Facts,
+    /// Damaged pages are delivered as they are.
+    pub allow_corrupt: bool,
+    /// Those pages.
+    pub damaged: Mutex<Vec<String>>,
+}
+
+impl CopyFiles<'_> {
+    /// Copies data files and notes it.
+    ///
+    /// # Errors
+    /// From the system, the sink, cancelled, or [`Declined::CorruptPages`].
+    pub fn pages(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
+        let mut wanted = Vec::new();
+        for known in ids.iter().filter_map(|id| catalog.get(*id)) {
+            let entry = known.entry();
+            let system = if is_further_system_file(&entry) { self.further(&entry)? } else { None };
+            let identity = known.listed.look.identity;
+            wanted.push(Wanted { entry, path: known.path().clone(), identity, system });
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let (copied, damage) = pages::copy(self.copier, &wanted)?;
+        for file in copied {
+            catalog.copied(file.id, file.bytes, None, file.space);
+        }
+        if let Some(first) = damage.first() {
+            if !self.allow_corrupt {
+                let (count, first) = (damage.len() as u64, first.text.clone());
+                return Err(Declined::CorruptPages { count, first }.into());
+            }
+            let mut all = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(damage.into_iter().map(|d| d.text));
+        }
+        Ok(())
+    }
+
+    /// Copies files without pages and notes it.
+    ///
+    /// # Errors
+    /// From the system, the sink, or cancelled.
+    pub fn small(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
+        for id in ids {
+            (self.copier.pace)()?;
+            let Some(known) = catalog.get(*id) else { continue };
+            match small::copy(self.copier.sink, known, self.copier.cancel)? {
+                Some((bytes, signature)) => catalog.copied(*id, Some(bytes), Some(signature), None),
+                None => catalog.forget(*id),
+            }
+        }
+        Ok(())
+    }
+
+    /// Format and first page number of a further file of the system tablespace: those before it have fixed sizes.
+    fn further(&self, entry: &FileEntry) -> Result<Option<(PageFormat, u32)>> {
+        let FileRole::SystemTablespace { index } = entry.role else { return Ok(None) };
+        let files = &self.facts.roots.system_files;
+        let before = files.get(..usize::from(index)).unwrap_or_default();
+        let mut pages = 0;
+        for path in before {
+            pages += look(path)?.map_or(0, |l| l.signature.size) / u64::from(self.facts.page_size);
+        }
+        let first = files.first().context("no system tablespace")?;
+        let mut buffer = Buffer::new(PAGE0_BYTES);
+        Direct::open(first, self.facts.direct)?.read(buffer.bytes(), 0)?;
+        let header = parse_page0(buffer.bytes()).context("the system tablespace has no first page")?;
+        Ok(Some((header.format, pages as u32)))
+    }
+}

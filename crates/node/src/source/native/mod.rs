@@ -1,0 +1,49 @@
+//! The native source: a snapshot of a live server, taken without stopping it for more than a moment.
+//!
+//! The redo log is followed from the newest checkpoint on while pages are read as they are; then, in a *settled
+//! moment* in which the server's backup locks hold DDL and the provider still, what has no redo is read and the end
+//! is noted. The copy's own server recovers from the redo as after a crash, at exactly the noted position.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`declined`] | every reason for which this source does not serve |
+//! | [`sql`] | the few statements, as named operations; [`sql_checks`] what must hold before the start |
+//! | [`stage`] | the backup locks, in a guard |
+//! | [`direct`] | reading past the page cache
+//! | [`log_file`] | reading ranges of the live log by LSN |
+//! | [`tail`] | following the log in a thread of its own |
+//! | [`spool`] | the bounded queue behind it, in memory and in a bounded file
+//! | [`redo_out`] | writing what the tail delivers as a flat log, and what it says about files |
+//! | [`identity`] | which file a name stands for at the moment, and whether it changed |
+//! | [`listing`] | which files there are |
+//! | [`catalog`] | what was copied of them |
+//! | [`page_file`] | one data file: reading it as the server writes it, its pages checked |
+//! | [`free_pages`] | whether damage is anybody's data
+//! | [`pages`] | many data files, by several threads |
+//! | [`copy_files`] | copying both kinds and noting it
+//! | [`small`] | files without pages |
+//! | [`settle`] | the settled moment |
+//! | [`watchdog`] | what is done when that moment hangs
+//! | [`sink`] | where all of it goes |
+//! | [`snapshot`] | the whole, top to bottom |
+pub mod catalog;
+pub mod copy_files;
+pub mod declined;
+pub mod direct;
+pub mod free_pages;
+pub mod identity;
+pub mod listing;
+pub mod log_file;
+pub mod page_file;
+pub mod pages;
+pub mod redo_out;
+pub mod settle;
+pub mod sink;
+pub mod small;
+pub mod snapshot;
+pub mod spool;
+pub mod sql;
+pub mod sql_checks;
+pub mod stage;
+pub mod tail;
+pub mod watchdog;

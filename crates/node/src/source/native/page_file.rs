@@ -1,0 +1,239 @@
+//! One data file: its pages read as the server writes them, each checked.
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use formats::innodb::doublewrite;
+use formats::innodb::page::{self, PageState};
+use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
+use formats::{PageNo, SpaceId};
+
+use super::direct::{Buffer, Direct};
+use super::free_pages;
+use super::identity::{Identity, look_at};
+
+/// How often a page that is not whole is read again.
+const TRIES: u32 = 200;
+/// Pause between two tries; the first few come at once.
+const PAUSE: Duration = Duration::from_millis(2);
+/// A data file that is being read.
+pub struct PageFile {
+    path: PathBuf,
+    file: Direct,
+    /// Which file it is.
+    pub identity: Identity,
+    /// From its first page; `None` = the file is being made, redo initialises it.
+    pub header: Option<(SpaceId, PageFormat)>,
+    /// Number of the file's first page: not 0 in the further files of a system tablespace.
+    first_page: u32,
+    /// Pages that are never valid and do not count: the doublewrite area.
+    doublewrite: Vec<std::ops::Range<PageNo>>,
+}
+
+/// A page that stays damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// File, page and what is wrong.
+    pub text: String,
+}
+
+impl PageFile {
+    /// Opens a file. `system`: format and first page number of a further file of the system tablespace.
+    ///
+    /// # Errors
+    /// `Ok(None)` when nothing is there: it was dropped. Else from the system.
+    pub fn open(path: &Path, direct: bool, system: Option<(PageFormat, u32)>) -> Result<Option<PageFile>> {
+        let file = match Direct::open(path, direct) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
+        };
+        let identity =
+            look_at(file.file()).with_context(|| format!("cannot look at {}", path.display()))?.identity;
+        let mut opened = PageFile {
+            path: path.to_owned(),
+            file,
+            identity,
+            header: None,
+            first_page: 0,
+            doublewrite: Vec::new(),
+        };
+        match system {
+            Some((format, first_page)) if first_page > 0 => {
+                opened.header = Some((SpaceId(0), format));
+                opened.first_page = first_page;
+            }
+            _ => opened.read_header()?,
+        }
+        Ok(Some(opened))
+    }
+
+    /// Bytes of the file at the moment.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn size(&self) -> Result<u64> {
+        let meta = self.file.file().metadata();
+        Ok(meta.with_context(|| format!("cannot look at {}", self.path.display()))?.len())
+    }
+
+    /// A first page that is not whole after all tries is taken for one that was never written.
+    fn read_header(&mut self) -> Result<()> {
+        // The largest page; a file may be shorter.
+        let mut buffer = Buffer::new(65536);
+        for _ in 0..TRIES {
+            let read = self.read_raw(buffer.bytes(), 0)?;
+            let head = &buffer.bytes()[..read];
+            match head.get(..PAGE0_BYTES).map(parse_page0) {
+                Some(Ok(header)) => {
+                    let first = head.get(..header.format.physical_size);
+                    if first.is_some_and(|p| page::verify(&header.format, p).is_usable()) {
+                        self.header = Some((header.space, header.format));
+                        break;
+                    }
+                }
+                _ if read == 0 || head.iter().all(|&b| b == 0) => break,
+                _ => {}
+            }
+            std::thread::sleep(PAUSE);
+        }
+        if let Some((SpaceId(0), format)) = self.header {
+            self.find_doublewrite(&format)?;
+        }
+        Ok(())
+    }
+
+    /// Named by the page of the transaction system.
+    fn find_doublewrite(&mut self, format: &PageFormat) -> Result<()> {
+        let size = format.physical_size;
+        let mut buffer = Buffer::new(size);
+        let at = formats::innodb::wsrep_position::TRX_SYS_PAGE.0 as usize * size;
+        if self.read_raw(buffer.bytes(), at as u64)? < size {
+            return Ok(());
+        }
+        let areas = doublewrite::extents(&buffer.bytes()[..size]);
+        self.doublewrite = areas.map(|areas| areas.to_vec()).unwrap_or_default();
+        Ok(())
+    }
+
+    /// Reads up to `out.len()` bytes at an offset, pages checked; those of the doublewrite area become zeros. Short
+    /// at the end of the file. Damage that stays is added to `damage` and the page delivered as it is.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn read(&self, out: &mut [u8], offset: u64, damage: &mut Vec<Damage>) -> Result<usize> {
+        let read = self.read_raw(out, offset)?;
+        let Some((space, format)) = self.header else { return Ok(read) };
+        let size = format.physical_size;
+        for (index, slot) in out[..read].chunks_exact_mut(size).enumerate() {
+            let at = offset + (index * size) as u64;
+            let number = self.first_page + (at / size as u64) as u32;
+            if self.doublewrite.iter().any(|area| area.contains(&PageNo(number))) {
+                slot.fill(0);
+            } else if let Some(wrong) = self.settle(slot, at, space, number, &format)? {
+                let text = format!("{} page {number} (tablespace {space}): {wrong}", self.path.display());
+                damage.push(Damage { text });
+            }
+        }
+        Ok(read)
+    }
+
+    /// Reads a page again until it is whole. What is wrong with one that stays as it is.
+    fn settle(
+        &self,
+        slot: &mut [u8],
+        at: u64,
+        space: SpaceId,
+        number: u32,
+        format: &PageFormat,
+    ) -> Result<Option<String>> {
+        let Some(mut wrong) = fault(slot, space, number, format) else { return Ok(None) };
+        // A page smaller than a block is read with the block around it.
+        let aligned = at / 4096 * 4096;
+        let skip = (at - aligned) as usize;
+        let mut buffer = Buffer::new(skip + slot.len());
+        for tries in 0..TRIES {
+            let read = self.read_raw(buffer.bytes(), aligned)?;
+            let Some(again) = buffer.bytes()[..read].get(skip..skip + slot.len()) else { return Ok(None) };
+            let unchanged = again == &*slot;
+            slot.copy_from_slice(again);
+            match fault(slot, space, number, format) {
+                None => return Ok(None),
+                // No checksum over such a page: two equal reads are the proof.
+                Some(Fault::Unverifiable) if unchanged => return Ok(None),
+                Some(next) => wrong = next,
+            }
+            if tries > 3 {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        if self.is_free(PageNo(number), format)? {
+            slot.fill(0);
+            return Ok(None);
+        }
+        Ok(Some(wrong.text()))
+    }
+
+    /// Damage in a free page is nobody's data. Not looked up in further files of the system tablespace.
+    fn is_free(&self, number: PageNo, format: &PageFormat) -> Result<bool> {
+        let whole = |number: PageNo| -> Result<Option<Vec<u8>>> {
+            let size = format.physical_size;
+            let at = u64::from(number.0) * size as u64;
+            let skip = (at % 4096) as usize;
+            let mut buffer = Buffer::new(skip + size);
+            let read = self.read_raw(buffer.bytes(), at - skip as u64)?;
+            let bytes = buffer.bytes()[..read].get(skip..skip + size);
+            Ok(bytes.filter(|b| page::verify(format, b) == PageState::Valid).map(<[u8]>::to_vec))
+        };
+        if self.first_page > 0 {
+            return Ok(false);
+        }
+        let first = whole(PageNo(0))?;
+        let descriptors = whole(free_pages::descriptor_page(format, number))?;
+        Ok(match (first, descriptors) {
+            (Some(first), Some(descriptors)) => free_pages::is_free(format, &first, &descriptors, number),
+            _ => false,
+        })
+    }
+
+    fn read_raw(&self, out: &mut [u8], offset: u64) -> Result<usize> {
+        let read =
+            self.file.read(out, offset).with_context(|| format!("cannot read {}", self.path.display()))?;
+        self.file.drop_cache(offset, read as u64);
+        Ok(read)
+    }
+}
+
+enum Fault {
+    Checksum { expected: u32, found: u32 },
+    Number(PageNo),
+    Space(SpaceId),
+    Unverifiable,
+}
+
+impl Fault {
+    fn text(&self) -> String {
+        match self {
+            Fault::Checksum { expected, found } => {
+                format!("checksum {found:#010x}, its bytes call for {expected:#010x}")
+            }
+            Fault::Number(number) => format!("holds page number {number}"),
+            Fault::Space(space) => format!("holds a page of tablespace {space}"),
+            Fault::Unverifiable => "changes with every read".to_owned(),
+        }
+    }
+}
+
+fn fault(bytes: &[u8], space: SpaceId, number: u32, format: &PageFormat) -> Option<Fault> {
+    match page::verify(format, bytes) {
+        PageState::Zero => return None,
+        PageState::Corrupt { expected, found } => return Some(Fault::Checksum { expected, found }),
+        PageState::Unverifiable => return Some(Fault::Unverifiable),
+        PageState::Valid => {}
+    }
+    match (page::page_no(bytes), page::space_id(format, bytes)) {
+        (Some(own), _) if own.0 != number => Some(Fault::Number(own)),
+        (_, Some(own)) if own != space => Some(Fault::Space(own)),
+        _ => None,
+    }
+}

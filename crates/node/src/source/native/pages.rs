@@ -1,0 +1,174 @@
+//! Many data files, read by several threads in ranges, largest first.
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use formats::SpaceId;
+use formats::innodb::tablespace::PageFormat;
+use protocol::inventory::{FileEntry, FileId, FileRole};
+use protocol::limits::RANGE_BYTES;
+use std::path::PathBuf;
+
+use super::direct::Buffer;
+use super::identity::Identity;
+use super::page_file::{Damage, PageFile};
+use super::sink::SnapshotSink;
+use crate::cancel::Cancel;
+
+/// A data file to copy.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What it is called on the wire.
+    pub entry: FileEntry,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which file it must be.
+    pub identity: Identity,
+    /// Number of its first page; not 0 in further files of the system tablespace, with their format.
+    pub system: Option<(PageFormat, u32)>,
+}
+
+/// What became of one.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// Which.
+    pub id: FileId,
+    /// Bytes from the start; `None` = it was gone, or another file has its name.
+    pub bytes: Option<u64>,
+    /// Tablespace, once it has a first page.
+    pub space: Option<SpaceId>,
+}
+
+/// What all threads share.
+#[derive(Clone, Copy)]
+pub struct Copier<'a> {
+    /// Where it goes.
+    pub sink: &'a dyn SnapshotSink,
+    /// Threads.
+    pub threads: usize,
+    /// Read past the page cache.
+    pub direct: bool,
+    /// Ends the copy.
+    pub cancel: &'a Cancel,
+    /// Bytes read so far.
+    pub bytes: &'a AtomicU64,
+    /// Called before each range: waits while the redo tail needs the machine, fails when it has failed.
+    pub pace: &'a (dyn Fn() -> Result<()> + Sync),
+}
+
+/// A file that is being read by several threads.
+struct Open {
+    file: PageFile,
+    /// End of what was read, or given out to be read.
+    end: AtomicU64,
+    outcome: Arc<Outcome>,
+}
+
+/// Kept when the file is closed.
+struct Outcome {
+    id: FileId,
+    space: Option<SpaceId>,
+    copied: AtomicU64,
+}
+
+struct Queue<'w> {
+    wanted: std::slice::Iter<'w, Wanted>,
+    current: Option<(Arc<Open>, u64)>,
+    done: Vec<Copied>,
+    opened: Vec<Arc<Outcome>>,
+    damage: Vec<Damage>,
+}
+
+/// Copies files. Answers what was copied, and pages that stay damaged.
+///
+/// # Errors
+/// From the system, the sink, or cancelled.
+pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<Damage>)> {
+    let queue = Mutex::new(Queue {
+        wanted: wanted.iter(),
+        current: None,
+        done: Vec::new(),
+        opened: Vec::new(),
+        damage: Vec::new(),
+    });
+    let threads = copier.threads.min(wanted.len()).max(1);
+    std::thread::scope(|scope| -> Result<()> {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(copier, &queue))).collect();
+        // All are waited for, then the first error counts.
+        let results: Vec<_> = workers.into_iter().map(|w| w.join()).collect();
+        let panicked = |_| Err(anyhow::anyhow!("a reader panicked"));
+        results.into_iter().try_for_each(|result| result.unwrap_or_else(panicked))
+    })?;
+    let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut done = queue.done;
+    done.extend(queue.opened.iter().map(|open| Copied {
+        id: open.id,
+        bytes: Some(open.copied.load(Ordering::Acquire)),
+        space: open.space,
+    }));
+    Ok((done, queue.damage))
+}
+
+fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
+    let mut buffer = Buffer::new(RANGE_BYTES as usize);
+    let mut damage = Vec::new();
+    while let Some((open, offset)) = take(copier, queue)? {
+        copier.cancel.check()?;
+        (copier.pace)()?;
+        let read = open.file.read(buffer.bytes(), offset, &mut damage)?;
+        if read > 0 {
+            copier.sink.write(open.outcome.id, offset, &buffer.bytes()[..read])?;
+            open.outcome.copied.fetch_max(offset + read as u64, Ordering::AcqRel);
+            copier.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        }
+    }
+    if !damage.is_empty() {
+        queue.lock().unwrap_or_else(PoisonError::into_inner).damage.append(&mut damage);
+    }
+    Ok(())
+}
+
+/// The next range. A file ends where it ends at the moment: what is added while it is read is read too.
+fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<Option<(Arc<Open>, u64)>> {
+    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if let Some((open, offset)) = queue.current.take() {
+            let mut end = open.end.load(Ordering::Acquire);
+            if offset >= end {
+                end = open.file.size()?;
+                open.end.store(end, Ordering::Release);
+            }
+            if offset < end {
+                queue.current = Some((Arc::clone(&open), offset + u64::from(RANGE_BYTES)));
+                return Ok(Some((open, offset)));
+            }
+        }
+        let Some(wanted) = queue.wanted.next() else { return Ok(None) };
+        match open(copier, wanted)? {
+            Some(open) => {
+                let open = Arc::new(open);
+                queue.opened.push(Arc::clone(&open.outcome));
+                queue.current = Some((open, 0));
+            }
+            None => queue.done.push(Copied { id: wanted.entry.id, bytes: None, space: None }),
+        }
+    }
+}
+
+/// `None` when the file is gone or its name has become another file's: a later listing knows that one.
+fn open(copier: Copier<'_>, wanted: &Wanted) -> Result<Option<Open>> {
+    let Some(file) = PageFile::open(&wanted.path, copier.direct, wanted.system)? else { return Ok(None) };
+    if file.identity != wanted.identity {
+        return Ok(None);
+    }
+    copier.sink.announce(&wanted.entry).context("cannot announce a file")?;
+    let end = AtomicU64::new(file.size()?);
+    let space = file.header.map(|(space, _)| space);
+    let outcome = Arc::new(Outcome { id: wanted.entry.id, space, copied: AtomicU64::new(0) });
+    Ok(Some(Open { file, end, outcome }))
+}
+
+/// True for a file of the system tablespace after the first.
+pub fn is_further_system_file(entry: &FileEntry) -> bool {
+    matches!(entry.role, FileRole::SystemTablespace { index } if index > 0)
+}

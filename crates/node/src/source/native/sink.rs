@@ -1,0 +1,56 @@
+//! Where a snapshot goes: announced files, written ranges, and at the end the list that counts.
+use anyhow::Result;
+use formats::Lsn;
+use formats::wsrep::state_id::StateId;
+use protocol::inventory::{FileEntry, FileId};
+
+/// Takes a snapshot. Called from several threads; a slow sink slows the copy down, never the redo tail.
+///
+/// What a file holds where nothing was written is zeros. Ranges of one file may come in any order, and a range may
+/// be written again: the last one counts. Nothing is final before [`SnapshotSink::finish`].
+pub trait SnapshotSink: Sync {
+    /// A file that is about to be written. Name, size and role are what they are at the moment; the manifest has
+    /// the final ones.
+    ///
+    /// # Errors
+    /// The transfer cannot go on.
+    fn announce(&self, entry: &FileEntry) -> Result<()>;
+
+    /// Bytes of a file. Parts that are zero may be left as holes.
+    ///
+    /// # Errors
+    /// The transfer cannot go on.
+    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// What the snapshot consists of, once everything has been written.
+    ///
+    /// # Errors
+    /// The transfer cannot go on.
+    fn finish(&self, manifest: &Manifest) -> Result<()>;
+}
+
+/// What a snapshot consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Every file that counts, with its final name and size. What is beyond the size must go.
+    pub files: Vec<FileEntry>,
+    /// Files that were announced and do not count.
+    pub removed: Vec<FileId>,
+    /// The redo log; one of `files`.
+    pub redo: FileId,
+    /// Recovery starts here.
+    pub checkpoint: Lsn,
+    /// The redo ends here.
+    pub end: Lsn,
+    /// The position that recovery will show; `None` when the server is no cluster member.
+    pub position: Option<Position>,
+}
+
+/// A position of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// History and number.
+    pub state: StateId,
+    /// `wsrep_gtid_domain_id`, when `wsrep_gtid_mode` is on.
+    pub domain: Option<u32>,
+}

@@ -1,0 +1,65 @@
+//! Files without pages: read whole, as they are.
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+
+use anyhow::{Context, Result};
+use protocol::limits::RANGE_BYTES;
+
+use super::catalog::Known;
+use super::identity::{Signature, look_at, now};
+use super::sink::SnapshotSink;
+use crate::cancel::Cancel;
+
+/// More than any kernel's clock tick, in nanoseconds.
+const TICK: i128 = 20_000_000;
+
+/// Copies one. Answers its length and the state it was in before it was read; `None` when it is gone or its name has
+/// become another file's.
+///
+/// # Errors
+/// From the system, the sink, or cancelled.
+pub fn copy(sink: &dyn SnapshotSink, known: &Known, cancel: &Cancel) -> Result<Option<(u64, Signature)>> {
+    let path = known.path();
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
+    };
+    let began = now();
+    let before = look_at(&file).with_context(|| format!("cannot look at {}", path.display()))?;
+    if before.identity != known.listed.look.identity {
+        return Ok(None);
+    }
+    if known.copied.is_none() {
+        sink.announce(&known.entry())?;
+    }
+    let mut buffer = vec![0; (before.signature.size as usize).clamp(1, RANGE_BYTES as usize)];
+    let mut offset = 0;
+    loop {
+        cancel.check()?;
+        let read = fill(&mut file, &mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
+        if read == 0 {
+            return Ok(Some((offset, settled(before.signature, began))));
+        }
+        sink.write(known.id, offset, &buffer[..read])?;
+        offset += read as u64;
+    }
+}
+
+/// A state that a later change in the same clock tick would not tell from this one is never equal to any other.
+fn settled(seen: Signature, read_at: i128) -> Signature {
+    if seen.changed() + TICK < read_at { seen } else { seen.unsure() }
+}
+
+fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read(&mut buffer[done..]) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,379 @@
+//! The whole, top to bottom: from a running server to a manifest.
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use formats::wsrep::state_id::StateId;
+use formats::{Lsn, Seqno, SpaceId, Uuid};
+use protocol::inventory::{FileEntry, FileRole, Place};
+
+use super::catalog::{Catalog, Known};
+use super::copy_files::CopyFiles;
+use super::declined::{Declined, SnapshotError};
+use super::identity::{look, now};
+use super::listing::{self, Care};
+use super::log_file::LogFile;
+use super::pages::Copier;
+use super::redo_out::{REDO, RedoOut};
+use super::settle::{Moment, Settle};
+use super::sink::{Manifest, Position, SnapshotSink};
+use super::spool::{EventKind, Spool};
+use super::sql::{Login, Session};
+use super::sql_checks::{self, Facts};
+use super::stage::Stage;
+use super::tail::{Tail, TailState};
+use crate::cancel::Cancel;
+
+/// Rounds without a lock stop when one finds fewer new files than this.
+const FEW: usize = 4;
+/// And at the latest after this many.
+const ROUNDS_MAX: u32 = 8;
+/// How long the server may take to write its log to the noted end.
+const LOG_PATIENCE: Duration = Duration::from_secs(30);
+/// Times 10 ms that a range waits for a tail that is about to be overrun.
+const MAKE_WAY_MAX: u32 = 100;
+/// Moments that are repeated because files changed under the lock.
+const MOMENTS_MAX: u32 = 3;
+
+/// How a snapshot is to be taken.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The way to the server.
+    pub login: Login,
+    /// Threads that read data files.
+    pub threads: usize,
+    /// How long a settled moment may be tried for.
+    pub budget: Duration,
+    /// Where redo waits that the sink cannot take yet.
+    pub spill_dir: PathBuf,
+    /// Bytes of it.
+    pub spill_max: u64,
+    /// Write a checkpoint first, where the account may: less redo for the copy to apply, more writing here.
+    pub checkpoint_first: bool,
+    /// Deliver damaged pages as they are, and say so.
+    pub allow_corrupt_pages: bool,
+    /// Put into the new log's creator text behind `Backup `, at most 25 bytes.
+    pub creator: String,
+}
+
+/// A snapshot that was taken.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// What the sink got last.
+    pub manifest: Manifest,
+    /// What the settled moment was like.
+    pub moment: Moment,
+    /// From the start to the settled moment.
+    pub copying: Duration,
+    /// All.
+    pub total: Duration,
+    /// Bytes of data files read.
+    pub bytes: u64,
+    /// Bytes of redo.
+    pub redo_bytes: u64,
+    /// Rounds without a lock.
+    pub rounds: u32,
+    /// Redo that waited to be read at most, in bytes.
+    pub redo_behind_max: u64,
+    /// Times the log was resized meanwhile.
+    pub redo_resized: u64,
+    /// Damaged pages that were delivered as they are.
+    pub damaged: Vec<String>,
+}
+
+/// Takes a snapshot. On every return the server is as free as it was.
+///
+/// # Errors
+/// A reason to decline, or the transfer is over.
+pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<Taken, SnapshotError> {
+    let began = Instant::now();
+    let patience = options.budget + Duration::from_secs(30);
+    let mut observer = Session::open(&options.login, patience)?;
+    let facts = sql_checks::check(&mut observer)?;
+    let mut stage = Stage::open(&options.login, patience)?;
+    start(&mut stage, &mut observer, options, cancel)?;
+    if options.checkpoint_first
+        && let Err(e) = observer.checkpoint_now()
+    {
+        tracing::info!("no checkpoint before the copy: {e}");
+    }
+    let log = LogFile::open(&facts.roots.log_home.join("ib_logfile0"))?;
+    let (header, checkpoint) = (log.header.clone(), log.checkpoint);
+    sink.announce(&redo_entry(0)).map_err(SnapshotError::from)?;
+    let spool = Arc::new(Spool::new(&options.spill_dir, options.spill_max));
+    let state = Arc::new(TailState::default());
+    let tail = Tail::new(log, &options.login, Arc::clone(&state), Arc::clone(&spool))?;
+    let out = RedoOut::new(Arc::clone(&spool), checkpoint);
+
+    let broken = Broken::default();
+    let bytes = AtomicU64::new(0);
+    let pace = || broken.check().and_then(|()| make_way(&state, cancel));
+    let copier =
+        Copier { sink, threads: options.threads, direct: facts.direct, cancel, bytes: &bytes, pace: &pace };
+    let allow_corrupt = options.allow_corrupt_pages;
+    let copy = CopyFiles { copier, facts: &facts, allow_corrupt, damaged: Mutex::default() };
+    let work =
+        Work { options, facts: &facts, stage, observer, copy: &copy, state: &state, out: &out, cancel };
+    let done = std::thread::scope(|scope| {
+        scope.spawn(|| broken.note(tail.run(), &spool));
+        scope.spawn(|| broken.note(out.run(sink), &spool));
+        // The locks of the session in it are gone when this returns.
+        let done = work.run();
+        state.stop();
+        if done.is_ok() {
+            spool.close()
+        } else {
+            spool.abandon()
+        }
+        done
+    });
+    // Why the log was no longer followed says more than that it was not.
+    broken.result()?;
+    let Done { catalog, moment, copying, rounds, uuid } = done?;
+    if !out.saw_checkpoint() {
+        return Err(Declined::CheckpointMissing(checkpoint.lsn).into());
+    }
+    let head = out.flat().head(&header, &options.creator).map_err(anyhow::Error::from)?;
+    sink.write(REDO, 0, &head)?;
+    let member = uuid.map(|uuid| (uuid, facts.gtid_domain));
+    let manifest = manifest(&catalog, &out, checkpoint.lsn, &moment, member);
+    sink.finish(&manifest)?;
+    Ok(Taken {
+        redo_bytes: moment.end.0 - checkpoint.lsn.0,
+        manifest,
+        moment,
+        copying: copying - began,
+        total: began.elapsed(),
+        bytes: bytes.load(Ordering::Relaxed),
+        rounds,
+        redo_behind_max: state.behind_max(),
+        redo_resized: state.resized(),
+        damaged: std::mem::take(&mut *copy.damaged.lock().unwrap_or_else(PoisonError::into_inner)),
+    })
+}
+
+/// Why a thread of the redo log ended, if it did not end well.
+#[derive(Default)]
+struct Broken(Mutex<Option<SnapshotError>>);
+
+impl Broken {
+    fn note(&self, result: Result<()>, spool: &Spool) {
+        if let Err(e) = result {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e.into());
+            spool.abandon();
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let broken = self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if broken { Err(anyhow::anyhow!("the redo log is no longer followed")) } else { Ok(()) }
+    }
+
+    fn result(&self) -> Result<(), SnapshotError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+/// The copy waits while the tail is about to be overrun: pages can be read later, redo cannot.
+fn make_way(state: &TailState, cancel: &Cancel) -> Result<()> {
+    for _ in 0..MAKE_WAY_MAX {
+        if !state.is_pressed() {
+            break;
+        }
+        cancel.sleep(Duration::from_millis(10))?;
+    }
+    Ok(())
+}
+
+fn start(
+    stage: &mut Stage,
+    observer: &mut Session,
+    options: &Options,
+    cancel: &Cancel,
+) -> Result<(), SnapshotError> {
+    let deadline = Instant::now() + options.budget;
+    match stage.start(deadline, cancel).map_err(anyhow::Error::from)? {
+        Ok(()) => Ok(()),
+        Err(e) if e.is_lock_wait() => {
+            let holder = super::settle::holder(&observer.running().unwrap_or_default());
+            Err(Declined::NoSettledMoment { budget: options.budget, tries: 0, holder }.into())
+        }
+        Err(e) => Err(Declined::SessionLost(e.to_string()).into()),
+    }
+}
+
+struct Work<'a> {
+    options: &'a Options,
+    facts: &'a Facts,
+    stage: Stage,
+    observer: Session,
+    copy: &'a CopyFiles<'a>,
+    state: &'a TailState,
+    out: &'a RedoOut,
+    cancel: &'a Cancel,
+}
+
+struct Done {
+    catalog: Catalog,
+    moment: Moment,
+    copying: Instant,
+    rounds: u32,
+    uuid: Option<Uuid>,
+}
+
+impl Work<'_> {
+    fn run(mut self) -> Result<Done, SnapshotError> {
+        let uuid = self.history()?;
+        let mut catalog = Catalog::new(now());
+        let rounds = self.rounds(&mut catalog)?;
+        let copying = Instant::now();
+        for _ in 0..MOMENTS_MAX {
+            let moment = Settle {
+                stage: &mut self.stage,
+                observer: &mut self.observer,
+                roots: &self.facts.roots,
+                catalog: &mut catalog,
+                copy: self.copy,
+                tail: self.state,
+                galera: self.facts.galera,
+                budget: self.options.budget,
+                cancel: self.cancel,
+            }
+            .run()?;
+            self.reach(&moment)?;
+            match self.check_events(&mut catalog, &moment)? {
+                None => return Ok(Done { catalog, moment, copying, rounds, uuid }),
+                Some(why) => tracing::info!("not settled: {why}"),
+            }
+            self.state.go_on();
+            start(&mut self.stage, &mut self.observer, self.options, self.cancel)?;
+        }
+        Err(Declined::NotSettled(format!("{MOMENTS_MAX} times")).into())
+    }
+
+    /// The cluster's history that positions are of.
+    fn history(&mut self) -> Result<Option<Uuid>, SnapshotError> {
+        if !self.facts.galera {
+            return Ok(None);
+        }
+        let text = self.observer.status("wsrep_local_state_uuid");
+        let text = text.map_err(|e| Declined::SessionLost(e.to_string()))?;
+        Ok(text.and_then(|text| text.parse().ok()))
+    }
+
+    /// Without a lock, until few new files are found.
+    fn rounds(&mut self, catalog: &mut Catalog) -> Result<u32, SnapshotError> {
+        for round in 1..=ROUNDS_MAX {
+            let todo = catalog.update(listing::list(&self.facts.roots)?);
+            let found = todo.pages.len() + todo.small.len();
+            self.copy.pages(catalog, &todo.pages)?;
+            self.copy.small(catalog, &todo.small)?;
+            self.copy.small(catalog, &todo.late)?;
+            if found < FEW {
+                return Ok(round);
+            }
+        }
+        Ok(ROUNDS_MAX)
+    }
+
+    /// Waits until the redo has arrived up to the noted end.
+    fn reach(&mut self, moment: &Moment) -> Result<(), SnapshotError> {
+        let began = Instant::now();
+        while self.out.written() < moment.end {
+            self.cancel.check().map_err(anyhow::Error::from)?;
+            (self.copy.copier.pace)()?;
+            if self.state.reached() < moment.end {
+                let flushed = self.observer.flush_engine_logs();
+                if flushed.is_ok() && self.facts.log_follows_flush {
+                    self.state.is_written(moment.end);
+                }
+                if began.elapsed() > LOG_PATIENCE {
+                    let reached = self.state.reached();
+                    let waited = began.elapsed();
+                    return Err(Declined::RedoNotWritten { wanted: moment.end, reached, waited }.into());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// What the log says about files from the checkpoint to the end, against what was listed. `Some` = again.
+    fn check_events(&self, catalog: &mut Catalog, moment: &Moment) -> Result<Option<String>, SnapshotError> {
+        let mut again = None;
+        for event in self.out.events_since(Lsn(0)) {
+            let under_lock = event.lsn >= moment.list_lsn;
+            match event.kind {
+                EventKind::Create(name) | EventKind::Rename(name) if under_lock => {
+                    again = Some(format!("a tablespace ({}) came under the lock", name.unwrap_or_default()));
+                }
+                EventKind::Delete(Some(space)) => self.deleted(catalog, space, under_lock)?,
+                // An encrypted log does not say which.
+                EventKind::Delete(None) if under_lock => forget_gone(catalog)?,
+                _ => {}
+            }
+        }
+        Ok(again)
+    }
+
+    /// A tablespace was deleted, and a file with its number is there all the same.
+    fn deleted(&self, catalog: &mut Catalog, space: SpaceId, under_lock: bool) -> Result<(), SnapshotError> {
+        let Some(file) = catalog.files().iter().find(|f| f.present && f.space == Some(space)) else {
+            return Ok(());
+        };
+        let (id, gone, name) = (file.id, is_gone(file)?, file.path().display().to_string());
+        if under_lock || gone {
+            // The file of a statement that failed, or one whose deletion was under way.
+            catalog.forget(id);
+            return Ok(());
+        }
+        Err(Declined::Import { space: space.0, name }.into())
+    }
+}
+
+fn is_gone(file: &Known) -> Result<bool> {
+    let there = look(file.path()).with_context(|| format!("cannot look at {}", file.path().display()))?;
+    Ok(there.is_none_or(|now| now.identity != file.listed.look.identity))
+}
+
+fn forget_gone(catalog: &mut Catalog) -> Result<()> {
+    let mut gone = Vec::new();
+    for file in catalog.files().iter().filter(|f| f.present && f.listed.care == Care::Pages) {
+        if is_gone(file)? {
+            gone.push(file.id);
+        }
+    }
+    gone.into_iter().for_each(|id| catalog.forget(id));
+    Ok(())
+}
+
+fn redo_entry(size: u64) -> FileEntry {
+    FileEntry {
+        id: REDO,
+        place: Place::LogHome,
+        path: "ib_logfile0".to_owned(),
+        size,
+        allocated: size,
+        role: FileRole::Redo,
+    }
+}
+
+fn manifest(
+    catalog: &Catalog,
+    out: &RedoOut,
+    checkpoint: Lsn,
+    moment: &Moment,
+    member: Option<(Uuid, Option<u32>)>,
+) -> Manifest {
+    let (mut files, removed) = catalog.result();
+    files.insert(0, redo_entry(out.flat().file_size(moment.end)));
+    let position = match (member, moment.seqno) {
+        (Some((uuid, domain)), Some(seqno)) => {
+            Some(Position { state: StateId { uuid, seqno: Seqno(seqno) }, domain })
+        }
+        _ => None,
+    };
+    Manifest { files, removed, redo: REDO, checkpoint, end: moment.end, position }
+}

@@ -1,0 +1,301 @@
+//! The donor's own server, asked and told by named operations only.
+//!
+//! Over its unix socket. Names of variables and errors from sql/mysqld.cc, sql/wsrep_mysqld.cc and
+//! include/mysqld_error.h, MariaDB 10.11.
+use std::path::PathBuf;
+use std::time::Duration;
+
+use formats::Lsn;
+use formats::wsrep::credentials::Account;
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
+
+use super::declined::Declined;
+
+/// How long a login may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Where the server listens and who we are to it.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// The account given; without one the operating system's user logs in by the `unix_socket` plugin.
+    pub account: Option<Account>,
+}
+
+/// An error of a statement: the server's number where it answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct SqlError {
+    /// Error number; 0 when the connection broke.
+    pub code: u16,
+    /// The server's text.
+    pub text: String,
+}
+
+impl SqlError {
+    /// The session is gone: killed, or the server is.
+    pub fn is_lost(&self) -> bool {
+        // ER_SERVER_SHUTDOWN, ER_QUERY_INTERRUPTED, ER_CONNECTION_KILLED; 0: nothing came back.
+        matches!(self.code, 0 | 1053 | 1317 | 1927)
+    }
+
+    /// The lock was not granted in time: ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK, ER_STATEMENT_TIMEOUT.
+    pub fn is_lock_wait(&self) -> bool {
+        matches!(self.code, 1205 | 1213 | 1969)
+    }
+
+    /// ER_SPECIFIC_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_ERROR, ER_DBACCESS_DENIED_ERROR.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.code, 1044 | 1045 | 1227)
+    }
+}
+
+impl From<mysql::Error> for SqlError {
+    fn from(error: mysql::Error) -> Self {
+        match error {
+            mysql::Error::MySqlError(e) => {
+                SqlError { code: e.code, text: format!("{} ({})", e.message, e.code) }
+            }
+            other => SqlError { code: 0, text: other.to_string() },
+        }
+    }
+}
+
+/// What a statement gives.
+pub type Answer<T> = Result<T, SqlError>;
+
+/// Where the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogPosition {
+    /// End of what was written to the buffer.
+    pub current: Lsn,
+    /// End of what is durable in the file.
+    pub flushed: Lsn,
+}
+
+/// One session.
+pub struct Session {
+    conn: Conn,
+    login: Login,
+    patience: Duration,
+}
+
+impl Session {
+    /// Logs in. A statement that gives no answer for `patience` breaks the session.
+    ///
+    /// # Errors
+    /// The login failed.
+    pub fn open(login: &Login, patience: Duration) -> Result<Session, Declined> {
+        let (user, password) = match &login.account {
+            Some(account) => (account.user.clone(), Some(account.password.reveal().to_owned())),
+            None => (os_user(), None),
+        };
+        let opts = OptsBuilder::new()
+            .socket(Some(login.socket.to_string_lossy()))
+            .user(Some(user.clone()))
+            .pass(password)
+            .prefer_socket(false)
+            .tcp_connect_timeout(Some(CONNECT))
+            .read_timeout(Some(patience))
+            .write_timeout(Some(CONNECT));
+        let conn = Conn::new(opts).map_err(|e| {
+            Declined::NoLogin(format!("{user} at {}: {}", login.socket.display(), SqlError::from(e)))
+        })?;
+        let mut session = Session { conn, login: login.clone(), patience };
+        // Without it a statement waits for the appliers, which wait for us.
+        let set_up = session.run("SET SESSION wsrep_sync_wait = 0");
+        // A server without Galera has no such variable: ER_UNKNOWN_SYSTEM_VARIABLE.
+        match set_up {
+            Err(e) if e.code != 1193 => Err(Declined::NoLogin(e.to_string())),
+            _ => Ok(session),
+        }
+    }
+
+    /// One more session with the same login.
+    ///
+    /// # Errors
+    /// No login.
+    pub fn another(&self) -> Result<Session, Declined> {
+        Session::open(&self.login, self.patience)
+    }
+
+    /// The server's number for this session.
+    pub fn id(&self) -> u32 {
+        self.conn.connection_id()
+    }
+
+    /// Seconds a lock may be waited for by this session; 0 does not wait.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn set_lock_wait_timeout(&mut self, seconds: u32) -> Answer<()> {
+        self.run(&format!("SET SESSION lock_wait_timeout = {seconds}"))
+    }
+
+    /// One step of the backup locks.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn backup_stage(&mut self, step: Step) -> Answer<()> {
+        self.run(match step {
+            Step::Start => "BACKUP STAGE START",
+            Step::Flush => "BACKUP STAGE FLUSH",
+            Step::BlockDdl => "BACKUP STAGE BLOCK_DDL",
+            Step::BlockCommit => "BACKUP STAGE BLOCK_COMMIT",
+            Step::End => "BACKUP STAGE END",
+        })
+    }
+
+    /// Makes the log reach its file. Without effect when `innodb_flush_log_at_trx_commit` is 0.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn flush_engine_logs(&mut self) -> Answer<()> {
+        self.run("FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS")
+    }
+
+    /// A checkpoint of all dirty pages now.
+    ///
+    /// # Errors
+    /// From the server; needs SUPER.
+    pub fn checkpoint_now(&mut self) -> Answer<()> {
+        self.run("SET GLOBAL innodb_log_checkpoint_now = ON")
+    }
+
+    /// Where the log is.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn log_position(&mut self) -> Answer<LogPosition> {
+        let rows: Vec<(String, String)> =
+            self.conn.query("SHOW GLOBAL STATUS LIKE 'Innodb\\_lsn\\_%'").map_err(SqlError::from)?;
+        let number = |name: &str| {
+            let row = rows.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+            let value = row.and_then(|(_, v)| v.parse().ok()).map(Lsn);
+            value.ok_or_else(|| SqlError { code: u16::MAX, text: format!("the server has no status {name}") })
+        };
+        Ok(LogPosition { current: number("Innodb_lsn_current")?, flushed: number("Innodb_lsn_flushed")? })
+    }
+
+    /// A status number; `None` when there is no such one.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn status_number(&mut self, name: &str) -> Answer<Option<i64>> {
+        Ok(self.status(name)?.and_then(|text| text.parse().ok()))
+    }
+
+    /// A status text.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn status(&mut self, name: &str) -> Answer<Option<String>> {
+        let like = name.replace('_', "\\_");
+        let row: Option<(String, String)> =
+            self.conn.query_first(format!("SHOW GLOBAL STATUS LIKE '{like}'"))?;
+        Ok(row.map(|(_, value)| value))
+    }
+
+    /// A variable of this session, or the global one; `None` when there is no such one.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn variable(&mut self, name: &str) -> Answer<Option<String>> {
+        let like = name.replace('_', "\\_");
+        let row: Option<(String, String)> = self.conn.query_first(format!("SHOW VARIABLES LIKE '{like}'"))?;
+        Ok(row.map(|(_, value)| value))
+    }
+
+    /// Asks for the end of the binary log, which needs BINLOG MONITOR.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn binlog_end(&mut self) -> Answer<()> {
+        self.run("SHOW MASTER STATUS")
+    }
+
+    /// `user@host` that this session is checked as.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn current_user(&mut self) -> Answer<String> {
+        Ok(self.conn.query_first("SELECT CURRENT_USER()")?.unwrap_or_default())
+    }
+
+    /// Statements under way longer than others, the longest first: `(session, user, seconds, state, statement)`.
+    /// Without PROCESS only our own.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn running(&mut self) -> Answer<Vec<Running>> {
+        let rows = self.conn.query_map(
+            "SELECT ID, USER, TIME_MS, COALESCE(STATE, ''), COALESCE(LEFT(INFO, 120), '') \
+             FROM information_schema.PROCESSLIST \
+             WHERE (COMMAND = 'Query' OR USER = 'system user') AND INFO IS NOT NULL AND ID <> CONNECTION_ID() ORDER BY TIME_MS DESC LIMIT 20",
+            |(session, user, ms, state, statement): (u64, String, f64, String, String)| Running {
+                session,
+                user,
+                for_ms: ms as u64,
+                state,
+                statement,
+            },
+        )?;
+        Ok(rows)
+    }
+
+    /// Ends another session of ours.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn kill(&mut self, session: u32) -> Answer<()> {
+        self.run(&format!("KILL CONNECTION {session}"))
+    }
+
+    fn run(&mut self, statement: &str) -> Answer<()> {
+        self.conn.query_drop(statement).map_err(SqlError::from)
+    }
+}
+
+/// A statement of someone else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Number of its session.
+    pub session: u64,
+    /// Account.
+    pub user: String,
+    /// Milliseconds so far.
+    pub for_ms: u64,
+    /// The server's word for what it does.
+    pub state: String,
+    /// Its beginning.
+    pub statement: String,
+}
+
+/// Steps of the backup locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One backup at a time.
+    Start,
+    /// Tables of engines without transactions are flushed.
+    Flush,
+    /// DDL waits, and the provider is paused.
+    BlockDdl,
+    /// Commits wait.
+    BlockCommit,
+    /// Everything goes on.
+    End,
+}
+
+/// The name of the user this program runs as.
+fn os_user() -> String {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    name.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "mysql".to_owned())
+}

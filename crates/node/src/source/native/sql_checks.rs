@@ -1,0 +1,144 @@
+//! What must hold before the start: rights, and a server that pauses replication for a backup.
+use super::declined::Declined;
+use super::listing::Roots;
+use super::sql::{Answer, Session, SqlError, Step};
+use std::path::{Path, PathBuf};
+
+/// What the server says of itself.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Where its files are.
+    pub roots: Roots,
+    /// Bytes of a page.
+    pub page_size: u32,
+    /// It writes data files past the page cache.
+    pub direct: bool,
+    /// It is a member of a cluster.
+    pub galera: bool,
+    /// Redo is written at commit or when asked (`innodb_flush_log_at_trx_commit` is not 0).
+    pub log_follows_flush: bool,
+    /// `wsrep_gtid_mode` with this domain.
+    pub gtid_domain: Option<u32>,
+}
+
+/// Checks rights and settings.
+///
+/// # Errors
+/// A [`Declined`] reason.
+pub fn check(session: &mut Session) -> Result<Facts, Declined> {
+    let facts = read_facts(session).map_err(lost)?;
+    check_rights(session)?;
+    if facts.galera {
+        check_pauses(session)?;
+    }
+    Ok(facts)
+}
+
+fn lost(error: SqlError) -> Declined {
+    Declined::SessionLost(error.to_string())
+}
+
+fn read_facts(session: &mut Session) -> Answer<Facts> {
+    let mut get = |name: &str| session.variable(name).map(Option::unwrap_or_default);
+    let datadir = PathBuf::from(get("datadir")?);
+    let under = |dir: &Path, name: String| dir.join(name).components().collect::<PathBuf>();
+    let home = under(&datadir, get("innodb_data_home_dir")?);
+    let files = get("innodb_data_file_path")?;
+    let roots = Roots {
+        system_files: system_names(&files).into_iter().map(|name| under(&home, name)).collect(),
+        undo_dir: under(&datadir, get("innodb_undo_directory")?),
+        aria_log_dir: under(&datadir, get("aria_log_dir_path")?),
+        log_home: under(&datadir, get("innodb_log_group_home_dir")?),
+        ignore_db_dirs: get("ignore_db_dirs")?
+            .split(',')
+            .filter(|d| !d.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        datadir: datadir.components().collect(),
+    };
+    let direct = matches!(get("innodb_flush_method")?.as_str(), "O_DIRECT" | "O_DIRECT_NO_FSYNC");
+    let provider = get("wsrep_provider")?;
+    let gtid_mode = get("wsrep_gtid_mode")? == "ON";
+    let gtid_domain = get("wsrep_gtid_domain_id")?.parse().ok().filter(|_| gtid_mode);
+    Ok(Facts {
+        roots,
+        page_size: get("innodb_page_size")?.parse().unwrap_or(16384),
+        direct,
+        galera: !provider.is_empty() && provider != "none" && get("wsrep_on")? == "ON",
+        log_follows_flush: get("innodb_flush_log_at_trx_commit")? != "0",
+        gtid_domain,
+    })
+}
+
+/// Names in `innodb_data_file_path`: `NAME:SIZE[:autoextend...];...`.
+fn system_names(value: &str) -> Vec<String> {
+    let name = |entry: &str| {
+        let mut name = entry.trim().trim_end_matches(|c| c != ':').trim_end_matches(':');
+        while let Some((head, tail)) = name.rsplit_once(':') {
+            // `autoextend:max:SIZE` and the size come off from the end; a colon before `/` is the name's own.
+            if tail.starts_with(['/', '\\']) || !is_field(tail) {
+                break;
+            }
+            name = head;
+        }
+        name.to_owned()
+    };
+    value.split(';').filter(|entry| !entry.trim().is_empty()).map(name).collect()
+}
+
+fn is_field(text: &str) -> bool {
+    matches!(text, "autoextend" | "max") || text.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// Tries what is needed where that is harmless: the server's own answer is the truth, whatever roles and grants say.
+fn check_rights(session: &mut Session) -> Result<(), Declined> {
+    let mut missing = Vec::new();
+    // END without a stage: refused for want of the right before anything else is looked at.
+    if session.backup_stage(Step::End).is_err_and(|e| e.is_denied()) {
+        missing.push("RELOAD");
+    }
+    let log_bin = session.variable("log_bin").map_err(lost)?.is_some_and(|v| v == "ON");
+    if log_bin && session.binlog_end().is_err_and(|e| e.is_denied()) {
+        missing.push("BINLOG MONITOR");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let user = session.current_user().map_err(lost)?;
+    let (name, host) = user.rsplit_once('@').unwrap_or((&user, "localhost"));
+    let quoted = |text: &str| format!("`{}`", text.replace('`', "``"));
+    Err(Declined::MissingPrivilege {
+        grant: format!("GRANT {} ON *.* TO {}@{};", missing.join(", "), quoted(name), quoted(host)),
+    })
+}
+
+/// The three settings with which the server does not pause (sql/backup.cc, MariaDB 10.11 and 11.8).
+fn check_pauses(session: &mut Session) -> Result<(), Declined> {
+    let mut get = |name: &str| session.variable(name).map(Option::unwrap_or_default).map_err(lost);
+    if get("wsrep_on")? != "ON" {
+        return Err(Declined::SessionWsrepOff);
+    }
+    if get("wsrep_mode")?.split(',').any(|mode| mode.trim() == "BF_ABORT_MARIABACKUP") {
+        return Err(Declined::BfAbortMariabackup);
+    }
+    if get("wsrep_sst_method")? == "mariabackup" {
+        return Err(Declined::DonorMethodMariabackup);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_system_files() {
+        for (value, names) in [
+            ("ibdata1:12M:autoextend", vec!["ibdata1"]),
+            ("ib1:10M;ib2:10M:autoextend:max:500M", vec!["ib1", "ib2"]),
+            ("/d/ib1:1G;", vec!["/d/ib1"]),
+        ] {
+            assert_eq!(system_names(value), names, "{value}");
+        }
+    }
+}

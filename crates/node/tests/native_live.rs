@@ -1,0 +1,242 @@
+//! The native source against one real server: what it survives and why it declines. Needs root and MariaDB 10.11;
+//! without them it says so and passes. Rounds under a storm are in `examples/native_rounds`.
+#![expect(clippy::print_stderr, reason = "says why nothing was tested")]
+#[allow(dead_code)]
+#[path = "../examples/native_rounds/server.rs"]
+mod server;
+#[path = "../examples/native_rounds/sink.rs"]
+mod sink;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use formats::wsrep::credentials::{Account, Secret};
+use mysql::prelude::Queryable;
+use protocol::inventory::{FileEntry, FileId};
+use rejoin_node::cancel::Cancel;
+use rejoin_node::source::native::declined::{Declined, SnapshotError};
+use rejoin_node::source::native::sink::{Manifest, SnapshotSink};
+use rejoin_node::source::native::snapshot::{Options, Taken, take};
+use rejoin_node::source::native::sql::Login;
+use server::Server;
+
+/// Slows the copy down, so that something can happen during it.
+struct Slow<'a>(&'a sink::DirectorySink, Duration);
+
+impl SnapshotSink for Slow<'_> {
+    fn announce(&self, entry: &FileEntry) -> Result<()> {
+        self.0.announce(entry)
+    }
+
+    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+        if file.0 != 0 && bytes.len() > 65536 {
+            std::thread::sleep(self.1);
+        }
+        self.0.write(file, offset, bytes)
+    }
+
+    fn finish(&self, manifest: &Manifest) -> Result<()> {
+        self.0.finish(manifest)
+    }
+}
+
+fn options(server: &Server, account: Option<&str>, budget: u64) -> Options {
+    let account = account.map(|user| Account { user: user.to_owned(), password: Secret::new("x") });
+    Options {
+        login: Login { socket: server.socket(), account },
+        threads: 2,
+        budget: Duration::from_secs(budget),
+        spill_dir: std::env::temp_dir(),
+        spill_max: 1 << 30,
+        checkpoint_first: false,
+        allow_corrupt_pages: false,
+        creator: "rejoin".to_owned(),
+    }
+}
+
+/// A snapshot into `dir/data` with `during` running beside it.
+fn snapshot(
+    options: &Options,
+    dir: &Path,
+    pause: Duration,
+    during: impl FnOnce() + Send,
+) -> Result<Taken, SnapshotError> {
+    let sink = sink::DirectorySink::new(&dir.join("data"))?;
+    std::thread::scope(|scope| {
+        scope.spawn(during);
+        take(options, &Slow(&sink, pause), &Cancel::new())
+    })
+}
+
+fn declined(result: Result<Taken, SnapshotError>) -> Declined {
+    match result {
+        Err(SnapshotError::Declined(why)) => why,
+        other => panic!("not declined: {:?}", other.map(|taken| taken.moment)),
+    }
+}
+
+/// Starts a server on the copy and counts rows of the big table.
+fn rows_of(dir: &Path) -> Option<u64> {
+    let mut copy = Server::new(dir, &[], 0, &[]).expect("files");
+    copy.own().expect("chown");
+    copy.start(&[]).expect("the copy starts");
+    let rows = copy.connect().expect("login").query_first("SELECT COUNT(*) FROM test.big").expect("rows");
+    let log = copy.log_tail();
+    copy.stop();
+    assert_eq!(log, "");
+    rows
+}
+
+#[test]
+fn one_server() {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root || Command::new("mariadbd").arg("--version").output().is_err() {
+        eprintln!("needs root and mariadbd: nothing was tested");
+        return;
+    }
+    let base = tempfile::Builder::new().prefix("natlive").tempdir().expect("temporary directory");
+    server::run(Command::new("chmod").arg("755").arg(base.path())).expect("chmod");
+    let mut server = Server::new(&base.path().join("n"), &[], 0, &["log_bin".to_owned()]).expect("files");
+    server.install().expect("install");
+    server.start(&[]).expect("start");
+    let mut conn = server.connect().expect("login");
+    for statement in [
+        "CREATE DATABASE test",
+        "CREATE USER plain@localhost IDENTIFIED BY 'x'",
+        "CREATE USER enough@localhost IDENTIFIED BY 'x'",
+        "GRANT RELOAD, BINLOG MONITOR ON *.* TO enough@localhost",
+        "CREATE TABLE test.big (id INT PRIMARY KEY, pad CHAR(200)) SELECT seq id, 'x' pad FROM test.seq_1_to_100000",
+        "CREATE TABLE test.imp (id INT PRIMARY KEY)",
+    ] {
+        conn.query_drop(statement).expect(statement);
+    }
+    missing_rights(&server, base.path());
+    a_held_lock_is_named(&server, base.path());
+    killed_sessions_and_a_resized_log(&server, base.path());
+    damage_is_named(&server, base.path());
+    an_import_declines(&server, base.path());
+    an_overrun_is_named(&server, base.path());
+    assert_eq!(conn.query_first::<u64, _>("SELECT COUNT(*) FROM test.big").expect("rows"), Some(100_000));
+    drop(conn);
+    server.stop();
+}
+
+fn missing_rights(server: &Server, base: &Path) {
+    let why = declined(snapshot(&options(server, Some("plain"), 5), &base.join("c1"), Duration::ZERO, || {}));
+    let grant = "GRANT RELOAD, BINLOG MONITOR ON *.* TO `plain`@`localhost`;".to_owned();
+    assert_eq!(why, Declined::MissingPrivilege { grant });
+    let why =
+        declined(snapshot(&options(server, Some("nobody"), 5), &base.join("c2"), Duration::ZERO, || {}));
+    assert!(matches!(why, Declined::NoLogin(_)), "{why}");
+    snapshot(&options(server, Some("enough"), 5), &base.join("c3"), Duration::ZERO, || {}).expect("enough");
+    assert_eq!(rows_of(&base.join("c3")), Some(100_000));
+}
+
+fn a_held_lock_is_named(server: &Server, base: &Path) {
+    let mut holder = server.connect().expect("login");
+    holder.query_drop("BACKUP STAGE START").expect("lock");
+    let why = declined(snapshot(&options(server, None, 3), &base.join("c4"), Duration::ZERO, || {}));
+    assert!(matches!(why, Declined::NoSettledMoment { .. }), "{why}");
+    holder.query_drop("BACKUP STAGE END").expect("unlock");
+    holder.query_drop("UPDATE test.big SET pad = 'y' WHERE id = 1").expect("nothing is held");
+}
+
+fn killed_sessions_and_a_resized_log(server: &Server, base: &Path) {
+    let disturb = || {
+        let mut conn = server.connect().expect("login");
+        std::thread::sleep(Duration::from_millis(300));
+        let ours = "SELECT ID FROM information_schema.PROCESSLIST WHERE USER='root' AND ID <> CONNECTION_ID() ORDER BY ID";
+        let sessions: Vec<u64> = conn.query(ours).expect("sessions");
+        assert!(sessions.len() >= 4, "{sessions:?}");
+        // After the test's own and that for questions: the one with the backup locks and the tail's.
+        for session in sessions.iter().skip(2) {
+            let _ = conn.query_drop(format!("KILL {session}"));
+        }
+        for n in 0..20 {
+            conn.query_drop(format!("UPDATE test.big SET pad = 'r{n}' WHERE id % 7 = 0")).expect("update");
+            if n == 5 {
+                conn.query_drop("SET GLOBAL innodb_log_file_size = 64*1024*1024").expect("resize");
+            }
+        }
+    };
+    let pause = Duration::from_millis(120);
+    let taken = snapshot(&options(server, None, 20), &base.join("c5"), pause, disturb).expect("survives");
+    assert_eq!(taken.redo_resized, 1);
+    assert_eq!(rows_of(&base.join("c5")), Some(100_000));
+}
+
+/// Overwrites a page in the file, takes a snapshot, and puts the page back.
+fn with_damage(server: &Server, dir: &Path, page: u64) -> Result<Taken, SnapshotError> {
+    use std::os::unix::fs::FileExt;
+    let path = server.data().join("test/big.ibd");
+    let file = std::fs::File::options().read(true).write(true).open(path).expect("open");
+    let mut good = vec![0; 16384];
+    file.read_exact_at(&mut good, page * 16384).expect("read");
+    file.write_all_at(&[0x55; 16384], page * 16384).expect("write");
+    file.sync_all().expect("sync");
+    let result = snapshot(&options(server, None, 5), dir, Duration::ZERO, || {});
+    file.write_all_at(&good, page * 16384).expect("write");
+    file.sync_all().expect("sync");
+    result
+}
+
+fn damage_is_named(server: &Server, base: &Path) {
+    let pages = std::fs::metadata(server.data().join("test/big.ibd")).expect("file").len() / 16384;
+    match declined(with_damage(server, &base.join("c7"), 20)) {
+        Declined::CorruptPages { count: 1, first } => assert!(first.contains("big.ibd page 20"), "{first}"),
+        other => panic!("{other}"),
+    }
+    // The end of the file was allocated ahead.
+    with_damage(server, &base.join("c8"), pages - 1).expect("a free page does not count");
+}
+
+fn an_import_declines(server: &Server, base: &Path) {
+    let data = server.data().join("test");
+    let import = || {
+        let mut conn = server.connect().expect("login");
+        std::thread::sleep(Duration::from_millis(300));
+        conn.query_drop("FLUSH TABLES test.imp FOR EXPORT").expect("export");
+        std::fs::copy(data.join("imp.ibd"), data.join("keep.ibd_")).expect("copy");
+        conn.query_drop("UNLOCK TABLES").expect("unlock");
+        conn.query_drop("ALTER TABLE test.imp DISCARD TABLESPACE").expect("discard");
+        std::fs::rename(data.join("keep.ibd_"), data.join("imp.ibd")).expect("rename");
+        server.own().expect("chown");
+        conn.query_drop("ALTER TABLE test.imp IMPORT TABLESPACE").expect("import");
+    };
+    let pause = Duration::from_millis(120);
+    let why = declined(snapshot(&options(server, None, 20), &base.join("c6"), pause, import));
+    assert!(matches!(why, Declined::Import { .. }), "{why}");
+}
+
+/// A sink that takes no redo for a while, and no room to keep any: the log itself comes round.
+fn an_overrun_is_named(server: &Server, base: &Path) {
+    struct Stuck<'a>(Slow<'a>);
+    impl SnapshotSink for Stuck<'_> {
+        fn announce(&self, entry: &FileEntry) -> Result<()> {
+            self.0.announce(entry)
+        }
+        fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+            std::thread::sleep(Duration::from_secs(if file.0 == 0 { 5 } else { 0 }));
+            self.0.write(file, offset, bytes)
+        }
+        fn finish(&self, manifest: &Manifest) -> Result<()> {
+            self.0.finish(manifest)
+        }
+    }
+    let mut conn = server.connect().expect("login");
+    conn.query_drop("SET GLOBAL innodb_log_file_size = 16*1024*1024").expect("resize");
+    let sink = sink::DirectorySink::new(&base.join("c9/data")).expect("directory");
+    let small = Options { spill_max: 0, ..options(server, None, 20) };
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            (0..6)
+                .for_each(|n| conn.query_drop(format!("UPDATE test.big SET pad = 'o{n}'")).expect("update"));
+        });
+        take(&small, &Stuck(Slow(&sink, Duration::from_millis(150))), &Cancel::new())
+    });
+    let why = declined(result);
+    assert!(matches!(why, Declined::RedoOverrun { wanted, .. } if wanted > 16 << 20), "{why}");
+}
