@@ -16,7 +16,7 @@ use protocol::message::{Message, Offer};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, Scan};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, kind_of};
 use crate::invitation;
 use crate::job::Job;
 use crate::keeper;
@@ -70,8 +70,11 @@ pub fn run(job: &Job) -> Result<()> {
         }
         Err(error) => {
             link.abort(&format!("{error:#}"));
-            // Not when our own server is gone or we were told to stop: then nobody may wait for us.
-            let _ = job.cancel.sleep(JOINER_ENDS_FIRST);
+            // Not when our own server is gone or we were told to stop: then nobody may wait for us. (Not a wait that the
+            // cancel ends: the joiner's own word that it gave up has set that.)
+            if !matches!(kind_of(&error), Kind::Server | Kind::Stopped) {
+                std::thread::sleep(JOINER_ENDS_FIRST);
+            }
             Err(error)
         }
     }
