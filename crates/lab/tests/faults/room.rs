@@ -75,10 +75,13 @@ fn a_disk_without_room_for_both() -> Result<()> {
     // The donor's program ends, and says why, a second after the joiner's.
     pair.donor_is_released()?;
     for node in [pair.joiner(), pair.donor()] {
-        let log = node.log_text();
-        let said =
-            |l: &str| l.contains("bytes are missing on the filesystem of") && l.contains("in-place=never");
-        ensure!(log.lines().any(said), "{} does not say what is missing", node.name());
+        until("both say what is missing", Duration::from_secs(5), || {
+            let said = |l: &str| {
+                l.contains("bytes are missing on the filesystem of") && l.contains("in-place=never")
+            };
+            Ok(node.log_text().lines().any(said))
+        })
+        .with_context(|| node.name().to_owned())?;
     }
 
     // Killed half-way, twice: what a broken transfer leaves must not keep the next one out.
