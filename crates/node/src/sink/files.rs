@@ -1,5 +1,6 @@
 //! The few file operations that installing needs, as a trait: tests stop it before the n-th.
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -108,6 +109,7 @@ impl Files for Disk {
     fn copy(&self, from: &Path, to: &Path) -> Result<()> {
         let copy = || -> std::io::Result<()> {
             fs::copy(from, to)?;
+            give_to_owner_of(from, to)?;
             File::options().write(true).open(to)?.sync_all()
         };
         copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
@@ -120,7 +122,9 @@ impl Files for Disk {
     fn make_directory(&self, path: &Path) -> Result<()> {
         match fs::create_dir(path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-            made => made.with_context(|| format!("cannot make directory {}", path.display())),
+            made => made
+                .and_then(|()| give_to_owner_of(path.parent().unwrap_or(path), path))
+                .with_context(|| format!("cannot make directory {}", path.display())),
         }
     }
 
@@ -146,4 +150,13 @@ impl Files for Disk {
     fn sync_directory(&self, path: &Path) -> Result<()> {
         if path.is_dir() { durable::sync_directory(path) } else { Ok(()) }
     }
+}
+
+/// An operator may run `rejoin rollback` as root; what it makes must still be the server's.
+fn give_to_owner_of(model: &Path, made: &Path) -> std::io::Result<()> {
+    let (wanted, is) = (fs::metadata(model)?, fs::metadata(made)?);
+    if (wanted.uid(), wanted.gid()) == (is.uid(), is.gid()) || !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(made, Some(wanted.uid()), Some(wanted.gid()))
 }
