@@ -46,8 +46,6 @@ fn a_bypass_is_answered_before_anything_is_looked_at() -> Result<()> {
 #[test]
 fn the_lines_of_a_full_transfer() -> Result<()> {
     let fakes = Fakes::new()?;
-    // Long enough that there is progress to tell.
-    fakes.set_sst(&["rlimit=3M", "compress=none"])?;
     fs::remove_dir_all(fakes.joiner().datadir())?;
     fs::create_dir(fakes.joiner().datadir())?;
     // Slow enough for a line about progress in between.
