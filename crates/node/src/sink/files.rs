@@ -1,7 +1,7 @@
 //! The few file operations that installing needs, as a trait: tests stop it before the n-th.
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
