@@ -52,9 +52,9 @@ fn log_in(socket: &Path, user: &str, password: Option<&str>) -> Option<Session> 
     Conn::new(options).ok().map(|connection| Session { connection })
 }
 
-/// The name of the user we run as, from the user database.
-fn own_user_name() -> Option<String> {
-    let uid = rustix::process::getuid().as_raw().to_string();
+/// The name of the user we run as, from the user database: the one that `unix_socket` authentication sees.
+pub(crate) fn own_user_name() -> Option<String> {
+    let uid = rustix::process::geteuid().as_raw().to_string();
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     let mut fields = users.lines().map(|l| l.split(':').collect::<Vec<_>>());
     fields.find(|f| f.get(2) == Some(&uid.as_str())).and_then(|f| f.first().map(|name| (*name).to_owned()))

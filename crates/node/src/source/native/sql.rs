@@ -11,6 +11,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 
 use super::declined::Declined;
+use crate::server::sql::own_user_name;
 
 /// How long a login may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -288,14 +289,7 @@ pub enum Step {
     End,
 }
 
-/// The name of the user this program runs as.
+/// The name of the user this program runs as; a login needs one also where the user database does not tell.
 fn os_user() -> String {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
-    name.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "mysql".to_owned())
+    own_user_name().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "mysql".to_owned())
 }
