@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
 use formats::wsrep::state_id::StateId;
-use protocol::message::{Message, Offer};
+use protocol::message::{Message, Offer, Source, source_line};
 
 use crate::datadir::layout::Layout;
 use crate::datadir::managed::{self, ManagedFile};
@@ -25,6 +25,7 @@ use crate::sink::files::Disk;
 use crate::sink::{install, kept, staging, tidy};
 use agree::Room;
 use arrival::Arrival;
+use receive::Received;
 pub use arrival::old_files;
 
 /// A position and its GTID domain.
@@ -98,39 +99,58 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     staging::discard_staged(&job.datadir)?;
     say_what_cpat_cannot_keep(&old);
     let room = agree::look_at_room(job, &layout, offer, &old)?;
-    door.allow_workers(job.settings.threads);
     let empty_undo = agree::undo_tablespaces_will_change(job, offer);
     link.send(&Message::Accept {
         workers: job.settings.threads,
         in_place: room == Room::InPlace,
         empty_undo,
     })?;
-
-    job.progress.phase("waiting for the donor's files to hold still", "");
-    let announced = receive::receive_list(link)?;
-    if layout.binlog.is_some() && announced.binlog_state.is_none() {
-        tracing::warn!(
-            "the donor sent no GTID state (it writes no binary log, or an encrypted one): this node's begins anew"
-        );
-    }
     kept::save_grastate(&Disk, &job.datadir)?;
-    let arrival = Arrival::prepare(job, &layout, old, announced, room)?;
-    link.send(&Message::Ready)?;
 
-    job.progress.total_bytes.store(arrival.bytes(), Ordering::Relaxed);
-    job.progress.phase("receiving", &format!("{} files, {} bytes", arrival.files().len(), arrival.bytes()));
-    receive::receive_all(job, door, link, &arrival)?;
+    let offered = offer.bytes.iter().map(|(_, bytes)| bytes).chain(offer.external.iter().map(|(_, bytes)| bytes));
+    job.progress.total_bytes.store(offered.sum(), Ordering::Relaxed);
+    job.progress.phase("waiting for the donor to begin", "");
+    let mut attempt = match link.recv()? {
+        Message::Attempt { source, reason } => (source, reason),
+        other => return Err(unexpected(&other, "Attempt").into()),
+    };
+    let settled = loop {
+        let arrival = receive_from(job, door, link, &attempt, || Arrival::prepare(job, &layout, &old, room))?;
+        match arrival {
+            (arrival, Received::All(announced)) => break arrival.settle(announced)?,
+            (_, Received::Again(source, reason)) => attempt = (source, reason),
+        }
+    };
 
-    job.progress.phase("making it durable", "");
-    link.keep_alive_while("making everything durable", || arrival.make_durable())?;
+    job.progress.phase("making it durable", &format!("{} bytes", settled.bytes()));
+    link.keep_alive_while("making everything durable", || settled.make_durable())?;
     link.send(&Message::Stored)?;
-    log_totals(job, arrival.bytes());
+    log_totals(job, settled.bytes());
 
     job.progress.phase("installing", "");
-    let position = arrival.position();
-    arrival.install()?;
+    let position = settled.position();
+    settled.install()?;
     job.progress.phase("done", "");
     Ok(position)
+}
+
+/// One attempt of the donor's, from one source.
+fn receive_from(
+    job: &Job,
+    door: &Door,
+    link: &mut Link,
+    (source, reason): &(Source, String),
+    prepare: impl FnOnce() -> Result<Arrival>,
+) -> Result<(Arrival, Received)> {
+    tracing::info!("{}", source_line(*source, reason));
+    let arrival = prepare()?;
+    job.progress.done_bytes.store(0, Ordering::Relaxed);
+    // One more for the redo log.
+    door.allow_workers(job.settings.threads + 1);
+    link.send(&Message::Ready)?;
+    job.progress.phase("receiving", source.name());
+    let received = receive::receive_attempt(job, door, link, &arrival)?;
+    Ok((arrival, received))
 }
 
 /// The operator asked for these files, but they would act on the new data.

@@ -13,6 +13,9 @@ use crate::source::packer::Compression;
 /// Workers unless `threads` says otherwise; also bounded by the processors there are.
 const THREADS: usize = 4;
 
+/// Bytes of redo that may wait on the donor's disk for a slow link.
+const SPILL_MAX: u64 = 4 << 30;
+
 /// What becomes of the files an install replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepOld {
@@ -33,6 +36,17 @@ pub enum InPlace {
     Never,
 }
 
+/// Where a donor's files are to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceChoice {
+    /// Native; frozen when that does not serve.
+    Auto,
+    /// The snapshot of a server that goes on working, or nothing.
+    Native,
+    /// A server that holds its files still.
+    Frozen,
+}
+
 /// Everything `[sst]` decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -48,6 +62,16 @@ pub struct Settings {
     pub stall: Duration,
     /// `flush-timeout`: how long the donor's server may take to hold its files still.
     pub flush: Duration,
+    /// `source`.
+    pub source: SourceChoice,
+    /// `moment-timeout`: how long a settled moment may be tried for.
+    pub moment: Duration,
+    /// `redo-spill-dir`: where redo waits for a slow link; the datadir unless set.
+    pub spill_dir: Option<PathBuf>,
+    /// `redo-spill-max`: bytes of it.
+    pub spill_max: u64,
+    /// `allow-corrupt-pages`.
+    pub allow_corrupt_pages: bool,
     /// `in-place`.
     pub in_place: InPlace,
     /// `keep-old`.
@@ -68,6 +92,11 @@ impl Settings {
             first_contact: seconds(options, "sst-initial-timeout", 300)?,
             stall: seconds(options, "sst-idle-timeout", 120)?,
             flush: seconds(options, "flush-timeout", 600)?,
+            source: choice(options, "source", source)?.unwrap_or(SourceChoice::Auto),
+            moment: seconds(options, "moment-timeout", 60)?,
+            spill_dir: options.sst("redo-spill-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            spill_max: options.sst_size("redo-spill-max")?.unwrap_or(SPILL_MAX),
+            allow_corrupt_pages: options.sst_bool("allow-corrupt-pages")?.unwrap_or(false),
             in_place: choice(options, "in-place", in_place)?.unwrap_or(InPlace::Auto),
             keep_old: choice(options, "keep-old", keep_old)?.unwrap_or(KeepOld::UntilSynced),
             allow_upgrade: options.sst_bool("allow-upgrade")?.unwrap_or(false),
@@ -110,6 +139,15 @@ fn compression(value: &str) -> Option<Compression> {
         "auto" => Some(Compression::Auto),
         "zstd" | "1" | "on" => Some(Compression::Always),
         "none" | "0" | "off" => Some(Compression::Never),
+        _ => None,
+    }
+}
+
+fn source(value: &str) -> Option<SourceChoice> {
+    match value {
+        "auto" => Some(SourceChoice::Auto),
+        "native" => Some(SourceChoice::Native),
+        "frozen" => Some(SourceChoice::Frozen),
         _ => None,
     }
 }

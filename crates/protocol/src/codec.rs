@@ -87,6 +87,9 @@ fn check_fields(message: &Message) -> Result<(), CodecError> {
         {
             Err(CodecError::FieldTooLong("a text"))
         }
+        Message::Attempt { reason, .. } if reason.len() > TEXT_BYTES_MAX => {
+            Err(CodecError::FieldTooLong("a reason"))
+        }
         Message::Files(files) if files.len() > FILES_PER_MESSAGE_MAX => {
             Err(CodecError::FieldTooLong("a batch of files"))
         }

@@ -1,29 +1,29 @@
-//! Which ranges of which files have arrived. The joiner announces nothing as complete that is not covered here.
+//! What of which files has arrived. The joiner announces nothing as complete that is not covered here.
+use std::collections::{BTreeMap, HashMap};
+
 use crate::inventory::{FileEntry, FileId};
-use crate::limits::RANGE_BYTES;
+use crate::limits::{FILES_MAX, PIECES_MAX, RANGE_BYTES};
 
-/// One bit a range and file: 1 MiB of bookkeeping for 8 TiB of data.
-#[derive(Debug)]
+/// The pieces that have arrived, of every file that was begun. Memory: a few words a file and a piece under way.
+#[derive(Debug, Default)]
 pub struct Coverage {
-    files: Vec<FileCoverage>,
+    files: HashMap<FileId, Pieces>,
 }
 
-#[derive(Debug)]
-struct FileCoverage {
-    size: u64,
-    missing: u64,
-    begun: bool,
-    seen: Vec<u64>,
-}
+/// Disjoint pieces that do not touch: first byte, and the byte after the last.
+type Pieces = BTreeMap<u64, u64>;
 
-/// A range that does not fit the inventory.
+/// What does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CoverageError {
-    /// The file was never announced.
-    #[error("data for file number {0} that was never announced")]
+    /// A number beyond the limit.
+    #[error("the donor begins file number {0}, the limit is {FILES_MAX}")]
+    TooMany(u32),
+    /// The file was never begun.
+    #[error("data for file number {0} that was never begun")]
     UnknownFile(u32),
-    /// The range is not one of the file's.
-    #[error("range {offset}+{len} does not fit file number {file} of {size} bytes")]
+    /// Not inside one range.
+    #[error("data at {offset}+{len} of file number {file} is not inside one range")]
     BadRange {
         /// File number.
         file: u32,
@@ -31,70 +31,80 @@ pub enum CoverageError {
         offset: u64,
         /// Length in bytes.
         len: u32,
-        /// Length of the file.
-        size: u64,
     },
-    /// The range came twice.
-    #[error("range {offset} of file number {file} came twice")]
-    Duplicate {
-        /// File number.
-        file: u32,
-        /// First byte.
-        offset: u64,
-    },
+    /// Scattered over more pieces than any donor sends.
+    #[error("data of file number {0} comes in more than {PIECES_MAX} pieces")]
+    Scattered(u32),
 }
 
 impl Coverage {
-    /// Nothing has arrived of these files, whose ids must be 0, 1, 2 ... in order.
-    pub fn new(files: &[FileEntry]) -> Coverage {
-        let one = |f: &FileEntry| {
-            let ranges = ranges_of(f.size);
-            let seen = vec![0; ranges.div_ceil(64) as usize];
-            FileCoverage { size: f.size, missing: ranges, begun: false, seen }
-        };
-        Coverage { files: files.iter().map(one).collect() }
+    /// Nothing has arrived.
+    pub fn new() -> Coverage {
+        Coverage::default()
     }
 
-    /// Checks that a range is one the file has; anything else never reaches the disk.
-    pub fn check(&self, file: FileId, offset: u64, len: u32) -> Result<(), CoverageError> {
-        let entry = self.files.get(file.0 as usize).ok_or(CoverageError::UnknownFile(file.0))?;
-        let expected = entry.size.saturating_sub(offset).min(u64::from(RANGE_BYTES));
-        if !offset.is_multiple_of(u64::from(RANGE_BYTES)) || len == 0 || u64::from(len) != expected {
-            return Err(CoverageError::BadRange { file: file.0, offset, len, size: entry.size });
+    /// Notes a file whose data follows. True the first time.
+    ///
+    /// # Errors
+    /// Its number is beyond the limit.
+    pub fn begin(&mut self, file: FileId) -> Result<bool, CoverageError> {
+        if file.0 >= FILES_MAX {
+            return Err(CoverageError::TooMany(file.0));
         }
-        Ok(())
+        let mut first = false;
+        self.files.entry(file).or_insert_with(|| {
+            first = true;
+            Pieces::new()
+        });
+        Ok(first)
     }
 
-    /// [`Coverage::check`], and whether this is the first range of its file that anybody begins.
-    pub fn begin(&mut self, file: FileId, offset: u64, len: u32) -> Result<bool, CoverageError> {
-        self.check(file, offset, len)?;
-        let entry = self.files.get_mut(file.0 as usize).ok_or(CoverageError::UnknownFile(file.0))?;
-        Ok(!std::mem::replace(&mut entry.begun, true))
-    }
-
-    /// Notes a range as written. Call only after [`Coverage::begin`] and the write.
-    pub fn mark(&mut self, file: FileId, offset: u64) -> Result<(), CoverageError> {
-        let duplicate = CoverageError::Duplicate { file: file.0, offset };
-        let entry = self.files.get_mut(file.0 as usize).ok_or(CoverageError::UnknownFile(file.0))?;
-        let range = offset / u64::from(RANGE_BYTES);
-        let word = entry.seen.get_mut((range / 64) as usize).ok_or_else(|| duplicate.clone())?;
-        let bit = 1u64 << (range % 64);
-        if *word & bit != 0 {
-            return Err(duplicate);
+    /// Checks that bytes lie inside one range of a file that was begun; anything else never reaches the disk. True
+    /// when some of them came before: what lies between the parts of the new ones must then be made zero.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check(&self, file: FileId, offset: u64, len: u32) -> Result<bool, CoverageError> {
+        let pieces = self.files.get(&file).ok_or(CoverageError::UnknownFile(file.0))?;
+        let range = u64::from(RANGE_BYTES);
+        // The end stays below 2^63, the longest file there can be.
+        if len == 0 || offset >= 1 << 62 || offset % range + u64::from(len) > range {
+            return Err(CoverageError::BadRange { file: file.0, offset, len });
         }
-        *word |= bit;
-        entry.missing -= 1;
-        Ok(())
+        let end = offset + u64::from(len);
+        Ok(pieces.range(..end).next_back().is_some_and(|(_, &piece_end)| piece_end > offset))
     }
 
-    /// The first file of which something is missing, and how many of its ranges.
-    pub fn first_incomplete(&self) -> Option<(FileId, u64)> {
-        let index = self.files.iter().position(|f| f.missing > 0)?;
-        self.files.get(index).map(|f| (FileId(index as u32), f.missing))
+    /// Notes bytes as written. Call only after [`Coverage::check`] and the write.
+    ///
+    /// # Errors
+    /// The file was never begun, or has more pieces than the limit.
+    pub fn mark(&mut self, file: FileId, offset: u64, len: u32) -> Result<(), CoverageError> {
+        let pieces = self.files.get_mut(&file).ok_or(CoverageError::UnknownFile(file.0))?;
+        let (mut start, mut end) = (offset, offset.saturating_add(u64::from(len)));
+        // All pieces that touch the new one become part of it; the last one that begins before its end comes first.
+        while let Some((&from, &to)) = pieces.range(..=end).next_back() {
+            if to < start {
+                break;
+            }
+            pieces.remove(&from);
+            start = start.min(from);
+            end = end.max(to);
+        }
+        pieces.insert(start, end);
+        if pieces.len() > PIECES_MAX { Err(CoverageError::Scattered(file.0)) } else { Ok(()) }
     }
-}
 
-/// How many ranges a file of `size` bytes has; an empty file has none.
-pub fn ranges_of(size: u64) -> u64 {
-    size.div_ceil(u64::from(RANGE_BYTES))
+    /// The first bytes of a file that never arrived, when there are any below its final size.
+    pub fn missing(&self, file: &FileEntry) -> Option<std::ops::Range<u64>> {
+        let pieces = self.files.get(&file.id);
+        let mut pieces = pieces.into_iter().flatten().map(|(&from, &to)| (from, to));
+        let (from, to) = pieces.next().unwrap_or((u64::MAX, u64::MAX));
+        match () {
+            () if file.size == 0 => None,
+            () if from > 0 => Some(0..from.min(file.size)),
+            () if to >= file.size => None,
+            () => Some(to..pieces.next().map_or(file.size, |(next, _)| next.min(file.size))),
+        }
+    }
 }

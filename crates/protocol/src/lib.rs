@@ -8,11 +8,12 @@
 //!     Greeting ->                                    chosen version, own proof; or a refusal
 //!                      <- Bypass | Offer
 //!     Accept ->                                      after Bypass the transfer is over: IST follows
-//!                      <- Files ..., FilesEnd        the donor's files are still from here on
+//!                      <- Attempt                    from which source; again when that did not serve
 //!     Ready ->
 //!                      <- Hello (worker n)           further connections, same secret, same transfer
-//!                      <- Chunk ..., WorkerDone
+//!                      <- Begin, Chunk ..., WorkerDone
 //!     WorkerStored ->
+//!                      <- Files ..., FilesEnd        what was sent, with its final names, and its position
 //!                      <- Complete
 //!     Stored ->                                      everything verified and on stable storage
 //! ```
@@ -26,7 +27,7 @@
 //! | [`message`] | the vocabulary after the greeting |
 //! | [`codec`] | frames: messages to bytes and back |
 //! | [`inventory`] | what a file of a datadir is called on the wire |
-//! | [`coverage`] | which ranges of which files have arrived |
+//! | [`coverage`] | what of which files has arrived |
 //! | [`policy`] | what two nodes must agree on before anything moves |
 #![forbid(unsafe_code)]
 #![cfg_attr(

@@ -25,5 +25,11 @@ pub const FILES_PER_MESSAGE_MAX: usize = 1024;
 /// Longest human text (reason, note) accepted from a peer, in bytes; longer ones are cut by the sender.
 pub const TEXT_BYTES_MAX: usize = 2048;
 
-/// Most connections of one transfer beside the control connection.
+/// Most workers of one transfer.
 pub const WORKERS_MAX: u16 = 16;
+
+/// Most connections of one transfer beside the control connection: one for each worker, one for the redo log.
+pub const CONNECTIONS_MAX: u16 = WORKERS_MAX + 1;
+
+/// Pieces in which what has arrived of one file may lie. A donor sends files from the front with a few ranges under way.
+pub const PIECES_MAX: usize = 4096;

@@ -41,21 +41,18 @@ pub enum Message {
         /// the donor should give purge a moment before it stops.
         empty_undo: bool,
     },
-    /// Donor: files that will be sent, ids ascending from 0 over all batches.
-    Files(Vec<FileEntry>),
-    /// Donor: these were all.
-    FilesEnd {
-        /// How many, over all batches.
-        count: u32,
-        /// The position the files are at, `uuid:seqno`.
-        position: String,
-        /// Its GTID domain.
-        domain: Option<u32>,
-        /// `gtid_binlog_state` at that position when the donor writes a binary log: `domain-server-seq` lines.
-        binlog_state: Option<String>,
+    /// Donor: it begins to send, from this source. What came from an earlier one is void.
+    Attempt {
+        /// Where the files come from.
+        source: Source,
+        /// Why not from the source that would have come first; empty when it is that one.
+        reason: String,
     },
-    /// Joiner: room is made for all files; workers may come.
+    /// Joiner: everything is ready for an attempt; workers may come.
     Ready,
+    /// Donor, on a worker connection: ranges of this file follow. Name and size are those of the moment; what counts
+    /// is the list at the end.
+    Begin(FileEntry),
     /// Donor, on a worker connection: a range of a file; data follows as the frame's payload.
     Chunk(Chunk),
     /// Donor, on a worker connection: nothing more comes on it.
@@ -65,7 +62,21 @@ pub enum Message {
     },
     /// Joiner, on a worker connection: all of them are written.
     WorkerStored,
-    /// Donor: all workers are done.
+    /// Donor: files of the state that was sent, with their final names and sizes, ids ascending over all batches. A
+    /// file that was begun and is not named does not count.
+    Files(Vec<FileEntry>),
+    /// Donor: these were all.
+    FilesEnd {
+        /// How many, over all batches.
+        count: u32,
+        /// The position the state is at, `uuid:seqno`.
+        position: String,
+        /// Its GTID domain.
+        domain: Option<u32>,
+        /// `gtid_binlog_state` at that position when the donor writes a binary log: `domain-server-seq` lines.
+        binlog_state: Option<String>,
+    },
+    /// Donor: all workers are done, and everything has been said.
     Complete {
         /// Chunks sent on all connections.
         chunks: u64,
@@ -91,16 +102,45 @@ pub struct Offer {
     pub left_out: Vec<String>,
 }
 
-/// A range of a file: [`crate::limits::RANGE_BYTES`] long, or less at the end of the file.
+/// Where a donor's files come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// A snapshot of a server that goes on working: files may grow and change their names while they are sent, and the
+    /// redo log brings them to one point.
+    Native,
+    /// A server that holds its files still.
+    Frozen,
+}
+
+impl Source {
+    /// Its name, as in `[sst] source=`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Native => "native",
+            Source::Frozen => "frozen",
+        }
+    }
+}
+
+/// The line in both hosts' logs that says where the files come from.
+pub fn source_line(source: Source, reason: &str) -> String {
+    match reason {
+        "" => format!("source: {}", source.name()),
+        why => format!("source: {} ({why})", source.name()),
+    }
+}
+
+/// Bytes of a file that lie in one range of [`crate::limits::RANGE_BYTES`]; mostly the whole range. A part of a file
+/// may come again: what came last counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     /// The file.
     pub file: FileId,
-    /// First byte of the range.
+    /// First byte.
     pub offset: u64,
-    /// Length of the range in bytes.
+    /// Length in bytes.
     pub len: u32,
-    /// Parts of the range that are not zero: (start within the range, length), ascending; the payload holds them in order.
+    /// Parts of it that are not zero: (start from the first byte, length), ascending; the payload holds them in order.
     pub parts: Vec<(u32, u32)>,
     /// How the payload is packed.
     pub packing: Packing,
@@ -155,9 +195,11 @@ impl Message {
             Message::Bypass { .. } => "Bypass",
             Message::Offer(_) => "Offer",
             Message::Accept { .. } => "Accept",
+            Message::Attempt { .. } => "Attempt",
+            Message::Ready => "Ready",
+            Message::Begin(_) => "Begin",
             Message::Files(_) => "Files",
             Message::FilesEnd { .. } => "FilesEnd",
-            Message::Ready => "Ready",
             Message::Chunk(_) => "Chunk",
             Message::WorkerDone { .. } => "WorkerDone",
             Message::WorkerStored => "WorkerStored",

@@ -1,67 +1,96 @@
-//! Nothing is complete before every range of every file has come exactly once.
+//! Nothing is complete before every byte of every file has come, in whatever order and however often.
 use proptest::prelude::*;
 use rejoin_protocol::coverage::{Coverage, CoverageError};
 use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place};
-use rejoin_protocol::limits::RANGE_BYTES;
+use rejoin_protocol::limits::{FILES_MAX, PIECES_MAX, RANGE_BYTES};
 
 const RANGE: u64 = RANGE_BYTES as u64;
+const FILE: FileId = FileId(3);
 
-fn files(sizes: &[u64]) -> Vec<FileEntry> {
-    let one = |(i, size): (usize, &u64)| FileEntry {
-        id: FileId(i as u32),
+fn file(size: u64) -> FileEntry {
+    FileEntry {
+        id: FILE,
         place: Place::Datadir,
-        path: format!("f{i}"),
-        size: *size,
-        allocated: *size,
+        path: "db/t.ibd".to_owned(),
+        size,
+        allocated: size,
         role: FileRole::Table,
-    };
-    sizes.iter().enumerate().map(one).collect()
+    }
+}
+
+fn begun() -> Coverage {
+    let mut coverage = Coverage::new();
+    assert_eq!(coverage.begin(FILE), Ok(true));
+    coverage
 }
 
 #[test]
-fn refuses_what_is_not_a_range_of_the_file() {
-    let coverage = Coverage::new(&files(&[RANGE + 10, 0]));
-    assert_eq!(coverage.check(FileId(0), 0, RANGE_BYTES), Ok(()));
-    assert_eq!(coverage.check(FileId(0), RANGE, 10), Ok(()));
+fn refuses_what_is_not_inside_one_range_of_a_file_that_was_begun() {
+    let coverage = begun();
+    assert_eq!(coverage.check(FILE, 0, RANGE_BYTES), Ok(false));
+    assert_eq!(coverage.check(FILE, RANGE + 5, 10), Ok(false));
     assert_eq!(coverage.check(FileId(2), 0, 1), Err(CoverageError::UnknownFile(2)));
-    for (file, offset, len) in
-        [(0, 1, 10), (0, RANGE, 11), (0, RANGE, 9), (0, 2 * RANGE, 1), (1, 0, 0), (1, 0, 1)]
+    for (offset, len) in [(0, 0), (1, RANGE_BYTES), (RANGE - 1, 2), (u64::MAX, 1), (1 << 62, 1), (0, u32::MAX)] {
+        let refused = coverage.check(FILE, offset, len);
+        assert!(matches!(refused, Err(CoverageError::BadRange { .. })), "{offset} {len}");
+    }
+    assert_eq!(begun().begin(FileId(FILES_MAX)), Err(CoverageError::TooMany(FILES_MAX)));
+    assert!(Coverage::new().mark(FILE, 0, 1).is_err());
+}
+
+#[test]
+fn a_file_is_begun_once() {
+    let mut coverage = begun();
+    coverage.mark(FILE, 0, 100).expect("mark");
+    assert_eq!(coverage.begin(FILE), Ok(false), "another worker begins it too");
+    assert_eq!(coverage.missing(&file(100)), None, "and forgets nothing");
+}
+
+#[test]
+fn what_came_before_is_known() {
+    let mut coverage = begun();
+    coverage.mark(FILE, 4096, 4096).expect("mark");
+    for (offset, len, before) in
+        [(0, 4096, false), (0, 4097, true), (8191, 1, true), (8192, 4096, false), (4100, 10, true)]
     {
-        let refused = coverage.check(FileId(file), offset, len);
-        assert!(matches!(refused, Err(CoverageError::BadRange { .. })), "{file} {offset} {len}");
+        assert_eq!(coverage.check(FILE, offset, len), Ok(before), "{offset} {len}");
     }
 }
 
 #[test]
-fn a_range_that_comes_twice_is_refused() {
-    let mut coverage = Coverage::new(&files(&[RANGE]));
-    assert_eq!(coverage.mark(FileId(0), 0), Ok(()));
-    assert_eq!(coverage.mark(FileId(0), 0), Err(CoverageError::Duplicate { file: 0, offset: 0 }));
+fn a_donor_that_scatters_a_file_is_refused() {
+    let mut coverage = begun();
+    let mut marks = (0..=PIECES_MAX as u64).map(|n| coverage.mark(FILE, n * 2, 1));
+    assert!(marks.by_ref().take(PIECES_MAX).all(|m| m.is_ok()));
+    assert_eq!(marks.next(), Some(Err(CoverageError::Scattered(FILE.0))));
 }
 
 #[test]
-fn the_first_range_of_a_file_is_known_once() {
-    let mut coverage = Coverage::new(&files(&[2 * RANGE]));
-    assert_eq!(coverage.begin(FileId(0), RANGE, RANGE_BYTES), Ok(true));
-    assert_eq!(coverage.begin(FileId(0), 0, RANGE_BYTES), Ok(false));
-    assert!(coverage.begin(FileId(0), 1, RANGE_BYTES).is_err());
+fn a_file_of_which_nothing_came_is_missing_unless_it_is_empty() {
+    let coverage = Coverage::new();
+    assert_eq!(coverage.missing(&file(0)), None);
+    assert_eq!(coverage.missing(&file(7)), Some(0..7));
 }
 
 proptest! {
+    /// Held against one flag a byte.
     #[test]
-    fn complete_exactly_when_the_last_range_came(sizes in proptest::collection::vec(0u64..5 * RANGE, 1..6),
-                                                 seed in any::<u64>()) {
-        let mut coverage = Coverage::new(&files(&sizes));
-        let mut ranges: Vec<(u32, u64)> = Vec::new();
-        for (file, size) in sizes.iter().enumerate() {
-            ranges.extend((0..size.div_ceil(RANGE)).map(|r| (file as u32, r * RANGE)));
+    fn the_same_as_counting_bytes(
+        marks in proptest::collection::vec((0u64..300, 1u32..80), 0..30), size in 0u64..400
+    ) {
+        let mut coverage = begun();
+        let mut bytes = [false; 400];
+        for (offset, len) in marks {
+            let now = offset as usize..offset as usize + len as usize;
+            prop_assert_eq!(coverage.check(FILE, offset, len), Ok(bytes[now.clone()].contains(&true)));
+            coverage.mark(FILE, offset, len).expect("mark");
+            bytes[now].fill(true);
         }
-        let turn = if ranges.is_empty() { 0 } else { (seed % ranges.len() as u64) as usize };
-        ranges.rotate_left(turn);
-        for (file, offset) in ranges {
-            prop_assert!(coverage.first_incomplete().is_some());
-            prop_assert_eq!(coverage.mark(FileId(file), offset), Ok(()));
-        }
-        prop_assert_eq!(coverage.first_incomplete(), None);
+        let first = bytes[..size as usize].iter().position(|come| !come);
+        let gap = first.map(|first| {
+            let end = bytes[first..size as usize].iter().position(|come| *come);
+            first as u64..end.map_or(size, |end| (first + end) as u64)
+        });
+        prop_assert_eq!(coverage.missing(&file(size)), gap);
     }
 }

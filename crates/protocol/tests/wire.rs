@@ -6,7 +6,7 @@ use rejoin_protocol::hello::{
 };
 use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use rejoin_protocol::limits::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
-use rejoin_protocol::message::{Chunk, Message, Offer, Packing};
+use rejoin_protocol::message::{Chunk, Message, Offer, Packing, Source};
 use rejoin_protocol::policy::{NodeFacts, SystemFile};
 
 fn hello() -> Hello {
@@ -102,6 +102,12 @@ fn one_of_each() -> Vec<Message> {
         Message::Bypass { position: "p".into(), domain: Some(1) },
         Message::Offer(offer),
         Message::Accept { workers: 4, in_place: true, empty_undo: false },
+        Message::Attempt { source: Source::Native, reason: "w".into() },
+        Message::Ready,
+        Message::Begin(entry()),
+        Message::Chunk(chunk),
+        Message::WorkerDone { chunks: 1 },
+        Message::WorkerStored,
         Message::Files(vec![entry()]),
         Message::FilesEnd {
             count: 8,
@@ -109,10 +115,6 @@ fn one_of_each() -> Vec<Message> {
             domain: None,
             binlog_state: Some("0-1-2\n".into()),
         },
-        Message::Ready,
-        Message::Chunk(chunk),
-        Message::WorkerDone { chunks: 1 },
-        Message::WorkerStored,
         Message::Complete { chunks: 1 },
         Message::Stored,
     ]

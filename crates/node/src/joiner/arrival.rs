@@ -1,17 +1,20 @@
 //! The files of one transfer on their way from the donor's list to their places.
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
-use protocol::inventory::{FileEntry, FileId, FileRole};
+use protocol::coverage::Coverage;
+use protocol::inventory::{FileEntry, FileRole};
 
 use super::Position;
 use super::agree::Room;
 use super::receive::Announced;
 use crate::datadir::layout::{Layout, with_suffix};
 use crate::datadir::managed::{self, Managed, ManagedFile};
+use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::settings::KeepOld;
 use crate::sink::files::Disk;
@@ -21,36 +24,18 @@ use crate::sink::roots::Roots;
 use crate::sink::staging::Staging;
 use crate::sink::{in_place, install, tidy};
 
-/// Everything that is known once the donor has named its files.
+/// One attempt to receive a state.
 pub(super) struct Arrival {
     layout: Layout,
-    old: Vec<(PathBuf, OldKind)>,
-    databases: Vec<PathBuf>,
-    announced: Announced,
-    targets: Vec<(FileEntry, PathBuf)>,
+    old: Vec<ManagedFile>,
     staging: Staging,
+    coverage: Mutex<Coverage>,
     keep: Keep,
 }
 
 impl Arrival {
-    /// Makes ready for all files; in place, this is where the first old files go.
-    pub fn prepare(
-        job: &Job,
-        layout: &Layout,
-        old: Vec<ManagedFile>,
-        announced: Announced,
-        room: Room,
-    ) -> Result<Arrival> {
-        if let Some(foreign) = managed::foreign_files_at_targets(&announced.files, &old).into_iter().next() {
-            return Err(foreign.into());
-        }
-        let targets = targets(layout, &announced.files)?;
-        let staging = Staging::prepare(&layout.datadir, &targets)?;
-        for (entry, _) in &targets {
-            if let FileRole::Link { target } = &entry.role {
-                staging.make_link(entry, Path::new(target))?;
-            }
-        }
+    /// Makes ready for an attempt; in place, this is where the old files go.
+    pub fn prepare(job: &Job, layout: &Layout, old: &[ManagedFile], room: Room) -> Result<Arrival> {
         let keep = match (room, job.settings.keep_old) {
             (Room::InPlace, _) => Keep::InPlace,
             (Room::Beside, KeepOld::Never) => Keep::Nothing,
@@ -58,54 +43,95 @@ impl Arrival {
             (Room::Beside, _) if in_place::was_begun(&Disk, &layout.datadir)? => Keep::Nothing,
             (Room::Beside, _) => Keep::Old,
         };
-        let (mut old, databases) = by_kind(old);
-        old.extend(in_the_way(&targets, &old).into_iter().map(|path| (path, OldKind::Table)));
-        let arrival = Arrival { layout: layout.clone(), old, databases, announced, targets, staging, keep };
+        let staging = Staging::new(&layout.datadir)?;
+        let coverage = Mutex::new(Coverage::new());
+        let arrival = Arrival { layout: layout.clone(), old: old.to_vec(), staging, coverage, keep };
         if keep == Keep::InPlace {
-            arrival.begin_in_place()?;
+            arrival.make_room()?;
         }
         Ok(arrival)
     }
 
-    /// The files, numbered in order.
-    pub fn files(&self) -> &[FileEntry] {
-        &self.announced.files
+    /// The donor begins a file: decides where it is staged. Its name may still change.
+    pub fn begin(&self, entry: &FileEntry) -> Result<()> {
+        let target = self.layout.target_of(entry)?;
+        self.refuse_foreign(std::slice::from_ref(entry))?;
+        self.staging.begin(entry, &target)
     }
 
-    /// Their length together.
-    pub fn bytes(&self) -> u64 {
-        self.announced.files.iter().map(|f| f.size).sum()
-    }
-
-    /// Where they are staged.
+    /// Where files are staged.
     pub fn staging(&self) -> &Staging {
         &self.staging
+    }
+
+    /// What has arrived.
+    pub fn coverage(&self) -> &Mutex<Coverage> {
+        &self.coverage
+    }
+
+    /// A file of somebody else's at the path of a table outside the datadir is never overwritten.
+    fn refuse_foreign(&self, files: &[FileEntry]) -> Result<(), Failure> {
+        match managed::foreign_files_at_targets(files, &self.old).into_iter().next() {
+            Some(foreign) => Err(foreign),
+            None => Ok(()),
+        }
+    }
+
+    /// The old system set goes as a whole, then everything else.
+    fn make_room(&self) -> Result<()> {
+        let (old, _) = by_kind(self.old.clone());
+        let system: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
+        in_place::in_place_begin(&Disk, &self.layout.datadir, &old, &system)?;
+        old.iter().try_for_each(|(path, _)| {
+            in_place::in_place_make_room(&Disk, &self.layout.datadir, path)
+        })
+    }
+
+    /// The donor has said what the state is: everything of it must have arrived, and gets its place.
+    pub fn settle(self, announced: Announced) -> Result<Settled> {
+        let coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_data = |f: &&FileEntry| !matches!(f.role, FileRole::Link { .. });
+        for file in announced.files.iter().filter(has_data) {
+            if let Some(gap) = coverage.missing(file) {
+                let text = format!("bytes {} to {} of {} never arrived", gap.start, gap.end, file.path);
+                return Err(Failure::new(Kind::Peer, text).into());
+            }
+        }
+        drop(coverage);
+        if self.layout.binlog.is_some() && announced.binlog_state.is_none() {
+            tracing::warn!(
+                "the donor sent no GTID state (it writes no binary log, or an encrypted one): this node's begins anew"
+            );
+        }
+        self.refuse_foreign(&announced.files)?;
+        let targets = targets(&self.layout, &announced.files)?;
+        self.staging.settle(&targets)?;
+        let (mut old, databases) = by_kind(self.old);
+        old.extend(in_the_way(&targets, &old).into_iter().map(|path| (path, OldKind::Table)));
+        let (layout, staging, keep) = (self.layout, self.staging, self.keep);
+        Ok(Settled { layout, old, databases, announced, staging, keep })
+    }
+}
+
+/// Everything has arrived and has its final name.
+pub(super) struct Settled {
+    layout: Layout,
+    old: Vec<(PathBuf, OldKind)>,
+    databases: Vec<PathBuf>,
+    announced: Announced,
+    staging: Staging,
+    keep: Keep,
+}
+
+impl Settled {
+    /// Length of all files together.
+    pub fn bytes(&self) -> u64 {
+        self.announced.files.iter().map(|f| f.size).sum()
     }
 
     /// The position they are at.
     pub fn position(&self) -> Position {
         self.announced.position
-    }
-
-    /// Called before the first range of a file is written.
-    pub fn make_room_for(&self, file: FileId) -> Result<()> {
-        match self.targets.get(file.0 as usize) {
-            Some((_, target)) if self.keep == Keep::InPlace => {
-                in_place::in_place_make_room(&Disk, &self.layout.datadir, target)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The old system set goes as a whole, then what the new state does not have; the rest file by file.
-    fn begin_in_place(&self) -> Result<()> {
-        let system: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
-        in_place::in_place_begin(&Disk, &self.layout.datadir, &self.old, &system)?;
-        let coming: HashSet<&Path> = self.targets.iter().map(|(_, t)| t.as_path()).collect();
-        for (path, _) in self.old.iter().filter(|(path, _)| !coming.contains(path.as_path())) {
-            in_place::in_place_make_room(&Disk, &self.layout.datadir, path)?;
-        }
-        Ok(())
     }
 
     /// Everything received is on stable storage once this returns.
@@ -138,7 +164,7 @@ impl Arrival {
         let old = self.old.iter().map(|(path, _)| path.as_path());
         let paths = old.chain(staged.iter().map(|p| p.target.as_path()));
         // What staging chose stays: its directories are among those that the end of the install removes.
-        let roots = self.staging.roots().clone().extend(&Disk, paths)?;
+        let roots = self.staging.roots().extend(&Disk, paths)?;
         tracing::debug!("staging directories: {:?}", roots.all());
         let earlier = install::installed(&Disk, &self.layout.datadir)?;
         let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;

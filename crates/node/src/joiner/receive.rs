@@ -1,13 +1,11 @@
 //! From the link to the staging directory.
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use protocol::coverage::Coverage;
 use protocol::inventory::FileEntry;
 use protocol::limits::FILES_MAX;
-use protocol::message::Message;
+use protocol::message::{Message, Source};
 
 use super::arrival::Arrival;
 use super::{Position, parse_position, unexpected};
@@ -20,24 +18,79 @@ use crate::sink::receiver::{self, Shared};
 /// How long a look for one more worker takes: what the end of a transfer may wait for it.
 const ADMIT_FOR: Duration = Duration::from_millis(20);
 
-/// What the donor announced, its files by now being still.
+/// What the donor says the state is that it has sent.
 pub(super) struct Announced {
-    /// All files, numbered in order.
+    /// All files, their numbers ascending.
     pub files: Vec<FileEntry>,
-    /// Where they are.
+    /// The position they are at.
     pub position: Position,
     /// GTID state of the donor's binary log.
     pub binlog_state: Option<String>,
 }
 
-pub(super) fn receive_list(link: &mut Link) -> Result<Announced> {
-    let mut files = Vec::new();
+/// How an attempt ended.
+pub(super) enum Received {
+    /// Everything is here.
+    All(Announced),
+    /// Void: the donor begins anew, from this source and for this reason.
+    Again(Source, String),
+}
+
+/// One attempt: takes workers as they come and receives on each in a thread of its own, until the donor says on the
+/// control connection that all are done.
+pub(super) fn receive_attempt(job: &Job, door: &Door, link: &mut Link, arrival: &Arrival) -> Result<Received> {
+    let begin = |entry: &FileEntry| arrival.begin(entry);
+    let shared = Shared {
+        staging: arrival.staging(),
+        coverage: arrival.coverage(),
+        progress: &job.progress,
+        begin: &begin,
+    };
+    let complete = AtomicBool::new(false);
+    let chunks = AtomicU64::new(0);
+    let said = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            admit_workers(job, door, &complete, |mut link| {
+                let (shared, chunks) = (&shared, &chunks);
+                scope.spawn(move || match receiver::receive_ranges(&mut link, shared) {
+                    Ok(count) => drop(chunks.fetch_add(count, Ordering::Relaxed)),
+                    Err(e) => job.cancel.cancel_by_worker(&e),
+                });
+            })
+        });
+        let said = link.recv();
+        complete.store(true, Ordering::Release);
+        if let Err(e) = &said {
+            job.cancel.cancel(failure::kind_of(e), format!("{e:#}"));
+        }
+        said
+    });
+    job.cancel.check()?;
+    match said? {
+        Message::Attempt { source, reason } => Ok(Received::Again(source, reason)),
+        first => {
+            let announced = receive_list(link, first)?;
+            match link.recv()? {
+                Message::Complete { chunks: sent } if sent == chunks.into_inner() => Ok(Received::All(announced)),
+                Message::Complete { chunks } => {
+                    let text = format!("the donor sent {chunks} ranges, not all of them arrived");
+                    Err(Failure::new(Kind::Peer, text).into())
+                }
+                other => Err(unexpected(&other, "Complete").into()),
+            }
+        }
+    }
+}
+
+fn receive_list(link: &mut Link, first: Message) -> Result<Announced> {
+    let mut files: Vec<FileEntry> = Vec::new();
+    let mut said = first;
     loop {
-        match link.recv()? {
+        match said {
             Message::Files(batch) => {
                 for entry in batch {
                     entry.check()?;
-                    let in_order = entry.id.0 as usize == files.len() && entry.id.0 < FILES_MAX;
+                    let in_order = files.last().is_none_or(|last| last.id < entry.id) && entry.id.0 < FILES_MAX;
                     if !in_order {
                         return Err(
                             Failure::new(Kind::Peer, "the donor numbers its files in no order").into()
@@ -51,56 +104,7 @@ pub(super) fn receive_list(link: &mut Link) -> Result<Announced> {
             }
             other => return Err(unexpected(&other, "Files or FilesEnd").into()),
         }
-    }
-}
-
-/// Takes workers as they come and receives on each in a thread of its own, until the donor says that all are done.
-pub(super) fn receive_all(job: &Job, door: &Door, link: &mut Link, arrival: &Arrival) -> Result<()> {
-    let files = arrival.files();
-    let coverage = Mutex::new(Coverage::new(files));
-    let before_first = |file| arrival.make_room_for(file);
-    let shared = Shared {
-        staging: arrival.staging(),
-        coverage: &coverage,
-        progress: &job.progress,
-        before_first: &before_first,
-    };
-    let complete = AtomicBool::new(false);
-    let chunks = AtomicU64::new(0);
-    let sent = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            admit_workers(job, door, &complete, |mut link| {
-                let (shared, chunks) = (&shared, &chunks);
-                scope.spawn(move || match receiver::receive_ranges(&mut link, shared) {
-                    Ok(count) => drop(chunks.fetch_add(count, Ordering::Relaxed)),
-                    Err(e) => job.cancel.cancel_by_worker(&e),
-                });
-            })
-        });
-        let sent = link.recv();
-        complete.store(true, Ordering::Release);
-        if let Err(e) = &sent {
-            job.cancel.cancel(failure::kind_of(e), format!("{e:#}"));
-        }
-        sent
-    });
-    job.cancel.check()?;
-    let received = chunks.into_inner();
-    match sent? {
-        Message::Complete { chunks } if chunks == received => {}
-        Message::Complete { chunks } => {
-            let text = format!("the donor sent {chunks} ranges, {received} arrived");
-            return Err(Failure::new(Kind::Peer, text).into());
-        }
-        other => return Err(unexpected(&other, "Complete").into()),
-    }
-    let coverage = coverage.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    match coverage.first_incomplete().and_then(|(id, ranges)| Some((files.get(id.0 as usize)?, ranges))) {
-        None => Ok(()),
-        Some((file, ranges)) => {
-            let text = format!("{ranges} ranges of {} never arrived", file.path);
-            Err(Failure::new(Kind::Peer, text).into())
-        }
+        said = link.recv()?;
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::hello::{Connection, Greeting, HELLO_BYTES, Hello, choose_version};
-use protocol::limits::WORKERS_MAX;
+use protocol::limits::CONNECTIONS_MAX;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::link::{Link, failure};
@@ -59,9 +59,11 @@ impl Greeter {
         Greeter { secret, config, terms, cancel, places: Mutex::default() }
     }
 
-    /// Lets workers 0 to `count - 1` in from now on.
+    /// Lets workers 0 to `count - 1` in from now on, each once.
     pub(super) fn allow_workers(&self, count: u16) {
-        self.places().allowed = count.min(WORKERS_MAX);
+        let mut places = self.places();
+        places.allowed = count.min(CONNECTIONS_MAX);
+        places.used.clear();
     }
 
     /// Does everything from the first byte to the greeting. An error is the reason of the refusal.

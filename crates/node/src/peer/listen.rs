@@ -119,7 +119,8 @@ impl Door {
         })
     }
 
-    /// From now on workers 0 to `count - 1` are let in. To be called before the donor hears that they may come.
+    /// From now on workers 0 to `count - 1` are let in, each once. To be called before the donor hears that they may
+    /// come, and again before each further attempt.
     pub fn allow_workers(&self, count: u16) {
         self.shared.greeter.allow_workers(count);
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use protocol::coverage::Coverage;
-use protocol::inventory::FileId;
+use protocol::inventory::FileEntry;
 use protocol::message::{Chunk, Message, Packing};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -13,7 +13,7 @@ use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
 use crate::server::progress::Progress;
 
-/// What all workers of one transfer share.
+/// What all workers of one attempt share.
 pub struct Shared<'a> {
     /// Where ranges go.
     pub staging: &'a Staging,
@@ -21,8 +21,8 @@ pub struct Shared<'a> {
     pub coverage: &'a Mutex<Coverage>,
     /// Counters.
     pub progress: &'a Progress,
-    /// Called once a file, before its first range is written.
-    pub before_first: &'a (dyn Fn(FileId) -> Result<()> + Sync),
+    /// Decides where a file that is begun goes.
+    pub begin: &'a (dyn Fn(&FileEntry) -> Result<()> + Sync),
 }
 
 /// Receives ranges over `link` until the donor says that no more come. Returns the number of chunks.
@@ -33,14 +33,19 @@ pub fn receive_ranges(link: &mut Link, shared: &Shared<'_>) -> Result<u64> {
     let mut chunks = 0;
     loop {
         match link.recv_with_payload(&mut payload)? {
+            Message::Begin(entry) => {
+                // Each worker begins a file before its own data of it; the first decides where it goes.
+                (shared.begin)(&entry)?;
+                lock(shared.coverage).begin(entry.id)?;
+            }
             Message::Chunk(chunk) => {
-                let first = lock(shared.coverage).begin(chunk.file, chunk.offset, chunk.len)?;
-                if first {
-                    (shared.before_first)(chunk.file)?;
-                }
+                let again = lock(shared.coverage).check(chunk.file, chunk.offset, chunk.len)?;
                 let data = unpack(&chunk, &payload, &mut data)?;
                 writer.write_range(chunk.file, chunk.offset, &chunk.parts, data)?;
-                lock(shared.coverage).mark(chunk.file, chunk.offset)?;
+                if again {
+                    writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &chunk.parts)?;
+                }
+                lock(shared.coverage).mark(chunk.file, chunk.offset, chunk.len)?;
                 chunks += 1;
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
                 shared.progress.wire_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);

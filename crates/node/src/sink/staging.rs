@@ -2,8 +2,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail};
 use protocol::inventory::{FileEntry, FileId, FileRole};
@@ -21,68 +21,99 @@ use crate::failure::{Failure, Kind};
 #[derive(Debug)]
 pub(super) struct StagedFile {
     pub(super) path: PathBuf,
-    pub(super) size: u64,
-    pub(super) target: PathBuf,
+    /// Length it is made with; the final one is known at the end.
+    size: u64,
+    target: PathBuf,
     class: Class,
-    link_to: Option<PathBuf>,
+    is_link: bool,
     made: AtomicBool,
     making: Mutex<()>,
 }
 
-/// All files of a transfer, under their staged paths. Shared by the threads that receive.
+/// All files of an attempt, under their staged paths. Shared by the threads that receive.
 #[derive(Debug)]
 pub struct Staging {
-    files: BTreeMap<FileId, StagedFile>,
+    datadir: PathBuf,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    files: BTreeMap<FileId, Arc<StagedFile>>,
     roots: Roots,
 }
 
 impl Staging {
-    /// Prepares staging for these files. What an earlier transfer left staged is removed.
-    ///
-    /// Directories outside the datadir that a target needs are made; those inside are made by the install, because
-    /// an empty one would be a database of the old state.
-    pub fn prepare(datadir: &Path, targets: &[(FileEntry, PathBuf)]) -> Result<Staging> {
+    /// Makes ready to stage. What an earlier transfer or attempt left staged is removed.
+    pub fn new(datadir: &Path) -> Result<Staging> {
         discard_staged(datadir)?;
-        let roots = Roots::choose(&Disk, datadir, targets.iter().map(|(_, target)| target.as_path()))?;
-        roots::remember(&Disk, datadir, roots.all())?;
-        for (_, target) in targets {
-            make_outside(datadir, target)?;
+        let roots = Roots::choose(&Disk, datadir, [])?;
+        let staging = Staging {
+            datadir: datadir.to_owned(),
+            shared: Mutex::new(Shared { files: BTreeMap::new(), roots }),
+        };
+        staging.make_roots(&staging.shared().roots, &[])?;
+        Ok(staging)
+    }
+
+    /// Chooses where a file is staged: on the filesystem of its target. A file that was begun before is left as it is.
+    ///
+    /// Directories outside the datadir that the target needs are made; those inside are made by the install, because
+    /// an empty one would be a database of the old state.
+    pub fn begin(&self, entry: &FileEntry, target: &Path) -> Result<()> {
+        let mut shared = self.shared();
+        if shared.files.contains_key(&entry.id) {
+            return Ok(());
         }
-        for root in roots.all() {
-            make_durably(&working_directory(root, "stage"))?;
+        let staged = self.choose(&mut shared, entry, target)?;
+        shared.files.insert(entry.id, Arc::new(staged));
+        Ok(())
+    }
+
+    fn choose(&self, shared: &mut Shared, entry: &FileEntry, target: &Path) -> Result<StagedFile> {
+        entry.check()?;
+        let root = self.root_for(&mut shared.roots, target)?;
+        Ok(StagedFile {
+            path: working_directory(&root, "stage").join(entry.id.0.to_string()),
+            size: entry.size,
+            class: Class::of(&entry.role, target),
+            target: target.to_owned(),
+            is_link: matches!(entry.role, FileRole::Link { .. }),
+            made: AtomicBool::new(false),
+            making: Mutex::new(()),
+        })
+    }
+
+    fn root_for(&self, roots: &mut Roots, target: &Path) -> Result<PathBuf> {
+        if roots.for_path(target).is_none() {
+            let known = roots.all().to_vec();
+            *roots = roots.clone().extend(&Disk, [target])?;
+            self.make_roots(roots, &known)?;
+            make_outside(&self.datadir, target)?;
         }
-        let mut files = BTreeMap::new();
-        for (entry, target) in targets {
-            entry.check()?;
-            let root =
-                roots.for_path(target).context("a target for which no staging directory was chosen")?;
-            let staged = StagedFile {
-                path: working_directory(root, "stage").join(entry.id.0.to_string()),
-                size: entry.size,
-                class: Class::of(&entry.role, target),
-                target: target.clone(),
-                link_to: match &entry.role {
-                    FileRole::Link { target } => Some(PathBuf::from(target)),
-                    _ => None,
-                },
-                made: AtomicBool::new(false),
-                making: Mutex::new(()),
-            };
-            if files.insert(entry.id, staged).is_some() {
-                bail!(Failure::new(Kind::Peer, format!("the donor sent file number {} twice", entry.id.0)));
+        let root = roots.for_path(target).context("a target for which no staging directory was chosen")?;
+        Ok(root.to_owned())
+    }
+
+    /// Roots are written down before anything is in them, so that what a broken transfer leaves is found.
+    fn make_roots(&self, roots: &Roots, known: &[PathBuf]) -> Result<()> {
+        if roots.all() != known {
+            roots::remember(&Disk, &self.datadir, roots.all())?;
+            for root in roots.all() {
+                make_durably(&working_directory(root, "stage"))?;
             }
         }
-        Ok(Staging { files, roots })
+        Ok(())
     }
 
     /// The roots in use.
-    pub fn roots(&self) -> &Roots {
-        &self.roots
+    pub fn roots(&self) -> Roots {
+        self.shared().roots.clone()
     }
 
     /// Where a file is staged.
-    pub fn path(&self, file: FileId) -> Result<&Path> {
-        Ok(&self.file(file)?.path)
+    pub fn path(&self, file: FileId) -> Result<PathBuf> {
+        Ok(self.file(file)?.path.clone())
     }
 
     /// A writer for one thread.
@@ -90,31 +121,45 @@ impl Staging {
         Writer::new(self)
     }
 
-    /// Stages a symbolic link that points to `to`, a path of this node.
-    pub fn make_link(&self, entry: &FileEntry, to: &Path) -> Result<()> {
-        let staged = self.file(entry.id)?;
-        if staged.link_to.is_none() {
-            bail!(Failure::new(Kind::Peer, format!("{} was not announced as a link", entry.path)));
-        }
-        Disk.remove(&staged.path)?;
-        std::os::unix::fs::symlink(to, &staged.path)
-            .with_context(|| format!("cannot make the link {}", staged.path.display()))?;
-        staged.made.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Makes every file that nothing was written to, at full length, then makes everything durable.
-    pub fn sync_all(&self) -> Result<()> {
-        for (id, staged) in &self.files {
-            match &staged.link_to {
-                Some(_) if !staged.made.load(Ordering::Acquire) => {
-                    bail!("the link {} (file number {}) was not staged", staged.target.display(), id.0)
+    /// The donor has said what the state consists of: staged files get their final lengths and targets, links and
+    /// empty files are made, and what does not count is removed.
+    pub fn settle(&self, files: &[(FileEntry, PathBuf)]) -> Result<()> {
+        let mut shared = self.shared();
+        let mut begun = std::mem::take(&mut shared.files);
+        for (entry, target) in files {
+            let mut last = self.choose(&mut shared, entry, target)?;
+            if let FileRole::Link { target } = &entry.role {
+                make_link(&last.path, Path::new(target))?;
+            } else {
+                if let Some(first) = begun.remove(&entry.id).filter(|f| f.made.load(Ordering::Acquire)) {
+                    // Renamed to another filesystem while it was sent.
+                    if first.path != last.path {
+                        Disk.copy(&first.path, &last.path)?;
+                        Disk.remove(&first.path)?;
+                    }
+                    last.made = AtomicBool::new(true);
                 }
-                Some(_) => {}
-                None => self.make(*id)?,
+                make(&last)?;
+                set_length(&last.path, entry.size)?;
+            }
+            last.made = AtomicBool::new(true);
+            if shared.files.insert(entry.id, Arc::new(last)).is_some() {
+                bail!(Failure::new(Kind::Peer, format!("the donor named file number {} twice", entry.id.0)));
             }
         }
-        for root in self.roots.all() {
+        begun.values().try_for_each(|dropped| Disk.remove(&dropped.path))
+    }
+
+    /// Makes every file that nothing was written to, then makes everything durable.
+    pub fn sync_all(&self) -> Result<()> {
+        let shared = self.shared();
+        for (id, staged) in &shared.files {
+            if staged.is_link && !staged.made.load(Ordering::Acquire) {
+                bail!("the link {} (file number {}) was not staged", staged.target.display(), id.0)
+            }
+            make(staged)?;
+        }
+        for root in shared.roots.all() {
             durable::sync_filesystem(root)?;
             for directory in [working_directory(root, "stage"), waiting_room(root), root.clone()] {
                 durable::sync_directory(&directory)?;
@@ -127,38 +172,53 @@ impl Staging {
     /// The staged files, for [`super::plan::plan`].
     pub fn staged(&self) -> Vec<Placed> {
         let placed =
-            |f: &StagedFile| Placed { staged: f.path.clone(), target: f.target.clone(), class: f.class };
-        self.files.values().map(placed).collect()
+            |f: &Arc<StagedFile>| Placed { staged: f.path.clone(), target: f.target.clone(), class: f.class };
+        self.shared().files.values().map(placed).collect()
     }
 
-    pub(super) fn file(&self, file: FileId) -> Result<&StagedFile> {
+    pub(super) fn file(&self, file: FileId) -> Result<Arc<StagedFile>> {
         // Not as a context: the kind of a failure is only seen in the error itself.
         let unknown =
             || Failure::new(Kind::Peer, format!("the donor sent data of unknown file number {}", file.0));
-        Ok(self.files.get(&file).ok_or_else(unknown)?)
+        Ok(self.shared().files.get(&file).cloned().ok_or_else(unknown)?)
     }
 
-    /// Makes the file, a hole of full length, unless some thread has.
-    pub(super) fn make(&self, id: FileId) -> Result<()> {
-        let staged = self.file(id)?;
-        if staged.made.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let _making = staged.making.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if staged.made.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        if staged.link_to.is_some() {
-            bail!(Failure::new(
-                Kind::Peer,
-                format!("the donor sent data of the link {}", staged.target.display())
-            ));
-        }
-        let make = || File::options().write(true).create_new(true).open(&staged.path)?.set_len(staged.size);
-        make().with_context(|| format!("cannot make {}", staged.path.display()))?;
-        staged.made.store(true, Ordering::Release);
-        Ok(())
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// Makes a file, a hole of its first length, unless some thread has.
+pub(super) fn make(staged: &StagedFile) -> Result<()> {
+    if staged.made.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let _making = staged.making.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if staged.made.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    if staged.is_link {
+        let text = format!("the donor sent data of the link {}", staged.target.display());
+        bail!(Failure::new(Kind::Peer, text));
+    }
+    let make = || File::options().write(true).create_new(true).open(&staged.path)?.set_len(staged.size);
+    make().with_context(|| format!("cannot make {}", staged.path.display()))?;
+    staged.made.store(true, Ordering::Release);
+    Ok(())
+}
+
+fn make_link(path: &Path, to: &Path) -> Result<()> {
+    Disk.remove(path)?;
+    std::os::unix::fs::symlink(to, path).with_context(|| format!("cannot make the link {}", path.display()))
+}
+
+/// What lies beyond the end of a file that became shorter while it was sent must not stay.
+fn set_length(path: &Path, size: u64) -> Result<()> {
+    let set = || {
+        let file = File::options().write(true).open(path)?;
+        if file.metadata()?.len() == size { Ok(()) } else { file.set_len(size) }
+    };
+    set().with_context(|| format!("cannot set the length of {}", path.display()))
 }
 
 /// Removes what an earlier transfer left staged. What is kept of an install stays.

@@ -3,11 +3,11 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use protocol::inventory::FileId;
 use rustix::fs::FallocateFlags;
 
-use super::staging::Staging;
+use super::staging::{self, Staging};
 use crate::failure::{Failure, Kind};
 
 /// Open files a thread holds at once. Ranges come file by file, so few suffice; there may be 20,000 files.
@@ -26,8 +26,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes the parts of a range: (start within the range, length), their bytes one after the other in `data`.
-    /// What is between them is not written: it is a hole in a file that was never written there. For a range that
-    /// was received before, call [`Writer::clear_range`] first.
+    /// What is between them is not written: it is a hole in a file that was never written there. Where something was
+    /// written before, call [`Writer::clear_gaps`] too.
     pub fn write_range(
         &mut self,
         file: FileId,
@@ -35,8 +35,7 @@ impl<'a> Writer<'a> {
         parts: &[(u32, u32)],
         data: &[u8],
     ) -> Result<()> {
-        let size = self.staging.file(file)?.size;
-        check(size, offset, parts, data)
+        check(offset, parts, data)
             .with_context(|| format!("file number {}, range at {offset}", file.0))?;
         let open = self.open(file)?;
         let mut rest = data;
@@ -49,12 +48,18 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Makes a range zero again, as a hole where the filesystem can.
-    pub fn clear_range(&mut self, file: FileId, offset: u64, length: u64) -> Result<()> {
-        let size = self.staging.file(file)?.size;
-        if offset.checked_add(length).is_none_or(|end| end > size) {
-            bail!(Failure::new(Kind::Peer, format!("a range past the end of file number {}", file.0)));
+    /// Makes what lies between the parts of a range of `len` bytes zero again.
+    pub fn clear_gaps(&mut self, file: FileId, offset: u64, len: u32, parts: &[(u32, u32)]) -> Result<()> {
+        let mut from = 0;
+        for (start, end) in parts.iter().map(|&(start, length)| (start, start + length)).chain([(len, len)]) {
+            self.clear_range(file, offset + u64::from(from), u64::from(start.saturating_sub(from)))?;
+            from = end;
         }
+        Ok(())
+    }
+
+    /// Makes bytes zero again, as a hole where the filesystem can.
+    pub fn clear_range(&mut self, file: FileId, offset: u64, length: u64) -> Result<()> {
         if length == 0 {
             return Ok(());
         }
@@ -71,12 +76,12 @@ impl<'a> Writer<'a> {
         if let Some(index) = self.open.iter().position(|(id, _)| *id == file) {
             self.open.swap(0, index);
         } else {
-            self.staging.make(file)?;
-            let path = &self.staging.file(file)?.path;
+            let staged = self.staging.file(file)?;
+            staging::make(&staged)?;
             let opened = File::options()
                 .write(true)
-                .open(path)
-                .with_context(|| format!("cannot open {}", path.display()))?;
+                .open(&staged.path)
+                .with_context(|| format!("cannot open {}", staged.path.display()))?;
             self.open.truncate(OPEN_FILES - 1);
             self.open.push_front((file, opened));
         }
@@ -84,7 +89,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn check(size: u64, offset: u64, parts: &[(u32, u32)], data: &[u8]) -> Result<(), Failure> {
+fn check(offset: u64, parts: &[(u32, u32)], data: &[u8]) -> Result<(), Failure> {
     let bad = |text: &str| Err(Failure::new(Kind::Peer, text));
     let mut end = 0u64;
     let mut sum = 0u64;
@@ -98,8 +103,8 @@ fn check(size: u64, offset: u64, parts: &[(u32, u32)], data: &[u8]) -> Result<()
     if sum != data.len() as u64 {
         return bad("the donor sent parts of a range whose length is not that of the data");
     }
-    if offset.checked_add(end).is_none_or(|end| end > size) {
-        return bad("the donor sent data past the end of a file");
+    if offset.checked_add(end).is_none_or(|end| end > i64::MAX as u64) {
+        return bad("the donor sent data past the end of any file");
     }
     Ok(())
 }

@@ -1,20 +1,20 @@
-//! The donor's side of the data: files that hold still, read in ranges, packed and paced.
+//! The donor's side of the data: from files to chunks on their way to the joiner.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`binlog_state`] | the GTID state of the donor's binary log |
 //! | [`frozen`] | the moment in which the server keeps all its files still |
+//! | [`still`] | copying them in that moment |
 //! | [`native`] | the snapshot of a server that goes on working |
-//! | [`ranges`] | the queue of ranges that the workers share |
-//! | [`reader`] | reading a range and finding its zeros |
+//! | [`zeros`] | finding zeros |
 //! | [`packer`] | zstd where it pays |
 //! | [`throttle`] | the rate limit |
-//! | [`sender`] | a worker: from a range to the wire |
+//! | [`outbox`] | the queues to the connections: what either source hands its bytes to |
 pub mod binlog_state;
 pub mod frozen;
 pub mod native;
+pub mod outbox;
 pub mod packer;
-pub mod ranges;
-pub mod reader;
-pub mod sender;
+pub mod still;
 pub mod throttle;
+pub mod zeros;

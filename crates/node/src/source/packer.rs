@@ -1,4 +1,5 @@
-//! zstd where it pays: each worker measures what a byte costs it packed and plain, and takes the cheaper way.
+//! zstd where it pays: what a byte costs packed and plain is measured, the wait for the link included, and the cheaper
+//! way is taken.
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -22,7 +23,7 @@ pub enum Compression {
     Never,
 }
 
-/// Packs the chunks of one worker.
+/// Packs chunks, one at a time.
 pub struct Packer {
     wish: Compression,
     compressor: zstd::bulk::Compressor<'static>,
@@ -42,7 +43,7 @@ pub struct Packed {
 }
 
 impl Packer {
-    /// For one worker.
+    /// Nothing measured yet.
     pub fn new(wish: Compression) -> Result<Packer> {
         let compressor = zstd::bulk::Compressor::new(LEVEL).context("cannot set up zstd")?;
         Ok(Packer { wish, compressor, packed: Vec::new(), cost: [None, None], chunks: 0 })
@@ -66,11 +67,11 @@ impl Packer {
     }
 
     /// What goes over the wire.
-    pub fn bytes<'a>(&'a self, packed: &Packed, data: &'a [u8]) -> &'a [u8] {
-        if packed.packing == Packing::Zstd { &self.packed } else { data }
+    pub fn take(&mut self, packed: &Packed, data: Vec<u8>) -> Vec<u8> {
+        if packed.packing == Packing::Zstd { std::mem::take(&mut self.packed) } else { data }
     }
 
-    /// The chunk was handed to the network: learns what it cost.
+    /// The chunk was taken by the queue to the network: learns what it cost.
     pub fn sent(&mut self, packed: &Packed) {
         self.learn(packed.tried, packed.raw_len, packed.began.elapsed());
     }
@@ -129,7 +130,7 @@ mod tests {
         let zeros = vec![5u8; 100_000];
         let packed = packer.pack(&zeros).expect("pack");
         assert_eq!(packed.packing, Packing::Zstd);
-        let again = zstd::bulk::decompress(packer.bytes(&packed, &zeros), zeros.len()).expect("unpack");
+        let again = zstd::bulk::decompress(&packer.take(&packed, Vec::new()), zeros.len()).expect("unpack");
         assert_eq!(again, zeros);
     }
 }

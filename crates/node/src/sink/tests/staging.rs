@@ -26,12 +26,19 @@ fn targets(datadir: &Path, count: u32, size: u64) -> Vec<(FileEntry, PathBuf)> {
     (0..count).map(one).collect()
 }
 
+/// All files begun, nothing received.
+fn staging(datadir: &Path, targets: &[(FileEntry, PathBuf)]) -> Staging {
+    let staging = Staging::new(datadir).unwrap();
+    targets.iter().for_each(|(entry, target)| staging.begin(entry, target).unwrap());
+    staging
+}
+
 #[test]
 fn several_threads_write_more_files_than_they_hold_open() {
     let dir = tempfile::tempdir().unwrap();
     let count = 3 * OPEN_FILES as u32;
     let targets = targets(dir.path(), count, 64 << 10);
-    let staging = Staging::prepare(dir.path(), &targets).unwrap();
+    let staging = staging(dir.path(), &targets);
     std::thread::scope(|scope| {
         for worker in 0..4u32 {
             let staging = &staging;
@@ -64,54 +71,91 @@ fn several_threads_write_more_files_than_they_hold_open() {
 #[test]
 fn what_is_zero_takes_no_room_and_may_become_zero_again() {
     let dir = tempfile::tempdir().unwrap();
-    let staging = Staging::prepare(dir.path(), &targets(dir.path(), 2, 8 << 20)).unwrap();
+    let staging = staging(dir.path(), &targets(dir.path(), 2, 8 << 20));
     let mut writer = staging.writer();
     writer.write_range(FileId(0), 1 << 20, &[(0, 1 << 20)], &vec![7; 1 << 20]).unwrap();
     writer.write_range(FileId(0), 2 << 20, &[], &[]).unwrap();
     let path = staging.path(FileId(0)).unwrap();
-    assert!(fs::metadata(path).unwrap().blocks() * 512 <= 2 << 20);
+    assert!(fs::metadata(&path).unwrap().blocks() * 512 <= 2 << 20);
     writer.clear_range(FileId(0), (1 << 20) + 5, (1 << 20) - 10).unwrap();
     staging.sync_all().unwrap();
-    let content = fs::read(path).unwrap();
+    let content = fs::read(&path).unwrap();
     assert_eq!(content.iter().filter(|b| **b == 7).count(), 10);
     // A file to which nothing was written has its length.
     assert_eq!(fs::metadata(staging.path(FileId(1)).unwrap()).unwrap().len(), 8 << 20);
 }
 
 #[test]
-fn what_does_not_fit_the_inventory_is_the_peers_fault() {
+fn what_does_not_fit_is_the_peers_fault() {
     let dir = tempfile::tempdir().unwrap();
     let mut files = targets(dir.path(), 1, 4096);
     let link = FileRole::Link { target: "/elsewhere".to_owned() };
     files.push((entry(1, "db", 0, link), dir.path().join("db")));
-    let staging = Staging::prepare(dir.path(), &files).unwrap();
+    let staging = staging(dir.path(), &files);
     let mut writer = staging.writer();
     let mut refused = |file, offset, parts: &[(u32, u32)], length| {
         let error = writer.write_range(FileId(file), offset, parts, &vec![1; length]).unwrap_err();
         assert_eq!(kind_of(&error), Kind::Peer, "{error:#}");
     };
-    refused(0, 4000, &[(0, 100)], 100);
     refused(0, u64::MAX, &[(0, 100)], 100);
     refused(0, 0, &[(0, 100)], 99);
     refused(0, 0, &[(0, 100), (50, 10)], 110);
     refused(7, 0, &[(0, 1)], 1);
     refused(1, 0, &[], 0);
-    assert!(writer.clear_range(FileId(0), 4000, 100).is_err());
     assert!(staging.sync_all().is_err(), "the link is missing");
-    assert!(staging.make_link(&files[0].0, "/x".as_ref()).is_err());
-    staging.make_link(&files[1].0, "/elsewhere".as_ref()).unwrap();
+    staging.settle(&files).unwrap();
     staging.sync_all().unwrap();
     assert_eq!(fs::read_link(staging.path(FileId(1)).unwrap()).unwrap(), Path::new("/elsewhere"));
+    let twice = [files[0].clone(), files[0].clone()];
+    assert_eq!(kind_of(&staging.settle(&twice).unwrap_err()), Kind::Peer);
+}
+
+#[test]
+fn the_last_word_decides_names_lengths_and_what_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = targets(dir.path(), 3, 8192);
+    let staging = staging(dir.path(), &files);
+    for id in 0..3 {
+        staging.writer().write_range(FileId(id), 0, &[(0, 8192)], &[1; 8192]).unwrap();
+    }
+    let dropped = staging.path(FileId(1)).unwrap();
+    // The first was renamed and truncated, the second dropped, the third grew; a fourth came, empty.
+    let last = [(0, "db/renamed.ibd", 4096), (2, "db/t2.ibd", 12288), (3, "db/new.frm", 0)]
+        .map(|(id, path, size)| (entry(id, path, size, FileRole::Table), dir.path().join(path)));
+    staging.settle(&last).unwrap();
+    staging.sync_all().unwrap();
+    assert!(!dropped.exists());
+    let placed = staging.staged();
+    let found: Vec<_> = placed.iter().map(|p| (p.target.clone(), fs::read(&p.staged).unwrap())).collect();
+    let grown = [vec![1; 8192], vec![0; 4096]].concat();
+    let wanted = [("db/renamed.ibd", vec![1; 4096]), ("db/t2.ibd", grown), ("db/new.frm", vec![])];
+    assert_eq!(found, wanted.map(|(path, bytes)| (dir.path().join(path), bytes)));
+}
+
+#[test]
+fn what_comes_again_replaces_what_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let staging = staging(dir.path(), &targets(dir.path(), 1, 65536));
+    let mut writer = staging.writer();
+    writer.write_range(FileId(0), 0, &[(0, 65536)], &[1; 65536]).unwrap();
+    let parts = [(4096, 4096), (16384, 100)];
+    writer.write_range(FileId(0), 0, &parts, &[2; 4196]).unwrap();
+    writer.clear_gaps(FileId(0), 0, 32768, &parts).unwrap();
+    let mut wanted = vec![0; 32768];
+    wanted[4096..8192].fill(2);
+    wanted[16384..16484].fill(2);
+    wanted.extend([1; 32768]);
+    assert!(fs::read(staging.path(FileId(0)).unwrap()).unwrap() == wanted);
 }
 
 #[test]
 fn leftovers_of_an_earlier_transfer_go() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Nothing);
-    let first = Staging::prepare(dir.path(), &targets(dir.path(), 3, 10)).unwrap();
+    let first = staging(dir.path(), &targets(dir.path(), 3, 10));
     first.sync_all().unwrap();
     assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 3 });
-    let second = Staging::prepare(dir.path(), &targets(dir.path(), 1, 20)).unwrap();
+    let second = staging(dir.path(), &targets(dir.path(), 1, 20));
     second.sync_all().unwrap();
     assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 1 });
     remove_leftovers(&Disk, dir.path()).unwrap();
@@ -131,7 +175,7 @@ fn a_received_state_is_installed_on_its_filesystems() {
         entry(9, "/anywhere/db/e.ibd", 4096, FileRole::TableElsewhere { owner: "db/e.isl".into() });
     elsewhere.place = Place::External;
     targets.push((elsewhere, other.path().join("missing/db/e.ibd")));
-    let staging = Staging::prepare(dir.path(), &targets).unwrap();
+    let staging = staging(dir.path(), &targets);
     for id in [0, 1, 8, 9] {
         staging.writer().write_range(FileId(id), 0, &[(0, 4)], b"data").unwrap();
     }
@@ -147,7 +191,7 @@ fn a_received_state_is_installed_on_its_filesystems() {
         },
         managed: &[],
         staged: &staging.staged(),
-        roots: staging.roots(),
+        roots: &staging.roots(),
         keep: Keep::Old,
         earlier: None,
         sweep: &[],

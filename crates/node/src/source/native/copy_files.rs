@@ -1,4 +1,5 @@
 //! Copies files for the rounds and for the settled moment, and notes in the catalog what was copied.
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -8,17 +9,18 @@ use protocol::inventory::{FileEntry, FileId, FileRole};
 use super::catalog::Catalog;
 use super::declined::Declined;
 use super::direct::{Buffer, Direct};
-use super::identity::look;
-use super::pages::{self, Copier, Wanted, is_further_system_file};
-use super::small;
-use super::sql_checks::Facts;
+use super::identity::{Identity, look};
+use super::pages::{self, Copied, Copier, Wanted, is_further_system_file};
+use super::small::{self, Small};
 
 /// Copies files for the rounds and for the settled moment.
 pub struct CopyFiles<'a> {
     /// Reads data files.
     pub copier: Copier<'a>,
-    /// What the server says of itself.
-    pub facts: &'a Facts,
+    /// Files of the system tablespace, in order.
+    pub system_files: &'a [PathBuf],
+    /// Bytes of a page.
+    pub page_size: u32,
     /// Damaged pages are delivered as they are.
     pub allow_corrupt: bool,
     /// Those pages.
@@ -34,17 +36,32 @@ impl CopyFiles<'_> {
         let mut wanted = Vec::new();
         for known in ids.iter().filter_map(|id| catalog.get(*id)) {
             let entry = known.entry();
-            let system = if is_further_system_file(&entry) { self.further(&entry)? } else { None };
-            let identity = known.listed.look.identity;
-            wanted.push(Wanted { entry, path: known.path().clone(), identity, system });
+            wanted.push(self.wanted(entry, known.path().clone(), known.listed.look.identity)?);
         }
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let (copied, damage) = pages::copy(self.copier, &wanted)?;
-        for file in copied {
+        for file in self.data_files(&wanted)? {
             catalog.copied(file.id, file.bytes, None, file.space);
         }
+        Ok(())
+    }
+
+    /// A data file to copy.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn wanted(&self, entry: FileEntry, path: PathBuf, identity: Identity) -> Result<Wanted> {
+        let system = if is_further_system_file(&entry) { self.further(&entry)? } else { None };
+        Ok(Wanted { entry, path, identity, system })
+    }
+
+    /// Copies data files; damaged pages end it unless they are allowed.
+    ///
+    /// # Errors
+    /// From the system, the sink, cancelled, or [`Declined::CorruptPages`].
+    pub fn data_files(&self, wanted: &[Wanted]) -> Result<Vec<Copied>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (copied, damage) = pages::copy(self.copier, wanted)?;
         if let Some(first) = damage.first() {
             if !self.allow_corrupt {
                 let (count, first) = (damage.len() as u64, first.text.clone());
@@ -53,7 +70,7 @@ impl CopyFiles<'_> {
             let mut all = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
             all.extend(damage.into_iter().map(|d| d.text));
         }
-        Ok(())
+        Ok(copied)
     }
 
     /// Copies files without pages and notes it.
@@ -64,7 +81,8 @@ impl CopyFiles<'_> {
         for id in ids {
             (self.copier.pace)()?;
             let Some(known) = catalog.get(*id) else { continue };
-            match small::copy(self.copier.sink, known, self.copier.cancel)? {
+            let file = Small { entry: &known.entry(), path: known.path(), identity: known.listed.look.identity };
+            match small::copy(self.copier.sink, &file, self.copier.cancel)? {
                 Some((bytes, signature)) => catalog.copied(*id, Some(bytes), Some(signature), None),
                 None => catalog.forget(*id),
             }
@@ -75,15 +93,15 @@ impl CopyFiles<'_> {
     /// Format and first page number of a further file of the system tablespace: those before it have fixed sizes.
     fn further(&self, entry: &FileEntry) -> Result<Option<(PageFormat, u32)>> {
         let FileRole::SystemTablespace { index } = entry.role else { return Ok(None) };
-        let files = &self.facts.roots.system_files;
+        let files = self.system_files;
         let before = files.get(..usize::from(index)).unwrap_or_default();
         let mut pages = 0;
         for path in before {
-            pages += look(path)?.map_or(0, |l| l.signature.size) / u64::from(self.facts.page_size);
+            pages += look(path)?.map_or(0, |l| l.signature.size) / u64::from(self.page_size);
         }
         let first = files.first().context("no system tablespace")?;
         let mut buffer = Buffer::new(PAGE0_BYTES);
-        Direct::open(first, self.facts.direct)?.read(buffer.bytes(), 0)?;
+        Direct::open(first, self.copier.direct)?.read(buffer.bytes(), 0)?;
         let header = parse_page0(buffer.bytes()).context("the system tablespace has no first page")?;
         Ok(Some((header.format, pages as u32)))
     }

@@ -9,7 +9,7 @@ use protocol::inventory::{FileEntry, FileId, FileRole};
 use protocol::limits::RANGE_BYTES;
 use std::path::PathBuf;
 
-use super::direct::Buffer;
+use super::direct::{ALIGN, Buffer};
 use super::identity::Identity;
 use super::page_file::{Damage, PageFile};
 use super::sink::SnapshotSink;
@@ -64,6 +64,14 @@ struct Open {
     outcome: Arc<Outcome>,
 }
 
+impl Open {
+    /// Bytes of the file's whole pages at the moment.
+    fn whole_pages(&self) -> Result<u64> {
+        let page = self.file.header.map_or(ALIGN, |(_, format)| format.physical_size) as u64;
+        Ok(self.file.size()? / page * page)
+    }
+}
+
 /// Kept when the file is closed.
 struct Outcome {
     id: FileId,
@@ -112,15 +120,18 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
 fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
     let mut buffer = Buffer::new(RANGE_BYTES as usize);
     let mut damage = Vec::new();
-    while let Some((open, offset)) = take(copier, queue)? {
+    while let Some(Piece { open, offset, len }) = take(copier, queue)? {
         copier.cancel.check()?;
         (copier.pace)()?;
-        let read = open.file.read(buffer.bytes(), offset, &mut damage)?;
-        if read > 0 {
-            copier.sink.write(open.outcome.id, offset, &buffer.bytes()[..read])?;
-            open.outcome.copied.fetch_max(offset + read as u64, Ordering::AcqRel);
-            copier.bytes.fetch_add(read as u64, Ordering::Relaxed);
-        }
+        // Direct reads are of whole blocks.
+        let read = open.file.read(&mut buffer.bytes()[..len.next_multiple_of(ALIGN)], offset, &mut damage)?;
+        let (piece, read) = (&mut buffer.bytes()[..len], read.min(len));
+        // The file became shorter meanwhile. Should it grow again, redo writes what is there; the joiner wants to have
+        // heard of every byte.
+        piece[read..].fill(0);
+        copier.sink.write(open.outcome.id, offset, piece)?;
+        open.outcome.copied.fetch_max(offset + read as u64, Ordering::AcqRel);
+        copier.bytes.fetch_add(read as u64, Ordering::Relaxed);
     }
     if !damage.is_empty() {
         queue.lock().unwrap_or_else(PoisonError::into_inner).damage.append(&mut damage);
@@ -128,19 +139,31 @@ fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
     Ok(())
 }
 
-/// The next range. A file ends where it ends at the moment: what is added while it is read is read too.
-fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<Option<(Arc<Open>, u64)>> {
+/// A part of a file, inside one range.
+struct Piece {
+    open: Arc<Open>,
+    offset: u64,
+    len: usize,
+}
+
+/// The next piece. A file ends where it ends at the moment: what is added while it is read is read too. A page that
+/// is there in part is about to be made: redo does that on the joiner.
+fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<Option<Piece>> {
     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        if let Some((open, offset)) = queue.current.take() {
+        if let Some((open, given_out)) = queue.current.take() {
             let mut end = open.end.load(Ordering::Acquire);
-            if offset >= end {
-                end = open.file.size()?;
+            if given_out >= end {
+                end = open.whole_pages()?;
                 open.end.store(end, Ordering::Release);
             }
-            if offset < end {
-                queue.current = Some((Arc::clone(&open), offset + u64::from(RANGE_BYTES)));
-                return Ok(Some((open, offset)));
+            if given_out < end {
+                // Of pages smaller than a block some come twice.
+                let offset = given_out / ALIGN as u64 * ALIGN as u64;
+                let range = u64::from(RANGE_BYTES);
+                let next = end.min((offset / range + 1) * range);
+                queue.current = Some((Arc::clone(&open), next));
+                return Ok(Some(Piece { open, offset, len: (next - offset) as usize }));
             }
         }
         let Some(wanted) = queue.wanted.next() else { return Ok(None) };
@@ -162,10 +185,9 @@ fn open(copier: Copier<'_>, wanted: &Wanted) -> Result<Option<Open>> {
         return Ok(None);
     }
     copier.sink.announce(&wanted.entry).context("cannot announce a file")?;
-    let end = AtomicU64::new(file.size()?);
     let space = file.header.map(|(space, _)| space);
     let outcome = Arc::new(Outcome { id: wanted.entry.id, space, copied: AtomicU64::new(0) });
-    Ok(Some(Open { file, end, outcome }))
+    Ok(Some(Open { file, end: AtomicU64::new(0), outcome }))
 }
 
 /// True for a file of the system tablespace after the first.

@@ -39,6 +39,8 @@ pub struct Moment {
     pub max: Lsn,
     /// The cluster's last committed write-set.
     pub seqno: Option<i64>,
+    /// `gtid_binlog_state`, when there is a binary log.
+    pub binlog_state: Option<String>,
     /// How long DDL was held and the provider paused.
     pub ddl_held: Duration,
     /// Of that, how long the server took to pause the provider and grant the lock.
@@ -71,6 +73,8 @@ pub struct Settle<'a> {
     pub tail: &'a TailState,
     /// The server is a cluster member.
     pub galera: bool,
+    /// It writes a binary log.
+    pub log_bin: bool,
     /// How long to try.
     pub budget: Duration,
     /// Ends the transfer.
@@ -117,6 +121,7 @@ impl Settle<'_> {
             self.wait_for_long_ddl(deadline)?;
             let watchdog = Watchdog::start(self.stage, self.observer, deadline);
             let result = self.once();
+            self.copy.copier.sink.end_moment();
             // Whatever happened: the locks go first, everything else later.
             let ended = self.stage.end();
             drop(watchdog);
@@ -140,6 +145,7 @@ impl Settle<'_> {
 
     /// One try. The caller ends the stage.
     fn once(&mut self) -> Result<Moment, TryError> {
+        self.copy.copier.sink.begin_moment()?;
         self.stage.flush()?;
         self.wait_for_quiet();
         let before = self.desyncs()?;
@@ -166,6 +172,8 @@ impl Settle<'_> {
         self.tail.hold();
         let end = self.stage.session().log_position()?.current;
         self.tail.end_at(end);
+        let binlog_state =
+            if self.log_bin { Some(self.stage.session().gtid_binlog_state()?) } else { None };
         let after = self.committed()?;
         let max = self.stage.session().log_position()?.current;
         if let (Some(before), Some(after)) = (seqno, after)
@@ -180,6 +188,7 @@ impl Settle<'_> {
             end,
             max,
             seqno,
+            binlog_state,
             ddl_held,
             granting,
             commits_held,

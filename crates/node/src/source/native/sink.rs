@@ -22,6 +22,18 @@ pub trait SnapshotSink: Sync {
     /// The transfer cannot go on.
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()>;
 
+    /// A settled moment is about to begin: returns when what was handed over before is on its way. What comes in the
+    /// moment should be taken without waiting for anyone, for locks are held.
+    ///
+    /// # Errors
+    /// The transfer cannot go on.
+    fn begin_moment(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The moment is over, or did not come.
+    fn end_moment(&self) {}
+
     /// What the snapshot consists of, once everything has been written.
     ///
     /// # Errors
@@ -44,6 +56,8 @@ pub struct Manifest {
     pub end: Lsn,
     /// The position that recovery will show; `None` when the server is no cluster member.
     pub position: Option<Position>,
+    /// GTID state of the binary log at that position, as lines of a `.state` file; `None` without a binary log.
+    pub binlog_state: Option<String>,
 }
 
 /// A position of the cluster.

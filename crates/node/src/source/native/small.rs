@@ -1,47 +1,56 @@
 //! Files without pages: read whole, as they are.
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use protocol::inventory::FileEntry;
 use protocol::limits::RANGE_BYTES;
 
-use super::catalog::Known;
-use super::identity::{Signature, look_at, now};
+use super::identity::{Identity, Signature, look_at, now};
 use super::sink::SnapshotSink;
 use crate::cancel::Cancel;
 
 /// More than any kernel's clock tick, in nanoseconds.
 const TICK: i128 = 20_000_000;
 
+/// A file to copy.
+pub struct Small<'a> {
+    /// What it is called on the wire.
+    pub entry: &'a FileEntry,
+    /// Where it is.
+    pub path: &'a Path,
+    /// Which file it must be.
+    pub identity: Identity,
+}
+
 /// Copies one. Answers its length and the state it was in before it was read; `None` when it is gone or its name has
 /// become another file's.
 ///
 /// # Errors
 /// From the system, the sink, or cancelled.
-pub fn copy(sink: &dyn SnapshotSink, known: &Known, cancel: &Cancel) -> Result<Option<(u64, Signature)>> {
-    let path = known.path();
-    let mut file = match File::open(path) {
-        Ok(file) => file,
+pub fn copy(sink: &dyn SnapshotSink, file: &Small<'_>, cancel: &Cancel) -> Result<Option<(u64, Signature)>> {
+    let path = file.path;
+    let mut open = match File::open(path) {
+        Ok(open) => open,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
     };
     let began = now();
-    let before = look_at(&file).with_context(|| format!("cannot look at {}", path.display()))?;
-    if before.identity != known.listed.look.identity {
+    let before = look_at(&open).with_context(|| format!("cannot look at {}", path.display()))?;
+    if before.identity != file.identity {
         return Ok(None);
     }
-    if known.copied.is_none() {
-        sink.announce(&known.entry())?;
-    }
+    sink.announce(file.entry)?;
     let mut buffer = vec![0; (before.signature.size as usize).clamp(1, RANGE_BYTES as usize)];
     let mut offset = 0;
     loop {
         cancel.check()?;
-        let read = fill(&mut file, &mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
+        let read = fill(&mut open, &mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
         if read == 0 {
             return Ok(Some((offset, settled(before.signature, began))));
         }
-        sink.write(known.id, offset, &buffer[..read])?;
+        sink.write(file.entry.id, offset, &buffer[..read])?;
         offset += read as u64;
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
 use formats::{Lsn, Seqno, SpaceId, Uuid};
 use protocol::inventory::{FileEntry, FileRole, Place};
+use protocol::limits::RANGE_BYTES;
 
 use super::catalog::{Catalog, Known};
 use super::copy_files::CopyFiles;
@@ -113,7 +114,8 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     let copier =
         Copier { sink, threads: options.threads, direct: facts.direct, cancel, bytes: &bytes, pace: &pace };
     let allow_corrupt = options.allow_corrupt_pages;
-    let copy = CopyFiles { copier, facts: &facts, allow_corrupt, damaged: Mutex::default() };
+    let (system_files, page_size) = (&facts.roots.system_files, facts.page_size);
+    let copy = CopyFiles { copier, system_files, page_size, allow_corrupt, damaged: Mutex::default() };
     let work =
         Work { options, facts: &facts, stage, observer, copy: &copy, state: &state, out: &out, cancel };
     let done = std::thread::scope(|scope| {
@@ -136,7 +138,7 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
         return Err(Declined::CheckpointMissing(checkpoint.lsn).into());
     }
     let head = out.flat().head(&header, &options.creator).map_err(anyhow::Error::from)?;
-    sink.write(REDO, 0, &head)?;
+    write_around(sink, &out, head, checkpoint.lsn, moment.end)?;
     let member = uuid.map(|uuid| (uuid, facts.gtid_domain));
     let manifest = manifest(&catalog, &out, checkpoint.lsn, &moment, member);
     sink.finish(&manifest)?;
@@ -152,6 +154,22 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
         redo_resized: state.resized(),
         damaged: std::mem::take(&mut *copy.damaged.lock().unwrap_or_else(PoisonError::into_inner)),
     })
+}
+
+/// What is in the log's file beside the redo: its head, and room behind it. The sink hears of every byte of the file.
+fn write_around(sink: &dyn SnapshotSink, out: &RedoOut, mut head: Vec<u8>, from: Lsn, end: Lsn) -> Result<()> {
+    let flat = out.flat();
+    let redo = flat.offset(from).context("the checkpoint lies before the log")?;
+    head.resize(redo as usize, 0);
+    sink.write(REDO, 0, &head)?;
+    let zeros = vec![0; RANGE_BYTES as usize];
+    let (mut at, size) = (flat.offset(out.written()).context("an end before the log")?, flat.file_size(end));
+    while at < size {
+        let len = (size - at).min(u64::from(RANGE_BYTES));
+        sink.write(REDO, at, &zeros[..len as usize])?;
+        at += len;
+    }
+    Ok(())
 }
 
 /// Why a thread of the redo log ended, if it did not end well.
@@ -238,6 +256,7 @@ impl Work<'_> {
                 copy: self.copy,
                 tail: self.state,
                 galera: self.facts.galera,
+                log_bin: self.facts.log_bin,
                 budget: self.options.budget,
                 cancel: self.cancel,
             }
@@ -375,5 +394,5 @@ fn manifest(
         }
         _ => None,
     };
-    Manifest { files, removed, redo: REDO, checkpoint, end: moment.end, position }
+    Manifest { files, removed, redo: REDO, checkpoint, end: moment.end, position, binlog_state: moment.binlog_state.clone() }
 }

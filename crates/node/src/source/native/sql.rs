@@ -217,6 +217,16 @@ impl Session {
         self.run("SHOW MASTER STATUS")
     }
 
+    /// The GTID state of the binary log, one GTID a line.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn gtid_binlog_state(&mut self) -> Answer<String> {
+        let list: Option<String> = self.conn.query_first("SELECT @@GLOBAL.gtid_binlog_state")?;
+        let list = list.unwrap_or_default();
+        Ok(list.split(',').filter(|gtid| !gtid.is_empty()).map(|gtid| format!("{gtid}\n")).collect())
+    }
+
     /// `user@host` that this session is checked as.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ pub struct Facts {
     pub galera: bool,
     /// Redo is written at commit or when asked (`innodb_flush_log_at_trx_commit` is not 0).
     pub log_follows_flush: bool,
+    /// It writes a binary log.
+    pub log_bin: bool,
     /// `wsrep_gtid_mode` with this domain.
     pub gtid_domain: Option<u32>,
 }
@@ -27,7 +29,7 @@ pub struct Facts {
 /// A [`Declined`] reason.
 pub fn check(session: &mut Session) -> Result<Facts, Declined> {
     let facts = read_facts(session).map_err(lost)?;
-    check_rights(session)?;
+    check_rights(session, facts.log_bin)?;
     if facts.galera {
         check_pauses(session)?;
     }
@@ -66,6 +68,7 @@ fn read_facts(session: &mut Session) -> Answer<Facts> {
         direct,
         galera: !provider.is_empty() && provider != "none" && get("wsrep_on")? == "ON",
         log_follows_flush: get("innodb_flush_log_at_trx_commit")? != "0",
+        log_bin: get("log_bin")? == "ON",
         gtid_domain,
     })
 }
@@ -91,13 +94,12 @@ fn is_field(text: &str) -> bool {
 }
 
 /// Tries what is needed where that is harmless: the server's own answer is the truth, whatever roles and grants say.
-fn check_rights(session: &mut Session) -> Result<(), Declined> {
+fn check_rights(session: &mut Session, log_bin: bool) -> Result<(), Declined> {
     let mut missing = Vec::new();
     // END without a stage: refused for want of the right before anything else is looked at.
     if session.backup_stage(Step::End).is_err_and(|e| e.is_denied()) {
         missing.push("RELOAD");
     }
-    let log_bin = session.variable("log_bin").map_err(lost)?.is_some_and(|v| v == "ON");
     if log_bin && session.binlog_end().is_err_and(|e| e.is_denied()) {
         missing.push("BINLOG MONITOR");
     }

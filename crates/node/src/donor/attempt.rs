@@ -1,0 +1,242 @@
+//! Which source sends, and what is tried when one does not serve.
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use protocol::inventory::FileId;
+use protocol::message::Source;
+
+use super::{Means, Sent, begin, offer};
+use crate::datadir::engines::EnginePolicy;
+use crate::datadir::layout::Layout;
+use crate::datadir::scan;
+use crate::failure::{Failure, Kind};
+use crate::job::Job;
+use crate::peer::dial::CONNECT_WITHIN;
+use crate::peer::link::Link;
+use crate::server::synced;
+use crate::settings::SourceChoice;
+use crate::source::binlog_state;
+use crate::source::frozen::Frozen;
+use crate::source::native::copy_files::CopyFiles;
+use crate::source::native::declined::{Declined, SnapshotError};
+use crate::source::native::pages::Copier;
+use crate::source::native::redo_out::REDO;
+use crate::source::native::snapshot::{self, Taken};
+use crate::source::native::sql::Login;
+use crate::source::outbox::Outbox;
+use crate::source::still;
+use crate::source::throttle::Throttle;
+
+/// Times the redo log may come round before the frozen source is taken: the second time the copy is nearly all in the
+/// page cache and may be fast enough.
+const OVERRUNS_MAX: u32 = 2;
+
+/// Everything an attempt needs.
+pub(super) struct Donation<'a> {
+    pub job: &'a Job,
+    pub means: &'a Means,
+    pub workers: u16,
+    pub layout: &'a Layout,
+    pub engines: &'a EnginePolicy,
+}
+
+impl Donation<'_> {
+    /// Sends everything, from the first source that serves. The server is as free as before when this returns.
+    pub fn send(&self, link: &mut Link) -> Result<Sent> {
+        let choice = self.job.settings.source;
+        if choice == SourceChoice::Frozen {
+            return self.frozen(link, "source=frozen is set on the donor");
+        }
+        let mut overruns = 0;
+        let mut reason = String::new();
+        loop {
+            begin(link, Source::Native, &reason)?;
+            let declined = match self.native(link) {
+                Ok(sent) => return Ok(sent),
+                Err(SnapshotError::Failed(error)) => return Err(error),
+                Err(SnapshotError::Declined(why)) => why,
+            };
+            reason = declined.to_string();
+            match declined {
+                // The other source would send the same rot.
+                Declined::CorruptPages { .. } => return Err(self.corrupt(&declined).into()),
+                Declined::RedoOverrun { .. } if overruns + 1 < OVERRUNS_MAX => overruns += 1,
+                _ if choice == SourceChoice::Native => {
+                    let text = format!("the native source does not serve: {reason}");
+                    let hint = "source=auto under [sst] on the donor takes the frozen source then";
+                    return Err(Failure::new(Kind::Refused, text).hint(hint).into());
+                }
+                _ => return self.frozen(link, &reason),
+            }
+            tracing::warn!("the native source begins anew: {reason}");
+        }
+    }
+
+    /// A snapshot of the server as it works.
+    fn native(&self, link: &mut Link) -> Result<Sent, SnapshotError> {
+        let job = self.job;
+        job.progress.phase("sending", "native");
+        let options = self.options();
+        let outbox = self.outbox(Some(REDO));
+        let (taken, chunks) = link
+            .keep_alive_while("sending", || self.through(&outbox, || Ok(snapshot::take(&options, &outbox, &job.cancel))))
+            .map_err(SnapshotError::from)?;
+        let taken = taken?;
+        let moment = moment_line(&taken);
+        tracing::info!("{moment}");
+        link.note(&moment)?;
+        log_figures(&taken);
+        let position = taken.manifest.position.context("the server is no member of a cluster")?;
+        Ok(Sent {
+            files: taken.manifest.files,
+            position: (position.state, position.domain),
+            binlog_state: taken.manifest.binlog_state,
+            chunks,
+        })
+    }
+
+    fn options(&self) -> snapshot::Options {
+        let job = self.job;
+        let socket = synced::socket_path(job.args.socket.as_deref(), &job.datadir);
+        snapshot::Options {
+            login: Login { socket, account: self.means.account.clone() },
+            threads: usize::from(self.workers),
+            budget: job.settings.moment,
+            spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),
+            spill_max: job.settings.spill_max,
+            checkpoint_first: true,
+            allow_corrupt_pages: job.settings.allow_corrupt_pages,
+            creator: "rejoin".to_owned(),
+        }
+    }
+
+    /// The server holds its files still until the last one has been read.
+    fn frozen(&self, link: &mut Link, reason: &str) -> Result<Sent> {
+        let job = self.job;
+        begin(link, Source::Frozen, reason)?;
+        job.progress.phase("waiting for the server to hold still", "");
+        let frozen = link.keep_alive_while("waiting for the donor's server to hold its files still", || {
+            Frozen::take(&job.report, &job.datadir, job.settings.flush, &job.cancel)
+        })?;
+        let position = (frozen.position().state, frozen.position().domain);
+        tracing::info!("the donor's files are still at {}", position.0);
+
+        job.progress.phase("listing still files", "");
+        let files = scan::scan(self.layout, self.engines)?;
+        offer::refuse_what_cannot_travel(&files)?;
+        let files = files.files;
+        let binlog_state = binlog_state::read(self.layout)?;
+
+        job.progress.phase("sending", &format!("frozen, {} files", files.len()));
+        let outbox = self.outbox(None);
+        let ((), chunks) = link.keep_alive_while("sending", || {
+            self.through(&outbox, || {
+                let system_files: Vec<_> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
+                let (pace, bytes) = (|| Ok(()), Default::default());
+                let copier = Copier {
+                    sink: &outbox,
+                    threads: usize::from(self.workers),
+                    direct: false,
+                    cancel: &job.cancel,
+                    bytes: &bytes,
+                    pace: &pace,
+                };
+                let copy = CopyFiles {
+                    copier,
+                    system_files: &system_files,
+                    page_size: self.layout.page_size,
+                    allow_corrupt: job.settings.allow_corrupt_pages,
+                    damaged: Mutex::default(),
+                };
+                let copied = still::copy(&files, &copy);
+                // Nothing of ours needs its files any more: the server may go on while the rest is sent.
+                drop(frozen);
+                say_damage(&copy.damaged);
+                copied
+            })
+        })?;
+        let files = files.into_iter().map(|f| f.entry).collect();
+        Ok(Sent { files, position, binlog_state, chunks })
+    }
+
+    fn outbox(&self, redo: Option<FileId>) -> Outbox<'_> {
+        let throttle = Throttle::new(self.job.settings.rlimit);
+        Outbox::new(
+            self.workers,
+            redo,
+            self.means.compression,
+            throttle,
+            &self.job.progress,
+            &self.job.cancel,
+        )
+    }
+
+    /// Runs a source with a connection for each lane of its outbox. Answers what the source gave and the number of
+    /// chunks, once the joiner has written them all.
+    fn through<T>(&self, outbox: &Outbox<'_>, source: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
+        std::thread::scope(|scope| {
+            let lane = |number| {
+                scope.spawn(move || {
+                    let sent = self
+                        .means
+                        .dialer
+                        .dial_worker(number, CONNECT_WITHIN)
+                        .and_then(|mut link| outbox.send(number, &mut link));
+                    // One broken worker breaks the transfer: the others must not go on filling the joiner's disk.
+                    sent.inspect_err(|e| self.job.cancel.cancel_by_worker(e))
+                })
+            };
+            let threads: Vec<_> = (0..outbox.lanes()).map(lane).collect();
+            let given = source();
+            outbox.close(given.is_err());
+            let sent = threads.into_iter().map(|t| {
+                t.join().unwrap_or_else(|_| Err(Failure::new(Kind::Disk, "a worker panicked").into()))
+            });
+            let sent: Result<u64> = sent.sum();
+            Ok((given?, sent?))
+        })
+    }
+
+    /// Rot is not shipped; another member may have the page as it should be.
+    fn corrupt(&self, declined: &Declined) -> Failure {
+        let failure = Failure::new(Kind::Refused, format!("this donor sends nothing: {declined}"));
+        failure.hint(
+            "choose another donor (wsrep_sst_donor on the joiner), restore the table on this one, or set \
+             allow-corrupt-pages=1 under [sst] on the donor to send it as it is",
+        )
+    }
+}
+
+fn moment_line(taken: &Taken) -> String {
+    let ms = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1000.0);
+    let moment = &taken.moment;
+    let position = taken.manifest.position.map(|p| p.state.to_string()).unwrap_or_default();
+    format!(
+        "the settled moment is at {position}: replication paused for {} (granted after {}), commits held for {}, {} files \
+         read in it, {} tries, failed tries held {}",
+        ms(moment.ddl_held),
+        ms(moment.granting),
+        ms(moment.commits_held),
+        moment.files,
+        moment.tries,
+        ms(moment.failed_held),
+    )
+}
+
+fn log_figures(taken: &Taken) {
+    tracing::info!(
+        "snapshot: {} bytes of data files in {:.1} s and {} rounds, {} bytes of redo, at most {} of it waiting to be read",
+        taken.bytes,
+        taken.copying.as_secs_f64(),
+        taken.rounds,
+        taken.redo_bytes,
+        taken.redo_behind_max
+    );
+    taken.damaged.iter().for_each(|page| tracing::warn!("sent although it is damaged: {page}"));
+}
+
+fn say_damage(damaged: &Mutex<Vec<String>>) {
+    let damaged = damaged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    damaged.iter().for_each(|page| tracing::warn!("sent although it is damaged: {page}"));
+}

@@ -1,0 +1,288 @@
+//! What a source hands over, on its way to the joiner: zeros left out, packed where that pays, in one queue for each
+//! connection.
+//!
+//! All bytes of one range of a file take the same lane, so that what was read last arrives last, also when a file is
+//! read again. The redo log has a lane of its own, never behind pages and not held back by the rate limit. A full lane
+//! makes the source wait, except in a settled moment: what is read under locks does not wait for the link, in bounds.
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use protocol::inventory::{FileEntry, FileId};
+use protocol::limits::RANGE_BYTES;
+use protocol::message::{Chunk, Message};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::native::sink::{Manifest, SnapshotSink};
+use super::packer::{Compression, Packer};
+use super::throttle::Throttle;
+use super::zeros::find_parts;
+use crate::cancel::{Cancel, LOOK_EVERY};
+use crate::failure::{Failure, Kind};
+use crate::peer::link::{Link, PING_EVERY};
+use crate::server::progress::Progress;
+
+/// Bytes that wait in a lane before its source must wait.
+const LANE_BYTES: usize = 1 << 20;
+/// Bytes that may wait in all lanes together when nothing may wait for the link.
+const MOMENT_BYTES: usize = 48 << 20;
+
+/// The queues of one attempt.
+pub struct Outbox<'a> {
+    lanes: Vec<Lane>,
+    /// Has the last lane to itself.
+    redo: Option<FileId>,
+    files: Mutex<HashMap<FileId, Arc<FileEntry>>>,
+    packers: Mutex<Vec<Packer>>,
+    compression: Compression,
+    throttle: Throttle,
+    in_moment: AtomicBool,
+    waiting: AtomicUsize,
+    manifest: Mutex<Option<Manifest>>,
+    progress: &'a Progress,
+    cancel: &'a Cancel,
+}
+
+#[derive(Default)]
+struct Lane {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    parcels: VecDeque<Parcel>,
+    /// Bytes in it and on their way.
+    bytes: usize,
+    closed: bool,
+}
+
+struct Parcel {
+    entry: Arc<FileEntry>,
+    chunk: Chunk,
+    payload: Vec<u8>,
+}
+
+impl<'a> Outbox<'a> {
+    /// For `workers` connections, and one more when the source has a redo log that goes beside them.
+    pub fn new(
+        workers: u16,
+        redo: Option<FileId>,
+        compression: Compression,
+        throttle: Throttle,
+        progress: &'a Progress,
+        cancel: &'a Cancel,
+    ) -> Outbox<'a> {
+        let lanes = usize::from(workers.max(1)) + usize::from(redo.is_some());
+        Outbox {
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            redo,
+            files: Mutex::default(),
+            packers: Mutex::default(),
+            compression,
+            throttle,
+            in_moment: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            manifest: Mutex::default(),
+            progress,
+            cancel,
+        }
+    }
+
+    /// How many connections it takes.
+    pub fn lanes(&self) -> u16 {
+        self.lanes.len() as u16
+    }
+
+    /// Nothing more comes. What waits is still sent, unless it is void.
+    pub fn close(&self, void: bool) {
+        for lane in &self.lanes {
+            let mut queue = lane.lock();
+            queue.closed = true;
+            if void {
+                queue.parcels.clear();
+            }
+            lane.changed.notify_all();
+        }
+    }
+
+    /// What the source said last.
+    pub fn manifest(self) -> Option<Manifest> {
+        self.manifest.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection's thread: sends what comes in its lane, until it is closed, and waits for the joiner's word that
+    /// everything is written. Returns the number of chunks.
+    pub fn send(&self, number: u16, link: &mut Link) -> Result<u64> {
+        let lane = self.lanes.get(usize::from(number)).context("no such lane")?;
+        let held_back = self.redo.is_none() || usize::from(number) + 1 < self.lanes.len();
+        let mut begun = HashSet::new();
+        let mut chunks = 0;
+        while let Some(parcel) = self.next(lane, link)? {
+            if begun.insert(parcel.entry.id) {
+                link.send(&Message::Begin(FileEntry::clone(&parcel.entry)))?;
+            }
+            let wait = self.throttle.pay(parcel.payload.len());
+            hold_back(link, if held_back { wait } else { Duration::ZERO }, self.cancel)?;
+            link.send_chunk(&parcel.chunk, &parcel.payload)?;
+            chunks += 1;
+            self.progress.done_bytes.fetch_add(u64::from(parcel.chunk.len), Ordering::Relaxed);
+            self.progress.wire_bytes.fetch_add(parcel.payload.len() as u64, Ordering::Relaxed);
+            self.sent(lane, parcel.payload.len());
+        }
+        link.send(&Message::WorkerDone { chunks })?;
+        match link.recv()? {
+            Message::WorkerStored => Ok(chunks),
+            other => {
+                let text = format!("the joiner answered {} to WorkerDone", other.name());
+                Err(Failure::new(Kind::Peer, text).into())
+            }
+        }
+    }
+
+    fn next(&self, lane: &Lane, link: &mut Link) -> Result<Option<Parcel>> {
+        let mut pinged = Instant::now();
+        loop {
+            self.cancel.check()?;
+            let mut queue = lane.lock();
+            if queue.parcels.is_empty() && !queue.closed {
+                queue = lane.wait(queue);
+            }
+            if let Some(parcel) = queue.parcels.pop_front() {
+                return Ok(Some(parcel));
+            }
+            if queue.closed {
+                return Ok(None);
+            }
+            drop(queue);
+            if pinged.elapsed() >= PING_EVERY {
+                link.ping("nothing to send on this connection yet")?;
+                pinged = Instant::now();
+            }
+        }
+    }
+
+    fn sent(&self, lane: &Lane, bytes: usize) {
+        let mut queue = lane.lock();
+        queue.bytes -= bytes;
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        lane.changed.notify_all();
+    }
+
+    fn push(&self, lane: &Lane, parcel: Parcel) -> Result<()> {
+        let mut queue = lane.lock();
+        while queue.bytes >= LANE_BYTES && !self.may_pile_up() {
+            self.cancel.check()?;
+            queue = lane.wait(queue);
+        }
+        self.waiting.fetch_add(parcel.payload.len(), Ordering::Relaxed);
+        queue.bytes += parcel.payload.len();
+        queue.parcels.push_back(parcel);
+        lane.changed.notify_all();
+        Ok(())
+    }
+
+    fn may_pile_up(&self) -> bool {
+        self.in_moment.load(Ordering::Acquire) && self.waiting.load(Ordering::Relaxed) < MOMENT_BYTES
+    }
+
+    fn lane_of(&self, file: FileId, offset: u64) -> Result<&Lane> {
+        let last = self.lanes.len() - 1;
+        let at = match self.redo {
+            Some(redo) if redo == file => last,
+            redo => {
+                // Neighbouring ranges go to different connections.
+                let workers = if redo.is_some() { last } else { last + 1 };
+                (u64::from(file.0) + offset / u64::from(RANGE_BYTES)) as usize % workers
+            }
+        };
+        self.lanes.get(at).context("no such lane")
+    }
+
+    /// Packs bytes that lie inside one range, and puts them into their lane.
+    fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
+        let pool = || self.packers.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = pool().pop();
+        let mut packer = taken.map_or_else(|| Packer::new(self.compression), Ok)?;
+        let mut parts = Vec::new();
+        find_parts(bytes, &mut parts);
+        let mut data = Vec::new();
+        for &(start, len) in &parts {
+            data.extend_from_slice(&bytes[start as usize..(start + len) as usize]);
+        }
+        let packed = packer.pack(&data)?;
+        let digest = xxh3_128(&data);
+        let payload = packer.take(&packed, data);
+        let packing = packed.packing;
+        let chunk = Chunk { file: entry.id, offset, len: bytes.len() as u32, parts, packing, digest };
+        self.push(self.lane_of(entry.id, offset)?, Parcel { entry: Arc::clone(entry), chunk, payload })?;
+        packer.sent(&packed);
+        pool().push(packer);
+        Ok(())
+    }
+}
+
+impl SnapshotSink for Outbox<'_> {
+    fn announce(&self, entry: &FileEntry) -> Result<()> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.insert(entry.id, Arc::new(entry.clone()));
+        Ok(())
+    }
+
+    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+        let entry = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&file).cloned();
+        let entry = entry.context("data of a file that was not announced")?;
+        let (mut offset, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let room = u64::from(RANGE_BYTES) - offset % u64::from(RANGE_BYTES);
+            let (now, later) = rest.split_at(rest.len().min(room as usize));
+            self.hand_over(&entry, offset, now)?;
+            offset += now.len() as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn begin_moment(&self) -> Result<()> {
+        for lane in &self.lanes[..self.lanes.len() - usize::from(self.redo.is_some())] {
+            let mut queue = lane.lock();
+            while queue.bytes > 0 {
+                self.cancel.check()?;
+                queue = lane.wait(queue);
+            }
+        }
+        self.in_moment.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn end_moment(&self) {
+        self.in_moment.store(false, Ordering::Release);
+    }
+
+    fn finish(&self, manifest: &Manifest) -> Result<()> {
+        *self.manifest.lock().unwrap_or_else(PoisonError::into_inner) = Some(manifest.clone());
+        Ok(())
+    }
+}
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'q>(&self, queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
+        self.changed.wait_timeout(queue, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Waits for the rate limit. With a low one and many workers that takes longer than a joiner waits for one that is dead.
+fn hold_back(link: &mut Link, mut wait: Duration, cancel: &Cancel) -> Result<()> {
+    while wait > PING_EVERY {
+        cancel.sleep(PING_EVERY)?;
+        link.ping("held back by rlimit")?;
+        wait -= PING_EVERY;
+    }
+    Ok(cancel.sleep(wait)?)
+}
