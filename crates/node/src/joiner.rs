@@ -25,8 +25,8 @@ use crate::sink::files::Disk;
 use crate::sink::{install, kept, staging, tidy};
 use agree::Room;
 use arrival::Arrival;
-use receive::Received;
 pub use arrival::old_files;
+use receive::Received;
 
 /// A position and its GTID domain.
 type Position = (StateId, Option<u32>);
@@ -107,7 +107,8 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     })?;
     kept::save_grastate(&Disk, &job.datadir)?;
 
-    let offered = offer.bytes.iter().map(|(_, bytes)| bytes).chain(offer.external.iter().map(|(_, bytes)| bytes));
+    let offered =
+        offer.bytes.iter().map(|(_, bytes)| bytes).chain(offer.external.iter().map(|(_, bytes)| bytes));
     job.progress.total_bytes.store(offered.sum(), Ordering::Relaxed);
     job.progress.phase("waiting for the donor to begin", "");
     let mut attempt = match link.recv()? {

@@ -30,7 +30,9 @@ fn refuses_what_is_not_inside_one_range_of_a_file_that_was_begun() {
     assert_eq!(coverage.check(FILE, 0, RANGE_BYTES), Ok(false));
     assert_eq!(coverage.check(FILE, RANGE + 5, 10), Ok(false));
     assert_eq!(coverage.check(FileId(2), 0, 1), Err(CoverageError::UnknownFile(2)));
-    for (offset, len) in [(0, 0), (1, RANGE_BYTES), (RANGE - 1, 2), (u64::MAX, 1), (1 << 62, 1), (0, u32::MAX)] {
+    for (offset, len) in
+        [(0, 0), (1, RANGE_BYTES), (RANGE - 1, 2), (u64::MAX, 1), (1 << 62, 1), (0, u32::MAX)]
+    {
         let refused = coverage.check(FILE, offset, len);
         assert!(matches!(refused, Err(CoverageError::BadRange { .. })), "{offset} {len}");
     }

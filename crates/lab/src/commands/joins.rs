@@ -94,7 +94,7 @@ fn join(
     // One more connection measures how long commits wait.
     let probe = Intensity { threads: 1, tables: TABLES, rows: options.rows, pause: Duration::from_millis(5) };
     let load = Load::start(donor, probe)?;
-    let mark = joiner.log_mark();
+    let (mark, donors_mark) = (joiner.log_mark(), donor.log_mark());
     let joined = joiner.join();
     let (tps, load, storm) = (sysbench.stop(), load.stop()?, storm.stop()?);
     let joined = joined?;
@@ -104,6 +104,11 @@ fn join(
         joiner.log_since(mark).contains(&format!("Running: 'wsrep_sst_{}", options.method)),
         "the joiner did not ask for an SST"
     );
+    let said = donor.log_since(donors_mark);
+    let told = |what: &str| {
+        said.lines().find_map(|line| line.split_once(what)).map_or("", |(_, rest)| rest).to_owned()
+    };
+    println!("    source: {}; at{}", told("source: "), told("the settled moment is at"));
     compare::assert_equal(donor, joiner)?;
     // The storm also runs what cannot work; it fails on the appliers as it did where it came from.
     let errors = joiner.unexpected_errors(&["Slave SQL: Error"]);

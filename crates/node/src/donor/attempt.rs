@@ -80,7 +80,9 @@ impl Donation<'_> {
         let options = self.options();
         let outbox = self.outbox(Some(REDO));
         let (taken, chunks) = link
-            .keep_alive_while("sending", || self.through(&outbox, || Ok(snapshot::take(&options, &outbox, &job.cancel))))
+            .keep_alive_while("sending", || {
+                self.through(&outbox, || Ok(snapshot::take(&options, &outbox, &job.cancel)))
+            })
             .map_err(SnapshotError::from)?;
         let taken = taken?;
         let moment = moment_line(&taken);
@@ -105,7 +107,7 @@ impl Donation<'_> {
             budget: job.settings.moment,
             spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),
             spill_max: job.settings.spill_max,
-            checkpoint_first: true,
+            checkpoint_first: false,
             allow_corrupt_pages: job.settings.allow_corrupt_pages,
             creator: "rejoin".to_owned(),
         }
@@ -116,9 +118,10 @@ impl Donation<'_> {
         let job = self.job;
         begin(link, Source::Frozen, reason)?;
         job.progress.phase("waiting for the server to hold still", "");
-        let frozen = link.keep_alive_while("waiting for the donor's server to hold its files still", || {
-            Frozen::take(&job.report, &job.datadir, job.settings.flush, &job.cancel)
-        })?;
+        let frozen = link
+            .keep_alive_while("waiting for the donor's server to hold its files still", || {
+                Frozen::take(&job.report, &job.datadir, job.settings.flush, &job.cancel)
+            })?;
         let position = (frozen.position().state, frozen.position().domain);
         tracing::info!("the donor's files are still at {}", position.0);
 

@@ -24,7 +24,13 @@ const LEFT_OUT_LINES: usize = 50;
 const PURGE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Makes the offer; the joiner looks at settings and room. Answers how many workers may send.
-pub(super) fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan, account: Option<&Account>) -> Result<u16> {
+pub(super) fn agree(
+    job: &Job,
+    link: &mut Link,
+    layout: &Layout,
+    scan: &Scan,
+    account: Option<&Account>,
+) -> Result<u16> {
     let left_out = left_out(scan);
     for line in &left_out {
         tracing::warn!("{line}");
@@ -109,4 +115,3 @@ pub(super) fn accepted(message: Message) -> Result<Accepted, Failure> {
         other => Err(unexpected(&other, "Accept")),
     }
 }
-

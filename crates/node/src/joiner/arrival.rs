@@ -82,9 +82,7 @@ impl Arrival {
         let (old, _) = by_kind(self.old.clone());
         let system: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
         in_place::in_place_begin(&Disk, &self.layout.datadir, &old, &system)?;
-        old.iter().try_for_each(|(path, _)| {
-            in_place::in_place_make_room(&Disk, &self.layout.datadir, path)
-        })
+        old.iter().try_for_each(|(path, _)| in_place::in_place_make_room(&Disk, &self.layout.datadir, path))
     }
 
     /// The donor has said what the state is: everything of it must have arrived, and gets its place.

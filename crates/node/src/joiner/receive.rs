@@ -38,7 +38,12 @@ pub(super) enum Received {
 
 /// One attempt: takes workers as they come and receives on each in a thread of its own, until the donor says on the
 /// control connection that all are done.
-pub(super) fn receive_attempt(job: &Job, door: &Door, link: &mut Link, arrival: &Arrival) -> Result<Received> {
+pub(super) fn receive_attempt(
+    job: &Job,
+    door: &Door,
+    link: &mut Link,
+    arrival: &Arrival,
+) -> Result<Received> {
     let begin = |entry: &FileEntry| arrival.begin(entry);
     let shared = Shared {
         staging: arrival.staging(),
@@ -71,7 +76,9 @@ pub(super) fn receive_attempt(job: &Job, door: &Door, link: &mut Link, arrival: 
         first => {
             let announced = receive_list(link, first)?;
             match link.recv()? {
-                Message::Complete { chunks: sent } if sent == chunks.into_inner() => Ok(Received::All(announced)),
+                Message::Complete { chunks: sent } if sent == chunks.into_inner() => {
+                    Ok(Received::All(announced))
+                }
                 Message::Complete { chunks } => {
                     let text = format!("the donor sent {chunks} ranges, not all of them arrived");
                     Err(Failure::new(Kind::Peer, text).into())
@@ -90,7 +97,8 @@ fn receive_list(link: &mut Link, first: Message) -> Result<Announced> {
             Message::Files(batch) => {
                 for entry in batch {
                     entry.check()?;
-                    let in_order = files.last().is_none_or(|last| last.id < entry.id) && entry.id.0 < FILES_MAX;
+                    let in_order =
+                        files.last().is_none_or(|last| last.id < entry.id) && entry.id.0 < FILES_MAX;
                     if !in_order {
                         return Err(
                             Failure::new(Kind::Peer, "the donor numbers its files in no order").into()

@@ -128,10 +128,11 @@ impl Staging {
         let mut begun = std::mem::take(&mut shared.files);
         for (entry, target) in files {
             let mut last = self.choose(&mut shared, entry, target)?;
+            let first = begun.remove(&entry.id);
             if let FileRole::Link { target } = &entry.role {
                 make_link(&last.path, Path::new(target))?;
             } else {
-                if let Some(first) = begun.remove(&entry.id).filter(|f| f.made.load(Ordering::Acquire)) {
+                if let Some(first) = first.filter(|f| f.made.load(Ordering::Acquire)) {
                     // Renamed to another filesystem while it was sent.
                     if first.path != last.path {
                         Disk.copy(&first.path, &last.path)?;

@@ -35,8 +35,7 @@ impl<'a> Writer<'a> {
         parts: &[(u32, u32)],
         data: &[u8],
     ) -> Result<()> {
-        check(offset, parts, data)
-            .with_context(|| format!("file number {}, range at {offset}", file.0))?;
+        check(offset, parts, data).with_context(|| format!("file number {}, range at {offset}", file.0))?;
         let open = self.open(file)?;
         let mut rest = data;
         for &(start, length) in parts {

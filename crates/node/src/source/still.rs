@@ -1,6 +1,6 @@
 //! Copies a donor's files while its server holds them still.
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
@@ -59,7 +59,7 @@ fn copy_others(files: &[(&ScannedFile, Look)], copy: &CopyFiles<'_>) -> Result<(
     })
 }
 
-fn complete(entry: &FileEntry, path: &PathBuf, copied: Option<u64>) -> Result<(), Failure> {
+fn complete(entry: &FileEntry, path: &Path, copied: Option<u64>) -> Result<(), Failure> {
     if copied == Some(entry.size) {
         return Ok(());
     }

@@ -81,7 +81,8 @@ impl CopyFiles<'_> {
         for id in ids {
             (self.copier.pace)()?;
             let Some(known) = catalog.get(*id) else { continue };
-            let file = Small { entry: &known.entry(), path: known.path(), identity: known.listed.look.identity };
+            let file =
+                Small { entry: &known.entry(), path: known.path(), identity: known.listed.look.identity };
             match small::copy(self.copier.sink, &file, self.copier.cancel)? {
                 Some((bytes, signature)) => catalog.copied(*id, Some(bytes), Some(signature), None),
                 None => catalog.forget(*id),

@@ -172,8 +172,7 @@ impl Settle<'_> {
         self.tail.hold();
         let end = self.stage.session().log_position()?.current;
         self.tail.end_at(end);
-        let binlog_state =
-            if self.log_bin { Some(self.stage.session().gtid_binlog_state()?) } else { None };
+        let binlog_state = if self.log_bin { Some(self.stage.session().gtid_binlog_state()?) } else { None };
         let after = self.committed()?;
         let max = self.stage.session().log_position()?.current;
         if let (Some(before), Some(after)) = (seqno, after)

@@ -157,7 +157,13 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
 }
 
 /// What is in the log's file beside the redo: its head, and room behind it. The sink hears of every byte of the file.
-fn write_around(sink: &dyn SnapshotSink, out: &RedoOut, mut head: Vec<u8>, from: Lsn, end: Lsn) -> Result<()> {
+fn write_around(
+    sink: &dyn SnapshotSink,
+    out: &RedoOut,
+    mut head: Vec<u8>,
+    from: Lsn,
+    end: Lsn,
+) -> Result<()> {
     let flat = out.flat();
     let redo = flat.offset(from).context("the checkpoint lies before the log")?;
     head.resize(redo as usize, 0);
@@ -394,5 +400,13 @@ fn manifest(
         }
         _ => None,
     };
-    Manifest { files, removed, redo: REDO, checkpoint, end: moment.end, position, binlog_state: moment.binlog_state.clone() }
+    Manifest {
+        files,
+        removed,
+        redo: REDO,
+        checkpoint,
+        end: moment.end,
+        position,
+        binlog_state: moment.binlog_state.clone(),
+    }
 }
