@@ -127,6 +127,9 @@ impl Staging {
         let mut shared = self.shared();
         let mut begun = std::mem::take(&mut shared.files);
         for (entry, target) in files {
+            if shared.files.contains_key(&entry.id) {
+                bail!(Failure::new(Kind::Peer, format!("the donor named file number {} twice", entry.id.0)));
+            }
             let mut last = self.choose(&mut shared, entry, target)?;
             let first = begun.remove(&entry.id);
             if let FileRole::Link { target } = &entry.role {
@@ -144,9 +147,7 @@ impl Staging {
                 set_length(&last.path, entry.size)?;
             }
             last.made = AtomicBool::new(true);
-            if shared.files.insert(entry.id, Arc::new(last)).is_some() {
-                bail!(Failure::new(Kind::Peer, format!("the donor named file number {} twice", entry.id.0)));
-            }
+            shared.files.insert(entry.id, Arc::new(last));
         }
         begun.values().try_for_each(|dropped| Disk.remove(&dropped.path))
     }
