@@ -9,6 +9,7 @@ use node::cancel::Cancel;
 use node::failure::kind_of;
 use node::job::{self, Job};
 use node::server::log;
+use node::server::manners;
 use node::server::markers::Markers;
 use node::server::options::ServerOptions;
 use node::server::parent;
@@ -42,6 +43,7 @@ fn begin_log(datadir: &Path, name: &str) {
 }
 
 fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Result<()> {
+    manners::be_expendable();
     let cancel = Cancel::new();
     let markers = Markers::none();
     let server = parent::find_server(args.parent);

@@ -6,6 +6,7 @@ mod ends;
 mod fake;
 mod fake_transfer;
 mod manifest;
+mod native;
 mod old_state;
 mod pair;
 mod room;

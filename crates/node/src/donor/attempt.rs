@@ -1,5 +1,5 @@
 //! Which source sends, and what is tried when one does not serve.
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -23,7 +23,7 @@ use crate::source::native::declined::{Declined, SnapshotError};
 use crate::source::native::pages::Copier;
 use crate::source::native::redo_out::REDO;
 use crate::source::native::snapshot::{self, Taken};
-use crate::source::native::sql::Login;
+use crate::source::native::sql::{Login, Session};
 use crate::source::outbox::Outbox;
 use crate::source::still;
 use crate::source::throttle::Throttle;
@@ -31,6 +31,11 @@ use crate::source::throttle::Throttle;
 /// Times the redo log may come round before the frozen source is taken: the second time the copy is nearly all in the
 /// page cache and may be fast enough.
 const OVERRUNS_MAX: u32 = 2;
+
+/// Damaged pages named in the error logs.
+const DAMAGE_LINES: usize = 50;
+/// How long our server may take to name the members of the cluster.
+const MEMBERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything an attempt needs.
 pub(super) struct Donation<'a> {
@@ -89,6 +94,7 @@ impl Donation<'_> {
         tracing::info!("{moment}");
         link.note(&moment)?;
         log_figures(&taken);
+        say_damage(link, &taken.damaged)?;
         let position = taken.manifest.position.context("the server is no member of a cluster")?;
         Ok(Sent {
             files: taken.manifest.files,
@@ -98,11 +104,15 @@ impl Donation<'_> {
         })
     }
 
+    fn login(&self) -> Login {
+        let socket = synced::socket_path(self.job.args.socket.as_deref(), &self.job.datadir);
+        Login { socket, account: self.means.account.clone() }
+    }
+
     fn options(&self) -> snapshot::Options {
         let job = self.job;
-        let socket = synced::socket_path(job.args.socket.as_deref(), &job.datadir);
         snapshot::Options {
-            login: Login { socket, account: self.means.account.clone() },
+            login: self.login(),
             threads: usize::from(self.workers),
             budget: job.settings.moment,
             spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),
@@ -133,7 +143,7 @@ impl Donation<'_> {
 
         job.progress.phase("sending", &format!("frozen, {} files", files.len()));
         let outbox = self.outbox(None);
-        let ((), chunks) = link.keep_alive_while("sending", || {
+        let sent = link.keep_alive_while("sending", || {
             self.through(&outbox, || {
                 let system_files: Vec<_> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
                 let (pace, bytes) = (|| Ok(()), Default::default());
@@ -155,10 +165,14 @@ impl Donation<'_> {
                 let copied = still::copy(&files, &copy);
                 // Nothing of ours needs its files any more: the server may go on while the rest is sent.
                 drop(frozen);
-                say_damage(&copy.damaged);
-                copied
+                copied.map(|()| copy.damaged.into_inner().unwrap_or_else(PoisonError::into_inner))
             })
-        })?;
+        });
+        let (damaged, chunks) = match sent {
+            Ok(sent) => sent,
+            Err(error) => return Err(self.explain(error)),
+        };
+        say_damage(link, &damaged)?;
         let files = files.into_iter().map(|f| f.entry).collect();
         Ok(Sent { files, position, binlog_state, chunks })
     }
@@ -201,13 +215,25 @@ impl Donation<'_> {
         })
     }
 
+    /// The frozen source fails for the same reason as the native one when a page is damaged.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        match SnapshotError::from(error) {
+            SnapshotError::Declined(declined) => self.corrupt(&declined).into(),
+            SnapshotError::Failed(error) => error,
+        }
+    }
+
     /// Rot is not shipped; another member may have the page as it should be.
     fn corrupt(&self, declined: &Declined) -> Failure {
+        let members = Session::open(&self.login(), MEMBERS_WITHIN).ok();
+        let members =
+            members.and_then(|mut session| session.status("wsrep_incoming_addresses").ok().flatten());
+        let members = members.map(|list| format!(" (members: {list})")).unwrap_or_default();
         let failure = Failure::new(Kind::Refused, format!("this donor sends nothing: {declined}"));
-        failure.hint(
-            "choose another donor (wsrep_sst_donor on the joiner), restore the table on this one, or set \
-             allow-corrupt-pages=1 under [sst] on the donor to send it as it is",
-        )
+        failure.hint(format!(
+            "choose another donor{members} with wsrep_sst_donor on the joiner, restore the table on this one, or set \
+             allow-corrupt-pages=1 under [sst] on the donor to send it as it is"
+        ))
     }
 }
 
@@ -236,10 +262,16 @@ fn log_figures(taken: &Taken) {
         taken.redo_bytes,
         taken.redo_behind_max
     );
-    taken.damaged.iter().for_each(|page| tracing::warn!("sent although it is damaged: {page}"));
 }
 
-fn say_damage(damaged: &Mutex<Vec<String>>) {
-    let damaged = damaged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    damaged.iter().for_each(|page| tracing::warn!("sent although it is damaged: {page}"));
+/// Both hosts hear of every damaged page that was sent, up to a number that a log can take.
+fn say_damage(link: &mut Link, damaged: &[String]) -> Result<()> {
+    for page in damaged.iter().take(DAMAGE_LINES) {
+        tracing::warn!("sent although it is damaged: {page}");
+        link.note(&format!("sent although it is damaged: {page}"))?;
+    }
+    if damaged.len() > DAMAGE_LINES {
+        tracing::warn!("and {} more damaged pages", damaged.len() - DAMAGE_LINES);
+    }
+    Ok(())
 }

@@ -8,6 +8,7 @@
 //! | [`credentials`] | the accounts the server hands over |
 //! | [`descriptors`] | what the server leaks into us |
 //! | [`log`] | the error log's lines and the log file of one transfer |
+//! | [`manners`] | being a considerate guest on its host |
 //! | [`markers`] | `sst_in_progress` and `wsrep_sst.pid` |
 //! | [`progress`] | phases, counts, the status file |
 //! | [`sql`] | the few questions we ask it |
@@ -16,6 +17,7 @@
 pub mod credentials;
 pub mod descriptors;
 pub mod log;
+pub mod manners;
 pub mod markers;
 pub mod options;
 pub mod parent;

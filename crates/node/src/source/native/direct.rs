@@ -1,11 +1,14 @@
-//! Reading past the page cache, as the server writes: no stale cached block is met and none of the server's is pushed
-//! out. Where a filesystem does not allow it, reads are buffered and the cache is dropped behind them.
+//! Reading as the server writes: past the page cache where it does, so that no stale cached block is met and none of
+//! anybody's is pushed out. Elsewhere reads are buffered; what they bring into the cache leaves it again, and what was
+//! there before (the server's own, then) stays.
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::io::ReadWriteFlags;
 
 /// What offsets, lengths and addresses of direct reads are multiples of.
 pub const ALIGN: usize = 4096;
@@ -56,7 +59,10 @@ impl Direct {
                 }
             }
         }
-        Ok(Direct { file: File::open(path)?, direct: false })
+        let file = File::open(path)?;
+        // Reading ahead would bring in blocks that then look as if they had been there before.
+        let _ = fadvise(&file, 0, None, Advice::Random);
+        Ok(Direct { file, direct: false })
     }
 
     /// The open file.
@@ -69,7 +75,8 @@ impl Direct {
     /// # Errors
     /// From the system.
     pub fn read(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
+        let cached = if self.direct { 0 } else { self.read_cached(out, offset) };
+        let mut done = cached;
         while done < out.len() {
             match self.file.read_at(&mut out[done..], offset + done as u64) {
                 Ok(0) => break,
@@ -82,14 +89,38 @@ impl Direct {
                 break;
             }
         }
+        if let Some(brought) = NonZeroU64::new((done - cached) as u64).filter(|_| !self.direct) {
+            // Advice: that it is not taken harms nothing.
+            let _ = fadvise(&self.file, offset + cached as u64, Some(brought), Advice::DontNeed);
+        }
         Ok(done)
     }
 
-    /// Forgets cached blocks of a range, after buffered reads only.
-    pub fn drop_cache(&self, offset: u64, len: u64) {
-        if !self.direct {
-            // Advice: that it is not taken harms nothing.
-            let _ = fadvise(&self.file, offset, std::num::NonZeroU64::new(len), Advice::DontNeed);
+    /// Reads from the front what is in the page cache already. Nothing where the filesystem cannot tell.
+    fn read_cached(&self, out: &mut [u8], offset: u64) -> usize {
+        let mut parts = [io::IoSliceMut::new(out)];
+        rustix::io::preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffered_and_direct_reads_give_the_same_to_the_end() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let path = dir.path().join("f");
+        let content: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        for direct in [false, true] {
+            let file = Direct::open(&path, direct).unwrap();
+            let mut buffer = Buffer::new(65536);
+            for (offset, len) in [(0, 65536), (65536, 34464), (98304, 1696), (102_400, 0)] {
+                let read = file.read(buffer.bytes(), offset as u64).unwrap();
+                assert_eq!(read, len, "{direct} at {offset}");
+                assert_eq!(&buffer.bytes()[..read], &content[offset.min(100_000)..offset.min(100_000) + len]);
+            }
         }
     }
 }

@@ -99,7 +99,6 @@ impl LogFile {
             .file
             .read(&mut buffer.bytes()[..span], aligned)
             .with_context(|| format!("cannot read {}", self.path.display()))?;
-        self.file.drop_cache(aligned, span as u64);
         Ok(&buffer.bytes()[skip.min(got)..got.min(skip + want)])
     }
 }

@@ -197,10 +197,7 @@ impl PageFile {
     }
 
     fn read_raw(&self, out: &mut [u8], offset: u64) -> Result<usize> {
-        let read =
-            self.file.read(out, offset).with_context(|| format!("cannot read {}", self.path.display()))?;
-        self.file.drop_cache(offset, read as u64);
-        Ok(read)
+        self.file.read(out, offset).with_context(|| format!("cannot read {}", self.path.display()))
     }
 }
 

@@ -1,12 +1,12 @@
 //! Files without pages: read whole, as they are.
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use protocol::inventory::FileEntry;
 use protocol::limits::RANGE_BYTES;
 
+use super::direct::Direct;
 use super::identity::{Identity, Signature, look_at, now};
 use super::sink::SnapshotSink;
 use crate::cancel::Cancel;
@@ -31,13 +31,13 @@ pub struct Small<'a> {
 /// From the system, the sink, or cancelled.
 pub fn copy(sink: &dyn SnapshotSink, file: &Small<'_>, cancel: &Cancel) -> Result<Option<(u64, Signature)>> {
     let path = file.path;
-    let mut open = match File::open(path) {
+    let open = match Direct::open(path, false) {
         Ok(open) => open,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
     };
     let began = now();
-    let before = look_at(&open).with_context(|| format!("cannot look at {}", path.display()))?;
+    let before = look_at(open.file()).with_context(|| format!("cannot look at {}", path.display()))?;
     if before.identity != file.identity {
         return Ok(None);
     }
@@ -46,7 +46,8 @@ pub fn copy(sink: &dyn SnapshotSink, file: &Small<'_>, cancel: &Cancel) -> Resul
     let mut offset = 0;
     loop {
         cancel.check()?;
-        let read = fill(&mut open, &mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
+        let read =
+            open.read(&mut buffer, offset).with_context(|| format!("cannot read {}", path.display()))?;
         if read == 0 {
             return Ok(Some((offset, settled(before.signature, began))));
         }
@@ -58,17 +59,4 @@ pub fn copy(sink: &dyn SnapshotSink, file: &Small<'_>, cancel: &Cancel) -> Resul
 /// A state that a later change in the same clock tick would not tell from this one is never equal to any other.
 fn settled(seen: Signature, read_at: i128) -> Signature {
     if seen.changed() + TICK < read_at { seen } else { seen.unsure() }
-}
-
-fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read(&mut buffer[done..]) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
 }

@@ -21,7 +21,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub struct Login {
     /// Its socket.
     pub socket: PathBuf,
-    /// The account given; without one the operating system's user logs in by the `unix_socket` plugin.
+    /// The account given. Without one, and where it is not let in, the operating system's user is tried.
     pub account: Option<Account>,
 }
 
@@ -89,21 +89,23 @@ impl Session {
     /// # Errors
     /// The login failed.
     pub fn open(login: &Login, patience: Duration) -> Result<Session, Declined> {
-        let (user, password) = match &login.account {
-            Some(account) => (account.user.clone(), Some(account.password.reveal().to_owned())),
-            None => (os_user(), None),
+        let given = login.account.as_ref().filter(|account| !account.user.is_empty());
+        let given = given.map(|account| (account.user.clone(), Some(account.password.reveal().to_owned())));
+        let mut refused = Vec::new();
+        let mut conn = None;
+        // The operating system's user is let in by the `unix_socket` plugin.
+        for (user, password) in given.into_iter().chain([(os_user(), None)]) {
+            match connect(login, &user, password, patience) {
+                Ok(new) => {
+                    conn = Some(new);
+                    break;
+                }
+                Err(e) => refused.push(format!("{user}: {}", SqlError::from(e))),
+            }
+        }
+        let Some(conn) = conn else {
+            return Err(Declined::NoLogin(format!("{}: {}", login.socket.display(), refused.join("; "))));
         };
-        let opts = OptsBuilder::new()
-            .socket(Some(login.socket.to_string_lossy()))
-            .user(Some(user.clone()))
-            .pass(password)
-            .prefer_socket(false)
-            .tcp_connect_timeout(Some(CONNECT))
-            .read_timeout(Some(patience))
-            .write_timeout(Some(CONNECT));
-        let conn = Conn::new(opts).map_err(|e| {
-            Declined::NoLogin(format!("{user} at {}: {}", login.socket.display(), SqlError::from(e)))
-        })?;
         let mut session = Session { conn, login: login.clone(), patience };
         // Without it a statement waits for the appliers, which wait for us.
         let set_up = session.run("SET SESSION wsrep_sync_wait = 0");
@@ -267,6 +269,18 @@ impl Session {
     fn run(&mut self, statement: &str) -> Answer<()> {
         self.conn.query_drop(statement).map_err(SqlError::from)
     }
+}
+
+fn connect(login: &Login, user: &str, password: Option<String>, patience: Duration) -> mysql::Result<Conn> {
+    let opts = OptsBuilder::new()
+        .socket(Some(login.socket.to_string_lossy()))
+        .user(Some(user))
+        .pass(password)
+        .prefer_socket(false)
+        .tcp_connect_timeout(Some(CONNECT))
+        .read_timeout(Some(patience))
+        .write_timeout(Some(CONNECT));
+    Conn::new(opts)
 }
 
 /// A statement of someone else's.
