@@ -114,7 +114,8 @@ fn transfer(job: &Job, link: &mut Link, means: &Means) -> Result<Position> {
 }
 
 /// Begins an attempt; what an earlier one sent is void.
-fn begin(link: &mut Link, source: Source, reason: &str) -> Result<()> {
+fn begin(job: &Job, link: &mut Link, source: Source, reason: &str) -> Result<()> {
+    job.progress.done_bytes.store(0, Ordering::Relaxed);
     tracing::info!("{}", protocol::message::source_line(source, reason));
     let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
     link.send(&Message::Attempt { source, reason })?;

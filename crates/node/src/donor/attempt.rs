@@ -56,7 +56,7 @@ impl Donation<'_> {
         let mut overruns = 0;
         let mut reason = String::new();
         loop {
-            begin(link, Source::Native, &reason)?;
+            begin(self.job, link, Source::Native, &reason)?;
             let declined = match self.native(link) {
                 Ok(sent) => return Ok(sent),
                 Err(SnapshotError::Failed(error)) => return Err(error),
@@ -126,7 +126,7 @@ impl Donation<'_> {
     /// The server holds its files still until the last one has been read.
     fn frozen(&self, link: &mut Link, reason: &str) -> Result<Sent> {
         let job = self.job;
-        begin(link, Source::Frozen, reason)?;
+        begin(job, link, Source::Frozen, reason)?;
         job.progress.phase("waiting for the server to hold still", "");
         let frozen = link
             .keep_alive_while("waiting for the donor's server to hold its files still", || {
