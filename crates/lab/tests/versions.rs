@@ -14,7 +14,7 @@ fn a_pair_of_11_8_joins_under_load_with_the_account_its_server_made() -> Result<
     let newer = Installation::mariadb_11_8()?;
     let cluster = Cluster::builder()
         .installation(newer)
-        .sst(NO_ACCOUNT)
+        .sst_of(1, NO_ACCOUNT)
         .mysqld_of(1, "general_log=ON")
         .mysqld_of(1, "general_log_file={dir}/general.log")
         .build()?;
