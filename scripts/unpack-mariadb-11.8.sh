@@ -24,6 +24,7 @@ for program in apt-get apt-config dpkg-deb flock; do
     command -v "$program" >/dev/null || die "no $program; this script knows how to do it on Debian only"
 done
 mkdir -p "$(dirname "$dir")"
+dir=$(cd "$(dirname "$dir")" && pwd)/$(basename "$dir")
 exec 9>"$dir.lock"
 flock 9
 [ "$(cat "$dir/layout" 2>/dev/null)" != "$layout" ] || exit 0
