@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cleanup::ClusterDir;
 use crate::config::{Config, Wishes};
+use crate::installation::Installation;
 use crate::node::Node;
 use crate::places::{self, User};
 use crate::ports::Ports;
@@ -28,6 +29,8 @@ pub struct Builder {
     method: String,
     binary: Option<PathBuf>,
     external: bool,
+    installation: Option<Installation>,
+    installations: HashMap<usize, Installation>,
     all: Wishes,
     each: HashMap<usize, Wishes>,
 }
@@ -40,6 +43,8 @@ impl Cluster {
             method: "rejoin".to_owned(),
             binary: None,
             external: false,
+            installation: None,
+            installations: HashMap::new(),
             all: Wishes::default(),
             each: HashMap::new(),
         }
@@ -75,9 +80,10 @@ impl Cluster {
         self.dir().join("external")
     }
 
-    /// The directory the servers find SST programs in first; a test may put its own there.
+    /// The directory the first node's server (all, when they run the same) finds SST programs in first; a test may put
+    /// its own there.
     pub fn program_dir(&self) -> PathBuf {
-        self.dir().join("base/bin")
+        self.node(1).installation().base().join("bin")
     }
 }
 
@@ -97,6 +103,18 @@ impl Builder {
     /// The program that is copied as `rejoin`; without it the one of this build is found (`places::rejoin_binary`).
     pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = Some(path.into());
+        self
+    }
+
+    /// The server of all nodes; without it the machine's own.
+    pub fn installation(mut self, installation: Installation) -> Self {
+        self.installation = Some(installation);
+        self
+    }
+
+    /// The server of node `n`.
+    pub fn installation_of(mut self, n: usize, installation: Installation) -> Self {
+        self.installations.insert(n, installation);
         self
     }
 
@@ -151,7 +169,6 @@ impl Builder {
         ensure!(!self.external || user.switch, "a private external directory needs root");
         let dir = ClusterDir::new()?;
         ensure!(dir.path().as_os_str().len() < 80, "{} is too long for unix sockets", dir.path().display());
-        self.make_base(dir.path())?;
         fs::create_dir(dir.path().join("external"))?;
         let ports = (0..self.nodes).map(|_| Ports::reserve()).collect::<Result<Vec<_>>>()?;
         let members: Vec<u16> = ports.iter().map(Ports::group).collect();
@@ -162,6 +179,7 @@ impl Builder {
 
     fn make_node(&self, cluster: &Path, n: usize, ports: Ports, members: &[u16], user: User) -> Result<Node> {
         let name = format!("n{n}");
+        let installation = self.place_installation(n, cluster)?;
         let dir = cluster.join(&name);
         let wishes = self.all.and(self.each.get(&n).unwrap_or(&Wishes::default())).placed(&dir);
         let own = wishes.directories(&dir);
@@ -172,8 +190,8 @@ impl Builder {
             name: &name,
             cluster: &cluster.file_name().unwrap_or_default().to_string_lossy(),
             dir: &dir,
-            base: &cluster.join("base"),
-            provider: &places::provider()?,
+            base: installation.base(),
+            provider: installation.provider(),
             method: &self.method,
             ports: &ports,
             members,
@@ -182,28 +200,25 @@ impl Builder {
         fs::write(dir.join("my.cnf"), config.text())?;
         user.own(&dir)?;
         let external = self.external.then(|| cluster.join("external"));
-        let node = Node::new(name, dir, ports, user, external, own);
+        let node = Node::new(name, dir, ports, user, installation, external, own);
         node.fresh_datadir(&wishes.shaping())?;
         Ok(node)
     }
 
-    /// What the servers take for their installation: the real one, with `bin` replaced by ours. The server looks for
-    /// SST programs in `<basedir>/bin` before `PATH`, so an installed rejoin is never taken for the one under test.
-    fn make_base(&self, cluster: &Path) -> Result<()> {
-        let (base, real) = (cluster.join("base"), places::installation()?);
-        fs::create_dir_all(base.join("bin"))?;
-        for name in ["share", "lib", "lib64"] {
-            if real.join(name).exists() {
-                symlink(real.join(name), base.join(name))?;
-            }
+    /// The installation node `n` runs, with the program under test in its `bin`.
+    fn place_installation(&self, n: usize, cluster: &Path) -> Result<Installation> {
+        let wished = self.installations.get(&n).or(self.installation.as_ref());
+        let placed = wished.cloned().map_or_else(Installation::system, Ok)?.placed(cluster)?;
+        let copy = placed.base().join("bin/rejoin");
+        if copy.exists() {
+            return Ok(placed);
         }
         let given = self.binary.clone().map(Ok);
         let wanted = || (self.method == "rejoin").then(places::rejoin_binary);
         if let Some(binary) = given.or_else(wanted).transpose()? {
-            let copy = base.join("bin/rejoin");
             fs::copy(&binary, &copy).with_context(|| format!("copying {}", binary.display()))?;
-            symlink("rejoin", base.join("bin/wsrep_sst_rejoin"))?;
+            symlink("rejoin", placed.base().join("bin/wsrep_sst_rejoin"))?;
         }
-        Ok(())
+        Ok(placed)
     }
 }

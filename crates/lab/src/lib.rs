@@ -23,6 +23,7 @@ mod config;
 pub mod data;
 pub mod ddl;
 mod errorlog;
+mod installation;
 pub mod load;
 mod node;
 mod node_files;
@@ -40,5 +41,6 @@ pub mod zoo;
 
 pub use cluster::{Builder, Cluster};
 pub use errorlog::LogMark;
+pub use installation::Installation;
 pub use node::{DEFAULT_TIMEOUT, Node};
 pub use node_files::{Position, Snapshot};

@@ -12,7 +12,8 @@ use mysql::Conn;
 use rustix::process::Signal;
 
 use crate::errorlog::{self, LogMark};
-use crate::places::{self, User};
+use crate::installation::Installation;
+use crate::places::User;
 use crate::ports::Ports;
 use crate::process::{self, Seen};
 use crate::sql;
@@ -27,6 +28,7 @@ pub struct Node {
     dir: PathBuf,
     ports: Ports,
     pub(crate) user: User,
+    pub(crate) installation: Installation,
     /// Where this node sees its own `external` directory instead of everyone's.
     external: Option<PathBuf>,
     /// Data directories besides the datadir.
@@ -47,10 +49,11 @@ impl Node {
         dir: PathBuf,
         ports: Ports,
         user: User,
+        installation: Installation,
         external: Option<PathBuf>,
         own_dirs: Vec<PathBuf>,
     ) -> Self {
-        Self { name, dir, ports, user, external, own_dirs, server: Mutex::default() }
+        Self { name, dir, ports, user, installation, external, own_dirs, server: Mutex::default() }
     }
 
     /// `n1`, `n2`, ...
@@ -76,6 +79,11 @@ impl Node {
     /// The option file; a test may append to it while the server is down.
     pub fn option_file(&self) -> PathBuf {
         self.dir.join("my.cnf")
+    }
+
+    /// The server this node runs.
+    pub fn installation(&self) -> &Installation {
+        &self.installation
     }
 
     /// The ports.
@@ -304,7 +312,7 @@ impl Node {
 
     /// The server's command line. With a private external directory it runs in a mount namespace of its own.
     pub(crate) fn command(&self, args: &[&str]) -> Result<Command> {
-        let inner = self.user.command(places::server()?);
+        let inner = self.user.command(self.installation.server());
         let mut command = match &self.external {
             None => inner,
             Some(at) => {
@@ -326,7 +334,7 @@ impl Node {
     }
 
     fn search_path(&self) -> OsString {
-        let ours = self.dir.parent().unwrap_or(&self.dir).join("base/bin");
+        let ours = self.installation.base().join("bin");
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
         std::env::join_paths(std::iter::once(ours).chain(std::env::split_paths(&path))).unwrap_or(path)
     }

@@ -43,10 +43,10 @@ impl Node {
     /// Replaces the datadir by a newly made one.
     pub(crate) fn fresh_datadir(&self, shaping: &[String]) -> Result<()> {
         if self.own_dirs.is_empty() {
-            return template::fresh_datadir(shaping, self.user, &self.datadir());
+            return template::fresh_datadir(&self.installation, shaping, self.user, &self.datadir());
         }
         // Parts of the datadir lie elsewhere: no copy of another node's serves.
-        template::install(&self.option_file(), &self.datadir(), self.user)
+        template::install(&self.installation, &self.option_file(), &self.datadir(), self.user)
     }
 
     /// Leaves an empty datadir (and other data directories), as on a new machine.

@@ -92,25 +92,6 @@ pub fn server() -> Result<PathBuf> {
     }
 }
 
-/// The installation the server belongs to: `/usr` for `/usr/sbin/mariadbd`.
-pub fn installation() -> Result<PathBuf> {
-    let server = server()?;
-    let base = server.parent().and_then(Path::parent).context("the server's installation")?;
-    Ok(base.to_owned())
-}
-
-/// What the server says its version is.
-pub fn server_version() -> Result<String> {
-    static VERSION: OnceLock<String> = OnceLock::new();
-    if let Some(version) = VERSION.get() {
-        return Ok(version.clone());
-    }
-    let mut command = Command::new(server()?);
-    command.args(["--no-defaults", "--version"]);
-    let text = process::run(command, Duration::from_secs(30))?.trim().to_owned();
-    Ok(VERSION.get_or_init(|| text).clone())
-}
-
 /// The rejoin program under test: `REJOIN_BIN`, or the one of the build this program belongs to.
 ///
 /// Under `cargo test` and `cargo run` it is brought up to date first: cargo does not build another package's program

@@ -32,7 +32,8 @@ pub type Listing = BTreeMap<PathBuf, (u64, u64, i128)>;
 
 /// The position a donor's server gave its program last (`--gtid`).
 pub fn given_position(donor_log: &str) -> Result<Position> {
-    let last = donor_log.lines().rfind(|line| line.contains("Running: ") && line.contains("--role 'donor'"));
+    // What stands before the command is another text in each series of the server.
+    let last = donor_log.lines().rfind(|line| line.contains("--role 'donor'") && line.contains("--gtid '"));
     let text = last.and_then(|line| line.split_once("--gtid '")?.1.split('\'').next());
     text.and_then(Position::parse).context("no --gtid in the donor's log")
 }
@@ -177,6 +178,9 @@ mod tests {
         let donor = "x [Note] WSREP: Running: 'wsrep_sst_rejoin --role 'donor' --address 'a' \
                      --gtid '2f0eaefd-0000-11f0-a0a0-000000000000:3408' --gtid-domain-id 0'\n";
         assert_eq!(given_position(donor).unwrap().seqno, 3408);
+        let newer = "x [Note] WSREP: Initiating SST/IST transfer on DONOR side (wsrep_sst_rejoin --role 'donor' \
+                     --address 'a' --gtid '80cdd102-e885-11f1-80ed-fe8003b6e918:540' --gtid-domain-id 0)\n";
+        assert_eq!(given_position(newer).unwrap().seqno, 540);
         let joiner = "y WSREP: Recovered position from storage: 2f0eaefd-0000-11f0-a0a0-000000000000:3409\n";
         assert_eq!(recovered_position(joiner).unwrap().seqno, 3409);
     }

@@ -10,14 +10,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::installation::Installation;
 use crate::places::{self, User};
 use crate::process;
 
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Puts a fresh datadir for a server with these `shaping` lines at `to`.
-pub fn fresh_datadir(shaping: &[String], user: User, to: &Path) -> Result<()> {
-    let template = template(shaping, user)?;
+pub fn fresh_datadir(of: &Installation, shaping: &[String], user: User, to: &Path) -> Result<()> {
+    let template = template(of, shaping, user)?;
     copy_tree(&template, to)
 }
 
@@ -28,14 +29,14 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     process::run(copy, Duration::from_secs(600)).map(drop)
 }
 
-fn template(shaping: &[String], user: User) -> Result<PathBuf> {
+fn template(of: &Installation, shaping: &[String], user: User) -> Result<PathBuf> {
     // Threads of one process do not exclude each other by flock alone when they share the file; they do here.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock();
     let cache = places::profile_dir()?.join("lab-templates");
     fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
     let mut hash = DefaultHasher::new();
-    (places::server_version()?, shaping, user.uid).hash(&mut hash);
+    (of.version(), shaping, user.uid).hash(&mut hash);
     let ready = cache.join(format!("{:016x}", hash.finish()));
     let lock = fs::File::create(cache.join("lock"))?;
     flock(&lock, FlockOperation::LockExclusive).context("lock of the templates")?;
@@ -45,7 +46,7 @@ fn template(shaping: &[String], user: User) -> Result<PathBuf> {
         let config = work.path().join("my.cnf");
         fs::write(&config, format!("[mysqld]\n{}\n", shaping.join("\n")))?;
         user.own(work.path())?;
-        install(&config, &work.path().join("data"), user)?;
+        install(of, &config, &work.path().join("data"), user)?;
         let part = cache.join("part");
         let _ = fs::remove_dir_all(&part);
         copy_tree(&work.path().join("data"), &part)?;
@@ -54,13 +55,14 @@ fn template(shaping: &[String], user: User) -> Result<PathBuf> {
     Ok(ready)
 }
 
-/// Runs `mariadb-install-db` with the option file `config` for the datadir `data`.
-pub fn install(config: &Path, data: &Path, user: User) -> Result<()> {
-    let mut command = user.command(places::program("mariadb-install-db")?);
+/// Runs the `mariadb-install-db` of an installation with the option file `config` for the datadir `data`.
+pub fn install(of: &Installation, config: &Path, data: &Path, user: User) -> Result<()> {
+    let (program, base) = of.install_db();
+    let mut command = user.command(program);
     command.arg(format!("--defaults-file={}", config.display()));
     command.arg(format!("--datadir={}", data.display()));
     command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
-    command.arg(format!("--basedir={}", places::installation()?.display()));
+    command.arg(format!("--basedir={}", base.display()));
     command.args(["--wsrep-on=OFF", "--log-error="]);
     process::run(command, INSTALL_TIMEOUT).context("making a new datadir").map(drop)
 }

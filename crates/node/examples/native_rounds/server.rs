@@ -9,6 +9,16 @@ use anyhow::{Context, Result, bail};
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 
+/// The installation to test, when it is not the machine's own: what `scripts/unpack-mariadb-11.8.sh` made, say.
+fn other() -> Option<PathBuf> {
+    std::env::var_os("NATIVE_ROUNDS_SERVER").map(PathBuf::from)
+}
+
+/// A program at that place in the other installation, or the machine's own of that name.
+fn program(place: &str, name: &str) -> Command {
+    Command::new(other().map_or_else(|| name.into(), |root| root.join(place)))
+}
+
 pub struct Server {
     pub dir: PathBuf,
     pub group_port: u16,
@@ -44,10 +54,16 @@ impl Server {
              innodb_flush_log_at_trx_commit=2\nmax_connections=200\n",
             free_port()?
         );
+        let mut provider = PathBuf::from("/usr/lib/galera/libgalera_smm.so");
+        if let Some(root) = other() {
+            text += &format!("basedir={}\n", root.display());
+            provider = root.join("lib/libgalera_smm.so");
+        }
         if !members.is_empty() {
+            let provider = provider.display();
             let peers: Vec<_> = members.iter().map(|p| format!("127.0.0.1:{p}")).collect();
             text += &format!(
-                "wsrep_on=ON\nwsrep_provider=/usr/lib/galera/libgalera_smm.so\nwsrep_cluster_address=gcomm://{}\n\
+                "wsrep_on=ON\nwsrep_provider={provider}\nwsrep_cluster_address=gcomm://{}\n\
                  wsrep_node_address=127.0.0.1:{group_port}\nwsrep_sst_receive_address=127.0.0.1:{}\n\
                  wsrep_provider_options=gmcast.listen_addr=tcp://127.0.0.1:{group_port};ist.recv_addr=127.0.0.1:{};gcache.size=512M\n\
                  wsrep_sst_method=rsync\nwsrep_slave_threads=4\n",
@@ -79,18 +95,21 @@ impl Server {
     pub fn install(&self) -> Result<()> {
         fs::create_dir_all(self.data())?;
         self.own()?;
-        run(Command::new("mariadb-install-db")
-            .arg(format!("--defaults-file={}", self.dir.join("my.cnf").display()))
-            .args([
-                "--user=mysql",
-                "--auth-root-authentication-method=socket",
-                "--skip-test-db",
-                "--wsrep-on=OFF",
-            ]))
+        let mut install = program("bin/mariadb-install-db", "mariadb-install-db");
+        install.arg(format!("--defaults-file={}", self.dir.join("my.cnf").display()));
+        if let Some(root) = other() {
+            install.arg(format!("--basedir={}", root.display()));
+        }
+        run(install.args([
+            "--user=mysql",
+            "--auth-root-authentication-method=socket",
+            "--skip-test-db",
+            "--wsrep-on=OFF",
+        ]))
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("mariadbd");
+        let mut command = program("sbin/mariadbd", "mariadbd");
         command.arg(format!("--defaults-file={}", self.dir.join("my.cnf").display())).arg("--user=mysql");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
