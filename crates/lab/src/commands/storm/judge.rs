@@ -59,6 +59,8 @@ const THROWN_OUT: [&str; 5] = [
 ];
 /// The joiner's server says so when its program has given it a position.
 const SST_GIVEN: [&str; 2] = ["SST received", "SST complete"];
+/// And so when the program failed.
+const SST_FAILED: &str = "Process completed with error: wsrep_sst_";
 /// DDL that cannot work fails on the appliers as it did where it came from.
 const ALLOWED: [&str; 1] = ["Slave SQL: Error"];
 
@@ -90,7 +92,7 @@ impl Logs {
             Wrong::ThrownOut
         } else if !ended {
             Wrong::Hung
-        } else if SST_GIVEN.iter().any(|given| joiner.contains(given)) {
+        } else if !joiner.contains(SST_FAILED) && SST_GIVEN.iter().any(|given| joiner.contains(given)) {
             Wrong::RecoveryRefused
         } else {
             Wrong::SstFailed

@@ -78,7 +78,7 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
     let mut notes = Vec::new();
     let verdict = judge(ground, options, &logs, &joined, ended, &weather, &mut notes)?;
     if let (Some(_), Some(dir)) = (&verdict, &options.evidence) {
-        keep(&logs.texts(ground), dir, number)?;
+        keep(ground, &logs.texts(ground), dir, number)?;
     }
     let tps = weather.map_or(0.0, |passed| passed.tps);
     if verdict.is_none() {
@@ -135,8 +135,13 @@ fn judge(
     Ok(verdict)
 }
 
-fn keep(texts: &[String; 3], dir: &Path, number: usize) -> Result<()> {
+fn keep(ground: &Ground, texts: &[String; 3], dir: &Path, number: usize) -> Result<()> {
     fs::create_dir_all(dir)?;
+    // That method's program keeps the reason to itself.
+    let own = ground.donor().datadir().join("mariabackup.backup.log");
+    if own.exists() {
+        fs::copy(own, dir.join(format!("round{number}-mariabackup.log"))).context("evidence")?;
+    }
     for (i, text) in texts.iter().enumerate() {
         fs::write(dir.join(format!("round{number}-n{}.log", i + 1)), text).context("evidence")?;
     }
