@@ -49,22 +49,51 @@ impl fmt::Display for Difference {
     }
 }
 
+/// What [`compare_all`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// For each member, in order, what the joiner has otherwise.
+    pub beside: Vec<Vec<Difference>>,
+    /// What is wrong on the joiner by itself.
+    pub damage: Vec<Difference>,
+}
+
 /// Compares everything, and looks for damage on the `joiner`. Nothing may write meanwhile: both first have to reach
 /// the same position.
 pub fn compare(donor: &Node, joiner: &Node) -> Result<Vec<Difference>> {
-    wait_caught_up(donor, joiner, Duration::from_secs(120))?;
-    let (ours, theirs) = std::thread::scope(|scope| {
-        let theirs = scope.spawn(|| Inventory::of(joiner));
-        let ours = Inventory::of(donor);
-        let theirs = theirs.join().unwrap_or_else(|_| Err(anyhow!("the comparing thread panicked")));
-        (ours, theirs)
+    let mut found = compare_all(&[donor], joiner)?;
+    Ok(found.beside.drain(..).flatten().chain(found.damage).collect())
+}
+
+/// Compares a joiner with each of some members, the first of which was the donor.
+pub fn compare_all(members: &[&Node], joiner: &Node) -> Result<Found> {
+    let donor = *members.first().context("no member to compare with")?;
+    members.iter().try_for_each(|member| wait_caught_up(member, joiner, Duration::from_secs(120)))?;
+    let (all, theirs) = std::thread::scope(|scope| {
+        let others: Vec<_> =
+            members.iter().map(|member| scope.spawn(move || inventory(member, false))).collect();
+        let theirs = inventory(joiner, true);
+        (others.into_iter().map(joined).collect::<Result<Vec<_>>>(), theirs)
     });
-    let (ours, theirs) =
-        (ours.context("inventory of the donor")?, theirs.context("inventory of the joiner")?);
-    let mut differences = differences(&ours.objects, &theirs.objects);
-    differences.extend(damage(donor, joiner, &theirs.tables)?);
-    differences.extend(stray_files(joiner)?);
-    Ok(differences)
+    let (all, theirs) = (all?, theirs?);
+    let beside = all.iter().map(|ours| differences(&ours.objects, &theirs.objects)).collect();
+    let mut damage = Vec::new();
+    for (table, complaint) in &theirs.complaints {
+        // What the donor says of its own table in the same words (that its tablespace is discarded, say) is none.
+        if *complaint != self::complaint(&mut donor.connect()?, table) {
+            damage.push(Difference { object: format!("check of {table}"), how: complaint.clone() });
+        }
+    }
+    damage.extend(stray_files(joiner)?);
+    Ok(Found { beside, damage })
+}
+
+fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<Inventory>>) -> Result<Inventory> {
+    thread.join().unwrap_or_else(|_| Err(anyhow!("the comparing thread panicked")))
+}
+
+fn inventory(node: &Node, check: bool) -> Result<Inventory> {
+    Inventory::of(node, check).with_context(|| format!("inventory of {}", node.name()))
 }
 
 /// [`compare`], an error naming the differences if there are any.
@@ -97,18 +126,26 @@ pub fn wait_caught_up(a: &Node, b: &Node, timeout: Duration) -> Result<()> {
 struct Inventory {
     objects: BTreeMap<String, String>,
     tables: Vec<String>,
+    /// What `CHECK TABLE` finds fault with.
+    complaints: Vec<(String, String)>,
 }
 
 impl Inventory {
-    fn of(node: &Node) -> Result<Self> {
+    fn of(node: &Node, check: bool) -> Result<Self> {
         let mut conn = sql::connect(&node.socket(), CHECKSUM_TIMEOUT)?;
-        let mut all = Self { objects: BTreeMap::new(), tables: Vec::new() };
+        let mut all = Self { objects: BTreeMap::new(), tables: Vec::new(), complaints: Vec::new() };
         for row in sql::rows(&mut conn, "SHOW DATABASES")? {
             if !["information_schema", "performance_schema"].contains(&row[0].as_str()) {
                 all.database(&mut conn, &row[0])?;
             }
         }
         all.accounts(&mut conn)?;
+        for table in all.tables.iter().filter(|_| check) {
+            let complaint = complaint(&mut conn, table);
+            if !complaint.is_empty() {
+                all.complaints.push((table.clone(), complaint));
+            }
+        }
         Ok(all)
     }
 
@@ -120,7 +157,8 @@ impl Inventory {
         }
         for row in sql::rows(conn, &format!("SHOW TRIGGERS FROM {db}"))? {
             let trigger = format!("{db}.{}", quote(&row[0]));
-            self.ask(conn, format!("trigger {trigger}"), &format!("SHOW CREATE TRIGGER {trigger}"));
+            let text = answer(conn, &format!("SHOW CREATE TRIGGER {trigger}"));
+            self.objects.insert(format!("trigger {trigger}"), without_hundredths(&text).to_owned());
         }
         let routines =
             "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA=";
@@ -184,6 +222,14 @@ fn answer(conn: &mut Conn, statement: &str) -> String {
     }
 }
 
+/// The fraction of the second in which a trigger was created, at the end, is known only where that was.
+fn without_hundredths(trigger: &str) -> &str {
+    match trigger.rsplit_once('.') {
+        Some((seconds, fraction)) if fraction.bytes().all(|b| b.is_ascii_digit()) => seconds,
+        _ => trigger,
+    }
+}
+
 fn without_counter(definition: &str) -> String {
     let Some((before, rest)) = definition.split_once(" AUTO_INCREMENT=") else {
         return definition.to_owned();
@@ -203,24 +249,9 @@ fn differences(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String
     found.map(|(name, how)| Difference { object: name.clone(), how }).collect()
 }
 
-/// `CHECK TABLE` of everything. What the donor says of its own table in the same words (that its tablespace is
-/// discarded, say) is no damage.
-fn damage(donor: &Node, joiner: &Node, tables: &[String]) -> Result<Vec<Difference>> {
-    let mut conn = sql::connect(&joiner.socket(), CHECKSUM_TIMEOUT)?;
-    let mut reference = sql::connect(&donor.socket(), CHECKSUM_TIMEOUT)?;
-    let mut found = Vec::new();
-    for table in tables {
-        let statement = format!("CHECK TABLE {table} EXTENDED");
-        let complaint = complaint(&mut conn, &statement);
-        if !complaint.is_empty() && complaint != self::complaint(&mut reference, &statement) {
-            found.push(Difference { object: format!("check of {table}"), how: complaint });
-        }
-    }
-    Ok(found)
-}
-
-fn complaint(conn: &mut Conn, statement: &str) -> String {
-    let rows = match sql::rows(conn, statement) {
+fn complaint(conn: &mut Conn, table: &str) -> String {
+    let statement = format!("CHECK TABLE {table} EXTENDED");
+    let rows = match sql::rows(conn, &statement) {
         Ok(rows) => rows,
         Err(error) => return format!("{error:#}"),
     };
@@ -281,6 +312,15 @@ mod tests {
             text,
             ["a: missing on the joiner", "b: donor has \"1\", joiner has \"2\"", "d: only on the joiner"]
         );
+    }
+
+    #[test]
+    fn a_trigger_is_known_by_its_second() {
+        assert_eq!(
+            without_hundredths("SET NEW.a = 1.5 | 2026-11-25 03:57:58.12"),
+            "SET NEW.a = 1.5 | 2026-11-25 03:57:58"
+        );
+        assert_eq!(without_hundredths("error: no storm.tr1"), "error: no storm.tr1");
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod places;
 pub mod ports;
 pub mod process;
 pub mod progress;
+pub mod repeated;
 pub mod sql;
 pub mod sst;
 

@@ -68,9 +68,11 @@ impl Load {
     /// Starts writing to `node`, whose sysbench tables exist.
     pub fn start(node: &Node, intensity: Intensity) -> Result<Self> {
         let shared = Arc::new(Shared::default());
+        // Loads of two nodes that rolled the same dice would meet at every row.
+        let own: u64 = node.name().bytes().map(u64::from).sum();
         let threads = (0..intensity.threads).map(|n| {
             let (shared, socket) = (Arc::clone(&shared), node.socket());
-            let work = move || write(&shared, &socket, intensity, u64::from(n) + 1);
+            let work = move || write(&shared, &socket, intensity, own * 1000 + u64::from(n));
             std::thread::Builder::new().name(format!("load-{n}")).spawn(work).context("a thread of the load")
         });
         let threads = threads.collect::<Result<_>>()?;

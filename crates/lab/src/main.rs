@@ -20,6 +20,8 @@ enum Command {
     Demo(commands::demo::Options),
     /// Many joins in a row, from every state a joiner may be in, under load and DDL.
     Joins(commands::joins::Options),
+    /// Full transfers while two nodes write and change tables: is every joiner equal to both?
+    Storm(commands::storm::Options),
     /// Starts nodes and keeps them until Enter or the end of the input.
     Cluster(commands::cluster::Options),
 }
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(options) => commands::demo::run(&options),
         Command::Joins(options) => commands::joins::run(&options),
+        Command::Storm(options) => commands::storm::run(&options),
         Command::Cluster(options) => commands::cluster::run(&options),
     };
     match result {

@@ -291,6 +291,11 @@ impl Node {
         errorlog::unexpected(&self.log_since_start(), allowed)
     }
 
+    /// The same, of what was logged after `mark`.
+    pub fn unexpected_errors_since(&self, mark: LogMark, allowed: &[&str]) -> Vec<String> {
+        errorlog::unexpected(&self.log_since(mark), allowed)
+    }
+
     /// Waits until something logged since the last start holds `text`.
     pub fn wait_log(&self, text: &str, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;

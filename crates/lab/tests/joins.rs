@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fastrand::Rng;
-use rejoin_lab::ddl::Storm;
+use rejoin_lab::ddl::{Repertoire, Storm};
 use rejoin_lab::load::{Intensity, Load, Sysbench};
 use rejoin_lab::states::{Foreign, JoinerState};
 use rejoin_lab::{Cluster, Node, compare, data, process, sst, zoo};
@@ -45,7 +45,8 @@ fn any_datadir_joins_under_load_and_ddl_from_another_member() -> Result<()> {
 }
 
 fn join_under_load(donor: &Node, joiner: &Node, other: &Node, seed: u64) -> Result<()> {
-    let storm = Storm { seed, every: Duration::from_millis(100), sysbench_tables: TABLES }.start(other)?;
+    let repertoire = Repertoire::Alone { sysbench_tables: TABLES };
+    let storm = Storm { seed, every: Duration::from_millis(100), repertoire }.start(other)?;
     let sysbench = Sysbench::start(donor, TABLES, ROWS, 2)?;
     let joined = joiner.join();
     let (tps, storm) = (sysbench.stop()?, storm.stop()?);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use fastrand::Rng;
-use rejoin_lab::ddl::Storm;
+use rejoin_lab::ddl::{Repertoire, Storm};
 use rejoin_lab::load::{Intensity, Load, Sysbench};
 use rejoin_lab::states::{Foreign, JoinerState};
 use rejoin_lab::{Cluster, compare, data, zoo};
@@ -87,9 +87,9 @@ fn join(
 ) -> Result<Round> {
     let (donor, joiner, other) = (cluster.node(1), cluster.node(2), cluster.node(3));
     joiner.prepare(state, foreign, rng)?;
-    let storm =
-        Storm { seed: rng.u64(..), every: Duration::from_millis(options.ddl_every), sysbench_tables: TABLES };
-    let storm = storm.start(other)?;
+    let every = Duration::from_millis(options.ddl_every);
+    let repertoire = Repertoire::Alone { sysbench_tables: TABLES };
+    let storm = Storm { seed: rng.u64(..), every, repertoire }.start(other)?;
     let sysbench = Sysbench::start(donor, TABLES, options.rows, 2)?;
     // One more connection measures how long commits wait.
     let probe = Intensity { threads: 1, tables: TABLES, rows: options.rows, pause: Duration::from_millis(5) };

@@ -3,4 +3,5 @@
 pub mod cluster;
 pub mod demo;
 pub mod joins;
+pub mod storm;
 mod watch;

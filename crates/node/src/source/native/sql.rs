@@ -124,6 +124,16 @@ impl Session {
         Session::open(&self.login, self.patience)
     }
 
+    /// For the scenario that must find wrong joiners, in a test build only: the server does not pause replication for
+    /// the backup locks of this session any more.
+    ///
+    /// # Errors
+    /// From the server; needs SUPER.
+    #[cfg(feature = "unpaused")]
+    pub fn leave_replication(&mut self) -> Answer<()> {
+        self.run("SET SESSION wsrep_on = OFF")
+    }
+
     /// The server's number for this session.
     pub fn id(&self) -> u32 {
         self.conn.connection_id()

@@ -1,0 +1,76 @@
+//! What all rounds came to.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::judge::Wrong;
+use super::round::{Round, ms};
+use super::told::{Moment, Source};
+
+/// The sums, and the least, the middle and the most of what was measured.
+pub fn summary(rounds: &[Round]) -> String {
+    let mut out = String::new();
+    let equal = rounds.iter().filter(|round| round.wrong.is_none()).count();
+    let _ = writeln!(out, "\n{} rounds, {equal} equal, {} wrong", rounds.len(), rounds.len() - equal);
+    for wrong in Wrong::ALL {
+        let count = rounds.iter().filter(|round| round.wrong == Some(wrong)).count();
+        if count > 0 {
+            let _ = writeln!(out, "  {count} {wrong}");
+        }
+    }
+    sources(rounds, &mut out);
+    let mut row = |name: &str, values: Vec<f64>| {
+        if let Some([least, middle, most]) = spread(values) {
+            let _ = writeln!(out, "{name:52} {least:8.0} {middle:8.0} {most:8.0}");
+        }
+    };
+    row("start to Synced, ms", rounds.iter().filter_map(|r| r.joined).map(ms).collect());
+    // A round whose joiner failed early says little of what a join costs the others.
+    let joined: Vec<&Round> = rounds.iter().filter(|round| round.joined.is_some()).collect();
+    let all = |value: fn(&Round) -> f64| joined.iter().map(|round| value(round)).collect();
+    row("longest commit on the donor, before, ms", all(|r| ms(r.donor.0.longest)));
+    row("longest commit on the donor, during the join, ms", all(|r| ms(r.donor.1.longest)));
+    row("p99 on the other node, before, ms", all(|r| ms(r.other.0.p99)));
+    row("p99 on the other node, during the join, ms", all(|r| ms(r.other.1.p99)));
+    let moments: Vec<&Moment> = rounds.iter().filter_map(|round| round.told.moment.as_ref()).collect();
+    let all = |value: fn(&Moment) -> f64| moments.iter().map(|moment| value(moment)).collect();
+    row("replication paused, ms", all(|m| m.paused));
+    row("commits held, ms", all(|m| m.commits_held));
+    row("failed tries held, ms", all(|m| m.failed_held));
+    row("tries", all(|m| f64::from(m.tries)));
+    out.truncate(out.trim_end().len());
+    out
+}
+
+fn sources(rounds: &[Round], out: &mut String) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for source in rounds.iter().filter_map(|round| round.told.source.as_ref()) {
+        let name = match source {
+            Source::Native => "native".to_owned(),
+            Source::Frozen(why) => format!("frozen: {why}"),
+        };
+        *counts.entry(name).or_default() += 1;
+    }
+    for (name, count) in counts {
+        let _ = writeln!(out, "  {count} {name}");
+    }
+    let _ = writeln!(out, "{:52} {:>8} {:>8} {:>8}", "over all rounds", "min", "median", "max");
+}
+
+/// Least, middle and most.
+fn spread(mut values: Vec<f64>) -> Option<[f64; 3]> {
+    values.sort_by(f64::total_cmp);
+    Some([*values.first()?, values[values.len() / 2], *values.last()?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn least_middle_and_most() {
+        assert_eq!(spread(vec![3.0, 1.0, 2.0]), Some([1.0, 2.0, 3.0]));
+        assert_eq!(spread(vec![5.0]), Some([5.0, 5.0, 5.0]));
+        assert_eq!(spread(vec![]), None);
+    }
+}

@@ -1,0 +1,178 @@
+//! Whether a round went well, and what kind of wrong it was.
+
+use std::fmt;
+
+use rejoin_lab::compare::{self, Difference};
+use rejoin_lab::{LogMark, Node, process, sst};
+
+use super::ground::Ground;
+use super::told::{Source, Told};
+
+/// What went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wrong {
+    /// Synced, but it holds something else than the others.
+    NotEqual,
+    /// Its server did not start with what it was given.
+    RecoveryRefused,
+    /// A node could not apply what the others applied, or crashed.
+    ThrownOut,
+    /// The transfer itself failed.
+    SstFailed,
+    /// It is equal to one of the two old members, which are not equal to each other.
+    MembersDiffer,
+    /// It neither joined nor ended, or clients of the others never got an answer.
+    Hung,
+}
+
+impl Wrong {
+    pub const ALL: [Self; 6] = [
+        Self::NotEqual,
+        Self::RecoveryRefused,
+        Self::ThrownOut,
+        Self::SstFailed,
+        Self::MembersDiffer,
+        Self::Hung,
+    ];
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::NotEqual => "not equal",
+            Self::RecoveryRefused => "recovery refused",
+            Self::ThrownOut => "thrown out",
+            Self::SstFailed => "SST failed",
+            Self::MembersDiffer => "members differ",
+            Self::Hung => "hung",
+        })
+    }
+}
+
+/// The group found that a node is not what the others are, or a server crashed.
+const THROWN_OUT: [&str; 5] = [
+    "Inconsistency detected",
+    "Inconsistent by consensus",
+    "inconsistent with group",
+    "got signal",
+    "Assertion",
+];
+/// The joiner's server says so when its program has given it a position.
+const SST_GIVEN: [&str; 2] = ["SST received", "SST complete"];
+/// And so when the program failed.
+const SST_FAILED: &str = "Process completed with error: wsrep_sst_";
+/// DDL that cannot work fails on the appliers as it did where it came from.
+const ALLOWED: [&str; 1] = ["Slave SQL: Error"];
+
+/// A verdict with its reasons.
+pub type Verdict = Option<(Wrong, Vec<String>)>;
+
+/// What was logged on each node, from these places on.
+pub struct Logs {
+    marks: [LogMark; 3],
+}
+
+impl Logs {
+    /// From now on.
+    pub fn from_now(ground: &Ground) -> Self {
+        Self { marks: ground.nodes().map(Node::log_mark) }
+    }
+
+    /// Donor, other, joiner.
+    pub fn texts(&self, ground: &Ground) -> [String; 3] {
+        let [donor, other, joiner] = ground.nodes();
+        [donor.log_since(self.marks[0]), other.log_since(self.marks[1]), joiner.log_since(self.marks[2])]
+    }
+
+    /// Why the node did not join, which it had `ended` or went on trying.
+    pub fn why_not_joined(&self, ground: &Ground, ended: bool) -> (Wrong, Vec<String>) {
+        let texts = self.texts(ground);
+        let joiner = &texts[2];
+        let wrong = if thrown_out(&texts).is_some() {
+            Wrong::ThrownOut
+        } else if !ended {
+            Wrong::Hung
+        } else if !joiner.contains(SST_FAILED) && SST_GIVEN.iter().any(|given| joiner.contains(given)) {
+            Wrong::RecoveryRefused
+        } else {
+            Wrong::SstFailed
+        };
+        let mut reasons: Vec<String> = thrown_out(&texts).into_iter().collect();
+        reasons.extend(ground.joiner().unexpected_errors_since(self.marks[2], &ALLOWED).into_iter().take(6));
+        reasons.extend(ground.donor().unexpected_errors_since(self.marks[0], &ALLOWED).into_iter().take(3));
+        if reasons.is_empty() {
+            reasons.push(process::tail(joiner, 3));
+        }
+        (wrong, reasons)
+    }
+
+    /// Whether all three are equal now, and nobody complained on the way.
+    pub fn after_joining(&self, ground: &Ground) -> Verdict {
+        if let Some(line) = thrown_out(&self.texts(ground)) {
+            return Some((Wrong::ThrownOut, vec![line]));
+        }
+        let found = match compare::compare_all(&[ground.donor(), ground.other()], ground.joiner()) {
+            Ok(found) => found,
+            Err(error) => {
+                let gone = thrown_out(&self.texts(ground)).or_else(|| lost(ground));
+                let wrong = if gone.is_some() { Wrong::ThrownOut } else { Wrong::Hung };
+                return Some((wrong, gone.into_iter().chain([format!("{error:#}")]).collect()));
+            }
+        };
+        let joiners = found.beside.iter().all(|list| !list.is_empty()) || !found.damage.is_empty();
+        let mut reasons = self.positions(ground);
+        for (node, mark) in ground.nodes().into_iter().zip(self.marks) {
+            let errors = node.unexpected_errors_since(mark, &ALLOWED).into_iter();
+            reasons.extend(errors.map(|line| format!("{}: {line}", node.name())));
+        }
+        let wrong = if joiners || !reasons.is_empty() { Wrong::NotEqual } else { Wrong::MembersDiffer };
+        reasons.splice(0..0, said_of(&found, ground));
+        match thrown_out(&self.texts(ground)).or_else(|| lost(ground)) {
+            Some(line) => Some((Wrong::ThrownOut, [vec![line], reasons].concat())),
+            None => (!reasons.is_empty()).then_some((wrong, reasons)),
+        }
+    }
+
+    /// The recovered position must be that of the settled moment, which both hosts told.
+    fn positions(&self, ground: &Ground) -> Vec<String> {
+        let [donor, _, joiner] = self.texts(ground);
+        let recovered = sst::recovered_position(&joiner);
+        let told = [("donor", Told::read(&donor)), ("joiner", Told::read(&joiner))];
+        let native = told.iter().any(|(_, told)| told.source == Some(Source::Native));
+        let mut wrong = Vec::new();
+        for (host, told) in told {
+            match (told.moment, &recovered) {
+                (Some(moment), Ok(recovered)) if native && moment.position != *recovered => {
+                    wrong.push(format!("recovered at {recovered:?}, the {host} told {:?}", moment.position));
+                }
+                (Some(_), Err(error)) => wrong.push(format!("{error:#}")),
+                (None, _) if native => wrong.push(format!("the {host} told nothing of a settled moment")),
+                _ => {}
+            }
+        }
+        wrong
+    }
+}
+
+fn said_of(found: &compare::Found, ground: &Ground) -> Vec<String> {
+    let mut all: Vec<String> = found.damage.iter().map(Difference::to_string).collect();
+    let [donor, other] = [&found.beside[0], &found.beside[1]];
+    all.extend(donor.iter().map(Difference::to_string));
+    // An object that is as on one of the two old members only: these two differ.
+    for (name, mine, its) in [(ground.other().name(), other, donor), (ground.donor().name(), donor, other)] {
+        let alone = mine.iter().filter(|difference| !its.contains(difference));
+        all.extend(alone.map(|difference| format!("beside {name} alone: {difference}")));
+    }
+    all.iter().map(|line| line.chars().take(600).collect()).collect()
+}
+
+fn thrown_out(texts: &[String; 3]) -> Option<String> {
+    let telling = |line: &&str| THROWN_OUT.iter().any(|words| line.contains(words));
+    let mut nodes = texts.iter().enumerate();
+    nodes.find_map(|(i, text)| text.lines().find(telling).map(|line| format!("n{}: {line}", i + 1)))
+}
+
+fn lost(ground: &Ground) -> Option<String> {
+    let gone = ground.nodes().into_iter().find(|node| !node.is_alive());
+    gone.map(|node| format!("{} is gone: {}", node.name(), process::tail(&node.log_text(), 2)))
+}

@@ -1,0 +1,183 @@
+//! One join.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use rejoin_lab::Node;
+use rejoin_lab::load::LoadReport;
+
+use super::Options;
+use super::case::{self, Case};
+use super::ground::Ground;
+use super::judge::{Logs, Verdict, Wrong};
+use super::told::{Source, Told};
+use super::weather::{Passed, Probes, Weather};
+
+/// The time without a join is as long as the last join, within these.
+const CALM: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(6));
+/// How many reasons are shown of a wrong round.
+const SHOWN: usize = 6;
+
+/// What a round came to.
+pub struct Round {
+    number: usize,
+    case: Case,
+    /// What was wrong, if anything.
+    pub wrong: Option<Wrong>,
+    reasons: Vec<String>,
+    /// From the joiner's start to Synced.
+    pub joined: Option<Duration>,
+    /// Clients of the donor: without a join, and during it.
+    pub donor: (LoadReport, LoadReport),
+    /// Clients of the other node: the same.
+    pub other: (LoadReport, LoadReport),
+    /// DDL each second of both nodes during the join.
+    ddl_rate: f64,
+    tps: f64,
+    /// What the donor told.
+    pub told: Told,
+    notes: Vec<String>,
+    took: Duration,
+}
+
+/// Runs it: a time without a join, the join, an end to all writing, and the comparison.
+pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> Result<Round> {
+    let began = Instant::now();
+    let joiner = ground.joiner();
+    // A new machine, or one that comes back with what it had.
+    if number.is_multiple_of(2) {
+        joiner.remove_grastate()?
+    } else {
+        joiner.wipe()?
+    }
+    let logs = Logs::from_now(ground);
+    let weather = Weather::start(ground, options, rng)?;
+    let probes = Probes::start(ground, options)?;
+    std::thread::sleep(ground.last_join.get().clamp(CALM.0, CALM.1));
+    let calm = probes.stop()?;
+
+    let probes = Probes::start(ground, options)?;
+    let ddl_before = weather.ddl();
+    let started = Instant::now();
+    joiner.begin(&[])?;
+    let joined = joiner.wait_synced(options.patience());
+    let took = started.elapsed();
+    let ddl = weather.ddl() - ddl_before;
+    let ended = took < options.patience();
+    if !ended {
+        // Clients of servers that hang get their end this way.
+        ground.nodes().into_iter().for_each(Node::kill);
+    }
+    let during = probes.stop()?;
+    let weather = weather.stop(ground.donor());
+
+    let mut notes = Vec::new();
+    let verdict = judge(ground, options, &logs, &joined, ended, &weather, &mut notes)?;
+    if let (Some(_), Some(dir)) = (&verdict, &options.evidence) {
+        keep(ground, &logs.texts(ground), dir, number)?;
+    }
+    let tps = weather.map_or(0.0, |passed| passed.tps);
+    if verdict.is_none() {
+        ensure!(during.0.commits > 0, "nothing was committed on the donor: {:?}", during.0.last_error);
+        ensure!(ddl > 0 || options.ddl_every == 0, "no DDL succeeded");
+        ground.last_join.set(took);
+        joiner.stop()?;
+    }
+    let [donor_log, _, joiner_log] = logs.texts(ground);
+    let told = [donor_log, joiner_log].map(|log| Told::read(&log));
+    let told = told.into_iter().find(|told| told.source.is_some()).unwrap_or_default();
+    let (wrong, reasons) = verdict.map_or((None, Vec::new()), |(wrong, reasons)| (Some(wrong), reasons));
+    Ok(Round {
+        number,
+        case: ground.case,
+        wrong,
+        reasons,
+        joined: joined.ok(),
+        donor: (calm.0, during.0),
+        other: (calm.1, during.1),
+        ddl_rate: ddl as f64 / took.as_secs_f64(),
+        tps,
+        told,
+        notes,
+        took: began.elapsed(),
+    })
+}
+
+fn judge(
+    ground: &Ground,
+    options: &Options,
+    logs: &Logs,
+    joined: &Result<Duration>,
+    ended: bool,
+    weather: &Result<Passed>,
+    notes: &mut Vec<String>,
+) -> Result<Verdict> {
+    if joined.is_err() {
+        return Ok(Some(logs.why_not_joined(ground, ended)));
+    }
+    let asked = format!("Running: 'wsrep_sst_{} --role 'joiner'", options.method);
+    ensure!(logs.texts(ground)[2].contains(&asked), "the joiner did not ask for a transfer");
+    if ground.case == Case::Import && case::leave_out_discarded(ground.donor(), ground.joiner())? {
+        notes.push("copied between DISCARD and IMPORT".to_owned());
+    }
+    let mut verdict = logs.after_joining(ground);
+    match weather {
+        Ok(passed) => notes.extend(passed.besides.clone()),
+        Err(error) => {
+            let (_, reasons) = verdict.get_or_insert((Wrong::ThrownOut, Vec::new()));
+            reasons.push(format!("{error:#}"));
+        }
+    }
+    Ok(verdict)
+}
+
+fn keep(ground: &Ground, texts: &[String; 3], dir: &Path, number: usize) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    // That method's program keeps the reason to itself.
+    let own = ground.donor().datadir().join("mariabackup.backup.log");
+    if own.exists() {
+        fs::copy(own, dir.join(format!("round{number}-mariabackup.log"))).context("evidence")?;
+    }
+    for (i, text) in texts.iter().enumerate() {
+        fs::write(dir.join(format!("round{number}-n{}.log", i + 1)), text).context("evidence")?;
+    }
+    Ok(())
+}
+
+/// Milliseconds.
+pub fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let case = format!("{:?}", self.case).to_lowercase();
+        let outcome = self.wrong.map_or("equal".to_owned(), |wrong| wrong.to_string().to_uppercase());
+        write!(f, "{:3} {case:9} {outcome:16}", self.number)?;
+        if let Some(joined) = self.joined {
+            write!(f, " joined in {:4.1} s;", joined.as_secs_f64())?;
+        }
+        let (donor, other) = (&self.donor, &self.other);
+        write!(f, " donor's longest commit {:.0} -> {:.0} ms,", ms(donor.0.longest), ms(donor.1.longest))?;
+        write!(f, " other's p99 {:.0} -> {:.0} ms;", ms(other.0.p99), ms(other.1.p99))?;
+        write!(f, " {:.0} DDL/s, {:.0} tps;", self.ddl_rate, self.tps)?;
+        match &self.told.source {
+            Some(Source::Native) => write!(f, " native;")?,
+            Some(Source::Frozen(why)) => write!(f, " frozen ({why});")?,
+            None => {}
+        }
+        if let Some(moment) = &self.told.moment {
+            write!(f, " paused {:.0} ms, commits held {:.0} ms,", moment.paused, moment.commits_held)?;
+            write!(f, " {} tries;", moment.tries)?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, " {note};"))?;
+        write!(f, " {:.0} s", self.took.as_secs_f64())?;
+        self.reasons.iter().take(SHOWN).try_for_each(|reason| write!(f, "\n      {reason}"))?;
+        let more = self.reasons.len().saturating_sub(SHOWN);
+        if more > 0 { write!(f, "\n      and {more} more") } else { Ok(()) }
+    }
+}

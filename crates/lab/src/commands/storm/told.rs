@@ -1,0 +1,96 @@
+//! What rejoin told in an error log of how it took the donor's data; other methods tell nothing.
+
+use rejoin_lab::Position;
+
+/// What one host told of one transfer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Told {
+    /// Which source served.
+    pub source: Option<Source>,
+    /// The settled moment.
+    pub moment: Option<Moment>,
+}
+
+/// Which source served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The donor went on working.
+    Native,
+    /// It held still, for this reason.
+    Frozen(String),
+}
+
+/// The settled moment: milliseconds, but for the tries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moment {
+    pub position: Position,
+    pub paused: f64,
+    pub commits_held: f64,
+    pub tries: u32,
+    pub failed_held: f64,
+}
+
+impl Told {
+    /// Reads what was logged of one transfer; of several tries the last one counts.
+    pub fn read(log: &str) -> Self {
+        let last = |lead: &str| log.lines().rev().find_map(|line| Some(line.split_once(lead)?.1.trim()));
+        Self {
+            source: last("source: ").and_then(source),
+            moment: last("the settled moment is at ").and_then(moment),
+        }
+    }
+}
+
+fn source(text: &str) -> Option<Source> {
+    match text.strip_prefix("frozen") {
+        Some(why) => {
+            let why = why.trim();
+            let inner = why.strip_prefix('(').and_then(|why| why.strip_suffix(')'));
+            Some(Source::Frozen(inner.unwrap_or(why).to_owned()))
+        }
+        None => text.starts_with("native").then_some(Source::Native),
+    }
+}
+
+fn moment(text: &str) -> Option<Moment> {
+    let (position, rest) = text.split_once(": ").unwrap_or((text, ""));
+    let tries = rest.split(", ").find_map(|part| {
+        let (number, what) = part.split_once(' ')?;
+        matches!(what, "tries" | "try").then(|| number.parse().ok())?
+    });
+    Some(Moment {
+        position: Position::parse(position)?,
+        paused: after(rest, "replication paused for "),
+        commits_held: after(rest, "commits held for "),
+        tries: tries.unwrap_or(1),
+        failed_held: after(rest, "failed tries held "),
+    })
+}
+
+/// The number behind `lead`, 0 when it is not told.
+fn after(text: &str, lead: &str) -> f64 {
+    let number = text.split_once(lead).and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+    number.unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_both_sources_are_read() {
+        let log = "x WSREP_SST: [INFO] source: native\n\
+            y WSREP_SST: [INFO] the settled moment is at 2f0eaefd-0000-11f0-a0a0-000000000000:77: replication paused \
+            for 41.5 ms (granted after 3 ms), commits held for 7 ms, 3 files read in it, 2 tries, failed tries held 12.0 ms\n";
+        let told = Told::read(log);
+        assert_eq!(told.source, Some(Source::Native));
+        let moment = told.moment.expect("a moment");
+        assert_eq!((moment.position.seqno, moment.tries), (77, 2));
+        assert_eq!((moment.paused, moment.commits_held, moment.failed_held), (41.5, 7.0, 12.0));
+
+        let log = format!("{log}z WSREP_SST: [INFO] source: frozen (no settled moment within 60 s (held))\n");
+        let why = "no settled moment within 60 s (held)".to_owned();
+        assert_eq!(Told::read(&log).source, Some(Source::Frozen(why)));
+        assert_eq!(Told::read("nothing of the kind\n"), Told::default());
+    }
+}
