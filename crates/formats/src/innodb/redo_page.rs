@@ -60,7 +60,8 @@ impl PageImage {
     /// A page as its file has it, `bytes` being its whole content, or a reason why there is none. `size` is the
     /// page size.
     pub fn new(space: SpaceId, page: PageNo, size: usize, content: Result<Vec<u8>, Gap>) -> PageImage {
-        let content = content.and_then(|bytes| if bytes.len() == size { Ok(bytes) } else { Err(Gap::Damaged) });
+        let content =
+            content.and_then(|bytes| if bytes.len() == size { Ok(bytes) } else { Err(Gap::Damaged) });
         let since = content.as_ref().ok().and_then(|bytes| page::lsn(bytes)).unwrap_or_default();
         PageImage { space, page, size, since, content }
     }

@@ -29,7 +29,10 @@ fn what_is_in_the_page_is_not_played_again() {
     // A second record of the same mini-transaction.
     page.play(Lsn(500), Lsn(520), &of(9, Change::Fill { at: 200, len: 5, pattern: &[7, 8] }));
     let bytes = page.content().unwrap();
-    assert_eq!((&bytes[99..104], &bytes[199..206]), (&[0x11, 1, 2, 3, 0x11][..], &[0x11, 7, 8, 7, 8, 7, 0x11][..]));
+    assert_eq!(
+        (&bytes[99..104], &bytes[199..206]),
+        (&[0x11, 1, 2, 3, 0x11][..], &[0x11, 7, 8, 7, 8, 7, 0x11][..])
+    );
     assert_eq!((page.lsn(), lsn(bytes)), (Lsn(520), Some(Lsn(520))));
 }
 
@@ -41,7 +44,10 @@ fn a_page_made_anew_needs_no_file() {
     page.play(Lsn(20), Lsn(30), &of(9, Change::Init));
     page.play(Lsn(20), Lsn(30), &of(9, WRITE));
     let bytes = page.content().unwrap();
-    assert_eq!((page::page_no(bytes), &bytes[34..38], &bytes[100..103]), (Some(PAGE), &[0, 0, 0, 3][..], &[1, 2, 3][..]));
+    assert_eq!(
+        (page::page_no(bytes), &bytes[34..38], &bytes[100..103]),
+        (Some(PAGE), &[0, 0, 0, 3][..], &[1, 2, 3][..])
+    );
     // Also when the file has a later state: the log goes on to it.
     let mut later = image(9000);
     later.play(Lsn(20), Lsn(30), &of(9, Change::Init));

@@ -23,7 +23,10 @@ const XID: usize = 46;
 /// The undo log header pages that a rollback segment header names, in slot order; unused slots left out.
 pub fn undo_pages(rseg: &[u8], page_size: usize) -> impl Iterator<Item = PageNo> {
     let slots = rseg.get(SLOTS..).unwrap_or_default().chunks_exact(4).take(page_size / 16);
-    slots.filter_map(|slot| be32(slot, 0)).map(PageNo).filter(|&page| page != PageNo::NULL && page != PageNo(0))
+    slots
+        .filter_map(|slot| be32(slot, 0))
+        .map(PageNo)
+        .filter(|&page| page != PageNo::NULL && page != PageNo(0))
 }
 
 /// What an undo log header page says of its transaction.

@@ -60,7 +60,10 @@ pub(super) struct Found {
 
 impl<'f> PlayedPages<'f> {
     /// The pages as the files have them. `wanted` may be named later.
-    pub(super) fn new(files: &'f PageFiles, wanted: BTreeSet<Id>) -> Result<Result<PlayedPages<'f>, Unknown>> {
+    pub(super) fn new(
+        files: &'f PageFiles,
+        wanted: BTreeSet<Id>,
+    ) -> Result<Result<PlayedPages<'f>, Unknown>> {
         let mut pages = PlayedPages { files, pages: HashMap::new(), wanted };
         pages.add(TRX_SYS, Role::TrxSys, None)?;
         for id in pages.wanted.clone() {
@@ -167,9 +170,7 @@ impl<'f> PlayedPages<'f> {
             PageState::Valid if key_version(&format, &bytes).is_some_and(|version| version != 0) => {
                 Err(Gap::Encrypted)
             }
-            PageState::Valid
-                if page_no(&bytes) == Some(page) && space_id(&format, &bytes) == Some(space) =>
-            {
+            PageState::Valid if page_no(&bytes) == Some(page) && space_id(&format, &bytes) == Some(space) => {
                 Ok(bytes)
             }
             _ => Err(Gap::Damaged),

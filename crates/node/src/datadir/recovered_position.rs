@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use formats::innodb::redo_page::Gap;
+pub use formats::innodb::redo_page::Gap;
 use formats::innodb::undo_header::follow_prepared;
 use formats::innodb::wsrep_position::StoredPosition;
 use formats::mariadb::file_kind::{FileKind, top_level};
