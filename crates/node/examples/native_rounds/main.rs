@@ -1,8 +1,9 @@
 //! Takes snapshots of a real server under a storm of writes and DDL, and proves each copy.
 //!
 //! `native_rounds [--alone] [ROUNDS] [DDL_PAUSE_MS]`. With a cluster (the default) two nodes are written to and have
-//! DDL; each snapshot of the first becomes a third node whose files must tell the noted position, that recovers, must show the noted position, joins there by
-//! IST, and is then compared with the others. With `--alone` the copy is started on its own and checked in itself.
+//! DDL; each snapshot of the first becomes a third node: its files must tell the noted position, it recovers, must show
+//! that position, joins there by IST, and is then compared with the others. With `--alone` the copy is started on its
+//! own and checked in itself.
 //! Needs root, MariaDB, Galera and rsync; everything is made in a temporary directory on loopback.
 #![expect(clippy::print_stdout, reason = "a program for developers")]
 mod compare;

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use formats::innodb::redo::Record;
 pub use formats::innodb::redo_page::Gap;
 use formats::innodb::undo_header::follow_prepared;
 use formats::innodb::wsrep_position::StoredPosition;
@@ -76,6 +77,9 @@ pub enum Unknown {
     /// The redo log.
     #[error(transparent)]
     Log(#[from] BadLog),
+    /// The redo is encrypted, and changes pages from this LSN on.
+    #[error("the redo log is encrypted, and changes pages from LSN {0} on")]
+    EncryptedRedo(Lsn),
     /// A record that is none.
     #[error("a redo record in the mini-transaction at LSN {0} is not understood")]
     BadRecord(Lsn),
@@ -144,7 +148,11 @@ fn play<'f>(
     };
     let mut failed = None;
     let end = log.read(|mtr| {
-        if failed.is_none() {
+        // Of an encrypted record only type and length can be trusted; after a clean end there are none of pages.
+        let hidden = || mtr.records().any(|record| !matches!(record, Ok(Record::File(_))));
+        if failed.is_none() && log.encrypted && hidden() {
+            failed = Some(Unknown::EncryptedRedo(mtr.start));
+        } else if failed.is_none() {
             failed = pages.play(mtr)?.err();
         }
         Ok(())

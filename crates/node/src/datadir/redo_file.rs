@@ -18,7 +18,8 @@ const WINDOW: u64 = 1 << 20;
 pub(super) struct RedoFile {
     file: File,
     geometry: Geometry,
-    encrypted: bool,
+    /// Only types and lengths of records can be read.
+    pub(super) encrypted: bool,
     checkpoint: Checkpoint,
 }
 
