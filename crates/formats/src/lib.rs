@@ -22,6 +22,8 @@
 //! | doublewrite area | [`innodb::doublewrite`] | include/trx0sys.h 10.11 | files |
 //! | cluster position in InnoDB | [`innodb::wsrep_position`] | trx/trx0rseg.cc, sql/wsrep_xid.cc 10.11 | `--wsrep-recover` |
 //! | head of `ib_logfile0` | [`innodb::redo_header`] | include/log0log.h 10.11, 11.8 | files, clear and encrypted |
+//! | redo records of system pages | [`innodb::redo_change`], [`innodb::redo_page`] | log/log0recv.cc 10.11 | `--wsrep-recover` after kills |
+//! | undo log headers | [`innodb::undo_header`] | include/trx0undo.h, sql/handler.cc 10.11 | `--wsrep-recover` after kills |
 //!
 //! Files that real servers made are under `tests/data`, with the script that makes them anew.
 

@@ -11,11 +11,13 @@ use crate::ids::{Lsn, PageNo, SpaceId};
 const SAME_PAGE: u8 = 0x80;
 /// Bits 4-6 of a page record's first byte.
 const TYPE: u8 = 0x70;
-const FREE_PAGE: u8 = 0x00;
-const INIT_PAGE: u8 = 0x10;
-const EXTENDED: u8 = 0x20;
+pub(super) const FREE_PAGE: u8 = 0x00;
+pub(super) const INIT_PAGE: u8 = 0x10;
+pub(super) const EXTENDED: u8 = 0x20;
+/// First byte of the shortest padding, `FILE_CHECKPOINT` and a NUL.
+const PADDING: u8 = 0xf1;
 /// Subtype of an `EXTENDED` record with no further bytes: the tablespace ends before this page.
-const TRIM_PAGES: u8 = 10;
+pub(super) const TRIM_PAGES: u8 = 10;
 
 /// One record. In an encrypted log the types, lengths and page numbers are in clear and all else is not:
 /// there [`Record::Page`] stands for every change of a page, and file names are `None`.
@@ -85,7 +87,8 @@ pub enum FileEvent<'a> {
         /// Its name.
         name: Option<&'a [u8]>,
     },
-    /// A checkpoint at this LSN has been prepared; `None` in an encrypted log.
+    /// A checkpoint at this LSN has been prepared; `None` in an encrypted log. LSN 0 is padding
+    /// (log0recv.cc, `log_parse_file`).
     Checkpoint {
         /// Where recovery would start.
         lsn: Option<Lsn>,
@@ -143,6 +146,24 @@ pub(super) fn record_len(bytes: &[u8]) -> Result<Option<usize>, ()> {
     }
 }
 
+/// A record of a page as it stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PageRecord<'a> {
+    pub(super) space: SpaceId,
+    pub(super) page: PageNo,
+    /// Bits 4-6 of the first byte.
+    pub(super) kind: u8,
+    /// It goes on where the record before ended.
+    pub(super) same_page: bool,
+    /// What follows the page's number.
+    pub(super) body: &'a [u8],
+}
+
+enum Read<'a> {
+    Page(PageRecord<'a>),
+    File(FileEvent<'a>),
+}
+
 /// The records of one mini-transaction, without its end marker.
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
@@ -157,7 +178,12 @@ impl<'a> Records<'a> {
         Records { bytes, at: 0, encrypted, page: None }
     }
 
-    fn read(&mut self) -> Option<Record<'a>> {
+    /// True in an encrypted log.
+    pub(super) fn encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    fn read(&mut self) -> Option<Read<'a>> {
         let here = self.bytes.get(self.at..)?;
         let len = record_len(here).ok()??;
         let record = here.get(..len)?;
@@ -165,13 +191,17 @@ impl<'a> Records<'a> {
         let length_bytes = if first & 0x0f == 0 { varint(rest)?.1 } else { 0 };
         let mut body = rest.get(length_bytes..)?;
         self.at += len;
+        let kind = first & TYPE;
         if first & SAME_PAGE != 0
             && let Some((space, page)) = self.page
         {
-            return self.page_record(first, space, page, body);
+            return Some(Read::Page(PageRecord { space, page, kind, same_page: true, body }));
         }
         if first & SAME_PAGE != 0 && self.encrypted {
-            return self.file_record(first & 0xf0, None, body).map(Record::File);
+            return self.file_record(first & 0xf0, None, body).map(Read::File);
+        }
+        if first == PADDING && body == [0] {
+            return Some(Read::File(FileEvent::Checkpoint { lsn: Some(Lsn(0)) }));
         }
         let mut number = || {
             let (value, len) = varint(body)?;
@@ -181,18 +211,44 @@ impl<'a> Records<'a> {
         let (space, page) = (SpaceId(number()?), PageNo(number()?));
         if first & SAME_PAGE == 0 {
             self.page = Some((space, page));
-            return self.page_record(first, space, page, body);
+            return Some(Read::Page(PageRecord { space, page, kind, same_page: false, body }));
         }
-        self.file_record(first & 0xf0, Some(space), body).map(Record::File)
+        self.file_record(first & 0xf0, Some(space), body).map(Read::File)
     }
 
-    fn page_record(&self, first: u8, space: SpaceId, page: PageNo, body: &[u8]) -> Option<Record<'a>> {
-        Some(match first & TYPE {
+    fn page_record(&self, record: PageRecord<'a>) -> Record<'a> {
+        let PageRecord { space, page, .. } = record;
+        match record.kind {
             FREE_PAGE => Record::FreePage { space, page },
             INIT_PAGE => Record::InitPage { space, page },
-            EXTENDED if body == [TRIM_PAGES] && !self.encrypted => Record::TrimPages { space, pages: page },
+            EXTENDED if record.body == [TRIM_PAGES] && !self.encrypted => {
+                Record::TrimPages { space, pages: page }
+            }
             _ => Record::Page { space, page },
-        })
+        }
+    }
+
+    /// The next record of a page, those of files left out. Ends after the first [`BadRecord`].
+    pub(super) fn next_of_page(&mut self) -> Option<Result<PageRecord<'a>, BadRecord>> {
+        loop {
+            match self.next_read()? {
+                Ok(Read::Page(record)) => return Some(Ok(record)),
+                Ok(Read::File(_)) => {}
+                Err(bad) => return Some(Err(bad)),
+            }
+        }
+    }
+
+    fn next_read(&mut self) -> Option<Result<Read<'a>, BadRecord>> {
+        let at = self.at;
+        let &byte = self.bytes.get(at)?;
+        match self.read() {
+            Some(read) => Some(Ok(read)),
+            None => {
+                self.at = self.bytes.len();
+                Some(Err(BadRecord { at, byte }))
+            }
+        }
     }
 
     fn file_record(&self, kind: u8, space: Option<SpaceId>, body: &'a [u8]) -> Option<FileEvent<'a>> {
@@ -212,7 +268,11 @@ impl<'a> Records<'a> {
             }
             0xb0 => FileEvent::Modify { space, name },
             0xf0 => {
-                let lsn = if self.encrypted { None } else { Some(Lsn(be64(body, 0)?)) };
+                let lsn = match self.encrypted {
+                    true => None,
+                    false if body.iter().all(|&b| b == 0) => Some(Lsn(0)),
+                    false => Some(Lsn(be64(body, 0)?)),
+                };
                 FileEvent::Checkpoint { lsn }
             }
             _ => return None,
@@ -225,15 +285,10 @@ impl<'a> Iterator for Records<'a> {
 
     /// Ends after the first [`BadRecord`].
     fn next(&mut self) -> Option<Self::Item> {
-        let at = self.at;
-        let &byte = self.bytes.get(at)?;
-        match self.read() {
-            Some(record) => Some(Ok(record)),
-            None => {
-                self.at = self.bytes.len();
-                Some(Err(BadRecord { at, byte }))
-            }
-        }
+        Some(self.next_read()?.map(|read| match read {
+            Read::Page(record) => self.page_record(record),
+            Read::File(event) => Record::File(event),
+        }))
     }
 }
 

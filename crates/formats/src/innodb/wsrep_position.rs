@@ -79,7 +79,13 @@ pub fn stored_position(page: &[u8], page_size: usize) -> Option<StoredPosition> 
     }
     let undo_slots = 4 * (page_size / 16);
     let xid = PAGE_DATA.checked_add(34 + 16 + 512)?.checked_add(undo_slots)?;
-    let (format, gtrid_len, bqual_len) = (be32(page, xid)?, be32(page, xid + 4)?, be32(page, xid + 8)?);
+    position_in_xid(page, xid)
+}
+
+/// The position in the XID that begins at `xid`: format, two lengths, data, the same wherever InnoDB stores one.
+pub(super) fn position_in_xid(page: &[u8], xid: usize) -> Option<StoredPosition> {
+    let word = |at: usize| be32(page, xid.checked_add(at)?);
+    let (format, gtrid_len, bqual_len) = (word(0)?, word(4)?, word(8)?);
     let data = xid + 12;
     let prefix: [u8; 7] = array(page, data)?;
     // -1 in the first word is "no XID"; the lengths are those of a position, not of a user's XA transaction.
@@ -105,9 +111,11 @@ pub fn stored_position(page: &[u8], page_size: usize) -> Option<StoredPosition> 
 }
 
 /// The one that counts: the highest sequence number. Segments of an earlier history can linger with higher
-/// numbers; the server takes the highest all the same, and clears them when it adopts a new history.
+/// numbers; the server takes the highest all the same, and clears them when it adopts a new history. Of equal ones
+/// it takes the first, and of -1 it makes nothing (trx0rseg.cc, `trx_rseg_read_wsrep_checkpoint`).
 pub fn newest(positions: impl IntoIterator<Item = StoredPosition>) -> Option<StoredPosition> {
-    positions.into_iter().max_by_key(|stored| stored.state.seqno)
+    let defined = positions.into_iter().filter(|stored| stored.state.seqno > Seqno::UNDEFINED);
+    defined.reduce(|best, next| if next.state.seqno > best.state.seqno { next } else { best })
 }
 
 #[cfg(test)]
@@ -173,6 +181,7 @@ mod tests {
         let at =
             |seqno| StoredPosition { state: StateId { uuid: Uuid::NIL, seqno: Seqno(seqno) }, gtid: None };
         assert_eq!(newest([at(3), at(9), at(-1)]), Some(at(9)));
+        assert_eq!(newest([at(-1)]), None);
         assert_eq!(newest([]), None);
     }
 

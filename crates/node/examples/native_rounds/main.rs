@@ -1,8 +1,9 @@
 //! Takes snapshots of a real server under a storm of writes and DDL, and proves each copy.
 //!
 //! `native_rounds [--alone] [ROUNDS] [DDL_PAUSE_MS]`. With a cluster (the default) two nodes are written to and have
-//! DDL; each snapshot of the first becomes a third node that recovers, must show the noted position, joins there by
-//! IST, and is then compared with the others. With `--alone` the copy is started on its own and checked in itself.
+//! DDL; each snapshot of the first becomes a third node: its files must tell the noted position, it recovers, must show
+//! that position, joins there by IST, and is then compared with the others. With `--alone` the copy is started on its
+//! own and checked in itself.
 //! Needs root, MariaDB, Galera and rsync; everything is made in a temporary directory on loopback.
 #![expect(clippy::print_stdout, reason = "a program for developers")]
 mod compare;
@@ -17,8 +18,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use formats::wsrep::state_id::StateId;
 use mysql::prelude::Queryable;
 use rejoin_node::cancel::Cancel;
+use rejoin_node::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use rejoin_node::source::native::snapshot::{Options, Taken, take};
 use rejoin_node::source::native::sql::Login;
 use server::{Server, free_port};
@@ -180,6 +183,29 @@ fn snapshot(donor: &Server, data: &Path, spill: &Path) -> Result<Taken> {
     Ok(take(&options, &sink, &Cancel::new())?)
 }
 
+/// What a joiner can tell from the files before any server has opened them.
+fn compute(copy: &Server, noted: StateId) -> Result<()> {
+    let data = copy.data();
+    let undo = std::fs::read_dir(&data)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let undo = undo
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("undo")));
+    let files = InnodbFiles {
+        system: vec![data.join("ibdata1")],
+        undo: undo.collect(),
+        redo: data.join("ib_logfile0"),
+        binlog: false,
+    };
+    let began = Instant::now();
+    match recovered_position(&files)? {
+        Recovered::Known(position) if position.state == noted => {
+            println!("computed {noted} in {:.0} ms", began.elapsed().as_secs_f64() * 1000.0);
+            Ok(())
+        }
+        other => bail!("computed position {other:?}, noted {noted}"),
+    }
+}
+
 fn prove(alone: bool, dir: &Path, taken: &Taken, nodes: &[Server], more: &[String]) -> Result<String> {
     let ports: Vec<u16> = nodes.iter().map(|n| n.group_port).collect();
     let group = if alone { 0 } else { free_port()? };
@@ -188,6 +214,7 @@ fn prove(alone: bool, dir: &Path, taken: &Taken, nodes: &[Server], more: &[Strin
     let mut proof = String::new();
     if !alone {
         let state = taken.manifest.position.context("no position noted")?.state;
+        compute(&copy, state)?;
         let began = Instant::now();
         let found = copy.recover()?;
         // With wsrep_gtid_mode the domain's GTID follows after a comma.

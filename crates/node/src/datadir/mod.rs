@@ -6,8 +6,12 @@ pub mod engines;
 pub mod layout;
 pub mod managed;
 pub mod own_position;
+mod page_files;
+mod played_pages;
 #[cfg(test)]
 mod real_tests;
+pub mod recovered_position;
+mod redo_file;
 pub mod scan;
 pub mod system_files;
 #[cfg(test)]

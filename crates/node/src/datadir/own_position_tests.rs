@@ -1,5 +1,6 @@
 use super::*;
 use crate::datadir::testing::Tree;
+use std::fs::File;
 use std::process::Command;
 
 const PAGE: usize = 16384;
