@@ -5,10 +5,11 @@ use anyhow::{Context, Result};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Known};
 use super::declined::Declined;
 use super::direct::{Buffer, Direct};
 use super::identity::look;
+use super::page_file::Damage;
 use super::pages::{self, Copier, Wanted, is_further_system_file};
 use super::small;
 use super::sql_checks::Facts;
@@ -31,13 +32,8 @@ impl CopyFiles<'_> {
     /// # Errors
     /// From the system, the sink, cancelled, or [`Declined::CorruptPages`].
     pub fn pages(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
-        let mut wanted = Vec::new();
-        for known in ids.iter().filter_map(|id| catalog.get(*id)) {
-            let entry = known.entry();
-            let system = if is_further_system_file(&entry) { self.further(&entry)? } else { None };
-            let identity = known.listed.look.identity;
-            wanted.push(Wanted { entry, path: known.path().clone(), identity, system });
-        }
+        let known = ids.iter().filter_map(|id| catalog.get(*id));
+        let wanted = known.map(|known| self.wanted(known)).collect::<Result<Vec<_>>>()?;
         if wanted.is_empty() {
             return Ok(());
         }
@@ -45,6 +41,25 @@ impl CopyFiles<'_> {
         for file in copied {
             catalog.copied(file.id, file.bytes, None, file.space);
         }
+        self.note(damage)
+    }
+
+    /// What is read of a data file.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn wanted(&self, known: &Known) -> Result<Wanted> {
+        let entry = known.entry();
+        let system = if is_further_system_file(&entry) { self.further(&entry)? } else { None };
+        let identity = known.listed.look.identity;
+        Ok(Wanted { entry, path: known.path().clone(), identity, system })
+    }
+
+    /// Pages that stay damaged.
+    ///
+    /// # Errors
+    /// [`Declined::CorruptPages`], when they may not be delivered.
+    pub fn note(&self, damage: Vec<Damage>) -> Result<()> {
         if let Some(first) = damage.first() {
             if !self.allow_corrupt {
                 let (count, first) = (damage.len() as u64, first.text.clone());
