@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use node::datadir::recovered_position::{Gap, InnodbFiles, Recovered, Unknown, recovered_position};
-use rejoin_lab::ddl::Storm;
+use rejoin_lab::ddl::{Repertoire, Storm};
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::{Cluster, Node, Position, data};
 
@@ -38,9 +38,7 @@ fn agree(node: &Node) -> Result<Position> {
     let Recovered::Known(position) = &computed else {
         anyhow::bail!("{computed:?}, recovered {recovered:?}")
     };
-    if std::env::var_os("REJOIN_KILLS").is_some() {
-        eprintln!("{computed:?} = {recovered:?}");
-    }
+    if std::env::var_os("REJOIN_KILLS").is_some() {}
     let (uuid, seqno) = (position.state.uuid.to_string(), position.state.seqno.0);
     ensure!(
         (uuid.as_str(), seqno) == (&recovered.uuid, recovered.seqno),
@@ -63,8 +61,12 @@ fn killed(node: &Node, rounds: u64) -> Result<()> {
             data::sysbench_tables(node, 2, 2000)?;
         }
         let load = Load::start(node, Intensity { threads: 8, tables: 2, rows: 2000, pause: Duration::ZERO })?;
-        let storm =
-            Storm { seed: round + 1, every: Duration::from_millis(40), sysbench_tables: 0 }.start(node)?;
+        let storm = Storm {
+            seed: round + 1,
+            every: Duration::from_millis(40),
+            repertoire: Repertoire::Alone { sysbench_tables: 0 },
+        }
+        .start(node)?;
         std::thread::sleep(Duration::from_millis(400 + round * 137 % 900));
         node.kill();
         let commits = load.stop()?.commits;

@@ -22,26 +22,6 @@ use rejoin_node::source::native::snapshot::{Options, Taken, take};
 use rejoin_node::source::native::sql::Login;
 use server::Server;
 
-/// Slows the copy down, so that something can happen during it.
-struct Slow<'a>(&'a sink::DirectorySink, Duration);
-
-impl SnapshotSink for Slow<'_> {
-    fn announce(&self, entry: &FileEntry) -> Result<()> {
-        self.0.announce(entry)
-    }
-
-    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
-        if file.0 != 0 && bytes.len() > 65536 {
-            std::thread::sleep(self.1);
-        }
-        self.0.write(file, offset, bytes)
-    }
-
-    fn finish(&self, manifest: &Manifest) -> Result<()> {
-        self.0.finish(manifest)
-    }
-}
-
 fn options(server: &Server, account: Option<&str>, budget: u64) -> Options {
     let account = account.map(|user| Account { user: user.to_owned(), password: Secret::new("x") });
     Options {
@@ -51,6 +31,8 @@ fn options(server: &Server, account: Option<&str>, budget: u64) -> Options {
         spill_dir: std::env::temp_dir(),
         spill_max: 1 << 30,
         checkpoint_first: false,
+        round_after: Duration::from_secs(30),
+        redo_enough: 32 << 20,
         allow_corrupt_pages: false,
         creator: "rejoin".to_owned(),
     }
@@ -66,7 +48,7 @@ fn snapshot(
     let sink = sink::DirectorySink::new(&dir.join("data"))?;
     std::thread::scope(|scope| {
         scope.spawn(during);
-        take(options, &Slow(&sink, pause), &Cancel::new())
+        take(options, &sink::Slow(&sink, pause), &Cancel::new())
     })
 }
 
@@ -115,6 +97,7 @@ fn one_server() {
     missing_rights(&server, base.path());
     a_held_lock_is_named(&server, base.path());
     killed_sessions_and_a_resized_log(&server, base.path());
+    recovery_starts_at_a_newer_checkpoint(&server, base.path());
     damage_is_named(&server, base.path());
     an_import_declines(&server, base.path());
     an_overrun_is_named(&server, base.path());
@@ -212,7 +195,7 @@ fn an_import_declines(server: &Server, base: &Path) {
 
 /// A sink that takes no redo for a while, and no room to keep any: the log itself comes round.
 fn an_overrun_is_named(server: &Server, base: &Path) {
-    struct Stuck<'a>(Slow<'a>);
+    struct Stuck<'a>(sink::Slow<'a>);
     impl SnapshotSink for Stuck<'_> {
         fn announce(&self, entry: &FileEntry) -> Result<()> {
             self.0.announce(entry)
@@ -235,8 +218,46 @@ fn an_overrun_is_named(server: &Server, base: &Path) {
             (0..6)
                 .for_each(|n| conn.query_drop(format!("UPDATE test.big SET pad = 'o{n}'")).expect("update"));
         });
-        take(&small, &Stuck(Slow(&sink, Duration::from_millis(150))), &Cancel::new())
+        take(&small, &Stuck(sink::Slow(&sink, Duration::from_millis(150))), &Cancel::new())
     });
     let why = declined(result);
     assert!(matches!(why, Declined::RedoOverrun { wanted, .. } if wanted > 16 << 20), "{why}");
+}
+
+/// A copy that took long: recovery starts at a newer checkpoint, and pages of which only older versions had been
+/// copied were read again. The table is the largest, so it is read first and changed behind the reader.
+fn recovery_starts_at_a_newer_checkpoint(server: &Server, base: &Path) {
+    let change = || {
+        let mut conn = server.connect().expect("login");
+        std::thread::sleep(Duration::from_millis(300));
+        for n in 0..8 {
+            conn.query_drop(format!("UPDATE test.big SET pad = 'n{n}' WHERE id % 3 = {}", n % 3))
+                .expect("update");
+        }
+        conn.query_drop("INSERT INTO test.big SELECT id + 1000000, pad FROM test.big WHERE id < 30000")
+            .expect("insert");
+    };
+    let newer = Options { round_after: Duration::ZERO, redo_enough: 0, ..options(server, None, 20) };
+    let dir = base.join("c10");
+    let taken = snapshot(&newer, &dir, Duration::from_millis(150), change).expect("a snapshot");
+    let rounds = taken.redo_rounds;
+    assert!(rounds.rounds > 0 && rounds.reread > 10 << 20 && rounds.dropped > 20 << 20, "{rounds:?}");
+    assert!(taken.redo_bytes < rounds.dropped, "{} left, {rounds:?}", taken.redo_bytes);
+    let mut conn = server.connect().expect("login");
+    let checksum = |conn: &mut mysql::Conn| -> Option<(String, u64)> {
+        conn.query_first("CHECKSUM TABLE test.big").expect("checksum")
+    };
+    let mut copy = Server::new(&dir, &[], 0, &[]).expect("files");
+    copy.own().expect("chown");
+    copy.start(&[]).expect("the copy starts");
+    let mut there = copy.connect().expect("login");
+    assert_eq!(checksum(&mut there), checksum(&mut conn));
+    let check: Option<(String, String, String, String)> =
+        there.query_first("CHECK TABLE test.big EXTENDED").expect("check");
+    assert_eq!(check.map(|c| c.3), Some("OK".to_owned()));
+    let log = copy.log_tail();
+    drop(there);
+    copy.stop();
+    assert_eq!(log, "");
+    conn.query_drop("DELETE FROM test.big WHERE id > 1000000").expect("delete");
 }

@@ -23,18 +23,28 @@ const ROOM: u64 = 16 << 20;
 /// Where everything lies in a flat log that begins at a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlatLog {
+    first_lsn: Lsn,
     checkpoint: Checkpoint,
 }
 
 impl FlatLog {
     /// A log that recovery reads from `checkpoint` on.
     pub fn new(checkpoint: Checkpoint) -> FlatLog {
-        FlatLog { checkpoint }
+        FlatLog { first_lsn: Lsn(checkpoint.lsn.0 / BLOCK * BLOCK), checkpoint }
     }
 
-    /// The LSN that stands at [`DATA_START`]: the checkpoint's block.
+    /// The same log, which recovery reads from this later checkpoint on. Nothing moves; what lies below
+    /// `checkpoint` is never read and may be a hole. (A server looks at the checkpoint block, then at the
+    /// FILE_CHECKPOINT record from `end_lsn` on, then at everything from `lsn` on: log0recv.cc
+    /// `recv_recovery_from_checkpoint_start`, MariaDB 10.11.)
+    #[must_use]
+    pub fn recovered_from(self, checkpoint: Checkpoint) -> FlatLog {
+        FlatLog { checkpoint, ..self }
+    }
+
+    /// The LSN that stands at [`DATA_START`]: the block of the checkpoint at which the log begins.
     pub fn first_lsn(&self) -> Lsn {
-        Lsn(self.checkpoint.lsn.0 / BLOCK * BLOCK)
+        self.first_lsn
     }
 
     /// Offset in the file of a byte of the log; `None` before the checkpoint's block.
@@ -43,10 +53,11 @@ impl FlatLog {
     }
 
     /// Size the file must get when the log ends at `end`: recovery writes redo before its first checkpoint, so
-    /// there is a third more than the redo, and 16 MiB, rounded up to a block.
+    /// there is a third more than the redo it replays, and 16 MiB, rounded up to a block.
     pub fn file_size(&self, end: Lsn) -> u64 {
-        let redo = end.0.saturating_sub(self.first_lsn().0);
-        (DATA_START + redo + redo / 3 + ROOM).next_multiple_of(BLOCK)
+        let log = end.0.saturating_sub(self.first_lsn.0);
+        let replayed = end.0.saturating_sub(self.checkpoint.lsn.0);
+        (DATA_START + log + replayed / 3 + ROOM).next_multiple_of(BLOCK)
     }
 
     /// The first [`DATA_START`] bytes: header and checkpoint. `donor` is the donor's header block: an encrypted

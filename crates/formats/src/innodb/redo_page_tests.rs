@@ -116,7 +116,7 @@ fn any_change(data: &[u8], at: usize, len: usize, from: usize, kind: u8) -> Chan
         7 => Change::UndoAppend(data),
         8 => Change::Nothing,
         9 => Change::Unknown,
-        _ => Change::Encrypted { cut: len % 2 == 0 },
+        _ => Change::Encrypted { cut: len.is_multiple_of(2) },
     }
 }
 

@@ -87,6 +87,7 @@ fn settings(pair: &mut Pair) -> Result<()> {
 /// A page that is damaged on the donor's disk goes nowhere, whichever source reads it.
 fn rot(pair: &mut Pair) -> Result<()> {
     pair.donor().exec(&[
+        "USE sbtest",
         "CREATE TABLE sbtest.rotten (a INT PRIMARY KEY, b CHAR(200)) ENGINE=InnoDB",
         "INSERT INTO sbtest.rotten SELECT seq, REPEAT('r', 200) FROM seq_1_to_2000",
         "FLUSH TABLES sbtest.rotten FOR EXPORT",

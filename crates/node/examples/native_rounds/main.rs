@@ -1,9 +1,10 @@
 //! Takes snapshots of a real server under a storm of writes and DDL, and proves each copy.
 //!
-//! `native_rounds [--alone] [ROUNDS] [DDL_PAUSE_MS]`. With a cluster (the default) two nodes are written to and have
-//! DDL; each snapshot of the first becomes a third node: its files must tell the noted position, it recovers, must show
-//! that position, joins there by IST, and is then compared with the others. With `--alone` the copy is started on its
-//! own and checked in itself.
+//! `native_rounds [--alone] [--newer] [--slow MS] [ROUNDS] [DDL_PAUSE_MS] [LINES OF THE OPTION FILE]`. With a cluster (the
+//! default) two nodes are written to and have DDL; each snapshot of the first becomes a third node: its files must tell
+//! the noted position, it recovers, must show that position, joins there by IST, and is then compared with the others.
+//! With `--alone` the copy is started on its own and checked in itself.
+//! `--newer` takes newer checkpoints after each copy, whatever it took; `--slow` lets each range of pages take so long.
 //! Needs root, MariaDB, Galera and rsync; everything is made in a temporary directory on loopback.
 #![expect(clippy::print_stdout, reason = "a program for developers")]
 mod compare;
@@ -30,24 +31,32 @@ use storm::Storm;
 fn main() -> Result<()> {
     tracing_subscriber::Registry::default();
     let mut words: Vec<String> = std::env::args().skip(1).collect();
-    let alone = words.first().is_some_and(|w| w == "--alone");
-    if alone {
-        words.remove(0);
-    }
+    let mut word = |name: &str| words.first().is_some_and(|w| w == name).then(|| words.remove(0)).is_some();
+    let (alone, newer, slow) = (word("--alone"), word("--newer"), word("--slow"));
+    let slow = Duration::from_millis(if slow { words.remove(0).parse()? } else { 0 });
+    let how = How { alone, newer, slow };
     let rounds: u32 = words.first().map_or(Ok(3), |w| w.parse())?;
     let pause: u64 = words.get(1).map_or(Ok(50), |w| w.parse())?;
     let more: Vec<String> = words.get(2..).unwrap_or_default().to_vec();
     let base = tempfile::Builder::new().prefix("nat").tempdir()?;
     run(&["chmod", "755", &base.path().to_string_lossy()])?;
-    rounds_in(base.path(), alone, rounds, Duration::from_millis(pause), &more)
+    rounds_in(base.path(), how, rounds, Duration::from_millis(pause), &more)
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct How {
+    alone: bool,
+    newer: bool,
+    slow: Duration,
 }
 
 fn run(words: &[&str]) -> Result<()> {
     server::run(Command::new(words[0]).args(&words[1..]))
 }
 
-fn rounds_in(base: &Path, alone: bool, rounds: u32, pause: Duration, more: &[String]) -> Result<()> {
-    let mut nodes = start_nodes(base, alone, more)?;
+fn rounds_in(base: &Path, how: How, rounds: u32, pause: Duration, more: &[String]) -> Result<()> {
+    let mut nodes = start_nodes(base, how.alone, more)?;
     let clients: Vec<String> =
         (1..=nodes.len()).flat_map(|n| (1..=2).map(move |k| format!("n{n}c{k}"))).collect();
     storm::prepare(&mut nodes[0].connect()?, &clients)?;
@@ -55,7 +64,7 @@ fn rounds_in(base: &Path, alone: bool, rounds: u32, pause: Duration, more: &[Str
     let mut wrong = Vec::new();
     for round in 1..=rounds {
         let began = Instant::now();
-        let result = one_round(base, alone, round, &mut nodes, pause, more);
+        let result = one_round(base, how, round, &mut nodes, pause, more);
         match &result {
             Ok(line) => println!("round {round}: right, {line}; {:.1} s", began.elapsed().as_secs_f64()),
             Err(e) => {
@@ -109,7 +118,7 @@ fn sysbench(server: &Server, words: &[&str]) -> Result<std::process::Child> {
 
 fn one_round(
     base: &Path,
-    alone: bool,
+    how: How,
     round: u32,
     nodes: &mut [Server],
     pause: Duration,
@@ -135,7 +144,7 @@ fn one_round(
     let before = std::mem::take(&mut *storm.longest.lock().expect("lock"));
 
     let copy = base.join(format!("copy{round}"));
-    let taken = snapshot(&nodes[0], &copy.join("data"), base);
+    let taken = snapshot(&nodes[0], &copy.join("data"), base, how);
     let longest = *storm.longest.lock().expect("lock");
     std::thread::sleep(Duration::from_millis(300));
     storm.stop.store(true, Ordering::Relaxed);
@@ -143,17 +152,20 @@ fn one_round(
     bench.wait()?;
     threads.into_iter().for_each(|t| drop(t.join()));
     let taken = taken?;
-    let proof = prove(alone, &copy, &taken, nodes, more)?;
+    let proof = prove(how.alone, &copy, &taken, nodes, more)?;
     let m = &taken.moment;
     let ms = |d: Duration| d.as_secs_f64() * 1000.0;
     Ok(format!(
-        "copy {:.2} s of {:.0} MB in {} rounds, {} files, redo {:.1} MB; moment: DDL held {:.0} ms ({:.0} until granted), commits {:.1} ms, \
+        "copy {:.2} s of {:.0} MB in {} rounds, {} files, redo {:.1} MB ({} newer checkpoints: {:.1} MB less, {:.1} MB read again); moment: DDL held {:.0} ms ({:.0} until granted), commits {:.1} ms, \
          {} files, listing {:.1} ms, {} tries ({:.0} ms in failed ones); longest commit {:.0} ms ({:.0} before); {} commits, {} DDL; {proof}",
         taken.total.as_secs_f64(),
         taken.bytes as f64 / 1e6,
         taken.rounds,
         taken.manifest.files.len(),
         taken.redo_bytes as f64 / 1e6,
+        taken.redo_rounds.rounds,
+        taken.redo_rounds.dropped as f64 / 1e6,
+        taken.redo_rounds.reread as f64 / 1e6,
         ms(m.ddl_held),
         ms(m.granting),
         ms(m.commits_held),
@@ -168,7 +180,7 @@ fn one_round(
     ))
 }
 
-fn snapshot(donor: &Server, data: &Path, spill: &Path) -> Result<Taken> {
+fn snapshot(donor: &Server, data: &Path, spill: &Path, how: How) -> Result<Taken> {
     let options = Options {
         login: Login { socket: donor.socket(), account: None },
         threads: 2,
@@ -176,11 +188,13 @@ fn snapshot(donor: &Server, data: &Path, spill: &Path) -> Result<Taken> {
         spill_dir: spill.to_owned(),
         spill_max: 1 << 30,
         checkpoint_first: false,
+        round_after: if how.newer { Duration::ZERO } else { Duration::MAX },
+        redo_enough: 0,
         allow_corrupt_pages: false,
         creator: "rejoin".to_owned(),
     };
     let sink = sink::DirectorySink::new(data)?;
-    Ok(take(&options, &sink, &Cancel::new())?)
+    Ok(take(&options, &sink::Slow(&sink, how.slow), &Cancel::new())?)
 }
 
 /// What a joiner can tell from the files before any server has opened them.
@@ -211,7 +225,7 @@ fn prove(alone: bool, dir: &Path, taken: &Taken, nodes: &[Server], more: &[Strin
     let group = if alone { 0 } else { free_port()? };
     let mut copy = Server::new(dir, if alone { &[] } else { &ports }, group, more)?;
     copy.own()?;
-    let mut proof = String::new();
+    let mut proof;
     if !alone {
         let state = taken.manifest.position.context("no position noted")?.state;
         compute(&copy, state)?;
@@ -234,7 +248,9 @@ fn prove(alone: bool, dir: &Path, taken: &Taken, nodes: &[Server], more: &[Strin
             bail!("the copy did not join by IST");
         }
     } else {
+        let began = Instant::now();
         copy.start(&[])?;
+        proof = format!("started in {:.1} s", began.elapsed().as_secs_f64());
     }
     let mut conn = copy.connect()?;
     let mut faults = compare::faults(&mut conn)?;

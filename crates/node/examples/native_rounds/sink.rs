@@ -1,13 +1,16 @@
 //! Puts a snapshot into a directory, as a joiner would into its datadir.
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use rejoin_node::source::native::sink::{Manifest, SnapshotSink};
+use rustix::fs::{FallocateFlags, fallocate};
 
 /// Files lie in `dir/.new/ID` until the manifest names them.
 pub struct DirectorySink {
@@ -56,6 +59,12 @@ impl SnapshotSink for DirectorySink {
         Ok(())
     }
 
+    fn drop_redo(&self, file: FileId, range: Range<u64>) -> Result<()> {
+        let out = File::options().write(true).open(self.staged(file))?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&out, flags, range.start, range.end - range.start)?)
+    }
+
     fn finish(&self, manifest: &Manifest) -> Result<()> {
         for entry in &manifest.files {
             if matches!(entry.role, FileRole::Link { .. }) {
@@ -72,5 +81,29 @@ impl SnapshotSink for DirectorySink {
         }
         fs::remove_dir_all(self.dir.join(".new"))?;
         Ok(())
+    }
+}
+
+/// Slows the copy down, so that something can happen during it.
+pub struct Slow<'a>(pub &'a DirectorySink, pub Duration);
+
+impl SnapshotSink for Slow<'_> {
+    fn announce(&self, entry: &FileEntry) -> Result<()> {
+        self.0.announce(entry)
+    }
+
+    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+        if file.0 != 0 && bytes.len() > 65536 {
+            std::thread::sleep(self.1);
+        }
+        self.0.write(file, offset, bytes)
+    }
+
+    fn drop_redo(&self, file: FileId, range: Range<u64>) -> Result<()> {
+        self.0.drop_redo(file, range)
+    }
+
+    fn finish(&self, manifest: &Manifest) -> Result<()> {
+        self.0.finish(manifest)
     }
 }

@@ -32,6 +32,8 @@ use crate::source::throttle::Throttle;
 /// page cache and may be fast enough.
 const OVERRUNS_MAX: u32 = 2;
 
+/// Redo that a joiner's server replays in seconds: no newer checkpoint is looked for to make it less.
+const REDO_ENOUGH: u64 = 64 << 20;
 /// Damaged pages named in the error logs.
 const DAMAGE_LINES: usize = 50;
 /// How long our server may take to name the members of the cluster.
@@ -118,6 +120,8 @@ impl Donation<'_> {
             spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),
             spill_max: job.settings.spill_max,
             checkpoint_first: false,
+            round_after: job.settings.redo_round_after,
+            redo_enough: REDO_ENOUGH,
             allow_corrupt_pages: job.settings.allow_corrupt_pages,
             creator: "rejoin".to_owned(),
         }
@@ -255,11 +259,14 @@ fn moment_line(taken: &Taken) -> String {
 
 fn log_figures(taken: &Taken) {
     tracing::info!(
-        "snapshot: {} bytes of data files in {:.1} s and {} rounds, {} bytes of redo, at most {} of it waiting to be read",
+        "snapshot: {} bytes of data files in {:.1} s and {} rounds; {} bytes of redo to replay ({} dropped in {} newer \
+         checkpoints), at most {} of it waiting to be read",
         taken.bytes,
         taken.copying.as_secs_f64(),
         taken.rounds,
         taken.redo_bytes,
+        taken.redo_rounds.dropped,
+        taken.redo_rounds.rounds,
         taken.redo_behind_max
     );
 }

@@ -14,6 +14,7 @@ use super::agree::Room;
 use super::receive::Announced;
 use crate::datadir::layout::{Layout, with_suffix};
 use crate::datadir::managed::{self, Managed, ManagedFile};
+use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::settings::KeepOld;
@@ -141,6 +142,46 @@ impl Settled {
         self.staging.sync_all()
     }
 
+    /// What recovery will show must be what the donor noted: from the files and the redo that arrived, played in memory on
+    /// the few pages that hold the position. Where that cannot be told (ciphertext, say), it is said and no error.
+    pub fn check_position(&self) -> Result<()> {
+        let paths = |wanted: &dyn Fn(&FileRole) -> Option<u16>| -> Result<Vec<PathBuf>> {
+            let mut found = Vec::new();
+            for file in &self.announced.files {
+                if let Some(order) = wanted(&file.role) {
+                    found.push((order, self.staging.path(file.id)?));
+                }
+            }
+            found.sort();
+            Ok(found.into_iter().map(|(_, path)| path).collect())
+        };
+        let redo = paths(&|role| (*role == FileRole::Redo).then_some(0))?;
+        let files = InnodbFiles {
+            system: paths(&|role| match role {
+                FileRole::SystemTablespace { index } => Some(*index),
+                _ => None,
+            })?,
+            undo: paths(&|role| (*role == FileRole::Undo).then_some(0))?,
+            redo: redo.into_iter().next().context("the donor sent no redo log")?,
+            binlog: self.layout.binlog.is_some(),
+        };
+        let noted = self.announced.position.0;
+        match recovered_position(&files)? {
+            Recovered::Known(found) if found.state == noted => {
+                tracing::info!("the files that arrived recover to {noted}, as the donor noted");
+                Ok(())
+            }
+            Recovered::Known(found) => Err(wrong_position(&found.state.to_string(), noted).into()),
+            Recovered::None => Err(wrong_position("no position", noted).into()),
+            Recovered::Unknown(why) => {
+                tracing::info!(
+                    "the donor noted {noted}; what the files recover to is not known before: {why}"
+                );
+                Ok(())
+            }
+        }
+    }
+
     /// Plans the install as a value, then carries it out.
     pub fn install(self) -> Result<()> {
         let plan = self.plan()?;
@@ -203,6 +244,14 @@ impl Settled {
         std::fs::create_dir_all(&stage).with_context(|| format!("cannot make {}", stage.display()))?;
         Ok(Some((Placed { staged: stage.join("binlog.state"), target, class: Class::Table }, text)))
     }
+}
+
+fn wrong_position(found: &str, noted: StateId) -> Failure {
+    let text = format!(
+        "the files that arrived recover to {found}, but the donor noted {noted}: nothing is installed"
+    );
+    Failure::new(Kind::Peer, text)
+        .hint("try again, from another donor or with source=frozen under [sst] on this one")
 }
 
 fn targets(layout: &Layout, files: &[FileEntry]) -> Result<Vec<(FileEntry, PathBuf)>> {

@@ -5,7 +5,8 @@
 //! read again. The redo log has a lane of its own, never behind pages and not held back by the rate limit. A full lane
 //! makes the source wait, except in a settled moment: what is read under locks does not wait for the link, in bounds.
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub struct Outbox<'a> {
     throttle: Throttle,
     in_moment: AtomicBool,
     waiting: AtomicUsize,
+    /// End of the redo that the joiner needs no more.
+    redo_dropped: AtomicU64,
     manifest: Mutex<Option<Manifest>>,
     progress: &'a Progress,
     cancel: &'a Cancel,
@@ -85,6 +88,7 @@ impl<'a> Outbox<'a> {
             throttle,
             in_moment: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            redo_dropped: AtomicU64::new(0),
             manifest: Mutex::default(),
             progress,
             cancel,
@@ -241,6 +245,19 @@ impl SnapshotSink for Outbox<'_> {
             self.hand_over(&entry, offset, now)?;
             offset += now.len() as u64;
             rest = later;
+        }
+        Ok(())
+    }
+
+    fn drop_redo(&self, file: FileId, range: Range<u64>) -> Result<()> {
+        // What was dropped before is a hole already.
+        let from = self.redo_dropped.fetch_max(range.end, Ordering::Relaxed).max(range.start);
+        let zeros = vec![0; RANGE_BYTES as usize];
+        let mut at = from;
+        while at < range.end {
+            let len = (range.end - at).min(u64::from(RANGE_BYTES));
+            self.write(file, at, &zeros[..len as usize])?;
+            at += len;
         }
         Ok(())
     }

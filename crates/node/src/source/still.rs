@@ -21,7 +21,7 @@ pub fn copy(files: &[ScannedFile], copy: &CopyFiles<'_>) -> Result<()> {
     for file in files.iter().filter(|f| !matches!(f.entry.role, FileRole::Link { .. })) {
         let here = look(&file.path)?.with_context(|| format!("{} is gone", file.path.display()))?;
         match has_pages(&file.entry) {
-            true => data_files.push(copy.wanted(file.entry.clone(), file.path.clone(), here.identity)?),
+            true => data_files.push(copy.wanted_at(file.entry.clone(), file.path.clone(), here.identity)?),
             false => others.push((file, here)),
         }
     }

@@ -153,6 +153,18 @@ impl Catalog {
         }
     }
 
+    /// A file that is gone, or perhaps only could not be found: its copy counts no more. Should it be seen again it
+    /// is a new one.
+    pub fn renounce(&mut self, id: FileId) {
+        let Some(at) = (id.0 as usize).checked_sub(1).filter(|at| *at < self.files.len()) else { return };
+        let file = &mut self.files[at];
+        file.present = false;
+        let identity = file.listed.look.identity;
+        if self.by_identity.get(&identity) == Some(&at) {
+            self.by_identity.remove(&identity);
+        }
+    }
+
     /// The final list: what counts, with names and sizes, and what was announced and does not.
     pub fn result(&self) -> (Vec<FileEntry>, Vec<FileId>) {
         let counts =

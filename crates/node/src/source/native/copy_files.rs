@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Known};
 use super::declined::Declined;
 use super::direct::{Buffer, Direct};
 use super::identity::{Identity, look};
+use super::page_file::Damage;
 use super::pages::{self, Copied, Copier, Wanted, is_further_system_file};
 use super::small::{self, Small};
 
@@ -33,22 +34,27 @@ impl CopyFiles<'_> {
     /// # Errors
     /// From the system, the sink, cancelled, or [`Declined::CorruptPages`].
     pub fn pages(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
-        let mut wanted = Vec::new();
-        for known in ids.iter().filter_map(|id| catalog.get(*id)) {
-            let entry = known.entry();
-            wanted.push(self.wanted(entry, known.path().clone(), known.listed.look.identity)?);
-        }
+        let known = ids.iter().filter_map(|id| catalog.get(*id));
+        let wanted = known.map(|known| self.wanted(known)).collect::<Result<Vec<_>>>()?;
         for file in self.data_files(&wanted)? {
             catalog.copied(file.id, file.bytes, None, file.space);
         }
         Ok(())
     }
 
-    /// A data file to copy.
+    /// What is read of a data file.
     ///
     /// # Errors
     /// From the system.
-    pub fn wanted(&self, entry: FileEntry, path: PathBuf, identity: Identity) -> Result<Wanted> {
+    pub fn wanted(&self, known: &Known) -> Result<Wanted> {
+        self.wanted_at(known.entry(), known.path().clone(), known.listed.look.identity)
+    }
+
+    /// What is read of a data file that no catalog knows.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn wanted_at(&self, entry: FileEntry, path: PathBuf, identity: Identity) -> Result<Wanted> {
         let system = if is_further_system_file(&entry) { self.further(&entry)? } else { None };
         Ok(Wanted { entry, path, identity, system })
     }
@@ -62,6 +68,15 @@ impl CopyFiles<'_> {
             return Ok(Vec::new());
         }
         let (copied, damage) = pages::copy(self.copier, wanted)?;
+        self.note(damage)?;
+        Ok(copied)
+    }
+
+    /// Pages that stay damaged.
+    ///
+    /// # Errors
+    /// [`Declined::CorruptPages`], when they may not be delivered.
+    pub fn note(&self, damage: Vec<Damage>) -> Result<()> {
         if let Some(first) = damage.first() {
             if !self.allow_corrupt {
                 let (count, first) = (damage.len() as u64, first.text.clone());
@@ -70,7 +85,7 @@ impl CopyFiles<'_> {
             let mut all = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
             all.extend(damage.into_iter().map(|d| d.text));
         }
-        Ok(copied)
+        Ok(())
     }
 
     /// Copies files without pages and notes it.

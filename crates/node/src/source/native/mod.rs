@@ -13,6 +13,7 @@
 //! | [`log_file`] | reading ranges of the live log by LSN |
 //! | [`tail`] | following the log in a thread of its own |
 //! | [`spool`] | the bounded queue behind it, in memory and in a bounded file
+//! | [`dirty`] | which pages the redo changes, in bounded memory |
 //! | [`redo_out`] | writing what the tail delivers as a flat log, and what it says about files |
 //! | [`identity`] | which file a name stands for at the moment, and whether it changed |
 //! | [`listing`] | which files there are |
@@ -21,6 +22,8 @@
 //! | [`free_pages`] | whether damage is anybody's data
 //! | [`pages`] | many data files, by several threads |
 //! | [`copy_files`] | copying both kinds and noting it
+//! | [`reread`] | reading again what a data file's redo below a checkpoint changed |
+//! | [`rounds`] | a newer checkpoint, so that less redo is replayed |
 //! | [`small`] | files without pages |
 //! | [`settle`] | the settled moment |
 //! | [`watchdog`] | what is done when that moment hangs
@@ -30,6 +33,7 @@ pub mod catalog;
 pub mod copy_files;
 pub mod declined;
 pub mod direct;
+pub mod dirty;
 pub mod free_pages;
 pub mod identity;
 pub mod listing;
@@ -37,6 +41,8 @@ pub mod log_file;
 pub mod page_file;
 pub mod pages;
 pub mod redo_out;
+pub mod reread;
+pub mod rounds;
 pub mod settle;
 pub mod sink;
 pub mod small;

@@ -1,4 +1,6 @@
 //! Where a snapshot goes: announced files, written ranges, and at the end the list that counts.
+use std::ops::Range;
+
 use anyhow::Result;
 use formats::Lsn;
 use formats::wsrep::state_id::StateId;
@@ -7,7 +9,7 @@ use protocol::inventory::{FileEntry, FileId};
 /// Takes a snapshot. Called from several threads; a slow sink slows the copy down, never the redo tail.
 ///
 /// What a file holds where nothing was written is zeros. Ranges of one file may come in any order, and a range may
-/// be written again: the last one counts. Nothing is final before [`SnapshotSink::finish`].
+/// be written again: the last one counts, zeros too. Nothing is final before [`SnapshotSink::finish`].
 pub trait SnapshotSink: Sync {
     /// A file that is about to be written. Name, size and role are what they are at the moment; the manifest has
     /// the final ones.
@@ -33,6 +35,15 @@ pub trait SnapshotSink: Sync {
 
     /// The moment is over, or did not come.
     fn end_moment(&self) {}
+
+    /// Bytes of the redo log that will never be read, written or not: they may become a hole. Ranges begin where the
+    /// one before did and end later.
+    ///
+    /// # Errors
+    /// The transfer cannot go on.
+    fn drop_redo(&self, _file: FileId, _range: Range<u64>) -> Result<()> {
+        Ok(())
+    }
 
     /// What the snapshot consists of, once everything has been written.
     ///

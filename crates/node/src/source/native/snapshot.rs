@@ -13,11 +13,13 @@ use protocol::limits::RANGE_BYTES;
 use super::catalog::{Catalog, Known};
 use super::copy_files::CopyFiles;
 use super::declined::{Declined, SnapshotError};
+use super::dirty::Dirty;
 use super::identity::{look, now};
 use super::listing::{self, Care};
 use super::log_file::LogFile;
 use super::pages::Copier;
 use super::redo_out::{REDO, RedoOut};
+use super::rounds::{self, Rounds};
 use super::settle::{Moment, Settle};
 use super::sink::{Manifest, Position, SnapshotSink};
 use super::spool::{EventKind, Spool};
@@ -53,6 +55,11 @@ pub struct Options {
     pub spill_max: u64,
     /// Write a checkpoint first, where the account may: less redo for the copy to apply, more writing here.
     pub checkpoint_first: bool,
+    /// A copy that took longer than this takes newer checkpoints after it, so that the copy's own server replays no
+    /// more redo for a copy that took long: see [`super::rounds`].
+    pub round_after: Duration,
+    /// Bytes of redo that are few enough for it to replay.
+    pub redo_enough: u64,
     /// Deliver damaged pages as they are, and say so.
     pub allow_corrupt_pages: bool,
     /// Put into the new log's creator text behind `Backup `, at most 25 bytes.
@@ -72,8 +79,10 @@ pub struct Taken {
     pub total: Duration,
     /// Bytes of data files read.
     pub bytes: u64,
-    /// Bytes of redo.
+    /// Bytes of redo that are to be replayed.
     pub redo_bytes: u64,
+    /// Newer checkpoints that were taken to make them fewer, at which cost.
+    pub redo_rounds: rounds::Figures,
     /// Rounds without a lock.
     pub rounds: u32,
     /// Redo that waited to be read at most, in bytes.
@@ -95,17 +104,18 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     let facts = sql_checks::check(&mut observer)?;
     let mut stage = Stage::open(&options.login, patience)?;
     start(&mut stage, &mut observer, options, cancel)?;
-    if options.checkpoint_first
-        && let Err(e) = observer.checkpoint_now()
-    {
-        tracing::info!("no checkpoint before the copy: {e}");
+    let log_path = facts.roots.log_home.join("ib_logfile0");
+    if options.checkpoint_first {
+        let now = observer.log_position().map_err(|e| Declined::SessionLost(e.to_string()))?.current;
+        rounds::make_checkpoint(&options.login, &mut observer, &log_path, now, cancel)?;
     }
-    let log = LogFile::open(&facts.roots.log_home.join("ib_logfile0"))?;
-    let (header, checkpoint) = (log.header.clone(), log.checkpoint);
+    let log = LogFile::open(&log_path)?;
+    let (header, checkpoint, encrypted) = (log.header.clone(), log.checkpoint, log.encrypted);
+    let dirty = Arc::new(Dirty::new(checkpoint.lsn, log.geometry.capacity));
     sink.announce(&redo_entry(0)).map_err(SnapshotError::from)?;
     let spool = Arc::new(Spool::new(&options.spill_dir, options.spill_max));
     let state = Arc::new(TailState::default());
-    let tail = Tail::new(log, &options.login, Arc::clone(&state), Arc::clone(&spool))?;
+    let tail = Tail::new(log, &options.login, Arc::clone(&state), Arc::clone(&spool), Arc::clone(&dirty))?;
     let out = RedoOut::new(Arc::clone(&spool), checkpoint);
 
     let broken = Broken::default();
@@ -116,8 +126,18 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     let allow_corrupt = options.allow_corrupt_pages;
     let (system_files, page_size) = (&facts.roots.system_files, facts.page_size);
     let copy = CopyFiles { copier, system_files, page_size, allow_corrupt, damaged: Mutex::default() };
-    let work =
-        Work { options, facts: &facts, stage, observer, copy: &copy, state: &state, out: &out, cancel };
+    let work = Work {
+        options,
+        facts: &facts,
+        stage,
+        observer,
+        copy: &copy,
+        state: &state,
+        out: &out,
+        dirty: &dirty,
+        encrypted,
+        cancel,
+    };
     let done = std::thread::scope(|scope| {
         scope.spawn(|| broken.note(tail.run(), &spool));
         scope.spawn(|| broken.note(out.run(sink), &spool));
@@ -133,7 +153,8 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     });
     // Why the log was no longer followed says more than that it was not.
     broken.result()?;
-    let Done { catalog, moment, copying, rounds, uuid } = done?;
+    let Done { catalog, moment, copying, rounds, redo_rounds, uuid } = done?;
+    let checkpoint = out.from();
     if !out.saw_checkpoint() {
         return Err(Declined::CheckpointMissing(checkpoint.lsn).into());
     }
@@ -144,6 +165,7 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     sink.finish(&manifest)?;
     Ok(Taken {
         redo_bytes: moment.end.0 - checkpoint.lsn.0,
+        redo_rounds,
         manifest,
         moment,
         copying: copying - began,
@@ -236,6 +258,8 @@ struct Work<'a> {
     copy: &'a CopyFiles<'a>,
     state: &'a TailState,
     out: &'a RedoOut,
+    dirty: &'a Dirty,
+    encrypted: bool,
     cancel: &'a Cancel,
 }
 
@@ -244,6 +268,7 @@ struct Done {
     moment: Moment,
     copying: Instant,
     rounds: u32,
+    redo_rounds: rounds::Figures,
     uuid: Option<Uuid>,
 }
 
@@ -251,7 +276,13 @@ impl Work<'_> {
     fn run(mut self) -> Result<Done, SnapshotError> {
         let uuid = self.history()?;
         let mut catalog = Catalog::new(now());
-        let rounds = self.rounds(&mut catalog)?;
+        let began = Instant::now();
+        let mut rounds = self.rounds(&mut catalog)?;
+        let mut redo_rounds = rounds::Figures::default();
+        if began.elapsed() >= self.options.round_after {
+            redo_rounds = self.redo_rounds().run(&mut catalog)?;
+            rounds += self.rounds(&mut catalog)?;
+        }
         let copying = Instant::now();
         for _ in 0..MOMENTS_MAX {
             let moment = Settle {
@@ -269,7 +300,7 @@ impl Work<'_> {
             .run()?;
             self.reach(&moment)?;
             match self.check_events(&mut catalog, &moment)? {
-                None => return Ok(Done { catalog, moment, copying, rounds, uuid }),
+                None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
                 Some(why) => tracing::info!("not settled: {why}"),
             }
             self.state.go_on();
@@ -301,6 +332,20 @@ impl Work<'_> {
             }
         }
         Ok(ROUNDS_MAX)
+    }
+
+    fn redo_rounds(&mut self) -> Rounds<'_> {
+        Rounds {
+            observer: &mut self.observer,
+            login: &self.options.login,
+            roots: &self.facts.roots,
+            copy: self.copy,
+            dirty: self.dirty,
+            out: self.out,
+            encrypted: self.encrypted,
+            enough: self.options.redo_enough,
+            cancel: self.cancel,
+        }
     }
 
     /// Waits until the redo has arrived up to the noted end.

@@ -15,6 +15,7 @@ use formats::innodb::redo_mtr::{BadMtr, Mtr, MtrReader};
 
 use super::declined::Declined;
 use super::direct::Buffer;
+use super::dirty::Dirty;
 use super::log_file::LogFile;
 use super::spool::{Chunk, Event, EventKind, Spool};
 use super::sql::{LogPosition, Login, Session};
@@ -120,6 +121,7 @@ pub struct Tail {
     login: Login,
     state: Arc<TailState>,
     spool: Arc<Spool>,
+    dirty: Arc<Dirty>,
     buffer: Buffer,
     bad_since: Option<(Instant, BadMtr)>,
 }
@@ -134,12 +136,23 @@ impl Tail {
         login: &Login,
         state: Arc<TailState>,
         spool: Arc<Spool>,
+        dirty: Arc<Dirty>,
     ) -> Result<Tail, Declined> {
         let reader = MtrReader::new(log.geometry, log.encrypted, log.checkpoint.lsn);
         state.reached.store(log.checkpoint.lsn.0, Ordering::Release);
         let session = Session::open(login, ANSWER)?;
         let login = login.clone();
-        Ok(Tail { log, reader, session, login, state, spool, buffer: Buffer::new(READ), bad_since: None })
+        Ok(Tail {
+            log,
+            reader,
+            session,
+            login,
+            state,
+            spool,
+            dirty,
+            buffer: Buffer::new(READ),
+            bad_since: None,
+        })
     }
 
     /// Follows the log until it is told to stop or cannot go on. Closes the spool.
@@ -211,6 +224,7 @@ impl Tail {
             match self.reader.next_mtr() {
                 Ok(Some(mtr)) => {
                     note_events(&mut chunk.events, &mtr);
+                    self.dirty.note(&mtr);
                     push_mtr(&mut chunk.bytes, &mtr);
                     chunk.end = mtr.end;
                 }
