@@ -38,7 +38,6 @@ fn agree(node: &Node) -> Result<Position> {
     let Recovered::Known(position) = &computed else {
         anyhow::bail!("{computed:?}, recovered {recovered:?}")
     };
-    if std::env::var_os("REJOIN_KILLS").is_some() {}
     let (uuid, seqno) = (position.state.uuid.to_string(), position.state.seqno.0);
     ensure!(
         (uuid.as_str(), seqno) == (&recovered.uuid, recovered.seqno),
