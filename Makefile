@@ -48,20 +48,21 @@ joins: deps
 
 # Full transfers while two nodes write and change tables; is every joiner equal to both? ROUNDS=100 takes most of an hour.
 # CASE=plain,binlog,undo,import,temporary,encrypted for some of the cases, DDL_EVERY=0 for writes alone.
-STORM = storm --rounds $(ROUNDS) --ddl-every $(DDL_EVERY) $(if $(CASE),--case $(CASE))
+STORM = storm --rounds $(ROUNDS) $(if $(CASE),--case $(CASE))
 storm: deps
 	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
-	$(TARGET)/release/lab $(STORM) --method $(METHOD)
+	$(TARGET)/release/lab $(STORM) --ddl-every $(DDL_EVERY) --method $(METHOD)
 
 # The same scenario must find wrong joiners where there are some: with the mariabackup method, which lets replication go
 # on while it ends, and with a test build of our own that does the same. Fails when every joiner was right.
+# Under denser DDL mariabackup mostly notices and fails: that is no wrong joiner.
 storm-can-fail: ROUNDS = 6
 storm-can-fail: CASE = plain
 storm-can-fail: deps
 	$(CARGO) build --release -p rejoin-lab
-	$(TARGET)/release/lab $(STORM) --method mariabackup --expect-wrong
+	$(TARGET)/release/lab $(STORM) --ddl-every 400 --method mariabackup --expect-wrong
 	$(CARGO) build --release -p rejoin-cli --features unpaused --target-dir $(TARGET)/unpaused
-	$(TARGET)/release/lab $(STORM) --method rejoin --binary $(TARGET)/unpaused/release/rejoin --expect-wrong
+	$(TARGET)/release/lab $(STORM) --ddl-every 50 --method rejoin --binary $(TARGET)/unpaused/release/rejoin --expect-wrong
 
 # The same join by each method.
 bench: deps

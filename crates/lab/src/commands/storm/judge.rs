@@ -34,6 +34,11 @@ impl Wrong {
         Self::MembersDiffer,
         Self::Hung,
     ];
+
+    /// The transfer reported success, and what it made was wrong.
+    pub fn is_of_the_joiner(self) -> bool {
+        matches!(self, Self::NotEqual | Self::RecoveryRefused | Self::ThrownOut)
+    }
 }
 
 impl fmt::Display for Wrong {
