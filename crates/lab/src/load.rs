@@ -21,6 +21,9 @@ pub struct Load {
     threads: Vec<JoinHandle<Measured>>,
 }
 
+/// A transaction that took longer is remembered with its time.
+pub const SLOW: Duration = Duration::from_millis(10);
+
 /// How hard to write.
 #[derive(Debug, Clone, Copy)]
 pub struct Intensity {
@@ -49,6 +52,18 @@ pub struct LoadReport {
     pub p50: Duration,
     /// 99 of 100 took no longer.
     pub p99: Duration,
+    /// When each began that took longer than [`SLOW`], and how long it took.
+    slow: Vec<(Instant, Duration)>,
+}
+
+impl LoadReport {
+    /// How long the one that waited longest did so between two instants; nothing when none took longer than [`SLOW`].
+    pub fn longest_within(&self, from: Instant, to: Instant) -> Duration {
+        let within = |(began, took): &(Instant, Duration)| {
+            (*began + *took).min(to).saturating_duration_since((*began).max(from))
+        };
+        self.slow.iter().map(within).max().unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +76,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Measured {
     micros: Vec<u64>,
+    slow: Vec<(Instant, Duration)>,
     last_error: Option<String>,
 }
 
@@ -91,6 +107,7 @@ impl Load {
         for thread in self.threads.drain(..) {
             let measured = thread.join().map_err(|_| anyhow!("a thread of the load panicked"))?;
             all.micros.extend(measured.micros);
+            all.slow.extend(measured.slow);
             all.last_error = measured.last_error.or(all.last_error);
         }
         all.micros.sort_unstable();
@@ -101,6 +118,7 @@ impl Load {
             longest: Duration::from_micros(all.micros.last().copied().unwrap_or(0)),
             p50: percentile(&all.micros, 50),
             p99: percentile(&all.micros, 99),
+            slow: all.slow,
         })
     }
 }
@@ -134,7 +152,11 @@ fn write(shared: &Shared, socket: &std::path::Path, intensity: Intensity, seed: 
             }
         }
         // A transaction that failed after waiting was delayed just the same.
-        measured.micros.push(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let took = start.elapsed();
+        measured.micros.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        if took > SLOW {
+            measured.slow.push((start, took));
+        }
         std::thread::sleep(intensity.pause);
     }
     measured

@@ -29,6 +29,10 @@ pub fn summary(rounds: &[Round]) -> String {
     let joined: Vec<&Round> = rounds.iter().filter(|round| round.joined.is_some()).collect();
     let all = |value: fn(&Round) -> f64| joined.iter().map(|round| value(round)).collect();
     row("longest commit on the donor, before, ms", all(|r| ms(r.donor.0.longest)));
+    row(
+        "longest commit on the donor, while it gave, ms",
+        joined.iter().filter_map(|r| r.given).map(ms).collect(),
+    );
     row("longest commit on the donor, during the join, ms", all(|r| ms(r.donor.1.longest)));
     row("p99 on the other node, before, ms", all(|r| ms(r.other.0.p99)));
     row("p99 on the other node, during the join, ms", all(|r| ms(r.other.1.p99)));

@@ -15,7 +15,7 @@ use super::case::{self, Case};
 use super::ground::Ground;
 use super::judge::{Logs, Verdict, Wrong};
 use super::told::{Source, Told};
-use super::weather::{Passed, Probes, Weather};
+use super::weather::{Giving, Passed, Probes, Weather};
 
 /// The time without a join is as long as the last join, within these.
 const CALM: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(6));
@@ -33,7 +33,9 @@ pub struct Round {
     pub joined: Option<Duration>,
     /// Clients of the donor: without a join, and during it.
     pub donor: (LoadReport, LoadReport),
-    /// Clients of the other node: the same.
+    /// The longest that a client of the donor waited while it gave.
+    pub given: Option<Duration>,
+    /// Clients of the other node: the same as of the donor.
     pub other: (LoadReport, LoadReport),
     /// DDL each second of both nodes during the join.
     ddl_rate: f64,
@@ -61,6 +63,7 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
     let calm = probes.stop()?;
 
     let probes = Probes::start(ground, options)?;
+    let giving = Giving::watch(ground.donor())?;
     let ddl_before = weather.ddl();
     let started = Instant::now();
     joiner.begin(&[])?;
@@ -73,6 +76,7 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
         ground.nodes().into_iter().for_each(Node::kill);
     }
     let during = probes.stop()?;
+    let given = giving.stop()?;
     let weather = weather.stop(ground.donor());
 
     let mut notes = Vec::new();
@@ -97,8 +101,9 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
         wrong,
         reasons,
         joined: joined.ok(),
-        donor: (calm.0, during.0),
         other: (calm.1, during.1),
+        given: given.map(|(from, to)| during.0.longest_within(from, to)),
+        donor: (calm.0, during.0),
         ddl_rate: ddl as f64 / took.as_secs_f64(),
         tps,
         told,
@@ -162,7 +167,11 @@ impl fmt::Display for Round {
             write!(f, " joined in {:4.1} s;", joined.as_secs_f64())?;
         }
         let (donor, other) = (&self.donor, &self.other);
-        write!(f, " donor's longest commit {:.0} -> {:.0} ms,", ms(donor.0.longest), ms(donor.1.longest))?;
+        write!(f, " donor's longest commit {:.0} ms before", ms(donor.0.longest))?;
+        if let Some(given) = self.given {
+            write!(f, ", {:.0} while it gave", ms(given))?;
+        }
+        write!(f, ", {:.0} during the join;", ms(donor.1.longest))?;
         write!(f, " other's p99 {:.0} -> {:.0} ms;", ms(other.0.p99), ms(other.1.p99))?;
         write!(f, " {:.0} DDL/s, {:.0} tps;", self.ddl_rate, self.tps)?;
         match &self.told.source {

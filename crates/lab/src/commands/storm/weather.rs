@@ -1,6 +1,7 @@
 //! Everything that goes on while a node joins.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use fastrand::Rng;
@@ -92,5 +93,37 @@ impl Probes {
     /// Donor, other.
     pub fn stop(self) -> Result<(LoadReport, LoadReport)> {
         Ok((self.donor.stop()?, self.other.stop()?))
+    }
+}
+
+/// When the donor gave: what its clients feel then is the transfer's doing. Before and after it the group takes the
+/// joiner in, which stalls all commits for up to seconds by itself, whatever the method.
+pub struct Giving {
+    watch: Repeated,
+    seen: Arc<Mutex<Option<(Instant, Instant)>>>,
+}
+
+impl Giving {
+    /// `wsrep_local_state` of a node that gives a state.
+    const DONOR: &str = "2";
+
+    pub fn watch(donor: &Node) -> Result<Self> {
+        let seen = Arc::new(Mutex::new(None));
+        let shared = Arc::clone(&seen);
+        let watch = Repeated::start(donor, "giving", Duration::from_millis(10), move |conn| {
+            let asked = Instant::now();
+            if sql::status(conn, "wsrep_local_state")? == Self::DONOR {
+                let mut seen = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                *seen = Some((seen.map_or(asked, |(from, _)| from), asked));
+            }
+            Ok(())
+        })?;
+        Ok(Self { watch, seen })
+    }
+
+    /// From when to when; `None` when it never gave.
+    pub fn stop(self) -> Result<Option<(Instant, Instant)>> {
+        self.watch.stop()?;
+        Ok(*self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
