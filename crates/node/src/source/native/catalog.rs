@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use formats::SpaceId;
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
-use super::identity::{Identity, Signature, space_of};
 use super::listing::{Care, Listed};
+use super::page_file::space_of;
+use crate::disk::identity::{Identity, Signature};
 
 /// One file that was seen, under whatever names.
 #[derive(Clone, Debug)]

@@ -9,10 +9,10 @@ use protocol::inventory::{FileEntry, FileId, FileRole};
 use super::catalog::{Catalog, Known};
 use super::declined::Declined;
 use super::direct::{Buffer, Direct};
-use super::identity::{Identity, look};
 use super::page_file::Damage;
 use super::pages::{self, Copied, Copier, Wanted, is_further_system_file};
 use super::small::{self, Small};
+use crate::disk::identity::{Identity, look};
 
 /// Copies files for the rounds and for the settled moment.
 pub struct CopyFiles<'a> {

@@ -1,4 +1,6 @@
 //! One data file: its pages read as the server writes them, each checked.
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use formats::{PageNo, SpaceId};
 
 use super::direct::{Buffer, Direct};
 use super::free_pages;
-use super::identity::{Identity, look_at};
+use crate::disk::identity::{Identity, look_at};
 
 /// How often a page that is not whole is read again.
 const TRIES: u32 = 200;
@@ -199,6 +201,13 @@ impl PageFile {
     fn read_raw(&self, out: &mut [u8], offset: u64) -> Result<usize> {
         self.file.read(out, offset).with_context(|| format!("cannot read {}", self.path.display()))
     }
+}
+
+/// The tablespace's number, from the file's first page; `None` while that is not written or cannot be read.
+pub fn space_of(path: &Path) -> Option<SpaceId> {
+    let mut head = [0; PAGE0_BYTES];
+    File::open(path).ok()?.read_exact_at(&mut head, 0).ok()?;
+    parse_page0(&head).ok().map(|header| header.space)
 }
 
 enum Fault {

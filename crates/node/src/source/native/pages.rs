@@ -10,10 +10,10 @@ use protocol::limits::RANGE_BYTES;
 use std::path::PathBuf;
 
 use super::direct::{ALIGN, Buffer};
-use super::identity::Identity;
 use super::page_file::{Damage, PageFile};
 use super::sink::SnapshotSink;
 use crate::cancel::Cancel;
+use crate::disk::identity::Identity;
 
 /// A data file to copy.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use protocol::inventory::FileEntry;
 use protocol::limits::RANGE_BYTES;
 
 use super::direct::Direct;
-use super::identity::{Identity, Signature, look_at, now};
 use super::sink::SnapshotSink;
 use crate::cancel::Cancel;
+use crate::disk::identity::{Identity, Signature, look_at, now};
 
 /// More than any kernel's clock tick, in nanoseconds.
 const TICK: i128 = 20_000_000;

@@ -14,8 +14,7 @@ use super::catalog::{Catalog, Known};
 use super::copy_files::CopyFiles;
 use super::declined::{Declined, SnapshotError};
 use super::dirty::Dirty;
-use super::identity::{look, now};
-use super::listing::{self, Care};
+use super::listing::{self, Care, Roots};
 use super::log_file::LogFile;
 use super::pages::Copier;
 use super::redo_out::{REDO, RedoOut};
@@ -28,6 +27,7 @@ use super::sql_checks::{self, Facts};
 use super::stage::Stage;
 use super::tail::{Tail, TailState};
 use crate::cancel::Cancel;
+use crate::disk::identity::{look, now};
 
 /// Rounds without a lock stop when one finds fewer new files than this.
 const FEW: usize = 4;
@@ -45,6 +45,8 @@ const MOMENTS_MAX: u32 = 3;
 pub struct Options {
     /// The way to the server.
     pub login: Login,
+    /// Where its files are.
+    pub roots: Roots,
     /// Threads that read data files.
     pub threads: usize,
     /// How long a settled moment may be tried for.
@@ -101,10 +103,10 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     let began = Instant::now();
     let patience = options.budget + Duration::from_secs(30);
     let mut observer = Session::open(&options.login, patience)?;
-    let facts = sql_checks::check(&mut observer)?;
+    let facts = sql_checks::check(&mut observer, &options.roots.layout.datadir)?;
     let mut stage = Stage::open(&options.login, patience)?;
     start(&mut stage, &mut observer, options, cancel)?;
-    let log_path = facts.roots.log_home.join("ib_logfile0");
+    let log_path = options.roots.redo_log();
     if options.checkpoint_first {
         let now = observer.log_position().map_err(|e| Declined::SessionLost(e.to_string()))?.current;
         rounds::make_checkpoint(&options.login, &mut observer, &log_path, now, cancel)?;
@@ -124,7 +126,7 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     let copier =
         Copier { sink, threads: options.threads, direct: facts.direct, cancel, bytes: &bytes, pace: &pace };
     let allow_corrupt = options.allow_corrupt_pages;
-    let (system_files, page_size) = (&facts.roots.system_files, facts.page_size);
+    let (system_files, page_size) = (&options.roots.system_files(), facts.page_size);
     let copy = CopyFiles { copier, system_files, page_size, allow_corrupt, damaged: Mutex::default() };
     let work = Work {
         options,
@@ -288,7 +290,7 @@ impl Work<'_> {
             let moment = Settle {
                 stage: &mut self.stage,
                 observer: &mut self.observer,
-                roots: &self.facts.roots,
+                roots: &self.options.roots,
                 catalog: &mut catalog,
                 copy: self.copy,
                 tail: self.state,
@@ -322,7 +324,7 @@ impl Work<'_> {
     /// Without a lock, until few new files are found.
     fn rounds(&mut self, catalog: &mut Catalog) -> Result<u32, SnapshotError> {
         for round in 1..=ROUNDS_MAX {
-            let todo = catalog.update(listing::list(&self.facts.roots)?);
+            let todo = catalog.update(listing::list(&self.options.roots)?);
             let found = todo.pages.len() + todo.small.len();
             self.copy.pages(catalog, &todo.pages)?;
             self.copy.small(catalog, &todo.small)?;
@@ -338,7 +340,7 @@ impl Work<'_> {
         Rounds {
             observer: &mut self.observer,
             login: &self.options.login,
-            roots: &self.facts.roots,
+            roots: &self.options.roots,
             copy: self.copy,
             dirty: self.dirty,
             out: self.out,
