@@ -8,7 +8,7 @@
 //! Nothing here reads a file: the caller hands in a function that gives the 24 bytes at an offset, or `None` behind
 //! the end. So the same walk serves a mapped file, a window that moves, and a test's array.
 
-use super::gcache::{BufferHeader, HEADER_LEN, RING_START, Store};
+use super::gcache::{BufferHeader, HEADER_LEN, Order, RING_START, Store};
 use super::seqnos::Seqnos;
 use crate::ids::Seqno;
 
@@ -32,8 +32,8 @@ pub struct Layout {
 pub struct Mark {
     /// Where the buffer's header is, in bytes from the file's start.
     pub at: u64,
-    /// Its seqno.
-    pub seqno: Seqno,
+    /// What was there: another order says that the place was written anew.
+    pub order: Order,
 }
 
 /// Buffers without a break between them.
@@ -47,7 +47,7 @@ pub struct Stretch {
     pub first: Option<Seqno>,
     /// The highest seqno in it.
     pub last: Option<Seqno>,
-    /// Places to begin a visit at: the first ordered buffer, and further ones at least [`MARK_EVERY`] apart.
+    /// Places to begin a visit at: the first buffer, and further ones at least [`MARK_EVERY`] apart.
     pub marks: Vec<Mark>,
 }
 
@@ -203,13 +203,13 @@ pub fn stretch<E>(
 ) -> Result<Stretch, E> {
     let mut found = Stretch { from, to: from, first: None, last: None, marks: Vec::new() };
     found.to = layout.walk(from, limit, read, &mut |at, header| {
+        if found.marks.last().is_none_or(|mark| at.saturating_sub(mark.at) >= MARK_EVERY) {
+            found.marks.push(Mark { at, order: header.order });
+        }
         if let Some(seqno) = header.seqno() {
             seqnos.insert(seqno);
             found.first.get_or_insert(seqno);
             found.last = found.last.max(Some(seqno));
-            if found.marks.last().is_none_or(|mark| at.saturating_sub(mark.at) >= MARK_EVERY) {
-                found.marks.push(Mark { at, seqno });
-            }
         }
         Ok(true)
     })?;
