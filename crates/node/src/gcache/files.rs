@@ -26,7 +26,7 @@ pub enum InUse {
     By(u32),
     /// No process has it mapped, and it was not closed cleanly: a crash.
     Crashed,
-    /// Not closed cleanly, and not all processes could be looked at.
+    /// Not closed cleanly, and not all servers' processes could be looked at.
     Unknown,
 }
 
@@ -324,8 +324,14 @@ fn pages_beside(ring: &Path, mapped: &Mapped, seqnos: &mut Seqnos) -> Result<Vec
 /// Files that processes have mapped, by inode and name: the device a process sees may have another number.
 struct Mapped {
     files: Vec<(u64, String, u32)>,
-    /// Every process could be looked at.
+    /// Every server's process could be looked at.
     complete: bool,
+}
+
+/// By the name of a process, which everyone may read.
+fn may_be_a_server(process: &Path) -> bool {
+    let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+    ["mariadbd", "mysqld"].iter().any(|server| name.starts_with(server))
 }
 
 impl Mapped {
@@ -339,7 +345,9 @@ impl Mapped {
             let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             match std::fs::read(process.path().join("maps")) {
                 Ok(maps) => mapped.take(pid, &String::from_utf8_lossy(&maps)),
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => mapped.complete = false,
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    mapped.complete &= !may_be_a_server(&process.path());
+                }
                 // It has ended.
                 Err(_) => {}
             }
