@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 use rejoin_formats::Seqno;
-use rejoin_formats::galera::conf_change::ConfChange;
+use rejoin_formats::galera::conf_change::{ConfChange, MemberState};
 use rejoin_formats::galera::gcache::{Action, BufferHeader, HEADER_LEN, PREAMBLE_LEN, Preamble, RING_START};
 use rejoin_formats::galera::ring::{self, Layout, Ring};
 use rejoin_formats::galera::write_set::WriteSet;
@@ -87,6 +87,36 @@ fn every_write_set_is_sound_and_what_was_written_is_in_them() {
         assert_eq!(large, 1, "one of a long record set");
         assert!(all.len() > 100);
     }
+}
+
+/// The payload of the change with which a group of one began.
+fn change() -> &'static [u8] {
+    let file = include_bytes!("data/gcache_change.bin");
+    let header = BufferHeader::parse(file[RING_START as usize..].first_chunk().unwrap()).unwrap();
+    assert_eq!((header.action, header.seqno()), (Action::ConfChange, Some(Seqno(1))));
+    &file[RING_START as usize + HEADER_LEN..][..header.payload_len()]
+}
+
+#[test]
+fn a_change_names_its_members() {
+    let change = ConfChange::parse(change()).unwrap();
+    assert_eq!((change.state.seqno, change.conf_id), (Seqno(1), 1));
+    assert_eq!(change.state.uuid, Preamble::parse(RUNNING).unwrap().history);
+    let [member] = &change.members[..] else { panic!("{change:?}") };
+    assert_eq!((member.name.as_str(), member.incoming.as_str()), ("n1", "127.0.0.1:3306"));
+    assert_eq!((member.state, member.lowest_cached), (MemberState::Joined, None));
+    assert_eq!(change.replication_protocol, 11);
+}
+
+#[test]
+fn any_changed_bit_of_a_change_is_seen() {
+    let real = change();
+    for at in 0..real.len() * 8 {
+        let mut damaged = real.to_vec();
+        damaged[at / 8] ^= 1 << (at % 8);
+        assert!(ConfChange::parse(&damaged).is_err(), "bit {at}");
+    }
+    (0..real.len()).for_each(|len| assert!(ConfChange::parse(&real[..len]).is_err(), "{len} bytes"));
 }
 
 #[test]

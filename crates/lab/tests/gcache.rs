@@ -222,6 +222,43 @@ fn members_events_and_large_transactions() -> Result<()> {
     n2.wait_log(&format!("found gapless sequence {first}-{last}"), Duration::from_secs(1))
 }
 
+#[test]
+fn write_sets_that_failed_certification_are_counted_as_the_servers_count_them() -> Result<()> {
+    let cluster = Cluster::builder().build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    n1.bootstrap()?;
+    // So few rows that two writers cannot but meet.
+    let few = Intensity { threads: 4, tables: 1, rows: 40, pause: Duration::from_millis(1) };
+    data::sysbench_tables(n1, few.tables, few.rows)?;
+    n2.join()?;
+    let loads = [Load::start(n1, few)?, Load::start(n2, few)?];
+    std::thread::sleep(Duration::from_secs(4));
+    loads.into_iter().try_for_each(|load| load.stop().map(drop))?;
+    let failures = |node: &Node| Ok::<i64, anyhow::Error>(node.status("wsrep_local_cert_failures")?.parse()?);
+    wait_quiet(n1)?;
+    wait_quiet(n2)?;
+    let failed = failures(n1)? + failures(n2)?;
+    ensure!(failed > 0, "the writers never met");
+    let report = report(&n1.datadir())?;
+    assert_eq!(number(&report, "first")?, 1, "nothing was overwritten: {report}");
+    assert_eq!(number(&report, "skipped")?, failed);
+    Ok(())
+}
+
+#[test]
+fn what_only_memory_holds_is_said_to_be_unseen() -> Result<()> {
+    let cluster = Cluster::builder().nodes(1).provider("gcache.mem_size", "32M").build()?;
+    let n1 = cluster.node(1);
+    n1.bootstrap()?;
+    n1.exec(&["CREATE DATABASE d", "CREATE TABLE d.t (a INT PRIMARY KEY) ENGINE=InnoDB"])?;
+    ensure!(wait_quiet(n1)?.1 >= 3, "the server has a history");
+    let text = rejoin(&[&n1.datadir().to_string_lossy()])?;
+    for line in ["seqnos         none", "warning        the files are empty though a server uses them"] {
+        ensure!(text.contains(line), "no {line:?} in\n{text}");
+    }
+    Ok(())
+}
+
 /// What `mariadb-binlog` makes of the events of a write-set.
 fn decoded(node: &Node, seqno: i64) -> Result<String> {
     let file = node.dir().join(format!("events.{seqno}"));

@@ -148,7 +148,10 @@ make_gcache() {
     install gcache innodb-page-size=4k
     start gcache --bind-address=127.0.0.1 "--port=$((galera_port + 2))" --wsrep-on=ON "--wsrep-provider=$galera_lib" \
         --wsrep-cluster-address=gcomm:// --binlog-format=ROW --wsrep-node-address=127.0.0.1 \
+        --wsrep-node-name=n1 --wsrep-node-incoming-address=127.0.0.1:3306 \
         "--wsrep-provider-options=gmcast.listen_addr=tcp://127.0.0.1:$galera_port;ist.recv_addr=127.0.0.1:$((galera_port + 1));gcache.size=64K"
+    # Its first buffer is the configuration change of the group's start.
+    head -c 1536 "$work/gcache/data/galera.cache" >"$out/gcache_change.bin"
     {
         echo 'CREATE DATABASE t; CREATE TABLE t.t (a INT PRIMARY KEY AUTO_INCREMENT, b LONGTEXT);'
         for _ in $(seq 300); do echo "INSERT INTO t.t (b) VALUES ('some');"; done
