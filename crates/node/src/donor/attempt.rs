@@ -170,6 +170,7 @@ impl Donation<'_> {
                     sink: &outbox,
                     threads: usize::from(self.workers),
                     direct: false,
+                    allow_corrupt: job.settings.allow_corrupt_pages,
                     cancel: &job.cancel,
                     bytes: &bytes,
                     pace: &pace,
@@ -178,7 +179,6 @@ impl Donation<'_> {
                     copier,
                     system_files: &system_files,
                     page_size: self.layout.page_size,
-                    allow_corrupt: job.settings.allow_corrupt_pages,
                     damaged: Mutex::default(),
                 };
                 let copied = still::copy(&files, &copy);

@@ -10,7 +10,7 @@ use formats::innodb::page::{self, PageState};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
 use formats::{PageNo, SpaceId};
 
-use super::direct::{Buffer, Direct};
+use super::direct::{Buffer, Direct, is_not_ours};
 use super::free_pages;
 use crate::disk::identity::{Identity, look_at};
 
@@ -43,11 +43,12 @@ impl PageFile {
     /// Opens a file. `system`: format and first page number of a further file of the system tablespace.
     ///
     /// # Errors
-    /// `Ok(None)` when nothing is there: it was dropped. Else from the system.
+    /// `Ok(None)` when nothing is there: it was dropped; or when it is not (yet) the server's to read. Else from the
+    /// system.
     pub fn open(path: &Path, direct: bool, system: Option<(PageFormat, u32)>) -> Result<Option<PageFile>> {
         let file = match Direct::open(path, direct) {
             Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if is_not_ours(&e) => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
         };
         let identity =

@@ -10,7 +10,7 @@ use formats::{Lsn, Seqno, SpaceId, Uuid};
 use protocol::inventory::{FileEntry, FileRole, Place};
 use protocol::limits::RANGE_BYTES;
 
-use super::catalog::{Catalog, Known};
+use super::catalog::Catalog;
 use super::copy_files::CopyFiles;
 use super::declined::{Declined, SnapshotError};
 use super::dirty::Dirty;
@@ -27,7 +27,7 @@ use super::sql_checks::{self, Facts};
 use super::stage::Stage;
 use super::tail::{Tail, TailState};
 use crate::cancel::Cancel;
-use crate::disk::identity::{look, now};
+use crate::disk::identity::now;
 
 /// Rounds without a lock stop when one finds fewer new files than this.
 const FEW: usize = 4;
@@ -123,11 +123,17 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     let broken = Broken::default();
     let bytes = AtomicU64::new(0);
     let pace = || broken.check().and_then(|()| make_way(&state, cancel));
-    let copier =
-        Copier { sink, threads: options.threads, direct: facts.direct, cancel, bytes: &bytes, pace: &pace };
-    let allow_corrupt = options.allow_corrupt_pages;
+    let copier = Copier {
+        sink,
+        threads: options.threads,
+        direct: facts.direct,
+        allow_corrupt: options.allow_corrupt_pages,
+        cancel,
+        bytes: &bytes,
+        pace: &pace,
+    };
     let (system_files, page_size) = (&options.roots.system_files(), facts.page_size);
-    let copy = CopyFiles { copier, system_files, page_size, allow_corrupt, damaged: Mutex::default() };
+    let copy = CopyFiles { copier, system_files, page_size, damaged: Mutex::default() };
     let work = Work {
         options,
         facts: &facts,
@@ -301,6 +307,7 @@ impl Work<'_> {
             }
             .run()?;
             self.reach(&moment)?;
+            self.check_complete(&mut catalog)?;
             match self.check_events(&mut catalog, &moment)? {
                 None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
                 Some(why) => tracing::info!("not settled: {why}"),
@@ -390,12 +397,25 @@ impl Work<'_> {
         Ok(again)
     }
 
+    /// Under the lock nothing comes or goes: what was listed must have been read.
+    fn check_complete(&self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
+        while let Some(file) = catalog.not_copied() {
+            if !file.is_gone()? {
+                let text = format!("{} is there and cannot be read", file.path().display());
+                return Err(Declined::Layout(text).into());
+            }
+            let id = file.id;
+            catalog.forget(id);
+        }
+        Ok(())
+    }
+
     /// A tablespace was deleted, and a file with its number is there all the same.
     fn deleted(&self, catalog: &mut Catalog, space: SpaceId, under_lock: bool) -> Result<(), SnapshotError> {
         let Some(file) = catalog.files().iter().find(|f| f.present && f.space == Some(space)) else {
             return Ok(());
         };
-        let (id, gone, name) = (file.id, is_gone(file)?, file.path().display().to_string());
+        let (id, gone, name) = (file.id, file.is_gone()?, file.path().display().to_string());
         if under_lock || gone {
             // The file of a statement that failed, or one whose deletion was under way.
             catalog.forget(id);
@@ -405,15 +425,10 @@ impl Work<'_> {
     }
 }
 
-fn is_gone(file: &Known) -> Result<bool> {
-    let there = look(file.path()).with_context(|| format!("cannot look at {}", file.path().display()))?;
-    Ok(there.is_none_or(|now| now.identity != file.listed.look.identity))
-}
-
 fn forget_gone(catalog: &mut Catalog) -> Result<()> {
     let mut gone = Vec::new();
     for file in catalog.files().iter().filter(|f| f.present && f.listed.care == Care::Pages) {
-        if is_gone(file)? {
+        if file.is_gone()? {
             gone.push(file.id);
         }
     }
