@@ -12,6 +12,14 @@ use crate::{places, process};
 /// The database sysbench works in.
 pub const DATABASE: &str = "sbtest";
 
+/// What a row of sysbench takes on disk with its index and the room pages leave.
+const ROW_BYTES: u64 = 250;
+
+/// Rows of each of `tables` sysbench tables that are `megabytes` of data together.
+pub fn rows_of(megabytes: u64, tables: u32) -> Result<u32> {
+    Ok(u32::try_from(megabytes * 1_000_000 / ROW_BYTES / u64::from(tables))?.max(1000))
+}
+
 /// Creates `tables` tables `sbtest1`, ... of `rows` rows (about 240 bytes each, with their index) in `sbtest`.
 pub fn sysbench_tables(node: &Node, tables: u32, rows: u32) -> Result<()> {
     node.exec(&[&format!("CREATE DATABASE IF NOT EXISTS {DATABASE}")])?;

@@ -23,6 +23,7 @@ mod config;
 pub mod data;
 pub mod ddl;
 mod errorlog;
+pub mod follow;
 mod installation;
 pub mod load;
 mod node;
@@ -38,6 +39,9 @@ pub mod sst;
 
 pub mod states;
 mod template;
+pub mod usage;
+mod watcher;
+pub mod wire;
 pub mod zoo;
 
 pub use cluster::{Builder, Cluster};

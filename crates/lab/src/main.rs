@@ -22,6 +22,10 @@ enum Command {
     Joins(commands::joins::Options),
     /// Full transfers while two nodes write and change tables: is every joiner equal to both?
     Storm(commands::storm::Options),
+    /// The same full transfer by each method, side by side, as a table.
+    Bench(commands::bench::Options),
+    /// What many tables and a large MyISAM table cost in the settled moment.
+    Moment(commands::moment::Options),
     /// Starts nodes and keeps them until Enter or the end of the input.
     Cluster(commands::cluster::Options),
 }
@@ -31,6 +35,8 @@ fn main() -> ExitCode {
         Command::Demo(options) => commands::demo::run(&options),
         Command::Joins(options) => commands::joins::run(&options),
         Command::Storm(options) => commands::storm::run(&options),
+        Command::Bench(options) => commands::bench::run(&options),
+        Command::Moment(options) => commands::moment::run(&options),
         Command::Cluster(options) => commands::cluster::run(&options),
     };
     match result {

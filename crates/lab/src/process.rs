@@ -118,6 +118,18 @@ pub fn descendants(pid: u32, of: &[Seen]) -> Vec<Seen> {
     of.iter().filter(|seen| seen.pid != pid && known.contains(&seen.pid)).cloned().collect()
 }
 
+/// The live descendants of `pid` now.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    // Each thread has those it started itself.
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let own: Vec<u32> = lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    let theirs: Vec<u32> = own.iter().flat_map(|&pid| children(pid)).collect();
+    [own, theirs].concat()
+}
+
 /// Sends `signal`; a process that is already gone is fine.
 pub fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {

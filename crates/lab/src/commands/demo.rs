@@ -10,8 +10,6 @@ use rejoin_lab::{Cluster, Node, compare, data, zoo};
 use super::watch;
 
 const TABLES: u32 = 4;
-/// What a row of sysbench takes on disk with its index and the room pages leave.
-const ROW_BYTES: u64 = 250;
 
 /// What to show.
 #[derive(Args)]
@@ -32,7 +30,7 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
-    let rows = u32::try_from(options.megabytes * 1_000_000 / ROW_BYTES / u64::from(TABLES))?.max(1000);
+    let rows = data::rows_of(options.megabytes, TABLES)?;
     let cluster =
         Cluster::builder().nodes(2).method(&options.method).provider("gcache.size", "256M").build()?;
     let (donor, joiner) = (cluster.node(1), cluster.node(2));

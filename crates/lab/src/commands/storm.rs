@@ -12,11 +12,11 @@ use clap::Args;
 use fastrand::Rng;
 
 mod case;
-mod figures;
+pub mod figures;
 mod ground;
 mod judge;
 mod round;
-mod told;
+pub mod told;
 mod weather;
 
 use case::Case;

@@ -62,7 +62,7 @@ fn sources(rounds: &[Round], out: &mut String) {
 }
 
 /// Least, middle and most.
-fn spread(mut values: Vec<f64>) -> Option<[f64; 3]> {
+pub fn spread(mut values: Vec<f64>) -> Option<[f64; 3]> {
     values.sort_by(f64::total_cmp);
     Some([*values.first()?, values[values.len() / 2], *values.last()?])
 }

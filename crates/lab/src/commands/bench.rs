@@ -1,0 +1,61 @@
+//! `lab bench`: the same full transfer by each method, side by side.
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use rejoin_lab::data;
+
+mod contender;
+mod ground;
+mod machine;
+mod table;
+mod trial;
+
+use contender::Contender;
+use ground::Ground;
+use trial::Trial;
+
+/// What to measure.
+#[derive(Args)]
+pub struct Options {
+    /// Megabytes of sysbench tables.
+    #[arg(long, default_value_t = 2500)]
+    megabytes: u64,
+    /// How many times each method takes its turn, idle and under load.
+    #[arg(long, default_value_t = 3)]
+    repeat: u32,
+    /// Connections that write to the donor under load; one more writes to the other node.
+    #[arg(long, default_value_t = 2)]
+    writers: u32,
+    /// The methods; may be given again, separated by commas. All when not given.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    method: Vec<Contender>,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    ensure!(options.repeat > 0, "nothing to measure");
+    let contenders = if options.method.is_empty() { Contender::ALL.to_vec() } else { options.method.clone() };
+    println!("loading {} MB ...", options.megabytes);
+    let ground = Ground::make(options.megabytes, options.writers)?;
+    println!("one join that does not count ...");
+    Trial::run(&ground, contenders[0], 0, false).context("the first join")?;
+    let mut trials = Vec::new();
+    for repetition in 1..=options.repeat {
+        for loaded in [false, true] {
+            for &contender in &contenders {
+                let what =
+                    format!("{} {repetition}, {}", contender.name(), if loaded { "loaded" } else { "idle" });
+                let trial = Trial::run(&ground, contender, repetition, loaded).context(what.clone())?;
+                println!("  {what}: {:.1} s", trial.observed.took.as_secs_f64());
+                trials.push(trial);
+            }
+        }
+    }
+    println!(
+        "\nFull SST of a datadir of {:.2} GB to an empty node.",
+        data::disk_bytes(&ground.donor().datadir())? as f64 / 1e9
+    );
+    println!("{}; {}.\n", machine::line()?, ground::SETTINGS.join(", "));
+    println!("{}\n{}", table::table(&trials, &contenders), table::NOTES);
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! Three nodes with the data that is transferred.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rejoin_lab::load::{Intensity, Load, LoadReport};
+use rejoin_lab::{Cluster, Node, data};
+
+use super::contender::Contender;
+
+const TABLES: u32 = 4;
+/// The same for all nodes and methods.
+pub const SETTINGS: [&str; 4] = [
+    "innodb_buffer_pool_size=512M",
+    "innodb_log_file_size=512M",
+    "innodb_flush_log_at_trx_commit=2",
+    "wsrep_slave_threads=2",
+];
+
+/// n1 gives, n2 is another member, n3 joins.
+pub struct Ground {
+    cluster: Cluster,
+    rows: u32,
+    writers: u32,
+}
+
+/// Clients under way.
+pub struct Clients {
+    donor: Load,
+    other: Load,
+}
+
+/// What they saw.
+pub struct Felt {
+    /// Clients of the donor.
+    pub donor: LoadReport,
+    /// The client of the other node.
+    pub other: LoadReport,
+}
+
+impl Ground {
+    /// Two members with data, and a third that is down.
+    pub fn make(megabytes: u64, writers: u32) -> Result<Self> {
+        let builder = Cluster::builder().nodes(3).method("rejoin").mysqld_of(3, "wsrep_sst_donor=n1");
+        let builder = SETTINGS.iter().fold(builder, |builder, line| builder.mysqld(line));
+        let cluster = builder.provider("gcache.size", "512M").build()?;
+        let ground = Self { cluster, rows: data::rows_of(megabytes, TABLES)?, writers };
+        ground.donor().bootstrap()?;
+        data::sysbench_tables(ground.donor(), TABLES, ground.rows)?;
+        ground.other().wipe()?;
+        ground.other().join()?;
+        ground.donor().wait_synced_again(Duration::from_secs(60))?;
+        Ok(ground)
+    }
+
+    pub fn donor(&self) -> &Node {
+        self.cluster.node(1)
+    }
+
+    pub fn other(&self) -> &Node {
+        self.cluster.node(2)
+    }
+
+    pub fn joiner(&self) -> &Node {
+        self.cluster.node(3)
+    }
+
+    /// Makes everything as it is before any join: nothing on the joiner, nothing to flush on the donor, whose files the
+    /// page cache holds. (A server that writes past the cache drops from it what it writes.)
+    pub fn prepare(&self, contender: Contender) -> Result<()> {
+        self.joiner().wipe()?;
+        if let Some(source) = contender.source() {
+            self.donor().add_options("sst", &[&format!("source={source}")])?;
+        }
+        let method = format!("SET GLOBAL wsrep_sst_method='{}'", contender.method());
+        for node in [self.donor(), self.other()] {
+            node.exec(&[&method, "SET GLOBAL innodb_log_checkpoint_now=ON"])?;
+        }
+        rustix::fs::sync();
+        read_all(&self.donor().datadir())
+    }
+
+    /// Writers on the donor, and one on the other node.
+    pub fn clients(&self) -> Result<Clients> {
+        let writers = |threads, pause| Intensity {
+            threads,
+            tables: TABLES,
+            rows: self.rows,
+            pause: Duration::from_millis(pause),
+        };
+        let donor = Load::start(self.donor(), writers(self.writers, 2))?;
+        Ok(Clients { donor, other: Load::start(self.other(), writers(1, 5))? })
+    }
+}
+
+impl Clients {
+    /// Both have to have committed something.
+    pub fn stop(self) -> Result<Felt> {
+        let felt = Felt { donor: self.donor.stop()?, other: self.other.stop()? };
+        for report in [&felt.donor, &felt.other] {
+            ensure!(report.commits > 0, "nothing was committed: {:?}", report.last_error);
+        }
+        Ok(felt)
+    }
+}
+
+/// Files may go while they are read.
+fn read_all(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_all(&path)?;
+        } else if let Ok(mut file) = fs::File::open(&path) {
+            io::copy(&mut file, &mut io::sink()).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! A join, and what both logs said when.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rejoin_lab::Node;
+use rejoin_lab::follow::{Follower, Line};
+
+/// How long a join may take.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// A full transfer that came to its end.
+pub struct Observed {
+    /// From the joiner's start to Synced.
+    pub took: Duration,
+    donor: Vec<Line>,
+    joiner: Vec<Line>,
+}
+
+impl Observed {
+    /// Starts `joiner` with these further arguments and waits until it is Synced.
+    pub fn join(donor: &Node, joiner: &Node, args: &[&str]) -> Result<Self> {
+        let followers = (Follower::start(donor)?, Follower::start(joiner)?);
+        joiner.begin(args)?;
+        let took = joiner.wait_synced(PATIENCE)?;
+        donor.wait_synced_again(Duration::from_secs(60))?;
+        Ok(Self { took, donor: followers.0.stop()?, joiner: followers.1.stop()? })
+    }
+
+    /// What the donor logged.
+    pub fn donor_log(&self) -> String {
+        self.donor.iter().map(|line| format!("{}\n", line.text)).collect()
+    }
+
+    /// From when to when the donor gave. Before and after it the group takes the joiner in, which can stall commits by
+    /// itself, whatever the method.
+    pub fn giving(&self) -> Result<(Instant, Instant)> {
+        let from = at(&self.donor, "Server status change synced -> donor")?;
+        Ok((from, at(&self.donor, "Server status change donor -> joined")?))
+    }
+
+    /// From the start of the joiner's program to what it says of its success.
+    pub fn sst(&self) -> Result<Duration> {
+        Ok(self.received()? - at(&self.joiner, "WSREP: Running: 'wsrep_sst_")?)
+    }
+
+    /// From then until the joiner's InnoDB serves: crash recovery, with the buffer pool and the redo log made.
+    pub fn recovery(&self) -> Result<Duration> {
+        Ok(at(&self.joiner, "InnoDB: log sequence number")? - self.received()?)
+    }
+
+    /// What the mariabackup method sleeps without waiting for anything, before its donor sends data.
+    pub fn asleep(&self) -> Option<Duration> {
+        let from = at(&self.donor, "Sleeping before data transfer for SST").ok()?;
+        Some(at(&self.donor, "Streaming the backup to joiner").ok()? - from)
+    }
+
+    /// The crash recovery of mariabackup, within its transfer.
+    pub fn prepare(&self) -> Option<Duration> {
+        let from = at(&self.joiner, "Preparing the backup at").ok()?;
+        Some(at(&self.joiner, "Moving the backup to").ok()? - from)
+    }
+
+    /// When the joiner's server took what its program said. It says it again, with a position, when it has recovered.
+    fn received(&self) -> Result<Instant> {
+        let line = self.joiner.iter().find(|line| line.text.ends_with("WSREP: SST received"));
+        Ok(line.context("no SST received in the joiner's log")?.seen)
+    }
+}
+
+fn at(lines: &[Line], text: &str) -> Result<Instant> {
+    let line = lines.iter().find(|line| line.text.contains(text));
+    Ok(line.with_context(|| format!("no {text:?} in the log"))?.seen)
+}
