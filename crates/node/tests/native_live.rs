@@ -16,10 +16,10 @@ use formats::wsrep::credentials::{Account, Secret};
 use mysql::prelude::Queryable;
 use protocol::inventory::{FileEntry, FileId};
 use rejoin_node::cancel::Cancel;
-use rejoin_node::source::native::declined::{Declined, SnapshotError};
-use rejoin_node::source::native::sink::{Manifest, SnapshotSink};
+use rejoin_node::source::declined::{Declined, SnapshotError};
 use rejoin_node::source::native::snapshot::{Options, Taken, take};
 use rejoin_node::source::native::sql::Login;
+use rejoin_node::source::sink::{Manifest, SnapshotSink};
 use server::Server;
 
 fn options(server: &Server, account: Option<&str>, budget: u64) -> Options {

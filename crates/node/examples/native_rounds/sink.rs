@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
-use rejoin_node::source::native::sink::{Manifest, SnapshotSink};
+use rejoin_node::source::sink::{Manifest, SnapshotSink};
 use rustix::fs::{FallocateFlags, fallocate};
 
 /// Files lie in `dir/.new/ID` until the manifest names them.

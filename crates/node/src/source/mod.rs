@@ -5,16 +5,22 @@
 //! | [`binlog_state`] | the GTID state of the donor's binary log |
 //! | [`frozen`] | the moment in which the server keeps all its files still |
 //! | [`still`] | copying them in that moment |
+//! | [`declined`] | every reason for which a source does not serve |
+//! | [`copy`] | reading files as they are, pages checked |
 //! | [`native`] | the snapshot of a server that goes on working |
 //! | [`zeros`] | finding zeros |
 //! | [`packer`] | zstd where it pays |
 //! | [`throttle`] | the rate limit |
+//! | [`sink`] | where a source puts it |
 //! | [`outbox`] | the queues to the connections: what either source hands its bytes to |
 pub mod binlog_state;
+pub mod copy;
+pub mod declined;
 pub mod frozen;
 pub mod native;
 pub mod outbox;
 pub mod packer;
+pub mod sink;
 pub mod still;
 pub mod throttle;
 pub mod zeros;

@@ -16,8 +16,8 @@ use protocol::limits::RANGE_BYTES;
 use protocol::message::{Chunk, Message};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::native::sink::{Manifest, SnapshotSink};
 use super::packer::{Compression, Packer};
+use super::sink::{Manifest, SnapshotSink};
 use super::throttle::Throttle;
 use super::zeros::find_parts;
 use crate::cancel::{Cancel, LOOK_EVERY};

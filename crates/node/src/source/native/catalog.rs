@@ -7,8 +7,8 @@ use formats::SpaceId;
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use super::listing::{Care, Listed};
-use super::page_file::space_of;
 use crate::disk::identity::{Identity, Signature, look};
+use crate::source::copy::page_file::space_of;
 
 /// One file that was seen, under whatever names.
 #[derive(Clone, Debug)]

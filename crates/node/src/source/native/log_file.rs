@@ -7,9 +7,9 @@ use formats::Lsn;
 use formats::innodb::redo_header::{Checkpoint, DATA_START, HEADER_BYTES, RedoFormat, RedoHeader};
 use formats::innodb::redo_mtr::Geometry;
 
-use super::declined::Declined;
-use super::direct::{ALIGN, Buffer, Direct};
 use crate::disk::identity::{Identity, look, look_at};
+use crate::source::copy::direct::{ALIGN, Buffer, Direct};
+use crate::source::declined::Declined;
 
 /// How long a head that does not read is read again: the log may be being replaced.
 const HEAD_PATIENCE: Duration = Duration::from_secs(3);

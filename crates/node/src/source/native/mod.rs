@@ -6,44 +6,29 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`declined`] | every reason for which this source does not serve |
 //! | [`sql`] | the few statements, as named operations; [`sql_checks`] what must hold before the start |
 //! | [`stage`] | the backup locks, in a guard |
-//! | [`direct`] | reading past the page cache
 //! | [`log_file`] | reading ranges of the live log by LSN |
 //! | [`tail`] | following the log in a thread of its own |
-//! | [`spool`] | the bounded queue behind it, in memory and in a bounded file
+//! | [`spool`] | the bounded queue behind it, in memory and in a bounded file |
 //! | [`dirty`] | which pages the redo changes, in bounded memory |
 //! | [`redo_out`] | writing what the tail delivers as a flat log, and what it says about files |
 //! | [`listing`] | which files there are |
-//! | [`catalog`] | what was copied of them |
-//! | [`page_file`] | one data file: reading it as the server writes it, its pages checked |
-//! | [`free_pages`] | whether damage is anybody's data
-//! | [`pages`] | many data files, by several threads |
-//! | [`copy_files`] | copying both kinds and noting it
+//! | [`catalog`] | what was copied of them; `copying` copies and notes it |
 //! | [`reread`] | reading again what a data file's redo below a checkpoint changed |
 //! | [`rounds`] | a newer checkpoint, so that less redo is replayed |
-//! | [`small`] | files without pages |
 //! | [`settle`] | the settled moment |
-//! | [`watchdog`] | what is done when that moment hangs
-//! | [`sink`] | where all of it goes |
+//! | [`watchdog`] | what is done when that moment hangs |
 //! | [`snapshot`] | the whole, top to bottom |
 pub mod catalog;
-pub mod copy_files;
-pub mod declined;
-pub mod direct;
+mod copying;
 pub mod dirty;
-pub mod free_pages;
 pub mod listing;
 pub mod log_file;
-pub mod page_file;
-pub mod pages;
 pub mod redo_out;
 pub mod reread;
 pub mod rounds;
 pub mod settle;
-pub mod sink;
-pub mod small;
 pub mod snapshot;
 pub mod spool;
 pub mod sql;

@@ -8,8 +8,8 @@ use formats::innodb::redo_flat::FlatLog;
 use formats::innodb::redo_header::{Checkpoint, DATA_START};
 use protocol::inventory::FileId;
 
-use super::sink::SnapshotSink;
 use super::spool::{Event, EventKind, Spool};
+use crate::source::sink::SnapshotSink;
 
 /// The redo log's number in every snapshot.
 pub const REDO: FileId = FileId(0);

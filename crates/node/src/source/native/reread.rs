@@ -8,10 +8,10 @@ use formats::{Lsn, SpaceId};
 use protocol::inventory::FileId;
 use protocol::limits::RANGE_BYTES;
 
-use super::direct::{ALIGN, Buffer};
 use super::dirty::{Again, Dirty};
-use super::page_file::{Damage, PageFile};
-use super::pages::{Copier, Wanted};
+use crate::source::copy::direct::{ALIGN, Buffer};
+use crate::source::copy::page_file::{Damage, PageFile};
+use crate::source::copy::pages::{Copier, Wanted};
 
 /// The largest page.
 const PAGE_MAX: u64 = 65536;
@@ -27,8 +27,6 @@ pub struct Copy {
     pub space: Option<SpaceId>,
     /// Bytes of the copy.
     pub bytes: u64,
-    /// Read all of it, whatever is known.
-    pub whole: bool,
 }
 
 /// What a copy is now.
@@ -55,7 +53,7 @@ pub fn refresh(
     damage: &mut Vec<Damage>,
 ) -> Result<Option<Fresh>> {
     let known = copy.space.map_or(Again::Whole, |space| dirty.again(space, below, 0, 1));
-    let whole = copy.whole || known == Again::Whole;
+    let whole = known == Again::Whole;
     let Some(file) = PageFile::open(&copy.wanted.path, copier.direct, copy.wanted.system)? else {
         return Ok(None);
     };

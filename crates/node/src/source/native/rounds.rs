@@ -8,16 +8,15 @@
 //!
 //! # Why it is right
 //! - A checkpoint is written to the log only after every page with a change below its LSN has been written to its
-//!   data file, and the file was synced (log0chkp / buf0flu.cc `log_checkpoint`, MariaDB 10.11). The write is complete
+//!   data file, and the file was synced (buf0flu.cc `log_checkpoint`, MariaDB 10.11). The write is complete
 //!   then, so a direct read sees it, and so does a buffered one: a direct write drops the cached blocks. So a page
 //!   read *after* C2 was seen holds every change below C2; one the server is writing meanwhile holds newer ones as
 //!   well, which recovery skips by the page's LSN. Torn reads are read again as ever.
 //! - A page read *before* may lack some. It is in the account: the tail has delivered everything below C2, for we
 //!   wait until the FILE_CHECKPOINT record of C2 came by, which lies above C2.
-//! - **Every kind of record counts.** Changed, initialised and freed pages have their number in clear, in an encrypted
-//!   log too. A cut tablespace (`TRIM_PAGES`, undo truncation) is read whole; in an encrypted log a cut cannot be
-//!   told from other records, so undo tablespaces are always read whole. A mini-transaction that cannot be read to its
-//!   end switches rounds off.
+//! - **Every kind of record counts.** Changed, initialised and freed pages alike. A cut tablespace (`TRIM_PAGES`, undo
+//!   truncation) is read whole. A mini-transaction that cannot be read to its end switches rounds off, and so does an
+//!   encrypted log: what it says of pages is not relied upon.
 //! - **Lengths.** The copy of a file is as long as the file was *after* its pages were read, never shorter than its
 //!   first page says, since a file grows before its first page tells so. Where the file is longer than the copy was,
 //!   all of the difference is written, zeros too: bytes there may be from before a cut. Where it is shorter, the
@@ -46,10 +45,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use formats::Lsn;
 use formats::innodb::redo_header::Checkpoint;
-use protocol::inventory::{FileId, FileRole};
+use protocol::inventory::FileId;
 
 use super::catalog::{Catalog, Known};
-use super::copy_files::CopyFiles;
 use super::dirty::Dirty;
 use super::listing::{self, Care, Roots};
 use super::log_file::LogFile;
@@ -57,6 +55,7 @@ use super::redo_out::{REDO, RedoOut};
 use super::reread::{self, Copy};
 use super::sql::{Login, Session};
 use crate::cancel::Cancel;
+use crate::source::copy::files::CopyFiles;
 
 /// Rounds at most.
 const ROUNDS_MAX: u32 = 8;
@@ -94,8 +93,6 @@ pub struct Rounds<'a> {
     pub dirty: &'a Dirty,
     /// Told where recovery starts.
     pub out: &'a RedoOut,
-    /// The log is encrypted.
-    pub encrypted: bool,
     /// Bytes of redo that are few enough.
     pub enough: u64,
     /// Ends the transfer.
@@ -201,12 +198,10 @@ impl Rounds<'_> {
         let Some((file, bytes)) = catalog.get(id).and_then(|file| Some((file, file.copied?))) else {
             return Ok(Some(0));
         };
-        // Where its file was cut, an encrypted log does not say.
-        let whole = self.encrypted && file.listed.role == FileRole::Undo;
-        if !whole && file.space.is_some_and(|space| !self.dirty.touches(space, below)) {
+        if file.space.is_some_and(|space| !self.dirty.touches(space, below)) {
             return Ok(Some(0));
         }
-        let copy = Copy { wanted: self.copy.wanted(file)?, space: file.space, bytes, whole };
+        let copy = Copy { wanted: self.copy.known(file)?, space: file.space, bytes };
         let mut damage = Vec::new();
         let fresh = reread::refresh(self.copy.copier, &copy, self.dirty, below, &mut damage)?;
         self.copy.note(damage)?;
@@ -227,7 +222,7 @@ fn renounce(catalog: &mut Catalog, which: impl Fn(&Known) -> bool) {
 }
 
 /// Has the server write a checkpoint at or above `target`. In a session of its own, which is ended then: under load
-/// the server's end of the log runs ahead of its checkpoints, and the statement tries again and again (`innodb_log_checkpoint_now`,
+/// the server's end of the log runs ahead of its checkpoints, and the statement tries again and again (`checkpoint_now_set`,
 /// handler/ha_innodb.cc, MariaDB 10.11). That it may not, or does not in time, is said and harmless.
 ///
 /// # Errors

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use formats::Lsn;
 
 use super::catalog::Catalog;
-use super::copy_files::CopyFiles;
-use super::declined::{Declined, SnapshotError};
 use super::listing::{self, Roots};
 use super::sql::{Running, Session, SqlError};
 use super::stage::Stage;
 use super::tail::TailState;
 use super::watchdog::Watchdog;
 use crate::cancel::Cancel;
+use crate::source::copy::files::CopyFiles;
+use crate::source::declined::{Declined, SnapshotError};
 
 /// Pause between two tries: long enough for what held the lock to end, different each time.
 const AGAIN: [u64; 5] = [100, 170, 130, 290, 210];

@@ -11,16 +11,12 @@ use protocol::inventory::{FileEntry, FileRole, Place};
 use protocol::limits::RANGE_BYTES;
 
 use super::catalog::Catalog;
-use super::copy_files::CopyFiles;
-use super::declined::{Declined, SnapshotError};
 use super::dirty::Dirty;
 use super::listing::{self, Care, Roots};
 use super::log_file::LogFile;
-use super::pages::Copier;
 use super::redo_out::{REDO, RedoOut};
 use super::rounds::{self, Rounds};
 use super::settle::{Moment, Settle};
-use super::sink::{Manifest, Position, SnapshotSink};
 use super::spool::{EventKind, Spool};
 use super::sql::{Login, Session};
 use super::sql_checks::{self, Facts};
@@ -28,6 +24,10 @@ use super::stage::Stage;
 use super::tail::{Tail, TailState};
 use crate::cancel::Cancel;
 use crate::disk::identity::now;
+use crate::source::copy::files::CopyFiles;
+use crate::source::copy::pages::Copier;
+use crate::source::declined::{Declined, SnapshotError};
+use crate::source::sink::{Manifest, Position, SnapshotSink};
 
 /// Rounds without a lock stop when one finds fewer new files than this.
 const FEW: usize = 4;
@@ -287,7 +287,7 @@ impl Work<'_> {
         let began = Instant::now();
         let mut rounds = self.rounds(&mut catalog)?;
         let mut redo_rounds = rounds::Figures::default();
-        if began.elapsed() >= self.options.round_after {
+        if began.elapsed() >= self.options.round_after && !self.encrypted {
             redo_rounds = self.redo_rounds().run(&mut catalog)?;
             rounds += self.rounds(&mut catalog)?;
         }
@@ -351,7 +351,6 @@ impl Work<'_> {
             copy: self.copy,
             dirty: self.dirty,
             out: self.out,
-            encrypted: self.encrypted,
             enough: self.options.redo_enough,
             cancel: self.cancel,
         }

@@ -10,8 +10,8 @@ use formats::wsrep::credentials::Account;
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 
-use super::declined::Declined;
 use crate::server::sql::own_user_name;
+use crate::source::declined::Declined;
 
 /// How long a login may take.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! What must hold before the start: rights, and a server that pauses replication for a backup.
-use super::declined::Declined;
 use super::sql::{Answer, Session, SqlError, Step};
+use crate::source::declined::Declined;
 use std::path::{Path, PathBuf};
 
 /// What the server says of itself.

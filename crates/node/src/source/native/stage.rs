@@ -6,10 +6,10 @@
 //! it loses.
 use std::time::{Duration, Instant};
 
-use super::declined::Declined;
 use super::sql::{Answer, Login, Session, Step};
 use crate::cancel::Cancel;
 use crate::failure::Failure;
+use crate::source::declined::Declined;
 
 /// How long START may wait for a running DDL statement at a time, in seconds.
 const START_WAIT: u32 = 2;

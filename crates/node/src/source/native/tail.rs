@@ -13,12 +13,12 @@ use formats::innodb::redo::FileEvent;
 use formats::innodb::redo_flat::push_mtr;
 use formats::innodb::redo_mtr::{BadMtr, Mtr, MtrReader};
 
-use super::declined::Declined;
-use super::direct::Buffer;
 use super::dirty::Dirty;
 use super::log_file::LogFile;
 use super::spool::{Chunk, Event, EventKind, Spool};
 use super::sql::{LogPosition, Login, Session};
+use crate::source::copy::direct::Buffer;
+use crate::source::declined::Declined;
 
 /// Read at once.
 const READ: usize = 1 << 20;

@@ -1,35 +1,23 @@
 //! Files without pages: read whole, as they are.
-use std::path::Path;
-
 use anyhow::{Context, Result};
-use protocol::inventory::FileEntry;
 use protocol::limits::RANGE_BYTES;
 
 use super::direct::{Direct, is_not_ours};
-use super::sink::SnapshotSink;
+use super::pages::Wanted;
 use crate::cancel::Cancel;
-use crate::disk::identity::{Identity, Signature, look_at, now};
+use crate::disk::identity::{Signature, look_at, now};
+use crate::source::sink::SnapshotSink;
 
 /// More than any kernel's clock tick, in nanoseconds.
 const TICK: i128 = 20_000_000;
-
-/// A file to copy.
-pub struct Small<'a> {
-    /// What it is called on the wire.
-    pub entry: &'a FileEntry,
-    /// Where it is.
-    pub path: &'a Path,
-    /// Which file it must be.
-    pub identity: Identity,
-}
 
 /// Copies one. Answers its length and the state it was in before it was read; `None` when it is gone or its name has
 /// become another file's.
 ///
 /// # Errors
 /// From the system, the sink, or cancelled.
-pub fn copy(sink: &dyn SnapshotSink, file: &Small<'_>, cancel: &Cancel) -> Result<Option<(u64, Signature)>> {
-    let path = file.path;
+pub fn copy(sink: &dyn SnapshotSink, file: &Wanted, cancel: &Cancel) -> Result<Option<(u64, Signature)>> {
+    let path = &file.path;
     let open = match Direct::open(path, false) {
         Ok(open) => open,
         Err(e) if is_not_ours(&e) => return Ok(None),
@@ -40,7 +28,7 @@ pub fn copy(sink: &dyn SnapshotSink, file: &Small<'_>, cancel: &Cancel) -> Resul
     if before.identity != file.identity {
         return Ok(None);
     }
-    sink.announce(file.entry)?;
+    sink.announce(&file.entry)?;
     let mut buffer = vec![0; (before.signature.size as usize).clamp(1, RANGE_BYTES as usize)];
     let mut offset = 0;
     loop {

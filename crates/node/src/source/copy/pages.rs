@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 use super::direct::{ALIGN, Buffer};
 use super::page_file::{Damage, PageFile};
-use super::sink::SnapshotSink;
 use crate::cancel::Cancel;
 use crate::disk::identity::Identity;
+use crate::source::sink::SnapshotSink;
 
 /// A data file to copy.
 #[derive(Clone, Debug)]

@@ -1,20 +1,27 @@
-//! Copies files for the rounds and for the settled moment, and notes in the catalog what was copied.
+//! Copying files of both kinds: what both sources do.
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
-use protocol::inventory::{FileEntry, FileId, FileRole};
+use protocol::inventory::{FileEntry, FileRole};
 
-use super::catalog::{Catalog, Known};
-use super::declined::Declined;
 use super::direct::{Buffer, Direct};
 use super::page_file::Damage;
 use super::pages::{self, Copied, Copier, Wanted, is_further_system_file};
-use super::small::{self, Small};
-use crate::disk::identity::{Identity, look};
+use super::small;
+use crate::disk::identity::{Identity, Signature, look};
+use crate::source::declined::Declined;
 
-/// Copies files for the rounds and for the settled moment.
+/// Files fewer than this are copied by one thread: starting more costs more than it saves.
+const FEW: usize = 16;
+
+/// What became of a file without pages: its length and the state it was in before it was read; `None` when it is gone or
+/// not the server's to read.
+pub type SmallCopy = Option<(u64, Signature)>;
+
+/// Copies files.
 pub struct CopyFiles<'a> {
     /// Reads data files.
     pub copier: Copier<'a>,
@@ -27,32 +34,11 @@ pub struct CopyFiles<'a> {
 }
 
 impl CopyFiles<'_> {
-    /// Copies data files and notes it.
-    ///
-    /// # Errors
-    /// From the system, the sink, cancelled, or [`Declined::CorruptPages`].
-    pub fn pages(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
-        let known = ids.iter().filter_map(|id| catalog.get(*id));
-        let wanted = known.map(|known| self.wanted(known)).collect::<Result<Vec<_>>>()?;
-        for file in self.data_files(&wanted)? {
-            catalog.copied(file.id, file.bytes, None, file.space);
-        }
-        Ok(())
-    }
-
-    /// What is read of a data file.
+    /// A file to copy.
     ///
     /// # Errors
     /// From the system.
-    pub fn wanted(&self, known: &Known) -> Result<Wanted> {
-        self.wanted_at(known.entry(), known.path().clone(), known.listed.look.identity)
-    }
-
-    /// What is read of a data file that no catalog knows.
-    ///
-    /// # Errors
-    /// From the system.
-    pub fn wanted_at(&self, entry: FileEntry, path: PathBuf, identity: Identity) -> Result<Wanted> {
+    pub fn wanted(&self, entry: FileEntry, path: PathBuf, identity: Identity) -> Result<Wanted> {
         let system = if is_further_system_file(&entry) { self.further(&entry)? } else { None };
         Ok(Wanted { entry, path, identity, system })
     }
@@ -86,24 +72,40 @@ impl CopyFiles<'_> {
         Ok(())
     }
 
-    /// Copies files without pages and notes it.
+    /// Copies files without pages. Answers what became of each.
     ///
     /// # Errors
     /// From the system, the sink, or cancelled.
-    pub fn small(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
-        for id in ids {
+    pub fn small_files(&self, wanted: &[Wanted]) -> Result<Vec<SmallCopy>> {
+        let one = |file: &Wanted| {
             (self.copier.pace)()?;
-            let Some(known) = catalog.get(*id) else { continue };
-            let file =
-                Small { entry: &known.entry(), path: known.path(), identity: known.listed.look.identity };
-            match small::copy(self.copier.sink, &file, self.copier.cancel)? {
-                Some((bytes, signature)) => catalog.copied(*id, Some(bytes), Some(signature), None),
-                None if known.is_gone()? => catalog.forget(*id),
-                // Not the server's to read: whoever needs it in the end says so.
-                None => {}
-            }
+            small::copy(self.copier.sink, file, self.copier.cancel)
+        };
+        if wanted.len() < FEW {
+            return wanted.iter().map(one).collect();
         }
-        Ok(())
+        // There can be very many: several threads take them by turns.
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<Vec<(usize, SmallCopy)>> {
+            let mut done = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(file) = wanted.get(at) else { return Ok(done) };
+                done.push((at, one(file)?));
+            }
+        };
+        let mut copied = vec![None; wanted.len()];
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.copier.threads.max(1)).map(|_| scope.spawn(work)).collect();
+            // All are waited for, then the first error counts.
+            let results: Vec<_> = workers.into_iter().map(|w| w.join()).collect();
+            for result in results {
+                for (at, outcome) in result.unwrap_or_else(|_| Err(anyhow::anyhow!("a reader panicked")))? {
+                    copied[at] = outcome;
+                }
+            }
+            Ok(copied)
+        })
     }
 
     /// Format and first page number of a further file of the system tablespace: those before it have fixed sizes.
