@@ -105,11 +105,10 @@ fn transfer(job: &Job, link: &mut Link, means: &Means) -> Result<Position> {
     let donation = Donation {
         job,
         means,
-        workers: accepted.workers,
+        accepted: &accepted,
         layout: &layout,
         engines: &engines,
         skipped: &offered.skipped,
-        empty_undo: accepted.empty_undo,
     };
     let sent = donation.send(link)?;
     let bytes: u64 = sent.files.iter().map(|f| f.size).sum();

@@ -80,7 +80,7 @@ fn serve(job: &Job, door: &Door, link: &mut Link) -> Result<Position> {
 /// IST follows: nothing was looked at, and nothing is touched but what a broken transfer had left.
 fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Result<Position> {
     let state = parse_position(position)?;
-    link.send(&Message::Accept { workers: 0, in_place: false, empty_undo: false })?;
+    link.send(&Message::Accept { workers: 0, in_place: false, empty_undo: false, still: false })?;
     tracing::info!("IST follows from {state}; no data is needed");
     tidy::remove_leftovers(&Disk, &job.datadir)?;
     Ok((state, domain))
@@ -90,7 +90,7 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
 fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Position> {
     job.progress.phase("looking at what is here", "");
     let layout = Layout::resolve(&job.args, &job.options)?;
-    agree::compare_settings(job, &layout, offer)?;
+    let verdict = agree::compare_settings(job, &layout, offer)?;
     let old = managed::managed(&layout)?;
     if let Ok(Some(position)) = own_position::position_in_files(&layout) {
         tracing::debug!("the old files are at {position:?} (their last checkpoint)");
@@ -104,6 +104,7 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
         workers: job.settings.threads,
         in_place: room == Room::InPlace,
         empty_undo,
+        still: verdict.upgrade,
     })?;
     kept::save_grastate(&Disk, &job.datadir)?;
 

@@ -40,6 +40,8 @@ pub enum Message {
         /// The joiner's server will change the number of undo tablespaces, which it can only do while no undo log is left:
         /// the donor should give purge a moment before it stops.
         empty_undo: bool,
+        /// The joiner's server is of a newer series: it must get files without redo to apply.
+        still: bool,
     },
     /// Donor: it begins to send, from this source. What came from an earlier one is void.
     Attempt {

@@ -34,6 +34,8 @@ pub struct Verdict {
     pub refusals: Vec<String>,
     /// Worth a line in both logs.
     pub warnings: Vec<String>,
+    /// The joiner's server is of a newer series, and that is allowed.
+    pub upgrade: bool,
 }
 
 /// What the joiner's operator allows beyond the default.
@@ -94,6 +96,7 @@ fn compare_versions(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed, ver
              allow-upgrade=1 under [sst] on it and run mariadb-upgrade after it joined"
         ));
     } else if j > d {
+        verdict.upgrade = true;
         verdict
             .warnings
             .push(format!("upgrade by state transfer: {both}; run mariadb-upgrade on the joiner"));

@@ -101,7 +101,7 @@ fn one_of_each() -> Vec<Message> {
         Message::Abort { reason: "r".into() },
         Message::Bypass { position: "p".into(), domain: Some(1) },
         Message::Offer(offer),
-        Message::Accept { workers: 4, in_place: true, empty_undo: false },
+        Message::Accept { workers: 4, in_place: true, empty_undo: false, still: true },
         Message::Attempt { source: Source::Native, reason: "w".into() },
         Message::Ready,
         Message::Begin(entry()),

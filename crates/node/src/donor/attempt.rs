@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use protocol::inventory::FileId;
 use protocol::message::Source;
 
-use super::{Means, Sent, begin, offer};
+use super::offer::{self, Accepted};
+use super::{Means, Sent, begin};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, Skipped};
@@ -35,6 +36,8 @@ const OVERRUNS_MAX: u32 = 2;
 
 /// Redo that a joiner's server replays in seconds: no newer checkpoint is looked for to make it less.
 const REDO_ENOUGH: u64 = 64 << 20;
+/// A server of a newer series may not be able to apply the donor's redo.
+const NEWER: &str = "the joiner's server is of a newer series and gets files without redo to apply";
 /// Damaged pages named in the error logs.
 const DAMAGE_LINES: usize = 50;
 /// How long our server may take to name the members of the cluster.
@@ -44,20 +47,21 @@ const MEMBERS_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct Donation<'a> {
     pub job: &'a Job,
     pub means: &'a Means,
-    pub workers: u16,
+    pub accepted: &'a Accepted,
     pub layout: &'a Layout,
     pub engines: &'a EnginePolicy,
     pub skipped: &'a Skipped,
-    /// The joiner wants another number of undo tablespaces than we have.
-    pub empty_undo: bool,
 }
 
 impl Donation<'_> {
     /// Sends everything, from the first source that serves. The server is as free as before when this returns.
     pub fn send(&self, link: &mut Link) -> Result<Sent> {
         let choice = self.job.settings.source;
-        if choice == SourceChoice::Frozen {
-            return self.frozen(link, "source=frozen is set on the donor");
+        match choice {
+            SourceChoice::Frozen => return self.frozen(link, "source=frozen is set on the donor"),
+            SourceChoice::Native if self.accepted.still => return Err(not_native(NEWER).into()),
+            SourceChoice::Auto if self.accepted.still => return self.frozen(link, NEWER),
+            _ => {}
         }
         let mut overruns = 0;
         let mut reason = String::new();
@@ -73,11 +77,7 @@ impl Donation<'_> {
                 // The other source would send the same rot.
                 Declined::CorruptPages { .. } => return Err(self.corrupt(&declined).into()),
                 Declined::RedoOverrun { .. } if overruns + 1 < OVERRUNS_MAX => overruns += 1,
-                _ if choice == SourceChoice::Native => {
-                    let text = format!("the native source does not serve: {reason}");
-                    let hint = "source=auto under [sst] on the donor takes the frozen source then";
-                    return Err(Failure::new(Kind::Refused, text).hint(hint).into());
-                }
+                _ if choice == SourceChoice::Native => return Err(not_native(&reason).into()),
                 _ => return self.frozen(link, &reason),
             }
             tracing::warn!("the native source begins anew: {reason}");
@@ -88,7 +88,7 @@ impl Donation<'_> {
     fn native(&self, link: &mut Link) -> Result<Sent, SnapshotError> {
         let job = self.job;
         job.progress.phase("sending", "native");
-        if self.empty_undo {
+        if self.accepted.empty_undo {
             let text = "the joiner keeps the donor's number of undo tablespaces: a server changes it only at a start after \
                         innodb_fast_shutdown=0";
             tracing::info!("{text}");
@@ -126,7 +126,7 @@ impl Donation<'_> {
         snapshot::Options {
             login: self.login(),
             roots: Roots { layout: self.layout.clone(), skipped: self.skipped.clone() },
-            threads: usize::from(self.workers),
+            threads: usize::from(self.accepted.workers),
             budget: job.settings.moment,
             spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),
             spill_max: job.settings.spill_max,
@@ -142,7 +142,7 @@ impl Donation<'_> {
     fn frozen(&self, link: &mut Link, reason: &str) -> Result<Sent> {
         let job = self.job;
         begin(job, link, Source::Frozen, reason)?;
-        if self.empty_undo {
+        if self.accepted.empty_undo {
             let account = self.means.account.as_ref();
             link.keep_alive_while("waiting for purge", || offer::wait_for_purge(job, account))?;
         }
@@ -168,7 +168,7 @@ impl Donation<'_> {
                 let (pace, bytes) = (|| Ok(()), Default::default());
                 let copier = Copier {
                     sink: &outbox,
-                    threads: usize::from(self.workers),
+                    threads: usize::from(self.accepted.workers),
                     direct: false,
                     allow_corrupt: job.settings.allow_corrupt_pages,
                     cancel: &job.cancel,
@@ -199,7 +199,7 @@ impl Donation<'_> {
     fn outbox(&self, redo: Option<FileId>) -> Outbox<'_> {
         let throttle = Throttle::new(self.job.settings.rlimit);
         Outbox::new(
-            self.workers,
+            self.accepted.workers,
             redo,
             self.means.compression,
             throttle,
@@ -254,6 +254,11 @@ impl Donation<'_> {
              allow-corrupt-pages=1 under [sst] on the donor to send it as it is"
         ))
     }
+}
+
+fn not_native(why: &str) -> Failure {
+    let failure = Failure::new(Kind::Refused, format!("the native source does not serve: {why}"));
+    failure.hint("source=auto under [sst] on the donor takes the frozen source then")
 }
 
 fn moment_line(taken: &Taken) -> String {

@@ -98,11 +98,14 @@ pub(super) struct Accepted {
     pub workers: u16,
     in_place: bool,
     pub empty_undo: bool,
+    pub still: bool,
 }
 
 pub(super) fn accepted(message: Message) -> Result<Accepted, Failure> {
     match message {
-        Message::Accept { workers, in_place, empty_undo } => Ok(Accepted { workers, in_place, empty_undo }),
+        Message::Accept { workers, in_place, empty_undo, still } => {
+            Ok(Accepted { workers, in_place, empty_undo, still })
+        }
         other => Err(unexpected(&other, "Accept")),
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use protocol::inventory::Place;
 use protocol::message::Offer;
-use protocol::policy::{self, Allowed};
+use protocol::policy::{self, Allowed, Verdict};
 
 use crate::datadir::layout::Layout;
 use crate::datadir::managed::ManagedFile;
@@ -30,7 +30,7 @@ pub(super) enum Room {
 }
 
 /// Both sides log the same reasons when the two servers do not fit.
-pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Result<(), Failure> {
+pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Result<Verdict, Failure> {
     for line in &offer.left_out {
         tracing::warn!("from the donor: {line}");
     }
@@ -40,7 +40,7 @@ pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Res
         tracing::warn!("{warning}");
     }
     match verdict.refusals.is_empty() {
-        true => Ok(()),
+        true => Ok(verdict),
         false => Err(Failure::new(Kind::Refused, verdict.refusals.join("; "))),
     }
 }
