@@ -38,6 +38,16 @@ pub fn given_position(donor_log: &str) -> Result<Position> {
     text.and_then(Position::parse).context("no --gtid in the donor's log")
 }
 
+/// The last attempt of the transfer with which a joiner started came from this source (and for this reason, where the
+/// text goes on with one).
+pub fn assert_source(joiner: &Node, source: &str) -> Result<()> {
+    let log = joiner.log_since_start();
+    let last = log.lines().rev().find_map(|line| line.split_once("WSREP_SST: [INFO] source: "));
+    let (_, last) = last.context("no source in the joiner's log")?;
+    ensure!(last.starts_with(source), "the source was {last}, not {source}");
+    Ok(())
+}
+
 /// The position a joiner's server read from the files it was given.
 pub fn recovered_position(joiner_log: &str) -> Result<Position> {
     let last = joiner_log.lines().rev().find_map(|line| line.split_once("Recovered position from storage:"));

@@ -114,6 +114,7 @@ fn tables_outside_the_datadir_arrive_and_strangers_are_left_alone() -> Result<()
     // A missing directory is made.
     fs::remove_dir_all(n2.dir().join("external/data"))?;
     n2.join()?;
+    sst::assert_source(n2, "native")?;
     equal_and_complete(n1, n2)?;
     ensure!(n2.datadir().join("lost+found").is_dir() && !n2.datadir().join("scratch").exists());
 
@@ -128,7 +129,9 @@ fn tables_outside_the_datadir_arrive_and_strangers_are_left_alone() -> Result<()
         "DELETE FROM zoo.ext_myisam WHERE a % 2 = 0",
         "UPDATE linked.t SET b=MD5(b)",
     ])?;
+    n1.add_options("sst", &["source=frozen"])?;
     n2.join()?;
+    sst::assert_source(n2, "frozen")?;
     equal_and_complete(n1, n2)?;
     let link = n2.datadir().join("linked");
     ensure!(link.is_symlink() && other.path().join("linked/t.ibd").is_file(), "the operator's link stays");
