@@ -66,6 +66,8 @@ pub struct Settings {
     pub source: SourceChoice,
     /// `moment-timeout`: how long a settled moment may be tried for.
     pub moment: Duration,
+    /// `checkpoint-first`.
+    pub checkpoint_first: bool,
     /// `redo-round-after`: a copy that took longer has the joiner recover from a newer checkpoint.
     pub redo_round_after: Duration,
     /// `redo-spill-dir`: where redo waits for a slow link; the datadir unless set.
@@ -96,6 +98,7 @@ impl Settings {
             flush: seconds(options, "flush-timeout", 600)?,
             source: choice(options, "source", source)?.unwrap_or(SourceChoice::Auto),
             moment: seconds(options, "moment-timeout", 60)?,
+            checkpoint_first: options.sst_bool("checkpoint-first")?.unwrap_or(false),
             redo_round_after: seconds(options, "redo-round-after", 30)?,
             spill_dir: options.sst("redo-spill-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from),
             spill_max: options.sst_size("redo-spill-max")?.unwrap_or(SPILL_MAX),

@@ -130,7 +130,7 @@ impl Donation<'_> {
             budget: job.settings.moment,
             spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),
             spill_max: job.settings.spill_max,
-            checkpoint_first: false,
+            checkpoint_first: job.settings.checkpoint_first,
             round_after: job.settings.redo_round_after,
             redo_enough: REDO_ENOUGH,
             allow_corrupt_pages: job.settings.allow_corrupt_pages,
