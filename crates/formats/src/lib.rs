@@ -12,6 +12,10 @@
 //! | `UUID:SEQNO`, GTIDs | [`wsrep::state_id`] | sql/wsrep_sst.cc 10.11 | `--wsrep-recover` |
 //! | `tables_flushed` | [`wsrep::tables_flushed`] | sql/wsrep_sst.cc 10.11 | - |
 //! | `grastate.dat` | [`galera::grastate`] | galera/src/saved_state.cpp 26.4.23 | files, running and stopped |
+//! | `galera.cache`, page files | [`galera::gcache`], [`galera::ring`] | gcache/src 26.4.23 | servers: running, stopped, killed |
+//! | write-sets and their hashes | [`galera::write_set`], [`galera::hash`] | galera/src, galerautils/src 26.4.23 | the provider's own values |
+//! | configuration changes | [`galera::conf_change`] | gcs/src/gcs_act_cchange.cpp 26.4.23 | changes of real groups |
+//! | events in write-sets | [`mariadb::binlog_events`] | sql/log_event.h 10.11 | mariadb-binlog |
 //! | `my.cnf` | [`mariadb::option_file`] | mysys/my_default.c 10.11 | my_print_defaults, random files |
 //! | option names and values | [`mariadb::option_name`], [`mariadb::option_set`] | mysys/my_getopt.c 10.11 | a 10.11.19 server, by hand |
 //! | names in a data directory | [`mariadb::file_kind`] | several, 10.11 | - |

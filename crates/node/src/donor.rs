@@ -99,10 +99,18 @@ fn transfer(job: &Job, link: &mut Link, means: &Means) -> Result<Position> {
     let engines = EnginePolicy::from_options(&job.options);
     let offered = scan::scan(&layout, &engines)?;
     offer::refuse_what_cannot_travel(&offered)?;
-    let workers = offer::agree(job, link, &layout, &offered, means.account.as_ref())?;
+    let accepted = offer::agree(job, link, &layout, &offered)?;
     job.progress.total_bytes.store(offered.files.iter().map(|f| f.entry.size).sum(), Ordering::Relaxed);
 
-    let donation = Donation { job, means, workers, layout: &layout, engines: &engines };
+    let donation = Donation {
+        job,
+        means,
+        workers: accepted.workers,
+        layout: &layout,
+        engines: &engines,
+        skipped: &offered.skipped,
+        empty_undo: accepted.empty_undo,
+    };
     let sent = donation.send(link)?;
     let bytes: u64 = sent.files.iter().map(|f| f.size).sum();
     job.progress.phase("waiting for the joiner to store everything", &format!("{} chunks", sent.chunks));

@@ -8,6 +8,7 @@
 //! | [`cancel`], [`failure`] | ending early; why something failed |
 //! | [`disk`] | durable writes, filesystems |
 //! | [`server`] | our own server: options, stdout, parent, logs |
+//! | [`gcache`] | the provider's write-set cache on disk, read only |
 //! | [`datadir`] | which files there are, on either side |
 //! | [`peer`] | the other node: TLS, secret, messages |
 //! | [`source`] | the donor's data: still files, ranges, zstd |
@@ -19,6 +20,7 @@ pub mod datadir;
 pub mod disk;
 pub mod donor;
 pub mod failure;
+pub mod gcache;
 pub mod invitation;
 pub mod job;
 pub mod joiner;

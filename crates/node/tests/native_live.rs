@@ -26,6 +26,7 @@ fn options(server: &Server, account: Option<&str>, budget: u64) -> Options {
     let account = account.map(|user| Account { user: user.to_owned(), password: Secret::new("x") });
     Options {
         login: Login { socket: server.socket(), account },
+        roots: server.roots().expect("layout"),
         threads: 2,
         budget: Duration::from_secs(budget),
         spill_dir: std::env::temp_dir(),

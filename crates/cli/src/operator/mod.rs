@@ -1,5 +1,7 @@
 //! Run by an operator: `rejoin VERB`. One file per verb.
 mod finish;
+mod gcache;
+mod gcache_text;
 mod release;
 mod rollback;
 mod status;
@@ -32,6 +34,10 @@ enum Verb {
     Release(Datadir),
     /// Show how far a transfer is, and what it left in the datadir
     Status(status::Options),
+    /// Show which write-sets a node can still serve by IST, read from its galera.cache
+    ///
+    /// Strictly read-only, for a server that is stopped, that crashed, or that runs.
+    Gcache(gcache::Options),
     /// Started by the program itself after a transfer
     #[command(name = node::keeper::VERB, hide = true, disable_help_flag = true)]
     KeepUntilSynced {
@@ -55,6 +61,7 @@ pub fn run() -> ExitCode {
         Verb::Finish(at) => finish::run(&at.datadir),
         Verb::Release(at) => release::run(&at.datadir),
         Verb::Status(options) => status::run(&options),
+        Verb::Gcache(options) => gcache::run(&options),
         Verb::KeepUntilSynced { words } => node::keeper::run(&words),
     };
     match outcome {

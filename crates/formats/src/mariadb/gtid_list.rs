@@ -151,7 +151,7 @@ fn entries(list: &Event<'_>, crc: bool) -> Result<Vec<Gtid>, BinlogError> {
 }
 
 /// The CRC-32 of zlib (reflected 0xedb88320), bit by bit: events read here are short.
-fn crc32_ieee(bytes: &[u8]) -> u32 {
+pub(super) fn crc32_ieee(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
     })

@@ -1,5 +1,6 @@
 //! Files of the MariaDB server that are not InnoDB's.
 
+pub mod binlog_events;
 pub mod file_kind;
 pub mod frm;
 pub mod gtid_list;

@@ -2,7 +2,7 @@
 # Remakes the files of this directory from a real MariaDB server (made with 10.11.19) and Galera provider.
 #
 #   remake.sh            everything
-#   remake.sh PART...    some of: innodb redo galera binlog frm options
+#   remake.sh PART...    some of: innodb redo galera gcache binlog frm options
 #
 # Needs mariadbd, mariadb, mariadb-install-db, my_print_defaults; for galera libgalera_smm.so; for frm the plugins
 # ha_archive blackhole federatedx, and where installed rocksdb spider connect mroonga oqgraph sphinx (PLUGIN_DIR
@@ -143,6 +143,28 @@ make_galera() {
     sed -n 's/.*Recovered position: //p' "$work/galera/server.err" | tail -n 1 >"$out/wsrep_recovered.txt"
 }
 
+# A ring of 64 KiB that has wrapped, with a write-set larger than a short record set: of the running server, and closed.
+make_gcache() {
+    install gcache innodb-page-size=4k
+    start gcache --bind-address=127.0.0.1 "--port=$((galera_port + 2))" --wsrep-on=ON "--wsrep-provider=$galera_lib" \
+        --wsrep-cluster-address=gcomm:// --binlog-format=ROW --wsrep-node-address=127.0.0.1 \
+        --wsrep-node-name=n1 --wsrep-node-incoming-address=127.0.0.1:3306 \
+        "--wsrep-provider-options=gmcast.listen_addr=tcp://127.0.0.1:$galera_port;ist.recv_addr=127.0.0.1:$((galera_port + 1));gcache.size=64K"
+    # Its first buffer is the configuration change of the group's start.
+    head -c 1536 "$work/gcache/data/galera.cache" >"$out/gcache_change.bin"
+    {
+        echo 'CREATE DATABASE t; CREATE TABLE t.t (a INT PRIMARY KEY AUTO_INCREMENT, b LONGTEXT);'
+        for _ in $(seq 300); do echo "INSERT INTO t.t (b) VALUES ('some');"; done
+        echo "INSERT INTO t.t (b) VALUES (REPEAT('x', 20000)); CREATE TABLE t.u (a INT PRIMARY KEY);"
+        for _ in $(seq 20); do echo "UPDATE t.t SET b='more' WHERE a=1;"; done
+    } | sql gcache
+    sleep 1
+    sql gcache -N -e "SHOW STATUS WHERE Variable_name IN ('wsrep_local_cached_downto', 'wsrep_last_committed')" >"$out/gcache_status.txt"
+    cp "$work/gcache/data/galera.cache" "$out/gcache_running.bin"
+    stop
+    cp "$work/gcache/data/galera.cache" "$out/gcache_stopped.bin"
+}
+
 make_binlog() {
     local keys=$work/keys
     printf '1;%s\n' 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff >"$keys"
@@ -197,6 +219,6 @@ make_options() {
     done
 }
 
-[ $# -gt 0 ] || set -- innodb redo galera binlog frm options
+[ $# -gt 0 ] || set -- innodb redo galera gcache binlog frm options
 for part in "$@"; do "make_$part"; done
 chmod 644 "$out"/*.bin "$out"/*.dat "$out"/*.state 2>/dev/null || true

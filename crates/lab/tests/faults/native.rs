@@ -169,3 +169,23 @@ fn overrun(donor: &Node) -> Result<()> {
     rejoin_lab::process::signal(pid, Signal::CONT);
     Ok(())
 }
+
+/// A server changes their number at its start only when no undo log is left; one that works always has some.
+#[test]
+fn another_number_of_undo_tablespaces() -> Result<()> {
+    let cluster = Cluster::builder().mysqld_of(2, "innodb_undo_tablespaces=3").build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    n1.bootstrap()?;
+    rejoin_lab::data::sysbench_tables(n1, 2, 3000)?;
+    let load = rejoin_lab::load::Sysbench::start(n1, 2, 3000, 1)?;
+    n2.wipe()?;
+    let joined = n2.join();
+    load.stop()?;
+    joined?;
+    for node in [n1, n2] {
+        let log = node.log_text();
+        ensure!(log.contains("keeps the donor's number of undo tablespaces"), "{}", words_of(node));
+    }
+    assert_eq!(n2.value("SELECT @@innodb_undo_tablespaces")?, n1.value("SELECT @@innodb_undo_tablespaces")?);
+    compare::assert_equal(n1, n2)
+}

@@ -183,6 +183,7 @@ fn one_round(
 fn snapshot(donor: &Server, data: &Path, spill: &Path, how: How) -> Result<Taken> {
     let options = Options {
         login: Login { socket: donor.socket(), account: None },
+        roots: donor.roots()?,
         threads: 2,
         budget: Duration::from_secs(60),
         spill_dir: spill.to_owned(),

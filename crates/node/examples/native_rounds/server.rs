@@ -6,8 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use formats::wsrep::invocation::SstArgs;
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
+use rejoin_node::datadir::layout::Layout;
+use rejoin_node::server::options::ServerOptions;
+use rejoin_node::source::native::listing::Roots;
 
 /// The installation to test, when it is not the machine's own: what `scripts/unpack-mariadb-11.8.sh` made, say.
 fn other() -> Option<PathBuf> {
@@ -82,6 +86,15 @@ impl Server {
 
     pub fn data(&self) -> PathBuf {
         self.dir.join("data")
+    }
+
+    /// Where this server keeps what, as a program of its own would find it.
+    pub fn roots(&self) -> Result<Roots> {
+        let (data, options) = (self.data(), self.dir.join("my.cnf"));
+        let words = ["--datadir", &data.to_string_lossy(), "--defaults-file", &options.to_string_lossy()];
+        let args = SstArgs::parse(&words.map(str::to_owned));
+        let layout = Layout::resolve(&args, &ServerOptions::load(&args)?)?;
+        Ok(Roots { layout, skipped: Default::default() })
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -120,7 +120,7 @@ impl Files<'_> {
         } else if kind == TableFile::ArchiveTemp || is_temporary_without_redo(name, kind) {
             What::Past { keepable: true }
         } else if meta.is_symlink() {
-            return self.link(name, &path);
+            return self.link(name, &path, meta);
         } else if !meta.is_file() {
             What::LeftOut("neither a file nor a link".to_owned())
         } else {
@@ -143,7 +143,7 @@ impl Files<'_> {
     }
 
     /// `DATA DIRECTORY` and `INDEX DIRECTORY` of MyISAM and Aria: a symbolic link, and the file it leads to.
-    fn link(&mut self, name: &str, path: &Path) -> Result<bool> {
+    fn link(&mut self, name: &str, path: &Path, meta: &Metadata) -> Result<bool> {
         let written = fs::read_link(path).unwrap_or_default();
         let target = if is_plain_absolute(&written) {
             absolute(Path::new("/"), &written.to_string_lossy())
@@ -165,7 +165,7 @@ impl Files<'_> {
         };
         if travels {
             let what = self.travels(name, FileRole::Link { target: target.to_string_lossy().into_owned() });
-            push(self.walked, path.to_path_buf(), what, None);
+            push(self.walked, path.to_path_buf(), what, Some(meta));
         }
         Ok(travels)
     }

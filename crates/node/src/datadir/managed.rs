@@ -84,7 +84,7 @@ pub fn managed(layout: &Layout) -> Result<Vec<ManagedFile>> {
         if wanted && keepable {
             continue;
         }
-        let (size, allocated) = (found.size, found.allocated);
+        let (size, allocated) = found.look.map_or((0, 0), |look| (look.signature.size, look.allocated));
         files.push(ManagedFile { path: found.path, what, size, allocated, keep_overruled: wanted });
     }
     // Last, so that a list worked through in order empties a directory before it comes to it.

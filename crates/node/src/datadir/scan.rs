@@ -1,4 +1,5 @@
 //! What a donor sends.
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -7,7 +8,8 @@ use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use super::database::table_of;
 use super::engines::{self, EnginePolicy};
 use super::layout::Layout;
-use super::walk::{self, Found, What};
+use super::walk::{self, Found, Walked, What};
+use crate::disk::identity::Look;
 use crate::failure::{Failure, Kind};
 
 /// A file to send.
@@ -17,7 +19,12 @@ pub struct ScannedFile {
     pub entry: FileEntry,
     /// Where it is on this node.
     pub path: PathBuf,
+    /// Which file it is and in which state.
+    pub look: Look,
 }
+
+/// Database and table of which nothing is sent.
+pub type Skipped = HashSet<(String, String)>;
 
 /// A file that is not sent, for a reason worth telling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +46,8 @@ pub struct Scan {
     pub refusals: Vec<Failure>,
     /// Worth a line in the log.
     pub warnings: Vec<String>,
+    /// Tables that the operator wants left out.
+    pub skipped: Skipped,
 }
 
 /// Lists a donor's files. Files that vanish meanwhile are not listed.
@@ -48,25 +57,36 @@ pub struct Scan {
 pub fn scan(layout: &Layout, policy: &EnginePolicy) -> Result<Scan> {
     let walked = walk::walk(layout)?;
     let judged = engines::judge(&walked.lonely, policy)?;
-    let mut scan = Scan { refusals: judged.refusals, warnings: judged.warnings, ..Scan::default() };
-    for found in walked.found {
-        match found.what {
-            What::LeftOut(why) => scan.left_out.push(LeftOut { path: found.path, why }),
-            What::Travels { ref path, place: Place::Datadir, .. } if skipped(path, &judged.skipped) => {
-                scan.left_out
-                    .push(LeftOut { path: found.path, why: "its engine is in skip-engines".to_owned() });
-            }
-            What::Travels { .. } => scan.add(found),
-            What::Past { .. } | What::Own => {}
-        }
-    }
+    let (refusals, warnings, skipped) = (judged.refusals, judged.warnings, judged.skipped);
+    let mut scan = Scan { refusals, warnings, skipped, ..Scan::default() };
+    scan.take(walked);
     scan.refusals.extend(missing(layout, &scan.files));
     scan.left_out.sort_by(|a, b| a.path.cmp(&b.path));
     scan.number();
     Ok(scan)
 }
 
-fn skipped(path: &str, tables: &std::collections::HashSet<(String, String)>) -> bool {
+/// Lists a donor's files as [`scan`] did, without looking at engines again, in no order and numbered alike.
+///
+/// # Errors
+/// A directory or file cannot be looked at.
+pub fn list(layout: &Layout, skipped: &Skipped) -> Result<Vec<ScannedFile>> {
+    let mut scan = Scan { skipped: skipped.clone(), ..Scan::default() };
+    scan.take(walk::walk(layout)?);
+    Ok(scan.files)
+}
+
+/// As [`list`], only redo, undo and Aria logs and the files of one database.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_database(layout: &Layout, name: &str, skipped: &Skipped) -> Result<Vec<ScannedFile>> {
+    let mut scan = Scan { skipped: skipped.clone(), ..Scan::default() };
+    scan.take(walk::walk_database(layout, name)?);
+    Ok(scan.files)
+}
+
+fn is_skipped(path: &str, tables: &Skipped) -> bool {
     if tables.is_empty() {
         return false;
     }
@@ -75,12 +95,28 @@ fn skipped(path: &str, tables: &std::collections::HashSet<(String, String)>) -> 
 }
 
 impl Scan {
+    fn take(&mut self, walked: Walked) {
+        for found in walked.found {
+            match found.what {
+                What::LeftOut(why) => self.left_out.push(LeftOut { path: found.path, why }),
+                What::Travels { ref path, place: Place::Datadir, .. } if is_skipped(path, &self.skipped) => {
+                    let why = "its engine is in skip-engines".to_owned();
+                    self.left_out.push(LeftOut { path: found.path, why });
+                }
+                What::Travels { .. } => self.add(found),
+                What::Past { .. } | What::Own => {}
+            }
+        }
+    }
+
     fn add(&mut self, found: Found) {
-        let What::Travels { place, path, role } = found.what else { return };
-        let (size, allocated) = (found.size, found.allocated);
+        let (What::Travels { place, path, role }, Some(look)) = (found.what, found.look) else { return };
+        // A link is its name and where it points to.
+        let link = matches!(role, FileRole::Link { .. });
+        let (size, allocated) = if link { (0, 0) } else { (look.signature.size, look.allocated) };
         let entry = FileEntry { id: FileId(0), place, path, size, allocated, role };
         match entry.check() {
-            Ok(()) => self.files.push(ScannedFile { entry, path: found.path }),
+            Ok(()) => self.files.push(ScannedFile { entry, path: found.path, look }),
             Err(bad) => self.left_out.push(LeftOut { path: found.path, why: bad.why.to_owned() }),
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fs::{self, DirEntry, Metadata};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -12,6 +11,7 @@ use protocol::inventory::{FileRole, Place};
 
 use super::database::{self, Definition};
 use super::layout::{Layout, with_suffix};
+use crate::disk::identity::{self, Look};
 use crate::server::progress::STATUS_FILE;
 
 /// One name that was found.
@@ -19,14 +19,13 @@ use crate::server::progress::STATUS_FILE;
 pub(super) struct Found {
     pub path: PathBuf,
     pub what: What,
-    pub size: u64,
-    pub allocated: u64,
+    /// `None` where nobody looked.
+    pub look: Option<Look>,
 }
 
 impl Found {
     pub(super) fn new(path: PathBuf, what: What, meta: Option<&Metadata>) -> Found {
-        let (size, allocated) = meta.map_or((0, 0), |m| (m.len(), m.blocks().saturating_mul(512)));
-        Found { path, what, size, allocated }
+        Found { path, what, look: meta.map(identity::of) }
     }
 }
 
@@ -72,6 +71,15 @@ pub(super) fn walk(layout: &Layout) -> Result<Walked> {
     walked.logs_of(layout.binlog.as_deref(), Logs::Binary)?;
     walked.logs_of(Some(&layout.relay_log), Logs::Relay)?;
     walked.datadir(layout)?;
+    Ok(walked)
+}
+
+/// Lists only the numbered files and one database.
+pub(super) fn walk_database(layout: &Layout, name: &str) -> Result<Walked> {
+    let mut walked = Walked::default();
+    walked.numbered_files(layout)?;
+    let own_dirs: Vec<PathBuf> = layout.directories().into_iter().map(follow).collect();
+    database::list(&mut walked, layout, &layout.datadir.join(name), name, &own_dirs)?;
     Ok(walked)
 }
 

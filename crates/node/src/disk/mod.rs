@@ -1,3 +1,4 @@
 //! Files and directories as a crash leaves them: what is durable, what is on which filesystem, how much room there is.
 pub mod durable;
 pub mod filesystem;
+pub mod identity;

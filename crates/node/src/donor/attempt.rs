@@ -9,7 +9,7 @@ use protocol::message::Source;
 use super::{Means, Sent, begin, offer};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
-use crate::datadir::scan;
+use crate::datadir::scan::{self, Skipped};
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::peer::dial::CONNECT_WITHIN;
@@ -20,6 +20,7 @@ use crate::source::binlog_state;
 use crate::source::frozen::Frozen;
 use crate::source::native::copy_files::CopyFiles;
 use crate::source::native::declined::{Declined, SnapshotError};
+use crate::source::native::listing::Roots;
 use crate::source::native::pages::Copier;
 use crate::source::native::redo_out::REDO;
 use crate::source::native::snapshot::{self, Taken};
@@ -46,6 +47,9 @@ pub(super) struct Donation<'a> {
     pub workers: u16,
     pub layout: &'a Layout,
     pub engines: &'a EnginePolicy,
+    pub skipped: &'a Skipped,
+    /// The joiner wants another number of undo tablespaces than we have.
+    pub empty_undo: bool,
 }
 
 impl Donation<'_> {
@@ -84,6 +88,12 @@ impl Donation<'_> {
     fn native(&self, link: &mut Link) -> Result<Sent, SnapshotError> {
         let job = self.job;
         job.progress.phase("sending", "native");
+        if self.empty_undo {
+            let text = "the joiner keeps the donor's number of undo tablespaces: a server changes it only at a start after \
+                        innodb_fast_shutdown=0";
+            tracing::info!("{text}");
+            link.note(text)?;
+        }
         let options = self.options();
         let outbox = self.outbox(Some(REDO));
         let (taken, chunks) = link
@@ -115,6 +125,7 @@ impl Donation<'_> {
         let job = self.job;
         snapshot::Options {
             login: self.login(),
+            roots: Roots { layout: self.layout.clone(), skipped: self.skipped.clone() },
             threads: usize::from(self.workers),
             budget: job.settings.moment,
             spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),
@@ -131,6 +142,10 @@ impl Donation<'_> {
     fn frozen(&self, link: &mut Link, reason: &str) -> Result<Sent> {
         let job = self.job;
         begin(job, link, Source::Frozen, reason)?;
+        if self.empty_undo {
+            let account = self.means.account.as_ref();
+            link.keep_alive_while("waiting for purge", || offer::wait_for_purge(job, account))?;
+        }
         job.progress.phase("waiting for the server to hold still", "");
         let frozen = link
             .keep_alive_while("waiting for the donor's server to hold its files still", || {
@@ -155,6 +170,7 @@ impl Donation<'_> {
                     sink: &outbox,
                     threads: usize::from(self.workers),
                     direct: false,
+                    allow_corrupt: job.settings.allow_corrupt_pages,
                     cancel: &job.cancel,
                     bytes: &bytes,
                     pace: &pace,
@@ -163,7 +179,6 @@ impl Donation<'_> {
                     copier,
                     system_files: &system_files,
                     page_size: self.layout.page_size,
-                    allow_corrupt: job.settings.allow_corrupt_pages,
                     damaged: Mutex::default(),
                 };
                 let copied = still::copy(&files, &copy);

@@ -23,14 +23,8 @@ const LEFT_OUT_LINES: usize = 50;
 /// How long a joiner that wants another number of undo tablespaces may make us wait for purge.
 const PURGE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Makes the offer; the joiner looks at settings and room. Answers how many workers may send.
-pub(super) fn agree(
-    job: &Job,
-    link: &mut Link,
-    layout: &Layout,
-    scan: &Scan,
-    account: Option<&Account>,
-) -> Result<u16> {
+/// Makes the offer; the joiner looks at settings and room. Its answer has the number of workers that may send.
+pub(super) fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) -> Result<Accepted> {
     let left_out = left_out(scan);
     for line in &left_out {
         tracing::warn!("{line}");
@@ -40,14 +34,11 @@ pub(super) fn agree(
     if accepted.in_place {
         tracing::warn!("the joiner has no room for old and new files: it replaces them in place");
     }
-    if accepted.empty_undo {
-        link.keep_alive_while("waiting for purge", || wait_for_purge(job, account))?;
-    }
-    Ok(accepted.workers.min(job.settings.threads).max(1))
+    Ok(Accepted { workers: accepted.workers.min(job.settings.threads).max(1), ..accepted })
 }
 
 /// Gives purge a moment to deal with the last undo logs; goes on without when it takes longer or nobody lets us ask.
-fn wait_for_purge(job: &Job, account: Option<&Account>) -> Result<()> {
+pub(super) fn wait_for_purge(job: &Job, account: Option<&Account>) -> Result<()> {
     let socket = synced::socket_path(job.args.socket.as_deref(), &job.datadir);
     let Some(mut session) = Session::open(&socket, account) else { return Ok(()) };
     let until = Instant::now() + PURGE_WITHIN;
@@ -104,9 +95,9 @@ pub(super) fn refuse_what_cannot_travel(scan: &Scan) -> Result<(), Failure> {
 
 /// The joiner's answer to an offer.
 pub(super) struct Accepted {
-    workers: u16,
+    pub workers: u16,
     in_place: bool,
-    empty_undo: bool,
+    pub empty_undo: bool,
 }
 
 pub(super) fn accepted(message: Message) -> Result<Accepted, Failure> {

@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use protocol::inventory::{FileEntry, FileRole};
 
 use super::native::copy_files::CopyFiles;
-use super::native::identity::{Look, look};
 use super::native::small::{self, Small};
 use crate::datadir::scan::ScannedFile;
+use crate::disk::identity::{Look, look};
 use crate::failure::{Failure, Kind};
 
 /// Reads all files once, pages verified, and hands them to the sink. When this returns, none of them is needed any more.

@@ -2,11 +2,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use anyhow::{Context, Result};
 use formats::SpaceId;
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
-use super::identity::{Identity, Signature, space_of};
 use super::listing::{Care, Listed};
+use super::page_file::space_of;
+use crate::disk::identity::{Identity, Signature, look};
 
 /// One file that was seen, under whatever names.
 #[derive(Clone, Debug)]
@@ -165,6 +167,12 @@ impl Catalog {
         }
     }
 
+    /// The first file that counts and was not copied.
+    pub fn not_copied(&self) -> Option<&Known> {
+        let link = |file: &Known| file.listed.care == Care::Link;
+        self.files.iter().find(|file| file.present && file.copied.is_none() && !link(file))
+    }
+
     /// The final list: what counts, with names and sizes, and what was announced and does not.
     pub fn result(&self) -> (Vec<FileEntry>, Vec<FileId>) {
         let counts =
@@ -188,6 +196,15 @@ impl Known {
             allocated: if link { 0 } else { listed.look.allocated },
             role: listed.role.clone(),
         }
+    }
+
+    /// Its name stands for another file now, or for none.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn is_gone(&self) -> Result<bool> {
+        let now = look(self.path()).with_context(|| format!("cannot look at {}", self.path().display()))?;
+        Ok(now.is_none_or(|now| now.identity != self.listed.look.identity))
     }
 
     /// Where it is.

@@ -9,10 +9,10 @@ use protocol::inventory::{FileEntry, FileId, FileRole};
 use super::catalog::{Catalog, Known};
 use super::declined::Declined;
 use super::direct::{Buffer, Direct};
-use super::identity::{Identity, look};
 use super::page_file::Damage;
 use super::pages::{self, Copied, Copier, Wanted, is_further_system_file};
 use super::small::{self, Small};
+use crate::disk::identity::{Identity, look};
 
 /// Copies files for the rounds and for the settled moment.
 pub struct CopyFiles<'a> {
@@ -22,9 +22,7 @@ pub struct CopyFiles<'a> {
     pub system_files: &'a [PathBuf],
     /// Bytes of a page.
     pub page_size: u32,
-    /// Damaged pages are delivered as they are.
-    pub allow_corrupt: bool,
-    /// Those pages.
+    /// Damaged pages that were delivered as they are.
     pub damaged: Mutex<Vec<String>>,
 }
 
@@ -78,7 +76,7 @@ impl CopyFiles<'_> {
     /// [`Declined::CorruptPages`], when they may not be delivered.
     pub fn note(&self, damage: Vec<Damage>) -> Result<()> {
         if let Some(first) = damage.first() {
-            if !self.allow_corrupt {
+            if !self.copier.allow_corrupt {
                 let (count, first) = (damage.len() as u64, first.text.clone());
                 return Err(Declined::CorruptPages { count, first }.into());
             }
@@ -100,7 +98,9 @@ impl CopyFiles<'_> {
                 Small { entry: &known.entry(), path: known.path(), identity: known.listed.look.identity };
             match small::copy(self.copier.sink, &file, self.copier.cancel)? {
                 Some((bytes, signature)) => catalog.copied(*id, Some(bytes), Some(signature), None),
-                None => catalog.forget(*id),
+                None if known.is_gone()? => catalog.forget(*id),
+                // Not the server's to read: whoever needs it in the end says so.
+                None => {}
             }
         }
         Ok(())

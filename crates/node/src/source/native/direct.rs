@@ -36,6 +36,12 @@ impl Buffer {
     }
 }
 
+/// Nothing is there, or an operator is just putting something there (`cp` as root, then `chown`, before IMPORT): what the
+/// server itself could not read is none of its tables. A later listing looks again.
+pub fn is_not_ours(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+}
+
 /// A file opened for reading.
 #[derive(Debug)]
 pub struct Direct {

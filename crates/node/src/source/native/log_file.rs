@@ -9,7 +9,7 @@ use formats::innodb::redo_mtr::Geometry;
 
 use super::declined::Declined;
 use super::direct::{ALIGN, Buffer, Direct};
-use super::identity::{Identity, look, look_at};
+use crate::disk::identity::{Identity, look, look_at};
 
 /// How long a head that does not read is read again: the log may be being replaced.
 const HEAD_PATIENCE: Duration = Duration::from_secs(3);

@@ -15,7 +15,6 @@
 //! | [`spool`] | the bounded queue behind it, in memory and in a bounded file
 //! | [`dirty`] | which pages the redo changes, in bounded memory |
 //! | [`redo_out`] | writing what the tail delivers as a flat log, and what it says about files |
-//! | [`identity`] | which file a name stands for at the moment, and whether it changed |
 //! | [`listing`] | which files there are |
 //! | [`catalog`] | what was copied of them |
 //! | [`page_file`] | one data file: reading it as the server writes it, its pages checked |
@@ -35,7 +34,6 @@ pub mod declined;
 pub mod direct;
 pub mod dirty;
 pub mod free_pages;
-pub mod identity;
 pub mod listing;
 pub mod log_file;
 pub mod page_file;

@@ -1,4 +1,6 @@
 //! One data file: its pages read as the server writes them, each checked.
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,9 +10,9 @@ use formats::innodb::page::{self, PageState};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
 use formats::{PageNo, SpaceId};
 
-use super::direct::{Buffer, Direct};
+use super::direct::{Buffer, Direct, is_not_ours};
 use super::free_pages;
-use super::identity::{Identity, look_at};
+use crate::disk::identity::{Identity, look_at};
 
 /// How often a page that is not whole is read again.
 const TRIES: u32 = 200;
@@ -41,11 +43,12 @@ impl PageFile {
     /// Opens a file. `system`: format and first page number of a further file of the system tablespace.
     ///
     /// # Errors
-    /// `Ok(None)` when nothing is there: it was dropped. Else from the system.
+    /// `Ok(None)` when nothing is there: it was dropped; or when it is not (yet) the server's to read. Else from the
+    /// system.
     pub fn open(path: &Path, direct: bool, system: Option<(PageFormat, u32)>) -> Result<Option<PageFile>> {
         let file = match Direct::open(path, direct) {
             Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if is_not_ours(&e) => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
         };
         let identity =
@@ -199,6 +202,13 @@ impl PageFile {
     fn read_raw(&self, out: &mut [u8], offset: u64) -> Result<usize> {
         self.file.read(out, offset).with_context(|| format!("cannot read {}", self.path.display()))
     }
+}
+
+/// The tablespace's number, from the file's first page; `None` while that is not written or cannot be read.
+pub fn space_of(path: &Path) -> Option<SpaceId> {
+    let mut head = [0; PAGE0_BYTES];
+    File::open(path).ok()?.read_exact_at(&mut head, 0).ok()?;
+    parse_page0(&head).ok().map(|header| header.space)
 }
 
 enum Fault {

@@ -10,10 +10,10 @@ use protocol::limits::RANGE_BYTES;
 use std::path::PathBuf;
 
 use super::direct::{ALIGN, Buffer};
-use super::identity::Identity;
 use super::page_file::{Damage, PageFile};
 use super::sink::SnapshotSink;
 use crate::cancel::Cancel;
+use crate::disk::identity::Identity;
 
 /// A data file to copy.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct Copier<'a> {
     pub threads: usize,
     /// Read past the page cache.
     pub direct: bool,
+    /// Damaged pages are delivered as they are; otherwise the first ones end the copy.
+    pub allow_corrupt: bool,
     /// Ends the copy.
     pub cancel: &'a Cancel,
     /// Bytes read so far.
@@ -85,6 +87,8 @@ struct Queue<'w> {
     done: Vec<Copied>,
     opened: Vec<Arc<Outcome>>,
     damage: Vec<Damage>,
+    /// Nothing more is given out.
+    over: bool,
 }
 
 /// Copies files. Answers what was copied, and pages that stay damaged.
@@ -98,6 +102,7 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
         done: Vec::new(),
         opened: Vec::new(),
         damage: Vec::new(),
+        over: false,
     });
     let threads = copier.threads.min(wanted.len()).max(1);
     std::thread::scope(|scope| -> Result<()> {
@@ -129,12 +134,17 @@ fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
         // The file became shorter meanwhile. Should it grow again, redo writes what is there; the joiner wants to have
         // heard of every byte.
         piece[read..].fill(0);
+        if !damage.is_empty() && !copier.allow_corrupt {
+            break;
+        }
         copier.sink.write(open.outcome.id, offset, piece)?;
         open.outcome.copied.fetch_max(offset + read as u64, Ordering::AcqRel);
         copier.bytes.fetch_add(read as u64, Ordering::Relaxed);
     }
     if !damage.is_empty() {
-        queue.lock().unwrap_or_else(PoisonError::into_inner).damage.append(&mut damage);
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.over |= !copier.allow_corrupt;
+        queue.damage.append(&mut damage);
     }
     Ok(())
 }
@@ -150,7 +160,7 @@ struct Piece {
 /// is there in part is about to be made: redo does that on the joiner.
 fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<Option<Piece>> {
     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
+    while !queue.over {
         if let Some((open, given_out)) = queue.current.take() {
             let mut end = open.end.load(Ordering::Acquire);
             if given_out >= end {
@@ -176,6 +186,7 @@ fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<Option<Piece>> {
             None => queue.done.push(Copied { id: wanted.entry.id, bytes: None, space: None }),
         }
     }
+    Ok(None)
 }
 
 /// `None` when the file is gone or its name has become another file's: a later listing knows that one.

@@ -142,7 +142,7 @@ impl Rounds<'_> {
 
     /// One above `from` whose record the tail has passed.
     fn newer_checkpoint(&mut self, from: Lsn) -> Result<Option<Checkpoint>> {
-        let log = &self.roots.log_home.join("ib_logfile0");
+        let log = &self.roots.redo_log();
         let target = self.dirty.noted();
         self.dirty.cut();
         let mut newest = LogFile::open(log)?.checkpoint;

@@ -1,15 +1,14 @@
 //! Files without pages: read whole, as they are.
-use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use protocol::inventory::FileEntry;
 use protocol::limits::RANGE_BYTES;
 
-use super::direct::Direct;
-use super::identity::{Identity, Signature, look_at, now};
+use super::direct::{Direct, is_not_ours};
 use super::sink::SnapshotSink;
 use crate::cancel::Cancel;
+use crate::disk::identity::{Identity, Signature, look_at, now};
 
 /// More than any kernel's clock tick, in nanoseconds.
 const TICK: i128 = 20_000_000;
@@ -33,7 +32,7 @@ pub fn copy(sink: &dyn SnapshotSink, file: &Small<'_>, cancel: &Cancel) -> Resul
     let path = file.path;
     let open = match Direct::open(path, false) {
         Ok(open) => open,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) if is_not_ours(&e) => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
     };
     let began = now();

@@ -10,12 +10,11 @@ use formats::{Lsn, Seqno, SpaceId, Uuid};
 use protocol::inventory::{FileEntry, FileRole, Place};
 use protocol::limits::RANGE_BYTES;
 
-use super::catalog::{Catalog, Known};
+use super::catalog::Catalog;
 use super::copy_files::CopyFiles;
 use super::declined::{Declined, SnapshotError};
 use super::dirty::Dirty;
-use super::identity::{look, now};
-use super::listing::{self, Care};
+use super::listing::{self, Care, Roots};
 use super::log_file::LogFile;
 use super::pages::Copier;
 use super::redo_out::{REDO, RedoOut};
@@ -28,6 +27,7 @@ use super::sql_checks::{self, Facts};
 use super::stage::Stage;
 use super::tail::{Tail, TailState};
 use crate::cancel::Cancel;
+use crate::disk::identity::now;
 
 /// Rounds without a lock stop when one finds fewer new files than this.
 const FEW: usize = 4;
@@ -45,6 +45,8 @@ const MOMENTS_MAX: u32 = 3;
 pub struct Options {
     /// The way to the server.
     pub login: Login,
+    /// Where its files are.
+    pub roots: Roots,
     /// Threads that read data files.
     pub threads: usize,
     /// How long a settled moment may be tried for.
@@ -101,10 +103,10 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     let began = Instant::now();
     let patience = options.budget + Duration::from_secs(30);
     let mut observer = Session::open(&options.login, patience)?;
-    let facts = sql_checks::check(&mut observer)?;
+    let facts = sql_checks::check(&mut observer, &options.roots.layout.datadir)?;
     let mut stage = Stage::open(&options.login, patience)?;
     start(&mut stage, &mut observer, options, cancel)?;
-    let log_path = facts.roots.log_home.join("ib_logfile0");
+    let log_path = options.roots.redo_log();
     if options.checkpoint_first {
         let now = observer.log_position().map_err(|e| Declined::SessionLost(e.to_string()))?.current;
         rounds::make_checkpoint(&options.login, &mut observer, &log_path, now, cancel)?;
@@ -121,11 +123,17 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     let broken = Broken::default();
     let bytes = AtomicU64::new(0);
     let pace = || broken.check().and_then(|()| make_way(&state, cancel));
-    let copier =
-        Copier { sink, threads: options.threads, direct: facts.direct, cancel, bytes: &bytes, pace: &pace };
-    let allow_corrupt = options.allow_corrupt_pages;
-    let (system_files, page_size) = (&facts.roots.system_files, facts.page_size);
-    let copy = CopyFiles { copier, system_files, page_size, allow_corrupt, damaged: Mutex::default() };
+    let copier = Copier {
+        sink,
+        threads: options.threads,
+        direct: facts.direct,
+        allow_corrupt: options.allow_corrupt_pages,
+        cancel,
+        bytes: &bytes,
+        pace: &pace,
+    };
+    let (system_files, page_size) = (&options.roots.system_files(), facts.page_size);
+    let copy = CopyFiles { copier, system_files, page_size, damaged: Mutex::default() };
     let work = Work {
         options,
         facts: &facts,
@@ -288,7 +296,7 @@ impl Work<'_> {
             let moment = Settle {
                 stage: &mut self.stage,
                 observer: &mut self.observer,
-                roots: &self.facts.roots,
+                roots: &self.options.roots,
                 catalog: &mut catalog,
                 copy: self.copy,
                 tail: self.state,
@@ -299,6 +307,7 @@ impl Work<'_> {
             }
             .run()?;
             self.reach(&moment)?;
+            self.check_complete(&mut catalog)?;
             match self.check_events(&mut catalog, &moment)? {
                 None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
                 Some(why) => tracing::info!("not settled: {why}"),
@@ -322,7 +331,7 @@ impl Work<'_> {
     /// Without a lock, until few new files are found.
     fn rounds(&mut self, catalog: &mut Catalog) -> Result<u32, SnapshotError> {
         for round in 1..=ROUNDS_MAX {
-            let todo = catalog.update(listing::list(&self.facts.roots)?);
+            let todo = catalog.update(listing::list(&self.options.roots)?);
             let found = todo.pages.len() + todo.small.len();
             self.copy.pages(catalog, &todo.pages)?;
             self.copy.small(catalog, &todo.small)?;
@@ -338,7 +347,7 @@ impl Work<'_> {
         Rounds {
             observer: &mut self.observer,
             login: &self.options.login,
-            roots: &self.facts.roots,
+            roots: &self.options.roots,
             copy: self.copy,
             dirty: self.dirty,
             out: self.out,
@@ -388,12 +397,25 @@ impl Work<'_> {
         Ok(again)
     }
 
+    /// Under the lock nothing comes or goes: what was listed must have been read.
+    fn check_complete(&self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
+        while let Some(file) = catalog.not_copied() {
+            if !file.is_gone()? {
+                let text = format!("{} is there and cannot be read", file.path().display());
+                return Err(Declined::Layout(text).into());
+            }
+            let id = file.id;
+            catalog.forget(id);
+        }
+        Ok(())
+    }
+
     /// A tablespace was deleted, and a file with its number is there all the same.
     fn deleted(&self, catalog: &mut Catalog, space: SpaceId, under_lock: bool) -> Result<(), SnapshotError> {
         let Some(file) = catalog.files().iter().find(|f| f.present && f.space == Some(space)) else {
             return Ok(());
         };
-        let (id, gone, name) = (file.id, is_gone(file)?, file.path().display().to_string());
+        let (id, gone, name) = (file.id, file.is_gone()?, file.path().display().to_string());
         if under_lock || gone {
             // The file of a statement that failed, or one whose deletion was under way.
             catalog.forget(id);
@@ -403,15 +425,10 @@ impl Work<'_> {
     }
 }
 
-fn is_gone(file: &Known) -> Result<bool> {
-    let there = look(file.path()).with_context(|| format!("cannot look at {}", file.path().display()))?;
-    Ok(there.is_none_or(|now| now.identity != file.listed.look.identity))
-}
-
 fn forget_gone(catalog: &mut Catalog) -> Result<()> {
     let mut gone = Vec::new();
     for file in catalog.files().iter().filter(|f| f.present && f.listed.care == Care::Pages) {
-        if is_gone(file)? {
+        if file.is_gone()? {
             gone.push(file.id);
         }
     }

@@ -1,14 +1,13 @@
 //! What must hold before the start: rights, and a server that pauses replication for a backup.
 use super::declined::Declined;
-use super::listing::Roots;
 use super::sql::{Answer, Session, SqlError, Step};
 use std::path::{Path, PathBuf};
 
 /// What the server says of itself.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Where its files are.
-    pub roots: Roots,
+    /// Its datadir.
+    pub datadir: PathBuf,
     /// Bytes of a page.
     pub page_size: u32,
     /// It writes data files past the page cache.
@@ -27,8 +26,16 @@ pub struct Facts {
 ///
 /// # Errors
 /// A [`Declined`] reason.
-pub fn check(session: &mut Session) -> Result<Facts, Declined> {
+pub fn check(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
     let facts = read_facts(session).map_err(lost)?;
+    // The option file that names the socket may be another server's.
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if real(&facts.datadir) != real(datadir) {
+        let (theirs, ours) = (facts.datadir.display(), datadir.display());
+        return Err(Declined::Layout(format!(
+            "the server at the socket has the datadir {theirs}, not {ours}"
+        )));
+    }
     check_rights(session, facts.log_bin)?;
     if facts.galera {
         check_pauses(session)?;
@@ -42,28 +49,12 @@ fn lost(error: SqlError) -> Declined {
 
 fn read_facts(session: &mut Session) -> Answer<Facts> {
     let mut get = |name: &str| session.variable(name).map(Option::unwrap_or_default);
-    let datadir = PathBuf::from(get("datadir")?);
-    let under = |dir: &Path, name: String| dir.join(name).components().collect::<PathBuf>();
-    let home = under(&datadir, get("innodb_data_home_dir")?);
-    let files = get("innodb_data_file_path")?;
-    let roots = Roots {
-        system_files: system_names(&files).into_iter().map(|name| under(&home, name)).collect(),
-        undo_dir: under(&datadir, get("innodb_undo_directory")?),
-        aria_log_dir: under(&datadir, get("aria_log_dir_path")?),
-        log_home: under(&datadir, get("innodb_log_group_home_dir")?),
-        ignore_db_dirs: get("ignore_db_dirs")?
-            .split(',')
-            .filter(|d| !d.is_empty())
-            .map(str::to_owned)
-            .collect(),
-        datadir: datadir.components().collect(),
-    };
     let direct = matches!(get("innodb_flush_method")?.as_str(), "O_DIRECT" | "O_DIRECT_NO_FSYNC");
     let provider = get("wsrep_provider")?;
     let gtid_mode = get("wsrep_gtid_mode")? == "ON";
     let gtid_domain = get("wsrep_gtid_domain_id")?.parse().ok().filter(|_| gtid_mode);
     Ok(Facts {
-        roots,
+        datadir: PathBuf::from(get("datadir")?),
         page_size: get("innodb_page_size")?.parse().unwrap_or(16384),
         direct,
         galera: !provider.is_empty() && provider != "none" && get("wsrep_on")? == "ON",
@@ -71,26 +62,6 @@ fn read_facts(session: &mut Session) -> Answer<Facts> {
         log_bin: get("log_bin")? == "ON",
         gtid_domain,
     })
-}
-
-/// Names in `innodb_data_file_path`: `NAME:SIZE[:autoextend...];...`.
-fn system_names(value: &str) -> Vec<String> {
-    let name = |entry: &str| {
-        let mut name = entry.trim().trim_end_matches(|c| c != ':').trim_end_matches(':');
-        while let Some((head, tail)) = name.rsplit_once(':') {
-            // `autoextend:max:SIZE` and the size come off from the end; a colon before `/` is the name's own.
-            if tail.starts_with(['/', '\\']) || !is_field(tail) {
-                break;
-            }
-            name = head;
-        }
-        name.to_owned()
-    };
-    value.split(';').filter(|entry| !entry.trim().is_empty()).map(name).collect()
-}
-
-fn is_field(text: &str) -> bool {
-    matches!(text, "autoextend" | "max") || text.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// Tries what is needed where that is harmless: the server's own answer is the truth, whatever roles and grants say.
@@ -127,20 +98,4 @@ fn check_pauses(session: &mut Session) -> Result<(), Declined> {
         return Err(Declined::DonorMethodMariabackup);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_system_files() {
-        for (value, names) in [
-            ("ibdata1:12M:autoextend", vec!["ibdata1"]),
-            ("ib1:10M;ib2:10M:autoextend:max:500M", vec!["ib1", "ib2"]),
-            ("/d/ib1:1G;", vec!["/d/ib1"]),
-        ] {
-            assert_eq!(system_names(value), names, "{value}");
-        }
-    }
 }

@@ -3,13 +3,12 @@
 //! DDL renames files while they are copied, and filesystems use inode numbers again at once. So a file is known by
 //! device, inode and birth time; of data files made during the copy the tablespace's number is looked at as well,
 //! because birth times are only as fine as the kernel's clock tick (4 ms).
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
-use formats::SpaceId;
-use formats::innodb::tablespace::{PAGE0_BYTES, parse_page0};
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 
 /// A file, whatever its name.
@@ -104,9 +103,32 @@ fn from_statx(stat: &Statx) -> Look {
     }
 }
 
-/// The tablespace's number, from the file's first page; `None` while that is not written or cannot be read.
-pub fn space_of(path: &Path) -> Option<SpaceId> {
-    let mut head = [0; PAGE0_BYTES];
-    File::open(path).ok()?.read_exact_at(&mut head, 0).ok()?;
-    parse_page0(&head).ok().map(|header| header.space)
+/// What a look at a name has shown.
+pub fn of(meta: &Metadata) -> Look {
+    let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    Look {
+        identity: Identity {
+            device: (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev())),
+            inode: meta.ino(),
+            birth: born.map_or(0, |born| born.as_nanos() as i128),
+        },
+        signature: Signature { changed: nanos(meta.ctime(), meta.ctime_nsec()), size: meta.len() },
+        allocated: meta.blocks().saturating_mul(512),
+        is_file: meta.is_file(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_look_show_the_same() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [1; 5000]).unwrap();
+        let meta = std::fs::metadata(file.path()).unwrap();
+        assert_eq!(Some(of(&meta)), look(file.path()).unwrap());
+        assert_eq!(of(&meta), look_at(file.as_file()).unwrap());
+    }
 }
