@@ -7,11 +7,13 @@ FUZZ_SECONDS ?= 60
 ROUNDS       ?= 20
 METHOD       ?= rejoin
 MEGABYTES    ?= 400
+BENCH_MEGABYTES ?= 2500
+REPEAT       ?= 3
 DDL_EVERY    ?= 50
 # Where cargo puts what it builds.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps demo test check joins storm storm-can-fail bench cluster mtr install uninstall fuzz clean
+.PHONY: all build release deps demo test check joins storm storm-can-fail bench moment cluster mtr install uninstall fuzz clean
 
 all: release
 
@@ -64,10 +66,16 @@ storm-can-fail: deps
 	$(CARGO) build --release -p rejoin-cli --features unpaused --target-dir $(TARGET)/unpaused
 	$(TARGET)/release/lab $(STORM) --ddl-every 50 --method rejoin --binary $(TARGET)/unpaused/release/rejoin --expect-wrong
 
-# The same join by each method.
+# The same full transfer by each method, idle and under write load, REPEAT times in turn: a table with medians. The figures
+# are the machine's: let nothing else run meanwhile.
 bench: deps
 	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
-	for method in rejoin rsync; do $(TARGET)/release/lab demo --method $$method --megabytes $(MEGABYTES) || exit 1; done
+	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT)
+
+# What 20,000 tables and a MyISAM table of 1 GiB cost in the settled moment.
+moment: deps
+	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+	$(TARGET)/release/lab moment
 
 # The server's own Galera tests with this method; downloads the tests of the installed version. MTR_TESTS="suite.name ..." for some.
 mtr: deps

@@ -14,7 +14,7 @@ const SYSBENCH_TABLES: u32 = 2;
 const SYSBENCH_ROWS: u32 = 20_000;
 /// Sessions that create tables.
 const SESSIONS: u32 = 4;
-/// Bytes of a row of the large table.
+/// Bytes of a row of the large table with its index entry.
 const ROW_BYTES: u64 = 1024;
 /// How long clients are watched without a join.
 const CALM: Duration = Duration::from_secs(5);
@@ -108,8 +108,8 @@ fn make_myisam(node: &Node, megabytes: u64) -> Result<()> {
     let rows = megabytes * (1 << 20) / ROW_BYTES;
     // Galera does not replicate the rows of this engine: they are this node's own until it gives them.
     node.exec(&[
-        "CREATE TABLE moment.big (id INT PRIMARY KEY, n INT NOT NULL DEFAULT 0, pad CHAR(255), more VARCHAR(800)) ENGINE=MyISAM CHARACTER SET latin1",
-        &format!("INSERT INTO moment.big SELECT seq, 0, MD5(seq), REPEAT(MD5(seq), 24) FROM seq_1_to_{rows}"),
+        "CREATE TABLE moment.big (id INT PRIMARY KEY, n INT NOT NULL, pad VARCHAR(1000)) ENGINE=MyISAM CHARACTER SET latin1",
+        &format!("INSERT INTO moment.big SELECT seq, 0, REPEAT(MD5(seq), 31) FROM moment.seq_1_to_{rows}"),
     ])?;
     let bytes = node.value(
         "SELECT data_length + index_length FROM information_schema.tables WHERE table_schema='moment' AND table_name='big'",

@@ -13,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 pub struct Observed {
     /// From the joiner's start to Synced.
     pub took: Duration,
+    began: Instant,
     donor: Vec<Line>,
     joiner: Vec<Line>,
 }
@@ -21,10 +22,11 @@ impl Observed {
     /// Starts `joiner` with these further arguments and waits until it is Synced.
     pub fn join(donor: &Node, joiner: &Node, args: &[&str]) -> Result<Self> {
         let followers = (Follower::start(donor)?, Follower::start(joiner)?);
+        let began = Instant::now();
         joiner.begin(args)?;
         let took = joiner.wait_synced(PATIENCE)?;
         donor.wait_synced_again(Duration::from_secs(60))?;
-        Ok(Self { took, donor: followers.0.stop()?, joiner: followers.1.stop()? })
+        Ok(Self { took, began, donor: followers.0.stop()?, joiner: followers.1.stop()? })
     }
 
     /// What the donor logged.
@@ -39,9 +41,14 @@ impl Observed {
         Ok((from, at(&self.donor, "Server status change donor -> joined")?))
     }
 
+    /// From the joiner's start to that of its program: the server comes up, and the group takes it in.
+    pub fn before(&self) -> Result<Duration> {
+        Ok(self.program_began()? - self.began)
+    }
+
     /// From the start of the joiner's program to what it says of its success.
     pub fn sst(&self) -> Result<Duration> {
-        Ok(self.received()? - at(&self.joiner, "WSREP: Running: 'wsrep_sst_")?)
+        Ok(self.received()? - self.program_began()?)
     }
 
     /// From then until the joiner's InnoDB serves: crash recovery, with the buffer pool and the redo log made.
@@ -59,6 +66,10 @@ impl Observed {
     pub fn prepare(&self) -> Option<Duration> {
         let from = at(&self.joiner, "Preparing the backup at").ok()?;
         Some(at(&self.joiner, "Moving the backup to").ok()? - from)
+    }
+
+    fn program_began(&self) -> Result<Instant> {
+        at(&self.joiner, "WSREP: Running: 'wsrep_sst_")
     }
 
     /// When the joiner's server took what its program said. It says it again, with a position, when it has recovered.

@@ -13,8 +13,13 @@ struct Row {
     value: fn(&Trial) -> Option<f64>,
 }
 
-const ALWAYS: [Row; 9] = [
+const ALWAYS: [Row; 10] = [
     Row { name: "start to Synced, s", digits: 1, value: |t| seconds(t.observed.took) },
+    Row {
+        name: "of that before the method's program runs, s",
+        digits: 1,
+        value: |t| seconds(t.observed.before().ok()?),
+    },
     Row { name: "of that the transfer (SST), s", digits: 1, value: |t| seconds(t.observed.sst().ok()?) },
     Row { name: "of that fixed sleeps, s [1]", digits: 1, value: |t| seconds(t.observed.asleep()?) },
     Row { name: "of that `mariabackup --prepare`, s", digits: 1, value: |t| seconds(t.observed.prepare()?) },
