@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use formats::innodb::doublewrite;
 use formats::innodb::page::{self, PageState};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
-use formats::{PageNo, SpaceId};
+use formats::{Lsn, PageNo, SpaceId};
 
 use super::direct::{Buffer, Direct, is_not_ours};
 use super::free_pages;
@@ -26,6 +26,8 @@ pub struct PageFile {
     pub identity: Identity,
     /// From its first page; `None` = the file is being made, redo initialises it.
     pub header: Option<(SpaceId, PageFormat)>,
+    /// LSN of that page.
+    pub first_lsn: Option<Lsn>,
     /// Number of the file's first page: not 0 in the further files of a system tablespace.
     first_page: u32,
     /// Pages that are never valid and do not count: the doublewrite area.
@@ -58,6 +60,7 @@ impl PageFile {
             file,
             identity,
             header: None,
+            first_lsn: None,
             first_page: 0,
             doublewrite: Vec::new(),
         };
@@ -92,6 +95,7 @@ impl PageFile {
                     let first = head.get(..header.format.physical_size);
                     if first.is_some_and(|p| page::verify(&header.format, p).is_usable()) {
                         self.header = Some((header.space, header.format));
+                        self.first_lsn = page::lsn(head);
                         break;
                     }
                 }
@@ -204,11 +208,11 @@ impl PageFile {
     }
 }
 
-/// The tablespace's number, from the file's first page; `None` while that is not written or cannot be read.
-pub fn space_of(path: &Path) -> Option<SpaceId> {
+/// The tablespace's number and the LSN in the file's first page; `None` while that is not written or cannot be read.
+pub fn first_page(path: &Path) -> Option<(SpaceId, Lsn)> {
     let mut head = [0; PAGE0_BYTES];
     File::open(path).ok()?.read_exact_at(&mut head, 0).ok()?;
-    parse_page0(&head).ok().map(|header| header.space)
+    Some((parse_page0(&head).ok()?.space, page::lsn(&head)?))
 }
 
 enum Fault {

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use formats::SpaceId;
 use formats::innodb::tablespace::PageFormat;
+use formats::{Lsn, SpaceId};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 use protocol::limits::RANGE_BYTES;
 use std::path::PathBuf;
@@ -37,6 +37,8 @@ pub struct Copied {
     pub bytes: Option<u64>,
     /// Tablespace, once it has a first page.
     pub space: Option<SpaceId>,
+    /// LSN of that page.
+    pub first_lsn: Option<Lsn>,
 }
 
 /// What all threads share.
@@ -78,6 +80,7 @@ impl Open {
 struct Outcome {
     id: FileId,
     space: Option<SpaceId>,
+    first_lsn: Option<Lsn>,
     copied: AtomicU64,
 }
 
@@ -118,6 +121,7 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
         id: open.id,
         bytes: Some(open.copied.load(Ordering::Acquire)),
         space: open.space,
+        first_lsn: open.first_lsn,
     }));
     Ok((done, queue.damage))
 }
@@ -183,7 +187,9 @@ fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<Option<Piece>> {
                 queue.opened.push(Arc::clone(&open.outcome));
                 queue.current = Some((open, 0));
             }
-            None => queue.done.push(Copied { id: wanted.entry.id, bytes: None, space: None }),
+            None => {
+                queue.done.push(Copied { id: wanted.entry.id, bytes: None, space: None, first_lsn: None })
+            }
         }
     }
     Ok(None)
@@ -197,7 +203,12 @@ fn open(copier: Copier<'_>, wanted: &Wanted) -> Result<Option<Open>> {
     }
     copier.sink.announce(&wanted.entry).context("cannot announce a file")?;
     let space = file.header.map(|(space, _)| space);
-    let outcome = Arc::new(Outcome { id: wanted.entry.id, space, copied: AtomicU64::new(0) });
+    let outcome = Arc::new(Outcome {
+        id: wanted.entry.id,
+        space,
+        first_lsn: file.first_lsn,
+        copied: AtomicU64::new(0),
+    });
     Ok(Some(Open { file, end: AtomicU64::new(0), outcome }))
 }
 

@@ -3,12 +3,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use formats::SpaceId;
+use formats::{Lsn, SpaceId};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use super::listing::{Care, Listed};
 use crate::disk::identity::{Identity, Signature, look};
-use crate::source::copy::page_file::space_of;
+use crate::source::copy::page_file::first_page;
 
 /// One file that was seen, under whatever names.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Known {
     pub signature: Option<Signature>,
     /// Tablespace, of data files whose first page could be read.
     pub space: Option<SpaceId>,
+    /// LSN of the first page that was copied.
+    pub first_lsn: Option<Lsn>,
     /// In the newest listing.
     pub present: bool,
 }
@@ -100,7 +102,7 @@ impl Catalog {
             let other = recent
                 && listed.care == Care::Pages
                 && file.space.is_some()
-                && space_of(&listed.path).is_some_and(|space| Some(space) != file.space);
+                && first_page(&listed.path).is_some_and(|(space, _)| Some(space) != file.space);
             if !other {
                 file.listed = listed;
                 file.present = true;
@@ -111,7 +113,15 @@ impl Catalog {
         if listed.care != Care::Link {
             self.by_identity.insert(key, self.files.len());
         }
-        self.files.push(Known { id, listed, copied: None, signature: None, space: None, present: true });
+        self.files.push(Known {
+            id,
+            listed,
+            copied: None,
+            signature: None,
+            space: None,
+            first_lsn: None,
+            present: true,
+        });
     }
 
     fn link(&self, listed: &Listed) -> Option<usize> {
@@ -141,6 +151,19 @@ impl Catalog {
             file.signature = signature;
             file.space = space.or(file.space);
         }
+    }
+
+    /// Notes the first page of a data file that was copied.
+    pub fn first_page(&mut self, id: FileId, lsn: Option<Lsn>) {
+        if let Some(file) = (id.0 as usize).checked_sub(1).and_then(|at| self.files.get_mut(at)) {
+            file.first_lsn = lsn;
+        }
+    }
+
+    /// Data files that were written to since the snapshot began.
+    pub fn written(&self) -> impl Iterator<Item = &Known> {
+        let data = |file: &&Known| file.present && file.listed.care == Care::Pages && file.copied.is_some();
+        self.files.iter().filter(data).filter(|file| file.listed.look.signature.changed() >= self.since)
     }
 
     /// All files seen.

@@ -16,6 +16,7 @@ impl CopyFiles<'_> {
         let wanted = known.map(|known| self.known(known)).collect::<Result<Vec<_>>>()?;
         for file in self.data_files(&wanted)? {
             catalog.copied(file.id, file.bytes, None, file.space);
+            catalog.first_page(file.id, file.first_lsn);
         }
         Ok(())
     }

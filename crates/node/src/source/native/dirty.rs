@@ -182,6 +182,15 @@ impl Dirty {
         self.again(space, below, 0, 1) != Again::Nothing
     }
 
+    /// The redo that is remembered may change the first page of `space`.
+    pub fn has_first_page(&self, space: SpaceId) -> bool {
+        match self.again(space, Lsn(u64::MAX), 0, 1) {
+            Again::Whole => true,
+            Again::Run(run) => run.start == 0,
+            Again::Nothing => false,
+        }
+    }
+
     /// Everything whose redo lies below `lsn` alone.
     pub fn forget(&self, lsn: Lsn) {
         let mut state = self.lock();

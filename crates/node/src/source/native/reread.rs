@@ -36,6 +36,8 @@ pub struct Fresh {
     pub bytes: u64,
     /// Tablespace, once it has a first page.
     pub space: Option<SpaceId>,
+    /// LSN of that page.
+    pub first_lsn: Option<Lsn>,
     /// Bytes that were read.
     pub read: u64,
 }
@@ -98,7 +100,7 @@ pub fn refresh(
     each(copier, &file, id, &read, added)?;
     let (read, mut found) = read.into_inner().unwrap_or_else(PoisonError::into_inner);
     damage.append(&mut found);
-    Ok(Some(Fresh { bytes: end, space: space.or(copy.space), read }))
+    Ok(Some(Fresh { bytes: end, space: space.or(copy.space), first_lsn: file.first_lsn, read }))
 }
 
 /// Where the pages of a file are known from.

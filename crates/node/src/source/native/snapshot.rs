@@ -25,6 +25,7 @@ use super::tail::{Tail, TailState};
 use crate::cancel::Cancel;
 use crate::disk::identity::now;
 use crate::source::copy::files::CopyFiles;
+use crate::source::copy::page_file::first_page;
 use crate::source::copy::pages::Copier;
 use crate::source::declined::{Declined, SnapshotError};
 use crate::source::sink::{Manifest, Position, SnapshotSink};
@@ -308,6 +309,7 @@ impl Work<'_> {
             .run()?;
             self.reach(&moment)?;
             self.check_complete(&mut catalog)?;
+            self.check_imports(&catalog, &moment)?;
             match self.check_events(&mut catalog, &moment)? {
                 None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
                 Some(why) => tracing::info!("not settled: {why}"),
@@ -405,6 +407,30 @@ impl Work<'_> {
             }
             let id = file.id;
             catalog.forget(id);
+        }
+        Ok(())
+    }
+
+    /// IMPORT TABLESPACE writes pages without redo, the first one among them, with the LSN of its time. Its deletion by
+    /// DISCARD may lie before the checkpoint, or the copy may be of what an operator was about to import.
+    fn check_imports(&self, catalog: &Catalog, moment: &Moment) -> Result<(), SnapshotError> {
+        if self.encrypted {
+            return Ok(());
+        }
+        for file in catalog.written() {
+            let Some((space, lsn)) = first_page(file.path()) else { continue };
+            let imported = match (file.space, file.first_lsn) {
+                // Nothing that recovery makes had a first page when it was copied and has none in the redo.
+                (None, _) => !self.dirty.has_first_page(space),
+                (Some(_), Some(copied)) => {
+                    lsn > copied && lsn <= moment.end && !self.dirty.has_first_page(space)
+                }
+                _ => false,
+            };
+            if imported {
+                let name = file.path().display().to_string();
+                return Err(Declined::Import { space: space.0, name }.into());
+            }
         }
         Ok(())
     }
