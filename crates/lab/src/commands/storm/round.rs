@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -146,6 +146,23 @@ fn keep(ground: &Ground, texts: &[String; 3], dir: &Path, number: usize) -> Resu
     let own = ground.donor().datadir().join("mariabackup.backup.log");
     if own.exists() {
         fs::copy(own, dir.join(format!("round{number}-mariabackup.log"))).context("evidence")?;
+    }
+    for node in [ground.donor(), ground.joiner()] {
+        // The newest log of a transfer by rejoin, and which files are there.
+        let mut logs: Vec<_> = fs::read_dir(node.datadir())?.flatten().map(|entry| entry.path()).collect();
+        let of_transfer =
+            |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("rejoin-"));
+        logs.retain(|path| of_transfer(path) && path.extension().is_some_and(|e| e == "log"));
+        logs.sort_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok());
+        if let Some(last) = logs.last() {
+            fs::copy(last, dir.join(format!("round{number}-transfer-{}.log", node.name())))
+                .context("evidence")?;
+        }
+        let mut names = String::new();
+        for entry in fs::read_dir(node.datadir().join("storm"))?.flatten() {
+            names += &format!("{} {}\n", entry.file_name().to_string_lossy(), entry.metadata()?.len());
+        }
+        fs::write(dir.join(format!("round{number}-files-{}", node.name())), names).context("evidence")?;
     }
     for (i, text) in texts.iter().enumerate() {
         fs::write(dir.join(format!("round{number}-n{}.log", i + 1)), text).context("evidence")?;

@@ -389,7 +389,9 @@ impl Work<'_> {
                 EventKind::Create(name) | EventKind::Rename(name) if under_lock => {
                     again = Some(format!("a tablespace ({}) came under the lock", name.unwrap_or_default()));
                 }
-                EventKind::Delete(Some(space)) => self.deleted(catalog, space, under_lock)?,
+                EventKind::Delete(Some(space)) => {
+                    again = self.deleted(catalog, space, under_lock)?.or(again);
+                }
                 // An encrypted log does not say which.
                 EventKind::Delete(None) if under_lock => forget_gone(catalog)?,
                 _ => {}
@@ -435,16 +437,25 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A tablespace was deleted, and a file with its number is there all the same.
-    fn deleted(&self, catalog: &mut Catalog, space: SpaceId, under_lock: bool) -> Result<(), SnapshotError> {
+    /// A tablespace was deleted, and a file with its number is there all the same. `Some` = again.
+    fn deleted(
+        &self,
+        catalog: &mut Catalog,
+        space: SpaceId,
+        under_lock: bool,
+    ) -> Result<Option<String>, SnapshotError> {
         let Some(file) = catalog.files().iter().find(|f| f.present && f.space == Some(space)) else {
-            return Ok(());
+            return Ok(None);
         };
         let (id, gone, name) = (file.id, file.is_gone()?, file.path().display().to_string());
-        if under_lock || gone {
-            // The file of a statement that failed, or one whose deletion was under way.
+        if under_lock {
+            // The file of a statement that failed.
             catalog.forget(id);
-            return Ok(());
+            return Ok(None);
+        }
+        if gone {
+            // Its deletion was under way, or it was imported and is discarded again since the locks were let go.
+            return Ok(Some(format!("{name} was deleted, was there under the lock, and is gone")));
         }
         Err(Declined::Import { space: space.0, name }.into())
     }
