@@ -49,7 +49,7 @@ impl Packer {
         Ok(Packer { wish, compressor, packed: Vec::new(), cost: [None, None], chunks: 0 })
     }
 
-    /// Packs `data`, or leaves it: the bytes to send are [`Packer::bytes`].
+    /// Packs `data`, or leaves it: the bytes to send are what [`Packer::take`] gives.
     pub fn pack(&mut self, data: &[u8]) -> Result<Packed> {
         let began = Instant::now();
         let tried = usize::from(self.choose());

@@ -10,7 +10,7 @@ impl CopyFiles<'_> {
     /// Copies data files and notes it.
     ///
     /// # Errors
-    /// From the system, the sink, cancelled, or [`Declined::CorruptPages`].
+    /// From the system, the sink, cancelled, or pages that are damaged.
     pub fn pages(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
         let known = ids.iter().filter_map(|id| catalog.get(*id));
         let wanted = known.map(|known| self.known(known)).collect::<Result<Vec<_>>>()?;

@@ -3,7 +3,7 @@
 //! One bit a page (8 MB for 1 TB of 16k pages), in pieces made when a bit in them is set, and apart by age: a
 //! *generation* holds what a stretch of the log changed, so that most of what lies below a newer checkpoint can be
 //! forgotten at once. A page may be in several generations, and a generation may be taken for older than it is by its
-//! neighbour's age: more is read again then, never less. Past [`MEMORY`] a tablespace is marked whole, and past that
+//! neighbour's age: more is read again then, never less. Past a limit a tablespace is marked whole, and past that
 //! everything is.
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
