@@ -111,9 +111,9 @@ fn missing_rights(server: &Server, base: &Path) {
     let why = declined(snapshot(&options(server, Some("plain"), 5), &base.join("c1"), Duration::ZERO, || {}));
     let grant = "GRANT RELOAD, BINLOG MONITOR ON *.* TO `plain`@`localhost`;".to_owned();
     assert_eq!(why, Declined::MissingPrivilege { grant });
-    let why =
-        declined(snapshot(&options(server, Some("nobody"), 5), &base.join("c2"), Duration::ZERO, || {}));
-    assert!(matches!(why, Declined::NoLogin(_)), "{why}");
+    // An account that is not let in: the operating system's user is tried.
+    snapshot(&options(server, Some("nobody"), 5), &base.join("c2"), Duration::ZERO, || {})
+        .expect("socket login");
     snapshot(&options(server, Some("enough"), 5), &base.join("c3"), Duration::ZERO, || {}).expect("enough");
     assert_eq!(rows_of(&base.join("c3")), Some(100_000));
 }
