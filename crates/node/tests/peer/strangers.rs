@@ -179,7 +179,11 @@ fn silent_clients_do_not_hold_up_the_donor() {
     dialer(&door, door.invitation(), &cancel).dial_control(SOON).unwrap();
     door.admit_control(SOON, &cancel).unwrap();
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    assert!(door.refused() >= 80 - 32, "{}", door.refused());
+    // Those that had to go count themselves, each in its own thread.
+    while door.refused() < 80 - 32 {
+        assert!(began.elapsed() < Duration::from_secs(10), "{}", door.refused());
+        std::thread::sleep(Duration::from_millis(10));
+    }
     drop(silent);
 }
 
