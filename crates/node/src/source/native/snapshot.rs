@@ -163,17 +163,17 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     // Why the log was no longer followed says more than that it was not.
     broken.result()?;
     let Done { catalog, moment, copying, rounds, redo_rounds, uuid } = done?;
-    let checkpoint = out.from();
+    let newest = out.from();
     if !out.saw_checkpoint() {
-        return Err(Declined::CheckpointMissing(checkpoint.lsn).into());
+        return Err(Declined::CheckpointMissing(newest.lsn).into());
     }
     let head = out.flat().head(&header, &options.creator).map_err(anyhow::Error::from)?;
     write_around(sink, &out, head, checkpoint.lsn, moment.end)?;
     let member = uuid.map(|uuid| (uuid, facts.gtid_domain));
-    let manifest = manifest(&catalog, &out, checkpoint.lsn, &moment, member);
+    let manifest = manifest(&catalog, &out, newest.lsn, &moment, member);
     sink.finish(&manifest)?;
     Ok(Taken {
-        redo_bytes: moment.end.0 - checkpoint.lsn.0,
+        redo_bytes: moment.end.0 - newest.lsn.0,
         redo_rounds,
         manifest,
         moment,
@@ -187,7 +187,8 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
     })
 }
 
-/// What is in the log's file beside the redo: its head, and room behind it. The sink hears of every byte of the file.
+/// What is in the log's file beside the redo: its head, up to the checkpoint `from` at which the copy began (what newer
+/// ones made needless was dropped already), and room behind it. The sink hears of every byte of the file.
 fn write_around(
     sink: &dyn SnapshotSink,
     out: &RedoOut,
