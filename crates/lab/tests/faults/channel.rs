@@ -13,12 +13,12 @@ use rejoin_lab::{Cluster, compare};
 use rustls::pki_types::ServerName;
 
 use crate::fake::Ended;
-use crate::fake_transfer::{Fakes, SOON, UUID};
+use crate::fake_transfer::{Fakes, SOON};
 use crate::pair::set_sst;
 
 #[test]
 fn strangers_are_refused_and_the_donor_completes() -> Result<()> {
-    let fakes = Fakes::new()?;
+    let fakes = Fakes::with_history()?;
     let (joiner, auth, address) = fakes.joiner_ready()?;
     let port = fakes.joiner().ports().sst();
 
@@ -52,8 +52,8 @@ fn strangers_are_refused_and_the_donor_completes() -> Result<()> {
     fakes.stand_still()?;
     let donor = donor.end(SOON)?;
     let joiner = joiner.end(SOON)?;
-    assert_eq!(donor.stdout.last(), Some(&format!("done {UUID}:18 0")), "{}", donor.stderr);
-    assert_eq!(joiner.stdout.last(), Some(&format!("{UUID}:18 0")), "{}", joiner.stderr);
+    assert_eq!(donor.stdout.last(), Some(&format!("done {} 0", fakes.still_at)), "{}", donor.stderr);
+    assert_eq!(joiner.stdout.last(), Some(&format!("{} 0", fakes.still_at)), "{}", joiner.stderr);
     for reason in [
         "speaks plain text, not TLS (first bytes \"GET / HTTP",
         "does not ask for the rejoin protocol (ALPN)",
@@ -212,7 +212,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 
 #[test]
 fn an_operators_own_ca_on_both_nodes_or_on_neither() -> Result<()> {
-    let fakes = Fakes::new()?;
+    let fakes = Fakes::with_history()?;
     let ours = certificates(fakes.cluster.dir(), "ours")?;
     let theirs = certificates(fakes.cluster.dir(), "theirs")?;
     let (ours, theirs): (Vec<&str>, Vec<&str>) =

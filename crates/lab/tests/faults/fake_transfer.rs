@@ -9,13 +9,15 @@ use rejoin_lab::{Builder, Cluster, Node, process};
 use crate::fake::{Call, Ended, Run};
 use crate::pair::{set_sst, until};
 
-/// The history the fake donor is at.
+/// The history the fake donor is at where nobody looks into its files.
 pub const UUID: &str = "0f0eaefd-1111-11f0-a0a0-000000000000";
 pub const SOON: Duration = Duration::from_secs(30);
 
 /// Two nodes whose servers are never started: the first node's files go to the second.
 pub struct Fakes {
     pub cluster: Cluster,
+    /// Where the donor's server says it stands still.
+    pub still_at: String,
     server: std::process::Child,
 }
 
@@ -28,7 +30,18 @@ impl Fakes {
         let cluster = builder.build()?;
         let mut server = Command::new("sleep");
         server.arg("600");
-        Ok(Fakes { cluster, server: process::spawn(server)? })
+        Ok(Fakes { cluster, still_at: format!("{UUID}:18"), server: process::spawn(server)? })
+    }
+
+    /// With a donor that was a node once: its files say where they stand, which the joiner holds against what it is told.
+    pub fn with_history() -> Result<Fakes> {
+        let mut fakes = Fakes::new()?;
+        fakes.donor().bootstrap()?;
+        let status = |name| fakes.donor().status(name);
+        let still_at = format!("{}:{}", status("wsrep_cluster_state_uuid")?, status("wsrep_last_committed")?);
+        fakes.donor().stop()?;
+        fakes.still_at = still_at;
+        Ok(fakes)
     }
 
     pub fn donor(&self) -> &Node {
@@ -102,7 +115,7 @@ impl Fakes {
     /// What the donor's server does after `flush tables`: it says where it stands still.
     pub fn stand_still(&self) -> Result<()> {
         let part = self.donor().datadir().join("tables_flushed.tmp");
-        fs::write(&part, format!("{UUID}:18 0\n"))?;
+        fs::write(&part, format!("{} 0\n", self.still_at))?;
         fs::rename(part, self.donor().datadir().join("tables_flushed")).context("tables_flushed")
     }
 

@@ -125,7 +125,7 @@ fn without_root() -> Result<()> {
 #[test]
 #[ignore = "needs a mount namespace: `unshare --mount`, as root or with --user --map-root-user"]
 fn programs_on_a_disk_without_room() -> Result<()> {
-    let fakes = crate::fake_transfer::Fakes::new()?;
+    let fakes = crate::fake_transfer::Fakes::with_history()?;
     let root = User { uid: 0, gid: 0, switch: true };
     let _mounted = Mounted::over(&fakes.joiner().datadir(), room_for_one(fakes.donor())?, root)?;
     set_sst(fakes.joiner(), &["in-place=never"])?;
