@@ -210,8 +210,13 @@ impl PageFile {
 
 /// The tablespace's number and the LSN in the file's first page; `None` while that is not written or cannot be read.
 pub fn first_page(path: &Path) -> Option<(SpaceId, Lsn)> {
+    first_page_of(&File::open(path).ok()?)
+}
+
+/// As [`first_page`], of an open file.
+pub fn first_page_of(file: &File) -> Option<(SpaceId, Lsn)> {
     let mut head = [0; PAGE0_BYTES];
-    File::open(path).ok()?.read_exact_at(&mut head, 0).ok()?;
+    file.read_exact_at(&mut head, 0).ok()?;
     Some((parse_page0(&head).ok()?.space, page::lsn(&head)?))
 }
 

@@ -18,9 +18,11 @@
 //! | [`reread`] | reading again what a data file's redo below a checkpoint changed |
 //! | [`rounds`] | a newer checkpoint, so that less redo is replayed |
 //! | [`settle`] | the settled moment |
+//! | `checks` | whether what was copied is what the redo leads to |
 //! | [`watchdog`] | what is done when that moment hangs |
 //! | [`snapshot`] | the whole, top to bottom |
 pub mod catalog;
+mod checks;
 mod copying;
 pub mod dirty;
 pub mod listing;

@@ -36,7 +36,7 @@ pub struct Fresh {
     pub bytes: u64,
     /// Tablespace, once it has a first page.
     pub space: Option<SpaceId>,
-    /// LSN of that page.
+    /// LSN of that page, where it was read again.
     pub first_lsn: Option<Lsn>,
     /// Bytes that were read.
     pub read: u64,
@@ -100,7 +100,9 @@ pub fn refresh(
     each(copier, &file, id, &read, added)?;
     let (read, mut found) = read.into_inner().unwrap_or_else(PoisonError::into_inner);
     damage.append(&mut found);
-    Ok(Some(Fresh { bytes: end, space: space.or(copy.space), first_lsn: file.first_lsn, read }))
+    let first_again = whole || matches!(known, Again::Run(run) if run.start == 0);
+    let first_lsn = file.first_lsn.filter(|_| first_again);
+    Ok(Some(Fresh { bytes: end, space: space.or(copy.space), first_lsn, read }))
 }
 
 /// Where the pages of a file are known from.

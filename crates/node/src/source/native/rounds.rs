@@ -207,7 +207,9 @@ impl Rounds<'_> {
         self.copy.note(damage)?;
         Ok(fresh.map(|fresh| {
             catalog.copied(id, Some(fresh.bytes), None, fresh.space);
-            catalog.first_page(id, fresh.first_lsn);
+            if fresh.first_lsn.is_some() {
+                catalog.first_page(id, fresh.first_lsn);
+            }
             fresh.read
         }))
     }

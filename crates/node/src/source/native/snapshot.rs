@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
-use formats::{Lsn, Seqno, SpaceId, Uuid};
+use formats::{Lsn, Seqno, Uuid};
 use protocol::inventory::{FileEntry, FileRole, Place};
 use protocol::limits::RANGE_BYTES;
 
 use super::catalog::Catalog;
+use super::checks::Checks;
 use super::dirty::Dirty;
-use super::listing::{self, Care, Roots};
+use super::listing::{self, Roots};
 use super::log_file::LogFile;
 use super::redo_out::{REDO, RedoOut};
 use super::rounds::{self, Rounds};
 use super::settle::{Moment, Settle};
-use super::spool::{EventKind, Spool};
+use super::spool::Spool;
 use super::sql::{Login, Session};
 use super::sql_checks::{self, Facts};
 use super::stage::Stage;
@@ -25,7 +26,6 @@ use super::tail::{Tail, TailState};
 use crate::cancel::Cancel;
 use crate::disk::identity::now;
 use crate::source::copy::files::CopyFiles;
-use crate::source::copy::page_file::first_page;
 use crate::source::copy::pages::Copier;
 use crate::source::declined::{Declined, SnapshotError};
 use crate::source::sink::{Manifest, Position, SnapshotSink};
@@ -309,9 +309,15 @@ impl Work<'_> {
             }
             .run()?;
             self.reach(&moment)?;
-            self.check_complete(&mut catalog)?;
-            self.check_imports(&catalog, &moment)?;
-            match self.check_events(&mut catalog, &moment)? {
+            let checks = Checks {
+                catalog: &mut catalog,
+                moment: &moment,
+                out: self.out,
+                dirty: self.dirty,
+                roots: &self.options.roots,
+                encrypted: self.encrypted,
+            };
+            match checks.run()? {
                 None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
                 Some(why) => tracing::info!("not settled: {why}"),
             }
@@ -380,97 +386,6 @@ impl Work<'_> {
         }
         Ok(())
     }
-
-    /// What the log says about files from the checkpoint to the end, against what was listed. `Some` = again.
-    fn check_events(&self, catalog: &mut Catalog, moment: &Moment) -> Result<Option<String>, SnapshotError> {
-        let mut again = None;
-        for event in self.out.events_since(Lsn(0)) {
-            let under_lock = event.lsn >= moment.list_lsn;
-            match event.kind {
-                EventKind::Create(name) | EventKind::Rename(name) if under_lock => {
-                    again = Some(format!("a tablespace ({}) came under the lock", name.unwrap_or_default()));
-                }
-                EventKind::Delete(Some(space)) => {
-                    again = self.deleted(catalog, space, under_lock)?.or(again);
-                }
-                // An encrypted log does not say which.
-                EventKind::Delete(None) if under_lock => forget_gone(catalog)?,
-                _ => {}
-            }
-        }
-        Ok(again)
-    }
-
-    /// Under the lock nothing comes or goes: what was listed must have been read.
-    fn check_complete(&self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
-        while let Some(file) = catalog.not_copied() {
-            if !file.is_gone()? {
-                let text = format!("{} is there and cannot be read", file.path().display());
-                return Err(Declined::Layout(text).into());
-            }
-            let id = file.id;
-            catalog.forget(id);
-        }
-        Ok(())
-    }
-
-    /// IMPORT TABLESPACE writes pages without redo, the first one among them, with the LSN of its time. Its deletion by
-    /// DISCARD may lie before the checkpoint, or the copy may be of what an operator was about to import.
-    fn check_imports(&self, catalog: &Catalog, moment: &Moment) -> Result<(), SnapshotError> {
-        if self.encrypted {
-            return Ok(());
-        }
-        for file in catalog.written() {
-            let Some((space, lsn)) = first_page(file.path()) else { continue };
-            let imported = match (file.space, file.first_lsn) {
-                // Nothing that recovery makes had a first page when it was copied and has none in the redo.
-                (None, _) => !self.dirty.has_first_page(space),
-                (Some(_), Some(copied)) => {
-                    lsn > copied && lsn <= moment.end && !self.dirty.has_first_page(space)
-                }
-                _ => false,
-            };
-            if imported {
-                let name = file.path().display().to_string();
-                return Err(Declined::Import { space: space.0, name }.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// A tablespace was deleted, and a file with its number is there all the same. `Some` = again.
-    fn deleted(
-        &self,
-        catalog: &mut Catalog,
-        space: SpaceId,
-        under_lock: bool,
-    ) -> Result<Option<String>, SnapshotError> {
-        let Some(file) = catalog.files().iter().find(|f| f.present && f.space == Some(space)) else {
-            return Ok(None);
-        };
-        let (id, gone, name) = (file.id, file.is_gone()?, file.path().display().to_string());
-        if under_lock {
-            // The file of a statement that failed.
-            catalog.forget(id);
-            return Ok(None);
-        }
-        if gone {
-            // Its deletion was under way, or it was imported and is discarded again since the locks were let go.
-            return Ok(Some(format!("{name} was deleted, was there under the lock, and is gone")));
-        }
-        Err(Declined::Import { space: space.0, name }.into())
-    }
-}
-
-fn forget_gone(catalog: &mut Catalog) -> Result<()> {
-    let mut gone = Vec::new();
-    for file in catalog.files().iter().filter(|f| f.present && f.listed.care == Care::Pages) {
-        if file.is_gone()? {
-            gone.push(file.id);
-        }
-    }
-    gone.into_iter().for_each(|id| catalog.forget(id));
-    Ok(())
 }
 
 fn redo_entry(size: u64) -> FileEntry {
