@@ -1,23 +1,24 @@
 //! Whether what was copied is what the redo leads to, asked once the settled moment is over and its redo is there.
 //!
-//! The locks are let go by then: names may stand for other files again, so a file is known by its identity.
-use std::collections::HashMap;
+//! The locks are let go by then: names may stand for other files again, or for none. What must be asked of a file
+//! itself is asked of one that was opened under them.
 use std::fs::File;
-use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use formats::{Lsn, SpaceId};
-use protocol::inventory::FileRole;
+use protocol::inventory::{FileId, FileRole};
 
-use super::catalog::{Catalog, Known};
+use super::catalog::Catalog;
 use super::dirty::Dirty;
-use super::listing::{self, Care, Roots};
+use super::listing::Care;
 use super::redo_out::RedoOut;
 use super::settle::Moment;
 use super::spool::EventKind;
-use crate::disk::identity::{Identity, look_at};
 use crate::source::copy::page_file::first_page_of;
 use crate::source::declined::{Declined, SnapshotError};
+
+/// Files that are open at the same time; the server leaves us its limit, 1024 at least.
+const OPEN_MAX: usize = 400;
 
 /// One settled moment and what was copied until then.
 pub struct Checks<'a> {
@@ -29,8 +30,6 @@ pub struct Checks<'a> {
     pub out: &'a RedoOut,
     /// Pages that the redo changes.
     pub dirty: &'a Dirty,
-    /// Where files are.
-    pub roots: &'a Roots,
     /// Page numbers in encrypted redo cannot be relied on.
     pub encrypted: bool,
 }
@@ -42,8 +41,8 @@ impl Checks<'_> {
     /// What this source does not follow; from the system.
     pub fn run(mut self) -> Result<Option<String>, SnapshotError> {
         self.complete()?;
-        let imports = self.imports()?;
-        Ok(self.events()?.or(imports))
+        self.imports()?;
+        self.events()
     }
 
     /// Under the lock nothing comes or goes: what was listed must have been read.
@@ -61,33 +60,26 @@ impl Checks<'_> {
 
     /// IMPORT TABLESPACE writes pages without redo, the first one among them, with the LSN of its time. Its deletion by
     /// DISCARD may lie before the checkpoint, or the copy may be of what an operator was about to import.
-    fn imports(&self) -> Result<Option<String>, SnapshotError> {
-        if self.encrypted {
-            return Ok(None);
-        }
-        let mut moved = Moved { roots: self.roots, paths: None };
-        for file in self.catalog.written() {
-            // Only files of tables are imported. And whatever a first page is that the redo has, recovery makes it.
-            let system = matches!(file.listed.role, FileRole::SystemTablespace { .. } | FileRole::Undo);
-            if system || file.space.is_some_and(|space| self.dirty.has_first_page(space)) {
+    fn imports(&self) -> Result<(), SnapshotError> {
+        for written in self.moment.written.iter().filter(|_| !self.encrypted) {
+            let Some(file) = self.catalog.get(written.id) else { continue };
+            let Some((space, lsn)) = written.first_page() else { continue };
+            // What has redo for its first page was made or changed, not imported.
+            if self.dirty.has_first_page(space) {
                 continue;
             }
-            let Some((path, opened)) = moved.open(file)? else {
-                return Ok(Some(format!("{} was there under the lock, and is gone", file.path().display())));
-            };
-            let Some((space, lsn)) = first_page_of(&opened) else { continue };
             let imported = match (file.space, file.first_lsn) {
-                // It had no first page when it was copied and has none in the redo.
-                (None, _) => !self.dirty.has_first_page(space),
+                // It had no first page when it was copied.
+                (None, _) => true,
                 (Some(_), Some(copied)) => lsn > copied && lsn <= self.moment.end,
                 _ => false,
             };
             if imported {
-                let name = path.display().to_string();
+                let name = file.path().display().to_string();
                 return Err(Declined::Import { space: space.0, name }.into());
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// What the log says about files from the checkpoint to the end, against what was listed.
@@ -140,33 +132,41 @@ impl Checks<'_> {
     }
 }
 
-/// Where files are that have another name by now.
-struct Moved<'a> {
-    roots: &'a Roots,
-    paths: Option<HashMap<Identity, PathBuf>>,
+/// A data file that was written to since the snapshot began, and of whose first page no redo was seen.
+#[derive(Debug)]
+pub struct Written {
+    id: FileId,
+    first: First,
 }
 
-impl Moved<'_> {
-    fn open(&mut self, file: &Known) -> Result<Option<(PathBuf, File)>> {
-        let identity = file.listed.look.identity;
-        if let Some(opened) = open_same(file.path(), identity) {
-            return Ok(Some((file.path().clone(), opened)));
+#[derive(Debug)]
+enum First {
+    /// Held open: in the next instant the file may have another name, or none.
+    Of(File),
+    Is(Option<(SpaceId, Lsn)>),
+}
+
+impl Written {
+    fn first_page(&self) -> Option<(SpaceId, Lsn)> {
+        match &self.first {
+            First::Of(file) => first_page_of(file),
+            First::Is(first) => *first,
         }
-        let paths = match &mut self.paths {
-            Some(paths) => paths,
-            None => self.paths.insert(by_identity(self.roots)?),
-        };
-        let Some(path) = paths.get(&identity) else { return Ok(None) };
-        Ok(open_same(path, identity).map(|opened| (path.clone(), opened)))
     }
 }
 
-fn open_same(path: &Path, identity: Identity) -> Option<File> {
-    File::open(path).ok().filter(|file| look_at(file).is_ok_and(|look| look.identity == identity))
-}
-
-fn by_identity(roots: &Roots) -> Result<HashMap<Identity, PathBuf>> {
-    let files = listing::list(roots)?.into_iter();
-    let pages = files.filter(|file| file.care == Care::Pages);
-    Ok(pages.map(|file| (file.look.identity, file.path)).collect())
+/// For the moment in which nothing comes or goes: all that there is to ask about [`Checks::imports`] later.
+pub fn open_written(catalog: &Catalog, dirty: &Dirty) -> Vec<Written> {
+    let mut all = Vec::new();
+    for file in catalog.written() {
+        // Only files of tables are imported.
+        let system = matches!(file.listed.role, FileRole::SystemTablespace { .. } | FileRole::Undo);
+        if system || file.space.is_some_and(|space| dirty.has_first_page(space)) {
+            continue;
+        }
+        let Ok(opened) = File::open(file.path()) else { continue };
+        let first = if all.len() < OPEN_MAX { First::Of(opened) } else { First::Is(first_page_of(&opened)) };
+        all.push(Written { id: file.id, first });
+    }
+    all
 }

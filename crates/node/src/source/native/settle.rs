@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use formats::Lsn;
 
 use super::catalog::Catalog;
+use super::checks::{self, Written};
+use super::dirty::Dirty;
 use super::listing::{self, Roots};
 use super::sql::{Running, Session, SqlError};
 use super::stage::Stage;
@@ -29,7 +31,7 @@ const DISCARDED_MAX: u32 = 4;
 const QUIET: Duration = Duration::from_millis(700);
 
 /// What the moment established and what it cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Moment {
     /// End of the log when files were listed: file operations from here on concern a name that was listed.
     pub list_lsn: Lsn,
@@ -49,6 +51,8 @@ pub struct Moment {
     pub commits_held: Duration,
     /// Time the listing took in it.
     pub listing: Duration,
+    /// What may have been imported, to be looked at later.
+    pub written: Vec<Written>,
     /// Files copied in it.
     pub files: usize,
     /// Tries it took.
@@ -69,6 +73,8 @@ pub struct Settle<'a> {
     pub catalog: &'a mut Catalog,
     /// Copies what is new.
     pub copy: &'a CopyFiles<'a>,
+    /// Pages that the redo changes.
+    pub dirty: &'a Dirty,
     /// Told where to end.
     pub tail: &'a TailState,
     /// The server is a cluster member.
@@ -160,6 +166,7 @@ impl Settle<'_> {
         let listed = listing::list(self.roots)?;
         let listing = listing_began.elapsed();
         let todo = self.catalog.update(listed);
+        let written = checks::open_written(self.catalog, self.dirty);
         let mut files = todo.pages.len() + todo.small.len();
         self.copy.pages(self.catalog, &todo.pages)?;
         self.copy.small(self.catalog, &todo.small)?;
@@ -193,6 +200,7 @@ impl Settle<'_> {
             granting,
             commits_held,
             listing,
+            written,
             files,
             tries: 0,
             failed_held,

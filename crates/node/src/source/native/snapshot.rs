@@ -70,7 +70,7 @@ pub struct Options {
 }
 
 /// A snapshot that was taken.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Taken {
     /// What the sink got last.
     pub manifest: Manifest,
@@ -294,6 +294,7 @@ impl Work<'_> {
             rounds += self.rounds(&mut catalog)?;
         }
         let copying = Instant::now();
+        let mut last = String::new();
         for _ in 0..MOMENTS_MAX {
             let moment = Settle {
                 stage: &mut self.stage,
@@ -301,6 +302,7 @@ impl Work<'_> {
                 roots: &self.options.roots,
                 catalog: &mut catalog,
                 copy: self.copy,
+                dirty: self.dirty,
                 tail: self.state,
                 galera: self.facts.galera,
                 log_bin: self.facts.log_bin,
@@ -314,17 +316,19 @@ impl Work<'_> {
                 moment: &moment,
                 out: self.out,
                 dirty: self.dirty,
-                roots: &self.options.roots,
                 encrypted: self.encrypted,
             };
             match checks.run()? {
                 None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
-                Some(why) => tracing::info!("not settled: {why}"),
+                Some(why) => {
+                    tracing::info!("not settled: {why}");
+                    last = why;
+                }
             }
             self.state.go_on();
             start(&mut self.stage, &mut self.observer, self.options, self.cancel)?;
         }
-        Err(Declined::NotSettled(format!("{MOMENTS_MAX} times")).into())
+        Err(Declined::NotSettled(format!("{MOMENTS_MAX} times, the last time {last}")).into())
     }
 
     /// The cluster's history that positions are of.
