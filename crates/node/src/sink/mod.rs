@@ -21,8 +21,10 @@
 //! | `in-place` | the old datadir is no longer complete |
 //! | `grastate.dat` | the provider's state file as it was before |
 pub mod class;
+pub mod extents;
 pub mod files;
 pub mod forward;
+pub mod held;
 pub mod in_place;
 pub mod install;
 pub mod kept;

@@ -1,17 +1,20 @@
 //! Where received files wait: nothing of the datadir is touched before the install.
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
+use super::extents::Extents;
 use super::files::{Disk, Files};
+use super::held::{self, Old};
 use super::install::pending;
 use super::names::{waiting_room, working_directory};
-use super::plan::{Class, Placed};
+use super::plan::{Class, Placed, Staying};
 use super::roots::{self, Roots};
 use super::writer::Writer;
 use crate::disk::durable;
@@ -28,6 +31,51 @@ pub(super) struct StagedFile {
     is_link: bool,
     made: AtomicBool,
     making: Mutex<()>,
+    held: Mutex<Held>,
+}
+
+/// What of a file is taken from the file that it replaces.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// That file; none when nothing was compared with it.
+    pub(super) old: Option<Old>,
+    /// The bytes.
+    pub(super) same: Extents,
+}
+
+impl StagedFile {
+    /// What was received under another name.
+    fn take_over(&mut self, first: &StagedFile) -> Result<()> {
+        if first.made.load(Ordering::Acquire) {
+            // Renamed to another filesystem while it was sent.
+            if first.path != self.path {
+                Disk.copy(&first.path, &self.path)?;
+                Disk.remove(&first.path)?;
+            }
+            self.made = AtomicBool::new(true);
+        }
+        self.held = Mutex::new(std::mem::take(&mut lock(&first.held)));
+        Ok(())
+    }
+
+    /// The old file is the new one, name and all. Only of tables: the system's files come and go as one set.
+    fn stays(&self, entry: &FileEntry, target: &Path) -> Option<Staying> {
+        let held = lock(&self.held);
+        let old = held.old.as_ref()?;
+        let whole =
+            old.path == target && old.look.signature.size == entry.size && held.same.is_all(entry.size);
+        let table = Class::of(&entry.role, target) == Class::Table;
+        let stays = table && whole && !self.made.load(Ordering::Acquire);
+        stays.then(|| Staying {
+            path: target.to_owned(),
+            size: entry.size,
+            changed: old.look.signature.changed(),
+        })
+    }
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All files of an attempt, under their staged paths. Shared by the threads that receive.
@@ -81,6 +129,7 @@ impl Staging {
             is_link: matches!(entry.role, FileRole::Link { .. }),
             made: AtomicBool::new(false),
             making: Mutex::new(()),
+            held: Mutex::default(),
         })
     }
 
@@ -121,12 +170,46 @@ impl Staging {
         Writer::new(self)
     }
 
-    /// The donor has said what the state consists of: staged files get their final lengths and targets, links and
-    /// empty files are made, and what does not count is removed.
-    pub fn settle(&self, files: &[(FileEntry, PathBuf)]) -> Result<()> {
+    /// Notes which bytes of a range are those of the old file, and that the others are not (any more).
+    pub fn hold(
+        &self,
+        file: FileId,
+        range: Range<u64>,
+        same: &[(u32, u32)],
+        old: Option<&Old>,
+    ) -> Result<()> {
+        let staged = self.file(file)?;
+        let mut held = staged.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.same.remove(range.clone());
+        if same.is_empty() {
+            return Ok(());
+        }
+        let old = held.old.as_ref().or(old).cloned().ok_or_else(|| {
+            let text =
+                format!("the donor takes bytes of file number {} for known, which has no base", file.0);
+            Failure::new(Kind::Peer, text)
+        })?;
+        for &(start, len) in same {
+            let start = range.start + u64::from(start);
+            held.same.add(start..start + u64::from(len));
+        }
+        held.old = Some(old);
+        Ok(())
+    }
+
+    /// The donor has said what the state consists of: staged files get their final lengths and targets and what they have
+    /// of their old ones, links and empty files are made, and what does not count is removed. With `may_stay`, files of
+    /// tables that are wholly the same as before are not staged: they are answered.
+    pub fn settle(&self, files: &[(FileEntry, PathBuf)], may_stay: bool) -> Result<Vec<Staying>> {
         let mut shared = self.shared();
         let mut begun = std::mem::take(&mut shared.files);
+        let mut staying = Vec::new();
         for (entry, target) in files {
+            if may_stay && let Some(stays) = begun.get(&entry.id).and_then(|f| f.stays(entry, target)) {
+                begun.remove(&entry.id);
+                staying.push(stays);
+                continue;
+            }
             if shared.files.contains_key(&entry.id) {
                 bail!(Failure::new(Kind::Peer, format!("the donor named file number {} twice", entry.id.0)));
             }
@@ -135,21 +218,18 @@ impl Staging {
             if let FileRole::Link { target } = &entry.role {
                 make_link(&last.path, Path::new(target))?;
             } else {
-                if let Some(first) = first.filter(|f| f.made.load(Ordering::Acquire)) {
-                    // Renamed to another filesystem while it was sent.
-                    if first.path != last.path {
-                        Disk.copy(&first.path, &last.path)?;
-                        Disk.remove(&first.path)?;
-                    }
-                    last.made = AtomicBool::new(true);
+                if let Some(first) = first {
+                    last.take_over(&first)?;
                 }
                 make(&last)?;
                 set_length(&last.path, entry.size)?;
+                held::copy(&lock(&last.held), &last.path, entry.size)?;
             }
             last.made = AtomicBool::new(true);
             shared.files.insert(entry.id, Arc::new(last));
         }
-        begun.values().try_for_each(|dropped| Disk.remove(&dropped.path))
+        begun.values().try_for_each(|dropped| Disk.remove(&dropped.path))?;
+        Ok(staying)
     }
 
     /// Makes every file that nothing was written to, then makes everything durable.
