@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rejoin_lab::progress::StatusReader;
 use rejoin_lab::{Cluster, Node, compare, data, sst, zoo};
 
 const TABLES: u32 = 4;
@@ -12,7 +13,7 @@ const ROWS: u32 = 30_000;
 
 #[test]
 fn only_what_changed_travels_from_either_source() -> Result<()> {
-    let cluster = Cluster::builder().nodes(2).build()?;
+    let cluster = Cluster::builder().nodes(2).sst("compress=zstd").build()?;
     let (donor, joiner) = (cluster.node(1), cluster.node(2));
     donor.bootstrap()?;
     zoo::create(donor)?;
@@ -39,12 +40,9 @@ fn only_what_changed_travels_from_either_source() -> Result<()> {
         joiner.join()?;
         sst::assert_source(joiner, source)?;
         let little = sent(joiner)?;
-        ensure!(little.same > 20 << 20, "{source}: {little:?}");
-        ensure!(
-            little.wire < full.wire / 2,
-            "{source}: {little:?}, all were {full:?}\n{}",
-            rejoin_words(joiner)
-        );
+        // The frozen source sends the whole redo log.
+        let enough = little.same > little.all / 4 * 3 && little.wire < full.wire / 2;
+        ensure!(enough, "{source}: {little:?}, all were {full:?}\n{}", rejoin_words(joiner));
         compare::assert_equal(donor, joiner)?;
         joiner.wait_tidy()?;
     }
@@ -92,6 +90,37 @@ fn rot_in_the_joiners_files_is_healed() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_broken_transfer_is_gone_on_with() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, TABLES, 2 * ROWS)?;
+    joiner.wipe()?;
+    donor.add_options("sst", &["rlimit=8M", "compress=none"])?;
+    joiner.begin(&[])?;
+    let status = StatusReader::of(joiner);
+    let until = Instant::now() + Duration::from_secs(60);
+    while status.read().is_none_or(|s| s.wire_bytes < Some(30 << 20)) {
+        ensure!(Instant::now() < until, "30 MB did not come: {:?}", status.read());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    joiner.kill();
+    joiner.wait_exit(Duration::from_secs(20)).context("the joiner's server goes on")?;
+    donor.wait_synced_again(Duration::from_secs(30))?;
+    // What was sent meanwhile is changed, in part.
+    donor.exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 100"])?;
+    donor.add_options("sst", &["rlimit=4G"])?;
+    joiner.join()?;
+    let received = sent(joiner)?.received;
+    ensure!(received > 15 << 20, "{received} bytes were used again\n{}", rejoin_words(joiner));
+    compare::assert_equal(donor, joiner)?;
+    joiner.wait_tidy()?;
+    joiner.stop()?;
+    ensure!(joiner.innochecksum()? > 4, "tablespaces were checked");
+    Ok(())
+}
+
 fn same_length(a: &Node, b: &Node, path: &PathBuf) -> Result<()> {
     let len = |node: &Node| Ok::<_, anyhow::Error>(node.datadir().join(path).metadata()?.len());
     ensure!(len(a)? == len(b)?, "{} is not as long on both", path.display());
@@ -110,10 +139,14 @@ fn rejoin_words(node: &Node) -> String {
 
 #[derive(Debug)]
 struct Sent {
+    /// Bytes of the files.
+    all: u64,
     /// Bytes on the network.
     wire: u64,
     /// Bytes that the joiner had.
     same: u64,
+    /// Those of them that a broken transfer had brought.
+    received: u64,
 }
 
 /// From the joiner's error log since its start.
@@ -124,8 +157,11 @@ fn sent(joiner: &Node) -> Result<Sent> {
         text.split_once(before)?.0.rsplit(' ').next()?.parse().ok()
     };
     let received = line("on the network;").context("no line about what was received")?;
+    let all = number(&received, " bytes as").context("no number of bytes")?;
     let wire = number(&received, " on the network").context("no number of bytes")?;
     let same =
         line(" bytes were here already").and_then(|line| number(&line, " bytes were here")).unwrap_or(0);
-    Ok(Sent { wire, same })
+    let received =
+        line(" of them from a transfer").and_then(|line| number(&line, " of them from")).unwrap_or(0);
+    Ok(Sent { all, wire, same, received })
 }

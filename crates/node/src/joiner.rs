@@ -105,17 +105,19 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     if let Ok(Some(position)) = own_position::position_in_files(&layout) {
         tracing::debug!("the old files are at {position:?} (their last checkpoint)");
     }
-    // What a broken transfer left staged must not count as taken when the room is looked at.
-    staging::discard_staged(&job.datadir)?;
     say_what_cpat_cannot_keep(&old);
     let room = agree::look_at_room(job, &layout, offer, &old)?;
+    let base = job.settings.incremental && room == Room::Beside;
+    if !base {
+        staging::discard_staged(&job.datadir)?;
+    }
     let empty_undo = agree::undo_tablespaces_will_change(job, offer);
     link.send(&Message::Accept {
         workers: job.settings.threads,
         in_place: room == Room::InPlace,
         empty_undo,
         still: verdict.upgrade,
-        base: job.settings.incremental && room == Room::Beside && !old.is_empty(),
+        base,
     })?;
     kept::save_grastate(&Disk, &job.datadir)?;
 
@@ -128,15 +130,14 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
         other => return Err(unexpected(&other, "Attempt").into()),
     };
     let settled = loop {
-        let base = attempt.2.map(|key| Base::new(&layout, key, job.settings.threads, &job.cancel));
-        let prepare = || Arrival::prepare(job, &layout, &old, room);
-        let arrival = receive_from(job, door, link, &attempt, base.as_ref(), prepare)?;
-        match arrival {
-            (arrival, Received::All(announced)) => {
+        let arrival = Arrival::prepare(job, &layout, &old, room)?;
+        let received = receive_from(job, door, link, &layout, &attempt, &arrival)?;
+        match received {
+            Received::All(announced) => {
                 let doing = "taking over what is the same";
                 break link.keep_alive_while(doing, || arrival.settle(announced))?;
             }
-            (_, Received::Again(source, reason, marks)) => attempt = (source, reason, marks),
+            Received::Again(source, reason, marks) => attempt = (source, reason, marks),
         }
     };
 
@@ -159,18 +160,20 @@ fn receive_from(
     job: &Job,
     door: &Door,
     link: &mut Link,
-    (source, reason, _): &(Source, String, Option<MarkKey>),
-    base: Option<&Base<'_>>,
-    prepare: impl FnOnce() -> Result<Arrival>,
-) -> Result<(Arrival, Received)> {
+    layout: &Layout,
+    (source, reason, marks): &(Source, String, Option<MarkKey>),
+    arrival: &Arrival,
+) -> Result<Received> {
     tracing::info!("{}", source_line(*source, reason));
-    let arrival = prepare()?;
+    let base = marks.map(|key| Base::new(layout, arrival.staging(), key, job.settings.threads, &job.cancel));
+    if base.is_none() {
+        arrival.staging().drop_leftovers()?;
+    }
     job.progress.done_bytes.store(0, Ordering::Relaxed);
     door.allow_workers(job.settings.threads + FURTHER_CONNECTIONS);
     link.send(&Message::Ready)?;
     job.progress.phase("receiving", source.name());
-    let received = receive::receive_attempt(job, door, link, &arrival, base)?;
-    Ok((arrival, received))
+    receive::receive_attempt(job, door, link, arrival, base.as_ref())
 }
 
 /// The operator asked for these files, but they would act on the new data.

@@ -1,11 +1,11 @@
-//! What the joiner's own files hold: marks of them, for a donor that asks.
+//! What the joiner's own files hold, and what an earlier transfer had received of them: marks, for a donor that asks.
 //!
 //! The donor asks file by file in the order in which it will send them. Threads of ours read and mark a little ahead of it;
 //! nothing is held but what waits to be answered.
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +21,8 @@ use crate::datadir::layout::Layout;
 use crate::disk::identity::look_at;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::{Link, PING_EVERY};
-use crate::sink::held::Old;
+use crate::sink::held::{Old, Origin};
+use crate::sink::staging::Staging;
 
 /// Ranges that one thread marks before it takes another piece: few enough for all threads to work on what comes next.
 const PIECE: u32 = 4;
@@ -29,12 +30,30 @@ const PIECE: u32 = 4;
 /// The old files, by the numbers of an attempt.
 pub(super) struct Base<'a> {
     layout: &'a Layout,
+    staging: &'a Staging,
     key: MarkKey,
     threads: u16,
     cancel: &'a Cancel,
-    known: Mutex<HashMap<FileId, Old>>,
+    known: Mutex<HashMap<FileId, Known>>,
     todo: Mutex<Todo>,
     changed: Condvar,
+}
+
+/// What there is of one file.
+#[derive(Clone, Default)]
+struct Known {
+    old: Option<Old>,
+    /// What an earlier transfer had received, and its length: what is there is taken before what is in the old file.
+    received: Option<(PathBuf, u64)>,
+    /// Ranges that were marked as received.
+    from_received: HashSet<u32>,
+}
+
+impl Known {
+    fn size(&self) -> Option<u64> {
+        let old = self.old.as_ref().map(|old| old.look.signature.size);
+        old.max(self.received.as_ref().map(|(_, size)| *size))
+    }
 }
 
 #[derive(Default)]
@@ -53,14 +72,26 @@ enum Piece {
 
 impl<'a> Base<'a> {
     /// Files as they lie in `layout`, marked with `key`.
-    pub fn new(layout: &'a Layout, key: MarkKey, threads: u16, cancel: &'a Cancel) -> Base<'a> {
+    pub fn new(
+        layout: &'a Layout,
+        staging: &'a Staging,
+        key: MarkKey,
+        threads: u16,
+        cancel: &'a Cancel,
+    ) -> Base<'a> {
         let (known, todo) = (Mutex::default(), Mutex::default());
-        Base { layout, key, threads, cancel, known, todo, changed: Condvar::new() }
+        Base { layout, staging, key, threads, cancel, known, todo, changed: Condvar::new() }
     }
 
-    /// The old file that a number stands for, once the donor has asked for it.
-    pub fn old(&self, file: FileId) -> Option<Old> {
-        lock(&self.known).get(&file).cloned()
+    /// Where a range of a file is, once the donor has heard its mark.
+    pub fn origin(&self, file: FileId, offset: u64) -> Option<Origin> {
+        let known = lock(&self.known);
+        let known = known.get(&file)?;
+        let range = u32::try_from(offset / u64::from(RANGE_BYTES)).ok()?;
+        match known.from_received.contains(&range) {
+            true => Some(Origin::Received),
+            false => known.old.clone().map(Origin::Old),
+        }
     }
 
     /// The connection on which the donor asks.
@@ -88,22 +119,29 @@ impl<'a> Base<'a> {
         if entry.id.0 >= FILES_MAX {
             return Err(Failure::new(Kind::Peer, "the donor asks for a file beyond the limit").into());
         }
-        if let Some(old) = self.find(entry)? {
-            lock(&self.known).insert(entry.id, old);
-        }
+        let known = self.find(entry)?;
+        lock(&self.known).insert(entry.id, known);
         self.put(|todo| todo.pieces.push_back(Piece::From { file: entry.id, range: 0 }));
         Ok(())
     }
 
     /// Redo and Aria logs are of one life of one server; a link has no content.
-    fn find(&self, entry: &FileEntry) -> Result<Option<Old>> {
+    fn find(&self, entry: &FileEntry) -> Result<Known> {
         if matches!(entry.role, FileRole::Redo | FileRole::AriaLog | FileRole::Link { .. }) {
-            return Ok(None);
+            return Ok(Known::default());
         }
         let path = self.layout.target_of(entry)?;
-        let Ok(file) = File::open(&path) else { return Ok(None) };
-        let look = look_at(&file).with_context(|| format!("cannot look at {}", path.display()))?;
-        Ok(look.is_file.then_some(Old { path, look }))
+        let received = self.staging.adopt(entry, &path)?;
+        let mut known = Known { received, ..Known::default() };
+        if let Ok(file) = File::open(&path) {
+            let look = look_at(&file).with_context(|| format!("cannot look at {}", path.display()))?;
+            known.old = look.is_file.then_some(Old { path, look });
+        }
+        Ok(known)
+    }
+
+    fn known(&self, file: FileId) -> Known {
+        lock(&self.known).get(&file).cloned().unwrap_or_default()
     }
 
     fn put(&self, change: impl FnOnce(&mut Todo)) {
@@ -167,8 +205,7 @@ impl<'a> Base<'a> {
             self.cancel.check()?;
             if let Some(piece) = todo.pieces.pop_front() {
                 if let Piece::From { file, range } = piece
-                    && let Some(old) = self.old(file)
-                    && range + PIECE < marks::ranges(old.look.signature.size)
+                    && range + PIECE < marks::ranges(self.known(file).size().unwrap_or(0))
                 {
                     // The rest is the next thread's.
                     todo.pieces.push_front(Piece::From { file, range: range + PIECE });
@@ -184,16 +221,14 @@ impl<'a> Base<'a> {
 
     fn mark_from(&self, file: FileId, first: u32, buffer: &mut [u8]) -> Result<Vec<Message>> {
         let mut answers = Vec::new();
-        let old = self.old(file);
+        let known = self.known(file);
         if first == 0 {
-            answers.push(Message::Base { file, size: old.as_ref().map(|old| old.look.signature.size) });
+            answers.push(Message::Base { file, size: known.size() });
         }
-        let Some(old) = old else { return Ok(answers) };
-        let opened = open(&old.path)?;
-        let end = marks::ranges(old.look.signature.size).min(first + PIECE);
+        let end = marks::ranges(known.size().unwrap_or(0)).min(first.saturating_add(PIECE));
         let mut marks: Vec<Mark> = Vec::new();
         for range in first..end {
-            let bytes = read(&opened, &old, range, buffer)?;
+            let bytes = self.read(file, &known, range, buffer)?;
             marks.push(marks::mark(&self.key, bytes));
         }
         if !marks.is_empty() {
@@ -203,27 +238,46 @@ impl<'a> Base<'a> {
     }
 
     fn mark_blocks(&self, file: FileId, range: u32, buffer: &mut [u8]) -> Result<Message> {
-        let Some(old) = self.old(file) else {
-            let text = format!("the donor asks for blocks of file number {}, which is not here", file.0);
-            return Err(Failure::new(Kind::Peer, text).into());
-        };
-        let bytes = read(&open(&old.path)?, &old, range, buffer)?;
+        let bytes = self.read(file, &self.known(file), range, buffer)?;
         Ok(Message::Blocks { file, range, marks: marks::block_marks(&self.key, bytes) })
+    }
+
+    /// A range as it was received before or, where nothing was, as it is in the old file.
+    fn read<'b>(&self, file: FileId, known: &Known, range: u32, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
+        let at = u64::from(range) * u64::from(RANGE_BYTES);
+        if let Some((path, size)) = &known.received
+            && let Ok(opened) = File::open(path)
+            && has_data(&opened, at)
+        {
+            if let Some(known) = lock(&self.known).get_mut(&file) {
+                known.from_received.insert(range);
+            }
+            return read_range(&opened, path, at, *size, buffer);
+        }
+        match &known.old {
+            Some(old) if old.look.signature.size > at => {
+                let path = &old.path;
+                let opened = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+                read_range(&opened, path, at, old.look.signature.size, buffer)
+            }
+            _ => Ok(&[]),
+        }
     }
 }
 
-fn open(path: &Path) -> Result<File> {
-    File::open(path).with_context(|| format!("cannot open {}", path.display()))
+/// Something was written to a range.
+fn has_data(file: &File, at: u64) -> bool {
+    let end = at + u64::from(RANGE_BYTES);
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)).is_ok_and(|data| data < end)
 }
 
-/// A range of an old file, as long as the file was when it was first looked at; what cannot be read is marked as nothing
-/// that anybody has, and comes from the donor.
-fn read<'b>(file: &File, old: &Old, range: u32, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
-    let at = u64::from(range) * u64::from(RANGE_BYTES);
-    let len = old.look.signature.size.saturating_sub(at).min(u64::from(RANGE_BYTES)) as usize;
+/// A range of a file that is `size` bytes long; what cannot be read is marked as nothing that anybody has, and comes from
+/// the donor.
+fn read_range<'b>(file: &File, path: &Path, at: u64, size: u64, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
+    let len = size.saturating_sub(at).min(u64::from(RANGE_BYTES)) as usize;
     let bytes = buffer.get_mut(..len).context("a range longer than its buffer")?;
     if let Err(error) = file.read_exact_at(bytes, at) {
-        tracing::warn!("{} cannot be read at {at} ({error}): the donor sends it", old.path.display());
+        tracing::warn!("{} cannot be read at {at} ({error}): the donor sends it", path.display());
         return Ok(&[]);
     }
     Ok(bytes)

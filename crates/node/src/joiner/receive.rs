@@ -48,15 +48,16 @@ pub(super) fn receive_attempt(
     base: Option<&Base<'_>>,
 ) -> Result<Received> {
     let begin = |entry: &FileEntry| arrival.begin(entry);
-    let old = |file| base.and_then(|base| base.old(file));
-    let same = AtomicU64::new(0);
+    let origin = |file, offset| base.and_then(|base| base.origin(file, offset));
+    let (same, received) = (AtomicU64::new(0), AtomicU64::new(0));
     let shared = Shared {
         staging: arrival.staging(),
         coverage: arrival.coverage(),
         progress: &job.progress,
         begin: &begin,
-        old: &old,
+        origin: &origin,
         same: &same,
+        received: &received,
     };
     let complete = AtomicBool::new(false);
     let chunks = AtomicU64::new(0);
@@ -82,7 +83,10 @@ pub(super) fn receive_attempt(
         Message::Attempt { source, reason, marks } => Ok(Received::Again(source, reason, marks)),
         first => {
             if base.is_some() {
-                tracing::info!("incremental: {} bytes were here already", same.into_inner());
+                let (same, received) = (same.into_inner(), received.into_inner());
+                tracing::info!(
+                    "incremental: {same} bytes were here already, {received} of them from a transfer that broke off"
+                );
             }
             let announced = receive_list(link, first)?;
             match link.recv()? {

@@ -21,6 +21,15 @@ pub struct Old {
     pub look: Look,
 }
 
+/// Where the bytes of a range are that the donor calls the same.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// In the staged file already: an earlier transfer had received them.
+    Received,
+    /// In the old file.
+    Old(Old),
+}
+
 /// Copies what is the same, up to `size`. The old file must be as it was compared.
 pub(super) fn copy(held: &Held, to: &Path, size: u64) -> Result<()> {
     let Some(old) = held.old.as_ref().filter(|_| !held.same.is_empty()) else { return Ok(()) };

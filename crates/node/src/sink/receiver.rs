@@ -8,7 +8,7 @@ use protocol::inventory::{FileEntry, FileId};
 use protocol::message::{Chunk, Message, Packing};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::held::Old;
+use super::held::Origin;
 use super::staging::Staging;
 use super::writer::Writer;
 use crate::failure::{Failure, Kind};
@@ -25,10 +25,12 @@ pub struct Shared<'a> {
     pub progress: &'a Progress,
     /// Decides where a file that is begun goes.
     pub begin: &'a (dyn Fn(&FileEntry) -> Result<()> + Sync),
-    /// The old file that the donor was told about.
-    pub old: &'a (dyn Fn(FileId) -> Option<Old> + Sync),
+    /// Where the bytes of a range are that the donor calls the same.
+    pub origin: &'a (dyn Fn(FileId, u64) -> Option<Origin> + Sync),
     /// Bytes that were here already.
     pub same: &'a AtomicU64,
+    /// Those of them that an earlier transfer had received.
+    pub received: &'a AtomicU64,
 }
 
 /// Receives ranges over `link`, after its `first` message, until the donor says that no more come. Returns the number of chunks.
@@ -68,18 +70,34 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
 fn store(shared: &Shared<'_>, writer: &mut Writer<'_>, chunk: &Chunk, data: &[u8]) -> Result<()> {
     let again = lock(shared.coverage).check(chunk.file, chunk.offset, chunk.len)?;
     let range = chunk.offset..chunk.offset + u64::from(chunk.len);
-    shared.staging.hold(chunk.file, range, &chunk.same, (shared.old)(chunk.file).as_ref())?;
     let same: u64 = chunk.same.iter().map(|(_, len)| u64::from(*len)).sum();
     shared.same.fetch_add(same, Ordering::Relaxed);
+    let origin = (shared.origin)(chunk.file, chunk.offset).filter(|_| same > 0);
+    let adopted = match origin {
+        Some(Origin::Received) => {
+            shared.received.fetch_add(same, Ordering::Relaxed);
+            shared.staging.hold(chunk.file, range, &[], None)?
+        }
+        Some(Origin::Old(old)) => shared.staging.hold(chunk.file, range, &chunk.same, Some(&old))?,
+        None => shared.staging.hold(chunk.file, range, &chunk.same, None)?,
+    };
     // A file of which nothing comes may stay what it is.
     if same < u64::from(chunk.len) {
         writer.write_range(chunk.file, chunk.offset, &chunk.parts, data)?;
-        if again {
-            writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &chunk.parts)?;
+        if again || adopted {
+            let kept = merged(&chunk.parts, &chunk.same);
+            writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
         }
     }
     lock(shared.coverage).mark(chunk.file, chunk.offset, chunk.len)?;
     Ok(())
+}
+
+/// Parts of both kinds, ascending.
+fn merged(parts: &[(u32, u32)], same: &[(u32, u32)]) -> Vec<(u32, u32)> {
+    let mut all = [parts, same].concat();
+    all.sort_unstable();
+    all
 }
 
 /// The chunk's bytes, unpacked and verified against its digest.

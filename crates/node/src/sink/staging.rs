@@ -13,6 +13,7 @@ use super::extents::Extents;
 use super::files::{Disk, Files};
 use super::held::{self, Old};
 use super::install::pending;
+use super::leftovers::{Leftovers, staged_name};
 use super::names::{waiting_room, working_directory};
 use super::plan::{Class, Placed, Staying};
 use super::roots::{self, Roots};
@@ -32,6 +33,8 @@ pub(super) struct StagedFile {
     made: AtomicBool,
     making: Mutex<()>,
     held: Mutex<Held>,
+    /// Begun by an earlier transfer: what is not written anew is not zero.
+    adopted: bool,
 }
 
 /// What of a file is taken from the file that it replaces.
@@ -65,8 +68,7 @@ impl StagedFile {
         let whole =
             old.path == target && old.look.signature.size == entry.size && held.same.is_all(entry.size);
         let table = Class::of(&entry.role, target) == Class::Table;
-        let stays = table && whole && !self.made.load(Ordering::Acquire);
-        stays.then(|| Staying {
+        (table && whole).then(|| Staying {
             path: target.to_owned(),
             size: entry.size,
             changed: old.look.signature.changed(),
@@ -88,17 +90,19 @@ pub struct Staging {
 #[derive(Debug)]
 struct Shared {
     files: BTreeMap<FileId, Arc<StagedFile>>,
+    leftovers: Leftovers,
     roots: Roots,
 }
 
 impl Staging {
-    /// Makes ready to stage. What an earlier transfer or attempt left staged is removed.
+    /// Makes ready to stage. What an earlier transfer or attempt left staged is set aside, to be taken over.
     pub fn new(datadir: &Path) -> Result<Staging> {
-        discard_staged(datadir)?;
+        refuse_pending(datadir)?;
+        let leftovers = Leftovers::set_aside(datadir)?;
         let roots = Roots::choose(&Disk, datadir, [])?;
         let staging = Staging {
             datadir: datadir.to_owned(),
-            shared: Mutex::new(Shared { files: BTreeMap::new(), roots }),
+            shared: Mutex::new(Shared { files: BTreeMap::new(), leftovers, roots }),
         };
         staging.make_roots(&staging.shared().roots, &[])?;
         Ok(staging)
@@ -118,11 +122,33 @@ impl Staging {
         Ok(())
     }
 
+    /// Goes on with what an earlier transfer had received of a file that was not begun yet: where it is staged now, and
+    /// how long it is.
+    pub fn adopt(&self, entry: &FileEntry, target: &Path) -> Result<Option<(PathBuf, u64)>> {
+        let mut shared = self.shared();
+        if shared.files.contains_key(&entry.id) {
+            return Ok(None);
+        }
+        let staged = self.choose(&mut shared, entry, target)?;
+        let stage = staged.path.parent().context("a staged file without a directory")?;
+        let Some(left) = shared.leftovers.take(stage, entry) else { return Ok(None) };
+        Disk.rename(&left, &staged.path)?;
+        let (path, made) = (staged.path.clone(), AtomicBool::new(true));
+        let size = Disk.state(&path)?.map_or(0, |(size, _)| size);
+        shared.files.insert(entry.id, Arc::new(StagedFile { made, adopted: true, ..staged }));
+        Ok(Some((path, size)))
+    }
+
+    /// What an earlier transfer had received is not compared: it goes.
+    pub fn drop_leftovers(&self) -> Result<()> {
+        self.shared().leftovers.remove()
+    }
+
     fn choose(&self, shared: &mut Shared, entry: &FileEntry, target: &Path) -> Result<StagedFile> {
         entry.check()?;
         let root = self.root_for(&mut shared.roots, target)?;
         Ok(StagedFile {
-            path: working_directory(&root, "stage").join(entry.id.0.to_string()),
+            path: working_directory(&root, "stage").join(staged_name(entry)),
             size: entry.size,
             class: Class::of(&entry.role, target),
             target: target.to_owned(),
@@ -130,6 +156,7 @@ impl Staging {
             made: AtomicBool::new(false),
             making: Mutex::new(()),
             held: Mutex::default(),
+            adopted: false,
         })
     }
 
@@ -170,19 +197,20 @@ impl Staging {
         Writer::new(self)
     }
 
-    /// Notes which bytes of a range are those of the old file, and that the others are not (any more).
+    /// Notes which bytes of a range are those of the old file, and that the others are not (any more). True when what is
+    /// neither there nor written anew must be made zero.
     pub fn hold(
         &self,
         file: FileId,
         range: Range<u64>,
         same: &[(u32, u32)],
         old: Option<&Old>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let staged = self.file(file)?;
         let mut held = staged.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.same.remove(range.clone());
         if same.is_empty() {
-            return Ok(());
+            return Ok(staged.adopted);
         }
         let old = held.old.as_ref().or(old).cloned().ok_or_else(|| {
             let text =
@@ -194,7 +222,7 @@ impl Staging {
             held.same.add(start..start + u64::from(len));
         }
         held.old = Some(old);
-        Ok(())
+        Ok(staged.adopted)
     }
 
     /// The donor has said what the state consists of: staged files get their final lengths and targets and what they have
@@ -206,7 +234,9 @@ impl Staging {
         let mut staying = Vec::new();
         for (entry, target) in files {
             if may_stay && let Some(stays) = begun.get(&entry.id).and_then(|f| f.stays(entry, target)) {
-                begun.remove(&entry.id);
+                if let Some(needless) = begun.remove(&entry.id) {
+                    Disk.remove(&needless.path)?;
+                }
                 staying.push(stays);
                 continue;
             }
@@ -229,6 +259,7 @@ impl Staging {
             shared.files.insert(entry.id, Arc::new(last));
         }
         begun.values().try_for_each(|dropped| Disk.remove(&dropped.path))?;
+        shared.leftovers.remove()?;
         Ok(staying)
     }
 
@@ -303,11 +334,16 @@ fn set_length(path: &Path, size: u64) -> Result<()> {
     set().with_context(|| format!("cannot set the length of {}", path.display()))
 }
 
-/// Removes what an earlier transfer left staged. What is kept of an install stays.
-pub fn discard_staged(datadir: &Path) -> Result<()> {
+fn refuse_pending(datadir: &Path) -> Result<()> {
     if pending(&Disk, datadir)?.is_some() {
         bail!(Failure::new(Kind::Disk, "an interrupted install must be finished before a transfer"));
     }
+    Ok(())
+}
+
+/// Removes what an earlier transfer left staged. What is kept of an install stays.
+pub fn discard_staged(datadir: &Path) -> Result<()> {
+    refuse_pending(datadir)?;
     for root in roots::remembered(&Disk, datadir)? {
         roots::clear(&Disk, &working_directory(&root, "stage"))?;
         roots::clear(&Disk, &working_directory(&root, "copy"))?;

@@ -36,7 +36,8 @@ pub struct Compare<'a> {
 struct Theirs {
     /// Length of its file once it has answered; `Some(None)`: it has none.
     size: Option<Option<u64>>,
-    ranges: HashMap<u32, Mark>,
+    /// Marks that were heard; none of a range that was handed over: it may hold something else by now.
+    ranges: HashMap<u32, Option<Mark>>,
     blocks: HashMap<u32, Vec<Mark>>,
     /// Ranges whose blocks have been asked for and were not used yet.
     asked: HashSet<u32>,
@@ -106,8 +107,11 @@ impl<'a> Compare<'a> {
             match link.recv()? {
                 Message::Base { file, size } => self.note(file, |theirs| theirs.size = Some(size))?,
                 Message::Marks { file, first, marks } if marks.len() <= marks::MARKS_MAX => {
-                    let numbered = (first..).zip(marks);
-                    self.note(file, |theirs| theirs.ranges.extend(numbered))?;
+                    self.note(file, |theirs| {
+                        for (range, mark) in (first..).zip(marks) {
+                            theirs.ranges.entry(range).or_insert(Some(mark));
+                        }
+                    })?;
                 }
                 Message::Blocks { file, range, marks } if marks.len() <= marks::MARKS_MAX => {
                     self.note(file, |theirs| {
@@ -137,21 +141,30 @@ impl<'a> Compare<'a> {
     }
 
     /// The parts of a range that the joiner has: start and length, ascending. `wait` for answers, or take what is known.
+    /// A range is compared once.
     ///
     /// # Errors
     /// Cancelled.
     pub fn same_parts(&self, file: FileId, offset: u64, bytes: &[u8], wait: bool) -> Result<Vec<(u32, u32)>> {
         let range_bytes = u64::from(RANGE_BYTES);
-        if offset % range_bytes != 0 {
+        if !offset.is_multiple_of(range_bytes) {
             return Ok(Vec::new());
         }
         let Ok(range) = u32::try_from(offset / range_bytes) else { return Ok(Vec::new()) };
         let known = self.wait_for(file, wait, |theirs| match theirs.size {
             None => None,
-            Some(Some(size)) if size > offset => Some(theirs.ranges.get(&range).map(|mark| (size, *mark))?),
-            Some(_) => Some((0, Mark::default())),
+            Some(Some(size)) if size > offset => {
+                let heard = theirs.ranges.get_mut(&range)?.take();
+                Some(heard.map(|mark| (size, mark)))
+            }
+            Some(_) => Some(None),
         })?;
-        let Some((size, theirs)) = known.filter(|(size, _)| *size > 0) else { return Ok(Vec::new()) };
+        let Some(Some((size, theirs))) = known else {
+            self.note(file, |theirs| {
+                theirs.ranges.insert(range, None);
+            })?;
+            return Ok(Vec::new());
+        };
         let held = (size - offset).min(range_bytes) as u32;
         let same = if held as usize == bytes.len() && mark(&self.key, bytes) == theirs {
             vec![(0, held)]

@@ -187,3 +187,28 @@ fn an_old_file_that_changes_meanwhile_is_not_taken_from() {
     let unknown = staging.hold(FileId(8), 0..SIZE, &[(0, 4096)], None);
     assert!(unknown.is_err(), "a base that was never looked at");
 }
+
+#[test]
+fn what_a_broken_transfer_received_is_gone_on_with() {
+    let world = World::new();
+    let half = SIZE as u32 / 2;
+    let broken = world.received();
+    broken.writer().write_range(FileId(2), 0, &[(0, half)], &vec![4; half as usize]).unwrap();
+    drop(broken);
+    // The same files under other numbers.
+    let staging = Staging::new(world.dir.path()).unwrap();
+    let of = |id, path| (entry(id, path, FileRole::Table), world.at(path));
+    let (known, target) = of(12, "db/newname.ibd");
+    let (path, size) = staging.adopt(&known, &target).unwrap().expect("it was begun before");
+    assert_eq!((fs::read(&path).unwrap()[..half as usize].to_vec(), size), (vec![4; half as usize], SIZE));
+    assert!(staging.adopt(&known, &target).unwrap().is_none(), "only once");
+    let (unknown, elsewhere) = of(13, "db/never.ibd");
+    assert!(staging.adopt(&unknown, &elsewhere).unwrap().is_none());
+    // What is neither the same nor sent must become zero there.
+    assert!(staging.hold(FileId(12), 0..SIZE, &[], None).unwrap());
+    let system = entry(8, "ibdata1", FileRole::SystemTablespace { index: 0 });
+    staging.settle(&[(known, target), (system, world.at("ibdata1"))], true).unwrap();
+    let stage = world.at(".rejoin/stage");
+    let names: Vec<_> = fs::read_dir(stage).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "what nobody wanted is gone: {names:?}");
+}
