@@ -20,13 +20,7 @@ fn only_what_changed_travels_from_either_source() -> Result<()> {
     data::sysbench_tables(donor, TABLES, ROWS)?;
     joiner.join()?;
     let full = sent(joiner)?;
-    // Redo that is not in the files yet would travel too.
-    donor.exec(&["SET GLOBAL innodb_max_dirty_pages_pct = 0"])?;
-    let until = Instant::now() + Duration::from_secs(30);
-    while donor.status("Innodb_checkpoint_age")?.parse::<u64>()? > 1 << 20 {
-        ensure!(Instant::now() < until, "the donor does not write its pages");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    write_pages(donor)?;
     for source in ["native", "frozen"] {
         set_source(donor, source)?;
         joiner.stop()?;
@@ -41,7 +35,7 @@ fn only_what_changed_travels_from_either_source() -> Result<()> {
         sst::assert_source(joiner, source)?;
         let little = sent(joiner)?;
         // The frozen source sends the whole redo log.
-        let enough = little.same > little.all / 4 * 3 && little.wire < full.wire / 2;
+        let enough = little.same > little.all / 4 * 3 && (source == "frozen" || little.wire < full.wire / 2);
         ensure!(enough, "{source}: {little:?}, all were {full:?}\n{}", rejoin_words(joiner));
         compare::assert_equal(donor, joiner)?;
         joiner.wait_tidy()?;
@@ -96,6 +90,7 @@ fn a_broken_transfer_is_gone_on_with() -> Result<()> {
     let (donor, joiner) = (cluster.node(1), cluster.node(2));
     donor.bootstrap()?;
     data::sysbench_tables(donor, TABLES, 2 * ROWS)?;
+    write_pages(donor)?;
     joiner.wipe()?;
     donor.add_options("sst", &["rlimit=8M", "compress=none"])?;
     joiner.begin(&[])?;
@@ -108,16 +103,33 @@ fn a_broken_transfer_is_gone_on_with() -> Result<()> {
     joiner.kill();
     joiner.wait_exit(Duration::from_secs(20)).context("the joiner's server goes on")?;
     donor.wait_synced_again(Duration::from_secs(30))?;
+    let staged = std::fs::read_dir(joiner.datadir().join(".rejoin/stage")).context("what had come")?.count();
+    ensure!(staged > 0, "nothing of what had come is left");
     // What was sent meanwhile is changed, in part.
     donor.exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 100"])?;
     donor.add_options("sst", &["rlimit=4G"])?;
     joiner.join()?;
     let received = sent(joiner)?.received;
-    ensure!(received > 15 << 20, "{received} bytes were used again\n{}", rejoin_words(joiner));
+    ensure!(
+        received > 15 << 20,
+        "{received} bytes of {staged} files were used again\n{}",
+        rejoin_words(joiner)
+    );
     compare::assert_equal(donor, joiner)?;
     joiner.wait_tidy()?;
     joiner.stop()?;
     ensure!(joiner.innochecksum()? > 4, "tablespaces were checked");
+    Ok(())
+}
+
+/// Redo that is not in the files yet would travel too.
+fn write_pages(donor: &Node) -> Result<()> {
+    donor.exec(&["SET GLOBAL innodb_max_dirty_pages_pct = 0"])?;
+    let until = Instant::now() + Duration::from_secs(30);
+    while donor.status("Innodb_checkpoint_age")?.parse::<u64>()? > 1 << 20 {
+        ensure!(Instant::now() < until, "the donor does not write its pages");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     Ok(())
 }
 

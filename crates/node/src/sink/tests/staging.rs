@@ -155,7 +155,11 @@ fn leftovers_of_an_earlier_transfer_go() {
     let first = staging(dir.path(), &targets(dir.path(), 3, 10));
     first.sync_all().unwrap();
     assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 3 });
-    let second = staging(dir.path(), &targets(dir.path(), 1, 20));
+    let wanted = targets(dir.path(), 1, 20);
+    let second = staging(dir.path(), &wanted);
+    // They wait to be taken over until it is known what is wanted.
+    assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 3 });
+    second.settle(&wanted, true).unwrap();
     second.sync_all().unwrap();
     assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 1 });
     remove_leftovers(&Disk, dir.path()).unwrap();
