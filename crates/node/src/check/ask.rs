@@ -20,9 +20,8 @@ pub(super) fn ask(socket: &Path, account: Option<&Account>, sample: Duration) ->
     let login = Login { socket: socket.to_owned(), account: account.cloned() };
     let mut session = Session::open(&login, ANSWER_WITHIN).map_err(|why| why.to_string())?;
     let mut live = read(&mut session, sample).map_err(|why| why.to_string())?;
-    let own = live.number("wsrep_local_index").map(|index| index as usize);
-    let addresses = live.status.get("wsrep_incoming_addresses").cloned().unwrap_or_default();
-    live.members = members::ask_all(&addresses, own, account);
+    let known = session.members().map_err(|why| why.to_string())?;
+    live.members = members::ask_all(&others(&known, &live.status), account);
     Ok(live)
 }
 
@@ -47,6 +46,20 @@ fn read(session: &mut Session, sample: Duration) -> Answer<Live> {
         variables,
         status,
     })
+}
+
+/// Name and address of the other members; no names where only the status tells of them.
+fn others(known: &[(String, String, String)], status: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let of = |name: &str| status.get(name).map_or("", String::as_str);
+    if !known.is_empty() {
+        let others = known.iter().filter(|(uuid, ..)| uuid != of("wsrep_gcomm_uuid"));
+        return others.map(|(_, name, address)| (name.clone(), address.clone())).collect();
+    }
+    // By their index, this node too.
+    let own: Option<usize> = of("wsrep_local_index").parse().ok();
+    let all = of("wsrep_incoming_addresses").split(',').map(str::trim).enumerate();
+    let others = all.filter(|(index, address)| !address.is_empty() && Some(*index) != own);
+    others.map(|(_, address)| (String::new(), address.to_owned())).collect()
 }
 
 /// Bytes of write-sets: a node's gcache holds its own and those it received.
@@ -75,6 +88,22 @@ fn rate_since_start(status: &BTreeMap<String, String>, names: &[&str]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn we_are_no_member_of_ourselves() {
+        let status: BTreeMap<String, String> = [
+            ("wsrep_gcomm_uuid", "a"),
+            ("wsrep_local_index", "1"),
+            ("wsrep_incoming_addresses", "10.0.0.2:3306,10.0.0.1:3306"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        let member = |uuid: &str, name: &str| (uuid.to_owned(), name.to_owned(), "AUTO".to_owned());
+        let known = [member("a", "n1"), member("b", "n2")];
+        assert_eq!(others(&known, &status), [("n2".to_owned(), "AUTO".to_owned())]);
+        assert_eq!(others(&[], &status), [(String::new(), "10.0.0.2:3306".to_owned())]);
+        assert!(others(&[], &BTreeMap::new()).is_empty());
+    }
 
     #[test]
     fn the_busier_of_now_and_the_mean_counts() {

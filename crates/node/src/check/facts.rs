@@ -127,7 +127,9 @@ impl Live {
 /// Another member of a running node's cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
-    /// Where it serves clients.
+    /// Its name; empty where the account may not read it.
+    pub name: String,
+    /// Where it serves clients; `AUTO` when it does not say.
     pub address: String,
     /// What it says, or why it was not asked.
     pub says: Result<MemberSays, String>,

@@ -13,20 +13,16 @@ use super::facts::{Member, MemberSays};
 /// How long a member may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// Asks all members but the one at `own`, at the same time. `addresses` is `wsrep_incoming_addresses`: the members by
-/// their index.
-pub(super) fn ask_all(addresses: &str, own: Option<usize>, account: Option<&Account>) -> Vec<Member> {
-    let others = addresses.split(',').map(str::trim).enumerate();
-    let others = others.filter(|(index, address)| !address.is_empty() && Some(*index) != own);
-    let others: Vec<String> = others.map(|(_, address)| address.to_owned()).collect();
+/// Asks all of them at the same time, by name and address.
+pub(super) fn ask_all(others: &[(String, String)], account: Option<&Account>) -> Vec<Member> {
     std::thread::scope(|scope| {
-        let asked: Vec<_> = others.iter().map(|at| scope.spawn(move || ask(at, account))).collect();
-        let members = others.iter().zip(asked);
-        let said = members.map(|(address, thread)| Member {
+        let asked: Vec<_> = others.iter().map(|(_, at)| scope.spawn(move || ask(at, account))).collect();
+        let members = others.iter().zip(asked).map(|((name, address), thread)| Member {
+            name: name.clone(),
             address: address.clone(),
             says: thread.join().unwrap_or_else(|_| Err("not asked".to_owned())),
         });
-        said.collect()
+        members.collect()
     })
 }
 
@@ -70,11 +66,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_an_account_nobody_is_asked_and_we_are_no_member_of_ourselves() {
-        let members = ask_all("127.0.0.1:1,127.0.0.1:2", Some(0), None);
-        assert_eq!(members.len(), 1);
-        assert_eq!(members[0].address, "127.0.0.1:2");
-        assert!(members[0].says.as_ref().unwrap_err().starts_with("not asked"));
-        assert!(ask_all("", None, None).is_empty());
+    fn nobody_is_asked_without_an_account_or_an_address() {
+        let others = [("n2".to_owned(), "127.0.0.1:1".to_owned()), ("n3".to_owned(), "AUTO".to_owned())];
+        for account in [None, Account::from_pair("u:p").as_ref()] {
+            let members = ask_all(&others, account);
+            assert_eq!((members.len(), members[0].name.as_str()), (2, "n2"));
+            assert!(members[1].says.as_ref().unwrap_err().starts_with("not asked"));
+        }
     }
 }

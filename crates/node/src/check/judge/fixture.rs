@@ -138,6 +138,7 @@ pub(super) fn running() -> Facts {
         redo_rate: 1e6,
         write_set_rate: 1e5,
         members: vec![Member {
+            name: "n2".to_owned(),
             address: "10.0.0.2:3306".to_owned(),
             says: Ok(MemberSays {
                 version: "10.11.19-MariaDB".to_owned(),

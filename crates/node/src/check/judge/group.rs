@@ -166,21 +166,23 @@ fn members(facts: &Facts, live: &Live, findings: &mut Findings) {
             "start another node",
         );
     }
-    for Member { address, says } in &live.members {
+    for Member { name, address, says } in &live.members {
+        let member = if name.is_empty() { address.clone() } else { format!("{name} ({address})") };
         let says = match says {
             Ok(says) => says,
             Err(why) => {
                 findings.ok(
                     "members",
-                    format!("{address}: version, method and clock not seen ({why}); run rejoin check there"),
+                    format!("{member}: version, method and clock not seen ({why}); run rejoin check there"),
                 );
                 continue;
             }
         };
+        let before = findings.0.len();
         if says.method != "rejoin" {
             findings.warning(
                 "members",
-                format!("{address} has wsrep_sst_method = {}", says.method),
+                format!("{member} has wsrep_sst_method = {}", says.method),
                 "wsrep_sst_method = rejoin there; whether the program is installed there is not seen from here",
             );
         }
@@ -188,7 +190,7 @@ fn members(facts: &Facts, live: &Live, findings: &mut Findings) {
         if facts.version.as_deref().is_some_and(|own| series(own) != series(&says.version)) {
             findings.warning(
                 "members",
-                format!("{address} runs {}: another series than this node", says.version),
+                format!("{member} runs {}: another series than this node", says.version),
                 "no state transfer between them but an upgrade by allow-upgrade=1 (docs/policy.md)",
             );
         }
@@ -196,15 +198,15 @@ fn members(facts: &Facts, live: &Live, findings: &mut Findings) {
         if ahead.abs() - exactly > CLOCK_S {
             findings.warning(
                 "members",
-                format!("the clock of {address} differs by {ahead:.0} s"),
+                format!("the clock of {member} differs by {ahead:.0} s"),
                 "set the clocks (chronyc tracking, timedatectl): logs of both sides do not compare, certificates may not be valid yet",
             );
         }
-        if findings.is_clean("members") {
+        if findings.0.len() == before {
             findings.ok(
                 "members",
                 format!(
-                    "{address}: {}, method {}; its program is not seen from here",
+                    "{member}: {}, method {}; its program is not seen from here",
                     says.version, says.method
                 ),
             );

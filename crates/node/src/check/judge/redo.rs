@@ -9,6 +9,8 @@ const DEFAULT: u64 = 96 << 20;
 /// A log that comes round faster than this leaves a reader no time for anything: the copy gives up its own pages for it,
 /// and the second time declines (docs/native-source.md).
 const LAP_LEAST_S: f64 = 30.0;
+/// Bytes a second that are no load.
+const IDLE: f64 = 10_240.0;
 /// The size that is recommended lasts this long.
 const LAP_WANTED_S: f64 = 120.0;
 
@@ -21,7 +23,14 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
             format!("innodb_log_file_size is {}; the rate of writing shows on a running server", size(log)),
         );
     };
-    let rate = live.redo_rate.max(1.0);
+    if live.redo_rate < IDLE {
+        let text = format!(
+            "innodb_log_file_size is {}; hardly anything is written now: check at a busy hour",
+            size(log)
+        );
+        return findings.ok("redo", text);
+    }
+    let rate = live.redo_rate;
     let lap = log as f64 / rate;
     let text = format!(
         "innodb_log_file_size is {}, written at {}/s: it comes round in {}",
@@ -51,6 +60,8 @@ mod tests {
         let mut facts = running();
         live(&mut facts).redo_rate = f64::from(1 << 20) * 100.0;
         assert!(found(&facts, "redo", Warning).contains("innodb_log_file_size = 12000M"));
+        live(&mut facts).redo_rate = 10.0;
+        assert!(found(&facts, "redo", Ok).contains("hardly anything"));
         assert!(found(&stopped(), "redo", Ok).contains("1.0 GiB"));
     }
 }

@@ -243,6 +243,18 @@ impl Session {
         Ok(rows.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect())
     }
 
+    /// The cluster's members as `(uuid, name, address for clients)`; none where the account may not read the table.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn members(&mut self) -> Answer<Vec<(String, String, String)>> {
+        let question = "SELECT node_uuid, node_name, node_incoming_address FROM mysql.wsrep_cluster_members";
+        match self.conn.query(question).map_err(SqlError::from) {
+            Err(e) if !e.is_lost() => Ok(vec![]),
+            answer => answer,
+        }
+    }
+
     /// Whether this session may see the statements of others, which needs PROCESS.
     ///
     /// # Errors
