@@ -70,6 +70,8 @@ fn open_door(job: &Job) -> Result<Door> {
     let door = Door::open(&address.host, port, job.terms(), &job.cancel)?;
     let text = invitation::write(&job.args, &address, port, door.invitation())?;
     job.report.say(&ReportLine::Ready(text))?;
+    // In the provider's words for its own one ("Prepared IST receiver for 24-28, listening at: ...").
+    tracing::info!("prepared SST receiver, listening at: {}", ListenAddress { port: Some(port), ..address });
     Ok(door)
 }
 

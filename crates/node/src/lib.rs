@@ -15,7 +15,9 @@
 //! | [`sink`] | the joiner's data: staging, install, rollback |
 //! | [`settings`], [`job`], [`invitation`], [`keeper`] | one run: what was told, how the two meet, what remains to do |
 //! | [`donor`], [`joiner`] | the transfer |
+//! | [`check`] | what would go wrong in the next one |
 pub mod cancel;
+pub mod check;
 pub mod datadir;
 pub mod disk;
 pub mod donor;

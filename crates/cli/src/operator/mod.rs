@@ -1,4 +1,5 @@
 //! Run by an operator: `rejoin VERB`. One file per verb.
+mod check;
 mod finish;
 mod gcache;
 mod gcache_text;
@@ -34,6 +35,11 @@ enum Verb {
     Release(Datadir),
     /// Show how far a transfer is, and what it left in the datadir
     Status(status::Options),
+    /// Look for what would go wrong in the next transfer of this node, and say how to mend it
+    ///
+    /// For a server that runs or is stopped; changes nothing. Exit code: 0 nothing wrong, 1 warnings, 2 errors,
+    /// 3 the check could not be made. As root it is made as the server's user.
+    Check(check::Options),
     /// Show which write-sets a node can still serve by IST, read from its galera.cache
     ///
     /// Strictly read-only, for a server that is stopped, that crashed, or that runs.
@@ -57,6 +63,7 @@ struct Datadir {
 /// Reads the command line and runs the verb.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Check(options) => return check(&options),
         Verb::Rollback(options) => rollback::run(&options),
         Verb::Finish(at) => finish::run(&at.datadir),
         Verb::Release(at) => release::run(&at.datadir),
@@ -71,6 +78,14 @@ pub fn run() -> ExitCode {
             ExitCode::from(node::failure::kind_of(&error).exit_code())
         }
     }
+}
+
+/// Its exit code says how bad the findings are, so a failure needs one of its own.
+fn check(options: &check::Options) -> ExitCode {
+    check::run(options).unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        ExitCode::from(check::UNKNOWN)
+    })
 }
 
 /// An answer to the operator.

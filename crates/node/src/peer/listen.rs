@@ -252,7 +252,8 @@ impl Shared {
         let mut arrivals = self.arrivals();
         match guest {
             Guest::Control(established) => {
-                tracing::info!("donor {from} connected, {}", established.program);
+                // The joiner says so to the server's log.
+                tracing::debug!("donor {from} connected, {}", established.program);
                 arrivals.control = Some(established);
             }
             Guest::Worker(number, link) => {

@@ -70,7 +70,7 @@ fn wait_for_earlier(pid_file: &Path, cancel: &Cancel) -> Result<()> {
 }
 
 /// The process named in the file, when it lives and is a state transfer; a number left by a crash may be reused.
-fn running_transfer(pid_file: &Path) -> Option<u32> {
+pub(crate) fn running_transfer(pid_file: &Path) -> Option<u32> {
     let pid: u32 = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let ours = pid == std::process::id();

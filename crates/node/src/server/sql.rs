@@ -54,8 +54,34 @@ fn log_in(socket: &Path, user: &str, password: Option<&str>) -> Option<Session> 
 
 /// The name of the user we run as, from the user database: the one that `unix_socket` authentication sees.
 pub(crate) fn own_user_name() -> Option<String> {
-    let uid = rustix::process::geteuid().as_raw().to_string();
+    name_of_user(rustix::process::geteuid().as_raw())
+}
+
+/// The name of a user of this host.
+pub(crate) fn name_of_user(uid: u32) -> Option<String> {
+    user(|fields| fields.get(2) == Some(&uid.to_string().as_str())).map(|fields| fields.0)
+}
+
+/// User and group id of a user of this host, by name or number.
+pub(crate) fn user_of_name(name: &str) -> Option<(u32, u32)> {
+    let found = user(|fields| fields.first() == Some(&name) || fields.get(2) == Some(&name));
+    found.map(|(_, uid, gid, _)| (uid, gid))
+}
+
+/// The home directory of a user of this host.
+pub fn home_of_user(uid: u32) -> Option<String> {
+    user(|fields| fields.get(2) == Some(&uid.to_string().as_str())).map(|fields| fields.3)
+}
+
+/// Name, user id, group id and home directory of the first user that is wanted.
+fn user(wanted: impl Fn(&[&str]) -> bool) -> Option<(String, u32, u32, String)> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    let mut fields = users.lines().map(|l| l.split(':').collect::<Vec<_>>());
-    fields.find(|f| f.get(2) == Some(&uid.as_str())).and_then(|f| f.first().map(|name| (*name).to_owned()))
+    let fields =
+        users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| wanted(fields))?;
+    match fields.as_slice() {
+        [name, _, uid, gid, _, home, ..] => {
+            Some(((*name).to_owned(), uid.parse().ok()?, gid.parse().ok()?, (*home).to_owned()))
+        }
+        _ => None,
+    }
 }

@@ -1,6 +1,6 @@
 //! Which server this is. The server does not tell its script, so its own program is asked.
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::parent::ServerProcess;
@@ -15,6 +15,11 @@ pub fn server_version(server: Option<ServerProcess>) -> Option<String> {
     let words: Vec<String> =
         command_line.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
     ask(Command::new(image)).or_else(|| ask_by_words(&words))
+}
+
+/// The version text of a server program that does not run.
+pub fn of_program(path: &Path) -> Option<String> {
+    ask(Command::new(path))
 }
 
 /// Runs the program named in a command line. A server run through its own loader

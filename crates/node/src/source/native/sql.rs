@@ -2,6 +2,7 @@
 //!
 //! Over its unix socket. Names of variables and errors from sql/mysqld.cc, sql/wsrep_mysqld.cc and
 //! include/mysqld_error.h, MariaDB 10.11.
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -219,6 +220,51 @@ impl Session {
         let like = name.replace('_', "\\_");
         let row: Option<(String, String)> = self.conn.query_first(format!("SHOW VARIABLES LIKE '{like}'"))?;
         Ok(row.map(|(_, value)| value))
+    }
+
+    /// All global variables.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn variables(&mut self) -> Answer<BTreeMap<String, String>> {
+        self.pairs("SHOW GLOBAL VARIABLES")
+    }
+
+    /// All of the global status.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn statuses(&mut self) -> Answer<BTreeMap<String, String>> {
+        self.pairs("SHOW GLOBAL STATUS")
+    }
+
+    fn pairs(&mut self, question: &str) -> Answer<BTreeMap<String, String>> {
+        let rows: Vec<(String, Option<String>)> = self.conn.query(question)?;
+        Ok(rows.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect())
+    }
+
+    /// The cluster's members as `(uuid, name, address for clients)`; none where the account may not read the table.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn members(&mut self) -> Answer<Vec<(String, String, String)>> {
+        let question = "SELECT node_uuid, node_name, node_incoming_address FROM mysql.wsrep_cluster_members";
+        match self.conn.query(question).map_err(SqlError::from) {
+            Err(e) if !e.is_lost() => Ok(vec![]),
+            answer => answer,
+        }
+    }
+
+    /// Whether this session may see the statements of others, which needs PROCESS.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn sees_others(&mut self) -> Answer<bool> {
+        match self.run("SHOW ENGINE INNODB STATUS") {
+            Err(e) if e.is_denied() => Ok(false),
+            Err(e) if e.is_lost() => Err(e),
+            _ => Ok(true),
+        }
     }
 
     /// Asks for the end of the binary log, which needs BINLOG MONITOR.

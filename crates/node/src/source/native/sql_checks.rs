@@ -64,25 +64,43 @@ fn read_facts(session: &mut Session) -> Answer<Facts> {
     })
 }
 
-/// Tries what is needed where that is harmless: the server's own answer is the truth, whatever roles and grants say.
 fn check_rights(session: &mut Session, log_bin: bool) -> Result<(), Declined> {
-    let mut missing = Vec::new();
-    // END without a stage: refused for want of the right before anything else is looked at.
-    if session.backup_stage(Step::End).is_err_and(|e| e.is_denied()) {
-        missing.push("RELOAD");
-    }
-    if log_bin && session.binlog_end().is_err_and(|e| e.is_denied()) {
-        missing.push("BINLOG MONITOR");
-    }
+    let missing = missing_rights(session, log_bin).map_err(lost)?;
     if missing.is_empty() {
         return Ok(());
     }
-    let user = session.current_user().map_err(lost)?;
-    let (name, host) = user.rsplit_once('@').unwrap_or((&user, "localhost"));
+    let account = session.current_user().map_err(lost)?;
+    Err(Declined::MissingPrivilege { grant: grant_of(&account, &missing) })
+}
+
+/// Tries what is needed where that is harmless: the server's own answer is the truth, whatever roles and grants say.
+///
+/// # Errors
+/// The session is gone.
+pub fn missing_rights(session: &mut Session, log_bin: bool) -> Answer<Vec<&'static str>> {
+    let mut missing = Vec::new();
+    let mut need = |right, answer: Answer<()>| {
+        match answer {
+            Err(e) if e.is_denied() => missing.push(right),
+            Err(e) if e.is_lost() => return Err(e),
+            // Any other refusal comes after the right was found.
+            _ => {}
+        }
+        Ok(())
+    };
+    // END without a stage: refused for want of the right before anything else is looked at.
+    need("RELOAD", session.backup_stage(Step::End))?;
+    if log_bin {
+        need("BINLOG MONITOR", session.binlog_end())?;
+    }
+    Ok(missing)
+}
+
+/// The statement with which an administrator gives rights to an account, `user@host` as the server writes it.
+pub fn grant_of(account: &str, rights: &[&str]) -> String {
+    let (name, host) = account.rsplit_once('@').unwrap_or((account, "localhost"));
     let quoted = |text: &str| format!("`{}`", text.replace('`', "``"));
-    Err(Declined::MissingPrivilege {
-        grant: format!("GRANT {} ON *.* TO {}@{};", missing.join(", "), quoted(name), quoted(host)),
-    })
+    format!("GRANT {} ON *.* TO {}@{};", rights.join(", "), quoted(name), quoted(host))
 }
 
 /// The three settings with which the server does not pause (sql/backup.cc, MariaDB 10.11 and 11.8).

@@ -1,0 +1,116 @@
+//! Which programs and libraries the server would load: its method, its provider, itself.
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Access, access};
+
+use super::facts::Program;
+use crate::server::options::ServerOptions;
+use crate::server::parent::ServerProcess;
+use crate::server::version;
+
+/// What the server runs for `wsrep_sst_method=rejoin`.
+const METHOD: &str = "wsrep_sst_rejoin";
+/// Where packages install the server; it tells nobody what was compiled in.
+const BASEDIR: &str = "/usr";
+/// `PATH` of a service that systemd starts.
+const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Looks for the method as the server does: `<basedir>/bin`, then its `PATH` (docs/server-contract.md).
+pub(super) fn method(server: Option<u32>, options: &ServerOptions) -> Program {
+    let mut dirs = vec![basedir(options).join("bin")];
+    dirs.extend(std::env::split_paths(&path_of(server)));
+    dirs.dedup();
+    find(&dirs)
+}
+
+fn find(dirs: &[PathBuf]) -> Program {
+    let Some(path) = dirs.iter().map(|dir| dir.join(METHOD)).find(|path| path.exists()) else {
+        return Program::Missing { searched: dirs.to_vec() };
+    };
+    let executable = access(&path, Access::EXEC_OK).is_ok();
+    let same = is_this_program(&path);
+    let version = if same { Some(env!("CARGO_PKG_VERSION").to_owned()) } else { version_of(&path) };
+    Program::Found { path, executable, same, version }
+}
+
+/// `basedir`, else where packages install.
+fn basedir(options: &ServerOptions) -> PathBuf {
+    PathBuf::from(options.server("basedir").filter(|dir| !dir.is_empty()).unwrap_or(BASEDIR))
+}
+
+/// The running server's own `PATH` where it is readable; a stopped one is started by systemd.
+fn path_of(server: Option<u32>) -> String {
+    let environment =
+        server.and_then(|pid| fs::read(format!("/proc/{pid}/environ")).ok()).unwrap_or_default();
+    let path = environment.split(|&b| b == 0).find_map(|entry| entry.strip_prefix(b"PATH="));
+    path.map_or_else(|| SERVICE_PATH.to_owned(), |path| String::from_utf8_lossy(path).into_owned())
+}
+
+/// The same file, or a copy of it.
+fn is_this_program(path: &Path) -> bool {
+    let own = Path::new("/proc/self/exe");
+    let lengths = |path: &Path| fs::metadata(path).map(|meta| meta.len()).ok();
+    lengths(own).is_some() && lengths(own) == lengths(path) && fs::read(own).ok() == fs::read(path).ok()
+}
+
+/// What another program of that name says when it is called by an operator's name. Scripts are not run: they do what
+/// they do whatever they are asked.
+fn version_of(path: &Path) -> Option<String> {
+    let mut head = [0; 4];
+    std::io::Read::read_exact(&mut fs::File::open(path).ok()?, &mut head).ok()?;
+    if &head != b"\x7fELF" {
+        return None;
+    }
+    let mut command = Command::new(path);
+    command.arg0("rejoin").arg("--version").stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.trim().strip_prefix("rejoin ").map(str::to_owned)
+}
+
+/// The provider, and why it cannot be loaded; `None` when none is configured.
+pub(super) fn provider(options: &ServerOptions) -> Option<(PathBuf, Option<String>)> {
+    let path = options.server("wsrep-provider").filter(|path| !path.is_empty() && *path != "none")?;
+    let path = PathBuf::from(path);
+    let problem = fs::File::open(&path).err().map(|e| e.to_string());
+    Some((path, problem))
+}
+
+/// Version text of the server: of the running process, else of the program that would be started.
+pub(super) fn server_version(running: Option<u32>, options: &ServerOptions) -> Option<String> {
+    let of_process = running.and_then(|pid| version::server_version(Some(ServerProcess { pid })));
+    of_process.or_else(|| {
+        let base = basedir(options);
+        let dirs = ["sbin", "bin", "libexec"].map(|dir| base.join(dir)).into_iter();
+        let dirs = dirs.chain(std::env::split_paths(SERVICE_PATH));
+        let programs = dirs.flat_map(|dir| ["mariadbd", "mysqld"].map(|name| dir.join(name)));
+        programs.filter(|path| path.is_file()).find_map(|path| version::of_program(&path))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_first_of_that_name_counts_and_says_what_it_is() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dirs = [first.path().to_owned(), second.path().to_owned()];
+        assert_eq!(find(&dirs), Program::Missing { searched: dirs.to_vec() });
+
+        fs::copy("/proc/self/exe", second.path().join(METHOD)).unwrap();
+        assert!(matches!(find(&dirs), Program::Found { same: true, executable: true, .. }));
+
+        // A script in front of it, and one that nobody may run.
+        let script = first.path().join(METHOD);
+        fs::write(&script, "#!/bin/sh\necho rejoin 9.9\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).unwrap();
+        let found = find(&dirs);
+        let expected = Program::Found { path: script, executable: false, same: false, version: None };
+        assert_eq!(found, expected);
+    }
+}

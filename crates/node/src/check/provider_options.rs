@@ -1,0 +1,71 @@
+//! `wsrep_provider_options`: `name = value; name = value`.
+use std::collections::BTreeMap;
+
+/// Options by name, of several settings the last.
+pub type ProviderOptions = BTreeMap<String, String>;
+
+/// Reads the text, as an option file has it or as the server shows it (then with every option there is).
+pub fn parse(text: &str) -> ProviderOptions {
+    let pairs = text.split(';').filter_map(|part| part.split_once('='));
+    pairs.map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned())).collect()
+}
+
+/// A switch as the provider reads it.
+pub fn is_on(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "yes" | "on" | "true" | "1" | "y")
+}
+
+/// A size: a number with `K`, `M`, `G` or `T` behind it.
+pub fn size(value: &str) -> Option<u64> {
+    formats::mariadb::option_file::parse_size(value)
+}
+
+/// A period such as `PT5S`, `PT1M30S`, `P1DT2H` or plain seconds; in seconds.
+pub fn period_s(value: &str) -> Option<f64> {
+    let Some(mut rest) = value.trim().strip_prefix('P') else { return value.trim().parse().ok() };
+    let (mut total, mut in_time) = (0.0, false);
+    while !rest.is_empty() {
+        if let Some(time) = rest.strip_prefix('T') {
+            (rest, in_time) = (time, true);
+            continue;
+        }
+        let at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, unit) = rest.split_at(at);
+        let seconds = match (unit.chars().next()?, in_time) {
+            ('D', false) => 86_400.0,
+            ('H', true) => 3600.0,
+            ('M', true) => 60.0,
+            ('S', true) => 1.0,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * seconds;
+        rest = unit.get(1..)?;
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_forms() {
+        let options = parse("gcache.size=32M;gcs.fc_limit = 16; pc.recovery = true; gcs.fc_limit=20;");
+        assert_eq!(options.get("gcs.fc_limit").map(String::as_str), Some("20"));
+        assert_eq!(options.get("gcache.size").map(String::as_str), Some("32M"));
+        assert_eq!(options.len(), 3);
+        assert!(is_on("YES") && is_on("1") && !is_on("no"));
+    }
+
+    #[test]
+    fn periods_and_sizes() {
+        assert_eq!(period_s("PT5S"), Some(5.0));
+        assert_eq!(period_s("PT1M30S"), Some(90.0));
+        assert_eq!(period_s("P1DT0.5S"), Some(86_400.5));
+        assert_eq!(period_s("12"), Some(12.0));
+        for bad in ["PX", "PT5", "P5S", "x"] {
+            assert_eq!(period_s(bad), None, "{bad}");
+        }
+        assert_eq!(size("128M"), Some(128 << 20));
+    }
+}
