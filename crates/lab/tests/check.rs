@@ -59,7 +59,8 @@ fn append(node: &Node, text: &str) -> Result<()> {
 
 #[test]
 fn a_running_node() -> Result<()> {
-    let cluster = Cluster::builder().mysqld_of(1, "log_bin=bin").build()?;
+    let cluster =
+        Cluster::builder().mysqld_of(1, "log_bin=bin").mysqld_of(2, "innodb_log_buffer_size=2M").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     for node in [n1, n2] {
         // Where clients find it, as a cluster has it that listens on all addresses.
@@ -114,7 +115,7 @@ fn a_running_node() -> Result<()> {
     Checked::of(&cluster, n2)?.has("warning", "members", "wsrep_sst_method = mariabackup")?;
 
     // A log that comes round in seconds.
-    n2.exec(&["SET GLOBAL innodb_log_file_size=16777216"])?;
+    n2.exec(&["SET GLOBAL innodb_log_file_size=4194304"])?;
     let load = rejoin_lab::load::Intensity { threads: 4, tables: 2, rows: 2000, pause: Duration::ZERO };
     data::sysbench_tables(n2, load.tables, load.rows)?;
     let running = rejoin_lab::load::Load::start(n2, load)?;
