@@ -79,8 +79,10 @@ fn agree(files: &Files, suffix: Option<&str>) {
     let suffix = suffix.map(|s| format!("--defaults-group-suffix={s}"));
     let extra: Vec<&str> = suffix.iter().map(String::as_str).collect();
     let server = [&extra[..], &["--mysqld"]].concat();
-    // A value may hold a line break, which the server's tool prints as it is: compared as lines.
-    let lines = |words: Vec<String>| normal(words.join("\n").lines().map(str::to_owned).collect());
+    // A value may hold a line break, which the server's tool prints as it is: compared as lines. One may end in a carriage
+    // return, which is then taken for a part of the line break: also behind the last one.
+    let printed = |words: Vec<String>| words.iter().map(|word| format!("{word}\n")).collect::<String>();
+    let lines = |words: Vec<String>| normal(printed(words).lines().map(str::to_owned).collect());
     assert_eq!(lines(ours(&loaded, SERVER)), normal(files.theirs(&server, &[])), "server groups");
     assert_eq!(lines(ours(&loaded, SST)), normal(files.theirs(&extra, &["sst"])), "[sst]");
 }
