@@ -27,6 +27,7 @@ fn main() -> anyhow::Result<()> {
                 offset: index << 20,
                 len: 1 << 20,
                 parts: vec![(0, 1 << 20)],
+                same: Vec::new(),
                 packing: Packing::Plain,
                 digest: 0,
             };

@@ -12,6 +12,7 @@ use formats::wsrep::state_id::StateId;
 use protocol::hello::capability;
 use protocol::inventory::FileEntry;
 use protocol::limits::FILES_PER_MESSAGE_MAX;
+use protocol::marks::MarkKey;
 use protocol::message::{Message, Source};
 
 use crate::datadir::engines::EnginePolicy;
@@ -120,12 +121,12 @@ fn transfer(job: &Job, link: &mut Link, means: &Means) -> Result<Position> {
     Ok(position)
 }
 
-/// Begins an attempt; what an earlier one sent is void.
-fn begin(job: &Job, link: &mut Link, source: Source, reason: &str) -> Result<()> {
+/// Begins an attempt; what an earlier one sent is void. The joiner's files are compared when there is a key to mark them.
+fn begin(job: &Job, link: &mut Link, source: Source, reason: &str, marks: Option<MarkKey>) -> Result<()> {
     job.progress.done_bytes.store(0, Ordering::Relaxed);
     tracing::info!("{}", protocol::message::source_line(source, reason));
     let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
-    link.send(&Message::Attempt { source, reason })?;
+    link.send(&Message::Attempt { source, reason, marks })?;
     Ok(expect(link.recv()?, &Message::Ready)?)
 }
 

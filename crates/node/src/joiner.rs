@@ -1,6 +1,7 @@
 //! The joiner's side of a transfer, top to bottom.
 mod agree;
 mod arrival;
+mod base;
 mod receive;
 
 use std::sync::atomic::Ordering;
@@ -9,6 +10,8 @@ use anyhow::{Context, Result};
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
 use formats::wsrep::state_id::StateId;
+use protocol::limits::FURTHER_CONNECTIONS;
+use protocol::marks::MarkKey;
 use protocol::message::{Message, Offer, Source, source_line};
 
 use crate::datadir::layout::Layout;
@@ -26,6 +29,7 @@ use crate::sink::{install, kept, staging, tidy};
 use agree::Room;
 use arrival::Arrival;
 pub use arrival::old_files;
+use base::Base;
 use receive::Received;
 
 /// A position and its GTID domain.
@@ -82,7 +86,13 @@ fn serve(job: &Job, door: &Door, link: &mut Link) -> Result<Position> {
 /// IST follows: nothing was looked at, and nothing is touched but what a broken transfer had left.
 fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Result<Position> {
     let state = parse_position(position)?;
-    link.send(&Message::Accept { workers: 0, in_place: false, empty_undo: false, still: false })?;
+    link.send(&Message::Accept {
+        workers: 0,
+        in_place: false,
+        empty_undo: false,
+        still: false,
+        base: false,
+    })?;
     tracing::info!("IST follows from {state}; no data is needed");
     tidy::remove_leftovers(&Disk, &job.datadir)?;
     Ok((state, domain))
@@ -97,16 +107,19 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     if let Ok(Some(position)) = own_position::position_in_files(&layout) {
         tracing::debug!("the old files are at {position:?} (their last checkpoint)");
     }
-    // What a broken transfer left staged must not count as taken when the room is looked at.
-    staging::discard_staged(&job.datadir)?;
     say_what_cpat_cannot_keep(&old);
     let room = agree::look_at_room(job, &layout, offer, &old)?;
+    let base = job.settings.incremental && room == Room::Beside;
+    if !base {
+        staging::discard_staged(&job.datadir)?;
+    }
     let empty_undo = agree::undo_tablespaces_will_change(job, offer);
     link.send(&Message::Accept {
         workers: job.settings.threads,
         in_place: room == Room::InPlace,
         empty_undo,
         still: verdict.upgrade,
+        base,
     })?;
     kept::save_grastate(&Disk, &job.datadir)?;
 
@@ -115,14 +128,18 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     job.progress.total_bytes.store(offered.sum(), Ordering::Relaxed);
     job.progress.phase("waiting for the donor to begin", "");
     let mut attempt = match link.recv()? {
-        Message::Attempt { source, reason } => (source, reason),
+        Message::Attempt { source, reason, marks } => (source, reason, marks),
         other => return Err(unexpected(&other, "Attempt").into()),
     };
     let settled = loop {
-        let arrival = receive_from(job, door, link, &attempt, || Arrival::prepare(job, &layout, &old, room))?;
-        match arrival {
-            (arrival, Received::All(announced)) => break arrival.settle(announced)?,
-            (_, Received::Again(source, reason)) => attempt = (source, reason),
+        let arrival = Arrival::prepare(job, &layout, &old, room)?;
+        let received = receive_from(job, door, link, &layout, &attempt, &arrival)?;
+        match received {
+            Received::All(announced) => {
+                let doing = "taking over what is the same";
+                break link.keep_alive_while(doing, || arrival.settle(announced))?;
+            }
+            Received::Again(source, reason, marks) => attempt = (source, reason, marks),
         }
     };
 
@@ -145,18 +162,20 @@ fn receive_from(
     job: &Job,
     door: &Door,
     link: &mut Link,
-    (source, reason): &(Source, String),
-    prepare: impl FnOnce() -> Result<Arrival>,
-) -> Result<(Arrival, Received)> {
+    layout: &Layout,
+    (source, reason, marks): &(Source, String, Option<MarkKey>),
+    arrival: &Arrival,
+) -> Result<Received> {
     tracing::info!("{}", source_line(*source, reason));
-    let arrival = prepare()?;
+    let base = marks.map(|key| Base::new(layout, arrival.staging(), key, job.settings.threads, &job.cancel));
+    if base.is_none() {
+        arrival.staging().drop_leftovers()?;
+    }
     job.progress.done_bytes.store(0, Ordering::Relaxed);
-    // One more for the redo log.
-    door.allow_workers(job.settings.threads + 1);
+    door.allow_workers(job.settings.threads + FURTHER_CONNECTIONS);
     link.send(&Message::Ready)?;
     job.progress.phase("receiving", source.name());
-    let received = receive::receive_attempt(job, door, link, &arrival)?;
-    Ok((arrival, received))
+    receive::receive_attempt(job, door, link, arrival, base.as_ref())
 }
 
 /// The operator asked for these files, but they would act on the new data.

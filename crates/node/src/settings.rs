@@ -62,6 +62,8 @@ pub struct Settings {
     pub stall: Duration,
     /// `flush-timeout`: how long the donor's server may take to hold its files still.
     pub flush: Duration,
+    /// `incremental`: what the joiner has is not sent.
+    pub incremental: bool,
     /// `source`.
     pub source: SourceChoice,
     /// `moment-timeout`: how long a settled moment may be tried for.
@@ -96,6 +98,7 @@ impl Settings {
             first_contact: seconds(options, "sst-initial-timeout", 300)?,
             stall: seconds(options, "sst-idle-timeout", 120)?,
             flush: seconds(options, "flush-timeout", 600)?,
+            incremental: options.sst_bool("incremental")?.unwrap_or(true),
             source: choice(options, "source", source)?.unwrap_or(SourceChoice::Auto),
             moment: seconds(options, "moment-timeout", 60)?,
             checkpoint_first: options.sst_bool("checkpoint-first")?.unwrap_or(false),

@@ -13,6 +13,10 @@
 //!                      <- Hello (worker n)           further connections, same secret, same transfer
 //!                      <- Begin, Chunk ..., WorkerDone
 //!     WorkerStored ->
+//!                      <- Hello (two more workers)   when the joiner's files are compared: one to ask, one to hear
+//!                      <- Asks, Look ..., LooksEnd
+//!                      <- Answers
+//!     Base, Marks ..., AnswersEnd ->                 by which the donor knows what it need not send
 //!                      <- Files ..., FilesEnd        what was sent, with its final names, and its position
 //!                      <- Complete
 //!     Stored ->                                      everything verified and on stable storage
@@ -27,6 +31,7 @@
 //! | [`message`] | the vocabulary after the greeting |
 //! | [`codec`] | frames: messages to bytes and back |
 //! | [`inventory`] | what a file of a datadir is called on the wire |
+//! | [`marks`] | the fingerprints by which two nodes learn what they both have |
 //! | [`coverage`] | what of which files has arrived |
 //! | [`policy`] | what two nodes must agree on before anything moves |
 #![forbid(unsafe_code)]
@@ -40,5 +45,6 @@ pub mod coverage;
 pub mod hello;
 pub mod inventory;
 pub mod limits;
+pub mod marks;
 pub mod message;
 pub mod policy;

@@ -28,8 +28,12 @@ pub const TEXT_BYTES_MAX: usize = 2048;
 /// Most workers of one transfer.
 pub const WORKERS_MAX: u16 = 16;
 
-/// Most connections of one transfer beside the control connection: one for each worker, one for the redo log.
-pub const CONNECTIONS_MAX: u16 = WORKERS_MAX + 1;
+/// Connections of a transfer beside the control connection and the workers: one for the redo log, and two on which the
+/// donor asks what the joiner's files hold and hears the answers.
+pub const FURTHER_CONNECTIONS: u16 = 3;
+
+/// Most connections of one transfer beside the control connection.
+pub const CONNECTIONS_MAX: u16 = WORKERS_MAX + FURTHER_CONNECTIONS;
 
 /// Pieces in which what has arrived of one file may lie. A donor sends files from the front with a few ranges under way.
 pub const PIECES_MAX: usize = 4096;

@@ -2,6 +2,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::{FileEntry, FileId, Place};
+use crate::marks::{Mark, MarkKey};
 use crate::policy::NodeFacts;
 
 /// Everything one side can say.
@@ -42,6 +43,8 @@ pub enum Message {
         empty_undo: bool,
         /// The joiner's server is of a newer series: it must get files without redo to apply.
         still: bool,
+        /// The joiner has files that may hold what would be sent.
+        base: bool,
     },
     /// Donor: it begins to send, from this source. What came from an earlier one is void.
     Attempt {
@@ -49,6 +52,8 @@ pub enum Message {
         source: Source,
         /// Why not from the source that would have come first; empty when it is that one.
         reason: String,
+        /// What the joiner marks its files with; none when they are not compared.
+        marks: Option<MarkKey>,
     },
     /// Joiner: everything is ready for an attempt; workers may come.
     Ready,
@@ -57,6 +62,48 @@ pub enum Message {
     Begin(FileEntry),
     /// Donor, on a worker connection: a range of a file; data follows as the frame's payload.
     Chunk(Chunk),
+    /// Donor, first on a connection: it will ask on this one what the joiner's files hold.
+    Asks,
+    /// Donor, first on a connection: it listens on this one for what the joiner answers.
+    Answers,
+    /// Donor, among its questions: this file will be sent; the joiner says what its own file of this name holds.
+    Look(FileEntry),
+    /// Donor, among its questions: this range of a file differs; the joiner tells its blocks.
+    LookCloser {
+        /// The file.
+        file: FileId,
+        /// Which range of it.
+        range: u32,
+    },
+    /// Donor: it asks no more.
+    LooksEnd,
+    /// Joiner, among its answers: its own file is this long; none when it has none of that name.
+    Base {
+        /// The file.
+        file: FileId,
+        /// Bytes.
+        size: Option<u64>,
+    },
+    /// Joiner, among its answers: the marks of ranges of its own file.
+    Marks {
+        /// The file.
+        file: FileId,
+        /// The first range.
+        first: u32,
+        /// One for each range.
+        marks: Vec<Mark>,
+    },
+    /// Joiner, among its answers: the marks of the blocks of one range.
+    Blocks {
+        /// The file.
+        file: FileId,
+        /// The range.
+        range: u32,
+        /// One for each block.
+        marks: Vec<Mark>,
+    },
+    /// Joiner: nothing more is answered.
+    AnswersEnd,
     /// Donor, on a worker connection: nothing more comes on it.
     WorkerDone {
         /// Chunks sent on this connection.
@@ -142,8 +189,10 @@ pub struct Chunk {
     pub offset: u64,
     /// Length in bytes.
     pub len: u32,
-    /// Parts of it that are not zero: (start from the first byte, length), ascending; the payload holds them in order.
+    /// Parts of it that are sent: (start from the first byte, length), ascending; the payload holds them in order.
     pub parts: Vec<(u32, u32)>,
+    /// Parts of it that the joiner's own file holds, ascending. What is in neither is zero.
+    pub same: Vec<(u32, u32)>,
     /// How the payload is packed.
     pub packing: Packing,
     /// XXH3-128 of the unpacked payload.
@@ -170,21 +219,35 @@ pub struct BadParts {
 }
 
 impl Chunk {
-    /// Length of the unpacked payload, when the parts are ascending, apart, not empty and inside the range.
+    /// Length of the unpacked payload, when the parts of each kind are ascending, apart, not empty and inside the range,
+    /// and no part is of both kinds.
     pub fn payload_len(&self) -> Result<u32, BadParts> {
-        let bad = || BadParts { file: self.file.0, offset: self.offset };
-        let (mut end, mut sum) = (0u32, 0u32);
-        for (index, &(start, len)) in self.parts.iter().enumerate() {
-            let next = start.checked_add(len).ok_or_else(bad)?;
-            let apart = if index == 0 { start >= end } else { start > end };
-            if len == 0 || !apart || next > self.len {
-                return Err(bad());
+        let bad = BadParts { file: self.file.0, offset: self.offset };
+        let sent = sum_of(&self.parts, self.len).ok_or(bad.clone())?;
+        sum_of(&self.same, self.len).ok_or(bad.clone())?;
+        let mut same = self.same.iter().peekable();
+        for &(start, len) in &self.parts {
+            while same.next_if(|(from, held)| from + held <= start).is_some() {}
+            if same.peek().is_some_and(|(from, _)| *from < start + len) {
+                return Err(bad);
             }
-            end = next;
-            sum += len;
         }
-        Ok(sum)
+        Ok(sent)
     }
+}
+
+/// Length of parts that are ascending, apart, not empty and inside a range of `range` bytes.
+fn sum_of(parts: &[(u32, u32)], range: u32) -> Option<u32> {
+    let (mut end, mut sum) = (None, 0u32);
+    for &(start, len) in parts {
+        let next = start.checked_add(len)?;
+        if len == 0 || end.is_some_and(|end| start <= end) || next > range {
+            return None;
+        }
+        end = Some(next);
+        sum += len;
+    }
+    Some(sum)
 }
 
 impl Message {
@@ -203,6 +266,15 @@ impl Message {
             Message::Files(_) => "Files",
             Message::FilesEnd { .. } => "FilesEnd",
             Message::Chunk(_) => "Chunk",
+            Message::Asks => "Asks",
+            Message::Answers => "Answers",
+            Message::Look(_) => "Look",
+            Message::LookCloser { .. } => "LookCloser",
+            Message::LooksEnd => "LooksEnd",
+            Message::Base { .. } => "Base",
+            Message::Marks { .. } => "Marks",
+            Message::Blocks { .. } => "Blocks",
+            Message::AnswersEnd => "AnswersEnd",
             Message::WorkerDone { .. } => "WorkerDone",
             Message::WorkerStored => "WorkerStored",
             Message::Complete { .. } => "Complete",

@@ -92,6 +92,7 @@ fn one_of_each() -> Vec<Message> {
         offset: 1 << 20,
         len: 16384,
         parts: vec![(0, 4096), (8192, 4096)],
+        same: vec![(4096, 4096)],
         packing: Packing::Zstd,
         digest: 1 << 100,
     };
@@ -101,11 +102,20 @@ fn one_of_each() -> Vec<Message> {
         Message::Abort { reason: "r".into() },
         Message::Bypass { position: "p".into(), domain: Some(1) },
         Message::Offer(offer),
-        Message::Accept { workers: 4, in_place: true, empty_undo: false, still: true },
-        Message::Attempt { source: Source::Native, reason: "w".into() },
+        Message::Accept { workers: 4, in_place: true, empty_undo: false, still: true, base: true },
+        Message::Attempt { source: Source::Native, reason: "w".into(), marks: Some([7; 32]) },
         Message::Ready,
         Message::Begin(entry()),
         Message::Chunk(chunk),
+        Message::Asks,
+        Message::Answers,
+        Message::Look(entry()),
+        Message::LookCloser { file: FileId(7), range: 3 },
+        Message::LooksEnd,
+        Message::Base { file: FileId(7), size: Some(1 << 33) },
+        Message::Marks { file: FileId(7), first: 4, marks: vec![[1; 16], [2; 16]] },
+        Message::Blocks { file: FileId(7), range: 3, marks: vec![[3; 16]] },
+        Message::AnswersEnd,
         Message::WorkerDone { chunks: 1 },
         Message::WorkerStored,
         Message::Files(vec![entry()]),
@@ -177,6 +187,7 @@ fn impossible_parts_are_refused() {
         offset: 0,
         len: RANGE_BYTES,
         parts: parts.to_vec(),
+        same: Vec::new(),
         packing: Packing::Plain,
         digest: 0,
     };
@@ -191,7 +202,14 @@ fn impossible_parts_are_refused() {
         vec![(0, 2), (2, 1)],
     ] {
         assert!(chunk(&bad).payload_len().is_err(), "{bad:?}");
+        let same = Chunk { same: bad.clone(), ..chunk(&[]) };
+        assert!(same.payload_len().is_err(), "{bad:?}");
     }
+    let both = |parts, same: &[(u32, u32)]| Chunk { same: same.to_vec(), ..chunk(parts) };
+    assert_eq!(both(&[(0, 4), (8, 4)], &[(4, 4), (12, 1)]).payload_len(), Ok(8));
+    assert!(both(&[(0, 4), (8, 4)], &[(4, 5)]).payload_len().is_err(), "sent and the same");
+    assert!(both(&[(4, 4)], &[(0, 5)]).payload_len().is_err(), "sent and the same");
+    assert!(both(&[(4, 4), (20, 4)], &[(10, 2), (19, 2)]).payload_len().is_err(), "sent and the same");
 }
 
 #[test]

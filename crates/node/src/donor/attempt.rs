@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use protocol::inventory::FileId;
+use protocol::marks::MarkKey;
 use protocol::message::Source;
 
 use super::offer::{self, Accepted};
@@ -15,9 +16,11 @@ use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::peer::dial::CONNECT_WITHIN;
 use crate::peer::link::Link;
+use crate::peer::secret::random_bytes;
 use crate::server::synced;
 use crate::settings::SourceChoice;
 use crate::source::binlog_state;
+use crate::source::compare::Compare;
 use crate::source::copy::files::CopyFiles;
 use crate::source::copy::pages::Copier;
 use crate::source::declined::{Declined, SnapshotError};
@@ -66,8 +69,9 @@ impl Donation<'_> {
         let mut overruns = 0;
         let mut reason = String::new();
         loop {
-            begin(self.job, link, Source::Native, &reason)?;
-            let declined = match self.native(link) {
+            let key = self.key()?;
+            begin(self.job, link, Source::Native, &reason, key)?;
+            let declined = match self.native(link, key) {
                 Ok(sent) => return Ok(sent),
                 Err(SnapshotError::Failed(error)) => return Err(error),
                 Err(SnapshotError::Declined(why)) => why,
@@ -85,7 +89,7 @@ impl Donation<'_> {
     }
 
     /// A snapshot of the server as it works.
-    fn native(&self, link: &mut Link) -> Result<Sent, SnapshotError> {
+    fn native(&self, link: &mut Link, key: Option<MarkKey>) -> Result<Sent, SnapshotError> {
         let job = self.job;
         job.progress.phase("sending", "native");
         if self.accepted.empty_undo {
@@ -95,13 +99,14 @@ impl Donation<'_> {
             link.note(text)?;
         }
         let options = self.options();
-        let outbox = self.outbox(Some(REDO));
+        let outbox = self.outbox(Some(REDO), key);
         let (taken, chunks) = link
             .keep_alive_while("sending", || {
                 self.through(&outbox, || Ok(snapshot::take(&options, &outbox, &job.cancel)))
             })
             .map_err(SnapshotError::from)?;
         let taken = taken?;
+        say_what_was_there(link, &outbox)?;
         let moment = moment_line(&taken);
         tracing::info!("{moment}");
         link.note(&moment)?;
@@ -141,7 +146,8 @@ impl Donation<'_> {
     /// The server holds its files still until the last one has been read.
     fn frozen(&self, link: &mut Link, reason: &str) -> Result<Sent> {
         let job = self.job;
-        begin(job, link, Source::Frozen, reason)?;
+        let key = self.key()?;
+        begin(job, link, Source::Frozen, reason, key)?;
         if self.accepted.empty_undo {
             let account = self.means.account.as_ref();
             link.keep_alive_while("waiting for purge", || offer::wait_for_purge(job, account))?;
@@ -161,7 +167,7 @@ impl Donation<'_> {
         let binlog_state = binlog_state::read(self.layout)?;
 
         job.progress.phase("sending", &format!("frozen, {} files", files.len()));
-        let outbox = self.outbox(None);
+        let outbox = self.outbox(None, key);
         let sent = link.keep_alive_while("sending", || {
             self.through(&outbox, || {
                 let system_files: Vec<_> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
@@ -191,18 +197,29 @@ impl Donation<'_> {
             Ok(sent) => sent,
             Err(error) => return Err(self.explain(error)),
         };
+        say_what_was_there(link, &outbox)?;
         say_damage(link, &damaged)?;
         let files = files.into_iter().map(|f| f.entry).collect();
         Ok(Sent { files, position, binlog_state, chunks })
     }
 
-    fn outbox(&self, redo: Option<FileId>) -> Outbox<'_> {
+    /// What the joiner's files are marked with, new for each attempt; none when it has none or they are not to be compared.
+    fn key(&self) -> Result<Option<MarkKey>> {
+        match self.accepted.base && self.job.settings.incremental {
+            true => Ok(Some(random_bytes()?)),
+            false => Ok(None),
+        }
+    }
+
+    fn outbox(&self, redo: Option<FileId>, key: Option<MarkKey>) -> Outbox<'_> {
         let throttle = Throttle::new(self.job.settings.rlimit);
+        let compare = key.map(|key| Compare::new(key, &self.job.cancel));
         Outbox::new(
             self.accepted.workers,
             redo,
             self.means.compression,
             throttle,
+            compare,
             &self.job.progress,
             &self.job.cancel,
         )
@@ -224,14 +241,28 @@ impl Donation<'_> {
                 })
             };
             let threads: Vec<_> = (0..outbox.lanes()).map(lane).collect();
+            let comparing = outbox.compare().map(|compare| {
+                let (asks, hears) = (outbox.lanes(), outbox.lanes() + 1);
+                [
+                    scope.spawn(move || self.talk(asks, |link| compare.send_questions(link))),
+                    scope.spawn(move || self.talk(hears, |link| compare.hear_answers(link))),
+                ]
+            });
             let given = source();
             outbox.close(given.is_err());
-            let sent = threads.into_iter().map(|t| {
-                t.join().unwrap_or_else(|_| Err(Failure::new(Kind::Disk, "a worker panicked").into()))
-            });
-            let sent: Result<u64> = sent.sum();
-            Ok((given?, sent?))
+            let compared = comparing.into_iter().flatten().try_for_each(|thread| joined(thread.join()));
+            let sent: Result<u64> = threads.into_iter().map(|thread| joined(thread.join())).sum();
+            let given = given?;
+            compared?;
+            Ok((given, sent?))
         })
+    }
+
+    /// A connection on which files are compared.
+    fn talk(&self, number: u16, talk: impl FnOnce(&mut Link) -> Result<()>) -> Result<()> {
+        let talked = self.means.dialer.dial_worker(number, CONNECT_WITHIN);
+        let talked = talked.and_then(|mut link| talk(&mut link));
+        talked.inspect_err(|e| self.job.cancel.cancel_by_worker(e))
     }
 
     /// The frozen source fails for the same reason as the native one when a page is damaged.
@@ -254,6 +285,20 @@ impl Donation<'_> {
              allow-corrupt-pages=1 under [sst] on the donor to send it as it is"
         ))
     }
+}
+
+fn joined<T>(thread: std::thread::Result<Result<T>>) -> Result<T> {
+    thread.unwrap_or_else(|_| Err(Failure::new(Kind::Disk, "a worker panicked").into()))
+}
+
+/// Both hosts hear how much of what would have been sent the joiner had.
+fn say_what_was_there(link: &mut Link, outbox: &Outbox<'_>) -> Result<()> {
+    if let Some(compare) = outbox.compare() {
+        let line = format!("incremental: {} bytes were on the joiner already", compare.same_bytes());
+        tracing::info!("{line}");
+        link.note(&line)?;
+    }
+    Ok(())
 }
 
 fn not_native(why: &str) -> Failure {

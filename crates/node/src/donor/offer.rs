@@ -99,12 +99,14 @@ pub(super) struct Accepted {
     in_place: bool,
     pub empty_undo: bool,
     pub still: bool,
+    /// The joiner has files that may hold what would be sent.
+    pub base: bool,
 }
 
 pub(super) fn accepted(message: Message) -> Result<Accepted, Failure> {
     match message {
-        Message::Accept { workers, in_place, empty_undo, still } => {
-            Ok(Accepted { workers, in_place, empty_undo, still })
+        Message::Accept { workers, in_place, empty_undo, still, base } => {
+            Ok(Accepted { workers, in_place, empty_undo, still, base })
         }
         other => Err(unexpected(&other, "Accept")),
     }

@@ -14,6 +14,7 @@ use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::server::version::server_version;
 use crate::settings::InPlace;
+use crate::sink::leftovers;
 
 /// Bytes that stay free on each filesystem, for logs and the server's first start.
 const MARGIN_BYTES: u64 = 64 << 20;
@@ -106,6 +107,12 @@ fn demands(layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Vec<De
     }
     for (directory, bytes) in &offer.external {
         need(Path::new(directory), *bytes)?;
+    }
+    // What a broken transfer left is taken over or removed.
+    for (path, bytes) in leftovers::allocated(&layout.datadir)? {
+        if let Some(demand) = demands.get_mut(&filesystem_of(&path)?) {
+            demand.available = demand.available.saturating_add(bytes);
+        }
     }
     for file in old {
         if let Some(demand) = demands.get_mut(&filesystem_of(&file.path)?) {

@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::Result;
 use protocol::inventory::FileEntry;
 use protocol::limits::FILES_MAX;
+use protocol::marks::MarkKey;
 use protocol::message::{Message, Source};
 
 use super::arrival::Arrival;
+use super::base::Base;
 use super::{Position, parse_position, unexpected};
 use crate::failure::{self, Failure, Kind};
 use crate::job::Job;
@@ -32,8 +34,8 @@ pub(super) struct Announced {
 pub(super) enum Received {
     /// Everything is here.
     All(Announced),
-    /// Void: the donor begins anew, from this source and for this reason.
-    Again(Source, String),
+    /// Void: the donor begins anew, from this source, for this reason and with this key.
+    Again(Source, String, Option<MarkKey>),
 }
 
 /// One attempt: takes workers as they come and receives on each in a thread of its own, until the donor says on the
@@ -43,13 +45,19 @@ pub(super) fn receive_attempt(
     door: &Door,
     link: &mut Link,
     arrival: &Arrival,
+    base: Option<&Base<'_>>,
 ) -> Result<Received> {
     let begin = |entry: &FileEntry| arrival.begin(entry);
+    let origin = |file, offset| base.and_then(|base| base.origin(file, offset));
+    let (same, received) = (AtomicU64::new(0), AtomicU64::new(0));
     let shared = Shared {
         staging: arrival.staging(),
         coverage: arrival.coverage(),
         progress: &job.progress,
         begin: &begin,
+        origin: &origin,
+        same: &same,
+        received: &received,
     };
     let complete = AtomicBool::new(false);
     let chunks = AtomicU64::new(0);
@@ -57,7 +65,7 @@ pub(super) fn receive_attempt(
         scope.spawn(|| {
             admit_workers(job, door, &complete, |mut link| {
                 let (shared, chunks) = (&shared, &chunks);
-                scope.spawn(move || match receiver::receive_ranges(&mut link, shared) {
+                scope.spawn(move || match serve(&mut link, shared, base) {
                     Ok(count) => drop(chunks.fetch_add(count, Ordering::Relaxed)),
                     Err(e) => job.cancel.cancel_by_worker(&e),
                 });
@@ -72,8 +80,14 @@ pub(super) fn receive_attempt(
     });
     job.cancel.check()?;
     match said? {
-        Message::Attempt { source, reason } => Ok(Received::Again(source, reason)),
+        Message::Attempt { source, reason, marks } => Ok(Received::Again(source, reason, marks)),
         first => {
+            if base.is_some() {
+                let (same, received) = (same.into_inner(), received.into_inner());
+                tracing::info!(
+                    "incremental: {same} bytes were here already, {received} of them from a transfer that broke off"
+                );
+            }
             let announced = receive_list(link, first)?;
             match link.recv()? {
                 Message::Complete { chunks: sent } if sent == chunks.into_inner() => {
@@ -86,6 +100,15 @@ pub(super) fn receive_attempt(
                 other => Err(unexpected(&other, "Complete").into()),
             }
         }
+    }
+}
+
+/// A connection of the donor's: its first message says what it is for. Returns the number of chunks.
+fn serve(link: &mut Link, shared: &Shared<'_>, base: Option<&Base<'_>>) -> Result<u64> {
+    match (link.recv()?, base) {
+        (Message::Asks, Some(base)) => base.hear(link).map(|()| 0),
+        (Message::Answers, Some(base)) => base.answer(link).map(|()| 0),
+        (first, _) => receiver::receive_ranges(link, first, shared),
     }
 }
 

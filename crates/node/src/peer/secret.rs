@@ -25,11 +25,7 @@ pub struct TransferSecret([u8; 32]);
 impl TransferSecret {
     /// A new secret from the system's random numbers.
     pub fn generate() -> Result<TransferSecret> {
-        let mut bytes = [0; 32];
-        rand::SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| Failure::new(Kind::Server, "the system gives no random numbers"))?;
-        Ok(TransferSecret(bytes))
+        Ok(TransferSecret(random_bytes()?))
     }
 
     /// 43 characters of `[A-Za-z0-9_-]`.
@@ -55,6 +51,15 @@ impl Drop for TransferSecret {
         // Keeps the compiler from dropping the writes as dead; as good as it gets without unsafe code.
         std::hint::black_box(&self.0);
     }
+}
+
+/// The system's random numbers.
+pub fn random_bytes() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    rand::SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Failure::new(Kind::Server, "the system gives no random numbers"))?;
+    Ok(bytes)
 }
 
 /// SHA-256 of the DER of the joiner's end-entity certificate.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::disk::durable;
 use crate::disk::filesystem::{FilesystemId, filesystem_of};
+use crate::disk::identity::look;
 
 /// What lies at a path; links are not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub trait Files {
     fn real_path(&self, directory: &Path) -> Result<PathBuf>;
     /// What lies at the path.
     fn what(&self, path: &Path) -> Result<Option<What>>;
+    /// Length of a file and when it changed, in nanoseconds since 1970; nothing when it is absent.
+    fn state(&self, path: &Path) -> Result<Option<(u64, i128)>>;
     /// Full paths of everything in a directory; nothing when it is absent.
     fn list(&self, directory: &Path) -> Result<Vec<PathBuf>>;
     /// A file's content, if it is there.
@@ -82,6 +85,11 @@ impl Files for Disk {
             Err(e) if e.kind() == ErrorKind::NotFound || e.kind() == ErrorKind::NotADirectory => Ok(None),
             Err(e) => Err(e).with_context(|| format!("cannot look at {}", path.display())),
         }
+    }
+
+    fn state(&self, path: &Path) -> Result<Option<(u64, i128)>> {
+        let look = look(path).with_context(|| format!("cannot look at {}", path.display()))?;
+        Ok(look.map(|look| (look.signature.size, look.signature.changed())))
     }
 
     fn list(&self, directory: &Path) -> Result<Vec<PathBuf>> {

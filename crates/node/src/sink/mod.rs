@@ -12,7 +12,8 @@
 //! | name | what |
 //! |---|---|
 //! | `roots.json` | every staging root that may exist |
-//! | `stage/ID` | received files, not yet in place |
+//! | `stage/ID-NAME` | received files, not yet in place; NAME is a fingerprint of where they go |
+//! | `stage/left-NAME` | what a broken transfer had received |
 //! | `copy/ID` | copies on their way into place |
 //! | `old/N`, `discard/N` | replaced files that are kept; files that a rollback drops |
 //! | `install.json` | a plan that has begun and must be finished |
@@ -21,11 +22,14 @@
 //! | `in-place` | the old datadir is no longer complete |
 //! | `grastate.dat` | the provider's state file as it was before |
 pub mod class;
+pub mod extents;
 pub mod files;
 pub mod forward;
+pub mod held;
 pub mod in_place;
 pub mod install;
 pub mod kept;
+pub mod leftovers;
 pub mod names;
 pub mod plan;
 pub mod receiver;

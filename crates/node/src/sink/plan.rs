@@ -57,6 +57,17 @@ pub struct Placed {
     pub class: Class,
 }
 
+/// An old file that is the new one as well, byte for byte: it stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staying {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it changed last, in nanoseconds since 1970: a server that writes to it makes it the new state's alone.
+    pub changed: i128,
+}
+
 /// A kept file that a rollback puts back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
@@ -120,13 +131,16 @@ pub struct InstallPlan {
     pub placed: Vec<Placed>,
     /// What a rollback puts back.
     pub kept: Vec<Kept>,
+    /// What a rollback must find as it was.
+    #[serde(default)]
+    pub staying: Vec<Staying>,
     /// Directories that must be there, parents first.
     pub directories: Vec<PathBuf>,
     /// Directories that the state to come does not have, children first; removed if empty.
     pub emptied: Vec<PathBuf>,
     /// What a server started in between may have made.
     pub sweep: Vec<Sweep>,
-    /// Old files that never left (a rollback of a begun install): not to be swept.
+    /// Old files that never left (those that stay; with a rollback of a begun install others too): not to be swept.
     pub untouched: Vec<PathBuf>,
 }
 
@@ -154,6 +168,8 @@ pub struct Inputs<'a> {
     pub managed: &'a [(PathBuf, OldKind)],
     /// Staged files and where they go.
     pub staged: &'a [Placed],
+    /// Old files that are not staged because they are the same.
+    pub staying: &'a [Staying],
     /// Roots chosen for all paths of both: those of the staging, extended ([`Roots::extend`]) by the managed paths.
     pub roots: &'a Roots,
     /// What happens to what is replaced.
@@ -182,6 +198,12 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
     refuse_targets_through_leaving_links(inputs.staged, &displaced)?;
     let kept = if keep_now { kept_of(&displaced) } else { earlier };
     let keep = if kept.is_empty() { inputs.keep } else { Keep::Old };
+    let stays = || inputs.staying.iter().map(|s| s.path.as_path());
+    let mut staying = inputs.staying.to_vec();
+    if !keep_now {
+        // Still what the kept files need beside them.
+        staying.extend(inputs.earlier.iter().flat_map(|e| e.staying.iter().cloned()));
+    }
     let mut placed = inputs.staged.to_vec();
     placed.sort_by(|a, b| a.class.placing().cmp(&b.class.placing()).then(a.target.cmp(&b.target)));
     let mut roots = inputs.roots.all().to_vec();
@@ -202,7 +224,12 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
         purpose: Purpose::Install,
         phase: Phase::Aside,
         directories: directories_to_make(placed.iter().map(|p| p.target.as_path()), &datadir),
-        emptied: directories_to_remove(&displaced, placed.iter().map(|p| p.target.as_path()), &datadir),
+        emptied: directories_to_remove(
+            &displaced,
+            placed.iter().map(|p| p.target.as_path()).chain(stays()),
+            &datadir,
+        ),
+        untouched: stays().map(Path::to_path_buf).collect(),
         sweep: sweeps(inputs, &displaced, &placed),
         datadir,
         roots,
@@ -212,14 +239,16 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
         displaced,
         placed,
         kept,
-        untouched: Vec::new(),
+        staying,
     })
 }
 
 fn displaced(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Displaced>, Failure> {
     let numbers = system_numbers(inputs.staged.iter().map(|p| (p.target.as_path(), p.class)));
+    let stays: BTreeSet<&Path> = inputs.staying.iter().map(|s| s.path.as_path()).collect();
     let mut displaced = Vec::with_capacity(inputs.managed.len());
-    for (number, (path, kind)) in inputs.managed.iter().enumerate() {
+    let leaving = inputs.managed.iter().enumerate().filter(|(_, (path, _))| !stays.contains(path.as_path()));
+    for (number, (path, kind)) in leaving {
         let to = if keep && *kind != OldKind::RemoveOnly {
             let root = inputs.roots.for_path(path).ok_or_else(|| {
                 Failure::new(Kind::Disk, format!("no staging directory was chosen for {}", path.display()))

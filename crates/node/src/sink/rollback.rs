@@ -51,7 +51,7 @@ pub fn rollback(
             else {
                 bail!(nothing_to_undo(files, datadir)?)
             };
-            may_be_undone(&undone)?;
+            may_be_undone(files, &undone)??;
             if undone.phase == Phase::Aside {
                 adopt_new_aria_logs(files, &mut undone)?;
             }
@@ -84,16 +84,27 @@ struct Remains {
     untouched: BTreeSet<PathBuf>,
 }
 
-fn may_be_undone(undone: &InstallPlan) -> Result<()> {
+/// The outer error is of the disk, the inner one the answer.
+fn may_be_undone(files: &dyn Files, undone: &InstallPlan) -> Result<Result<(), Failure>> {
+    let refused = |text: &str| Ok(Err(Failure::new(Kind::Refused, text)));
     match undone.keep {
         Keep::Old if !undone.kept.is_empty() => {}
-        Keep::InPlace => bail!(Failure::new(
-            Kind::Refused,
-            "the transfer was made in place: there are no old files to go back to"
-        )),
-        _ => bail!(Failure::new(Kind::Refused, "the old files were not kept")),
+        Keep::InPlace => {
+            return refused("the transfer was made in place: there are no old files to go back to");
+        }
+        _ => return refused("the old files were not kept"),
     }
-    Ok(())
+    for staying in &undone.staying {
+        if files.state(&staying.path)? != Some((staying.size, staying.changed)) {
+            let text = format!(
+                "{} stayed where it was, the same in the old state and the new one, and was written to since",
+                staying.path.display()
+            );
+            let hint = "with keep-old=always under [sst] whole copies are kept";
+            return Ok(Err(Failure::new(Kind::Refused, text).hint(hint)));
+        }
+    }
+    Ok(Ok(()))
 }
 
 fn plan_rollback(
@@ -104,7 +115,8 @@ fn plan_rollback(
 ) -> Result<InstallPlan> {
     // What we are about to see must not be undone by a power loss after it was written down.
     sync_all_directories(files, undone)?;
-    let remains = remains(files, undone)?;
+    let mut remains = remains(files, undone)?;
+    remains.untouched.extend(undone.staying.iter().map(|s| s.path.clone()));
     let datadir = &undone.datadir;
     let mut leaving: BTreeMap<PathBuf, OldKind> = BTreeMap::new();
     for placed in &undone.placed {
@@ -142,6 +154,7 @@ fn plan_rollback(
         emptied: emptied(undone, &displaced, &placed, &remains.untouched),
         displaced,
         kept: Vec::new(),
+        staying: Vec::new(),
         sweep: undone.sweep.clone(),
         untouched: remains.untouched.into_iter().collect(),
         placed,
@@ -241,14 +254,11 @@ pub(super) fn finish_rollback(files: &dyn Files, plan: &InstallPlan) -> Result<(
 }
 
 /// Whether a rollback would be possible, and if not, why.
-pub fn possible(files: &dyn Files, datadir: &Path) -> Result<std::result::Result<(), Failure>> {
+pub fn possible(files: &dyn Files, datadir: &Path) -> Result<Result<(), Failure>> {
     let undone = match install::pending(files, datadir)? {
         Some(plan) => Some(plan),
         None => installed(files, datadir)?,
     };
     let Some(plan) = undone else { return Ok(Err(nothing_to_undo(files, datadir)?)) };
-    if plan.purpose == Purpose::Rollback || (plan.keep == Keep::Old && !plan.kept.is_empty()) {
-        return Ok(Ok(()));
-    }
-    Ok(Err(Failure::new(Kind::Refused, "the old files were not kept")))
+    if plan.purpose == Purpose::Rollback { Ok(Ok(())) } else { may_be_undone(files, &plan) }
 }

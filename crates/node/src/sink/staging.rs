@@ -1,17 +1,21 @@
 //! Where received files wait: nothing of the datadir is touched before the install.
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
+use super::extents::Extents;
 use super::files::{Disk, Files};
+use super::held::{self, Old};
 use super::install::pending;
+use super::leftovers::{Leftovers, staged_name};
 use super::names::{waiting_room, working_directory};
-use super::plan::{Class, Placed};
+use super::plan::{Class, Placed, Staying};
 use super::roots::{self, Roots};
 use super::writer::Writer;
 use crate::disk::durable;
@@ -28,6 +32,52 @@ pub(super) struct StagedFile {
     is_link: bool,
     made: AtomicBool,
     making: Mutex<()>,
+    held: Mutex<Held>,
+    /// Begun by an earlier transfer: what is not written anew is not zero.
+    adopted: bool,
+}
+
+/// What of a file is taken from the file that it replaces.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// That file; none when nothing was compared with it.
+    pub(super) old: Option<Old>,
+    /// The bytes.
+    pub(super) same: Extents,
+}
+
+impl StagedFile {
+    /// What was received under another name.
+    fn take_over(&mut self, first: &StagedFile) -> Result<()> {
+        if first.made.load(Ordering::Acquire) {
+            // Renamed to another filesystem while it was sent.
+            if first.path != self.path {
+                Disk.copy(&first.path, &self.path)?;
+                Disk.remove(&first.path)?;
+            }
+            self.made = AtomicBool::new(true);
+        }
+        self.held = Mutex::new(std::mem::take(&mut lock(&first.held)));
+        Ok(())
+    }
+
+    /// The old file is the new one, name and all. Only of tables: the system's files come and go as one set.
+    fn stays(&self, entry: &FileEntry, target: &Path) -> Option<Staying> {
+        let held = lock(&self.held);
+        let old = held.old.as_ref()?;
+        let whole =
+            old.path == target && old.look.signature.size == entry.size && held.same.is_all(entry.size);
+        let table = Class::of(&entry.role, target) == Class::Table;
+        (table && whole).then(|| Staying {
+            path: target.to_owned(),
+            size: entry.size,
+            changed: old.look.signature.changed(),
+        })
+    }
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All files of an attempt, under their staged paths. Shared by the threads that receive.
@@ -40,17 +90,19 @@ pub struct Staging {
 #[derive(Debug)]
 struct Shared {
     files: BTreeMap<FileId, Arc<StagedFile>>,
+    leftovers: Leftovers,
     roots: Roots,
 }
 
 impl Staging {
-    /// Makes ready to stage. What an earlier transfer or attempt left staged is removed.
+    /// Makes ready to stage. What an earlier transfer or attempt left staged is set aside, to be taken over.
     pub fn new(datadir: &Path) -> Result<Staging> {
-        discard_staged(datadir)?;
+        refuse_pending(datadir)?;
+        let leftovers = Leftovers::set_aside(datadir)?;
         let roots = Roots::choose(&Disk, datadir, [])?;
         let staging = Staging {
             datadir: datadir.to_owned(),
-            shared: Mutex::new(Shared { files: BTreeMap::new(), roots }),
+            shared: Mutex::new(Shared { files: BTreeMap::new(), leftovers, roots }),
         };
         staging.make_roots(&staging.shared().roots, &[])?;
         Ok(staging)
@@ -70,17 +122,41 @@ impl Staging {
         Ok(())
     }
 
+    /// Goes on with what an earlier transfer had received of a file that was not begun yet: where it is staged now, and
+    /// how long it is.
+    pub fn adopt(&self, entry: &FileEntry, target: &Path) -> Result<Option<(PathBuf, u64)>> {
+        let mut shared = self.shared();
+        if shared.files.contains_key(&entry.id) {
+            return Ok(None);
+        }
+        let staged = self.choose(&mut shared, entry, target)?;
+        let stage = staged.path.parent().context("a staged file without a directory")?;
+        let Some(left) = shared.leftovers.take(stage, entry) else { return Ok(None) };
+        Disk.rename(&left, &staged.path)?;
+        let (path, made) = (staged.path.clone(), AtomicBool::new(true));
+        let size = Disk.state(&path)?.map_or(0, |(size, _)| size);
+        shared.files.insert(entry.id, Arc::new(StagedFile { made, adopted: true, ..staged }));
+        Ok(Some((path, size)))
+    }
+
+    /// What an earlier transfer had received is not compared: it goes.
+    pub fn drop_leftovers(&self) -> Result<()> {
+        self.shared().leftovers.remove()
+    }
+
     fn choose(&self, shared: &mut Shared, entry: &FileEntry, target: &Path) -> Result<StagedFile> {
         entry.check()?;
         let root = self.root_for(&mut shared.roots, target)?;
         Ok(StagedFile {
-            path: working_directory(&root, "stage").join(entry.id.0.to_string()),
+            path: working_directory(&root, "stage").join(staged_name(entry)),
             size: entry.size,
             class: Class::of(&entry.role, target),
             target: target.to_owned(),
             is_link: matches!(entry.role, FileRole::Link { .. }),
             made: AtomicBool::new(false),
             making: Mutex::new(()),
+            held: Mutex::default(),
+            adopted: false,
         })
     }
 
@@ -121,12 +197,49 @@ impl Staging {
         Writer::new(self)
     }
 
-    /// The donor has said what the state consists of: staged files get their final lengths and targets, links and
-    /// empty files are made, and what does not count is removed.
-    pub fn settle(&self, files: &[(FileEntry, PathBuf)]) -> Result<()> {
+    /// Notes which bytes of a range are those of the old file, and that the others are not (any more). True when what is
+    /// neither there nor written anew must be made zero.
+    pub fn hold(
+        &self,
+        file: FileId,
+        range: Range<u64>,
+        same: &[(u32, u32)],
+        old: Option<&Old>,
+    ) -> Result<bool> {
+        let staged = self.file(file)?;
+        let mut held = staged.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.same.remove(range.clone());
+        if same.is_empty() {
+            return Ok(staged.adopted);
+        }
+        let old = held.old.as_ref().or(old).cloned().ok_or_else(|| {
+            let text =
+                format!("the donor takes bytes of file number {} for known, which has no base", file.0);
+            Failure::new(Kind::Peer, text)
+        })?;
+        for &(start, len) in same {
+            let start = range.start + u64::from(start);
+            held.same.add(start..start + u64::from(len));
+        }
+        held.old = Some(old);
+        Ok(staged.adopted)
+    }
+
+    /// The donor has said what the state consists of: staged files get their final lengths and targets and what they have
+    /// of their old ones, links and empty files are made, and what does not count is removed. With `may_stay`, files of
+    /// tables that are wholly the same as before are not staged: they are answered.
+    pub fn settle(&self, files: &[(FileEntry, PathBuf)], may_stay: bool) -> Result<Vec<Staying>> {
         let mut shared = self.shared();
         let mut begun = std::mem::take(&mut shared.files);
+        let mut staying = Vec::new();
         for (entry, target) in files {
+            if may_stay && let Some(stays) = begun.get(&entry.id).and_then(|f| f.stays(entry, target)) {
+                if let Some(needless) = begun.remove(&entry.id) {
+                    Disk.remove(&needless.path)?;
+                }
+                staying.push(stays);
+                continue;
+            }
             if shared.files.contains_key(&entry.id) {
                 bail!(Failure::new(Kind::Peer, format!("the donor named file number {} twice", entry.id.0)));
             }
@@ -135,21 +248,19 @@ impl Staging {
             if let FileRole::Link { target } = &entry.role {
                 make_link(&last.path, Path::new(target))?;
             } else {
-                if let Some(first) = first.filter(|f| f.made.load(Ordering::Acquire)) {
-                    // Renamed to another filesystem while it was sent.
-                    if first.path != last.path {
-                        Disk.copy(&first.path, &last.path)?;
-                        Disk.remove(&first.path)?;
-                    }
-                    last.made = AtomicBool::new(true);
+                if let Some(first) = first {
+                    last.take_over(&first)?;
                 }
                 make(&last)?;
                 set_length(&last.path, entry.size)?;
+                held::copy(&lock(&last.held), &last.path, entry.size)?;
             }
             last.made = AtomicBool::new(true);
             shared.files.insert(entry.id, Arc::new(last));
         }
-        begun.values().try_for_each(|dropped| Disk.remove(&dropped.path))
+        begun.values().try_for_each(|dropped| Disk.remove(&dropped.path))?;
+        shared.leftovers.remove()?;
+        Ok(staying)
     }
 
     /// Makes every file that nothing was written to, then makes everything durable.
@@ -223,11 +334,16 @@ fn set_length(path: &Path, size: u64) -> Result<()> {
     set().with_context(|| format!("cannot set the length of {}", path.display()))
 }
 
-/// Removes what an earlier transfer left staged. What is kept of an install stays.
-pub fn discard_staged(datadir: &Path) -> Result<()> {
+fn refuse_pending(datadir: &Path) -> Result<()> {
     if pending(&Disk, datadir)?.is_some() {
         bail!(Failure::new(Kind::Disk, "an interrupted install must be finished before a transfer"));
     }
+    Ok(())
+}
+
+/// Removes what an earlier transfer left staged. What is kept of an install stays.
+pub fn discard_staged(datadir: &Path) -> Result<()> {
+    refuse_pending(datadir)?;
     for root in roots::remembered(&Disk, datadir)? {
         roots::clear(&Disk, &working_directory(&root, "stage"))?;
         roots::clear(&Disk, &working_directory(&root, "copy"))?;

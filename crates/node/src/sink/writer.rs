@@ -44,6 +44,7 @@ impl<'a> Writer<'a> {
                 .with_context(|| format!("cannot write staged file number {}", file.0))?;
             rest = after;
         }
+        write_behind(open, offset, parts);
         Ok(())
     }
 
@@ -85,6 +86,15 @@ impl<'a> Writer<'a> {
             self.open.push_front((file, opened));
         }
         self.open.front().map(|(_, open)| open).context("no open file")
+    }
+}
+
+/// Has the kernel begin to write what was just written, so that not everything is left for the sync at the end, and the
+/// page cache of a host that may have other servers is not filled with it. Only advice: what it does not do is done then.
+fn write_behind(file: &File, offset: u64, parts: &[(u32, u32)]) {
+    let end = parts.last().map_or(0, |(start, length)| start + length);
+    if let Some(length) = std::num::NonZeroU64::new(u64::from(end)) {
+        let _ = rustix::fs::fadvise(file, offset, Some(length), rustix::fs::Advice::DontNeed);
     }
 }
 

@@ -8,12 +8,14 @@
 //! | [`declined`] | every reason for which a source does not serve |
 //! | [`copy`] | reading files as they are, pages checked |
 //! | [`native`] | the snapshot of a server that goes on working |
+//! | [`compare`] | what of it the joiner has |
 //! | [`zeros`] | finding zeros |
 //! | [`packer`] | zstd where it pays |
 //! | [`throttle`] | the rate limit |
 //! | [`sink`] | where a source puts it |
 //! | [`outbox`] | the queues to the connections: what either source hands its bytes to |
 pub mod binlog_state;
+pub mod compare;
 pub mod copy;
 pub mod declined;
 pub mod frozen;

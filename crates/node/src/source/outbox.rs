@@ -16,6 +16,7 @@ use protocol::limits::RANGE_BYTES;
 use protocol::message::{Chunk, Message};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::compare::Compare;
 use super::packer::{Compression, Packer};
 use super::sink::{Manifest, SnapshotSink};
 use super::throttle::Throttle;
@@ -39,6 +40,8 @@ pub struct Outbox<'a> {
     packers: Mutex<Vec<Packer>>,
     compression: Compression,
     throttle: Throttle,
+    /// What the joiner has, when that is looked at.
+    compare: Option<Compare<'a>>,
     in_moment: AtomicBool,
     waiting: AtomicUsize,
     /// End of the redo that the joiner needs no more.
@@ -75,6 +78,7 @@ impl<'a> Outbox<'a> {
         redo: Option<FileId>,
         compression: Compression,
         throttle: Throttle,
+        compare: Option<Compare<'a>>,
         progress: &'a Progress,
         cancel: &'a Cancel,
     ) -> Outbox<'a> {
@@ -86,6 +90,7 @@ impl<'a> Outbox<'a> {
             packers: Mutex::default(),
             compression,
             throttle,
+            compare,
             in_moment: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             redo_dropped: AtomicU64::new(0),
@@ -95,13 +100,21 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// How many connections it takes.
+    /// How many connections it takes to send.
     pub fn lanes(&self) -> u16 {
         self.lanes.len() as u16
     }
 
+    /// What the joiner has, when that is looked at: it takes two connections more.
+    pub fn compare(&self) -> Option<&Compare<'a>> {
+        self.compare.as_ref()
+    }
+
     /// Nothing more comes. What waits is still sent, unless it is void.
     pub fn close(&self, void: bool) {
+        if let Some(compare) = &self.compare {
+            compare.close();
+        }
         for lane in &self.lanes {
             let mut queue = lane.lock();
             queue.closed = true;
@@ -205,13 +218,23 @@ impl<'a> Outbox<'a> {
         self.lanes.get(at).context("no such lane")
     }
 
+    /// What of a part of a range the joiner has.
+    fn same_parts(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<Vec<(u32, u32)>> {
+        match &self.compare {
+            Some(compare) if self.redo != Some(file) => {
+                compare.same_parts(file, offset, bytes, !self.in_moment.load(Ordering::Acquire))
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Packs bytes that lie inside one range, and puts them into their lane.
     fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
+        let same = self.same_parts(entry.id, offset, bytes)?;
         let pool = || self.packers.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = pool().pop();
         let mut packer = taken.map_or_else(|| Packer::new(self.compression), Ok)?;
-        let mut parts = Vec::new();
-        find_parts(bytes, &mut parts);
+        let parts = parts_between(bytes, &same);
         let mut data = Vec::new();
         for &(start, len) in &parts {
             data.extend_from_slice(&bytes[start as usize..(start + len) as usize]);
@@ -220,7 +243,8 @@ impl<'a> Outbox<'a> {
         let digest = xxh3_128(&data);
         let payload = packer.take(&packed, data);
         let packing = packed.packing;
-        let chunk = Chunk { file: entry.id, offset, len: bytes.len() as u32, parts, packing, digest };
+        let len = bytes.len() as u32;
+        let chunk = Chunk { file: entry.id, offset, len, parts, same, packing, digest };
         self.push(self.lane_of(entry.id, offset)?, Parcel { entry: Arc::clone(entry), chunk, payload })?;
         packer.sent(&packed);
         pool().push(packer);
@@ -228,8 +252,30 @@ impl<'a> Outbox<'a> {
     }
 }
 
+/// The parts of `bytes` that are neither the same nor zero.
+fn parts_between(bytes: &[u8], same: &[(u32, u32)]) -> Vec<(u32, u32)> {
+    let (mut parts, mut found) = (Vec::new(), Vec::new());
+    let mut from = 0;
+    for (start, end) in same.iter().map(|&(start, len)| (start, start + len)).chain([(bytes.len() as u32, 0)])
+    {
+        find_parts(bytes.get(from as usize..start as usize).unwrap_or_default(), &mut found);
+        parts.extend(found.iter().map(|&(at, len)| (from + at, len)));
+        from = end;
+    }
+    parts
+}
+
 impl SnapshotSink for Outbox<'_> {
+    fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
+        if let Some(compare) = &self.compare {
+            entries.for_each(|entry| compare.expect(entry));
+        }
+    }
+
     fn announce(&self, entry: &FileEntry) -> Result<()> {
+        if let Some(compare) = self.compare.as_ref().filter(|_| self.redo != Some(entry.id)) {
+            compare.expect(entry);
+        }
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.insert(entry.id, Arc::new(entry.clone()));
         Ok(())

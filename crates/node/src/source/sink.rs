@@ -11,6 +11,9 @@ use protocol::inventory::{FileEntry, FileId};
 /// What a file holds where nothing was written is zeros. Ranges of one file may come in any order, and a range may
 /// be written again: the last one counts, zeros too. Nothing is final before [`SnapshotSink::finish`].
 pub trait SnapshotSink: Sync {
+    /// Files that will be written soon, in about this order.
+    fn expect(&self, _entries: &mut dyn Iterator<Item = &FileEntry>) {}
+
     /// A file that is about to be written. Name, size and role are what they are at the moment; the manifest has
     /// the final ones.
     ///

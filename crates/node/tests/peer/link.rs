@@ -18,6 +18,7 @@ fn chunk(index: u64, len: usize) -> Chunk {
         offset: index << 20,
         len,
         parts: vec![(0, len)],
+        same: Vec::new(),
         packing: Packing::Plain,
         digest: 0,
     }

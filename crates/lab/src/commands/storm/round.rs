@@ -159,7 +159,8 @@ fn keep(ground: &Ground, texts: &[String; 3], dir: &Path, number: usize) -> Resu
                 .context("evidence")?;
         }
         let mut names = String::new();
-        for entry in fs::read_dir(node.datadir().join("storm"))?.flatten() {
+        // A transfer that failed may have left nothing.
+        for entry in fs::read_dir(node.datadir().join("storm")).into_iter().flatten().flatten() {
             names += &format!("{} {}\n", entry.file_name().to_string_lossy(), entry.metadata()?.len());
         }
         fs::write(dir.join(format!("round{number}-files-{}", node.name())), names).context("evidence")?;

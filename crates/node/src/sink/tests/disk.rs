@@ -49,6 +49,10 @@ impl Files for Stopping {
         Disk.what(path)
     }
 
+    fn state(&self, path: &Path) -> Result<Option<(u64, i128)>> {
+        Disk.state(path)
+    }
+
     fn list(&self, directory: &Path) -> Result<Vec<PathBuf>> {
         Disk.list(directory)
     }

@@ -6,4 +6,5 @@ mod random;
 mod server;
 mod sim;
 mod staging;
+mod staying;
 mod world;

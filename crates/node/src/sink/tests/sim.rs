@@ -260,6 +260,10 @@ impl Files for Sim {
         }))
     }
 
+    fn state(&self, path: &Path) -> Result<Option<(u64, i128)>> {
+        Ok(self.read(path)?.map(|content| (content.len() as u64, 0)))
+    }
+
     fn list(&self, directory: &Path) -> Result<Vec<PathBuf>> {
         let state = self.state.borrow();
         Ok(match state.find(directory).map(|inode| &state.nodes[inode]) {

@@ -139,6 +139,7 @@ impl World {
             },
             managed,
             staged,
+            staying: &[],
             roots,
             keep,
             earlier: installed(files, &self.datadir).unwrap().as_ref(),

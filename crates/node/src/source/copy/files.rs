@@ -51,6 +51,7 @@ impl CopyFiles<'_> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
+        self.copier.sink.expect(&mut wanted.iter().map(|file| &file.entry));
         let (copied, damage) = pages::copy(self.copier, wanted)?;
         self.note(damage)?;
         Ok(copied)
@@ -77,6 +78,7 @@ impl CopyFiles<'_> {
     /// # Errors
     /// From the system, the sink, or cancelled.
     pub fn small_files(&self, wanted: &[Wanted]) -> Result<Vec<SmallCopy>> {
+        self.copier.sink.expect(&mut wanted.iter().map(|file| &file.entry));
         let one = |file: &Wanted| {
             (self.copier.pace)()?;
             small::copy(self.copier.sink, file, self.copier.cancel)

@@ -1,0 +1,89 @@
+//! Sets of bytes of a file.
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Disjoint extents that do not touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extents(BTreeMap<u64, u64>);
+
+impl Extents {
+    /// Adds bytes.
+    pub fn add(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let Range { mut start, mut end } = range;
+        while let Some((&from, &to)) = self.0.range(..=end).next_back() {
+            if to < start {
+                break;
+            }
+            self.0.remove(&from);
+            start = start.min(from);
+            end = end.max(to);
+        }
+        self.0.insert(start, end);
+    }
+
+    /// Takes bytes out.
+    pub fn remove(&mut self, range: Range<u64>) {
+        while let Some((&from, &to)) = self.0.range(..range.end).next_back() {
+            if range.is_empty() || to <= range.start {
+                break;
+            }
+            self.0.remove(&from);
+            if to > range.end {
+                self.0.insert(range.end, to);
+            }
+            if from < range.start {
+                self.0.insert(from, range.start);
+                break;
+            }
+        }
+    }
+
+    /// All of them, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.0.iter().map(|(&start, &end)| start..end)
+    }
+
+    /// No bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All bytes up to `end` and none else.
+    pub fn is_all(&self, end: u64) -> bool {
+        self.iter().eq((end > 0).then_some(0..end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn is_the_set_of_its_bytes(steps in proptest::collection::vec((any::<bool>(), 0u64..60, 0u64..20), 0..40)) {
+            let (mut extents, mut bytes) = (Extents::default(), BTreeSet::new());
+            for (add, start, len) in steps {
+                let range = start..start + len;
+                if add {
+                    extents.add(range.clone());
+                    bytes.extend(range);
+                } else {
+                    extents.remove(range.clone());
+                    bytes.retain(|byte| !range.contains(byte));
+                }
+                prop_assert!(extents.iter().flatten().eq(bytes.iter().copied()));
+                let apart = extents.iter().zip(extents.iter().skip(1)).all(|(a, b)| a.end < b.start);
+                prop_assert!(apart);
+            }
+            let end = bytes.len() as u64;
+            prop_assert_eq!(extents.is_all(end), bytes.iter().copied().eq(0..end));
+        }
+    }
+}
