@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::{Cluster, Node, data};
@@ -114,15 +114,24 @@ fn a_running_node() -> Result<()> {
     // The other node sees that too.
     Checked::of(&cluster, n2)?.has("warning", "members", "wsrep_sst_method = mariabackup")?;
 
+    // What the first of these does, by the way, is to hold up the load below until hardly anything is written.
+    n1.exec(&["SET GLOBAL wsrep_provider_options='gcs.fc_limit=16'"])?;
+
     // A log that comes round in seconds.
     n2.exec(&["SET GLOBAL innodb_log_file_size=4194304"])?;
     let load = rejoin_lab::load::Intensity { threads: 4, tables: 2, rows: 2000, pause: Duration::ZERO };
     data::sysbench_tables(n2, load.tables, load.rows)?;
     let running = rejoin_lab::load::Load::start(n2, load)?;
-    std::thread::sleep(Duration::from_secs(1));
-    let checked = Checked::of(&cluster, n2);
+    // On a busy machine the load takes a while to be one.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let warned = loop {
+        let warned = Checked::of(&cluster, n2)?.has("warning", "redo", "comes round in");
+        if warned.is_ok() || Instant::now() > deadline {
+            break warned;
+        }
+    };
     running.stop()?;
-    checked?.has("warning", "redo", "comes round in")?;
+    warned?;
 
     // Nobody is let in.
     append(n2, "wsrep-sst-auth=nobody:x\n")?;

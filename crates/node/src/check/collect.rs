@@ -12,10 +12,13 @@ use rustix::fs::{Access, access};
 
 use super::facts::{Directory, DirectoryState, Facts, Left, Room, Server};
 use super::{ask, network, program};
+use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::managed;
 use crate::datadir::own_position;
+use crate::datadir::scan;
 use crate::disk::filesystem::{FilesystemId, bytes_available, filesystem_of};
+use crate::failure::Failure;
 use crate::server::markers;
 use crate::server::options::ServerOptions;
 use crate::server::sql::{name_of_user, own_user_name, user_of_name};
@@ -112,6 +115,11 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
         Server::Running(live) => live.variables.get("version").cloned(),
         _ => program::server_version(pid, &options),
     };
+    // What a donor would look at first; a joiner's own tables go.
+    let (cannot_travel, travels_badly) = match layout.as_ref() {
+        Ok(layout) if !stopped => tables(layout, &options),
+        _ => (vec![], vec![]),
+    };
     let mut facts = Facts {
         user: who(user),
         settings: Settings::read(&options).map_err(|e| format!("{e:#}")),
@@ -125,6 +133,8 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
             .as_ref()
             .map_err(|e| format!("{e:#}"))
             .and_then(|l| rooms(l).map_err(|e| format!("{e:#}"))),
+        cannot_travel,
+        travels_badly,
         announced: vec![],
         ports: vec![],
         neighbours: vec![],
@@ -252,6 +262,15 @@ fn rooms(layout: &Layout) -> Result<Vec<Room>> {
         }
     }
     Ok(rooms.into_iter().map(|(_, room)| room).collect())
+}
+
+/// Tables that a transfer from this node refuses, and those it warns of.
+fn tables(layout: &Layout, options: &ServerOptions) -> (Vec<Failure>, Vec<String>) {
+    match scan::scan(layout, &EnginePolicy::from_options(options)) {
+        Ok(scan) => (scan.refusals, scan.warnings),
+        // Said by the finding about space, which looks at the same files.
+        Err(_) => (vec![], vec![]),
+    }
 }
 
 fn grastate(datadir: &Path) -> Option<Result<GraState, String>> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use formats::galera::grastate::GraState;
 
 use super::provider_options::{self, ProviderOptions};
+use crate::failure::Failure;
 use crate::server::options::ServerOptions;
 use crate::settings::Settings;
 use crate::sink::kept;
@@ -38,6 +39,10 @@ pub struct Facts {
     pub left: Left,
     /// Filesystems that a transfer writes to, or why they could not be looked at.
     pub rooms: Result<Vec<Room>, String>,
+    /// Of a running node: what of its data cannot be sent, as the donor would refuse it.
+    pub cannot_travel: Vec<Failure>,
+    /// Of a running node: what a transfer would warn of.
+    pub travels_badly: Vec<String>,
     /// What the node announces as its own.
     pub announced: Vec<Announced>,
     /// Ports that must be free.

@@ -21,8 +21,11 @@ const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Looks for the method as the server does: `<basedir>/bin`, then its `PATH` (docs/server-contract.md).
 pub(super) fn method(server: Option<u32>, options: &ServerOptions) -> Program {
     let mut dirs = vec![basedir(options).join("bin")];
-    dirs.extend(std::env::split_paths(&path_of(server)));
-    dirs.dedup();
+    for dir in std::env::split_paths(&path_of(server)) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
     find(&dirs)
 }
 

@@ -21,7 +21,11 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
         // Said by the finding about the server.
         Server::Silent { .. } => return,
         Server::Stopped => {
-            return findings.ok("account", "not asked: the server is stopped (its rights matter on a donor)");
+            return findings.note(
+                "account",
+                "not asked: the server is stopped (the account matters when this node donates)",
+                "run the check again while the server runs",
+            );
         }
     };
     let account = &live.account;
@@ -52,7 +56,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::super::super::Level::{Error, Note, Ok, Warning};
-    use super::super::fixture::{found, live, running, set_sst};
+    use super::super::fixture::{found, live, running, set_sst, stopped};
 
     #[test]
     fn missing_rights_are_named_as_the_statement_that_gives_them() {
@@ -68,7 +72,8 @@ mod tests {
     }
 
     #[test]
-    fn without_process_the_log_says_less() {
+    fn without_process_the_log_says_less_and_a_stopped_server_nothing() {
+        assert!(found(&stopped(), "account", Note).contains("not asked"));
         let mut facts = running();
         live(&mut facts).sees_others = false;
         assert!(found(&facts, "account", Note).contains("GRANT PROCESS ON *.* TO `mysql`@`localhost`;"));

@@ -103,6 +103,8 @@ pub(super) fn stopped() -> Facts {
         foreign_files: None,
         left: Left { kept: Ok(kept::Status::Nothing), running: None, stale: vec![] },
         rooms: Ok(vec![Room { at: data, data: 10 << 30, available: 30 << 30 }]),
+        cannot_travel: vec![],
+        travels_badly: vec![],
         announced: vec![announced("SST"), announced("IST")],
         ports: vec![port("SST", 4444), port("IST", 4568)],
         neighbours: vec![Neighbour { address: "10.0.0.2:4567".to_owned(), answers: Ok(()) }],

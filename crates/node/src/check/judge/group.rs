@@ -171,9 +171,10 @@ fn members(facts: &Facts, live: &Live, findings: &mut Findings) {
         let says = match says {
             Ok(says) => says,
             Err(why) => {
-                findings.ok(
+                findings.note(
                     "members",
-                    format!("{member}: version, method and clock not seen ({why}); run rejoin check there"),
+                    format!("{member}: version, method and clock not seen ({why})"),
+                    "run rejoin check there",
                 );
                 continue;
             }
@@ -247,7 +248,7 @@ fn neighbours(facts: &Facts, findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Level::{Error, Note, Ok as Fine, Warning};
+    use super::super::super::Level::{Error, Note, Warning};
     use super::super::super::facts::{MemberSays, Neighbour};
     use super::super::fixture::{found, live, running, set, stopped, with_options};
     use super::*;
@@ -307,7 +308,7 @@ mod tests {
         assert!(found(&with(Ok(version)), "members", Warning).contains("another series"));
         let clock = MemberSays { clock: (-3600.0, 0.1), ..says };
         assert!(found(&with(Ok(clock)), "members", Warning).contains("-3600 s"));
-        assert!(found(&with(Err("not asked".to_owned())), "members", Fine).contains("not seen"));
+        assert!(found(&with(Err("not asked".to_owned())), "members", Note).contains("not seen"));
         let mut alone = running();
         live(&mut alone).members.clear();
         assert!(found(&alone, "members", Note).contains("only member"));

@@ -16,6 +16,7 @@ const CLOCK_S: Duration = Duration::from_secs(60);
 pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
     directories(facts, findings);
     foreign_files(facts, findings);
+    tables(facts, findings);
     leftovers(facts, findings);
     space(facts, findings);
     position(facts, findings);
@@ -75,6 +76,21 @@ fn foreign_files(facts: &Facts, findings: &mut Findings) {
         ),
         "chown -R mysql:mysql the datadir",
     );
+}
+
+/// What a donor refuses to send, or warns of (docs/policy.md).
+fn tables(facts: &Facts, findings: &mut Findings) {
+    for failure in &facts.cannot_travel {
+        let hint = failure.hint.as_deref().unwrap_or("docs/policy.md has what travels");
+        findings.error("tables", format!("this node cannot donate: {}", failure.text), hint);
+    }
+    for warning in &facts.travels_badly {
+        findings.note(
+            "tables",
+            warning.as_str(),
+            "nothing to do where that is meant; docs/policy.md has what travels",
+        );
+    }
 }
 
 fn leftovers(facts: &Facts, findings: &mut Findings) {
@@ -206,6 +222,7 @@ mod tests {
     use super::super::super::Level::{Error, Note, Ok as Fine, Warning};
     use super::super::fixture::{found, running, state, stopped, with_sst};
     use super::*;
+    use crate::failure::{Failure, Kind};
     use crate::sink::plan::Purpose;
     use std::path::PathBuf;
 
@@ -225,6 +242,16 @@ mod tests {
         assert!(found(&with(roots), "directory", Warning).contains("does not belong"));
         let files = Some((PathBuf::from("/d/t.ibd"), 3));
         assert!(found(&Facts { foreign_files: files, ..stopped() }, "files", Warning).contains("3 files"));
+    }
+
+    #[test]
+    fn tables_that_do_not_travel() {
+        let mut facts = running();
+        facts.cannot_travel =
+            vec![Failure::new(Kind::Refused, "d.t is of engine ROCKSDB").hint("skip-engines=ROCKSDB")];
+        facts.travels_badly = vec!["d.s of engine SPIDER is elsewhere".to_owned()];
+        assert!(found(&facts, "tables", Error).contains("ROCKSDB"));
+        assert!(found(&facts, "tables", Note).contains("SPIDER"));
     }
 
     #[test]
