@@ -106,7 +106,7 @@ fn leftovers(facts: &Facts, findings: &mut Findings) {
         Ok(Status::Staging { files }) => findings.note(
             "leftovers",
             format!("{files} files of a transfer that did not finish; the datadir is as it was before it"),
-            "the next transfer removes them, and so does rejoin release",
+            "the next full transfer goes on from them (incremental), IST removes them",
         ),
         Ok(Status::InstallInterrupted { purpose, position }) => findings.error(
             "leftovers",
