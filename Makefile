@@ -7,13 +7,15 @@ FUZZ_SECONDS ?= 60
 ROUNDS       ?= 20
 METHOD       ?= rejoin
 MEGABYTES    ?= 400
+CHURN ?= 0,0.2,1,4
+CHANGED ?= 0,0.1,1,10,100
 BENCH_MEGABYTES ?= 2500
 REPEAT       ?= 3
 DDL_EVERY    ?= 50
 # Where cargo puts what it builds.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps demo test check joins storm storm-can-fail bench moment cluster mtr install uninstall fuzz clean
+.PHONY: all build release deps demo test check joins storm storm-can-fail bench figures moment cluster mtr install uninstall fuzz clean
 
 all: release
 
@@ -27,10 +29,10 @@ release:
 deps:
 	@scripts/install-deps.sh
 
-# Two real nodes; the second joins through rejoin under write load.
+# Three real nodes: one is lost, much is written, it comes back by what changed, from another donor, though the transfer is cut.
 demo: deps
 	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
-	$(TARGET)/release/lab demo --method $(METHOD) --megabytes $(MEGABYTES)
+	$(TARGET)/release/lab demo --megabytes $(MEGABYTES)
 
 # Everything, and one line with the sum at the end. A second series of the server is unpacked for the tests that need it;
 # where that fails, they do, and say why.
@@ -71,6 +73,12 @@ storm-can-fail: deps
 bench: deps
 	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
 	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT)
+
+# What a node that was away receives, by how many rows were changed meanwhile and how many were rewritten before, by each
+# method: a table. CHURN and CHANGED are lists; the whole of both takes more than an hour.
+figures: deps
+	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+	$(TARGET)/release/lab figures --churn $(CHURN) --changed $(CHANGED)
 
 # What 20,000 tables and a MyISAM table of 1 GiB cost in the settled moment.
 moment: deps

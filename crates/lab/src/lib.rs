@@ -49,3 +49,4 @@ pub use errorlog::LogMark;
 pub use installation::Installation;
 pub use node::{DEFAULT_TIMEOUT, Node};
 pub use node_files::{Position, Snapshot};
+pub use template::copy_tree;

@@ -24,6 +24,8 @@ enum Command {
     Storm(commands::storm::Options),
     /// The same full transfer by each method, side by side, as a table.
     Bench(commands::bench::Options),
+    /// What a node that was away receives, by how much was changed since and before, beside the server's own methods.
+    Figures(commands::figures::Options),
     /// What many tables and a large MyISAM table cost in the settled moment.
     Moment(commands::moment::Options),
     /// Starts nodes and keeps them until Enter or the end of the input.
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Joins(options) => commands::joins::run(&options),
         Command::Storm(options) => commands::storm::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
+        Command::Figures(options) => commands::figures::run(&options),
         Command::Moment(options) => commands::moment::run(&options),
         Command::Cluster(options) => commands::cluster::run(&options),
     };

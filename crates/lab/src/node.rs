@@ -258,6 +258,11 @@ impl Node {
         sql::status(&mut self.connect()?, name)
     }
 
+    /// The lowest seqno in its cache of write-sets.
+    pub fn cached_downto(&self) -> Result<i64> {
+        Ok(self.status("wsrep_local_cached_downto")?.parse()?)
+    }
+
     // ---- error log -----------------------------------------------------------------------------------------------
 
     /// The error log's file.

@@ -1,7 +1,8 @@
-//! What a running rejoin tells of its progress in a status file in the datadir.
+//! What rejoin tells of a transfer: while it runs in a status file in the datadir, at its end in the error log.
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::node::Node;
@@ -27,6 +28,8 @@ const PLACES: [&str; 2] = [".rejoin/status.json", "rejoin-status.json"];
 #[derive(Debug)]
 pub struct StatusReader {
     datadir: PathBuf,
+    /// Left by a transfer before: says nothing of the one that is looked at.
+    stale: Option<Status>,
 }
 
 impl StatusReader {
@@ -35,16 +38,52 @@ impl StatusReader {
         Self::at(&node.datadir())
     }
 
+    /// Of the transfer that begins next.
+    pub fn of_next(node: &Node) -> Self {
+        let stale = Self::of(node).read();
+        Self { stale, ..Self::of(node) }
+    }
+
     /// Of the transfer in the datadir at `datadir`.
     pub fn at(datadir: &Path) -> Self {
-        Self { datadir: datadir.to_owned() }
+        Self { datadir: datadir.to_owned(), stale: None }
     }
 
     /// What it is now; nothing while there is no file or it is being written.
     pub fn read(&self) -> Option<Status> {
         let read = |place: &&str| serde_json::from_slice(&std::fs::read(self.datadir.join(place)).ok()?).ok();
-        PLACES.iter().find_map(read)
+        PLACES.iter().find_map(read).filter(|status| Some(status) != self.stale.as_ref())
     }
+}
+
+/// What a joiner's program says of a transfer that ended.
+#[derive(Debug)]
+pub struct Sent {
+    /// Bytes of the files.
+    pub all: u64,
+    /// Bytes on the network.
+    pub wire: u64,
+    /// Bytes that the joiner had.
+    pub same: u64,
+    /// Those of them that a broken transfer had brought.
+    pub received: u64,
+}
+
+/// From the joiner's error log since its start.
+pub fn sent(joiner: &Node) -> Result<Sent> {
+    let log = joiner.log_since_start();
+    let line = |with: &str| log.lines().find(|line| line.contains(with)).map(str::to_owned);
+    let number = |text: &str, before: &str| -> Option<u64> {
+        text.split_once(before)?.0.rsplit(' ').next()?.parse().ok()
+    };
+    let received = line("on the network;").context("no line about what was received")?;
+    let all = number(&received, " bytes as").context("no number of bytes")?;
+    let wire = number(&received, " on the network").context("no number of bytes")?;
+    let same =
+        line(" bytes were here already").and_then(|line| number(&line, " bytes were here")).unwrap_or(0);
+    let received =
+        line(" of them from a transfer").and_then(|line| number(&line, " of them from")).unwrap_or(0);
+    Ok(Sent { all, wire, same, received })
 }
 
 #[cfg(test)]

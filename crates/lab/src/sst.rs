@@ -14,7 +14,7 @@ use crate::node_files::Position;
 use crate::{places, process};
 
 /// Names in a datadir that the server, its provider or the program itself write during a transfer that changes nothing.
-const ALIVE: [&str; 7] = [
+const ALIVE: [&str; 8] = [
     "grastate.dat",
     "gvwstate.dat",
     "galera.cache",
@@ -22,6 +22,7 @@ const ALIVE: [&str; 7] = [
     "rejoin-joiner-",
     "rejoin-donor-",
     "rejoin-status.json",
+    "rejoin-lineage.json",
 ];
 
 /// Directories of the program's own.

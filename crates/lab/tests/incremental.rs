@@ -1,12 +1,14 @@
 //! A joiner that has most of what the donor has receives little, and is the same in the end whatever it had.
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use rejoin_lab::progress::StatusReader;
-use rejoin_lab::{Cluster, Node, compare, data, sst, zoo};
+use rejoin_lab::progress::{StatusReader, sent};
+use rejoin_lab::{Cluster, Node, compare, data, process, sst, zoo};
 
 const TABLES: u32 = 4;
 const ROWS: u32 = 30_000;
@@ -20,10 +22,10 @@ fn only_what_changed_travels_from_either_source() -> Result<()> {
     data::sysbench_tables(donor, TABLES, ROWS)?;
     joiner.join()?;
     let full = sent(joiner)?;
+    joiner.stop()?;
     write_pages(donor)?;
     for source in ["native", "frozen"] {
         set_source(donor, source)?;
-        joiner.stop()?;
         // Only a few rows of one table, and a table more.
         donor.exec(&[
             "USE sbtest",
@@ -37,15 +39,22 @@ fn only_what_changed_travels_from_either_source() -> Result<()> {
         // The frozen source sends the whole redo log.
         let enough = little.same > little.all / 4 * 3 && (source == "frozen" || little.wire < full.wire / 2);
         ensure!(enough, "{source}: {little:?}, all were {full:?}\n{}", rejoin_words(joiner));
+        ensure!(
+            rejoin_words(joiner).contains("donor says: plan: incremental, about"),
+            "{}",
+            rejoin_words(joiner)
+        );
+        ensure!(rejoin_words(joiner).contains("installed here came from n1"), "{}", rejoin_words(joiner));
         compare::assert_equal(donor, joiner)?;
         joiner.wait_tidy()?;
+        joiner.stop()?;
     }
     // The operator can have everything sent.
-    joiner.stop()?;
     joiner.add_options("sst", &["incremental=0"])?;
     joiner.remove_grastate()?;
     joiner.join()?;
     ensure!(!joiner.log_since_start().contains("incremental:"));
+    ensure!(donor.log_text().contains("plan: full"), "{}", rejoin_words(donor));
     compare::assert_equal(donor, joiner)
 }
 
@@ -85,6 +94,66 @@ fn rot_in_the_joiners_files_is_healed() -> Result<()> {
 }
 
 #[test]
+fn a_backup_on_the_host_is_a_base() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, TABLES, ROWS)?;
+    write_pages(donor)?;
+    joiner.join()?;
+    joiner.stop()?;
+    let backup = cluster.dir().join("backup");
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(joiner.datadir()).arg(&backup);
+    process::run(copy, Duration::from_secs(60))?;
+    let before = files_of(&backup)?;
+
+    joiner.wipe()?;
+    joiner.add_options("sst", &["base=/nowhere"])?;
+    let refused = joiner.fail_to_join()?;
+    ensure!(refused.contains("base=/nowhere under [sst] is no directory"), "{refused}");
+    joiner.add_options("sst", &[&format!("base={}", backup.display())])?;
+    donor.wait_synced_again(Duration::from_secs(30))?;
+    donor.exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 100"])?;
+    joiner.join()?;
+    let little = sent(joiner)?;
+    ensure!(little.same > little.all / 2, "{little:?}\n{}", rejoin_words(joiner));
+    compare::assert_equal(donor, joiner)?;
+    ensure!(files_of(&backup)? == before, "the backup was written to");
+
+    // Data that has nothing in common with the donor's is not compared.
+    joiner.stop()?;
+    for path in
+        files_of(&joiner.datadir())?.into_keys().filter(|path| path.extension().is_some_and(|e| e == "ibd"))
+    {
+        let len = path.metadata()?.len() as usize;
+        let noise: Vec<u8> = (0..len).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 | 1).collect();
+        std::fs::write(&path, noise)?;
+    }
+    joiner.remove_grastate()?;
+    joiner.add_options("sst", &["base="])?;
+    joiner.join()?;
+    ensure!(rejoin_words(joiner).contains("plan: full"), "{}", rejoin_words(joiner));
+    ensure!(sent(joiner)?.same == 0, "{}", rejoin_words(joiner));
+    compare::assert_equal(donor, joiner)
+}
+
+/// Every file, its length and when it was written last.
+fn files_of(dir: &Path) -> Result<BTreeMap<PathBuf, (u64, SystemTime)>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        if meta.is_dir() {
+            found.extend(files_of(&entry.path())?);
+        } else {
+            found.insert(entry.path(), (meta.len(), meta.modified()?));
+        }
+    }
+    Ok(found)
+}
+
+#[test]
 fn a_broken_transfer_is_gone_on_with() -> Result<()> {
     let cluster = Cluster::builder().nodes(2).build()?;
     let (donor, joiner) = (cluster.node(1), cluster.node(2));
@@ -93,16 +162,7 @@ fn a_broken_transfer_is_gone_on_with() -> Result<()> {
     write_pages(donor)?;
     joiner.wipe()?;
     donor.add_options("sst", &["rlimit=8M", "compress=none"])?;
-    joiner.begin(&[])?;
-    let status = StatusReader::of(joiner);
-    let until = Instant::now() + Duration::from_secs(60);
-    while status.read().is_none_or(|s| s.wire_bytes < Some(30 << 20)) {
-        ensure!(Instant::now() < until, "30 MB did not come: {:?}", status.read());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    joiner.kill();
-    joiner.wait_exit(Duration::from_secs(20)).context("the joiner's server goes on")?;
-    donor.wait_synced_again(Duration::from_secs(30))?;
+    cut(donor, joiner, 30 << 20)?;
     let staged = std::fs::read_dir(joiner.datadir().join(".rejoin/stage")).context("what had come")?.count();
     ensure!(staged > 0, "nothing of what had come is left");
     // What was sent meanwhile is changed, in part.
@@ -122,14 +182,94 @@ fn a_broken_transfer_is_gone_on_with() -> Result<()> {
     Ok(())
 }
 
-/// Redo that is not in the files yet would travel too.
-fn write_pages(donor: &Node) -> Result<()> {
-    donor.exec(&["SET GLOBAL innodb_max_dirty_pages_pct = 0"])?;
-    let until = Instant::now() + Duration::from_secs(30);
-    while donor.status("Innodb_checkpoint_age")?.parse::<u64>()? > 1 << 20 {
-        ensure!(Instant::now() < until, "the donor does not write its pages");
+/// Kills the joiner's server once so many bytes have come; its program goes with it.
+fn cut(donor: &Node, joiner: &Node, bytes: u64) -> Result<()> {
+    let status = StatusReader::of_next(joiner);
+    joiner.begin(&[])?;
+    let until = Instant::now() + Duration::from_secs(60);
+    while status.read().is_none_or(|s| s.wire_bytes < Some(bytes)) {
+        ensure!(Instant::now() < until, "{bytes} bytes did not come: {:?}", status.read());
         std::thread::sleep(Duration::from_millis(50));
     }
+    joiner.kill();
+    joiner.wait_exit(Duration::from_secs(20)).context("the joiner's server goes on")?;
+    donor.wait_synced_again(Duration::from_secs(30))
+}
+
+/// What had arrived lies over the old files: of a range of which some blocks had come the others are still known.
+#[test]
+fn of_a_broken_incremental_transfer_nothing_comes_again() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).sst("compress=none").sst("delta=off").build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, TABLES, ROWS)?;
+    joiner.join()?;
+    joiner.stop()?;
+    // A row in about every second page.
+    for table in 1..=TABLES {
+        let change = format!("UPDATE sbtest.sbtest{table} SET pad = REVERSE(pad) WHERE id % 140 = 0");
+        donor.exec(&[&change])?;
+    }
+    write_pages(donor)?;
+    let kept = joiner.snapshot("kept")?;
+    joiner.remove_grastate()?;
+    joiner.join()?;
+    let whole = sent(joiner)?;
+    ensure!(whole.same > whole.wire / 2, "about half of it is the same: {whole:?}");
+    joiner.stop()?;
+
+    joiner.restore(&kept)?;
+    joiner.remove_grastate()?;
+    donor.add_options("sst", &["rlimit=3M"])?;
+    cut(donor, joiner, whole.wire / 5 * 3)?;
+    donor.add_options("sst", &["rlimit=4G"])?;
+    joiner.remove_grastate()?;
+    joiner.join()?;
+    let rest = sent(joiner)?;
+    ensure!(rest.wire < whole.wire / 20 * 13, "{rest:?} after a cut of {whole:?}\n{}", rejoin_words(joiner));
+    compare::assert_equal(donor, joiner)?;
+    joiner.wait_tidy()?;
+    joiner.stop()?;
+    ensure!(joiner.innochecksum()? > 4, "tablespaces were checked");
+    Ok(())
+}
+
+/// Redo that is not in the files yet would travel too: a server that ends writes all pages. Its companions have ended.
+fn write_pages(donor: &Node) -> Result<()> {
+    donor.stop()?;
+    donor.bootstrap().map(drop)
+}
+
+/// Two nodes that lived together wrote most pages each in its own way.
+#[test]
+fn of_pages_in_two_versions_the_parts_travel_that_differ() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).sst("compress=none").build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, 2, ROWS)?;
+    joiner.join()?;
+    donor.exec(&["USE sbtest", "UPDATE sbtest1 SET k = k + 1", "UPDATE sbtest2 SET c = REVERSE(c)"])?;
+    compare::wait_caught_up(donor, joiner, Duration::from_secs(60))?;
+    joiner.stop()?;
+    donor.exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id % 100 = 0"])?;
+    write_pages(donor)?;
+    let kept = joiner.snapshot("kept")?;
+    let mut sent_by = BTreeMap::new();
+    for (delta, source) in [("off", "native"), ("page", "native"), ("page", "frozen")] {
+        joiner.restore(&kept)?;
+        joiner.remove_grastate()?;
+        donor.add_options("sst", &[&format!("delta={delta}"), &format!("source={source}")])?;
+        joiner.join()?;
+        sst::assert_source(joiner, source)?;
+        sent_by.insert((delta, source), sent(joiner)?.wire);
+        compare::assert_equal(donor, joiner)?;
+        joiner.wait_tidy()?;
+        joiner.stop()?;
+        ensure!(joiner.innochecksum()? > 4, "tablespaces were checked");
+    }
+    // (The frozen source sends the redo log too.)
+    let (whole, parts) = (sent_by[&("off", "native")], sent_by[&("page", "native")]);
+    ensure!(parts * 5 < whole * 2, "{sent_by:?}");
     Ok(())
 }
 
@@ -147,33 +287,4 @@ fn set_source(donor: &Node, source: &str) -> Result<()> {
 fn rejoin_words(node: &Node) -> String {
     let log = node.log_since_start();
     log.lines().filter(|line| line.contains("WSREP_SST")).map(|line| format!("{line}\n")).collect()
-}
-
-#[derive(Debug)]
-struct Sent {
-    /// Bytes of the files.
-    all: u64,
-    /// Bytes on the network.
-    wire: u64,
-    /// Bytes that the joiner had.
-    same: u64,
-    /// Those of them that a broken transfer had brought.
-    received: u64,
-}
-
-/// From the joiner's error log since its start.
-fn sent(joiner: &Node) -> Result<Sent> {
-    let log = joiner.log_since_start();
-    let line = |with: &str| log.lines().find(|line| line.contains(with)).map(str::to_owned);
-    let number = |text: &str, before: &str| -> Option<u64> {
-        text.split_once(before)?.0.rsplit(' ').next()?.parse().ok()
-    };
-    let received = line("on the network;").context("no line about what was received")?;
-    let all = number(&received, " bytes as").context("no number of bytes")?;
-    let wire = number(&received, " on the network").context("no number of bytes")?;
-    let same =
-        line(" bytes were here already").and_then(|line| number(&line, " bytes were here")).unwrap_or(0);
-    let received =
-        line(" of them from a transfer").and_then(|line| number(&line, " of them from")).unwrap_or(0);
-    Ok(Sent { all, wire, same, received })
 }

@@ -28,6 +28,7 @@ fn main() -> anyhow::Result<()> {
                 len: 1 << 20,
                 parts: vec![(0, 1 << 20)],
                 same: Vec::new(),
+                deltas: Vec::new(),
                 packing: Packing::Plain,
                 digest: 0,
             };

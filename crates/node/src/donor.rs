@@ -1,5 +1,6 @@
 //! The donor's side of a transfer, top to bottom.
 mod attempt;
+mod decision;
 mod offer;
 
 use std::sync::atomic::Ordering;
@@ -13,7 +14,8 @@ use protocol::hello::capability;
 use protocol::inventory::FileEntry;
 use protocol::limits::FILES_PER_MESSAGE_MAX;
 use protocol::marks::MarkKey;
-use protocol::message::{Message, Source};
+use protocol::message::{Attempt, Message, Source};
+use protocol::sample::Sample;
 
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
@@ -101,7 +103,7 @@ fn transfer(job: &Job, link: &mut Link, means: &Means) -> Result<Position> {
     let offered = scan::scan(&layout, &engines)?;
     offer::refuse_what_cannot_travel(&offered)?;
     let accepted = offer::agree(job, link, &layout, &offered)?;
-    job.progress.total_bytes.store(offered.files.iter().map(|f| f.entry.size).sum(), Ordering::Relaxed);
+    job.progress.total_bytes.store(scan::bytes(&offered.files, true), Ordering::Relaxed);
 
     let donation = Donation {
         job,
@@ -110,6 +112,7 @@ fn transfer(job: &Job, link: &mut Link, means: &Means) -> Result<Position> {
         layout: &layout,
         engines: &engines,
         skipped: &offered.skipped,
+        offered: &offered.files,
     };
     let sent = donation.send(link)?;
     let bytes: u64 = sent.files.iter().map(|f| f.size).sum();
@@ -121,13 +124,25 @@ fn transfer(job: &Job, link: &mut Link, means: &Means) -> Result<Position> {
     Ok(position)
 }
 
-/// Begins an attempt; what an earlier one sent is void. The joiner's files are compared when there is a key to mark them.
-fn begin(job: &Job, link: &mut Link, source: Source, reason: &str, marks: Option<MarkKey>) -> Result<()> {
+/// Begins an attempt; what an earlier one sent is void. With a key to mark its files with the joiner gives a sample.
+fn begin(
+    job: &Job,
+    link: &mut Link,
+    source: Source,
+    reason: &str,
+    marks: Option<MarkKey>,
+) -> Result<Option<Sample>> {
     job.progress.done_bytes.store(0, Ordering::Relaxed);
     tracing::info!("{}", protocol::message::source_line(source, reason));
     let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
-    link.send(&Message::Attempt { source, reason, marks })?;
-    Ok(expect(link.recv()?, &Message::Ready)?)
+    link.send(&Message::Attempt(Attempt { source, reason, marks }))?;
+    let sample = match (marks, link.recv()?) {
+        (Some(_), Message::Sample(sample)) => Some(sample),
+        (None, Message::Ready) => return Ok(None),
+        (_, other) => return Err(unexpected(&other, "Sample or Ready").into()),
+    };
+    expect(link.recv()?, &Message::Ready)?;
+    Ok(sample)
 }
 
 fn say_what_was_sent(link: &mut Link, sent: Sent) -> Result<()> {

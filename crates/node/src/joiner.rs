@@ -11,12 +11,13 @@ use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
 use formats::wsrep::state_id::StateId;
 use protocol::limits::FURTHER_CONNECTIONS;
-use protocol::marks::MarkKey;
-use protocol::message::{Message, Offer, Source, source_line};
+use protocol::message::{Attempt, Message, Offer, source_line};
 
 use crate::datadir::layout::Layout;
+use crate::datadir::lineage::Lineage;
 use crate::datadir::managed::{self, ManagedFile};
 use crate::datadir::own_position;
+use crate::datadir::sample;
 use crate::failure::{Failure, Kind};
 use crate::invitation;
 use crate::job::Job;
@@ -26,6 +27,8 @@ use crate::peer::link::Link;
 use crate::peer::listen::Door;
 use crate::sink::files::Disk;
 use crate::sink::{install, kept, staging, tidy};
+use crate::words::printable;
+pub use agree::MARGIN_BYTES;
 use agree::Room;
 use arrival::Arrival;
 pub use arrival::old_files;
@@ -104,11 +107,15 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     let layout = Layout::resolve(&job.args, &job.options)?;
     let verdict = agree::compare_settings(job, &layout, offer)?;
     let old = managed::managed(&layout)?;
-    if let Ok(Some(position)) = own_position::position_in_files(&layout) {
-        tracing::debug!("the old files are at {position:?} (their last checkpoint)");
-    }
+    say_what_is_here(&layout);
     say_what_cpat_cannot_keep(&old);
     let room = agree::look_at_room(job, &layout, offer, &old)?;
+    if let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) {
+        let text = format!("base={} under [sst] is no directory that can be read", dir.display());
+        return Err(Failure::new(Kind::Configuration, text)
+            .hint("name a prepared backup, or leave it out")
+            .into());
+    }
     let base = job.settings.incremental && room == Room::Beside;
     if !base {
         staging::discard_staged(&job.datadir)?;
@@ -128,7 +135,7 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     job.progress.total_bytes.store(offered.sum(), Ordering::Relaxed);
     job.progress.phase("waiting for the donor to begin", "");
     let mut attempt = match link.recv()? {
-        Message::Attempt { source, reason, marks } => (source, reason, marks),
+        Message::Attempt(attempt) => attempt,
         other => return Err(unexpected(&other, "Attempt").into()),
     };
     let settled = loop {
@@ -139,7 +146,7 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
                 let doing = "taking over what is the same";
                 break link.keep_alive_while(doing, || arrival.settle(announced))?;
             }
-            Received::Again(source, reason, marks) => attempt = (source, reason, marks),
+            Received::Again(next) => attempt = next,
         }
     };
 
@@ -152,6 +159,11 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
 
     job.progress.phase("installing", "");
     let position = settled.position();
+    // Before the install: a crash in it is followed by its end.
+    let lineage = Lineage::now(&offer.node, &position.0.to_string());
+    if let Err(error) = lineage.write(&job.datadir) {
+        tracing::warn!("from whom the data comes could not be noted: {error:#}");
+    }
     settled.install()?;
     job.progress.phase("done", "");
     Ok(position)
@@ -163,19 +175,34 @@ fn receive_from(
     door: &Door,
     link: &mut Link,
     layout: &Layout,
-    (source, reason, marks): &(Source, String, Option<MarkKey>),
+    Attempt { source, reason, marks }: &Attempt,
     arrival: &Arrival,
 ) -> Result<Received> {
     tracing::info!("{}", source_line(*source, reason));
-    let base = marks.map(|key| Base::new(layout, arrival.staging(), key, job.settings.threads, &job.cancel));
+    let (staging, backup) = (arrival.staging(), job.settings.base.as_deref());
+    let base = marks.map(|key| Base::new(layout, staging, backup, key, job.settings.threads, &job.cancel));
     if base.is_none() {
-        arrival.staging().drop_leftovers()?;
+        staging.drop_leftovers()?;
     }
     job.progress.done_bytes.store(0, Ordering::Relaxed);
     door.allow_workers(job.settings.threads + FURTHER_CONNECTIONS);
+    if let Some(key) = marks {
+        let more = backup.is_some() || staging.has_leftovers();
+        link.send(&Message::Sample(sample::of(&layout.datadir, arrival.old(), key, more)))?;
+    }
     link.send(&Message::Ready)?;
     job.progress.phase("receiving", source.name());
     receive::receive_attempt(job, door, link, arrival, base.as_ref())
+}
+
+/// The base of what follows, as far as its files tell: for whoever reads the log later.
+fn say_what_is_here(layout: &Layout) {
+    if let Ok(Some(position)) = own_position::position_in_files(layout) {
+        tracing::info!("the old files were at {} at their last checkpoint", position.state);
+    }
+    if let Some(Lineage { donor, position, .. }) = Lineage::read(&layout.datadir) {
+        tracing::info!("the last transfer installed here came from {} at {position}", printable(&donor));
+    }
 }
 
 /// The operator asked for these files, but they would act on the new data.

@@ -5,7 +5,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cancel`], [`failure`] | ending early; why something failed |
+//! | [`cancel`], [`failure`], [`words`] | ending early; why something failed; figures as people say them |
 //! | [`disk`] | durable writes, filesystems |
 //! | [`server`] | our own server: options, stdout, parent, logs |
 //! | [`gcache`] | the provider's write-set cache on disk, read only |
@@ -15,7 +15,7 @@
 //! | [`sink`] | the joiner's data: staging, install, rollback |
 //! | [`settings`], [`job`], [`invitation`], [`keeper`] | one run: what was told, how the two meet, what remains to do |
 //! | [`donor`], [`joiner`] | the transfer |
-//! | [`check`] | what would go wrong in the next one |
+//! | [`check`], [`plan`], [`verify`] | what would go wrong in the next one; how a node that is down comes back; whether two are the same |
 pub mod cancel;
 pub mod check;
 pub mod datadir;
@@ -28,7 +28,10 @@ pub mod job;
 pub mod joiner;
 pub mod keeper;
 pub mod peer;
+pub mod plan;
 pub mod server;
 pub mod settings;
 pub mod sink;
 pub mod source;
+pub mod verify;
+pub mod words;

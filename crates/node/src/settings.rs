@@ -8,6 +8,7 @@ use protocol::limits::WORKERS_MAX;
 use crate::failure::{Failure, Kind};
 use crate::peer::OwnCertificates;
 use crate::server::options::ServerOptions;
+use crate::source::compare::Parts;
 use crate::source::packer::Compression;
 
 /// Workers unless `threads` says otherwise; also bounded by the processors there are.
@@ -64,6 +65,10 @@ pub struct Settings {
     pub flush: Duration,
     /// `incremental`: what the joiner has is not sent.
     pub incremental: bool,
+    /// `delta`: of a page that the joiner has in another version, the parts that differ are sent.
+    pub delta: Parts,
+    /// `base`: a prepared backup, in which files are looked for that the datadir has not.
+    pub base: Option<PathBuf>,
     /// `source`.
     pub source: SourceChoice,
     /// `moment-timeout`: how long a settled moment may be tried for.
@@ -99,6 +104,8 @@ impl Settings {
             stall: seconds(options, "sst-idle-timeout", 120)?,
             flush: seconds(options, "flush-timeout", 600)?,
             incremental: options.sst_bool("incremental")?.unwrap_or(true),
+            delta: choice(options, "delta", delta)?.unwrap_or(Parts::Auto),
+            base: options.sst("base").filter(|dir| !dir.is_empty()).map(PathBuf::from),
             source: choice(options, "source", source)?.unwrap_or(SourceChoice::Auto),
             moment: seconds(options, "moment-timeout", 60)?,
             checkpoint_first: options.sst_bool("checkpoint-first")?.unwrap_or(false),
@@ -148,6 +155,15 @@ fn compression(value: &str) -> Option<Compression> {
         "auto" => Some(Compression::Auto),
         "zstd" | "1" | "on" => Some(Compression::Always),
         "none" | "0" | "off" => Some(Compression::Never),
+        _ => None,
+    }
+}
+
+fn delta(value: &str) -> Option<Parts> {
+    match value {
+        "auto" => Some(Parts::Auto),
+        "page" | "1" | "on" => Some(Parts::Always),
+        "none" | "0" | "off" => Some(Parts::Never),
         _ => None,
     }
 }

@@ -18,14 +18,14 @@ use protocol::inventory::{FileEntry, FileId};
 use rejoin_node::cancel::Cancel;
 use rejoin_node::source::declined::{Declined, SnapshotError};
 use rejoin_node::source::native::snapshot::{Options, Taken, take};
-use rejoin_node::source::native::sql::Login;
+use rejoin_node::source::native::sql::{Listens, Login};
 use rejoin_node::source::sink::{Manifest, SnapshotSink};
 use server::Server;
 
 fn options(server: &Server, account: Option<&str>, budget: u64) -> Options {
     let account = account.map(|user| Account { user: user.to_owned(), password: Secret::new("x") });
     Options {
-        login: Login { socket: server.socket(), account },
+        login: Login { at: Listens::Socket(server.socket()), account },
         roots: server.roots().expect("layout"),
         threads: 2,
         budget: Duration::from_secs(budget),

@@ -1,6 +1,7 @@
 //! Frames: u32 header length, u32 payload length (both little-endian), the message in postcard, the payload.
 use crate::limits::{FILES_PER_MESSAGE_MAX, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::message::Message;
+use crate::sample::SAMPLE_BLOCKS;
 
 /// Bytes before the header of a frame.
 pub const PREFIX_BYTES: usize = 8;
@@ -87,8 +88,11 @@ fn check_fields(message: &Message) -> Result<(), CodecError> {
         {
             Err(CodecError::FieldTooLong("a text"))
         }
-        Message::Attempt { reason, .. } if reason.len() > TEXT_BYTES_MAX => {
+        Message::Attempt(attempt) if attempt.reason.len() > TEXT_BYTES_MAX => {
             Err(CodecError::FieldTooLong("a reason"))
+        }
+        Message::Sample(sample) if sample.blocks.len() > SAMPLE_BLOCKS => {
+            Err(CodecError::FieldTooLong("a sample"))
         }
         Message::Files(files) if files.len() > FILES_PER_MESSAGE_MAX => {
             Err(CodecError::FieldTooLong("a batch of files"))

@@ -1,17 +1,16 @@
 //! What of which files has arrived. The joiner announces nothing as complete that is not covered here.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::ops::Range;
 
+use crate::extents::Extents;
 use crate::inventory::{FileEntry, FileId};
 use crate::limits::{FILES_MAX, PIECES_MAX, RANGE_BYTES};
 
 /// The pieces that have arrived, of every file that was begun. Memory: a few words a file and a piece under way.
 #[derive(Debug, Default)]
 pub struct Coverage {
-    files: HashMap<FileId, Pieces>,
+    files: HashMap<FileId, Extents>,
 }
-
-/// Disjoint pieces that do not touch: first byte, and the byte after the last.
-type Pieces = BTreeMap<u64, u64>;
 
 /// What does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +53,7 @@ impl Coverage {
         let mut first = false;
         self.files.entry(file).or_insert_with(|| {
             first = true;
-            Pieces::new()
+            Extents::default()
         });
         Ok(first)
     }
@@ -71,8 +70,7 @@ impl Coverage {
         if len == 0 || offset >= 1 << 62 || offset % range + u64::from(len) > range {
             return Err(CoverageError::BadRange { file: file.0, offset, len });
         }
-        let end = offset + u64::from(len);
-        Ok(pieces.range(..end).next_back().is_some_and(|(_, &piece_end)| piece_end > offset))
+        Ok(pieces.overlaps(offset..offset + u64::from(len)))
     }
 
     /// Notes bytes as written. Call only after [`Coverage::check`] and the write.
@@ -81,30 +79,13 @@ impl Coverage {
     /// The file was never begun, or has more pieces than the limit.
     pub fn mark(&mut self, file: FileId, offset: u64, len: u32) -> Result<(), CoverageError> {
         let pieces = self.files.get_mut(&file).ok_or(CoverageError::UnknownFile(file.0))?;
-        let (mut start, mut end) = (offset, offset.saturating_add(u64::from(len)));
-        // All pieces that touch the new one become part of it; the last one that begins before its end comes first.
-        while let Some((&from, &to)) = pieces.range(..=end).next_back() {
-            if to < start {
-                break;
-            }
-            pieces.remove(&from);
-            start = start.min(from);
-            end = end.max(to);
-        }
-        pieces.insert(start, end);
+        pieces.add(offset..offset.saturating_add(u64::from(len)));
         if pieces.len() > PIECES_MAX { Err(CoverageError::Scattered(file.0)) } else { Ok(()) }
     }
 
     /// The first bytes of a file that never arrived, when there are any below its final size.
-    pub fn missing(&self, file: &FileEntry) -> Option<std::ops::Range<u64>> {
-        let pieces = self.files.get(&file.id);
-        let mut pieces = pieces.into_iter().flatten().map(|(&from, &to)| (from, to));
-        let (from, to) = pieces.next().unwrap_or((u64::MAX, u64::MAX));
-        match () {
-            () if file.size == 0 => None,
-            () if from > 0 => Some(0..from.min(file.size)),
-            () if to >= file.size => None,
-            () => Some(to..pieces.next().map_or(file.size, |(next, _)| next.min(file.size))),
-        }
+    pub fn missing(&self, file: &FileEntry) -> Option<Range<u64>> {
+        let none = Extents::default();
+        self.files.get(&file.id).unwrap_or(&none).first_gap(file.size)
     }
 }

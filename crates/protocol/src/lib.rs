@@ -9,14 +9,14 @@
 //!                      <- Bypass | Offer
 //!     Accept ->                                      after Bypass the transfer is over: IST follows
 //!                      <- Attempt                    from which source; again when that did not serve
-//!     Ready ->
+//!     Sample, Ready ->                               a sample when the joiner's files are to be compared
 //!                      <- Hello (worker n)           further connections, same secret, same transfer
 //!                      <- Begin, Chunk ..., WorkerDone
 //!     WorkerStored ->
 //!                      <- Hello (two more workers)   when the joiner's files are compared: one to ask, one to hear
 //!                      <- Asks, Look ..., LooksEnd
 //!                      <- Answers
-//!     Base, Marks ..., AnswersEnd ->                 by which the donor knows what it need not send
+//!     Base, Marks, Rebuilt ..., AnswersEnd ->        by which the donor knows what it need not send
 //!                      <- Files ..., FilesEnd        what was sent, with its final names, and its position
 //!                      <- Complete
 //!     Stored ->                                      everything verified and on stable storage
@@ -32,6 +32,9 @@
 //! | [`codec`] | frames: messages to bytes and back |
 //! | [`inventory`] | what a file of a datadir is called on the wire |
 //! | [`marks`] | the fingerprints by which two nodes learn what they both have |
+//! | [`delta`] | parts of a page that two nodes have in two versions |
+//! | [`sample`] | what a few blocks say before anything is compared |
+//! | [`extents`] | sets of bytes of a file |
 //! | [`coverage`] | what of which files has arrived |
 //! | [`policy`] | what two nodes must agree on before anything moves |
 #![forbid(unsafe_code)]
@@ -42,9 +45,12 @@
 
 pub mod codec;
 pub mod coverage;
+pub mod delta;
+pub mod extents;
 pub mod hello;
 pub mod inventory;
 pub mod limits;
 pub mod marks;
 pub mod message;
 pub mod policy;
+pub mod sample;

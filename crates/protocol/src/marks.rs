@@ -5,7 +5,7 @@
 //! 10^-26 (each page is compared with one other, not with all).
 //!
 //! A file is marked range by range ([`RANGE_BYTES`]: 16 bytes each, 0.0015 % of the file); where a range differs, block
-//! by block.
+//! by block. The mark of a range is that of the marks of its blocks, so that both are made by reading once.
 use crate::limits::RANGE_BYTES;
 
 /// Bytes of the blocks of a range that differs: a page of the usual size.
@@ -33,19 +33,23 @@ pub fn block_marks(key: &MarkKey, range: &[u8]) -> Vec<Mark> {
     range.chunks(BLOCK_BYTES as usize).map(|block| mark(key, block)).collect()
 }
 
-/// The parts of `range` that are the same as those whose block marks are `theirs`, of a range of `their_len` bytes: start
-/// and length, ascending, not touching.
-pub fn same_parts(key: &MarkKey, range: &[u8], theirs: &[Mark], their_len: u32) -> Vec<(u32, u32)> {
-    let block = BLOCK_BYTES as usize;
+/// The mark of a range with these blocks.
+pub fn range_mark(key: &MarkKey, blocks: &[Mark]) -> Mark {
+    mark(key, blocks.as_flattened())
+}
+
+/// The parts of a range of `len` bytes, with the block marks `ours`, that are the same as those of one of `their_len` bytes
+/// with the marks `theirs`: start and length, ascending, not touching.
+pub fn same_parts(ours: &[Mark], len: u32, theirs: &[Mark], their_len: u32) -> Vec<(u32, u32)> {
     let mut same: Vec<(u32, u32)> = Vec::new();
-    for (number, (ours, theirs)) in range.chunks(block).zip(theirs).enumerate() {
-        let start = number * block;
-        let their_end = (their_len as usize).min(start + block);
+    for (number, (ours, theirs)) in (0u32..).zip(ours.iter().zip(theirs)) {
+        let start = number * BLOCK_BYTES;
+        let end = |len: u32| len.min(start + BLOCK_BYTES);
         // The end of a file that is longer on one side.
-        if start + ours.len() != their_end || mark(key, ours) != *theirs {
+        if end(len) != end(their_len) || ours != theirs {
             continue;
         }
-        let (start, len) = (start as u32, ours.len() as u32);
+        let len = end(len).saturating_sub(start);
         match same.last_mut() {
             Some((from, before)) if *from + *before == start => *before += len,
             _ => same.push((start, len)),
@@ -69,14 +73,21 @@ mod tests {
         let ours: Vec<u8> = (0..100_000u32).map(|n| (n / 7) as u8).collect();
         let mut theirs = ours.clone();
         theirs[40_000] ^= 1;
-        let marks = block_marks(&key, &theirs);
+        let (marks, len) = (block_marks(&key, &theirs), theirs.len() as u32);
         assert_eq!(marks.len(), 7);
-        let same = same_parts(&key, &ours, &marks, theirs.len() as u32);
+        let of =
+            |key: &MarkKey, ours: &[u8]| same_parts(&block_marks(key, ours), ours.len() as u32, &marks, len);
+        let same = of(&key, &ours);
         assert_eq!(same, [(0, 32768), (49152, 100_000 - 49152)]);
         // Another key makes other marks.
-        assert!(same_parts(&[8; 32], &ours, &marks, theirs.len() as u32).is_empty());
+        assert!(of(&[8; 32], &ours).is_empty());
         // Ours ends earlier, in the last block: that one is another one, whatever its beginning holds.
-        let same = same_parts(&key, &ours[..99_000], &marks, theirs.len() as u32);
+        let same = of(&key, &ours[..99_000]);
         assert_eq!(same, [(0, 32768), (49152, 98304 - 49152)]);
+        // A range is the same when all of its blocks are.
+        let whole = |bytes: &[u8]| range_mark(&key, &block_marks(&key, bytes));
+        assert_eq!(whole(&ours), whole(&ours.clone()));
+        assert!(whole(&ours) != whole(&theirs) && whole(&ours) != whole(&ours[..99_000]));
+        assert!(whole(&[]) != whole(&[0]));
     }
 }

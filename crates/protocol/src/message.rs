@@ -1,9 +1,22 @@
 //! The vocabulary after the greeting, protocol version 1. Encoded with postcard: order of variants and fields is the format.
 use serde::{Deserialize, Serialize};
 
+use crate::delta::Delta;
 use crate::inventory::{FileEntry, FileId, Place};
 use crate::marks::{Mark, MarkKey};
 use crate::policy::NodeFacts;
+use crate::sample::Sample;
+
+/// One try of the donor's to send a state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Where the files come from.
+    pub source: Source,
+    /// Why not from the source that would have come first; empty when it is that one.
+    pub reason: String,
+    /// What the joiner marks its files with; none when they are not compared.
+    pub marks: Option<MarkKey>,
+}
 
 /// Everything one side can say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +60,9 @@ pub enum Message {
         base: bool,
     },
     /// Donor: it begins to send, from this source. What came from an earlier one is void.
-    Attempt {
-        /// Where the files come from.
-        source: Source,
-        /// Why not from the source that would have come first; empty when it is that one.
-        reason: String,
-        /// What the joiner marks its files with; none when they are not compared.
-        marks: Option<MarkKey>,
-    },
+    Attempt(Attempt),
+    /// Joiner, before it is ready for an attempt in which files are compared: a few blocks of what it has.
+    Sample(Sample),
     /// Joiner: everything is ready for an attempt; workers may come.
     Ready,
     /// Donor, on a worker connection: ranges of this file follow. Name and size are those of the moment; what counts
@@ -74,6 +82,15 @@ pub enum Message {
         file: FileId,
         /// Which range of it.
         range: u32,
+    },
+    /// Donor, among its questions: these blocks of a range differ; the joiner tells their pieces.
+    LookInside {
+        /// The file.
+        file: FileId,
+        /// Which range of it.
+        range: u32,
+        /// Numbers of blocks in the range.
+        blocks: Vec<u8>,
     },
     /// Donor: it asks no more.
     LooksEnd,
@@ -101,6 +118,24 @@ pub enum Message {
         range: u32,
         /// One for each block.
         marks: Vec<Mark>,
+    },
+    /// Joiner, among its answers: the marks of the pieces of the blocks that were asked for.
+    Pieces {
+        /// The file.
+        file: FileId,
+        /// The range.
+        range: u32,
+        /// For each block those of all its pieces; empty where it has no such block.
+        marks: Vec<Vec<u8>>,
+    },
+    /// Joiner, among its answers: what became of the blocks of a chunk that it was to rebuild.
+    Rebuilt {
+        /// The file.
+        file: FileId,
+        /// First byte of the chunk.
+        offset: u64,
+        /// Where those begin, from there, that did not become what the donor has: they must be sent whole.
+        failed: Vec<u32>,
     },
     /// Joiner: nothing more is answered.
     AnswersEnd,
@@ -137,6 +172,8 @@ pub enum Message {
 /// What a transfer would be, before anything was stopped on the donor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
+    /// `wsrep_node_name` of the donor.
+    pub node: String,
     /// The donor's server and settings.
     pub facts: NodeFacts,
     /// Number of files.
@@ -191,8 +228,11 @@ pub struct Chunk {
     pub len: u32,
     /// Parts of it that are sent: (start from the first byte, length), ascending; the payload holds them in order.
     pub parts: Vec<(u32, u32)>,
-    /// Parts of it that the joiner's own file holds, ascending. What is in neither is zero.
+    /// Parts of it that the joiner's own file holds, ascending.
     pub same: Vec<(u32, u32)>,
+    /// Blocks of it that the joiner rebuilds from its own, ascending; what it takes for that is in the payload behind the
+    /// parts. What is in none of the three is zero.
+    pub deltas: Vec<Delta>,
     /// How the payload is packed.
     pub packing: Packing,
     /// XXH3-128 of the unpacked payload.
@@ -219,20 +259,26 @@ pub struct BadParts {
 }
 
 impl Chunk {
-    /// Length of the unpacked payload, when the parts of each kind are ascending, apart, not empty and inside the range,
-    /// and no part is of both kinds.
-    pub fn payload_len(&self) -> Result<u32, BadParts> {
+    /// Lengths of the unpacked payload that are of parts and of deltas, when those of each kind are ascending, apart, not
+    /// empty and inside the range, and no byte is of two kinds.
+    pub fn payload_len(&self) -> Result<(u32, u32), BadParts> {
         let bad = BadParts { file: self.file.0, offset: self.offset };
+        let deltas: Vec<(u32, u32)> = self.deltas.iter().map(|delta| (delta.start, delta.len)).collect();
+        let kinds = [&self.parts, &self.same];
         let sent = sum_of(&self.parts, self.len).ok_or(bad.clone())?;
         sum_of(&self.same, self.len).ok_or(bad.clone())?;
-        let mut same = self.same.iter().peekable();
-        for &(start, len) in &self.parts {
-            while same.next_if(|(from, held)| from + held <= start).is_some() {}
-            if same.peek().is_some_and(|(from, _)| *from < start + len) {
-                return Err(bad);
-            }
+        let mut all: Vec<(u32, u32)> = kinds.into_iter().flatten().chain(&deltas).copied().collect();
+        all.sort_unstable();
+        if !deltas.is_sorted() {
+            return Err(bad);
         }
-        Ok(sent)
+        let mut end = 0u32;
+        for (start, len) in all {
+            let next = start.checked_add(len).filter(|next| len > 0 && *next <= self.len);
+            end = next.filter(|_| start >= end).ok_or(bad.clone())?;
+        }
+        let literals: Option<u32> = self.deltas.iter().map(Delta::literal_len).sum();
+        Ok((sent, literals.ok_or(bad)?))
     }
 }
 
@@ -260,7 +306,8 @@ impl Message {
             Message::Bypass { .. } => "Bypass",
             Message::Offer(_) => "Offer",
             Message::Accept { .. } => "Accept",
-            Message::Attempt { .. } => "Attempt",
+            Message::Attempt(_) => "Attempt",
+            Message::Sample(_) => "Sample",
             Message::Ready => "Ready",
             Message::Begin(_) => "Begin",
             Message::Files(_) => "Files",
@@ -270,10 +317,13 @@ impl Message {
             Message::Answers => "Answers",
             Message::Look(_) => "Look",
             Message::LookCloser { .. } => "LookCloser",
+            Message::LookInside { .. } => "LookInside",
             Message::LooksEnd => "LooksEnd",
             Message::Base { .. } => "Base",
             Message::Marks { .. } => "Marks",
             Message::Blocks { .. } => "Blocks",
+            Message::Pieces { .. } => "Pieces",
+            Message::Rebuilt { .. } => "Rebuilt",
             Message::AnswersEnd => "AnswersEnd",
             Message::WorkerDone { .. } => "WorkerDone",
             Message::WorkerStored => "WorkerStored",

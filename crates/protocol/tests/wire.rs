@@ -1,13 +1,15 @@
 //! The bytes on the wire: frozen greetings, round trips, limits, and no panic on anything.
 use proptest::prelude::*;
 use rejoin_protocol::codec::{self, CodecError, PREFIX_BYTES};
+use rejoin_protocol::delta::Delta;
 use rejoin_protocol::hello::{
     Connection, GREETING_BYTES, Greeting, HELLO_BYTES, Hello, HelloError, choose_version,
 };
 use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use rejoin_protocol::limits::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
-use rejoin_protocol::message::{Chunk, Message, Offer, Packing, Source};
+use rejoin_protocol::message::{Attempt, Chunk, Message, Offer, Packing, Source};
 use rejoin_protocol::policy::{NodeFacts, SystemFile};
+use rejoin_protocol::sample::{Sample, Sampled};
 
 fn hello() -> Hello {
     Hello {
@@ -80,6 +82,7 @@ fn one_of_each() -> Vec<Message> {
         key_plugins: vec!["file_key_management".into()],
     };
     let offer = Offer {
+        node: "n1".into(),
         facts,
         files: 3,
         bytes: vec![(Place::Datadir, 1), (Place::UndoDir, 2)],
@@ -93,6 +96,7 @@ fn one_of_each() -> Vec<Message> {
         len: 16384,
         parts: vec![(0, 4096), (8192, 4096)],
         same: vec![(4096, 4096)],
+        deltas: vec![Delta { start: 12288, len: 64, sent: vec![2], mark: [5; 16] }],
         packing: Packing::Zstd,
         digest: 1 << 100,
     };
@@ -103,7 +107,18 @@ fn one_of_each() -> Vec<Message> {
         Message::Bypass { position: "p".into(), domain: Some(1) },
         Message::Offer(offer),
         Message::Accept { workers: 4, in_place: true, empty_undo: false, still: true, base: true },
-        Message::Attempt { source: Source::Native, reason: "w".into(), marks: Some([7; 32]) },
+        Message::Attempt(Attempt { source: Source::Native, reason: "w".into(), marks: Some([7; 32]) }),
+        Message::Sample(Sample {
+            blocks: vec![Sampled {
+                place: Place::Datadir,
+                path: "d/t.ibd".into(),
+                block: 9,
+                mark: [3; 16],
+                pieces: vec![4, 5],
+            }],
+            bytes: 7,
+            more: true,
+        }),
         Message::Ready,
         Message::Begin(entry()),
         Message::Chunk(chunk),
@@ -111,10 +126,13 @@ fn one_of_each() -> Vec<Message> {
         Message::Answers,
         Message::Look(entry()),
         Message::LookCloser { file: FileId(7), range: 3 },
+        Message::LookInside { file: FileId(1), range: 2, blocks: vec![0, 63] },
         Message::LooksEnd,
         Message::Base { file: FileId(7), size: Some(1 << 33) },
         Message::Marks { file: FileId(7), first: 4, marks: vec![[1; 16], [2; 16]] },
         Message::Blocks { file: FileId(7), range: 3, marks: vec![[3; 16]] },
+        Message::Pieces { file: FileId(1), range: 2, marks: vec![vec![1, 2, 3], vec![]] },
+        Message::Rebuilt { file: FileId(1), offset: 1 << 20, failed: vec![16384] },
         Message::AnswersEnd,
         Message::WorkerDone { chunks: 1 },
         Message::WorkerStored,
@@ -188,12 +206,13 @@ fn impossible_parts_are_refused() {
         len: RANGE_BYTES,
         parts: parts.to_vec(),
         same: Vec::new(),
+        deltas: Vec::new(),
         packing: Packing::Plain,
         digest: 0,
     };
-    assert_eq!(chunk(&[]).payload_len(), Ok(0));
-    assert_eq!(chunk(&[(0, RANGE_BYTES)]).payload_len(), Ok(RANGE_BYTES));
-    assert_eq!(chunk(&[(0, 1), (2, 3)]).payload_len(), Ok(4));
+    assert_eq!(chunk(&[]).payload_len(), Ok((0, 0)));
+    assert_eq!(chunk(&[(0, RANGE_BYTES)]).payload_len(), Ok((RANGE_BYTES, 0)));
+    assert_eq!(chunk(&[(0, 1), (2, 3)]).payload_len(), Ok((4, 0)));
     for bad in [
         vec![(0, 0)],
         vec![(0, RANGE_BYTES + 1)],
@@ -206,10 +225,30 @@ fn impossible_parts_are_refused() {
         assert!(same.payload_len().is_err(), "{bad:?}");
     }
     let both = |parts, same: &[(u32, u32)]| Chunk { same: same.to_vec(), ..chunk(parts) };
-    assert_eq!(both(&[(0, 4), (8, 4)], &[(4, 4), (12, 1)]).payload_len(), Ok(8));
+    assert_eq!(both(&[(0, 4), (8, 4)], &[(4, 4), (12, 1)]).payload_len(), Ok((8, 0)));
     assert!(both(&[(0, 4), (8, 4)], &[(4, 5)]).payload_len().is_err(), "sent and the same");
     assert!(both(&[(4, 4)], &[(0, 5)]).payload_len().is_err(), "sent and the same");
     assert!(both(&[(4, 4), (20, 4)], &[(10, 2), (19, 2)]).payload_len().is_err(), "sent and the same");
+
+    let delta = |start, len, sent: &[u8]| Delta { start, len, sent: sent.to_vec(), mark: [0; 16] };
+    let with = |deltas: &[Delta]| {
+        Chunk { deltas: deltas.to_vec(), ..both(&[(0, 4)], &[(100, 4)]) }.payload_len().map_err(drop)
+    };
+    // Pieces of 32 bytes, the last one shorter.
+    assert_eq!(with(&[delta(4, 96, &[0b101]), delta(104, 40, &[0b10])]), Ok((4, 64 + 8)));
+    for bad in [
+        delta(3, 32, &[1]),
+        delta(80, 32, &[1]),
+        delta(200, 0, &[]),
+        delta(200, 32, &[2]),
+        delta(200, 32, &[]),
+        delta(200, 32, &[1, 0]),
+        delta(RANGE_BYTES, 32, &[1]),
+        delta(200, RANGE_BYTES / 2, &vec![0; RANGE_BYTES as usize / 512]),
+    ] {
+        assert_eq!(with(std::slice::from_ref(&bad)), Err(()), "{bad:?}");
+    }
+    assert_eq!(with(&[delta(200, 32, &[1]), delta(150, 32, &[1])]), Err(()), "in no order");
 }
 
 #[test]

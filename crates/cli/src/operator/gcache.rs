@@ -9,9 +9,10 @@ use formats::Seqno;
 use formats::mariadb::option_file::parse_size;
 use node::gcache::sizing::{outage_for, size_for, warnings};
 use node::gcache::{Gcache, Report, events_of, verify};
+use node::words::{size, span};
 use serde_json::json;
 
-use super::gcache_text::{self as text, span};
+use super::gcache_text as text;
 use super::{complain, say};
 
 /// What to show of which files.
@@ -149,20 +150,16 @@ fn run_size(options: &Size) -> Result<()> {
         return Ok(());
     }
     say(&format!("write rate     {}", text::rate(&rate)));
-    say(&format!("largest        {}", text::size(largest)));
+    say(&format!("largest        {}", size(largest)));
     match options.outage {
         Some(outage) => say(&format!(
             "gcache.size    {}M for an outage of {} (a quarter of it is spare)",
             answer.0 >> 20,
             span(outage)
         )),
-        None => say(&format!("outage         {} with gcache.size={}", span(answer.1), text::size(answer.0))),
+        None => say(&format!("outage         {} with gcache.size={}", span(answer.1), size(answer.0))),
     }
-    say(&format!(
-        "now            gcache.size={}: {}",
-        text::size(ring),
-        span(outage_for(ring, &rate, largest))
-    ));
+    say(&format!("now            gcache.size={}: {}", size(ring), span(outage_for(ring, &rate, largest))));
     warnings.iter().for_each(|warning| say(&format!("warning        {warning}")));
     Ok(())
 }

@@ -8,6 +8,7 @@ use formats::galera::write_set::WriteSet;
 use formats::mariadb::binlog_events;
 use node::gcache::sizing::{outage_for, warnings};
 use node::gcache::{Entry, Gcache, InUse, Payload, Rate, Report, Source};
+use node::words::{size, span};
 use serde_json::{Value, json};
 
 /// Said with every answer: no file shows it.
@@ -207,26 +208,4 @@ fn members(bytes: &[u8]) -> String {
         format!("{} {} {lowest}", member.name, member.state)
     });
     members.collect::<Vec<_>>().join(", ")
-}
-
-/// Bytes in the largest unit that fits.
-pub fn size(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..0x10_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        0x10_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
-        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
-    }
-}
-
-/// A time in the two units that matter.
-pub fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..120 => format!("{:.1} s", time.as_secs_f64()),
-        120..7200 => format!("{} min {} s", seconds / 60, seconds % 60),
-        7200..172_800 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        172_800..3_153_600_000 => format!("{} days {} h", seconds / 86_400, seconds / 3600 % 24),
-        _ => "centuries".to_owned(),
-    }
 }

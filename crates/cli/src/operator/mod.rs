@@ -3,13 +3,17 @@ mod check;
 mod finish;
 mod gcache;
 mod gcache_text;
+mod plan;
 mod release;
 mod rollback;
 mod status;
+mod verify;
+mod which;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 /// A Galera node comes back by receiving a verified copy, staged beside its old datadir.
@@ -40,6 +44,15 @@ enum Verb {
     /// For a server that runs or is stopped; changes nothing. Exit code: 0 nothing wrong, 1 warnings, 2 errors,
     /// 3 the check could not be made. As root it is made as the server's user.
     Check(check::Options),
+    /// Predict how a node that is down would come back: which donor, by IST or SST, how much, and what would be better
+    ///
+    /// Reads only. Exit code: 0 by IST, 1 by SST, 2 nobody gives now, 3 it cannot be told. As root it is made as the
+    /// server's user.
+    Plan(plan::Options),
+    /// Compare two datadirs, page by page
+    ///
+    /// Exit code: 0 the same, 1 different, 2 damaged pages, 3 they cannot be compared.
+    Verify(verify::Options),
     /// Show which write-sets a node can still serve by IST, read from its galera.cache
     ///
     /// Strictly read-only, for a server that is stopped, that crashed, or that runs.
@@ -63,7 +76,9 @@ struct Datadir {
 /// Reads the command line and runs the verb.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Check(options) => return check(&options),
+        Verb::Check(options) => return or_unknown(check::run(&options)),
+        Verb::Verify(options) => return or_unknown(verify::run(&options)),
+        Verb::Plan(options) => return or_unknown(plan::run(&options)),
         Verb::Rollback(options) => rollback::run(&options),
         Verb::Finish(at) => finish::run(&at.datadir),
         Verb::Release(at) => release::run(&at.datadir),
@@ -80,11 +95,11 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Its exit code says how bad the findings are, so a failure needs one of its own.
-fn check(options: &check::Options) -> ExitCode {
-    check::run(options).unwrap_or_else(|error| {
+/// Of verbs whose exit code is an answer: a failure needs one of its own.
+fn or_unknown(outcome: Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));
-        ExitCode::from(check::UNKNOWN)
+        ExitCode::from(which::UNKNOWN)
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use formats::wsrep::invocation::SstArgs;
 use node::datadir::layout::Layout;
+use node::datadir::lineage::Lineage;
 use node::datadir::{managed, own_position};
 use node::server::options::ServerOptions;
 use node::sink::files::Disk;
@@ -40,6 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let done = rollback::rollback(&Disk, &datadir, &found, in_use, made)?;
     tidy::remove_leftovers(&Disk, &datadir)?;
+    Lineage::forget(&datadir)?;
     say(&format!("put back {} files; dropped the state at {}", done.files, done.dropped));
     Ok(())
 }

@@ -18,6 +18,12 @@ pub mod page_type {
     pub const TRX_SYS: u16 = 7;
     /// Rollback segment header, undo logs' bookkeeping and other system pages.
     pub const SYS: u16 = 6;
+    /// B-tree node.
+    pub const INDEX: u16 = 17855;
+    /// Root of a B-tree with columns that were added instantly.
+    pub const INSTANT: u16 = 18;
+    /// Part of a column that is stored elsewhere than its row.
+    pub const BLOB: u16 = 10;
     /// R-tree node: uses the bytes where others keep the key version.
     pub const RTREE: u16 = 17854;
     /// Page-compressed, in the formats before full_crc32.

@@ -5,8 +5,8 @@ use clap::Args;
 use rejoin_lab::data;
 
 mod contender;
-mod ground;
-mod machine;
+pub(super) mod ground;
+pub(super) mod machine;
 mod table;
 mod trial;
 
@@ -29,6 +29,9 @@ pub struct Options {
     /// The methods; may be given again, separated by commas. All when not given.
     #[arg(long, value_enum, value_delimiter = ',')]
     method: Vec<Contender>,
+    /// A line for `[sst]` of all nodes; may be given again.
+    #[arg(long)]
+    sst: Vec<String>,
 }
 
 /// Runs it.
@@ -36,7 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0, "nothing to measure");
     let contenders = if options.method.is_empty() { Contender::ALL.to_vec() } else { options.method.clone() };
     println!("loading {} MB ...", options.megabytes);
-    let ground = Ground::make(options.megabytes, options.writers)?;
+    let ground = Ground::make(options.megabytes, options.writers, &options.sst)?;
     println!("one join that does not count ...");
     Trial::run(&ground, contenders[0], 0, false).context("the first join")?;
     let mut trials = Vec::new();

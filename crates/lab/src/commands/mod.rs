@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod demo;
+pub mod figures;
 pub mod joins;
 pub mod moment;
 mod observed;

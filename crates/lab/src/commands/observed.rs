@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rejoin_lab::Node;
 use rejoin_lab::follow::{Follower, Line};
 
@@ -32,6 +32,13 @@ impl Observed {
     /// What the donor logged.
     pub fn donor_log(&self) -> String {
         self.donor.iter().map(|line| format!("{}\n", line.text)).collect()
+    }
+
+    /// A figure of another method than the one that was meant is worse than none.
+    pub fn ran(&self, method: &str) -> Result<()> {
+        let asked = format!("Running: 'wsrep_sst_{method} --role 'donor'");
+        ensure!(self.donor_log().contains(&asked), "the donor did not run wsrep_sst_{method}");
+        Ok(())
     }
 
     /// From when to when the donor gave. Before and after it the group takes the joiner in, which can stall commits by

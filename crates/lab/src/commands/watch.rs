@@ -12,43 +12,26 @@ use rejoin_lab::{Node, data};
 const EVERY: Duration = Duration::from_millis(250);
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// A join that came to its end.
-pub struct Joined {
-    /// From the server's start to Synced.
-    pub took: Duration,
-    /// The most bytes on the network either side told of.
-    pub wire_bytes: Option<u64>,
-}
-
-/// Waits until `joiner`, which was started, is Synced, and shows how it goes. `expected`: bytes of its donor's data.
-pub fn until_synced(joiner: &Node, donor: &Node, expected: u64, timeout: Duration) -> Result<Joined> {
+/// Waits until `joiner`, which was started, is Synced, and shows how it goes; answers the time from the server's start.
+/// `expected`: bytes of its donor's data.
+pub fn until_synced(joiner: &Node, expected: u64, timeout: Duration) -> Result<Duration> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let shown = scope.spawn(|| show(joiner, donor, expected, &over));
+        scope.spawn(|| show(joiner, expected, &over));
         let took = joiner.wait_synced(timeout);
         over.store(true, Relaxed);
-        let wire_bytes = shown.join().unwrap_or(None);
-        Ok(Joined { took: took?, wire_bytes })
+        took
     })
 }
 
-fn show(joiner: &Node, donor: &Node, expected: u64, over: &AtomicBool) -> Option<u64> {
-    let (at_joiner, at_donor) = (StatusReader::of(joiner), StatusReader::of(donor));
+fn show(joiner: &Node, expected: u64, over: &AtomicBool) {
+    let reader = StatusReader::of_next(joiner);
     let mut display = Display::new();
-    let mut wire: Option<u64> = None;
-    // A file left by the transfer before says nothing of this one.
-    let stale = (at_joiner.read(), at_donor.read());
     while !over.load(Relaxed) {
-        let now = (at_joiner.read(), at_donor.read());
-        let told =
-            |now: Option<Status>, before: &Option<Status>| now.filter(|now| Some(now) != before.as_ref());
-        let (mine, its) = (told(now.0, &stale.0), told(now.1, &stale.1));
-        wire = [&mine, &its].into_iter().flatten().filter_map(|status| status.wire_bytes).chain(wire).max();
-        display.update(&mine.unwrap_or_else(|| seen_from_outside(joiner, expected)));
+        display.update(&reader.read().unwrap_or_else(|| seen_from_outside(joiner, expected)));
         std::thread::sleep(EVERY);
     }
     display.finish();
-    wire
 }
 
 /// Methods that tell nothing are judged by what lies in the datadir.

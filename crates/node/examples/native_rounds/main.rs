@@ -24,7 +24,7 @@ use mysql::prelude::Queryable;
 use rejoin_node::cancel::Cancel;
 use rejoin_node::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use rejoin_node::source::native::snapshot::{Options, Taken, take};
-use rejoin_node::source::native::sql::Login;
+use rejoin_node::source::native::sql::{Listens, Login};
 use server::{Server, free_port};
 use storm::Storm;
 
@@ -182,7 +182,7 @@ fn one_round(
 
 fn snapshot(donor: &Server, data: &Path, spill: &Path, how: How) -> Result<Taken> {
     let options = Options {
-        login: Login { socket: donor.socket(), account: None },
+        login: Login { at: Listens::Socket(donor.socket()), account: None },
         roots: donor.roots()?,
         threads: 2,
         budget: Duration::from_secs(60),

@@ -7,7 +7,7 @@ use formats::wsrep::credentials::Account;
 
 use super::facts::Live;
 use super::members;
-use crate::source::native::sql::{Answer, Login, Session};
+use crate::source::native::sql::{Answer, Listens, Login, Session};
 use crate::source::native::sql_checks::{grant_of, missing_rights};
 
 /// Seconds that a server must have run for its mean to mean anything.
@@ -17,7 +17,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Asks. The text of an error says what each login was answered.
 pub(super) fn ask(socket: &Path, account: Option<&Account>, sample: Duration) -> Result<Live, String> {
-    let login = Login { socket: socket.to_owned(), account: account.cloned() };
+    let login = Login { at: Listens::Socket(socket.to_owned()), account: account.cloned() };
     let mut session = Session::open(&login, ANSWER_WITHIN).map_err(|why| why.to_string())?;
     let mut live = read(&mut session, sample).map_err(|why| why.to_string())?;
     let known = session.members().map_err(|why| why.to_string())?;

@@ -42,7 +42,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// As a program of that server is given them; the command line of a running server comes last.
-    fn args(&self, command_line: &[String]) -> SstArgs {
+    pub(crate) fn args(&self, command_line: &[String]) -> SstArgs {
         let text = |path: &Option<PathBuf>| path.as_ref().map(|p| p.to_string_lossy().into_owned());
         SstArgs {
             datadir: text(&self.datadir),
@@ -154,7 +154,7 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
     Ok(facts)
 }
 
-fn load(wanted: &Wanted, command_line: &[String]) -> Result<(SstArgs, ServerOptions)> {
+pub(crate) fn load(wanted: &Wanted, command_line: &[String]) -> Result<(SstArgs, ServerOptions)> {
     let args = wanted.args(command_line);
     let options = ServerOptions::load(&args)?;
     Ok((args, options))
@@ -168,7 +168,7 @@ fn command_line(pid: u32) -> Option<Vec<String>> {
 }
 
 /// The account as a donor's program gets it: the server's setting, else `[sst]`.
-fn account(options: &ServerOptions) -> Option<Account> {
+pub(crate) fn account(options: &ServerOptions) -> Option<Account> {
     let given = options.server("wsrep-sst-auth").filter(|text| !text.is_empty());
     given.or_else(|| options.sst("wsrep-sst-auth")).and_then(Account::from_pair)
 }
@@ -273,7 +273,7 @@ fn tables(layout: &Layout, options: &ServerOptions) -> (Vec<Failure>, Vec<String
     }
 }
 
-fn grastate(datadir: &Path) -> Option<Result<GraState, String>> {
+pub(crate) fn grastate(datadir: &Path) -> Option<Result<GraState, String>> {
     match fs::read(datadir.join(grastate::FILE_NAME)) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => Some(Err(e.to_string())),

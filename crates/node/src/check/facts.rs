@@ -56,6 +56,13 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Name of the user that the server runs as.
+    pub(super) fn server_user(&self) -> &str {
+        self.user.1.as_deref().unwrap_or(&self.user.0)
+    }
+}
+
+impl Facts {
     /// A variable of the running server, else the option in the files. Both by the variable's name.
     pub fn setting(&self, name: &str) -> Option<&str> {
         match &self.server {

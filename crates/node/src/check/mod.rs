@@ -92,6 +92,13 @@ impl Findings {
         self.push(Level::Error, subject, text.into(), fix.into());
     }
 
+    /// As it should be, unless something else was said of this subject.
+    fn ok_if_clean(&mut self, subject: &'static str, text: impl Into<String>) {
+        if self.is_clean(subject) {
+            self.ok(subject, text);
+        }
+    }
+
     /// With a level decided elsewhere.
     pub fn push(&mut self, level: Level, subject: &'static str, text: String, fix: String) {
         self.0.push(Finding { level, subject, text, fix: Some(fix) });

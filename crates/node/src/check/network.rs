@@ -152,7 +152,7 @@ pub(super) fn neighbours(facts: &Facts) -> Vec<Neighbour> {
 }
 
 /// `gcomm://a,b:4567?options`.
-fn members_of(address: &str) -> Vec<(String, u16)> {
+pub(super) fn members_of(address: &str) -> Vec<(String, u16)> {
     let list = address.strip_prefix("gcomm://").unwrap_or_default();
     let list = list.split('?').next().unwrap_or_default();
     let members = list.split(',').filter_map(host_port);

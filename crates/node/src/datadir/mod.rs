@@ -4,7 +4,9 @@ pub mod cpat;
 mod database;
 pub mod engines;
 pub mod layout;
+pub mod lineage;
 pub mod managed;
+pub mod of_server;
 pub mod own_position;
 mod page_files;
 mod played_pages;
@@ -12,8 +14,13 @@ mod played_pages;
 mod real_tests;
 pub mod recovered_position;
 mod redo_file;
+pub(crate) mod sample;
 pub mod scan;
 pub mod system_files;
 #[cfg(test)]
 mod testing;
 mod walk;
+
+/// Where the datadir's kept files and all records are. Names that begin with `#sql` are invisible to a server's clients and
+/// left alone by it (observed on 10.11.19: SHOW DATABASES, mariadb-dump, mariadb-check, mariadb-upgrade, start, recovery).
+pub const KEPT_DIRECTORY: &str = "#sql-rejoin";

@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use formats::innodb::redo::Record;
 pub use formats::innodb::redo_page::Gap;
 use formats::innodb::undo_header::follow_prepared;
 use formats::innodb::wsrep_position::StoredPosition;
@@ -21,8 +20,8 @@ use formats::{Lsn, PageNo, SpaceId};
 use super::layout::Layout;
 use super::page_files::PageFiles;
 use super::played_pages::{Id, PlayedPages};
-pub use super::redo_file::BadLog;
-use super::redo_file::RedoFile;
+pub use super::redo_file::{BadLog, changes_pages};
+use super::redo_file::{RedoFile, has_pages};
 use super::walk::{entries, file_name};
 
 /// Times the log is read. Once nearly always; see [`super::played_pages`].
@@ -148,9 +147,8 @@ fn play<'f>(
     };
     let mut failed = None;
     let end = log.read(|mtr| {
-        // Of an encrypted record only type and length can be trusted; after a clean end there are none of pages.
-        let hidden = || mtr.records().any(|record| !matches!(record, Ok(Record::File(_))));
-        if failed.is_none() && log.encrypted && hidden() {
+        // Of an encrypted record only type and length can be trusted.
+        if failed.is_none() && log.encrypted && has_pages(mtr) {
             failed = Some(Unknown::EncryptedRedo(mtr.start));
         } else if failed.is_none() {
             failed = pages.play(mtr)?.err();

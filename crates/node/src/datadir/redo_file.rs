@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use formats::Lsn;
-use formats::innodb::redo::FileEvent;
+use formats::innodb::redo::{FileEvent, Record};
 use formats::innodb::redo_header::{Checkpoint, DATA_START, RedoFormat, RedoHeader};
 use formats::innodb::redo_mtr::{BadMtr, Geometry, Mtr, MtrReader};
 
@@ -38,6 +38,29 @@ pub enum BadLog {
     /// The log ends before the record of its own checkpoint. A server does not start on it.
     #[error("the redo log ends at LSN {0}, without the record of its checkpoint")]
     NoCheckpoint(Lsn),
+}
+
+/// Whether pages were changed after the last checkpoint, so that the data files alone are not the state. No server may
+/// have the log open.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn changes_pages(path: &Path) -> Result<Result<bool, BadLog>> {
+    let log = match RedoFile::open(path)? {
+        Ok(log) => log,
+        Err(bad) => return Ok(Err(bad)),
+    };
+    let mut changes = false;
+    let end = log.read(|mtr| {
+        changes |= has_pages(mtr);
+        Ok(())
+    })?;
+    Ok(end.map(|_| changes))
+}
+
+/// Whether a mini-transaction has records of pages. After a clean end there are none.
+pub(super) fn has_pages(mtr: &Mtr<'_>) -> bool {
+    mtr.records().any(|record| !matches!(record, Ok(Record::File(_))))
 }
 
 impl RedoFile {

@@ -66,6 +66,13 @@ pub fn scan(layout: &Layout, policy: &EnginePolicy) -> Result<Scan> {
     Ok(scan)
 }
 
+/// Bytes of these files; without the redo log that is about what a server sends that goes on writing it: only what it
+/// writes meanwhile is sent of that.
+pub fn bytes(files: &[ScannedFile], with_redo: bool) -> u64 {
+    let counts = |file: &&ScannedFile| with_redo || file.entry.role != FileRole::Redo;
+    files.iter().filter(counts).map(|file| file.entry.size).sum()
+}
+
 /// Lists a donor's files as [`scan`] did, without looking at engines again, in no order and numbered alike.
 ///
 /// # Errors
@@ -142,8 +149,9 @@ fn order(file: &ScannedFile) -> (u8, u16, std::cmp::Reverse<u64>, &str) {
     (kind, index, std::cmp::Reverse(file.entry.size), &file.entry.path)
 }
 
-/// Without these no server can start on the copy, so the configuration this program read is not the server's.
-fn missing(layout: &Layout, files: &[ScannedFile]) -> Vec<Failure> {
+/// Files that are not there and without which no server can start on the copy: the configuration this program read is not
+/// the server's.
+pub fn missing(layout: &Layout, files: &[ScannedFile]) -> Vec<Failure> {
     let has = |wanted: &dyn Fn(&FileRole) -> bool| files.iter().any(|file| wanted(&file.entry.role));
     let lost = |what: &str, path: &Path| {
         Failure::new(

@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use formats::mariadb::file_kind::{self, FileKind};
 use protocol::inventory::{FileRole, Place};
 
+use super::KEPT_DIRECTORY;
 use super::database::{self, Definition};
 use super::layout::{Layout, with_suffix};
+use super::lineage;
 use crate::disk::identity::{self, Look};
 use crate::server::progress::STATUS_FILE;
 
@@ -201,7 +203,7 @@ impl Walked {
             let leads_to_directory = meta.is_symlink() && path.is_dir();
             if !meta.is_dir() && !leads_to_directory {
                 self.add(path, top_level(&name, &meta), Some(&meta));
-            } else if own_dirs.contains(&follow(&path)) || name.starts_with('.') || name == "lost+found" {
+            } else if own_dirs.contains(&follow(&path)) || is_no_databases(&name) {
                 self.add(path, What::Own, None);
             } else if layout.ignore_db_dirs.contains(&name) {
                 self.add(path, What::LeftOut("ignore_db_dirs names it".to_owned()), None);
@@ -214,6 +216,11 @@ impl Walked {
         }
         Ok(())
     }
+}
+
+/// Directories that every server passes over, and ours.
+fn is_no_databases(name: &str) -> bool {
+    name.starts_with('.') || name == "lost+found" || name == KEPT_DIRECTORY
 }
 
 /// What a file directly in the datadir is that no setting names.
@@ -244,7 +251,11 @@ fn top_level(name: &str, meta: &Metadata) -> What {
         FileKind::BufferPoolDump => left_out("a dump of the buffer pool, but the configured one is another"),
         FileKind::DoublewriteOther => left_out("a doublewrite file of MySQL"),
         FileKind::Unknown if file_kind::is_temporary(name) => What::Past { keepable: true },
-        FileKind::Unknown if name.ends_with(".pid") || name.starts_with(STATUS_FILE) => What::Own,
+        FileKind::Unknown
+            if name.ends_with(".pid") || name.starts_with(STATUS_FILE) || name == lineage::FILE =>
+        {
+            What::Own
+        }
         FileKind::Unknown => left_out("not a file of the server's that is known"),
     }
 }

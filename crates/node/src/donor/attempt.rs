@@ -7,11 +7,12 @@ use protocol::inventory::FileId;
 use protocol::marks::MarkKey;
 use protocol::message::Source;
 
+use super::decision::Grounds;
 use super::offer::{self, Accepted};
 use super::{Means, Sent, begin};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
-use crate::datadir::scan::{self, Skipped};
+use crate::datadir::scan::{self, ScannedFile, Skipped};
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::peer::dial::CONNECT_WITHIN;
@@ -20,7 +21,7 @@ use crate::peer::secret::random_bytes;
 use crate::server::synced;
 use crate::settings::SourceChoice;
 use crate::source::binlog_state;
-use crate::source::compare::Compare;
+use crate::source::compare::{Compare, Parts};
 use crate::source::copy::files::CopyFiles;
 use crate::source::copy::pages::Copier;
 use crate::source::declined::{Declined, SnapshotError};
@@ -28,7 +29,7 @@ use crate::source::frozen::Frozen;
 use crate::source::native::listing::Roots;
 use crate::source::native::redo_out::REDO;
 use crate::source::native::snapshot::{self, Taken};
-use crate::source::native::sql::{Login, Session};
+use crate::source::native::sql::{Listens, Login, Session};
 use crate::source::outbox::Outbox;
 use crate::source::still;
 use crate::source::throttle::Throttle;
@@ -54,6 +55,7 @@ pub(super) struct Donation<'a> {
     pub layout: &'a Layout,
     pub engines: &'a EnginePolicy,
     pub skipped: &'a Skipped,
+    pub offered: &'a [ScannedFile],
 }
 
 impl Donation<'_> {
@@ -69,8 +71,7 @@ impl Donation<'_> {
         let mut overruns = 0;
         let mut reason = String::new();
         loop {
-            let key = self.key()?;
-            begin(self.job, link, Source::Native, &reason, key)?;
+            let key = self.begin(link, Source::Native, &reason)?;
             let declined = match self.native(link, key) {
                 Ok(sent) => return Ok(sent),
                 Err(SnapshotError::Failed(error)) => return Err(error),
@@ -123,7 +124,7 @@ impl Donation<'_> {
 
     fn login(&self) -> Login {
         let socket = synced::socket_path(self.job.args.socket.as_deref(), &self.job.datadir);
-        Login { socket, account: self.means.account.clone() }
+        Login { at: Listens::Socket(socket), account: self.means.account.clone() }
     }
 
     fn options(&self) -> snapshot::Options {
@@ -146,8 +147,7 @@ impl Donation<'_> {
     /// The server holds its files still until the last one has been read.
     fn frozen(&self, link: &mut Link, reason: &str) -> Result<Sent> {
         let job = self.job;
-        let key = self.key()?;
-        begin(job, link, Source::Frozen, reason, key)?;
+        let key = self.begin(link, Source::Frozen, reason)?;
         if self.accepted.empty_undo {
             let account = self.means.account.as_ref();
             link.keep_alive_while("waiting for purge", || offer::wait_for_purge(job, account))?;
@@ -181,12 +181,7 @@ impl Donation<'_> {
                     bytes: &bytes,
                     pace: &pace,
                 };
-                let copy = CopyFiles {
-                    copier,
-                    system_files: &system_files,
-                    page_size: self.layout.page_size,
-                    damaged: Mutex::default(),
-                };
+                let copy = CopyFiles { copier, system_files: &system_files, damaged: Mutex::default() };
                 let copied = still::copy(&files, &copy);
                 // Nothing of ours needs its files any more: the server may go on while the rest is sent.
                 drop(frozen);
@@ -203,17 +198,20 @@ impl Donation<'_> {
         Ok(Sent { files, position, binlog_state, chunks })
     }
 
-    /// What the joiner's files are marked with, new for each attempt; none when it has none or they are not to be compared.
-    fn key(&self) -> Result<Option<MarkKey>> {
-        match self.accepted.base && self.job.settings.incremental {
-            true => Ok(Some(random_bytes()?)),
-            false => Ok(None),
-        }
+    /// Begins an attempt. Answers the key with which the joiner's files are compared, when they are: a new one each time.
+    fn begin(&self, link: &mut Link, source: Source, reason: &str) -> Result<Option<MarkKey>> {
+        let (base, incremental) = (self.accepted.base, self.job.settings.incremental);
+        let key = if base && incremental { Some(random_bytes()?) } else { None };
+        let sample = begin(self.job, link, source, reason, key)?;
+        let bytes = scan::bytes(self.offered, source == Source::Frozen);
+        let parts = self.job.settings.delta != Parts::Never;
+        let grounds = Grounds { layout: self.layout, bytes, base, incremental, parts };
+        grounds.decide(link, key, sample.as_ref())
     }
 
     fn outbox(&self, redo: Option<FileId>, key: Option<MarkKey>) -> Outbox<'_> {
         let throttle = Throttle::new(self.job.settings.rlimit);
-        let compare = key.map(|key| Compare::new(key, &self.job.cancel));
+        let compare = key.map(|key| Compare::new(key, self.job.settings.delta, &self.job.cancel));
         Outbox::new(
             self.accepted.workers,
             redo,
@@ -229,17 +227,7 @@ impl Donation<'_> {
     /// chunks, once the joiner has written them all.
     fn through<T>(&self, outbox: &Outbox<'_>, source: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
         std::thread::scope(|scope| {
-            let lane = |number| {
-                scope.spawn(move || {
-                    let sent = self
-                        .means
-                        .dialer
-                        .dial_worker(number, CONNECT_WITHIN)
-                        .and_then(|mut link| outbox.send(number, &mut link));
-                    // One broken worker breaks the transfer: the others must not go on filling the joiner's disk.
-                    sent.inspect_err(|e| self.job.cancel.cancel_by_worker(e))
-                })
-            };
+            let lane = |number| scope.spawn(move || self.talk(number, |link| outbox.send(number, link)));
             let threads: Vec<_> = (0..outbox.lanes()).map(lane).collect();
             let comparing = outbox.compare().map(|compare| {
                 let (asks, hears) = (outbox.lanes(), outbox.lanes() + 1);
@@ -248,7 +236,7 @@ impl Donation<'_> {
                     scope.spawn(move || self.talk(hears, |link| compare.hear_answers(link))),
                 ]
             });
-            let given = source();
+            let given = source().and_then(|given| outbox.settle().map(|()| given));
             outbox.close(given.is_err());
             let compared = comparing.into_iter().flatten().try_for_each(|thread| joined(thread.join()));
             let sent: Result<u64> = threads.into_iter().map(|thread| joined(thread.join())).sum();
@@ -258,8 +246,8 @@ impl Donation<'_> {
         })
     }
 
-    /// A connection on which files are compared.
-    fn talk(&self, number: u16, talk: impl FnOnce(&mut Link) -> Result<()>) -> Result<()> {
+    /// One further connection. If it breaks, so does the transfer: the others must not go on filling the joiner's disk.
+    fn talk<T>(&self, number: u16, talk: impl FnOnce(&mut Link) -> Result<T>) -> Result<T> {
         let talked = self.means.dialer.dial_worker(number, CONNECT_WITHIN);
         let talked = talked.and_then(|mut link| talk(&mut link));
         talked.inspect_err(|e| self.job.cancel.cancel_by_worker(e))

@@ -75,6 +75,7 @@ fn offer(job: &Job, layout: &Layout, scan: &Scan, left_out: Vec<String>) -> Offe
         }
     }
     Offer {
+        node: job.options.node_name(),
         facts: layout.facts(server_version(job.server)),
         files: scan.files.len() as u32,
         bytes: bytes.into_iter().collect(),

@@ -17,7 +17,7 @@ use crate::settings::InPlace;
 use crate::sink::leftovers;
 
 /// Bytes that stay free on each filesystem, for logs and the server's first start.
-const MARGIN_BYTES: u64 = 64 << 20;
+pub const MARGIN_BYTES: u64 = 64 << 20;
 /// The Aria logs are placed by copies and kept by copies (see `sink::forward`).
 const ARIA_COPIES: u64 = 3;
 

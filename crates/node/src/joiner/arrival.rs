@@ -70,6 +70,11 @@ impl Arrival {
         &self.staging
     }
 
+    /// The files that the install replaces.
+    pub fn old(&self) -> &[ManagedFile] {
+        &self.old
+    }
+
     /// What has arrived.
     pub fn coverage(&self) -> &Mutex<Coverage> {
         &self.coverage
@@ -213,7 +218,7 @@ impl Settled {
     /// What stays must still be what was compared.
     fn nothing_changed(&self) -> Result<()> {
         for staying in &self.staying {
-            if Disk.state(&staying.path)? != Some((staying.size, staying.changed)) {
+            if !staying.is_as_it_was(Disk.state(&staying.path)?) {
                 let text = format!("{} changed since it was compared", staying.path.display());
                 let failure = Failure::new(Kind::Disk, text);
                 return Err(failure.hint("does another server run on this datadir?").into());

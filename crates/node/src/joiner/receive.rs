@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use protocol::inventory::FileEntry;
 use protocol::limits::FILES_MAX;
-use protocol::marks::MarkKey;
-use protocol::message::{Message, Source};
+use protocol::message::{Attempt, Message};
 
 use super::arrival::Arrival;
 use super::base::Base;
@@ -34,8 +33,8 @@ pub(super) struct Announced {
 pub(super) enum Received {
     /// Everything is here.
     All(Announced),
-    /// Void: the donor begins anew, from this source, for this reason and with this key.
-    Again(Source, String, Option<MarkKey>),
+    /// Void: the donor begins anew.
+    Again(Attempt),
 }
 
 /// One attempt: takes workers as they come and receives on each in a thread of its own, until the donor says on the
@@ -48,14 +47,21 @@ pub(super) fn receive_attempt(
     base: Option<&Base<'_>>,
 ) -> Result<Received> {
     let begin = |entry: &FileEntry| arrival.begin(entry);
-    let origin = |file, offset| base.and_then(|base| base.origin(file, offset));
+    let marked = |file, offset| base.map(|base| base.marked(file, offset));
+    let rebuilt = |file, offset, failed| {
+        if let Some(base) = base {
+            base.rebuilt(file, offset, failed);
+        }
+    };
     let (same, received) = (AtomicU64::new(0), AtomicU64::new(0));
     let shared = Shared {
         staging: arrival.staging(),
         coverage: arrival.coverage(),
         progress: &job.progress,
         begin: &begin,
-        origin: &origin,
+        marked: &marked,
+        key: base.map(Base::key),
+        rebuilt: &rebuilt,
         same: &same,
         received: &received,
     };
@@ -80,7 +86,7 @@ pub(super) fn receive_attempt(
     });
     job.cancel.check()?;
     match said? {
-        Message::Attempt { source, reason, marks } => Ok(Received::Again(source, reason, marks)),
+        Message::Attempt(attempt) => Ok(Received::Again(attempt)),
         first => {
             if base.is_some() {
                 let (same, received) = (same.into_inner(), received.into_inner());

@@ -18,6 +18,7 @@ use super::Side;
 use super::wire::{Patience, Wire, WireError};
 use crate::cancel::LOOK_EVERY;
 use crate::failure::{Failure, Kind};
+use crate::words::printable;
 
 /// How often a busy side tells the other that it lives.
 pub const PING_EVERY: Duration = Duration::from_secs(2);
@@ -375,11 +376,6 @@ pub(super) fn failure(error: WireError, side: Side, peer: &str) -> Failure {
 
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10.0).round() / 10.0
-}
-
-/// A peer's words go into our log: no line breaks or terminal codes.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Wakes the thread that waits for the work, even when the work panics.

@@ -10,6 +10,7 @@
 //! | [`tls`] | what is accepted as a certificate on either side |
 //! | `wire` | the TLS byte stream: every blocking step, its deadline and its counters |
 //! | [`link`] | one authenticated connection: messages in, messages out |
+//! | [`relay`] | what other threads have to say, over one link |
 //! | `bind` | which sockets an advertised address means |
 //! | `greet` | who is let in, and what a refused one is told |
 //! | [`listen`] | the joiner's door |
@@ -23,6 +24,7 @@ pub mod dial;
 mod greet;
 pub mod link;
 pub mod listen;
+pub mod relay;
 pub mod secret;
 pub mod tls;
 mod wire;

@@ -44,6 +44,12 @@ impl Surroundings {
 }
 
 impl ServerOptions {
+    /// `wsrep_node_name`, which is the host's name unless set.
+    pub fn node_name(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.server("wsrep-node-name").map_or_else(host, str::to_owned)
+    }
+
     /// Reads the options of a server of any series: groups such as `[mysqld-10.11]` count whatever their number.
     ///
     /// # Errors

@@ -1,11 +1,13 @@
 //! What a new file has of the old one that it replaces: its bytes are copied from there, shared where the filesystem can.
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use protocol::extents::Extents;
+use protocol::inventory::FileId;
 
-use super::staging::Held;
 use crate::disk::identity::{Look, look_at};
 use crate::failure::{Failure, Kind};
 
@@ -21,29 +23,66 @@ pub struct Old {
     pub look: Look,
 }
 
-/// Where the bytes of a range are that the donor calls the same.
-#[derive(Clone, Debug)]
-pub enum Origin {
-    /// In the staged file already: an earlier transfer had received them.
-    Received,
-    /// In the old file.
-    Old(Old),
+/// What of a file is taken from the file that it replaces.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// That file; none when nothing was compared with it.
+    pub old: Option<Old>,
+    /// Bytes that are still to be copied.
+    pub same: Extents,
+    /// Some were.
+    pub copied: bool,
 }
 
-/// Copies what is the same, up to `size`. The old file must be as it was compared.
-pub(super) fn copy(held: &Held, to: &Path, size: u64) -> Result<()> {
-    let Some(old) = held.old.as_ref().filter(|_| !held.same.is_empty()) else { return Ok(()) };
-    let from = File::open(&old.path).with_context(|| format!("cannot open {}", old.path.display()))?;
-    let into =
-        File::options().write(true).open(to).with_context(|| format!("cannot open {}", to.display()))?;
-    for range in held.same.iter().filter(|range| range.start < size) {
-        copy_range(&from, &into, range.start, range.end.min(size))
-            .with_context(|| format!("cannot copy from {} to {}", old.path.display(), to.display()))?;
+impl Held {
+    /// What is to be copied of a range; it counts as copied.
+    pub fn take(&mut self, range: Range<u64>) -> Held {
+        let within = |part: Range<u64>| part.start.max(range.start)..part.end.min(range.end);
+        let mut part = Held { old: self.old.clone(), ..Held::default() };
+        self.same.iter().map(within).filter(|part| !part.is_empty()).for_each(|bytes| part.same.add(bytes));
+        self.same.remove(range.clone());
+        self.copied |= !part.same.is_empty();
+        part
     }
-    let now = look_at(&from).with_context(|| format!("cannot look at {}", old.path.display()))?;
+}
+
+/// The donor calls bytes the same of a file that has no old one.
+pub(super) fn no_base(file: FileId) -> Failure {
+    let text = format!("the donor takes bytes of file number {} for known, which has no base", file.0);
+    Failure::new(Kind::Peer, text)
+}
+
+/// Copies what is left to be copied, up to `size`. The old file must be as it was compared, also where some of it was copied
+/// before.
+pub(super) fn copy(held: &Held, to: &Path, size: u64) -> Result<()> {
+    let Some(old) = held.old.as_ref().filter(|_| held.copied || !held.same.is_empty()) else { return Ok(()) };
+    copy_ranges(
+        old,
+        held.same.iter().filter(|range| range.start < size).map(|range| range.start..range.end.min(size)),
+        to,
+    )?;
+    let now = File::open(&old.path).and_then(|from| look_at(&from));
+    let now = now.with_context(|| format!("cannot look at {}", old.path.display()))?;
     if now.identity != old.look.identity || now.signature != old.look.signature {
         let text = format!("{} changed while it was compared", old.path.display());
         return Err(Failure::new(Kind::Disk, text).hint("does another server run on this datadir?").into());
+    }
+    Ok(())
+}
+
+/// Copies a part before the end; [`copy`] looks later whether the old file was as it should.
+pub(super) fn copy_part(held: &Held, to: &Path) -> Result<()> {
+    let Some(old) = held.old.as_ref().filter(|_| !held.same.is_empty()) else { return Ok(()) };
+    copy_ranges(old, held.same.iter(), to)
+}
+
+fn copy_ranges(old: &Old, ranges: impl Iterator<Item = Range<u64>>, to: &Path) -> Result<()> {
+    let from = File::open(&old.path).with_context(|| format!("cannot open {}", old.path.display()))?;
+    let into =
+        File::options().write(true).open(to).with_context(|| format!("cannot open {}", to.display()))?;
+    for range in ranges {
+        copy_range(&from, &into, range.start, range.end)
+            .with_context(|| format!("cannot copy from {} to {}", old.path.display(), to.display()))?;
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 //! Nothing is taken on trust. A file is found by what it was going to be, and its bytes count when their marks are the
 //! donor's, as with the old files.
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -11,7 +10,7 @@ use protocol::inventory::FileEntry;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::files::{Disk, Files, What};
-use super::names::working_directory;
+use super::names::{file_name, working_directory};
 use super::roots;
 
 /// Begins the names of files that wait to be taken over.
@@ -38,9 +37,9 @@ impl Leftovers {
             let stage = working_directory(&root, "stage");
             // What was set aside before comes first, so that newer files of a name take its place.
             let mut paths = Disk.list(&stage)?;
-            paths.sort_by_key(|path| !name(path).starts_with(LEFT));
+            paths.sort_by_key(|path| !file_name(path).starts_with(LEFT));
             for path in paths {
-                let wanted = name(&path).rsplit_once('-').map(|(_, fingerprint)| fingerprint.to_owned());
+                let wanted = file_name(&path).rsplit_once('-').map(|(_, fingerprint)| fingerprint.to_owned());
                 let Some(fingerprint) = wanted.filter(|_| matches!(Disk.what(&path), Ok(Some(What::File))))
                 else {
                     Disk.remove(&path)?;
@@ -61,6 +60,11 @@ impl Leftovers {
         self.0.remove(&(stage.to_owned(), fingerprint(entry)))
     }
 
+    /// Nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Nobody wants the rest.
     pub fn remove(&mut self) -> Result<()> {
         self.0.drain().try_for_each(|(_, path)| Disk.remove(&path))
@@ -77,8 +81,4 @@ pub fn allocated(datadir: &Path) -> Result<Vec<(PathBuf, u64)>> {
         }
     }
     Ok(all)
-}
-
-fn name(path: &Path) -> &str {
-    path.file_name().and_then(OsStr::to_str).unwrap_or("")
 }

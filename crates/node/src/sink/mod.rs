@@ -22,7 +22,6 @@
 //! | `in-place` | the old datadir is no longer complete |
 //! | `grastate.dat` | the provider's state file as it was before |
 pub mod class;
-pub mod extents;
 pub mod files;
 pub mod forward;
 pub mod held;
@@ -31,7 +30,9 @@ pub mod install;
 pub mod kept;
 pub mod leftovers;
 pub mod names;
+pub mod origin;
 pub mod plan;
+mod rebuild;
 pub mod receiver;
 pub mod rollback;
 pub mod roots;

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 use formats::mariadb::file_kind::is_binlog_of;
 use serde::{Deserialize, Serialize};
 
+pub use crate::datadir::KEPT_DIRECTORY;
+
 /// Where received files wait: inside the datadir and on each other filesystem in use. In the datadir it exists only while
 /// no server can look there: a server shows it as a database, and its tools fail on the name.
 pub const OWN_DIRECTORY: &str = ".rejoin";
-/// Where the datadir's kept files and all records are. Names that begin with `#sql` are invisible to a server's clients and
-/// left alone by it (observed on 10.11.19: SHOW DATABASES, mariadb-dump, mariadb-check, mariadb-upgrade, start, recovery).
-pub const KEPT_DIRECTORY: &str = "#sql-rejoin";
 /// A plan that has begun and must be finished.
 pub const INSTALL: &str = "install.json";
 /// The last finished install.

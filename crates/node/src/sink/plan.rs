@@ -68,6 +68,13 @@ pub struct Staying {
     pub changed: i128,
 }
 
+impl Staying {
+    /// Nobody wrote to it since, when this is its length and time of change now.
+    pub fn is_as_it_was(&self, now: Option<(u64, i128)>) -> bool {
+        now == Some((self.size, self.changed))
+    }
+}
+
 /// A kept file that a rollback puts back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {

@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use protocol::coverage::Coverage;
 use protocol::inventory::{FileEntry, FileId};
+use protocol::marks::MarkKey;
 use protocol::message::{Chunk, Message, Packing};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::held::Origin;
+use super::held::no_base;
+use super::origin::Marked;
+use super::rebuild::Rebuilt;
 use super::staging::Staging;
 use super::writer::Writer;
 use crate::failure::{Failure, Kind};
@@ -25,8 +28,12 @@ pub struct Shared<'a> {
     pub progress: &'a Progress,
     /// Decides where a file that is begun goes.
     pub begin: &'a (dyn Fn(&FileEntry) -> Result<()> + Sync),
-    /// Where the bytes of a range are that the donor calls the same.
-    pub origin: &'a (dyn Fn(FileId, u64) -> Option<Origin> + Sync),
+    /// What is here of the range in which a byte of a file is.
+    pub marked: &'a (dyn Fn(FileId, u64) -> Option<Marked> + Sync),
+    /// What the marks of this attempt are made with, when files are compared.
+    pub key: Option<&'a MarkKey>,
+    /// Tells the donor which blocks of a chunk could not be rebuilt.
+    pub rebuilt: &'a (dyn Fn(FileId, u64, Vec<u32>) + Sync),
     /// Bytes that were here already.
     pub same: &'a AtomicU64,
     /// Those of them that an earlier transfer had received.
@@ -49,7 +56,8 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
                 lock(shared.coverage).begin(entry.id)?;
             }
             Message::Chunk(chunk) => {
-                store(shared, &mut writer, &chunk, unpack(&chunk, &payload, &mut data)?)?;
+                let (parts, literals) = unpack(&chunk, &payload, &mut data)?;
+                store(shared, &mut writer, &chunk, parts, literals)?;
                 chunks += 1;
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
                 shared.progress.wire_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
@@ -67,42 +75,83 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
 }
 
 /// Writes a chunk, and notes what of it the old file has.
-fn store(shared: &Shared<'_>, writer: &mut Writer<'_>, chunk: &Chunk, data: &[u8]) -> Result<()> {
+fn store(
+    shared: &Shared<'_>,
+    writer: &mut Writer<'_>,
+    chunk: &Chunk,
+    data: &[u8],
+    literals: &[u8],
+) -> Result<()> {
     let again = lock(shared.coverage).check(chunk.file, chunk.offset, chunk.len)?;
     let range = chunk.offset..chunk.offset + u64::from(chunk.len);
-    let same: u64 = chunk.same.iter().map(|(_, len)| u64::from(*len)).sum();
+    let uses = !chunk.same.is_empty() || !chunk.deltas.is_empty();
+    let marked = if uses { (shared.marked)(chunk.file, chunk.offset) } else { None }.unwrap_or_default();
+    if !chunk.same.is_empty() && marked.origin.size().is_none() {
+        return Err(no_base(chunk.file).into());
+    }
+    let rebuilt = rebuild(shared, chunk, &marked, literals)?;
+    let in_old = marked.in_old(&chunk.same, chunk.offset);
+    let same = sum(&chunk.same) + sum(&rebuilt.parts) - literals.len().min(rebuilt.data.len()) as u64;
     shared.same.fetch_add(same, Ordering::Relaxed);
-    let origin = (shared.origin)(chunk.file, chunk.offset).filter(|_| same > 0);
-    let adopted = match origin {
-        Some(Origin::Received) => {
-            shared.received.fetch_add(same, Ordering::Relaxed);
-            shared.staging.hold(chunk.file, range, &[], None)?
-        }
-        Some(Origin::Old(old)) => shared.staging.hold(chunk.file, range, &chunk.same, Some(&old))?,
-        None => shared.staging.hold(chunk.file, range, &chunk.same, None)?,
-    };
+    shared.received.fetch_add(sum(&chunk.same) - sum(&in_old), Ordering::Relaxed);
+    let adopted = shared.staging.hold(chunk.file, range.clone(), &in_old, marked.origin.old.clone())?;
     // A file of which nothing comes may stay what it is.
-    if same < u64::from(chunk.len) {
+    let differs = sum(&chunk.same) < u64::from(chunk.len);
+    if differs {
         writer.write_range(chunk.file, chunk.offset, &chunk.parts, data)?;
+        writer.write_range(chunk.file, chunk.offset, &rebuilt.parts, &rebuilt.data)?;
         if again || adopted {
-            let kept = merged(&chunk.parts, &chunk.same);
+            let kept = merged(&[&chunk.parts, &chunk.same, &rebuilt.parts, &rebuilt.failed]);
             writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
         }
     }
-    lock(shared.coverage).mark(chunk.file, chunk.offset, chunk.len)?;
+    shared.staging.fill(chunk.file, range, differs)?;
+    arrived(shared, chunk, &rebuilt.failed)?;
+    if !chunk.deltas.is_empty() {
+        let failed = rebuilt.failed.iter().map(|(start, _)| *start).collect();
+        (shared.rebuilt)(chunk.file, chunk.offset, failed);
+    }
     Ok(())
 }
 
-/// Parts of both kinds, ascending.
-fn merged(parts: &[(u32, u32)], same: &[(u32, u32)]) -> Vec<(u32, u32)> {
-    let mut all = [parts, same].concat();
+/// What came in parts only.
+fn rebuild(shared: &Shared<'_>, chunk: &Chunk, marked: &Marked, literals: &[u8]) -> Result<Rebuilt> {
+    if chunk.deltas.is_empty() {
+        return Ok(Rebuilt::default());
+    }
+    let text = "the donor sends parts of pages, though nothing was compared";
+    let key = shared.key.ok_or_else(|| Failure::new(Kind::Peer, text))?;
+    Ok(Rebuilt::of(chunk, marked, key, literals))
+}
+
+/// All of a chunk is here but for blocks that come again.
+fn arrived(shared: &Shared<'_>, chunk: &Chunk, failed: &[(u32, u32)]) -> Result<()> {
+    let mut coverage = lock(shared.coverage);
+    let mut from = 0;
+    for &(start, len) in failed.iter().chain([&(chunk.len, 0)]) {
+        if start > from || failed.is_empty() {
+            coverage.mark(chunk.file, chunk.offset + u64::from(from), start - from)?;
+        }
+        from = start + len;
+    }
+    Ok(())
+}
+
+fn sum(parts: &[(u32, u32)]) -> u64 {
+    parts.iter().map(|(_, len)| u64::from(*len)).sum()
+}
+
+/// Parts of all kinds, ascending.
+fn merged(kinds: &[&[(u32, u32)]]) -> Vec<(u32, u32)> {
+    let mut all = kinds.concat();
     all.sort_unstable();
     all
 }
 
-/// The chunk's bytes, unpacked and verified against its digest.
-fn unpack<'a>(chunk: &Chunk, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
-    let len = chunk.payload_len()? as usize;
+/// The chunk's bytes, unpacked and verified against its digest: those of its parts, and those of its deltas.
+fn unpack<'a>(chunk: &Chunk, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> Result<(&'a [u8], &'a [u8])> {
+    let (parts, literals) = chunk.payload_len()?;
+    let len = (parts + literals) as usize;
     let data = match chunk.packing {
         Packing::Plain => payload,
         Packing::Zstd => {
@@ -118,7 +167,7 @@ fn unpack<'a>(chunk: &Chunk, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> Resu
             Failure::new(Kind::Peer, format!("what arrived for {at} is not what the donor read")).into()
         );
     }
-    Ok(data)
+    Ok(data.split_at(parts as usize))
 }
 
 fn lock(coverage: &Mutex<Coverage>) -> std::sync::MutexGuard<'_, Coverage> {

@@ -95,7 +95,7 @@ fn may_be_undone(files: &dyn Files, undone: &InstallPlan) -> Result<Result<(), F
         _ => return refused("the old files were not kept"),
     }
     for staying in &undone.staying {
-        if files.state(&staying.path)? != Some((staying.size, staying.changed)) {
+        if !staying.is_as_it_was(files.state(&staying.path)?) {
             let text = format!(
                 "{} stayed where it was, the same in the old state and the new one, and was written to since",
                 staying.path.display()

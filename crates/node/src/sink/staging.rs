@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result, bail};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
-use super::extents::Extents;
 use super::files::{Disk, Files};
-use super::held::{self, Old};
+use super::held::{self, Held, Old};
 use super::install::pending;
 use super::leftovers::{Leftovers, staged_name};
 use super::names::{waiting_room, working_directory};
@@ -33,17 +32,10 @@ pub(super) struct StagedFile {
     made: AtomicBool,
     making: Mutex<()>,
     held: Mutex<Held>,
+    /// It is not the old file: what it has of that need not wait for the end.
+    differs: AtomicBool,
     /// Begun by an earlier transfer: what is not written anew is not zero.
     adopted: bool,
-}
-
-/// What of a file is taken from the file that it replaces.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    /// That file; none when nothing was compared with it.
-    pub(super) old: Option<Old>,
-    /// The bytes.
-    pub(super) same: Extents,
 }
 
 impl StagedFile {
@@ -139,6 +131,11 @@ impl Staging {
         Ok(Some((path, size)))
     }
 
+    /// An earlier transfer had received something.
+    pub fn has_leftovers(&self) -> bool {
+        !self.shared().leftovers.is_empty()
+    }
+
     /// What an earlier transfer had received is not compared: it goes.
     pub fn drop_leftovers(&self) -> Result<()> {
         self.shared().leftovers.remove()
@@ -156,6 +153,7 @@ impl Staging {
             made: AtomicBool::new(false),
             making: Mutex::new(()),
             held: Mutex::default(),
+            differs: AtomicBool::new(false),
             adopted: false,
         })
     }
@@ -197,32 +195,43 @@ impl Staging {
         Writer::new(self)
     }
 
-    /// Notes which bytes of a range are those of the old file, and that the others are not (any more). True when what is
+    /// Notes which bytes of a range are those of the `old` file, and that the others are not (any more). True when what is
     /// neither there nor written anew must be made zero.
     pub fn hold(
         &self,
         file: FileId,
         range: Range<u64>,
         same: &[(u32, u32)],
-        old: Option<&Old>,
+        old: Option<Old>,
     ) -> Result<bool> {
         let staged = self.file(file)?;
-        let mut held = staged.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&staged.held);
         held.same.remove(range.clone());
-        if same.is_empty() {
-            return Ok(staged.adopted);
+        if let Some(old) = old.filter(|_| !same.is_empty()) {
+            held.old.get_or_insert(old);
         }
-        let old = held.old.as_ref().or(old).cloned().ok_or_else(|| {
-            let text =
-                format!("the donor takes bytes of file number {} for known, which has no base", file.0);
-            Failure::new(Kind::Peer, text)
-        })?;
+        if held.old.is_none() && !same.is_empty() {
+            bail!(held::no_base(file))
+        }
         for &(start, len) in same {
             let start = range.start + u64::from(start);
             held.same.add(start..start + u64::from(len));
         }
-        held.old = Some(old);
         Ok(staged.adopted)
+    }
+
+    /// Copies from the old file what a range of a file has of it, once the file is known to be another one: while others
+    /// are received, not all at the end. `differs`: this range is.
+    pub fn fill(&self, file: FileId, range: Range<u64>, differs: bool) -> Result<()> {
+        let staged = self.file(file)?;
+        if differs {
+            staged.differs.store(true, Ordering::Release);
+        }
+        if !staged.differs.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let part = lock(&staged.held).take(range);
+        held::copy_part(&part, &staged.path)
     }
 
     /// The donor has said what the state consists of: staged files get their final lengths and targets and what they have

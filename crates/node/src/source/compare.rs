@@ -1,31 +1,72 @@
 //! What the joiner's own files hold, as the donor hears it: so that only what differs is sent.
 //!
 //! Questions go out on one connection as soon as it is known what will be sent, answers come in on another one. Whoever
-//! hands over bytes waits for their answer; never in a settled moment.
+//! hands over bytes waits for their answer; never in a settled moment. Of a block that differs the parts that do are asked
+//! for where that pays: a question and an answer more, against the bytes that need not be sent.
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use protocol::delta::{self, Delta};
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
-use protocol::marks::{self, Mark, MarkKey, mark};
+use protocol::marks::{self, BLOCK_BYTES, Mark, MarkKey};
 use protocol::message::Message;
 
+use super::cheaper::Cheaper;
+use super::unconfirmed::{Block, Unconfirmed};
+use super::zeros::is_zero;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
-use crate::peer::link::{Link, PING_EVERY};
+use crate::peer::link::Link;
+use crate::peer::relay::relay;
 
 /// Ranges of a file that differs which are looked at closely ahead of their turn.
 const CLOSER_AHEAD: u32 = 8;
 
+/// Parts of pages cost the joiner reads, and both hosts work, that are not measured here: they must save so much.
+const WORTH_IT: f64 = 0.7;
+
+/// `delta`: whether parts of pages are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// Where that is cheaper, as measured.
+    Auto,
+    /// Always.
+    Always,
+    /// Never: pages are sent whole.
+    Never,
+}
+
+/// What of a range need not be sent.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Parts that the joiner has: start and length, ascending.
+    pub same: Vec<(u32, u32)>,
+    /// Blocks that it rebuilds, ascending.
+    pub deltas: Vec<Delta>,
+    /// What it takes for that.
+    pub literals: Vec<u8>,
+    /// Parts of blocks were looked for.
+    looked_inside: bool,
+}
+
 /// What is known of the joiner's files.
 pub struct Compare<'a> {
     key: MarkKey,
+    parts: Parts,
+    /// Whole, or in parts.
+    way: Mutex<Cheaper>,
+    /// Blocks that the joiner rebuilds.
+    unconfirmed: Unconfirmed,
     files: Mutex<HashMap<FileId, Theirs>>,
     heard: Condvar,
-    ask: Sender<Message>,
+    /// Until nothing more is asked.
+    ask: Mutex<Option<Sender<Message>>>,
+    /// Until the connection takes it.
     asked: Mutex<Option<Receiver<Message>>>,
     /// Bytes that need not be sent.
     same: AtomicU64,
@@ -39,6 +80,8 @@ struct Theirs {
     /// Marks that were heard; none of a range that was handed over: it may hold something else by now.
     ranges: HashMap<u32, Option<Mark>>,
     blocks: HashMap<u32, Vec<Mark>>,
+    /// Marks of pieces of the blocks that were asked for.
+    pieces: HashMap<u32, Vec<Vec<u8>>>,
     /// Ranges whose blocks have been asked for and were not used yet.
     asked: HashSet<u32>,
     differs: bool,
@@ -46,11 +89,17 @@ struct Theirs {
 
 impl<'a> Compare<'a> {
     /// Nothing asked yet.
-    pub fn new(key: MarkKey, cancel: &'a Cancel) -> Compare<'a> {
+    pub fn new(key: MarkKey, parts: Parts, cancel: &'a Cancel) -> Compare<'a> {
         let (ask, asked) = mpsc::channel();
-        let asked = Mutex::new(Some(asked));
+        let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
         let (files, heard, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
-        Compare { key, files, heard, ask, asked, same, cancel }
+        let (way, unconfirmed) = (Mutex::new(Cheaper::new(WORTH_IT)), Unconfirmed::default());
+        Compare { key, parts, way, unconfirmed, files, heard, ask, asked, same, cancel }
+    }
+
+    /// Blocks that the joiner rebuilds and has not spoken of yet.
+    pub fn unconfirmed(&self) -> &Unconfirmed {
+        &self.unconfirmed
     }
 
     /// Bytes that the joiner has.
@@ -72,32 +121,21 @@ impl<'a> Compare<'a> {
 
     /// Nothing more is asked.
     pub fn close(&self) {
-        self.ask(Message::LooksEnd);
+        drop(lock(&self.ask).take());
     }
 
     fn ask(&self, message: Message) {
         // The other end is gone only when the connection is, which the cancel tells.
-        let _ = self.ask.send(message);
+        if let Some(ask) = &*lock(&self.ask) {
+            let _ = ask.send(message);
+        }
     }
 
     /// The connection on which we ask.
     pub fn send_questions(&self, link: &mut Link) -> Result<()> {
         let asked = lock(&self.asked).take().context("the questions are asked already")?;
         link.send(&Message::Asks)?;
-        loop {
-            self.cancel.check()?;
-            match asked.recv_timeout(PING_EVERY.min(LOOK_EVERY)) {
-                Ok(message) => {
-                    let last = message == Message::LooksEnd;
-                    link.send(&message)?;
-                    if last {
-                        return Ok(());
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => link.ping("comparing files")?,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-        }
+        relay(link, &asked, &Message::LooksEnd, "comparing files", self.cancel)
     }
 
     /// The connection on which we hear.
@@ -120,6 +158,22 @@ impl<'a> Compare<'a> {
                         }
                     })?;
                 }
+                Message::Pieces { file, range, marks } if marks.len() <= marks::MARKS_MAX => {
+                    self.note(file, |theirs| {
+                        if theirs.asked.contains(&range) {
+                            theirs.pieces.insert(range, marks);
+                        }
+                    })?;
+                }
+                Message::Rebuilt { file, offset, failed } => {
+                    if !self.unconfirmed.hear(file, offset, &failed) {
+                        let text = format!(
+                            "the joiner rebuilt blocks of file number {} that it was not sent",
+                            file.0
+                        );
+                        return Err(Failure::new(Kind::Peer, text).into());
+                    }
+                }
                 Message::AnswersEnd => return Ok(()),
                 other => {
                     let text = format!("the joiner said {} among its answers", other.name());
@@ -140,42 +194,102 @@ impl<'a> Compare<'a> {
         Ok(())
     }
 
-    /// The parts of a range that the joiner has: start and length, ascending. `wait` for answers, or take what is known.
-    /// A range is compared once.
+    /// What of a range the joiner has. `wait` for answers, or take what is known. A range is compared once.
     ///
     /// # Errors
     /// Cancelled.
-    pub fn same_parts(&self, file: FileId, offset: u64, bytes: &[u8], wait: bool) -> Result<Vec<(u32, u32)>> {
+    pub fn look(&self, file: FileId, offset: u64, bytes: &[u8], wait: bool) -> Result<Found> {
         let range_bytes = u64::from(RANGE_BYTES);
         if !offset.is_multiple_of(range_bytes) {
-            return Ok(Vec::new());
+            return Ok(Found::default());
         }
-        let Ok(range) = u32::try_from(offset / range_bytes) else { return Ok(Vec::new()) };
+        let Ok(range) = u32::try_from(offset / range_bytes) else { return Ok(Found::default()) };
         let known = self.wait_for(file, wait, |theirs| match theirs.size {
             None => None,
             Some(Some(size)) if size > offset => {
-                let heard = theirs.ranges.get_mut(&range)?.take();
+                let heard = *theirs.ranges.get(&range)?;
                 Some(heard.map(|mark| (size, mark)))
             }
             Some(_) => Some(None),
         })?;
         let Some(Some((size, theirs))) = known else {
-            self.note(file, |theirs| {
-                theirs.ranges.insert(range, None);
-            })?;
-            return Ok(Vec::new());
+            self.done_with(file, range);
+            return Ok(Found::default());
         };
         let held = (size - offset).min(range_bytes) as u32;
-        let same = if held as usize == bytes.len() && mark(&self.key, bytes) == theirs {
-            vec![(0, held)]
+        let (mut found, ours) = (Found::default(), marks::block_marks(&self.key, bytes));
+        if held as usize == bytes.len() && marks::range_mark(&self.key, &ours) == theirs {
+            found.same = vec![(0, held)];
         } else {
             self.look_closer(file, range, size);
             let blocks = self.wait_for(file, wait, |theirs| theirs.blocks.remove(&range))?;
-            marks::same_parts(&self.key, bytes, &blocks.unwrap_or_default(), held)
-        };
+            found.same = marks::same_parts(&ours, bytes.len() as u32, &blocks.unwrap_or_default(), held);
+            if wait && self.want_parts() {
+                self.look_inside(file, range, bytes, &ours, held, &mut found)?;
+            }
+        }
         self.done_with(file, range);
-        self.same.fetch_add(same.iter().map(|(_, len)| u64::from(*len)).sum(), Ordering::Relaxed);
-        Ok(same)
+        let same: u64 = found.same.iter().map(|(_, len)| u64::from(*len)).sum();
+        let rebuilt: u64 = found.deltas.iter().map(|delta| u64::from(delta.len)).sum();
+        self.same.fetch_add(same + rebuilt - found.literals.len() as u64, Ordering::Relaxed);
+        Ok(found)
+    }
+
+    fn want_parts(&self) -> bool {
+        match self.parts {
+            Parts::Never => false,
+            Parts::Always => true,
+            Parts::Auto => lock(&self.way).choose_second(),
+        }
+    }
+
+    /// So many bytes that were not the same are on their way after so long: what it cost to look inside, or not to.
+    pub fn learn(&self, found: &Found, bytes: usize, took: Duration) {
+        lock(&self.way).learn(found.looked_inside, bytes, took);
+    }
+
+    /// Of blocks that the joiner has in another version, the parts that differ.
+    fn look_inside(
+        &self,
+        file: FileId,
+        range: u32,
+        bytes: &[u8],
+        ours: &[Mark],
+        held: u32,
+        found: &mut Found,
+    ) -> Result<()> {
+        found.looked_inside = true;
+        let block_bytes = BLOCK_BYTES as usize;
+        let is_same = |start: usize| {
+            found.same.iter().any(|(from, len)| (*from..*from + *len).contains(&(start as u32)))
+        };
+        let differs = |(number, block): &(usize, &[u8])| {
+            let start = number * block_bytes;
+            // The end of a file that is longer on one side.
+            let their_end = (held as usize).min(start + block_bytes);
+            start + block.len() == their_end && !is_same(start) && !is_zero(block)
+        };
+        let blocks: Vec<(usize, &[u8])> = bytes.chunks(block_bytes).enumerate().filter(differs).collect();
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let numbers = blocks.iter().map(|(number, _)| *number as u8).collect();
+        self.ask(Message::LookInside { file, range, blocks: numbers });
+        let marks = self.wait_for(file, true, |theirs| theirs.pieces.remove(&range))?.unwrap_or_default();
+        let offset = u64::from(range) * u64::from(RANGE_BYTES);
+        let mut kept = Vec::new();
+        for ((number, block), marks) in blocks.into_iter().zip(marks) {
+            let (start, whole) = (number * block_bytes, ours[number]);
+            let made = delta::diff(&self.key, start as u32, block, whole, &marks, &mut found.literals);
+            if let Some(delta) = made {
+                found.deltas.push(delta);
+                kept.push(Block { file, offset: offset + start as u64, bytes: block.to_vec() });
+            }
+        }
+        if !kept.is_empty() {
+            self.unconfirmed.keep(file, offset, kept);
+        }
+        Ok(())
     }
 
     /// A file that differs in one range probably differs in those that follow: their blocks are asked for ahead.
@@ -191,10 +305,12 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// The blocks of a range are used once, or not at all when the range is the same.
+    /// What was heard of a range is used once.
     fn done_with(&self, file: FileId, range: u32) {
         if let Some(theirs) = lock(&self.files).get_mut(&file) {
+            theirs.ranges.insert(range, None);
             theirs.asked.remove(&range);
+            theirs.pieces.remove(&range);
             theirs.blocks.remove(&range);
         }
     }

@@ -9,12 +9,15 @@
 //! | [`copy`] | reading files as they are, pages checked |
 //! | [`native`] | the snapshot of a server that goes on working |
 //! | [`compare`] | what of it the joiner has |
+//! | [`unconfirmed`] | pages that the joiner rebuilds from its own, until it says that it has them |
+//! | [`cheaper`] | which of two ways costs less, as measured |
 //! | [`zeros`] | finding zeros |
 //! | [`packer`] | zstd where it pays |
 //! | [`throttle`] | the rate limit |
 //! | [`sink`] | where a source puts it |
 //! | [`outbox`] | the queues to the connections: what either source hands its bytes to |
 pub mod binlog_state;
+pub mod cheaper;
 pub mod compare;
 pub mod copy;
 pub mod declined;
@@ -25,4 +28,5 @@ pub mod packer;
 pub mod sink;
 pub mod still;
 pub mod throttle;
+pub mod unconfirmed;
 pub mod zeros;

@@ -16,10 +16,11 @@ use protocol::limits::RANGE_BYTES;
 use protocol::message::{Chunk, Message};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::compare::Compare;
+use super::compare::{Compare, Found};
 use super::packer::{Compression, Packer};
 use super::sink::{Manifest, SnapshotSink};
 use super::throttle::Throttle;
+use super::unconfirmed::{Block, State};
 use super::zeros::find_parts;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
@@ -219,44 +220,93 @@ impl<'a> Outbox<'a> {
     }
 
     /// What of a part of a range the joiner has.
-    fn same_parts(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<Vec<(u32, u32)>> {
+    fn look(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<Found> {
         match &self.compare {
             Some(compare) if self.redo != Some(file) => {
-                compare.same_parts(file, offset, bytes, !self.in_moment.load(Ordering::Acquire))
+                let wait = !self.in_moment.load(Ordering::Acquire);
+                if wait {
+                    self.until(|state| state.has_room() && state.is_confirmed(file, offset))?;
+                }
+                compare.look(file, offset, bytes, wait)
             }
-            _ => Ok(Vec::new()),
+            _ => Ok(Found::default()),
         }
+    }
+
+    /// Waits until the joiner has said enough of what it rebuilds. What it could not is sent whole.
+    fn until(&self, enough: impl Fn(&State) -> bool) -> Result<()> {
+        let Some(unconfirmed) = self.compare.as_ref().map(Compare::unconfirmed) else { return Ok(()) };
+        loop {
+            self.cancel.check()?;
+            let mut state = unconfirmed.lock();
+            if let Some(Block { file, offset, bytes }) = state.pop_failed() {
+                drop(state);
+                self.pack(&self.announced(file)?, offset, &bytes, &Found::default())?;
+                unconfirmed.sent(file, offset);
+            } else if enough(&state) {
+                return Ok(());
+            } else {
+                unconfirmed.wait(state);
+            }
+        }
+    }
+
+    /// All that the joiner was to rebuild is there, or on its way.
+    pub fn settle(&self) -> Result<()> {
+        self.until(State::is_empty)
+    }
+
+    fn announced(&self, file: FileId) -> Result<Arc<FileEntry>> {
+        let entry = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&file).cloned();
+        entry.context("data of a file that was not announced")
     }
 
     /// Packs bytes that lie inside one range, and puts them into their lane.
     fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
-        let same = self.same_parts(entry.id, offset, bytes)?;
+        let began = Instant::now();
+        let found = self.look(entry.id, offset, bytes)?;
+        let differing = self.pack(entry, offset, bytes, &found)?;
+        if let Some(compare) = &self.compare {
+            compare.learn(&found, differing, began.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Answers the number of bytes that are neither the same nor zero.
+    fn pack(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8], found: &Found) -> Result<usize> {
         let pool = || self.packers.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = pool().pop();
         let mut packer = taken.map_or_else(|| Packer::new(self.compression), Ok)?;
-        let parts = parts_between(bytes, &same);
+        let Found { same, deltas, literals, .. } = found;
+        let mut known = same.clone();
+        known.extend(deltas.iter().map(|delta| (delta.start, delta.len)));
+        known.sort_unstable();
+        let parts = parts_between(bytes, &known);
         let mut data = Vec::new();
         for &(start, len) in &parts {
             data.extend_from_slice(&bytes[start as usize..(start + len) as usize]);
         }
+        let differing = data.len() + deltas.iter().map(|delta| delta.len as usize).sum::<usize>();
+        data.extend_from_slice(literals);
         let packed = packer.pack(&data)?;
         let digest = xxh3_128(&data);
         let payload = packer.take(&packed, data);
         let packing = packed.packing;
-        let len = bytes.len() as u32;
-        let chunk = Chunk { file: entry.id, offset, len, parts, same, packing, digest };
+        let (len, same, deltas) = (bytes.len() as u32, same.clone(), deltas.clone());
+        let chunk = Chunk { file: entry.id, offset, len, parts, same, deltas, packing, digest };
         self.push(self.lane_of(entry.id, offset)?, Parcel { entry: Arc::clone(entry), chunk, payload })?;
         packer.sent(&packed);
         pool().push(packer);
-        Ok(())
+        Ok(differing)
     }
 }
 
-/// The parts of `bytes` that are neither the same nor zero.
-fn parts_between(bytes: &[u8], same: &[(u32, u32)]) -> Vec<(u32, u32)> {
+/// The parts of `bytes` that are neither known nor zero.
+fn parts_between(bytes: &[u8], known: &[(u32, u32)]) -> Vec<(u32, u32)> {
     let (mut parts, mut found) = (Vec::new(), Vec::new());
     let mut from = 0;
-    for (start, end) in same.iter().map(|&(start, len)| (start, start + len)).chain([(bytes.len() as u32, 0)])
+    for (start, end) in
+        known.iter().map(|&(start, len)| (start, start + len)).chain([(bytes.len() as u32, 0)])
     {
         find_parts(bytes.get(from as usize..start as usize).unwrap_or_default(), &mut found);
         parts.extend(found.iter().map(|&(at, len)| (from + at, len)));
@@ -273,17 +323,13 @@ impl SnapshotSink for Outbox<'_> {
     }
 
     fn announce(&self, entry: &FileEntry) -> Result<()> {
-        if let Some(compare) = self.compare.as_ref().filter(|_| self.redo != Some(entry.id)) {
-            compare.expect(entry);
-        }
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.insert(entry.id, Arc::new(entry.clone()));
         Ok(())
     }
 
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
-        let entry = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&file).cloned();
-        let entry = entry.context("data of a file that was not announced")?;
+        let entry = self.announced(file)?;
         let (mut offset, mut rest) = (offset, bytes);
         while !rest.is_empty() {
             let room = u64::from(RANGE_BYTES) - offset % u64::from(RANGE_BYTES);
@@ -309,6 +355,7 @@ impl SnapshotSink for Outbox<'_> {
     }
 
     fn begin_moment(&self) -> Result<()> {
+        self.settle()?;
         for lane in &self.lanes[..self.lanes.len() - usize::from(self.redo.is_some())] {
             let mut queue = lane.lock();
             while queue.bytes > 0 {

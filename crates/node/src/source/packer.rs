@@ -1,16 +1,14 @@
 //! zstd where it pays: what a byte costs packed and plain is measured, the wait for the link included, and the cheaper
 //! way is taken.
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use protocol::message::Packing;
 
+use super::cheaper::Cheaper;
+
 /// The fastest level that still finds the repetition in InnoDB pages; higher ones cost more than a 1 GbE link.
 const LEVEL: i32 = 1;
-/// One chunk in this many goes the other way, so that the choice follows the link and the data.
-const PROBE_EVERY: u32 = 32;
-/// Weight of the newest measurement, one part in this many.
-const SMOOTHING: f64 = 8.0;
 
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +26,15 @@ pub struct Packer {
     wish: Compression,
     compressor: zstd::bulk::Compressor<'static>,
     packed: Vec<u8>,
-    /// Nanoseconds a byte of data, plain and packed; `None` until measured.
-    cost: [Option<f64>; 2],
-    chunks: u32,
+    /// Plain, or packed.
+    way: Cheaper,
 }
 
 /// A chunk on its way: how it is packed and what it has cost so far.
 pub struct Packed {
     /// How.
     pub packing: Packing,
-    tried: usize,
+    tried: bool,
     raw_len: usize,
     began: Instant,
 }
@@ -46,15 +43,15 @@ impl Packer {
     /// Nothing measured yet.
     pub fn new(wish: Compression) -> Result<Packer> {
         let compressor = zstd::bulk::Compressor::new(LEVEL).context("cannot set up zstd")?;
-        Ok(Packer { wish, compressor, packed: Vec::new(), cost: [None, None], chunks: 0 })
+        Ok(Packer { wish, compressor, packed: Vec::new(), way: Cheaper::new(1.0) })
     }
 
     /// Packs `data`, or leaves it: the bytes to send are what [`Packer::take`] gives.
     pub fn pack(&mut self, data: &[u8]) -> Result<Packed> {
         let began = Instant::now();
-        let tried = usize::from(self.choose());
+        let tried = self.choose();
         let mut packing = Packing::Plain;
-        if tried == 1 && !data.is_empty() {
+        if tried && !data.is_empty() {
             self.packed.resize(zstd::zstd_safe::compress_bound(data.len()), 0);
             let len =
                 self.compressor.compress_to_buffer(data, &mut self.packed[..]).context("zstd failed")?;
@@ -73,30 +70,14 @@ impl Packer {
 
     /// The chunk was taken by the queue to the network: learns what it cost.
     pub fn sent(&mut self, packed: &Packed) {
-        self.learn(packed.tried, packed.raw_len, packed.began.elapsed());
-    }
-
-    fn learn(&mut self, tried: usize, raw_len: usize, took: Duration) {
-        // Small files say more about latency than about bytes.
-        if raw_len < 65536 {
-            return;
-        }
-        let cost = took.as_nanos() as f64 / raw_len as f64;
-        if let Some(known) = self.cost.get_mut(tried) {
-            *known = Some(known.map_or(cost, |old| old + (cost - old) / SMOOTHING));
-        }
+        self.way.learn(packed.tried, packed.raw_len, packed.began.elapsed());
     }
 
     fn choose(&mut self) -> bool {
-        self.chunks = self.chunks.wrapping_add(1);
-        match (self.wish, self.cost) {
-            (Compression::Never, _) => false,
-            (Compression::Always, _) => true,
-            (Compression::Auto, [Some(plain), Some(packed)]) => {
-                (packed < plain) != self.chunks.is_multiple_of(PROBE_EVERY)
-            }
-            // The first few of each kind only fill the socket's buffers, so both are tried by turns.
-            (Compression::Auto, _) => self.chunks.is_multiple_of(2),
+        match self.wish {
+            Compression::Never => false,
+            Compression::Always => true,
+            Compression::Auto => self.way.choose_second(),
         }
     }
 }
@@ -104,23 +85,6 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn choices(packer: &mut Packer, n: u32) -> usize {
-        (0..n).filter(|_| packer.choose()).count()
-    }
-
-    #[test]
-    fn takes_the_cheaper_way_and_goes_on_probing_the_other() {
-        let mut packer = Packer::new(Compression::Auto).expect("zstd");
-        packer.learn(0, 1 << 20, Duration::from_millis(10));
-        packer.learn(1, 1 << 20, Duration::from_millis(3));
-        let packed = choices(&mut packer, 320);
-        assert_eq!(packed, 310, "a slow link: packed but for one probe in 32");
-        for _ in 0..100 {
-            packer.learn(0, 1 << 20, Duration::from_millis(1));
-        }
-        assert_eq!(choices(&mut packer, 320), 10, "the link became fast");
-    }
 
     #[test]
     fn what_does_not_shrink_goes_plain() {

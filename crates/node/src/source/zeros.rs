@@ -16,7 +16,8 @@ pub fn find_parts(bytes: &[u8], parts: &mut Vec<(u32, u32)>) {
     }
 }
 
-fn is_zero(block: &[u8]) -> bool {
+/// Whether there is nothing else in it.
+pub fn is_zero(block: &[u8]) -> bool {
     // A non-zero block shows itself in its first bytes nearly always (checksum, page number).
     let (words, tail) = block.as_chunks::<16>();
     words.iter().all(|w| u128::from_ne_bytes(*w) == 0) && tail.iter().all(|b| *b == 0)

@@ -7,4 +7,5 @@ mod certificates;
 mod common;
 mod door;
 mod link;
+mod parts;
 mod strangers;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::load::{Intensity, Load, LoadReport};
-use rejoin_lab::{Cluster, Node, data};
+use rejoin_lab::{Builder, Cluster, Node, data};
 
 use super::contender::Contender;
 
@@ -19,6 +19,13 @@ pub const SETTINGS: [&str; 4] = [
     "innodb_flush_log_at_trx_commit=2",
     "wsrep_slave_threads=2",
 ];
+
+/// Nodes with these settings, and lines for `[sst]`.
+pub fn builder(nodes: usize, sst: &[String]) -> Builder {
+    let builder = Cluster::builder().nodes(nodes).method("rejoin");
+    let builder = SETTINGS.iter().fold(builder, |builder, line| builder.mysqld(line));
+    sst.iter().fold(builder, |builder, line| builder.sst(line))
+}
 
 /// n1 gives, n2 is another member, n3 joins.
 pub struct Ground {
@@ -43,9 +50,8 @@ pub struct Felt {
 
 impl Ground {
     /// Two members with data, and a third that is down.
-    pub fn make(megabytes: u64, writers: u32) -> Result<Self> {
-        let builder = Cluster::builder().nodes(3).method("rejoin").mysqld_of(3, "wsrep_sst_donor=n1");
-        let builder = SETTINGS.iter().fold(builder, |builder, line| builder.mysqld(line));
+    pub fn make(megabytes: u64, writers: u32, sst: &[String]) -> Result<Self> {
+        let builder = builder(3, sst).mysqld_of(3, "wsrep_sst_donor=n1");
         let cluster = builder.provider("gcache.size", "512M").build()?;
         let ground = Self { cluster, rows: data::rows_of(megabytes, TABLES)?, writers };
         ground.donor().bootstrap()?;
@@ -107,8 +113,8 @@ impl Clients {
     }
 }
 
-/// Files may go while they are read.
-fn read_all(dir: &Path) -> Result<()> {
+/// Reads everything there is. Files may go while they are read.
+pub fn read_all(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {

@@ -110,10 +110,8 @@ fn wait_for_programs(node: &Node) -> Result<()> {
 
 /// A figure of something else is worse than none.
 fn check(ground: &Ground, contender: Contender, observed: &Observed) -> Result<()> {
-    let log = observed.donor_log();
-    let asked = format!("Running: 'wsrep_sst_{} --role 'donor'", contender.method());
-    ensure!(log.contains(&asked), "the donor did not run wsrep_sst_{}", contender.method());
-    let source = Told::read(&log).source;
+    observed.ran(contender.method())?;
+    let source = Told::read(&observed.donor_log()).source;
     match (contender, &source) {
         (Contender::Rejoin, Some(Source::Native)) | (Contender::Frozen, Some(Source::Frozen(_))) => {}
         (Contender::Rsync | Contender::Mariabackup, None) => {}

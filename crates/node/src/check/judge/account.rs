@@ -48,9 +48,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
             crate::source::native::sql_checks::grant_of(account, &["PROCESS"]),
         );
     }
-    if findings.is_clean("account") {
-        findings.ok("account", format!("{account} has the rights that a donor needs"));
-    }
+    findings.ok_if_clean("account", format!("{account} has the rights that a donor needs"));
 }
 
 #[cfg(test)]

@@ -31,9 +31,7 @@ fn files(facts: &Facts, findings: &mut Findings) {
     if let Some(why) = &facts.bad_layout {
         findings.error("options", why.as_str(), "correct the option: neither donor nor joiner can follow it");
     }
-    if findings.is_clean("options") {
-        findings.ok("options", format!("{} option files read", facts.options.files().len()));
-    }
+    findings.ok_if_clean("options", format!("{} option files read", facts.options.files().len()));
 }
 
 fn settings(facts: &Facts, findings: &mut Findings) {
@@ -66,9 +64,7 @@ fn settings(facts: &Facts, findings: &mut Findings) {
             "remove it once the transfer it was set for is over",
         );
     }
-    if findings.is_clean("sst") {
-        findings.ok("sst", "the options under [sst] are understood");
-    }
+    findings.ok_if_clean("sst", "the options under [sst] are understood");
 }
 
 /// The joiner's method decides for both sides, and a joiner takes its own from the files.
@@ -120,9 +116,7 @@ fn membership(facts: &Facts, findings: &mut Findings) {
         ),
         Some(_) => {}
     }
-    if findings.is_clean("cluster") {
-        findings.ok("cluster", facts.in_files("wsrep_cluster_address").unwrap_or_default());
-    }
+    findings.ok_if_clean("cluster", facts.in_files("wsrep_cluster_address").unwrap_or_default());
 }
 
 /// With these the server does not pause replication for a backup (docs/native-source.md).
@@ -169,9 +163,7 @@ fn donor(facts: &Facts, findings: &mut Findings) {
             "name the nodes",
         );
     }
-    if findings.is_clean("donor") {
-        findings.ok("donor", if wanted.is_empty() { "any member" } else { wanted });
-    }
+    findings.ok_if_clean("donor", if wanted.is_empty() { "any member" } else { wanted });
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 use super::super::Findings;
 use super::super::facts::{Facts, Live, Member, Server};
 use super::super::provider_options::{ProviderOptions, is_on, period_s, size as read_size};
-use super::{size, span};
+use super::CLOCKS_AGREE_WITHIN;
+use crate::words::{seconds, size};
 
 /// `gcs.fc_limit` of Galera 26.4: the length of the receive queue at which a member has the others wait.
 const FC_LIMIT: u64 = 16;
@@ -16,8 +17,6 @@ const GCACHE: u64 = 128 << 20;
 const OUTAGE_LEAST_S: f64 = 1800.0;
 /// `evs.suspect_timeout` of Galera 26.4. A donor's host is busy: with less it is thrown out for that.
 const SUSPECT_S: f64 = 5.0;
-/// Clocks this near to each other are taken for equal.
-const CLOCK_S: f64 = 60.0;
 
 /// Judges.
 pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
@@ -32,9 +31,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
             "socket.ssl_key, socket.ssl_cert and socket.ssl_ca in wsrep_provider_options, on all nodes",
         );
     }
-    if findings.is_clean("group") {
-        findings.ok("group", "nothing in wsrep_provider_options makes a transfer hurt the cluster");
-    }
+    findings.ok_if_clean("group", "nothing in wsrep_provider_options makes a transfer hurt the cluster");
     match &facts.server {
         Server::Running(live) => members(facts, live, findings),
         _ => neighbours(facts, findings),
@@ -130,9 +127,7 @@ fn gcache(facts: &Facts, options: &ProviderOptions, findings: &mut Findings) {
     }
     let ring = options.get("gcache.size").and_then(|value| read_size(value)).unwrap_or(GCACHE);
     let Some(live) = facts.live().filter(|live| live.write_set_rate >= 1.0) else {
-        if findings.is_clean("gcache") {
-            findings.ok("gcache", format!("gcache.size is {}", size(ring)));
-        }
+        findings.ok_if_clean("gcache", format!("gcache.size is {}", size(ring)));
         return;
     };
     let outage = ring as f64 / live.write_set_rate;
@@ -140,12 +135,12 @@ fn gcache(facts: &Facts, options: &ProviderOptions, findings: &mut Findings) {
         "gcache.size is {}, written at {}/s: a member may be away {}",
         size(ring),
         size(live.write_set_rate as u64),
-        span(outage)
+        seconds(outage)
     );
     if outage < OUTAGE_LEAST_S {
         findings.warning("gcache", text, "rejoin gcache size DIR --outage 4h says what is needed");
-    } else if findings.is_clean("gcache") {
-        findings.ok("gcache", text);
+    } else {
+        findings.ok_if_clean("gcache", text);
     }
 }
 
@@ -196,7 +191,7 @@ fn members(facts: &Facts, live: &Live, findings: &mut Findings) {
             );
         }
         let (ahead, exactly) = says.clock;
-        if ahead.abs() - exactly > CLOCK_S {
+        if ahead.abs() - exactly > CLOCKS_AGREE_WITHIN.as_secs_f64() {
             findings.warning(
                 "members",
                 format!("the clock of {member} differs by {ahead:.0} s"),

@@ -114,9 +114,7 @@ fn provider(facts: &Facts, findings: &mut Findings) {
             "try a join on a test cluster first",
         );
     }
-    if findings.is_clean("provider") {
-        findings.ok("provider", format!("Galera {version}, {api}"));
-    }
+    findings.ok_if_clean("provider", format!("Galera {version}, {api}"));
 }
 
 #[cfg(test)]

@@ -10,8 +10,13 @@ mod network;
 mod places;
 mod redo;
 
+use std::time::Duration;
+
 use super::facts::{Facts, Server};
 use super::{Finding, Findings};
+
+/// Clocks this near to each other are taken for equal.
+const CLOCKS_AGREE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Judges. The order is that in which an operator would look: what runs, what is set, what is there, who is around.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
@@ -58,26 +63,6 @@ fn server(facts: &Facts, findings: &mut Findings) {
                 ),
             }
         }
-    }
-}
-
-/// Bytes in the largest unit that fits.
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..0x10_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        0x10_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
-        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
-    }
-}
-
-/// Seconds as people say them.
-fn span(seconds: f64) -> String {
-    match seconds as u64 {
-        0..120 => format!("{seconds:.0} s"),
-        120..7200 => format!("{:.0} min", seconds / 60.0),
-        7200..172_800 => format!("{:.0} h", seconds / 3600.0),
-        _ => format!("{:.0} days", seconds / 86_400.0),
     }
 }
 

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 
 use super::super::Findings;
 use super::super::facts::{Announced, Facts, PortState};
+use super::super::network::members_of;
 
 /// Judges.
 pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
@@ -81,12 +82,9 @@ fn address(facts: &Facts, announced: &Announced, findings: &mut Findings) {
 
 /// All configured members are on this host: a test cluster.
 fn all_on_loopback(facts: &Facts) -> bool {
-    let address = facts.in_files("wsrep_cluster_address").unwrap_or_default();
-    let members = address.strip_prefix("gcomm://").unwrap_or_default().split('?').next().unwrap_or_default();
-    let local = |member: &str| {
-        member.starts_with("127.") || member.starts_with("localhost") || member.starts_with("[::1]")
-    };
-    !members.is_empty() && members.split(',').all(|member| local(member.trim()))
+    let members = members_of(facts.in_files("wsrep_cluster_address").unwrap_or_default());
+    let local = |host: &str| host.starts_with("127.") || host == "localhost" || host == "[::1]";
+    !members.is_empty() && members.iter().all(|(host, _)| local(host))
 }
 
 #[cfg(test)]

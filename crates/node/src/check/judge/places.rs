@@ -1,16 +1,11 @@
 //! Directories, what lies in them, and room.
-use std::time::Duration;
-
 use super::super::facts::{DirectoryState, Facts, Room, Server};
 use super::super::{Findings, Level};
-use super::size;
+use super::CLOCKS_AGREE_WITHIN;
+use crate::joiner::MARGIN_BYTES;
 use crate::settings::InPlace;
 use crate::sink::kept::Status;
-
-/// Stays free on each filesystem besides the new files (`joiner::agree`).
-const MARGIN: u64 = 64 << 20;
-/// Clocks this near to each other are taken for equal.
-const CLOCK_S: Duration = Duration::from_secs(60);
+use crate::words::size;
 
 /// Judges.
 pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
@@ -20,7 +15,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
     leftovers(facts, findings);
     space(facts, findings);
     position(facts, findings);
-    if let Some(ahead) = facts.from_the_future.filter(|ahead| *ahead > CLOCK_S) {
+    if let Some(ahead) = facts.from_the_future.filter(|ahead| *ahead > CLOCKS_AGREE_WITHIN) {
         findings.warning(
             "clock",
             format!(
@@ -33,13 +28,14 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
 }
 
 fn directories(facts: &Facts, findings: &mut Findings) {
+    let user = facts.server_user();
     for directory in &facts.directories {
         let path = directory.path.display();
         match &directory.there {
             DirectoryState::Missing => findings.error(
                 "directory",
                 format!("{path} is not there"),
-                format!("install -d -o mysql -g mysql -m 750 {path}"),
+                format!("install -d -o {user} -m 750 {path}"),
             ),
             DirectoryState::Unusable(why) => {
                 findings.error(
@@ -51,19 +47,18 @@ fn directories(facts: &Facts, findings: &mut Findings) {
             DirectoryState::There { writable: Some(false), .. } => findings.error(
                 "directory",
                 format!("{path} is not writable for the server's user"),
-                format!("chown mysql:mysql {path}; see also whether its filesystem is mounted read-only"),
+                format!("chown {user}: {path}; see also whether its filesystem is mounted read-only"),
             ),
             DirectoryState::There { owned: false, .. } => findings.warning(
                 "directory",
                 format!("{path} does not belong to the server's user"),
-                format!("chown mysql:mysql {path}"),
+                format!("chown {user}: {path}"),
             ),
             DirectoryState::There { .. } => {}
         }
     }
-    if findings.is_clean("directory") {
-        findings.ok("directory", format!("{} directories of the server's user", facts.directories.len()));
-    }
+    findings
+        .ok_if_clean("directory", format!("{} directories of the server's user", facts.directories.len()));
 }
 
 fn foreign_files(facts: &Facts, findings: &mut Findings) {
@@ -74,7 +69,7 @@ fn foreign_files(facts: &Facts, findings: &mut Findings) {
             "{count} files in the datadir do not belong to the server's user, {} is one",
             first.display()
         ),
-        "chown -R mysql:mysql the datadir",
+        format!("chown -R {}: the datadir", facts.server_user()),
     );
 }
 
@@ -162,7 +157,7 @@ fn space(facts: &Facts, findings: &mut Findings) {
     };
     let in_place = facts.settings.as_ref().map_or(InPlace::Auto, |settings| settings.in_place);
     for Room { at, data, available } in rooms {
-        let wanted = data + MARGIN;
+        let wanted = data + MARGIN_BYTES;
         let text = format!("{}: {} available, {} of data", at.display(), size(*available), size(*data));
         if *available >= wanted {
             findings.ok("space", text);
@@ -299,7 +294,7 @@ mod tests {
         assert!(found(&with(Some(state(uuid, -1))), "position", Note).contains("did not stop cleanly"));
         let nil = state("00000000-0000-0000-0000-000000000000", -1);
         assert!(found(&with(Some(nil)), "position", Note).contains("no history"));
-        let future = Some(Duration::from_secs(3600));
+        let future = Some(std::time::Duration::from_secs(3600));
         assert!(found(&Facts { from_the_future: future, ..stopped() }, "clock", Warning).contains("3600 s"));
     }
 }

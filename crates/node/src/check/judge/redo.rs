@@ -1,7 +1,7 @@
 //! Whether the redo log is large enough for a copy that follows it while the server writes.
 use super::super::Findings;
 use super::super::facts::Facts;
-use super::{size, span};
+use crate::words::{seconds, size};
 use formats::mariadb::option_file::parse_size;
 
 /// `innodb_log_file_size` of MariaDB 10.11 and 11.8 where nothing is set.
@@ -36,7 +36,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
         "innodb_log_file_size is {}, written at {}/s: it comes round in {}",
         size(log),
         size(rate as u64),
-        span(lap)
+        seconds(lap)
     );
     if lap < LAP_LEAST_S {
         let wanted = ((rate * LAP_WANTED_S) as u64).div_ceil(1 << 20);

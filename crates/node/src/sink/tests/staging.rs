@@ -11,6 +11,7 @@ use crate::sink::install::install;
 use crate::sink::kept::{Status, allocated, status};
 use crate::sink::plan::{Inputs, Keep, ServerDirectories, plan};
 use crate::sink::staging::Staging;
+use crate::sink::tests::world::all_in;
 use crate::sink::tidy::remove_leftovers;
 use crate::sink::writer::OPEN_FILES;
 
@@ -186,13 +187,7 @@ fn a_received_state_is_installed_on_its_filesystems() {
     staging.sync_all().unwrap();
     let home = dir.path().to_path_buf();
     let plan = plan(&Inputs {
-        directories: &ServerDirectories {
-            datadir: home.clone(),
-            data_home: home.join("system"),
-            log_home: home.clone(),
-            undo: home.clone(),
-            aria_log: home.clone(),
-        },
+        directories: &ServerDirectories { data_home: home.join("system"), ..all_in(&home) },
         managed: &[],
         staged: &staging.staged(),
         staying: &[],

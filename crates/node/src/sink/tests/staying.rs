@@ -9,9 +9,10 @@ use crate::failure::{Kind, kind_of};
 use crate::sink::files::Disk;
 use crate::sink::held::Old;
 use crate::sink::install::install;
-use crate::sink::plan::{Inputs, InstallPlan, Keep, OldKind, ServerDirectories, plan};
+use crate::sink::plan::{Inputs, InstallPlan, Keep, OldKind, plan};
 use crate::sink::rollback::{possible, rollback};
 use crate::sink::staging::Staging;
+use crate::sink::tests::world::all_in;
 
 const SIZE: u64 = 64 << 10;
 
@@ -69,11 +70,11 @@ impl World {
         self.files.iter().for_each(|(entry, target)| staging.begin(entry, target).unwrap());
         let whole = [(0, SIZE as u32)];
         staging.writer().write_range(FileId(8), 0, &whole, &[2; SIZE as usize]).unwrap();
-        staging.hold(FileId(0), 0..SIZE, &whole, Some(&old(&self.at("db/same.ibd")))).unwrap();
+        staging.hold(FileId(0), 0..SIZE, &whole, Some(old(&self.at("db/same.ibd")))).unwrap();
         let half = SIZE as u32 / 2;
-        staging.hold(FileId(1), 0..SIZE, &[(0, half)], Some(&old(&self.at("db/half.ibd")))).unwrap();
+        staging.hold(FileId(1), 0..SIZE, &[(0, half)], Some(old(&self.at("db/half.ibd")))).unwrap();
         staging.writer().write_range(FileId(1), 0, &[(half, half)], &vec![2; half as usize]).unwrap();
-        staging.hold(FileId(2), 0..SIZE, &whole, Some(&old(&self.at("db/oldname.ibd")))).unwrap();
+        staging.hold(FileId(2), 0..SIZE, &whole, Some(old(&self.at("db/oldname.ibd")))).unwrap();
         staging
     }
 
@@ -82,13 +83,7 @@ impl World {
         staging.sync_all().unwrap();
         let home = self.dir.path().to_path_buf();
         plan(&Inputs {
-            directories: &ServerDirectories {
-                datadir: home.clone(),
-                data_home: home.clone(),
-                log_home: home.clone(),
-                undo: home.clone(),
-                aria_log: home,
-            },
+            directories: &all_in(&home),
             managed: &self.managed,
             staged: &staging.staged(),
             staying: &staying,
@@ -168,9 +163,9 @@ fn a_later_word_about_a_range_counts() {
     let staging = world.received();
     let same = old(&world.at("db/same.ibd"));
     // Sent after all, then the same again in part.
-    staging.hold(FileId(0), 0..SIZE, &[], Some(&same)).unwrap();
+    staging.hold(FileId(0), 0..SIZE, &[], Some(same.clone())).unwrap();
     staging.writer().write_range(FileId(0), 0, &[(0, SIZE as u32)], &[5; SIZE as usize]).unwrap();
-    staging.hold(FileId(0), 0..SIZE, &[(4096, 4096)], Some(&same)).unwrap();
+    staging.hold(FileId(0), 0..SIZE, &[(4096, 4096)], Some(same.clone())).unwrap();
     assert!(staging.settle(&world.files, true).unwrap().is_empty());
     let content = fs::read(staging.path(FileId(0)).unwrap()).unwrap();
     assert!(content[..4096].iter().all(|b| *b == 5) && content[8192..].iter().all(|b| *b == 5));
@@ -186,6 +181,29 @@ fn an_old_file_that_changes_meanwhile_is_not_taken_from() {
     assert!(format!("{error:#}").contains("changed while it was compared"), "{error:#}");
     let unknown = staging.hold(FileId(8), 0..SIZE, &[(0, 4096)], None);
     assert!(unknown.is_err(), "a base that was never looked at");
+}
+
+#[test]
+fn what_a_changed_file_has_of_the_old_one_is_copied_meanwhile() {
+    let world = World::new();
+    let staging = world.received();
+    staging.fill(FileId(0), 0..SIZE, false).unwrap();
+    assert!(!staging.path(FileId(0)).unwrap().exists(), "it may be the old file");
+    staging.fill(FileId(1), 0..8192, false).unwrap();
+    let half = staging.path(FileId(1)).unwrap();
+    let ones = || fs::read(&half).unwrap().iter().filter(|byte| **byte == 1).count() as u64;
+    assert_eq!(ones(), 0, "not known to differ yet");
+    staging.fill(FileId(1), 0..4096, true).unwrap();
+    assert_eq!(ones(), 4096);
+    staging.fill(FileId(1), 4096..SIZE, false).unwrap();
+    assert_eq!(ones(), SIZE / 2);
+    // A later word counts here too, and the old file is looked at in the end though nothing is left to be copied.
+    staging.hold(FileId(1), 0..SIZE, &[], None).unwrap();
+    staging.writer().write_range(FileId(1), 0, &[(0, 4096)], &[5; 4096]).unwrap();
+    assert_eq!(ones(), SIZE / 2 - 4096);
+    fs::write(world.at("db/half.ibd"), vec![9; SIZE as usize]).unwrap();
+    let error = staging.settle(&world.files, true).unwrap_err();
+    assert!(format!("{error:#}").contains("changed while it was compared"), "{error:#}");
 }
 
 #[test]

@@ -130,13 +130,7 @@ impl World {
         later: u64,
     ) -> Result<InstallPlan, Failure> {
         plan(&Inputs {
-            directories: &ServerDirectories {
-                datadir: self.datadir.clone(),
-                data_home: self.datadir.clone(),
-                log_home: self.datadir.clone(),
-                undo: self.datadir.clone(),
-                aria_log: self.datadir.clone(),
-            },
+            directories: &all_in(&self.datadir),
             managed,
             staged,
             staying: &[],
@@ -228,4 +222,10 @@ impl Raw for Sim {
         let all = self.list(directory).unwrap();
         all.into_iter().filter(|p| self.read(p).unwrap().is_some()).collect()
     }
+}
+
+/// Every directory of the server is the datadir.
+pub fn all_in(datadir: &Path) -> ServerDirectories {
+    let [datadir, data_home, log_home, undo, aria_log] = std::array::from_fn(|_| datadir.to_owned());
+    ServerDirectories { datadir, data_home, log_home, undo, aria_log }
 }

@@ -9,7 +9,7 @@ use protocol::inventory::{FileEntry, FileRole};
 
 use super::direct::{Buffer, Direct};
 use super::page_file::Damage;
-use super::pages::{self, Copied, Copier, Wanted, is_further_system_file};
+use super::pages::{self, Copied, Copier, Wanted};
 use super::small;
 use crate::disk::identity::{Identity, Signature, look};
 use crate::source::declined::Declined;
@@ -27,8 +27,6 @@ pub struct CopyFiles<'a> {
     pub copier: Copier<'a>,
     /// Files of the system tablespace, in order.
     pub system_files: &'a [PathBuf],
-    /// Bytes of a page.
-    pub page_size: u32,
     /// Damaged pages that were delivered as they are.
     pub damaged: Mutex<Vec<String>>,
 }
@@ -39,7 +37,13 @@ impl CopyFiles<'_> {
     /// # Errors
     /// From the system.
     pub fn wanted(&self, entry: FileEntry, path: PathBuf, identity: Identity) -> Result<Wanted> {
-        let system = if is_further_system_file(&entry) { self.further(&entry)? } else { None };
+        let system = match entry.role {
+            FileRole::SystemTablespace { index } if index > 0 => {
+                let found = further_system_file(self.system_files, index, self.copier.direct)?;
+                Some(found.context("the system tablespace has no first page")?)
+            }
+            _ => None,
+        };
         Ok(Wanted { entry, path, identity, system })
     }
 
@@ -109,20 +113,21 @@ impl CopyFiles<'_> {
             Ok(copied)
         })
     }
+}
 
-    /// Format and first page number of a further file of the system tablespace: those before it have fixed sizes.
-    fn further(&self, entry: &FileEntry) -> Result<Option<(PageFormat, u32)>> {
-        let FileRole::SystemTablespace { index } = entry.role else { return Ok(None) };
-        let files = self.system_files;
-        let before = files.get(..usize::from(index)).unwrap_or_default();
-        let mut pages = 0;
-        for path in before {
-            pages += look(path)?.map_or(0, |l| l.signature.size) / u64::from(self.page_size);
-        }
-        let first = files.first().context("no system tablespace")?;
-        let mut buffer = Buffer::new(PAGE0_BYTES);
-        Direct::open(first, self.copier.direct)?.read(buffer.bytes(), 0)?;
-        let header = parse_page0(buffer.bytes()).context("the system tablespace has no first page")?;
-        Ok(Some((header.format, pages as u32)))
+/// Format and first page number of a further file of the system tablespace, whose `files` are in order: those before it
+/// have fixed sizes. `None` when the first page of all does not read.
+///
+/// # Errors
+/// From the system.
+pub fn further_system_file(files: &[PathBuf], index: u16, direct: bool) -> Result<Option<(PageFormat, u32)>> {
+    let first = files.first().context("no system tablespace")?;
+    let mut buffer = Buffer::new(PAGE0_BYTES);
+    Direct::open(first, direct)?.read(buffer.bytes(), 0)?;
+    let Ok(header) = parse_page0(buffer.bytes()) else { return Ok(None) };
+    let mut pages = 0;
+    for path in files.get(..usize::from(index)).unwrap_or_default() {
+        pages += look(path)?.map_or(0, |l| l.signature.size) / header.format.physical_size as u64;
     }
+    Ok(Some((header.format, pages as u32)))
 }

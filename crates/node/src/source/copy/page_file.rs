@@ -7,15 +7,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use formats::innodb::doublewrite;
 use formats::innodb::page::{self, PageState};
-use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
+use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, TablespaceHeader, parse_page0};
 use formats::{Lsn, PageNo, SpaceId};
 
 use super::direct::{Buffer, Direct, is_not_ours};
 use super::free_pages;
 use crate::disk::identity::{Identity, look_at};
 
-/// How often a page that is not whole is read again.
+/// How often a page that is not whole is read again while a server may be writing it.
 const TRIES: u32 = 200;
+/// The same where nobody writes: a page without a checksum is proved by a second read.
+const TRIES_STILL: u32 = 1;
 /// Pause between two tries; the first few come at once.
 const PAUSE: Duration = Duration::from_millis(2);
 /// A data file that is being read.
@@ -32,6 +34,8 @@ pub struct PageFile {
     first_page: u32,
     /// Pages that are never valid and do not count: the doublewrite area.
     doublewrite: Vec<std::ops::Range<PageNo>>,
+    /// How often a page that is not whole is read again.
+    tries: u32,
 }
 
 /// A page that stays damaged.
@@ -48,6 +52,23 @@ impl PageFile {
     /// `Ok(None)` when nothing is there: it was dropped; or when it is not (yet) the server's to read. Else from the
     /// system.
     pub fn open(path: &Path, direct: bool, system: Option<(PageFormat, u32)>) -> Result<Option<PageFile>> {
+        Self::open_to_try(path, direct, system, TRIES)
+    }
+
+    /// As [`PageFile::open`], of a file that nobody writes: what is damaged is not waited for.
+    ///
+    /// # Errors
+    /// As [`PageFile::open`].
+    pub fn open_still(path: &Path, system: Option<(PageFormat, u32)>) -> Result<Option<PageFile>> {
+        Self::open_to_try(path, false, system, TRIES_STILL)
+    }
+
+    fn open_to_try(
+        path: &Path,
+        direct: bool,
+        system: Option<(PageFormat, u32)>,
+        tries: u32,
+    ) -> Result<Option<PageFile>> {
         let file = match Direct::open(path, direct) {
             Ok(file) => file,
             Err(e) if is_not_ours(&e) => return Ok(None),
@@ -63,6 +84,7 @@ impl PageFile {
             first_lsn: None,
             first_page: 0,
             doublewrite: Vec::new(),
+            tries,
         };
         match system {
             Some((format, first_page)) if first_page > 0 => {
@@ -72,6 +94,11 @@ impl PageFile {
             _ => opened.read_header()?,
         }
         Ok(Some(opened))
+    }
+
+    /// Bytes of a page; none while the file has no first page.
+    pub fn page_size(&self) -> Option<usize> {
+        self.header.map(|(_, format)| format.physical_size)
     }
 
     /// Bytes of the file at the moment.
@@ -87,7 +114,7 @@ impl PageFile {
     fn read_header(&mut self) -> Result<()> {
         // The largest page; a file may be shorter.
         let mut buffer = Buffer::new(65536);
-        for _ in 0..TRIES {
+        for _ in 0..self.tries {
             let read = self.read_raw(buffer.bytes(), 0)?;
             let head = &buffer.bytes()[..read];
             match head.get(..PAGE0_BYTES).map(parse_page0) {
@@ -104,10 +131,16 @@ impl PageFile {
             }
             std::thread::sleep(PAUSE);
         }
-        if let Some((SpaceId(0), format)) = self.header {
-            self.find_doublewrite(&format)?;
-        }
-        Ok(())
+        self.header.map_or(Ok(()), |(space, format)| self.assume(space, format))
+    }
+
+    /// Takes this for what the first page should say.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn assume(&mut self, space: SpaceId, format: PageFormat) -> Result<()> {
+        self.header = Some((space, format));
+        if space == SpaceId(0) { self.find_doublewrite(&format) } else { Ok(()) }
     }
 
     /// Named by the page of the transaction system.
@@ -159,7 +192,7 @@ impl PageFile {
         let aligned = at / 4096 * 4096;
         let skip = (at - aligned) as usize;
         let mut buffer = Buffer::new(skip + slot.len());
-        for tries in 0..TRIES {
+        for tries in 0..self.tries {
             let read = self.read_raw(buffer.bytes(), aligned)?;
             let Some(again) = buffer.bytes()[..read].get(skip..skip + slot.len()) else { return Ok(None) };
             let unchanged = again == &*slot;
@@ -215,9 +248,14 @@ pub fn first_page(path: &Path) -> Option<(SpaceId, Lsn)> {
 
 /// As [`first_page`], of an open file.
 pub fn first_page_of(file: &File) -> Option<(SpaceId, Lsn)> {
+    claimed(file).map(|(header, lsn)| (header.space, lsn))
+}
+
+/// What the first page says without regard to its checksum, and its LSN.
+pub fn claimed(file: &File) -> Option<(TablespaceHeader, Lsn)> {
     let mut head = [0; PAGE0_BYTES];
     file.read_exact_at(&mut head, 0).ok()?;
-    Some((parse_page0(&head).ok()?.space, page::lsn(&head)?))
+    Some((parse_page0(&head).ok()?, page::lsn(&head)?))
 }
 
 enum Fault {

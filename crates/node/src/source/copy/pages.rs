@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use formats::innodb::tablespace::PageFormat;
 use formats::{Lsn, SpaceId};
-use protocol::inventory::{FileEntry, FileId, FileRole};
+use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 use std::path::PathBuf;
 
@@ -210,9 +210,4 @@ fn open(copier: Copier<'_>, wanted: &Wanted) -> Result<Option<Open>> {
         copied: AtomicU64::new(0),
     });
     Ok(Some(Open { file, end: AtomicU64::new(0), outcome }))
-}
-
-/// True for a file of the system tablespace after the first.
-pub fn is_further_system_file(entry: &FileEntry) -> bool {
-    matches!(entry.role, FileRole::SystemTablespace { index } if index > 0)
 }

@@ -30,8 +30,6 @@ pub struct Checks<'a> {
     pub out: &'a RedoOut,
     /// Pages that the redo changes.
     pub dirty: &'a Dirty,
-    /// Page numbers in encrypted redo cannot be relied on.
-    pub encrypted: bool,
 }
 
 impl Checks<'_> {
@@ -61,7 +59,7 @@ impl Checks<'_> {
     /// IMPORT TABLESPACE writes pages without redo, the first one among them, with the LSN of its time. Its deletion by
     /// DISCARD may lie before the checkpoint, or the copy may be of what an operator was about to import.
     fn imports(&self) -> Result<(), SnapshotError> {
-        for written in self.moment.written.iter().filter(|_| !self.encrypted) {
+        for written in &self.moment.written {
             let Some(file) = self.catalog.get(written.id) else { continue };
             let Some((space, lsn)) = written.first_page() else { continue };
             // What has redo for its first page was made or changed, not imported.

@@ -133,8 +133,8 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
         bytes: &bytes,
         pace: &pace,
     };
-    let (system_files, page_size) = (&options.roots.system_files(), facts.page_size);
-    let copy = CopyFiles { copier, system_files, page_size, damaged: Mutex::default() };
+    let system_files = &options.roots.system_files();
+    let copy = CopyFiles { copier, system_files, damaged: Mutex::default() };
     let work = Work {
         options,
         facts: &facts,
@@ -306,18 +306,13 @@ impl Work<'_> {
                 tail: self.state,
                 galera: self.facts.galera,
                 log_bin: self.facts.log_bin,
+                encrypted: self.encrypted,
                 budget: self.options.budget,
                 cancel: self.cancel,
             }
             .run()?;
             self.reach(&moment)?;
-            let checks = Checks {
-                catalog: &mut catalog,
-                moment: &moment,
-                out: self.out,
-                dirty: self.dirty,
-                encrypted: self.encrypted,
-            };
+            let checks = Checks { catalog: &mut catalog, moment: &moment, out: self.out, dirty: self.dirty };
             match checks.run()? {
                 None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
                 Some(why) => {

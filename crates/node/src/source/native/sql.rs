@@ -1,8 +1,9 @@
 //! The donor's own server, asked and told by named operations only.
 //!
-//! Over its unix socket. Names of variables and errors from sql/mysqld.cc, sql/wsrep_mysqld.cc and
+//! Over its unix socket, or another member's over the network. Names of variables and errors from sql/mysqld.cc, sql/wsrep_mysqld.cc and
 //! include/mysqld_error.h, MariaDB 10.11.
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,11 +18,29 @@ use crate::source::declined::Declined;
 /// How long a login may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listens {
+    /// On this host, at a unix socket.
+    Socket(PathBuf),
+    /// At a host and port.
+    Network(String, u16),
+}
+
+impl fmt::Display for Listens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listens::Socket(path) => write!(f, "{}", path.display()),
+            Listens::Network(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 /// Where the server listens and who we are to it.
 #[derive(Clone, Debug)]
 pub struct Login {
-    /// Its socket.
-    pub socket: PathBuf,
+    /// Where.
+    pub at: Listens,
     /// The account given. Without one, and where it is not let in, the operating system's user is tried.
     pub account: Option<Account>,
 }
@@ -105,7 +124,7 @@ impl Session {
             }
         }
         let Some(conn) = conn else {
-            return Err(Declined::NoLogin(format!("{}: {}", login.socket.display(), refused.join("; "))));
+            return Err(Declined::NoLogin(format!("{}: {}", login.at, refused.join("; "))));
         };
         let mut session = Session { conn, login: login.clone(), patience };
         // Without it a statement waits for the appliers, which wait for us.
@@ -255,6 +274,19 @@ impl Session {
         }
     }
 
+    /// Bytes of InnoDB's tablespaces; none where the account may not ask.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn innodb_bytes(&mut self) -> Answer<Option<u64>> {
+        let question =
+            "SELECT CAST(SUM(FILE_SIZE) AS UNSIGNED) FROM information_schema.INNODB_SYS_TABLESPACES";
+        match self.conn.query_first(question).map_err(SqlError::from) {
+            Err(e) if !e.is_lost() => Ok(None),
+            answer => Ok(answer?.flatten()),
+        }
+    }
+
     /// Whether this session may see the statements of others, which needs PROCESS.
     ///
     /// # Errors
@@ -328,8 +360,11 @@ impl Session {
 }
 
 fn connect(login: &Login, user: &str, password: Option<String>, patience: Duration) -> mysql::Result<Conn> {
-    let opts = OptsBuilder::new()
-        .socket(Some(login.socket.to_string_lossy()))
+    let opts = match &login.at {
+        Listens::Socket(path) => OptsBuilder::new().socket(Some(path.to_string_lossy())),
+        Listens::Network(host, port) => OptsBuilder::new().ip_or_hostname(Some(host.clone())).tcp_port(*port),
+    };
+    let opts = opts
         .user(Some(user))
         .pass(password)
         .prefer_socket(false)

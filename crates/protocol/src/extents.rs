@@ -46,6 +46,23 @@ impl Extents {
         self.0.iter().map(|(&start, &end)| start..end)
     }
 
+    /// Some of these bytes.
+    pub fn overlaps(&self, range: Range<u64>) -> bool {
+        self.0.range(..range.end).next_back().is_some_and(|(_, &end)| end > range.start)
+    }
+
+    /// The first bytes below `end` that are not in it.
+    pub fn first_gap(&self, end: u64) -> Option<Range<u64>> {
+        let start = self.0.get(&0).copied().unwrap_or(0);
+        let next = self.0.range(start..).next().map_or(end, |(&from, _)| from.min(end));
+        (start < end).then_some(start..next)
+    }
+
+    /// Number of extents.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// No bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -82,6 +99,11 @@ mod tests {
                 let apart = extents.iter().zip(extents.iter().skip(1)).all(|(a, b)| a.end < b.start);
                 prop_assert!(apart);
             }
+            for start in 0..80 {
+                prop_assert_eq!(extents.overlaps(start..start + 3), bytes.range(start..start + 3).next().is_some());
+            }
+            let gap: Vec<u64> = (0..90).skip_while(|byte| bytes.contains(byte)).take_while(|byte| !bytes.contains(byte)).collect();
+            prop_assert!(extents.first_gap(90).into_iter().flatten().eq(gap));
             let end = bytes.len() as u64;
             prop_assert_eq!(extents.is_all(end), bytes.iter().copied().eq(0..end));
         }

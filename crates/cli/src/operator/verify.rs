@@ -1,0 +1,119 @@
+//! `rejoin verify`: whether two datadirs are the same.
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use formats::wsrep::invocation::SstArgs;
+use node::datadir::layout::Layout;
+use node::server::options::ServerOptions;
+use node::verify::{Different, Report, Side, verify};
+use node::words::size;
+
+use super::say;
+
+/// Which two.
+#[derive(clap::Args)]
+pub struct Options {
+    /// A data directory on which no server runs
+    #[arg(long, value_name = "DIR")]
+    datadir: PathBuf,
+    /// The other one; a server may run on it, and then its socket will do
+    #[arg(long, value_name = "DIR|SOCKET")]
+    with: PathBuf,
+    /// Option file of the first, where directories are elsewhere
+    #[arg(long, value_name = "FILE")]
+    defaults_file: Option<PathBuf>,
+    /// Option file of the other
+    #[arg(long, value_name = "FILE")]
+    with_defaults_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Print nothing: the exit code answers
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
+}
+
+/// Exit code of an answer that names damaged pages.
+const DAMAGED: u8 = 4;
+
+/// Compares, and answers with the exit code: 0 the same, 1 different, 4 damaged pages.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let first = side(&options.datadir, options.defaults_file.as_deref())?;
+    let is_socket = std::fs::metadata(&options.with).is_ok_and(|meta| meta.file_type().is_socket());
+    let second = match is_socket {
+        true => Side::of_server(&options.with)?,
+        false => side(&options.with, options.with_defaults_file.as_deref())?,
+    };
+    let report = verify(&first, &second)?;
+    if options.json {
+        say(&serde_json::to_string_pretty(&report)?);
+    } else if !options.quiet {
+        lines(&report).iter().for_each(|line| say(line));
+    }
+    Ok(ExitCode::from(match (report.damaged_pages, report.is_same()) {
+        (0, true) => 0,
+        (0, false) => 1,
+        _ => DAMAGED,
+    }))
+}
+
+fn side(datadir: &Path, defaults_file: Option<&Path>) -> Result<Side> {
+    let mut words =
+        vec!["--datadir".to_owned(), std::path::absolute(datadir)?.to_string_lossy().into_owned()];
+    if let Some(file) = defaults_file {
+        words.extend(["--defaults-file".to_owned(), file.to_string_lossy().into_owned()]);
+    }
+    let args = SstArgs::parse(&words);
+    let options = ServerOptions::load(&args)?;
+    Ok(Side { layout: Layout::resolve(&args, &options)?, options })
+}
+
+fn lines(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    if report.running {
+        lines.push(
+            "note       a server runs on the second: what it has in memory only was not seen".to_owned(),
+        );
+    }
+    lines.extend(report.unseen.iter().map(|what| format!("note       {what}")));
+    let only =
+        |what: &str, files: &[String]| files.iter().map(|f| format!("{what:<10} {f}")).collect::<Vec<_>>();
+    lines.extend(only("only-first", &report.only_first));
+    lines.extend(only("only-other", &report.only_second));
+    lines.extend(report.different.iter().map(different));
+    lines.extend(report.damaged.iter().map(|text| format!("damaged    {text}")));
+    let named = report.damaged.len() as u64;
+    if report.damaged_pages > named {
+        lines.push(format!("damaged    and {} more", report.damaged_pages - named));
+    }
+    let verdict = match (report.damaged_pages, report.is_same()) {
+        (0, true) if report.running => "same on disk".to_owned(),
+        (0, true) => "same".to_owned(),
+        (0, false) if report.state_in_redo => {
+            "not known to be the same: changes are in a redo log only".to_owned()
+        }
+        (0, false) => "different".to_owned(),
+        (pages, _) => format!("damaged: {pages} pages"),
+    };
+    lines.push(format!("{verdict}; {} files on both, {}", report.files, size(report.bytes)));
+    lines
+}
+
+fn different(different: &Different) -> String {
+    let Different { file, own_life, sizes, pages, headers_only, first } = different;
+    let what = if *own_life { "own-life" } else { "different" };
+    let mut told = vec![format!("{pages} pages or parts")];
+    if *headers_only > 0 {
+        told.push(format!("{headers_only} in checksum and LSN only"));
+    }
+    if sizes.0 != sizes.1 {
+        told.push(format!("{} and {} bytes long", sizes.0, sizes.1));
+    }
+    if !first.is_empty() {
+        let first: Vec<String> = first.iter().take(5).map(u64::to_string).collect();
+        told.push(format!("the first {}", first.join(" ")));
+    }
+    format!("{what:<10} {file}: {}", told.join(", "))
+}

@@ -1,0 +1,121 @@
+//! `lab figures`: what a node that comes back receives, by how much was changed since and how much before.
+//!
+//! Two numbers decide how much two nodes share: how many rows were changed while the node was away, and how often rows
+//! were rewritten while both were members since the node's last copy of the data ("churn": each writes a page its own way).
+//! For each pair the node is put back to the same old datadir before each method takes its turn.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use rejoin_lab::data;
+
+mod ground;
+mod pairs;
+mod trial;
+
+use super::bench::machine;
+use ground::Ground;
+use trial::{Contender, Trial};
+
+/// What to measure.
+#[derive(Args)]
+pub struct Options {
+    /// Megabytes of sysbench tables.
+    #[arg(long, default_value_t = 200)]
+    megabytes: u64,
+    /// Rows rewritten while both were members, in multiples of all rows.
+    #[arg(long, value_delimiter = ',', default_value = "0,0.2,1,4")]
+    churn: Vec<f64>,
+    /// Percent of all rows changed while the joiner was away.
+    #[arg(long, value_delimiter = ',', default_value = "0,0.1,1,10,100")]
+    changed: Vec<f64>,
+    /// Which rows: uniform, pareto (skewed), and what else sysbench knows as --rand-type.
+    #[arg(long, default_value = "uniform")]
+    rand_type: String,
+    /// The methods; may be given again, separated by commas. All when not given.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    method: Vec<Contender>,
+    /// A line for `[sst]` of all nodes; may be given again.
+    #[arg(long)]
+    sst: Vec<String>,
+    /// The donor is written to meanwhile.
+    #[arg(long)]
+    loaded: bool,
+    /// Look at pairs of pages only: what each way to send a page would take. Nothing is transferred but by rejoin.
+    #[arg(long)]
+    pairs: bool,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    ensure!(!options.churn.is_empty() && !options.changed.is_empty(), "nothing to measure");
+    let contenders = match (&options.method[..], options.pairs) {
+        (_, true) => vec![Contender::Rejoin],
+        ([], false) => Contender::ALL.to_vec(),
+        (some, false) => some.to_vec(),
+    };
+    println!("{}.\n", machine::line()?);
+    for &churn in &options.churn {
+        let ground = Ground::make(options.megabytes, &options.rand_type, &options.sst)?;
+        let rewritten = ground.rewrite(churn)?;
+        ground.leave().context("the joiner leaves")?;
+        println!("Churn {churn} ({rewritten} transactions, {}):\n", options.rand_type);
+        if !options.pairs {
+            println!("{}", trial::HEAD);
+        }
+        let mut before = 0.0;
+        for &changed in &options.changed {
+            ensure!(
+                changed >= before,
+                "--changed must not fall: it is done on top of what was changed before"
+            );
+            ground.change((changed - before) / 100.0)?;
+            before = changed;
+            for &contender in &contenders {
+                let what = format!("churn {churn}, {changed} % changed, {}", contender.name());
+                let trial = Trial::run(&ground, contender, options.loaded).context(what)?;
+                if !options.pairs {
+                    println!("| {changed} % | {}", trial.row());
+                }
+            }
+            if options.pairs {
+                println!("{changed} % changed: {}", pairs::weigh(ground.old(), &ground.joiner().datadir())?);
+            } else {
+                println!("| {changed} % | {}", ground.pages()?.row());
+            }
+        }
+        println!(
+            "\n{:.1} MB on disk; reading both datadirs at once takes {:.2} s.\n",
+            ground.megabytes()?,
+            ground.read_both()?
+        );
+    }
+    println!("{}", trial::NOTES);
+    Ok(())
+}
+
+/// How long nodes are waited for.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Rows that a transaction of sysbench's `oltp_write_only` rewrites: two updates, and one that is deleted and inserted.
+const ROWS_EACH: f64 = 3.0;
+
+fn transactions(rows: u32, times: f64) -> u64 {
+    (f64::from(rows) * f64::from(ground::TABLES) * times / ROWS_EACH) as u64
+}
+
+fn sysbench_run(node: &rejoin_lab::Node, rows: u32, rand_type: &str, events: u64) -> Result<()> {
+    if events == 0 {
+        return Ok(());
+    }
+    let mut command = data::sysbench(node, "oltp_write_only", ground::TABLES, rows)?;
+    command.args([
+        "--threads=4",
+        "--time=0",
+        &format!("--events={events}"),
+        &format!("--rand-type={rand_type}"),
+    ]);
+    command.args(["--mysql-ignore-errors=all", "run"]);
+    rejoin_lab::process::run(command, PATIENCE * 3).context("sysbench").map(drop)
+}

@@ -1,0 +1,121 @@
+//! Two nodes: one gives, the other was away.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use rejoin_lab::load::{Intensity, Load};
+use rejoin_lab::{Cluster, Node, compare, copy_tree, data};
+
+use super::{PATIENCE, pairs, sysbench_run, transactions};
+use crate::commands::bench::ground::{self as bench, read_all};
+
+pub const TABLES: u32 = 4;
+
+pub struct Ground {
+    cluster: Cluster,
+    rows: u32,
+    rand_type: String,
+    /// The joiner's datadir as it was when it left.
+    old: PathBuf,
+}
+
+impl Ground {
+    /// Two members, the second with a fresh copy of the first one's data.
+    pub fn make(megabytes: u64, rand_type: &str, sst: &[String]) -> Result<Self> {
+        // Appliers as on a busy cluster: rows of one page are written in another order.
+        let builder = bench::builder(2, sst).mysqld("wsrep_slave_threads=4");
+        let cluster = builder.provider("gcache.size", "256M").build()?;
+        let old = cluster.dir().join("old");
+        let (rows, rand_type) = (data::rows_of(megabytes, TABLES)?, rand_type.to_owned());
+        let ground = Self { cluster, rows, rand_type, old };
+        ground.donor().bootstrap()?;
+        data::sysbench_tables(ground.donor(), TABLES, rows)?;
+        ground.joiner().wipe()?;
+        ground.joiner().join()?;
+        ground.donor().wait_synced_again(Duration::from_secs(60))?;
+        Ok(ground)
+    }
+
+    pub fn donor(&self) -> &Node {
+        self.cluster.node(1)
+    }
+
+    pub fn joiner(&self) -> &Node {
+        self.cluster.node(2)
+    }
+
+    /// The joiner's datadir as it was when it left.
+    pub fn old(&self) -> &Path {
+        &self.old
+    }
+
+    /// Rewrites rows while both are members. Answers the number of transactions.
+    pub fn rewrite(&self, times: f64) -> Result<u64> {
+        let events = transactions(self.rows, times);
+        sysbench_run(self.donor(), self.rows, &self.rand_type, events)?;
+        compare::wait_caught_up(self.donor(), self.joiner(), PATIENCE)?;
+        for node in [self.donor(), self.joiner()] {
+            wait_for_purge(node)?;
+        }
+        Ok(events)
+    }
+
+    pub fn leave(&self) -> Result<()> {
+        self.joiner().stop()?;
+        copy_tree(&self.joiner().datadir(), &self.old)
+    }
+
+    /// Rewrites rows of the donor alone.
+    pub fn change(&self, times: f64) -> Result<()> {
+        sysbench_run(self.donor(), self.rows, &self.rand_type, transactions(self.rows, times))?;
+        wait_for_purge(self.donor())
+    }
+
+    /// The joiner as it was when it left, nothing to flush on the donor, and all files in the page cache.
+    pub fn prepare(&self, method: &str) -> Result<()> {
+        ensure!(!self.joiner().is_alive(), "the joiner runs");
+        std::fs::remove_dir_all(self.joiner().datadir())?;
+        copy_tree(&self.old, &self.joiner().datadir())?;
+        self.joiner().remove_grastate()?;
+        let method = format!("SET GLOBAL wsrep_sst_method='{method}'");
+        self.donor().exec(&[&method, "SET GLOBAL innodb_log_checkpoint_now=ON"])?;
+        rustix::fs::sync();
+        self.read_both().map(drop)
+    }
+
+    /// Reads both datadirs at once: how long that takes, in seconds.
+    pub fn read_both(&self) -> Result<f64> {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            let ours = scope.spawn(|| read_all(&self.donor().datadir()));
+            let theirs = read_all(&self.old);
+            ours.join().map_err(|_| anyhow::anyhow!("a reader panicked"))?.and(theirs)
+        })?;
+        Ok(began.elapsed().as_secs_f64())
+    }
+
+    pub fn megabytes(&self) -> Result<f64> {
+        Ok(data::disk_bytes(&self.donor().datadir())? as f64 / 1e6)
+    }
+
+    /// The pages in which the joiner, stopped after a join, differs from what it was.
+    pub fn pages(&self) -> Result<pairs::Count> {
+        pairs::count(&self.old, &self.joiner().datadir())
+    }
+
+    pub fn clients(&self) -> Result<Load> {
+        let pause = Duration::from_millis(2);
+        Load::start(self.donor(), Intensity { threads: 2, tables: TABLES, rows: self.rows, pause })
+    }
+}
+
+/// What purge has not removed yet differs between nodes for a while.
+fn wait_for_purge(node: &Node) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while node.status("Innodb_history_list_length")?.parse::<u64>()? > 50 {
+        ensure!(Instant::now() < deadline, "{} does not purge", node.name());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! One join of the node that was away, measured.
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+use rejoin_lab::compare;
+use rejoin_lab::wire::Wire;
+
+use super::ground::Ground;
+use crate::commands::observed::Observed;
+
+/// A method, and how it is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Contender {
+    /// As it is without any setting.
+    Rejoin,
+    /// With `delta=page`: parts of pages.
+    Parts,
+    /// With `delta=off`: whole pages.
+    Pages,
+    /// With `incremental=0`: everything.
+    Full,
+    /// As shipped with the server.
+    Rsync,
+    /// As shipped with the server.
+    RsyncWan,
+    /// As shipped with the server.
+    Mariabackup,
+}
+
+impl Contender {
+    pub const ALL: [Self; 7] =
+        [Self::Rejoin, Self::Parts, Self::Pages, Self::Full, Self::Rsync, Self::RsyncWan, Self::Mariabackup];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rejoin => "rejoin",
+            Self::Parts => "rejoin, delta=page",
+            Self::Pages => "rejoin, delta=off",
+            Self::Full => "rejoin, incremental=0",
+            Self::Rsync => "rsync",
+            Self::RsyncWan => "rsync_wan",
+            Self::Mariabackup => "mariabackup",
+        }
+    }
+
+    /// `wsrep_sst_method`, and what is set under `[sst]` of the donor.
+    fn settings(self) -> (&'static str, [&'static str; 2]) {
+        let none = ["incremental=1", "delta=auto"];
+        match self {
+            Self::Rejoin => ("rejoin", none),
+            Self::Parts => ("rejoin", ["incremental=1", "delta=page"]),
+            Self::Pages => ("rejoin", ["incremental=1", "delta=off"]),
+            Self::Full => ("rejoin", ["incremental=0", "delta=auto"]),
+            Self::Rsync => ("rsync", none),
+            Self::RsyncWan => ("rsync_wan", none),
+            Self::Mariabackup => ("mariabackup", none),
+        }
+    }
+}
+
+/// The head of the table that [`Trial::row`] fills.
+pub const HEAD: &str = "| rows changed | method | start to Synced, s | transfer (SST), s [1] | MB on the network [2] |\n\
+                        |---|---|---|---|---|";
+
+/// What the figures mean.
+pub const NOTES: &str = "\
+[1] From the start of the joiner's program to what it tells its server; of mariabackup without its fixed sleeps.
+[2] Both directions, as the kernel counts the connections of the transfer.";
+
+/// What a join took.
+pub struct Trial {
+    contender: Contender,
+    observed: Observed,
+    wire: u64,
+}
+
+impl Trial {
+    /// Puts the joiner back, lets it join, compares it and stops it.
+    pub fn run(ground: &Ground, contender: Contender, loaded: bool) -> Result<Self> {
+        let (method, lines) = contender.settings();
+        let (donor, joiner) = (ground.donor(), ground.joiner());
+        donor.add_options("sst", &lines)?;
+        ground.prepare(method)?;
+        let clients = if loaded { Some(ground.clients()?) } else { None };
+        let wire = Wire::listen(joiner.ports().sst())?;
+        let observed = Observed::join(donor, joiner, &[&format!("--wsrep-sst-method={method}")])?;
+        let wire = wire.stop()?;
+        if let Some(clients) = clients {
+            ensure!(clients.stop()?.commits > 0, "nothing was written meanwhile");
+        }
+        observed.ran(method)?;
+        compare::assert_equal(donor, joiner)?;
+        joiner.stop()?;
+        Ok(Self { contender, observed, wire })
+    }
+
+    /// A line of the table.
+    pub fn row(&self) -> String {
+        let asleep = self.observed.asleep().unwrap_or_default();
+        let sst = self.observed.sst().map_or(f64::NAN, |sst| sst.saturating_sub(asleep).as_secs_f64());
+        format!(
+            "{} | {:.1} | {sst:.1} | {:.3} |",
+            self.contender.name(),
+            self.observed.took.as_secs_f64(),
+            self.wire as f64 / 1e6
+        )
+    }
+}

@@ -1,0 +1,126 @@
+//! What files of this node say, and members. Reads only.
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use formats::Uuid;
+use formats::galera::conf_change::{self, MemberState};
+
+use super::ask::Asking;
+use super::choice::Member;
+use super::facts::{Facts, Group, Known, Origin, Position};
+use super::transfer::Here;
+use crate::check::collect::{self, Wanted};
+use crate::check::provider_options::{self, ProviderOptions, is_on};
+use crate::datadir::layout::Layout;
+use crate::datadir::lineage::Lineage;
+use crate::datadir::managed;
+use crate::datadir::own_position::server_using;
+use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
+use crate::failure::{Failure, Kind};
+use crate::gcache::{Gcache, Report};
+
+/// Collects for the node that `wanted` names, which must be down. `donors` are members to ask, each a unix socket or
+/// `HOST[:PORT]`; with none the group is what this node's own gcache saw last. `sample` is how long writing is measured.
+///
+/// # Errors
+/// The node runs, its options do not read, no member answers, or there is nothing to know the group from.
+pub fn collect(wanted: &Wanted, donors: &[String], sample: Duration) -> Result<Facts> {
+    let (args, options) = collect::load(wanted, &[])?;
+    let layout = Layout::resolve(&args, &options)?;
+    if let Some(server) = server_using(&layout)? {
+        let pid = server.pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+        let failure =
+            Failure::new(Kind::Refused, format!("a server{pid} runs on {}", layout.datadir.display()));
+        return Err(failure
+            .hint("plan is for a node that is down; rejoin check is for one that runs")
+            .into());
+    }
+    let provider = provider_options::parse(options.server("wsrep-provider-options").unwrap_or_default());
+    let cache = Gcache::open(&cache_dir(&provider, &layout.datadir));
+    let old = managed::managed(&layout)?;
+    let mut group = match donors {
+        [] => seen_last(cache.as_ref().map_err(|e| format!("{e:#}")))?,
+        donors => {
+            let here = Here::of(&layout, &old, &options)?;
+            Asking { account: collect::account(&options), here }.group(donors, sample)?
+        }
+    };
+    // Who bears this node's name is this node, before it went down.
+    let name = options.node_name();
+    group.members.retain(|known| known.from == Origin::Asked || known.member.name != name);
+    let keeps = provider.get("gcache.recover").is_none_or(|value| is_on(value));
+    let lowest = cache.ok().filter(|cache| cache.preamble().history == group.history && keeps);
+    Ok(Facts {
+        name,
+        segment: number(provider.get("gmcast.segment")).unwrap_or(0),
+        wanted: options.server("wsrep-sst-donor").unwrap_or_default().to_owned(),
+        position: position(&layout)?,
+        lowest_cached: lowest.and_then(|cache| cache.range()).map(|(first, _)| first),
+        lineage: Lineage::read(&layout.datadir),
+        data: old.iter().map(|file| file.allocated).sum(),
+        group,
+    })
+}
+
+pub(super) fn number<T: std::str::FromStr>(text: Option<&String>) -> Option<T> {
+    text.and_then(|text| text.parse().ok())
+}
+
+pub(super) fn cache_dir(provider: &ProviderOptions, datadir: &Path) -> PathBuf {
+    let dir = provider.get("gcache.dir").or_else(|| provider.get("base_dir")).map(PathBuf::from);
+    // `join` leaves an absolute path as it is.
+    datadir.join(dir.unwrap_or_default())
+}
+
+/// What a start would tell the provider.
+fn position(layout: &Layout) -> Result<Position> {
+    let noted = match collect::grastate(&layout.datadir) {
+        None => return Ok(Position::None("there is no grastate.dat".to_owned())),
+        Some(Err(why)) => return Ok(Position::None(format!("grastate.dat does not read: {why}"))),
+        Some(Ok(noted)) => noted,
+    };
+    if noted.uuid == Uuid::NIL {
+        let why = "grastate.dat names no history: the last state transfer did not end well, or the node never had one";
+        return Ok(Position::None(why.to_owned()));
+    }
+    if noted.seqno.0 >= 0 {
+        let (uuid, seqno) = (noted.uuid, noted.seqno);
+        return Ok(Position::Noted(formats::wsrep::state_id::StateId { uuid, seqno }));
+    }
+    Ok(match recovered_position(&InnodbFiles::of(layout)?)? {
+        Recovered::Known(found) => Position::Recovered(found.state),
+        Recovered::None => Position::None("the data files hold no position".to_owned()),
+        Recovered::Unknown(why) => Position::Unknown(why.to_string()),
+    })
+}
+
+/// The last view change that this node saw.
+fn seen_last(cache: Result<&Gcache, String>) -> Result<Group> {
+    let unseen = |why: String| {
+        let failure = Failure::new(Kind::Configuration, format!("nothing is known of the group: {why}"));
+        failure.hint("name a member: --donor SOCKET or --donor HOST[:PORT]")
+    };
+    let cache = cache.map_err(unseen)?;
+    let report = Report::of(cache)?;
+    let last =
+        report.changes.last().ok_or_else(|| unseen("this node's gcache holds no view change".to_owned()))?;
+    let written = std::fs::metadata(cache.path()).and_then(|meta| meta.modified());
+    let age = written.ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
+    let newest = cache.range().map_or(last.state.seqno, |(_, last)| last);
+    let known = |member| Known::not_asked(member, Origin::View("the members were not asked".to_owned()));
+    let members = last.members.iter().map(|member| known(of_view(member))).collect();
+    Ok(Group { history: last.state.uuid, newest, members, age: Some(age), pace: None })
+}
+
+/// A view change tells no segment; most groups have one only.
+pub(super) fn of_view(member: &conf_change::Member) -> Member {
+    Member {
+        name: member.name.clone(),
+        segment: 0,
+        // Who was on its way then has arrived since, or is gone.
+        state: MemberState::Synced,
+        stateless: false,
+        lowest_cached: member.lowest_cached,
+    }
+}

@@ -1,0 +1,219 @@
+//! Parts of a block: what two nodes wrote into one page each in its own way (header LSN, transaction ids, roll pointers)
+//! leaves most of its bytes the same.
+//!
+//! The joiner cuts its block into pieces of [`PIECE_BYTES`] and tells a short mark of each; the donor sends the pieces
+//! whose mark is another one. Short marks agree by chance (of a hundred pieces that differ one in some 650 times), so the
+//! block that the joiner rebuilds counts only when the whole has the donor's [`Mark`]; otherwise the donor sends all of it. Why not a rolling
+//! match or an error-correcting code: `docs/decisions/0011-parts-of-pages.md`.
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::marks::{BLOCK_BYTES, Mark, MarkKey, mark};
+
+/// Bytes of a piece.
+pub const PIECE_BYTES: usize = 32;
+
+/// Bytes of the mark of a piece.
+pub const PIECE_MARK_BYTES: usize = 2;
+
+/// A block of which more than this share is another one is sent whole: the rest is not worth a list.
+const WORTH_IT: f64 = 0.75;
+
+/// A block that the joiner rebuilds from its own and the pieces that follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// First byte of the block, from the chunk's first byte.
+    pub start: u32,
+    /// Length in bytes.
+    pub len: u32,
+    /// One bit for each piece, the lowest first: it is sent.
+    pub sent: Vec<u8>,
+    /// Of the block as it is on the donor.
+    pub mark: Mark,
+}
+
+/// The marks of the pieces of a block, one after the other.
+pub fn piece_marks(key: &MarkKey, block: &[u8]) -> Vec<u8> {
+    let seed = seed(key);
+    let marks = block.chunks(PIECE_BYTES).map(|piece| xxh3_64_with_seed(piece, seed).to_le_bytes());
+    marks.flat_map(|mark| mark.into_iter().take(PIECE_MARK_BYTES)).collect()
+}
+
+/// Pieces of a block that stand for it: one in this many.
+const FEW: usize = 32;
+
+/// The marks of a few pieces of a block, evenly over it.
+pub fn few_marks(key: &MarkKey, block: &[u8]) -> Vec<u8> {
+    let few = block.chunks(PIECE_BYTES).step_by(FEW);
+    few.flat_map(|piece| piece_marks(key, piece)).collect()
+}
+
+/// Of the few pieces of a block those that are as marked: so many of so many. Those of zeros say nothing.
+pub fn alike(key: &MarkKey, block: &[u8], theirs: &[u8]) -> (usize, usize) {
+    let few = block.chunks(PIECE_BYTES).step_by(FEW).zip(theirs.chunks(PIECE_MARK_BYTES));
+    let telling: Vec<bool> = few
+        .filter(|(piece, _)| piece.iter().any(|byte| *byte != 0))
+        .map(|(piece, theirs)| piece_marks(key, piece) == theirs)
+        .collect();
+    (telling.iter().filter(|alike| **alike).count(), telling.len())
+}
+
+/// A collision that somebody makes costs bytes only, so the key need not be a cryptographic one.
+fn seed(key: &MarkKey) -> u64 {
+    key.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+}
+
+/// Bytes of the marks of a block of `len` bytes.
+pub fn marks_len(len: usize) -> usize {
+    len.div_ceil(PIECE_BYTES) * PIECE_MARK_BYTES
+}
+
+/// What of a `block` at `start`, with the mark `whole`, must be sent to whoever has one with the piece marks `theirs`; the
+/// bytes go behind `literals`. None when it is better sent whole.
+pub fn diff(
+    key: &MarkKey,
+    start: u32,
+    block: &[u8],
+    whole: Mark,
+    theirs: &[u8],
+    literals: &mut Vec<u8>,
+) -> Option<Delta> {
+    if theirs.len() != marks_len(block.len()) {
+        return None;
+    }
+    let ours = piece_marks(key, block);
+    let pairs = ours.chunks(PIECE_MARK_BYTES).zip(theirs.chunks(PIECE_MARK_BYTES));
+    let mut sent = vec![0; block.len().div_ceil(PIECE_BYTES).div_ceil(8)];
+    let before = literals.len();
+    for (number, ((ours, theirs), piece)) in pairs.zip(block.chunks(PIECE_BYTES)).enumerate() {
+        if ours != theirs {
+            if let Some(byte) = sent.get_mut(number / 8) {
+                *byte |= 1 << (number % 8);
+            }
+            literals.extend_from_slice(piece);
+        }
+    }
+    if (literals.len() - before) as f64 > block.len() as f64 * WORTH_IT {
+        literals.truncate(before);
+        return None;
+    }
+    Some(Delta { start, len: block.len() as u32, sent, mark: whole })
+}
+
+impl Delta {
+    /// Bytes that are sent, when the list fits the block.
+    pub fn literal_len(&self) -> Option<u32> {
+        let pieces = (self.len as usize).div_ceil(PIECE_BYTES);
+        let fits = self.len > 0 && self.len <= BLOCK_BYTES && self.sent.len() == pieces.div_ceil(8);
+        // No bit may be set beyond the last piece.
+        let beyond = || (pieces..self.sent.len() * 8).any(|number| self.is_sent(number));
+        if !fits || beyond() {
+            return None;
+        }
+        Some(self.pieces().filter(|(number, _)| self.is_sent(*number)).map(|(_, len)| len).sum())
+    }
+
+    /// Number and length of each piece.
+    fn pieces(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+        (0..self.len)
+            .step_by(PIECE_BYTES)
+            .enumerate()
+            .map(|(number, from)| (number, (self.len - from).min(PIECE_BYTES as u32)))
+    }
+
+    fn is_sent(&self, number: usize) -> bool {
+        self.sent.get(number / 8).is_some_and(|byte| byte >> (number % 8) & 1 == 1)
+    }
+
+    /// Makes the donor's block of the joiner's. False when that is not what came of it.
+    pub fn rebuild(&self, key: &MarkKey, block: &mut [u8], literals: &[u8]) -> bool {
+        if block.len() != self.len as usize || self.literal_len() != Some(literals.len() as u32) {
+            return false;
+        }
+        let mut rest = literals;
+        for (number, piece) in block.chunks_mut(PIECE_BYTES).enumerate() {
+            if self.is_sent(number) {
+                let (now, later) = rest.split_at(piece.len());
+                piece.copy_from_slice(now);
+                rest = later;
+            }
+        }
+        mark(key, block) == self.mark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: MarkKey = [9; 32];
+
+    fn diff_of(start: u32, ours: &[u8], theirs: &[u8], literals: &mut Vec<u8>) -> Option<Delta> {
+        diff(&KEY, start, ours, mark(&KEY, ours), &piece_marks(&KEY, theirs), literals)
+    }
+
+    #[test]
+    fn only_the_pieces_that_differ_are_sent() {
+        let ours: Vec<u8> = (0..16384u32).map(|n| (n / 5) as u8).collect();
+        let mut theirs = ours.clone();
+        theirs[100] ^= 1;
+        theirs[16383] ^= 1;
+        let mut literals = vec![1, 2];
+        let delta = diff_of(4096, &ours, &theirs, &mut literals).unwrap();
+        assert_eq!((delta.start, delta.len, literals.len()), (4096, 16384, 2 + 64));
+        assert!(delta.rebuild(&KEY, &mut theirs, &literals[2..]));
+        assert_eq!(theirs, ours);
+        // Another block than the one that was marked is found out, and so is a wrong number of bytes.
+        theirs[5000] ^= 1;
+        assert!(!delta.rebuild(&KEY, &mut theirs, &literals[2..]));
+        assert!(!delta.rebuild(&KEY, &mut ours.clone(), &literals[3..]));
+        // Of another block nothing is worth a list.
+        let other: Vec<u8> = ours.iter().map(|byte| byte ^ 0x55).collect();
+        assert_eq!(diff_of(0, &ours, &other, &mut literals), None);
+        assert_eq!(literals.len(), 66);
+        assert_eq!(diff_of(0, &ours[..5], &other, &mut literals), None);
+    }
+
+    #[test]
+    fn a_few_pieces_tell_how_much_of_a_block_is_the_same() {
+        let ours: Vec<u8> = (0..16384u32).map(|n| (n / 5) as u8 | 1).collect();
+        let mut theirs = ours.clone();
+        theirs[..8192].iter_mut().for_each(|byte| *byte ^= 2);
+        let marks = few_marks(&KEY, &theirs);
+        assert_eq!((marks.len(), alike(&KEY, &ours, &marks)), (32, (8, 16)));
+        assert_eq!(alike(&KEY, &ours, &[]), (0, 0));
+        let zeros = vec![0; 16384];
+        assert_eq!(alike(&KEY, &zeros, &few_marks(&KEY, &zeros)), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_rebuilt_is_the_block(
+            mut theirs in proptest::collection::vec(any::<u8>(), 1..2000),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20),
+        ) {
+            let mut ours = theirs.clone();
+            for (at, byte) in changes {
+                let at = at.index(ours.len());
+                ours[at] = byte;
+            }
+            let mut literals = Vec::new();
+            if let Some(delta) = diff_of(0, &ours, &theirs, &mut literals) {
+                prop_assert_eq!(delta.literal_len(), Some(literals.len() as u32));
+                prop_assert!(delta.rebuild(&KEY, &mut theirs, &literals));
+                prop_assert_eq!(ours, theirs);
+            }
+        }
+
+        #[test]
+        fn no_list_makes_it_panic(
+            len in 0u32..40_000, sent in proptest::collection::vec(any::<u8>(), 0..70), literals in 0usize..20_000,
+        ) {
+            let delta = Delta { start: 0, len, sent, mark: Mark::default() };
+            let _ = delta.literal_len();
+            prop_assert!(!delta.rebuild(&KEY, &mut vec![0; len as usize], &vec![0; literals]));
+        }
+    }
+}
