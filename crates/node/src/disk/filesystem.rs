@@ -1,8 +1,10 @@
 //! Which filesystem a path is on, and how much room it has.
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, ioctl_ficlone, openat};
 
 /// One mounted filesystem: files can be renamed between two directories only if these are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +27,17 @@ pub fn bytes_available(path: &Path) -> Result<u64> {
     let there = nearest_existing(path)?;
     let stat = rustix::fs::statvfs(&there).with_context(|| format!("cannot look at {}", there.display()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Whether files in a directory can share their bytes (reflink), so that a copy takes neither room nor time.
+pub fn shares_bytes(directory: &Path) -> bool {
+    let unnamed = || openat(CWD, directory, OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR | Mode::WUSR);
+    let clone = || {
+        let (from, to) = (File::from(unnamed()?), unnamed()?);
+        from.write_all_at(&[1; 4096], 0)?;
+        Ok::<_, std::io::Error>(ioctl_ficlone(&to, &from)?)
+    };
+    clone().is_ok()
 }
 
 fn nearest_existing(path: &Path) -> Result<PathBuf> {

@@ -18,14 +18,14 @@ use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_posit
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::settings::KeepOld;
-use crate::sink::files::{Disk, Files};
+use crate::sink::files::Disk;
 use crate::sink::names::{Pattern, file_name, working_directory};
 use crate::sink::plan::{
     self, Class, Inputs, InstallPlan, Keep, OldKind, Placed, ServerDirectories, Staying, Sweep,
 };
 use crate::sink::roots::Roots;
-use crate::sink::staging::Staging;
-use crate::sink::{in_place, install, tidy};
+use crate::sink::staging::{Patches, Staging};
+use crate::sink::{in_place, install, rollback, tidy};
 
 /// One attempt to receive a state.
 pub(super) struct Arrival {
@@ -46,6 +46,7 @@ impl Arrival {
             (Room::Beside, KeepOld::Never) => Keep::Nothing,
             // A transfer in place that broke off: what is left of the old state is not worth keeping.
             (Room::Beside, _) if in_place::was_begun(&Disk, &layout.datadir)? => Keep::Nothing,
+            (Room::Beside, _) if is_used_up(&layout.datadir)? => Keep::Nothing,
             (Room::Beside, _) => Keep::Old,
         };
         let staging = Staging::new(&layout.datadir)?;
@@ -115,9 +116,18 @@ impl Arrival {
         self.refuse_foreign(&announced.files)?;
         let targets = targets(&self.layout, &announced.files)?;
         // Whole copies are kept where the operator wants them for good.
-        let staying = self.staging.settle(&targets, self.stays)?;
-        if !staying.is_empty() {
-            tracing::info!("{} of {} files stay as they are", staying.len(), targets.len());
+        let patches = match (self.stays, self.keep, earlier(&self.layout.datadir, self.keep)?) {
+            (false, ..) => Patches::None,
+            // What an earlier install keeps needs the files as they are.
+            (true, _, Some(_)) => Patches::None,
+            (true, Keep::Old, None) => Patches::Kept,
+            (true, ..) => Patches::Made,
+        };
+        let staying = self.staging.settle(&targets, self.stays, patches)?;
+        let patched = self.staging.patched().len();
+        if patched + staying.len() > 0 {
+            let (stay, all) = (staying.len(), targets.len());
+            tracing::info!("{stay} of {all} files stay as they are, {patched} are changed where they lie");
         }
         let (mut old, databases) = by_kind(self.old);
         old.extend(in_the_way(&targets, &old).into_iter().map(|path| (path, OldKind::Table)));
@@ -201,28 +211,16 @@ impl Settled {
 
     /// Plans the install as a value, then carries it out.
     pub fn install(self) -> Result<()> {
-        self.nothing_changed()?;
         let plan = self.plan()?;
         tracing::info!(
-            "installing: {} old files leave, {} new files come",
+            "installing: {} old files leave, {} new files come, {} are changed where they lie",
             plan.displaced.len(),
-            plan.placed.len()
+            plan.placed.len(),
+            plan.patched.len()
         );
         install::install(&Disk, &plan)?;
         if plan.keep != Keep::Old {
             tidy::remove_everything(&Disk, &self.layout.datadir)?;
-        }
-        Ok(())
-    }
-
-    /// What stays must still be what was compared.
-    fn nothing_changed(&self) -> Result<()> {
-        for staying in &self.staying {
-            if !staying.is_as_it_was(Disk.state(&staying.path)?) {
-                let text = format!("{} changed since it was compared", staying.path.display());
-                let failure = Failure::new(Kind::Disk, text);
-                return Err(failure.hint("does another server run on this datadir?").into());
-            }
         }
         Ok(())
     }
@@ -235,7 +233,7 @@ impl Settled {
         // What staging chose stays: its directories are among those that the end of the install removes.
         let roots = self.staging.roots().extend(&Disk, paths)?;
         tracing::debug!("staging directories: {:?}", roots.all());
-        let earlier = install::installed(&Disk, &self.layout.datadir)?;
+        let earlier = earlier(&self.layout.datadir, self.keep)?;
         let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let position: &StateId = &self.announced.position.0;
         let mut plan = plan::plan(&Inputs {
@@ -243,6 +241,7 @@ impl Settled {
             managed: &self.old,
             staged: &staged,
             staying: &self.staying,
+            patched: &self.staging.patched(),
             roots: &roots,
             keep: self.keep,
             earlier: earlier.as_ref(),
@@ -275,6 +274,22 @@ impl Settled {
         std::fs::create_dir_all(&stage).with_context(|| format!("cannot make {}", stage.display()))?;
         Ok(Some((Placed { staged: stage.join("binlog.state"), target, class: Class::Table }, text)))
     }
+}
+
+/// An earlier install that keeps what it replaced, because the node was never Synced since.
+fn earlier(datadir: &Path, keep: Keep) -> Result<Option<InstallPlan>> {
+    let earlier = install::installed(&Disk, datadir)?;
+    Ok(earlier.filter(|earlier| keep == Keep::Old && !earlier.kept.is_empty()))
+}
+
+/// What an earlier install keeps cannot be put back any more: it goes with the next one.
+fn is_used_up(datadir: &Path) -> Result<bool> {
+    if earlier(datadir, Keep::Old)?.is_none() {
+        return Ok(false);
+    }
+    let Err(why) = rollback::possible(&Disk, datadir)? else { return Ok(false) };
+    tracing::warn!("what the last install kept is of no use any more and goes with this one: {}", why.text);
+    Ok(true)
 }
 
 fn wrong_position(found: &str, noted: StateId) -> Failure {

@@ -40,6 +40,8 @@ pub trait Files {
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
     /// Writes a copy whose content, owner's rights included, is durable. A crash may leave a part of it.
     fn copy(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Applies a [`super::patch`], durably. A crash may leave any part of it; it may be applied again.
+    fn apply_patch(&self, patch: &Path, table: &Path) -> Result<()>;
     /// Removes a file or link if it is there.
     fn remove(&self, path: &Path) -> Result<()>;
     /// Makes a directory unless it is there.
@@ -121,6 +123,10 @@ impl Files for Disk {
             File::options().write(true).open(to)?.sync_all()
         };
         copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+    }
+
+    fn apply_patch(&self, patch: &Path, table: &Path) -> Result<()> {
+        super::patch::apply(patch, table)
     }
 
     fn remove(&self, path: &Path) -> Result<()> {

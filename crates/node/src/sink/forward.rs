@@ -18,16 +18,18 @@
 //! | all absent | made afresh; `mysql/plugin.MAI` and `mysql/servers.MAI`, if there, are marked by it |
 //! | logs without control file | made afresh, the *logs overwritten in place* |
 //! | control file without logs | the control file changed, a further log made |
+//! | a file that is too short for a control file | exits 1; touches nothing of Aria's |
 //! | all there | recovers: writes to the set and to Aria tables |
 //!
 //! # The order, and why
 //!
 //! Old files leave ([`Phase::Aside`]): the first system file, the other ones, undo, redo last: from the first to the last
 //! the redo log guards what is not yet kept. Then Aria's set with the Aria tables of `mysql`: *copied* to where they are
-//! kept, the control file's copy last, and only then removed: no part of it may be seen by a server as the only copy.
-//! Then tables. Then the phase is written down: from now on what lies at an old path is not old.
+//! kept, the control file's copy last, and only then removed, behind a guard: no part of it may be seen by a server as the only copy,
+//! or beside parts of another life.
+//! Then tables, and what the patches of others will replace is put where it is kept. Then the phase is written down: from now on what lies at an old path is not old.
 //!
-//! New files come ([`Phase::Placing`]): tables; Aria's set, again by copies, the control file last and by renaming;
+//! New files come ([`Phase::Placing`]): tables; patches, applied to tables that stayed ([`apply_patches`]); Aria's set, again by copies, the control file last and by renaming;
 //! then whatever a server made of InnoDB's is swept; redo first, as the guard, then undo, the system tablespace,
 //! its first file last.
 //!
@@ -54,7 +56,11 @@ use super::files::Files;
 use super::names::{
     INSTALL, Pattern, directory_of, file_name, own_directory, waiting_room, working_directory,
 };
-use super::plan::{Class, Displaced, InstallPlan, Keep, Kept, Phase, Placed, Purpose};
+use super::plan::{Class, Displaced, InstallPlan, Keep, Kept, Patched, Phase, Placed, Purpose, Staying};
+
+/// Stands in for Aria's control file while its logs are removed: no server starts with it, nor touches anything of Aria's. Without
+/// it a server would adapt the old control file to logs that are gone, and a power loss could bring these back.
+pub(super) const ARIA_GUARD: &[u8] = b"rejoin has not finished an install\n";
 
 /// Does what is left to do of a plan that is written down in `install.json`, except removing that record.
 pub(super) fn roll_forward(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
@@ -71,9 +77,36 @@ pub(super) fn roll_forward(files: &dyn Files, plan: &mut InstallPlan) -> Result<
             }
         }
         plan.kept = there;
+        let goes = |path: &PathBuf| {
+            plan.displaced.iter().any(|d| d.path == *path) || plan.patched.iter().any(|p| p.table == *path)
+        };
+        plan.staying.retain(|s| !goes(&s.path));
         write_record(files, plan)?;
     }
     place_new(files, plan)
+}
+
+/// A file that should be as it was, and is not. Of interest while nothing has left: a server may still run on the old set.
+pub(super) fn changed_since(files: &dyn Files, plan: &InstallPlan) -> Result<Option<PathBuf>> {
+    let begun = has_begun(files, plan)?;
+    let leaves = |path: &Path| plan.displaced.iter().any(|d| d.path == path);
+    for was in plan.staying.iter().filter(|was| !(begun && leaves(&was.path))) {
+        if !was.is_as_it_was(files.state(&was.path)?) {
+            return Ok(Some(was.path.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether anything may have left. A server may have made the system's files anew since, but nothing else.
+pub(super) fn has_begun(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
+    for old in &plan.displaced {
+        let kept = old.to.as_deref().map_or(Ok(false), |kept| files.exists(kept))?;
+        if kept || !files.exists(&old.path)? {
+            return Ok(true);
+        }
+    }
+    Ok(plan.phase == Phase::Placing)
 }
 
 /// Writes the plan to `install.json`, durably.
@@ -138,6 +171,7 @@ fn move_old_aside(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
     for step in plan.displaced.chunk_by(|a, b| a.class == b.class).filter(|s| s[0].class == Class::Table) {
         leave(files, step)?;
     }
+    keep_ways_back(files, plan)?;
     for directory in &plan.emptied {
         files.remove_directory(directory)?;
     }
@@ -155,6 +189,18 @@ fn leave(files: &dyn Files, step: &[Displaced]) -> Result<()> {
         }
     }
     sync_leaving(files, step)
+}
+
+/// They were made when the patches were: only their place changes.
+fn keep_ways_back(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
+    let ways = || plan.patched.iter().filter_map(|p| Some((p.back.as_deref()?, p.kept.as_deref()?)));
+    for (back, kept) in ways() {
+        if !files.exists(kept)? {
+            files.rename(back, kept)?;
+        }
+    }
+    sync_parents(files, ways().map(|(_, kept)| kept))?;
+    sync_parents(files, ways().map(|(back, _)| back))
 }
 
 fn sync_leaving<'d>(files: &dyn Files, step: impl IntoIterator<Item = &'d Displaced> + Clone) -> Result<()> {
@@ -187,10 +233,18 @@ fn leave_aria(files: &dyn Files, aria: &[&Displaced]) -> Result<()> {
     }
     // Also when an earlier try made the copies and died before this.
     sync_parents(files, kept.iter().map(|(_, copy)| *copy))?;
-    for old in aria {
-        files.remove(&old.path)?;
+    let (control, others): (Vec<&Displaced>, Vec<&Displaced>) =
+        aria.iter().partition(|d| d.class == Class::AriaControl);
+    for old in &control {
+        if files.exists(&old.path)? {
+            files.write_atomically(&old.path, ARIA_GUARD)?;
+        }
     }
-    sync_leaving(files, aria.iter().copied())
+    for step in [others, control] {
+        step.iter().try_for_each(|old| files.remove(&old.path))?;
+        sync_leaving(files, step)?;
+    }
+    Ok(())
 }
 
 /// A copy that is there whole or not at all.
@@ -203,15 +257,17 @@ fn part_of(path: &Path) -> PathBuf {
     path.with_file_name(format!("{}.part", file_name(path)))
 }
 
-fn place_new(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
+fn place_new(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
     for directory in &plan.directories {
         files.make_directory(directory)?;
     }
     sync_parents(files, plan.directories.iter().map(PathBuf::as_path))?;
-    let steps = || plan.placed.chunk_by(|a, b| a.class == b.class);
-    for step in steps().filter(|s| s[0].class == Class::Table) {
+    for step in plan.placed.chunk_by(|a, b| a.class == b.class).filter(|s| s[0].class == Class::Table) {
         come(files, step)?;
     }
+    apply_patches(files, plan)?;
+    let plan = &*plan;
+    let steps = || plan.placed.chunk_by(|a, b| a.class == b.class);
     let innodb_is_staged = innodb_is_staged(files, plan)?;
     come_aria(files, plan, innodb_is_staged)?;
     if innodb_is_staged {
@@ -221,6 +277,29 @@ fn place_new(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
         come(files, step)?;
     }
     Ok(())
+}
+
+/// Changes tables where they lie. No server can use them before InnoDB's set comes, so that a patch that is still there can be
+/// applied again; and what an install makes of a table is noted first, so that a rollback knows whether a server wrote to it.
+fn apply_patches(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
+    let installs = plan.purpose == Purpose::Install;
+    let noted = |table: &Path| installs && plan.staying.iter().any(|s| s.path == table);
+    let todo: Vec<Patched> = plan.patched.iter().filter(|p| !noted(&p.table)).cloned().collect();
+    for patched in &todo {
+        if files.exists(&patched.patch)? {
+            files.apply_patch(&patched.patch, &patched.table)?;
+        }
+    }
+    if installs && !todo.is_empty() {
+        for Patched { table: path, .. } in todo {
+            let (size, changed) =
+                files.state(&path)?.with_context(|| format!("{} is gone", path.display()))?;
+            plan.staying.push(Staying { path, size, changed });
+        }
+        write_record(files, plan)?;
+    }
+    plan.patched.iter().try_for_each(|p| files.remove(&p.patch))?;
+    sync_parents(files, plan.patched.iter().map(|p| p.patch.as_path()))
 }
 
 /// Whether the file that completes InnoDB's set is not yet in place. Until then no server can have used the new set.

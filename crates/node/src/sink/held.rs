@@ -61,6 +61,11 @@ pub(super) fn copy(held: &Held, to: &Path, size: u64) -> Result<()> {
         held.same.iter().filter(|range| range.start < size).map(|range| range.start..range.end.min(size)),
         to,
     )?;
+    is_as_compared(old)
+}
+
+/// Nobody changed the old file since.
+pub(super) fn is_as_compared(old: &Old) -> Result<()> {
     let now = File::open(&old.path).and_then(|from| look_at(&from));
     let now = now.with_context(|| format!("cannot look at {}", old.path.display()))?;
     if now.identity != old.look.identity || now.signature != old.look.signature {
@@ -87,7 +92,7 @@ fn copy_ranges(old: &Old, ranges: impl Iterator<Item = Range<u64>>, to: &Path) -
     Ok(())
 }
 
-fn copy_range(from: &File, into: &File, start: u64, end: u64) -> Result<()> {
+pub(super) fn copy_range(from: &File, into: &File, start: u64, end: u64) -> Result<()> {
     let (mut at, mut to) = (start, start);
     while at < end {
         let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(1 << 30);

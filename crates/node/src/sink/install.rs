@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::files::Files;
-use super::forward::{clean_up, roll_forward, write_record};
+use super::forward::{changed_since, clean_up, has_begun, roll_forward, write_record};
 use super::kept;
 use super::names::{IN_PLACE, INSTALL, INSTALLED, RELEASED, file_name, own_directory};
 use super::plan::{InstallPlan, Keep, Phase, Purpose, VERSION};
@@ -49,8 +49,33 @@ pub fn install(files: &dyn Files, plan: &InstallPlan) -> Result<Finished> {
 pub fn finish_interrupted(files: &dyn Files, datadir: &Path) -> Result<Option<Finished>> {
     kept::finish_release(files, datadir)?;
     let Some(mut plan) = pending(files, datadir)? else { return Ok(None) };
+    if plan.phase == Phase::Aside && !still_holds(files, &plan)? {
+        return Ok(None);
+    }
     roll_forward(files, &mut plan)?;
     finish(files, &plan).map(Some)
+}
+
+/// Before its first file leaves, a plan does not keep a server from running on what is there. When one wrote to a file that
+/// should stay, or that is patched, the plan is given up.
+fn still_holds(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
+    let Some(changed) = changed_since(files, plan)? else { return Ok(true) };
+    let own = own_directory(&plan.datadir);
+    // A rollback can be given up as long as what it would undo is on record.
+    let gives_up = plan.purpose == Purpose::Install || files.exists(&own.join(INSTALLED))?;
+    if has_begun(files, plan)? || !gives_up {
+        let text = format!("{} was written to since {:?} began", changed.display(), plan.purpose);
+        let hint = "`rejoin rollback` brings the old state back where it was kept";
+        bail!(Failure::new(Kind::Disk, text).hint(hint));
+    }
+    tracing::warn!(
+        "a server wrote to {} since {:?} began, before anything was moved: what is there stays",
+        changed.display(),
+        plan.purpose
+    );
+    files.remove(&own.join(INSTALL))?;
+    files.sync_directory(&own)?;
+    Ok(false)
 }
 
 /// The plan that was begun and is not finished.
@@ -109,6 +134,19 @@ fn check(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
     }
     if plan.keep == Keep::InPlace && !marker {
         bail!(Failure::new(Kind::Disk, "the plan is in place, but the transfer was not"));
+    }
+    if let Some(changed) = changed_since(files, plan)? {
+        let text = format!("{} changed since it was compared", changed.display());
+        bail!(Failure::new(Kind::Disk, text).hint("does another server run on this datadir?"));
+    }
+    for patched in &plan.patched {
+        for staged in [Some(&patched.patch), patched.back.as_ref()].into_iter().flatten() {
+            if !files.exists(staged)? {
+                let text =
+                    format!("the patch {} of {} is not staged", staged.display(), patched.table.display());
+                bail!(Failure::new(Kind::Disk, text));
+            }
+        }
     }
     let mut filesystems = Filesystems { files, of: BTreeMap::new() };
     let leaving: BTreeSet<&Path> = plan.displaced.iter().map(|d| d.path.as_path()).collect();

@@ -12,7 +12,8 @@
 //! | name | what |
 //! |---|---|
 //! | `roots.json` | every staging root that may exist |
-//! | `stage/ID-NAME` | received files, not yet in place; NAME is a fingerprint of where they go |
+//! | `stage/ID-NAME` | received files, not yet in place; NAME is a fingerprint of where they go; some are patches ([`patch`]) |
+//! | `stage/ID-NAME.back` | what such a patch will replace |
 //! | `stage/left-NAME` | what a broken transfer had received |
 //! | `copy/ID` | copies on their way into place |
 //! | `old/N`, `discard/N` | replaced files that are kept; files that a rollback drops |
@@ -31,12 +32,15 @@ pub mod kept;
 pub mod leftovers;
 pub mod names;
 pub mod origin;
+pub mod patch;
 pub mod plan;
 mod rebuild;
 pub mod receiver;
 pub mod rollback;
 pub mod roots;
+mod staged;
 pub mod staging;
+pub mod steps;
 pub mod tidy;
 pub mod writer;
 

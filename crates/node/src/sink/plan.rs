@@ -8,92 +8,11 @@ use serde::{Deserialize, Serialize};
 pub use super::class::Class;
 use super::names::{Pattern, file_name, own_directory, waiting_room};
 use super::roots::Roots;
+pub use super::steps::{Displaced, Keep, Kept, KeptPatch, OldKind, Patched, Placed, Staying, Sweep};
 use crate::failure::{Failure, Kind};
 
 /// Version of the record; another one is not read.
-pub const VERSION: u32 = 1;
-
-/// What kind of old file the finder found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OldKind {
-    /// Of the set that is only good together: system tablespace, undo, redo, Aria logs and control file.
-    System,
-    /// A file of a table or database.
-    Table,
-    /// Nothing that a rollback would want: removed in any case.
-    RemoveOnly,
-}
-
-/// What happens to the files that are replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Keep {
-    /// Kept until the node was once Synced.
-    Old,
-    /// Deleted.
-    Nothing,
-    /// Already deleted, most of them: the transfer was made in place.
-    InPlace,
-}
-
-/// An old file that leaves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Displaced {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Where it is kept; removed when there is nothing here.
-    pub to: Option<PathBuf>,
-    /// When it leaves.
-    pub class: Class,
-}
-
-/// A staged file that comes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placed {
-    /// Where it is.
-    pub staged: PathBuf,
-    /// Where it goes.
-    pub target: PathBuf,
-    /// When it comes.
-    pub class: Class,
-}
-
-/// An old file that is the new one as well, byte for byte: it stays where it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Staying {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Its length in bytes.
-    pub size: u64,
-    /// When it changed last, in nanoseconds since 1970: a server that writes to it makes it the new state's alone.
-    pub changed: i128,
-}
-
-impl Staying {
-    /// Nobody wrote to it since, when this is its length and time of change now.
-    pub fn is_as_it_was(&self, now: Option<(u64, i128)>) -> bool {
-        now == Some((self.size, self.changed))
-    }
-}
-
-/// A kept file that a rollback puts back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    /// Where it belongs.
-    pub path: PathBuf,
-    /// Where it is kept.
-    pub copy: PathBuf,
-    /// When it comes back.
-    pub class: Class,
-}
-
-/// Files that a server started in between may have made: removed unless they are ours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sweep {
-    /// The directory.
-    pub directory: PathBuf,
-    /// Names in it.
-    pub pattern: Pattern,
-}
+pub const VERSION: u32 = 2;
 
 /// Whether a plan brings the new state or brings the old one back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,10 +55,14 @@ pub struct InstallPlan {
     pub displaced: Vec<Displaced>,
     /// New files that come.
     pub placed: Vec<Placed>,
+    /// Old files that become new ones where they lie.
+    pub patched: Vec<Patched>,
     /// What a rollback puts back.
     pub kept: Vec<Kept>,
-    /// What a rollback must find as it was.
-    #[serde(default)]
+    /// What a rollback applies to tables that were patched.
+    pub kept_patches: Vec<KeptPatch>,
+    /// What must be found as it was: until the first file leaves the files that stay or are patched, and those that an earlier
+    /// install left and this one does not; then, by a rollback, what stayed and what was made of what was patched.
     pub staying: Vec<Staying>,
     /// Directories that must be there, parents first.
     pub directories: Vec<PathBuf>,
@@ -177,11 +100,13 @@ pub struct Inputs<'a> {
     pub staged: &'a [Placed],
     /// Old files that are not staged because they are the same.
     pub staying: &'a [Staying],
+    /// Old files that are patched, and as they were compared.
+    pub patched: &'a [(Patched, Staying)],
     /// Roots chosen for all paths of both: those of the staging, extended ([`Roots::extend`]) by the managed paths.
     pub roots: &'a Roots,
     /// What happens to what is replaced.
     pub keep: Keep,
-    /// The last finished install, when its record is still there.
+    /// The last finished install, when it could be rolled back.
     pub earlier: Option<&'a InstallPlan>,
     /// More files a start may make: the binary log's.
     pub sweep: &'a [Sweep],
@@ -194,7 +119,8 @@ pub struct Inputs<'a> {
 /// Decides what the install will do. Pure.
 ///
 /// While an earlier install's files are still kept, the node was never Synced since: what is kept is the last state
-/// that ever was, so it stays what a rollback brings back, and the files of the unsynced install are deleted.
+/// that ever was, so it stays what a rollback brings back, and the files of the unsynced install are deleted. Those of them that
+/// were the old state's too, or were made of its files by patches, are kept then.
 pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
     if !inputs.staged.iter().any(|p| p.class == Class::System(0)) {
         return Err(Failure::new(Kind::Refused, "the donor sent no system tablespace: nothing is installed"));
@@ -202,11 +128,16 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
     let earlier = inputs.earlier.map(|e| e.kept.clone()).unwrap_or_default();
     let keep_now = inputs.keep == Keep::Old && earlier.is_empty();
     let displaced = displaced(inputs, keep_now)?;
-    refuse_targets_through_leaving_links(inputs.staged, &displaced)?;
-    let kept = if keep_now { kept_of(&displaced) } else { earlier };
+    refuse_targets_through_leaving_links(inputs, &displaced)?;
+    let patched = patched(inputs, keep_now)?;
+    let kept = earlier.into_iter().chain(kept_of(&displaced)).collect::<Vec<_>>();
     let keep = if kept.is_empty() { inputs.keep } else { Keep::Old };
-    let stays = || inputs.staying.iter().map(|s| s.path.as_path());
-    let mut staying = inputs.staying.to_vec();
+    let kept_patches = match inputs.earlier {
+        Some(earlier) if !keep_now => earlier.kept_patches.clone(),
+        _ => patched.iter().filter_map(kept_patch).collect(),
+    };
+    let mut staying: Vec<Staying> = inputs.staying.to_vec();
+    staying.extend(inputs.patched.iter().map(|(_, was)| was.clone()));
     if !keep_now {
         // Still what the kept files need beside them.
         staying.extend(inputs.earlier.iter().flat_map(|e| e.staying.iter().cloned()));
@@ -233,10 +164,10 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
         directories: directories_to_make(placed.iter().map(|p| p.target.as_path()), &datadir),
         emptied: directories_to_remove(
             &displaced,
-            placed.iter().map(|p| p.target.as_path()).chain(stays()),
+            placed.iter().map(|p| p.target.as_path()).chain(stays(inputs)),
             &datadir,
         ),
-        untouched: stays().map(Path::to_path_buf).collect(),
+        untouched: stays(inputs).map(Path::to_path_buf).collect(),
         sweep: sweeps(inputs, &displaced, &placed),
         datadir,
         roots,
@@ -245,25 +176,57 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
         keep,
         displaced,
         placed,
+        patched,
         kept,
+        kept_patches,
         staying,
     })
 }
 
+/// Old files that do not leave.
+fn stays<'a>(inputs: &'a Inputs<'_>) -> impl Iterator<Item = &'a Path> {
+    let patched = inputs.patched.iter().map(|(patched, _)| patched.table.as_path());
+    inputs.staying.iter().map(|s| s.path.as_path()).chain(patched)
+}
+
+fn patched(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Patched>, Failure> {
+    let kept = |(number, (patched, _)): (usize, &(Patched, Staying))| {
+        let table = &patched.table;
+        let kept = match (keep, &patched.back) {
+            (false, None) => None,
+            (true, Some(_)) => Some(kept_place(inputs, table, &format!("back-{number}"))?),
+            _ => {
+                let text = format!("what is patched in {} was staged for another plan", table.display());
+                return Err(Failure::new(Kind::Disk, text));
+            }
+        };
+        Ok(Patched { kept, ..patched.clone() })
+    };
+    inputs.patched.iter().enumerate().map(kept).collect()
+}
+
+fn kept_patch(patched: &Patched) -> Option<KeptPatch> {
+    Some(KeptPatch { table: patched.table.clone(), patch: patched.kept.clone()? })
+}
+
+/// Where what is replaced at a path is kept.
+fn kept_place(inputs: &Inputs<'_>, path: &Path, name: &str) -> Result<PathBuf, Failure> {
+    let missing =
+        || Failure::new(Kind::Disk, format!("no staging directory was chosen for {}", path.display()));
+    let root = inputs.roots.for_path(path).ok_or_else(missing)?;
+    Ok(root.join("old").join(format!("{}-{name}", inputs.made)))
+}
+
 fn displaced(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Displaced>, Failure> {
     let numbers = system_numbers(inputs.staged.iter().map(|p| (p.target.as_path(), p.class)));
-    let stays: BTreeSet<&Path> = inputs.staying.iter().map(|s| s.path.as_path()).collect();
+    let stays: BTreeSet<&Path> = stays(inputs).collect();
     let mut displaced = Vec::with_capacity(inputs.managed.len());
     let leaving = inputs.managed.iter().enumerate().filter(|(_, (path, _))| !stays.contains(path.as_path()));
     for (number, (path, kind)) in leaving {
-        let to = if keep && *kind != OldKind::RemoveOnly {
-            let root = inputs.roots.for_path(path).ok_or_else(|| {
-                Failure::new(Kind::Disk, format!("no staging directory was chosen for {}", path.display()))
-            })?;
-            Some(root.join("old").join(format!("{}-{number}", inputs.made)))
-        } else {
-            None
-        };
+        // What the kept files need beside them leaves with them.
+        let needed = inputs.earlier.is_some_and(|e| e.staying.iter().any(|s| s.path == *path));
+        let keeps = (keep || needed) && *kind != OldKind::RemoveOnly;
+        let to = keeps.then(|| kept_place(inputs, path, &number.to_string())).transpose()?;
         displaced.push(Displaced { path: path.clone(), to, class: Class::of_old(path, *kind, &numbers) });
     }
     sort_leaving(&mut displaced);
@@ -272,9 +235,10 @@ fn displaced(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Displaced>, Failure>
 
 /// A directory that is a link now and leaves will be a directory of its own: a file staged for it may then lie on another
 /// filesystem, and could not be renamed.
-fn refuse_targets_through_leaving_links(staged: &[Placed], displaced: &[Displaced]) -> Result<(), Failure> {
+fn refuse_targets_through_leaving_links(inputs: &Inputs<'_>, displaced: &[Displaced]) -> Result<(), Failure> {
     let leaving: BTreeSet<&Path> = displaced.iter().map(|d| d.path.as_path()).collect();
-    let coming: BTreeSet<&Path> = staged.iter().map(|p| p.target.as_path()).collect();
+    let staged = inputs.staged.iter().map(|p| p.target.as_path());
+    let coming: BTreeSet<&Path> = staged.chain(stays(inputs)).collect();
     let through = |target: &&Path| {
         target.ancestors().skip(1).any(|above| leaving.contains(above) && !coming.contains(above))
     };

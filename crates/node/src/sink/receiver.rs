@@ -105,7 +105,7 @@ fn store(
             writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
         }
     }
-    shared.staging.fill(chunk.file, range, differs)?;
+    shared.staging.fill(chunk.file, range, u64::from(chunk.len) - sum(&in_old))?;
     arrived(shared, chunk, &rebuilt.failed)?;
     if !chunk.deltas.is_empty() {
         let failed = rebuilt.failed.iter().map(|(start, _)| *start).collect();

@@ -14,8 +14,8 @@ use super::forward::{adopt_new_aria_logs, aria_is_kept, clean_up, roll_forward, 
 use super::install::{self, finish, installed, pending};
 use super::names::{GRASTATE, IN_PLACE, INSTALL, INSTALLED, RELEASED, directory_of, own_directory};
 use super::plan::{
-    Class, Displaced, InstallPlan, Keep, Kept, OldKind, Phase, Placed, Purpose, VERSION, directories_to_make,
-    directories_to_remove, sort_leaving, system_numbers,
+    Class, Displaced, InstallPlan, Keep, Kept, KeptPatch, OldKind, Patched, Phase, Placed, Purpose, VERSION,
+    directories_to_make, directories_to_remove, sort_leaving, system_numbers,
 };
 use super::roots::{Roots, clear};
 use crate::failure::{Failure, Kind};
@@ -63,7 +63,7 @@ pub fn rollback(
     };
     roll_forward(files, &mut plan)?;
     finish(files, &plan)?;
-    Ok(RolledBack { files: plan.placed.len(), dropped: plan.position })
+    Ok(RolledBack { files: plan.placed.len() + plan.patched.len(), dropped: plan.position })
 }
 
 fn nothing_to_undo(files: &dyn Files, datadir: &Path) -> Result<Failure> {
@@ -94,10 +94,11 @@ fn may_be_undone(files: &dyn Files, undone: &InstallPlan) -> Result<Result<(), F
         }
         _ => return refused("the old files were not kept"),
     }
-    for staying in &undone.staying {
+    // Before it was placed, what is there is the old state, also when its server wrote to it.
+    for staying in undone.staying.iter().filter(|_| undone.phase == Phase::Placing) {
         if !staying.is_as_it_was(files.state(&staying.path)?) {
             let text = format!(
-                "{} stayed where it was, the same in the old state and the new one, and was written to since",
+                "{} stayed where it was, the same in the old state and the new one or patched, and was written to since",
                 staying.path.display()
             );
             let hint = "with keep-old=always under [sst] whole copies are kept";
@@ -117,6 +118,9 @@ fn plan_rollback(
     sync_all_directories(files, undone)?;
     let mut remains = remains(files, undone)?;
     remains.untouched.extend(undone.staying.iter().map(|s| s.path.clone()));
+    let patches = undone.kept_patches.iter().map(|p| &p.table);
+    let patched: Vec<_> = patches.filter(|table| !remains.kept.iter().any(|k| k.path == **table)).collect();
+    remains.untouched.extend(patched.into_iter().cloned());
     let datadir = &undone.datadir;
     let mut leaving: BTreeMap<PathBuf, OldKind> = BTreeMap::new();
     for placed in &undone.placed {
@@ -154,11 +158,33 @@ fn plan_rollback(
         emptied: emptied(undone, &displaced, &placed, &remains.untouched),
         displaced,
         kept: Vec::new(),
-        staying: Vec::new(),
+        kept_patches: Vec::new(),
+        patched: ways_back(files, undone)?,
+        // Of an install that had not begun, the old state's server may still write to them.
+        staying: if undone.phase == Phase::Placing { undone.staying.clone() } else { Vec::new() },
         sweep: undone.sweep.clone(),
         untouched: remains.untouched.into_iter().collect(),
         placed,
     })
+}
+
+/// What undoes the patches. Where there is no such thing yet, the table is still the old one.
+fn ways_back(files: &dyn Files, undone: &InstallPlan) -> Result<Vec<Patched>> {
+    let own = |patch: &Path| undone.patched.iter().any(|p| p.kept.as_deref() == Some(patch));
+    let mut ways = Vec::new();
+    for KeptPatch { table, patch } in &undone.kept_patches {
+        if files.exists(patch)? {
+            ways.push(Patched { table: table.clone(), patch: patch.clone(), back: None, kept: None });
+        } else if undone.phase == Phase::Placing || !own(patch) {
+            bail!(is_gone(table))
+        }
+    }
+    Ok(ways)
+}
+
+fn is_gone(path: &Path) -> Failure {
+    let text = format!("the kept copy of {} is gone", path.display());
+    Failure::new(Kind::Refused, text).hint("the old state is not complete; nothing was changed")
 }
 
 /// Directories that the old state does not have, also those whose files are gone already, children first.
@@ -227,10 +253,7 @@ fn remains(files: &dyn Files, undone: &InstallPlan) -> Result<Remains> {
         } else if begun {
             remains.untouched.insert(kept.path.clone());
         } else {
-            let text = format!("the kept copy of {} is gone", kept.path.display());
-            bail!(
-                Failure::new(Kind::Refused, text).hint("the old state is not complete; nothing was changed")
-            );
+            bail!(is_gone(&kept.path))
         }
     }
     Ok(remains)

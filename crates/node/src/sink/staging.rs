@@ -1,75 +1,36 @@
 //! Where received files wait: nothing of the datadir is touched before the install.
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use super::files::{Disk, Files};
-use super::held::{self, Held, Old};
+use super::held::{self, Old};
 use super::install::pending;
 use super::leftovers::{Leftovers, staged_name};
 use super::names::{waiting_room, working_directory};
-use super::plan::{Class, Placed, Staying};
+use super::plan::{Class, Patched, Placed, Staying};
 use super::roots::{self, Roots};
+use super::staged::{StagedFile, lock, make, make_link, may_be_patched, set_length};
 use super::writer::Writer;
 use crate::disk::durable;
+use crate::disk::filesystem::shares_bytes;
 use crate::failure::{Failure, Kind};
 
-/// A file that is being received.
-#[derive(Debug)]
-pub(super) struct StagedFile {
-    pub(super) path: PathBuf,
-    /// Length it is made with; the final one is known at the end.
-    size: u64,
-    target: PathBuf,
-    class: Class,
-    is_link: bool,
-    made: AtomicBool,
-    making: Mutex<()>,
-    held: Mutex<Held>,
-    /// It is not the old file: what it has of that need not wait for the end.
-    differs: AtomicBool,
-    /// Begun by an earlier transfer: what is not written anew is not zero.
-    adopted: bool,
-}
-
-impl StagedFile {
-    /// What was received under another name.
-    fn take_over(&mut self, first: &StagedFile) -> Result<()> {
-        if first.made.load(Ordering::Acquire) {
-            // Renamed to another filesystem while it was sent.
-            if first.path != self.path {
-                Disk.copy(&first.path, &self.path)?;
-                Disk.remove(&first.path)?;
-            }
-            self.made = AtomicBool::new(true);
-        }
-        self.held = Mutex::new(std::mem::take(&mut lock(&first.held)));
-        Ok(())
-    }
-
-    /// The old file is the new one, name and all. Only of tables: the system's files come and go as one set.
-    fn stays(&self, entry: &FileEntry, target: &Path) -> Option<Staying> {
-        let held = lock(&self.held);
-        let old = held.old.as_ref()?;
-        let whole =
-            old.path == target && old.look.signature.size == entry.size && held.same.is_all(entry.size);
-        let table = Class::of(&entry.role, target) == Class::Table;
-        (table && whole).then(|| Staying {
-            path: target.to_owned(),
-            size: entry.size,
-            changed: old.look.signature.changed(),
-        })
-    }
-}
-
-fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whether tables of which little differs become patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patches {
+    /// They do, and what these will replace is kept.
+    Kept,
+    /// They do.
+    Made,
+    /// All are written anew.
+    None,
 }
 
 /// All files of an attempt, under their staged paths. Shared by the threads that receive.
@@ -84,6 +45,8 @@ struct Shared {
     files: BTreeMap<FileId, Arc<StagedFile>>,
     leftovers: Leftovers,
     roots: Roots,
+    /// Roots whose files can share bytes with the old ones.
+    sharing: BTreeMap<PathBuf, bool>,
 }
 
 impl Staging {
@@ -94,7 +57,7 @@ impl Staging {
         let roots = Roots::choose(&Disk, datadir, [])?;
         let staging = Staging {
             datadir: datadir.to_owned(),
-            shared: Mutex::new(Shared { files: BTreeMap::new(), leftovers, roots }),
+            shared: Mutex::new(Shared { files: BTreeMap::new(), leftovers, roots, sharing: BTreeMap::new() }),
         };
         staging.make_roots(&staging.shared().roots, &[])?;
         Ok(staging)
@@ -144,16 +107,21 @@ impl Staging {
     fn choose(&self, shared: &mut Shared, entry: &FileEntry, target: &Path) -> Result<StagedFile> {
         entry.check()?;
         let root = self.root_for(&mut shared.roots, target)?;
+        let stage = working_directory(&root, "stage");
+        let sharing = *shared.sharing.entry(root).or_insert_with(|| shares_bytes(&stage));
+        let class = Class::of(&entry.role, target);
         Ok(StagedFile {
-            path: working_directory(&root, "stage").join(staged_name(entry)),
+            path: stage.join(staged_name(entry)),
             size: entry.size,
-            class: Class::of(&entry.role, target),
+            class,
             target: target.to_owned(),
             is_link: matches!(entry.role, FileRole::Link { .. }),
             made: AtomicBool::new(false),
             making: Mutex::new(()),
             held: Mutex::default(),
-            differs: AtomicBool::new(false),
+            differing: AtomicU64::new(0),
+            patchable: !sharing && may_be_patched(class, target, entry.size),
+            patched: None,
             adopted: false,
         })
     }
@@ -220,14 +188,12 @@ impl Staging {
         Ok(staged.adopted)
     }
 
-    /// Copies from the old file what a range of a file has of it, once the file is known to be another one: while others
-    /// are received, not all at the end. `differs`: this range is.
-    pub fn fill(&self, file: FileId, range: Range<u64>, differs: bool) -> Result<()> {
+    /// Copies from the old file what a range of a file has of it, once the file is known to be written anew: while others
+    /// are received, not all at the end. `differing`: so many bytes of this range are not the old file's.
+    pub fn fill(&self, file: FileId, range: Range<u64>, differing: u64) -> Result<()> {
         let staged = self.file(file)?;
-        if differs {
-            staged.differs.store(true, Ordering::Release);
-        }
-        if !staged.differs.load(Ordering::Acquire) {
+        staged.differing.fetch_add(differing, Ordering::AcqRel);
+        if !staged.is_put_together() {
             return Ok(());
         }
         let part = lock(&staged.held).take(range);
@@ -236,8 +202,14 @@ impl Staging {
 
     /// The donor has said what the state consists of: staged files get their final lengths and targets and what they have
     /// of their old ones, links and empty files are made, and what does not count is removed. With `may_stay`, files of
-    /// tables that are wholly the same as before are not staged: they are answered.
-    pub fn settle(&self, files: &[(FileEntry, PathBuf)], may_stay: bool) -> Result<Vec<Staying>> {
+    /// tables that are wholly the same as before are not staged: they are answered. Large ones of which little differs become
+    /// `patches`.
+    pub fn settle(
+        &self,
+        files: &[(FileEntry, PathBuf)],
+        may_stay: bool,
+        patches: Patches,
+    ) -> Result<Vec<Staying>> {
         let mut shared = self.shared();
         let mut begun = std::mem::take(&mut shared.files);
         let mut staying = Vec::new();
@@ -257,12 +229,17 @@ impl Staging {
             if let FileRole::Link { target } = &entry.role {
                 make_link(&last.path, Path::new(target))?;
             } else {
+                let may = first.as_ref().filter(|_| patches != Patches::None);
+                let patch = may.and_then(|first| first.changes(entry, target));
                 if let Some(first) = first {
                     last.take_over(&first)?;
                 }
                 make(&last)?;
                 set_length(&last.path, entry.size)?;
-                held::copy(&lock(&last.held), &last.path, entry.size)?;
+                match patch {
+                    Some(changes) => last.become_patch(&changes, patches == Patches::Kept)?,
+                    None => held::copy(&lock(&last.held), &last.path, entry.size)?,
+                }
             }
             last.made = AtomicBool::new(true);
             shared.files.insert(entry.id, Arc::new(last));
@@ -295,7 +272,12 @@ impl Staging {
     pub fn staged(&self) -> Vec<Placed> {
         let placed =
             |f: &Arc<StagedFile>| Placed { staged: f.path.clone(), target: f.target.clone(), class: f.class };
-        self.shared().files.values().map(placed).collect()
+        self.shared().files.values().filter(|f| f.patched.is_none()).map(placed).collect()
+    }
+
+    /// The patches, likewise, with the tables as they were compared.
+    pub fn patched(&self) -> Vec<(Patched, Staying)> {
+        self.shared().files.values().filter_map(|f| f.patched.clone()).collect()
     }
 
     pub(super) fn file(&self, file: FileId) -> Result<Arc<StagedFile>> {
@@ -308,39 +290,6 @@ impl Staging {
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
-
-/// Makes a file, a hole of its first length, unless some thread has.
-pub(super) fn make(staged: &StagedFile) -> Result<()> {
-    if staged.made.load(Ordering::Acquire) {
-        return Ok(());
-    }
-    let _making = staged.making.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if staged.made.load(Ordering::Acquire) {
-        return Ok(());
-    }
-    if staged.is_link {
-        let text = format!("the donor sent data of the link {}", staged.target.display());
-        bail!(Failure::new(Kind::Peer, text));
-    }
-    let make = || File::options().write(true).create_new(true).open(&staged.path)?.set_len(staged.size);
-    make().with_context(|| format!("cannot make {}", staged.path.display()))?;
-    staged.made.store(true, Ordering::Release);
-    Ok(())
-}
-
-fn make_link(path: &Path, to: &Path) -> Result<()> {
-    Disk.remove(path)?;
-    std::os::unix::fs::symlink(to, path).with_context(|| format!("cannot make the link {}", path.display()))
-}
-
-/// What lies beyond the end of a file that became shorter while it was sent must not stay.
-fn set_length(path: &Path, size: u64) -> Result<()> {
-    let set = || {
-        let file = File::options().write(true).open(path)?;
-        if file.metadata()?.len() == size { Ok(()) } else { file.set_len(size) }
-    };
-    set().with_context(|| format!("cannot set the length of {}", path.display()))
 }
 
 fn refuse_pending(datadir: &Path) -> Result<()> {

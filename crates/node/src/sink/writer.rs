@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use protocol::inventory::FileId;
 use rustix::fs::FallocateFlags;
 
-use super::staging::{self, Staging};
+use super::staged;
+use super::staging::Staging;
 use crate::failure::{Failure, Kind};
 
 /// Open files a thread holds at once. Ranges come file by file, so few suffice; there may be 20,000 files.
@@ -60,28 +61,20 @@ impl<'a> Writer<'a> {
 
     /// Makes bytes zero again, as a hole where the filesystem can.
     pub fn clear_range(&mut self, file: FileId, offset: u64, length: u64) -> Result<()> {
-        if length == 0 {
-            return Ok(());
-        }
         let open = self.open(file)?;
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(open, punch, offset, length) {
-            Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(open, offset, length),
-            done => done.map_err(std::io::Error::from),
-        }
-        .with_context(|| format!("cannot clear staged file number {}", file.0))
+        clear(open, offset, length).with_context(|| format!("cannot clear staged file number {}", file.0))
     }
 
     fn open(&mut self, file: FileId) -> Result<&File> {
         if let Some(index) = self.open.iter().position(|(id, _)| *id == file) {
             self.open.swap(0, index);
         } else {
-            let staged = self.staging.file(file)?;
-            staging::make(&staged)?;
+            let file_of = self.staging.file(file)?;
+            staged::make(&file_of)?;
             let opened = File::options()
                 .write(true)
-                .open(&staged.path)
-                .with_context(|| format!("cannot open {}", staged.path.display()))?;
+                .open(&file_of.path)
+                .with_context(|| format!("cannot open {}", file_of.path.display()))?;
             self.open.truncate(OPEN_FILES - 1);
             self.open.push_front((file, opened));
         }
@@ -116,6 +109,18 @@ fn check(offset: u64, parts: &[(u32, u32)], data: &[u8]) -> Result<(), Failure> 
         return bad("the donor sent data past the end of any file");
     }
     Ok(())
+}
+
+/// Makes bytes of a file zero, as a hole where the filesystem can. The file does not grow by it.
+pub(super) fn clear(file: &File, offset: u64, length: u64) -> std::io::Result<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, punch, offset, length) {
+        Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(file, offset, length),
+        done => done.map_err(std::io::Error::from),
+    }
 }
 
 fn write_zeros(file: &File, offset: u64, length: u64) -> std::io::Result<()> {

@@ -72,6 +72,11 @@ impl Files for Stopping {
         Disk.copy(from, to)
     }
 
+    fn apply_patch(&self, patch: &Path, table: &Path) -> Result<()> {
+        self.tick()?;
+        Disk.apply_patch(patch, table)
+    }
+
     fn remove(&self, path: &Path) -> Result<()> {
         self.tick()?;
         Disk.remove(path)
@@ -106,6 +111,14 @@ impl Raw for Disk {
 
     fn put(&self, path: &Path, content: &str) {
         fs::write(path, content).unwrap();
+    }
+
+    fn put_bytes(&self, path: &Path, content: &[u8]) {
+        fs::write(path, content).unwrap();
+    }
+
+    fn changed(&self, path: &Path) -> i128 {
+        Disk.state(path).unwrap().unwrap().1
     }
 
     fn delete(&self, path: &Path) {

@@ -1,6 +1,8 @@
 //! Every crash point of install, rollback and release, on a simulated and on a real filesystem.
 mod crash;
 mod disk;
+mod patched;
+mod patching;
 mod power;
 mod random;
 mod server;

@@ -12,12 +12,13 @@ use crate::sink::plan::Keep;
 const SYSTEM: &str = "ibdata1 ib_logfile0 aria_log_control aria_log.00000001 mysql/plugin.MAI";
 
 fn files() -> impl Strategy<Value = Vec<PathBuf>> {
-    let database = prop::sample::select(vec!["/d/a", "/d/b", "/d/mysql", "/other/x", "/d/c#P#p0", "/d"]);
+    let database = prop::sample::select(vec!["/d/a", "/d/b", "/d/mysql", "/other/x", "/d/c#P#p0"]);
     let name = prop::sample::select(vec![
         "t1.ibd", "t1.frm", "t2.ibd", "t3.MAD", "t3.MAI", "db.opt", "undo001", "undo002",
     ]);
-    let path = (database, name).prop_filter_map("undo files lie in the datadir", |(database, name)| {
-        ((database == "/d") == name.starts_with("undo")).then(|| PathBuf::from(database).join(name))
+    let path = (database, name).prop_map(|(database, name)| {
+        // Undo files lie in the datadir.
+        PathBuf::from(if name.starts_with("undo") { "/d" } else { database }).join(name)
     });
     prop::collection::btree_set(path, 0..16).prop_map(|tables| {
         let system = SYSTEM.split(' ').map(|name| PathBuf::from("/d").join(name));
@@ -54,6 +55,10 @@ proptest! {
         let between = |world: &World, sim: &Sim| {
             if fails.borrow_mut().next() == Some(true) {
                 sim.lose_power(|| coin.borrow_mut().toss(5));
+            } else if loss == Loss::Any {
+                // A server syncs what it makes, and no filesystem makes that durable without what came before it: such an
+                // order is lost only where the power fails before the server comes.
+                sim.settle();
             }
             world.start(sim, SERVERS[server]);
         };

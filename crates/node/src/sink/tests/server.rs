@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::sink::forward::ARIA_GUARD;
+
 /// The part of a filesystem that a server uses.
 pub trait Raw {
     fn get(&self, path: &Path) -> Option<String>;
     fn put(&self, path: &Path, content: &str);
+    fn put_bytes(&self, path: &Path, content: &[u8]);
+    fn changed(&self, path: &Path) -> i128;
     fn delete(&self, path: &Path);
     fn names(&self, directory: &Path) -> Vec<PathBuf>;
 }
@@ -48,6 +52,8 @@ fn start_aria(raw: &dyn Raw, datadir: &Path, states: &BTreeMap<&str, Vec<PathBuf
     let logs = named(raw, datadir, "aria_log.");
     let second = datadir.join("aria_log.00000002");
     match (raw.get(&control), logs.is_empty()) {
+        // It refuses.
+        (Some(guard), _) if guard.as_bytes() == ARIA_GUARD => return,
         (None, _) => {
             raw.put(&control, "foreign:control");
             raw.put(&datadir.join("aria_log.00000001"), "foreign:log");

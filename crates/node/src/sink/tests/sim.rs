@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::disk::filesystem::{FilesystemId, filesystem_of};
 use crate::sink::files::{Files, What};
+use crate::sink::patch::Changes;
 
 type Inode = usize;
 
@@ -30,7 +31,7 @@ struct Change {
 pub enum Loss {
     /// Per directory, some first ones; a rename is in both directories or in none.
     Suffix,
-    /// Any of them; a rename is in both directories or in none.
+    /// Any of them, those of one name in their order; a rename is in both directories or in none.
     Any,
     /// None of them.
     All,
@@ -95,11 +96,12 @@ impl Sim {
         let loss = state.loss;
         let mut blocked = BTreeSet::new();
         for operation in std::mem::take(&mut state.pending) {
-            let free = loss == Loss::Any || operation.iter().all(|c| !blocked.contains(&c.directory));
+            let within = |c: &Change| (c.directory, (loss == Loss::Any).then(|| c.name.clone()));
+            let free = operation.iter().all(|c| !blocked.contains(&within(c)));
             if loss != Loss::All && free && random() {
                 state.make_durable(&operation);
             } else {
-                blocked.extend(operation.iter().map(|c| c.directory));
+                blocked.extend(operation.iter().map(within));
             }
         }
         for node in &mut state.nodes {
@@ -302,6 +304,29 @@ impl Files for Sim {
             return Err(stopped);
         }
         self.state.borrow_mut().put(to, &content)
+    }
+
+    fn apply_patch(&self, patch: &Path, table: &Path) -> Result<()> {
+        let patch = self.read(patch)?.with_context(|| format!("no patch {}", patch.display()))?;
+        let changes = Changes::read(patch.len() as u64, |at, bytes| {
+            bytes.copy_from_slice(&patch[at as usize..at as usize + bytes.len()]);
+            Ok(())
+        })?;
+        let mut content = self.read(table)?.with_context(|| format!("no table {}", table.display()))?;
+        let size = changes.size as usize;
+        content.resize(content.len().max(size), b'?');
+        let stopped = self.tick();
+        // Every second byte, when it is stopped.
+        for at in changes.parts.iter().flat_map(|part| part.start as usize..part.end as usize) {
+            if stopped.is_ok() || at % 2 == 0 {
+                content[at] = patch[at];
+            }
+        }
+        if stopped.is_ok() {
+            content.truncate(size);
+        }
+        self.put(table, &content);
+        stopped
     }
 
     fn remove(&self, path: &Path) -> Result<()> {

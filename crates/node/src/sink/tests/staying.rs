@@ -11,7 +11,7 @@ use crate::sink::held::Old;
 use crate::sink::install::install;
 use crate::sink::plan::{Inputs, InstallPlan, Keep, OldKind, plan};
 use crate::sink::rollback::{possible, rollback};
-use crate::sink::staging::Staging;
+use crate::sink::staging::{Patches, Staging};
 use crate::sink::tests::world::all_in;
 
 const SIZE: u64 = 64 << 10;
@@ -79,7 +79,7 @@ impl World {
     }
 
     fn plan(&self, staging: &Staging, may_stay: bool) -> InstallPlan {
-        let staying = staging.settle(&self.files, may_stay).unwrap();
+        let staying = staging.settle(&self.files, may_stay, Patches::Kept).unwrap();
         staging.sync_all().unwrap();
         let home = self.dir.path().to_path_buf();
         plan(&Inputs {
@@ -87,6 +87,7 @@ impl World {
             managed: &self.managed,
             staged: &staging.staged(),
             staying: &staying,
+            patched: &staging.patched(),
             roots: &staging.roots(),
             keep: Keep::Old,
             earlier: None,
@@ -166,7 +167,7 @@ fn a_later_word_about_a_range_counts() {
     staging.hold(FileId(0), 0..SIZE, &[], Some(same.clone())).unwrap();
     staging.writer().write_range(FileId(0), 0, &[(0, SIZE as u32)], &[5; SIZE as usize]).unwrap();
     staging.hold(FileId(0), 0..SIZE, &[(4096, 4096)], Some(same.clone())).unwrap();
-    assert!(staging.settle(&world.files, true).unwrap().is_empty());
+    assert!(staging.settle(&world.files, true, Patches::Kept).unwrap().is_empty());
     let content = fs::read(staging.path(FileId(0)).unwrap()).unwrap();
     assert!(content[..4096].iter().all(|b| *b == 5) && content[8192..].iter().all(|b| *b == 5));
     assert!(content[4096..8192].iter().all(|b| *b == 1));
@@ -177,7 +178,7 @@ fn an_old_file_that_changes_meanwhile_is_not_taken_from() {
     let world = World::new();
     let staging = world.received();
     fs::write(world.at("db/half.ibd"), vec![9; SIZE as usize]).unwrap();
-    let error = staging.settle(&world.files, true).unwrap_err();
+    let error = staging.settle(&world.files, true, Patches::Kept).unwrap_err();
     assert!(format!("{error:#}").contains("changed while it was compared"), "{error:#}");
     let unknown = staging.hold(FileId(8), 0..SIZE, &[(0, 4096)], None);
     assert!(unknown.is_err(), "a base that was never looked at");
@@ -187,22 +188,22 @@ fn an_old_file_that_changes_meanwhile_is_not_taken_from() {
 fn what_a_changed_file_has_of_the_old_one_is_copied_meanwhile() {
     let world = World::new();
     let staging = world.received();
-    staging.fill(FileId(0), 0..SIZE, false).unwrap();
+    staging.fill(FileId(0), 0..SIZE, 0).unwrap();
     assert!(!staging.path(FileId(0)).unwrap().exists(), "it may be the old file");
-    staging.fill(FileId(1), 0..8192, false).unwrap();
+    staging.fill(FileId(1), 0..8192, 0).unwrap();
     let half = staging.path(FileId(1)).unwrap();
     let ones = || fs::read(&half).unwrap().iter().filter(|byte| **byte == 1).count() as u64;
     assert_eq!(ones(), 0, "not known to differ yet");
-    staging.fill(FileId(1), 0..4096, true).unwrap();
+    staging.fill(FileId(1), 0..4096, 1).unwrap();
     assert_eq!(ones(), 4096);
-    staging.fill(FileId(1), 4096..SIZE, false).unwrap();
+    staging.fill(FileId(1), 4096..SIZE, 0).unwrap();
     assert_eq!(ones(), SIZE / 2);
     // A later word counts here too, and the old file is looked at in the end though nothing is left to be copied.
     staging.hold(FileId(1), 0..SIZE, &[], None).unwrap();
     staging.writer().write_range(FileId(1), 0, &[(0, 4096)], &[5; 4096]).unwrap();
     assert_eq!(ones(), SIZE / 2 - 4096);
     fs::write(world.at("db/half.ibd"), vec![9; SIZE as usize]).unwrap();
-    let error = staging.settle(&world.files, true).unwrap_err();
+    let error = staging.settle(&world.files, true, Patches::Kept).unwrap_err();
     assert!(format!("{error:#}").contains("changed while it was compared"), "{error:#}");
 }
 
@@ -225,7 +226,7 @@ fn what_a_broken_transfer_received_is_gone_on_with() {
     // What is neither the same nor sent must become zero there.
     assert!(staging.hold(FileId(12), 0..SIZE, &[], None).unwrap());
     let system = entry(8, "ibdata1", FileRole::SystemTablespace { index: 0 });
-    staging.settle(&[(known, target), (system, world.at("ibdata1"))], true).unwrap();
+    staging.settle(&[(known, target), (system, world.at("ibdata1"))], true, Patches::Kept).unwrap();
     let stage = world.at(".rejoin/stage");
     let names: Vec<_> = fs::read_dir(stage).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "what nobody wanted is gone: {names:?}");

@@ -2,13 +2,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use protocol::extents::Extents;
+
 use super::server::{Config, Raw, start, state_of};
 use super::sim::{Loss, Sim};
 use crate::failure::Failure;
 use crate::sink::files::Files;
 use crate::sink::install::installed;
 use crate::sink::names::{KEPT_DIRECTORY, OWN_DIRECTORY, Pattern, working_directory};
-use crate::sink::plan::{Class, Inputs, InstallPlan, Keep, OldKind, Placed, ServerDirectories, plan};
+use crate::sink::patch::Changes;
+use crate::sink::plan::{
+    Class, Inputs, InstallPlan, Keep, OldKind, Patched, Placed, ServerDirectories, Staying, plan,
+};
 use crate::sink::roots::{Roots, remember};
 
 /// Files nobody manages: they stay as they are whatever happens.
@@ -28,6 +33,8 @@ pub struct World {
     pub datadir: PathBuf,
     pub other: PathBuf,
     pub states: BTreeMap<&'static str, Vec<PathBuf>>,
+    /// Tables that the new state's install patches where the old state has them: no server in most tests writes to these.
+    pub patched: Vec<&'static str>,
 }
 
 impl World {
@@ -38,7 +45,8 @@ impl World {
         for (state, names) in [("old", "x/e.ibd y/o.ibd"), ("new", "x/e.ibd"), ("third", "x/f.ibd")] {
             states.get_mut(state).unwrap().extend(names.split_whitespace().map(|n| other.join(n)));
         }
-        World { datadir: datadir.to_path_buf(), other: other.to_path_buf(), states }
+        let patched = vec!["a/u.MAI", "x/e.ibd", "t2.ibd"];
+        World { datadir: datadir.to_path_buf(), other: other.to_path_buf(), states, patched }
     }
 
     /// On the simulated filesystem, with the old state in place.
@@ -95,17 +103,26 @@ impl World {
         let all = managed.iter().map(|(path, _)| path).chain(targets);
         let roots = Roots::choose(files, &self.datadir, all.map(PathBuf::as_path)).unwrap();
         remember(files, &self.datadir, roots.all()).unwrap();
-        let mut staged = Vec::new();
+        let (mut staged, mut patched) = (Vec::new(), Vec::new());
         for (number, target) in targets.iter().enumerate() {
             let path = working_directory(roots.for_path(target).unwrap(), "stage").join(number.to_string());
             make_all(path.parent().unwrap());
             if !target.starts_with(&self.datadir) {
                 make_all(target.parent().unwrap());
             }
-            raw.put(&path, &content(state, target));
+            let (new, old) = (content(state, target), raw.get(target));
+            let earlier = installed(files, &self.datadir).unwrap().is_some();
+            let may =
+                !earlier && keep != Keep::InPlace && self.patched.iter().any(|name| target.ends_with(name));
+            let old = old.filter(|old| may && state_of(old) == "old");
+            if let Some(old) = old {
+                patched.push(stage_patch(raw, &path, target, old.as_bytes(), new.as_bytes(), keep));
+                continue;
+            }
+            raw.put(&path, &new);
             staged.push(Placed { staged: path, target: target.clone(), class: class(target) });
         }
-        self.plan_with(files, &managed, &staged, &roots, keep, state.len() as u64).unwrap()
+        self.plan_with(files, &managed, (&staged, &patched), &roots, keep, state.len() as u64).unwrap()
     }
 
     /// Plans an install of these files over those.
@@ -117,14 +134,14 @@ impl World {
     ) -> Result<InstallPlan, Failure> {
         let all = managed.iter().map(|(path, _)| path).chain(staged.iter().map(|p| &p.target));
         let roots = Roots::choose(files, &self.datadir, all.map(PathBuf::as_path)).unwrap();
-        self.plan_with(files, managed, staged, &roots, Keep::Old, 0)
+        self.plan_with(files, managed, (staged, &[]), &roots, Keep::Old, 0)
     }
 
     fn plan_with(
         &self,
         files: &dyn Files,
         managed: &[(PathBuf, OldKind)],
-        staged: &[Placed],
+        (staged, patched): (&[Placed], &[(Patched, Staying)]),
         roots: &Roots,
         keep: Keep,
         later: u64,
@@ -134,6 +151,7 @@ impl World {
             managed,
             staged,
             staying: &[],
+            patched,
             roots,
             keep,
             earlier: installed(files, &self.datadir).unwrap().as_ref(),
@@ -184,6 +202,37 @@ impl World {
     }
 }
 
+fn stage_patch(
+    raw: &dyn Raw,
+    patch: &Path,
+    table: &Path,
+    old: &[u8],
+    new: &[u8],
+    keep: Keep,
+) -> (Patched, Staying) {
+    let mut same = Extents::default();
+    for (at, _) in old.iter().zip(new).enumerate().filter(|(_, (old, new))| old == new) {
+        same.add(at as u64..at as u64 + 1);
+    }
+    let changes = Changes::but(&same, new.len() as u64);
+    let put = |path: &Path, body: &[u8], changes: &Changes| {
+        let mut sparse = vec![b'!'; body.len()];
+        for part in &changes.parts {
+            let part = part.start as usize..part.end as usize;
+            sparse[part.clone()].copy_from_slice(&body[part]);
+        }
+        raw.put_bytes(path, &[sparse, changes.list()].concat());
+    };
+    put(patch, new, &changes);
+    let back = (keep == Keep::Old).then(|| patch.with_extension("back"));
+    if let Some(back) = &back {
+        put(back, old, &changes.back(old.len() as u64));
+    }
+    let (patch, table) = (patch.to_owned(), table.to_owned());
+    let was = Staying { path: table.clone(), size: old.len() as u64, changed: raw.changed(&table) };
+    (Patched { table, patch, back, kept: None }, was)
+}
+
 /// What a file of a state holds.
 pub fn content(state: &str, path: &Path) -> String {
     format!("{state}:{}", path.display())
@@ -212,6 +261,14 @@ impl Raw for Sim {
 
     fn put(&self, path: &Path, content: &str) {
         Sim::put(self, path, content.as_bytes());
+    }
+
+    fn put_bytes(&self, path: &Path, content: &[u8]) {
+        Sim::put(self, path, content);
+    }
+
+    fn changed(&self, path: &Path) -> i128 {
+        self.state(path).unwrap().unwrap().1
     }
 
     fn delete(&self, path: &Path) {

@@ -1,0 +1,142 @@
+//! A file that is being received.
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use protocol::inventory::FileEntry;
+
+use super::files::{Disk, Files};
+use super::held::{self, Held, Old};
+use super::patch::{self, Changes};
+use super::plan::{Class, Patched, Staying};
+use crate::failure::{Failure, Kind};
+
+/// A file that is being received.
+#[derive(Debug)]
+pub(super) struct StagedFile {
+    pub path: PathBuf,
+    /// Length it is made with; the final one is known at the end.
+    pub size: u64,
+    pub target: PathBuf,
+    pub class: Class,
+    pub is_link: bool,
+    pub made: AtomicBool,
+    pub making: Mutex<()>,
+    pub held: Mutex<Held>,
+    /// Bytes that are not the old file's.
+    pub differing: AtomicU64,
+    /// It may become a patch of the old file, unless too much differs.
+    pub patchable: bool,
+    /// It did.
+    pub patched: Option<(Patched, Staying)>,
+    /// Begun by an earlier transfer: what is not written anew is not zero.
+    pub adopted: bool,
+}
+
+impl StagedFile {
+    /// What was received under another name.
+    pub fn take_over(&mut self, first: &StagedFile) -> Result<()> {
+        if first.made.load(Ordering::Acquire) {
+            // Renamed to another filesystem while it was sent.
+            if first.path != self.path {
+                Disk.copy(&first.path, &self.path)?;
+                Disk.remove(&first.path)?;
+            }
+            self.made = AtomicBool::new(true);
+        }
+        self.held = Mutex::new(std::mem::take(&mut lock(&first.held)));
+        Ok(())
+    }
+
+    /// The old file is the new one, name and all. Only of tables: the system's files come and go as one set.
+    pub fn stays(&self, entry: &FileEntry, target: &Path) -> Option<Staying> {
+        let held = lock(&self.held);
+        let old = held.old.as_ref()?;
+        let whole =
+            old.path == target && old.look.signature.size == entry.size && held.same.is_all(entry.size);
+        // Every server writes its buffer pool's at its end: that must not be what a rollback is refused for.
+        let table = Class::of(&entry.role, target) == Class::Table && !target.ends_with("ib_buffer_pool");
+        (table && whole).then(|| as_it_is(old))
+    }
+
+    /// What of it is taken from the old file is copied while it is received: it will not stay, and be no patch.
+    pub fn is_put_together(&self) -> bool {
+        let differing = self.differing.load(Ordering::Acquire);
+        if self.patchable { differing > self.size / patch::DIFFERS_MAX } else { differing > 0 }
+    }
+
+    /// The old file, name and all, becomes the new one by these changes, which are few.
+    pub fn changes(&self, entry: &FileEntry, target: &Path) -> Option<Changes> {
+        let held = lock(&self.held);
+        let old = held.old.as_ref()?;
+        let changes = Changes::but(&held.same, entry.size);
+        let few = changes.bytes() <= entry.size / patch::DIFFERS_MAX;
+        (self.patchable && few && !held.copied && old.path == target).then_some(changes)
+    }
+
+    /// Makes a patch of it. With `keep`, what the patch replaces is kept beside it.
+    pub fn become_patch(&mut self, changes: &Changes, keep: bool) -> Result<()> {
+        let held = lock(&self.held);
+        let old = held.old.as_ref().context("a patch without an old file")?;
+        patch::seal(&self.path, changes)?;
+        let back = keep.then(|| self.path.with_extension("back"));
+        if let Some(back) = &back {
+            patch::keep(&old.path, changes, back)?;
+        }
+        held::is_as_compared(old)?;
+        let (table, patch) = (old.path.clone(), self.path.clone());
+        self.patched = Some((Patched { table, patch, back, kept: None }, as_it_is(old)));
+        Ok(())
+    }
+}
+
+fn as_it_is(old: &Old) -> Staying {
+    let signature = old.look.signature;
+    Staying { path: old.path.clone(), size: signature.size, changed: signature.changed() }
+}
+
+/// Whether a file of this length may become a patch: tables of InnoDB only, since Aria's can be recovered by a server that starts
+/// while InnoDB's old files have left already.
+pub(super) fn may_be_patched(class: Class, target: &Path, size: u64) -> bool {
+    let innodb = target.extension().is_some_and(|extension| extension == "ibd");
+    class == Class::Table && innodb && size >= patch::TABLE_MIN
+}
+
+pub(super) fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes a file, a hole of its first length, unless some thread has.
+pub(super) fn make(staged: &StagedFile) -> Result<()> {
+    if staged.made.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let _making = staged.making.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if staged.made.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    if staged.is_link {
+        let text = format!("the donor sent data of the link {}", staged.target.display());
+        bail!(Failure::new(Kind::Peer, text));
+    }
+    let make = || File::options().write(true).create_new(true).open(&staged.path)?.set_len(staged.size);
+    make().with_context(|| format!("cannot make {}", staged.path.display()))?;
+    staged.made.store(true, Ordering::Release);
+    Ok(())
+}
+
+pub(super) fn make_link(path: &Path, to: &Path) -> Result<()> {
+    Disk.remove(path)?;
+    std::os::unix::fs::symlink(to, path).with_context(|| format!("cannot make the link {}", path.display()))
+}
+
+/// What lies beyond the end of a file that became shorter while it was sent must not stay.
+pub(super) fn set_length(path: &Path, size: u64) -> Result<()> {
+    let set = || {
+        let file = File::options().write(true).open(path)?;
+        if file.metadata()?.len() == size { Ok(()) } else { file.set_len(size) }
+    };
+    set().with_context(|| format!("cannot set the length of {}", path.display()))
+}
