@@ -164,6 +164,10 @@ mod tests {
 
     use super::*;
 
+    fn parts(ranges: &[(u64, u64)]) -> Vec<Range<u64>> {
+        ranges.iter().map(|&(start, end)| start..end).collect()
+    }
+
     fn set(ranges: &[(u64, u64)]) -> Extents {
         let mut set = Extents::default();
         ranges.iter().for_each(|&(start, len)| set.add(start..start + len));
@@ -213,7 +217,7 @@ mod tests {
     fn a_list_that_is_damaged_or_cut_is_none() {
         let changes = Changes::but(&set(&[(0, 100), (150, 50)]), 300);
         assert_eq!((changes.parts.clone(), changes.bytes()), (vec![100..150, 200..300], 150));
-        assert_eq!(changes.back(120), Changes { size: 120, parts: Vec::from([100..120]) });
+        assert_eq!(changes.back(120), Changes { size: 120, parts: parts(&[(100, 120)]) });
         assert_eq!(changes.back(400), Changes { size: 400, parts: vec![100..150, 200..400] });
         let file = [vec![0; 300], changes.list()].concat();
         let read = |file: &[u8]| {
@@ -231,8 +235,8 @@ mod tests {
             bad[at] ^= 1;
             assert!(read(&bad).is_err(), "{at}");
         }
-        for parts in [&[5..5][..], &[0..301], &[10..20, 15..30]] {
-            let parts = parts.to_vec();
+        for bad in [&[(5, 5)][..], &[(0, 301)], &[(10, 20), (15, 30)]] {
+            let parts = parts(bad);
             assert!(read(&[vec![0; 300], Changes { size: 300, parts }.list()].concat()).is_err());
         }
     }
