@@ -136,13 +136,11 @@ fn begin(
     tracing::info!("{}", protocol::message::source_line(source, reason));
     let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
     link.send(&Message::Attempt(Attempt { source, reason, marks }))?;
-    let sample = match (marks, link.recv()?) {
-        (Some(_), Message::Sample(sample)) => Some(sample),
-        (None, Message::Ready) => return Ok(None),
-        (_, other) => return Err(unexpected(&other, "Sample or Ready").into()),
-    };
-    expect(link.recv()?, &Message::Ready)?;
-    Ok(sample)
+    match (marks, marks.map(|_| link.recv()).transpose()?) {
+        (Some(_), Some(Message::Sample(sample))) => Ok(Some(sample)),
+        (_, Some(other)) => Err(unexpected(&other, "Sample").into()),
+        (_, None) => Ok(None),
+    }
 }
 
 fn say_what_was_sent(link: &mut Link, sent: Sent) -> Result<()> {

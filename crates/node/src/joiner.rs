@@ -29,7 +29,7 @@ use crate::sink::files::Disk;
 use crate::sink::{install, kept, staging, tidy};
 use crate::words::printable;
 pub use agree::MARGIN_BYTES;
-use agree::Room;
+use agree::{Estimate, Room};
 use arrival::Arrival;
 pub use arrival::old_files;
 use base::Base;
@@ -109,14 +109,14 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     let old = managed::managed(&layout)?;
     say_what_is_here(&layout);
     say_what_cpat_cannot_keep(&old);
-    let room = agree::look_at_room(job, &layout, offer, &old)?;
+    let mut room = agree::look_at_room(job, &layout, offer, &old)?;
     if let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) {
         let text = format!("base={} under [sst] is no directory that can be read", dir.display());
         return Err(Failure::new(Kind::Configuration, text)
             .hint("name a prepared backup, or leave it out")
             .into());
     }
-    let base = job.settings.incremental && room == Room::Beside;
+    let base = job.settings.incremental && room != Room::InPlace;
     if !base {
         staging::discard_staged(&job.datadir)?;
     }
@@ -139,7 +139,15 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
         other => return Err(unexpected(&other, "Attempt").into()),
     };
     let settled = loop {
-        let arrival = Arrival::prepare(job, &layout, &old, room)?;
+        let mut arrival = Arrival::prepare(job, &layout, &old, room)?;
+        let estimate = sample(job, link, &layout, &attempt, &arrival)?;
+        if room == Room::Narrow {
+            room = agree::look_again(job, &layout, offer, &old, estimate)?;
+            if room == Room::InPlace {
+                link.note("the joiner has no room for old and new files: it replaces them in place")?;
+                arrival.replace_in_place()?;
+            }
+        }
         let received = receive_from(job, door, link, &layout, &attempt, &arrival)?;
         match received {
             Received::All(announced) => {
@@ -169,27 +177,42 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     Ok(position)
 }
 
+/// A few blocks of what is here, when files are compared: the donor answers about how much it will send.
+fn sample(
+    job: &Job,
+    link: &mut Link,
+    layout: &Layout,
+    Attempt { source, reason, marks }: &Attempt,
+    arrival: &Arrival,
+) -> Result<Estimate> {
+    tracing::info!("{}", source_line(*source, reason));
+    let Some(key) = marks else {
+        arrival.staging().drop_leftovers()?;
+        return Ok(Estimate { sampled: 0, about: None });
+    };
+    let more = job.settings.base.is_some() || arrival.staging().has_leftovers();
+    let sample = sample::of(&layout.datadir, arrival.old(), key, more);
+    let sampled = sample.bytes;
+    link.send(&Message::Sample(sample))?;
+    match link.recv()? {
+        Message::Plan { about } => Ok(Estimate { sampled, about }),
+        other => Err(unexpected(&other, "Plan").into()),
+    }
+}
+
 /// One attempt of the donor's, from one source.
 fn receive_from(
     job: &Job,
     door: &Door,
     link: &mut Link,
     layout: &Layout,
-    Attempt { source, reason, marks }: &Attempt,
+    Attempt { source, marks, .. }: &Attempt,
     arrival: &Arrival,
 ) -> Result<Received> {
-    tracing::info!("{}", source_line(*source, reason));
     let (staging, backup) = (arrival.staging(), job.settings.base.as_deref());
     let base = marks.map(|key| Base::new(layout, staging, backup, key, job.settings.threads, &job.cancel));
-    if base.is_none() {
-        staging.drop_leftovers()?;
-    }
     job.progress.done_bytes.store(0, Ordering::Relaxed);
     door.allow_workers(job.settings.threads + FURTHER_CONNECTIONS);
-    if let Some(key) = marks {
-        let more = backup.is_some() || staging.has_leftovers();
-        link.send(&Message::Sample(sample::of(&layout.datadir, arrival.old(), key, more)))?;
-    }
     link.send(&Message::Ready)?;
     job.progress.phase("receiving", source.name());
     receive::receive_attempt(job, door, link, arrival, base.as_ref())

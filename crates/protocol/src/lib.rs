@@ -9,7 +9,9 @@
 //!                      <- Bypass | Offer
 //!     Accept ->                                      after Bypass the transfer is over: IST follows
 //!                      <- Attempt                    from which source; again when that did not serve
-//!     Sample, Ready ->                               a sample when the joiner's files are to be compared
+//!     Sample ->                                      when the joiner's files are to be compared
+//!                      <- Plan                       then too: about how much will be sent
+//!     Ready ->
 //!                      <- Hello (worker n)           further connections, same secret, same transfer
 //!                      <- Begin, Chunk ..., WorkerDone
 //!     WorkerStored ->

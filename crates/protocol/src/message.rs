@@ -63,6 +63,11 @@ pub enum Message {
     Attempt(Attempt),
     /// Joiner, before it is ready for an attempt in which files are compared: a few blocks of what it has.
     Sample(Sample),
+    /// Donor, after a sample: what it plans.
+    Plan {
+        /// Bytes that will probably be sent, before packing; none when everything is sent.
+        about: Option<u64>,
+    },
     /// Joiner: everything is ready for an attempt; workers may come.
     Ready,
     /// Donor, on a worker connection: ranges of this file follow. Name and size are those of the moment; what counts
@@ -308,6 +313,7 @@ impl Message {
             Message::Accept { .. } => "Accept",
             Message::Attempt(_) => "Attempt",
             Message::Sample(_) => "Sample",
+            Message::Plan { .. } => "Plan",
             Message::Ready => "Ready",
             Message::Begin(_) => "Begin",
             Message::Files(_) => "Files",

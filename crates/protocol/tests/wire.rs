@@ -119,6 +119,7 @@ fn one_of_each() -> Vec<Message> {
             bytes: 7,
             more: true,
         }),
+        Message::Plan { about: Some(7) },
         Message::Ready,
         Message::Begin(entry()),
         Message::Chunk(chunk),

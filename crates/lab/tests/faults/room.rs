@@ -34,6 +34,14 @@ impl Mounted {
     }
 }
 
+impl Mounted {
+    fn resize(&self, megabytes: u64) -> Result<()> {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={megabytes}M")]).arg(&self.0);
+        process::run(mount, Duration::from_secs(10)).map(drop).context("another size of the small filesystem")
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
@@ -67,7 +75,7 @@ fn a_disk_without_room_for_both() -> Result<()> {
     let large = pair.joiner().datadir().join("sbtest/large.MYD");
     std::fs::write(&large, vec![1; 40 << 20])?;
     user.own(&large)?;
-    let _mounted = Mounted::over(&pair.joiner().datadir(), room_for_one(pair.donor())?, user)?;
+    let mounted = Mounted::over(&pair.joiner().datadir(), room_for_one(pair.donor())?, user)?;
 
     set_sst(pair.joiner(), &["in-place=never"])?;
     pair.begin(&[])?;
@@ -104,7 +112,26 @@ fn a_disk_without_room_for_both() -> Result<()> {
     for node in [pair.joiner(), pair.donor()] {
         ensure!(node.log_text().contains("in place"), "{} does not say so", node.name());
     }
-    until("nothing is kept", Duration::from_secs(8), || Ok(!pair::leavings(pair.joiner())))
+    until("nothing is kept", Duration::from_secs(8), || Ok(!pair::leavings(pair.joiner())))?;
+    what_is_nearly_the_same_fits(&pair, &mounted)
+}
+
+/// A little more room, not enough for both: nothing is given up when little differs, also where nothing may be.
+fn what_is_nearly_the_same_fits(pair: &Pair, mounted: &Mounted) -> Result<()> {
+    pair.joiner().stop()?;
+    mounted.resize(room_for_one(pair.donor())? + data::disk_bytes(&pair.donor().datadir())? / (2 << 20))?;
+    pair.donor().exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 50"])?;
+    set_sst(pair.joiner(), &["in-place=never"])?;
+    pair.joiner().remove_grastate()?;
+    pair.joins_now()?;
+    let log = pair.joiner().log_since_start();
+    let fits = log.contains("what differs will fit beside") && !log.contains("replaced in place");
+    ensure!(
+        fits && log.contains("bytes are missing for two whole sets"),
+        "{}",
+        pair::words_of(pair.joiner())
+    );
+    compare::assert_equal(pair.donor(), pair.joiner())
 }
 
 /// The rest of this test's own binary, once more, as root of a user namespace of its own.
@@ -128,7 +155,7 @@ fn programs_on_a_disk_without_room() -> Result<()> {
     let fakes = crate::fake_transfer::Fakes::with_history()?;
     let root = User { uid: 0, gid: 0, switch: true };
     let _mounted = Mounted::over(&fakes.joiner().datadir(), room_for_one(fakes.donor())?, root)?;
-    set_sst(fakes.joiner(), &["in-place=never"])?;
+    set_sst(fakes.joiner(), &["in-place=never", "incremental=0"])?;
     let before = crate::manifest::Manifest::of(&fakes.joiner().datadir())?;
     let (joiner, auth, address) = fakes.joiner_ready()?;
     let donor = fakes.full(&address, &auth)?.end(Duration::from_secs(30))?;
@@ -138,7 +165,7 @@ fn programs_on_a_disk_without_room() -> Result<()> {
     }
     let after = crate::manifest::Manifest::of(&fakes.joiner().datadir())?;
     ensure!(before.differences(&after).is_empty(), "touched: {:?}", before.differences(&after));
-    set_sst(fakes.joiner(), &[])?;
+    set_sst(fakes.joiner(), &["incremental=0"])?;
     let (joiner, auth, address) = fakes.joiner_ready()?;
     let donor = fakes.serve(fakes.full(&address, &auth)?)?;
     let joiner = joiner.end(Duration::from_secs(30))?;

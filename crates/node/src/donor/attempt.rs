@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use protocol::inventory::FileId;
 use protocol::marks::MarkKey;
-use protocol::message::Source;
+use protocol::message::{Message, Source};
 
 use super::decision::Grounds;
 use super::offer::{self, Accepted};
-use super::{Means, Sent, begin};
+use super::{Means, Sent, begin, expect};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, ScannedFile, Skipped};
@@ -206,7 +206,9 @@ impl Donation<'_> {
         let bytes = scan::bytes(self.offered, source == Source::Frozen);
         let parts = self.job.settings.delta != Parts::Never;
         let grounds = Grounds { layout: self.layout, bytes, base, incremental, parts };
-        grounds.decide(link, key, sample.as_ref())
+        let key = grounds.decide(link, key, sample.as_ref())?;
+        expect(link.recv()?, &Message::Ready)?;
+        Ok(key)
     }
 
     fn outbox(&self, redo: Option<FileId>, key: Option<MarkKey>) -> Outbox<'_> {

@@ -1,6 +1,7 @@
 //! Full or incremental, and about how much that is: said on both hosts before anything is sent.
 use anyhow::Result;
 use protocol::marks::MarkKey;
+use protocol::message::Message;
 use protocol::sample::{Decision, Sample};
 
 use crate::datadir::layout::Layout;
@@ -21,7 +22,7 @@ pub(super) struct Grounds<'a> {
 }
 
 impl Grounds<'_> {
-    /// The key to compare with, when the joiner's files are compared.
+    /// The key to compare with, when the joiner's files are compared. A joiner that gave a sample hears the plan.
     pub fn decide(
         &self,
         link: &mut Link,
@@ -29,8 +30,8 @@ impl Grounds<'_> {
         sample: Option<&Sample>,
     ) -> Result<Option<MarkKey>> {
         let bytes = self.bytes;
-        let full = |why: &str| (None, format!("plan: full, {bytes} bytes: {why}"));
-        let (key, line) = match (key, sample) {
+        let full = |why: &str| (None, None, format!("plan: full, {bytes} bytes: {why}"));
+        let (key, about, line) = match (key, sample) {
             (Some(key), Some(sample)) => {
                 let shared = shared(self.layout, sample, &key, self.parts);
                 let looked_at = sample.blocks.len();
@@ -48,7 +49,7 @@ impl Grounds<'_> {
                              blocks of the joiner are as here)",
                             shared.same
                         );
-                        (Some(key), line)
+                        (Some(key), Some(about), line)
                     }
                 }
             }
@@ -60,6 +61,9 @@ impl Grounds<'_> {
         };
         tracing::info!("{line}");
         link.note(&line)?;
+        if sample.is_some() {
+            link.send(&Message::Plan { about })?;
+        }
         Ok(key)
     }
 }

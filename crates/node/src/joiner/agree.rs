@@ -14,18 +14,25 @@ use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::server::version::server_version;
 use crate::settings::InPlace;
-use crate::sink::leftovers;
+use crate::sink::files::Disk;
+use crate::sink::patch::DIFFERS_MAX;
+use crate::sink::{in_place, leftovers};
 
 /// Bytes that stay free on each filesystem, for logs and the server's first start.
 pub const MARGIN_BYTES: u64 = 64 << 20;
 /// The Aria logs are placed by copies and kept by copies (see `sink::forward`).
 const ARIA_COPIES: u64 = 3;
 
+/// Of all bytes the share by which a sample may be wrong: with 256 blocks of which none differs, one in 85 still may.
+const SAMPLE_ERROR: f64 = 0.05;
+
 /// How old and new files share the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     /// Both fit.
     Beside,
+    /// Both fit if little differs: that is known when the donor has seen a sample.
+    Narrow,
     /// Old files go as new ones come.
     InPlace,
 }
@@ -56,8 +63,69 @@ pub(super) fn undo_tablespaces_will_change(job: &Job, offer: &Offer) -> bool {
 /// Decides whether the new files fit beside the old ones, filesystem by filesystem.
 pub(super) fn look_at_room(job: &Job, layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Room> {
     let demands = demands(layout, offer, old)?;
-    let beside = demands.iter().map(|d| (d, d.needed.saturating_sub(d.available))).max_by_key(|(_, m)| *m);
-    let Some((worst, missing)) = beside.filter(|(_, missing)| *missing > 0) else { return Ok(Room::Beside) };
+    let Some((_, missing)) = worst(&demands) else { return Ok(Room::Beside) };
+    if !job.settings.incremental || old.is_empty() || in_place::was_begun(&Disk, &layout.datadir)? {
+        return without_room(job, &demands);
+    }
+    tracing::info!(
+        "{missing} bytes are missing for two whole sets of files: it depends on how much of them is the same"
+    );
+    Ok(Room::Narrow)
+}
+
+/// What a sample and the donor's answer say of the bytes that will come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Estimate {
+    /// Bytes of the files that were sampled.
+    pub sampled: u64,
+    /// Bytes that the donor will probably send, those of other files included; nothing when these are all.
+    pub about: Option<u64>,
+}
+
+/// Decides again, when the donor has seen a sample.
+pub(super) fn look_again(
+    job: &Job,
+    layout: &Layout,
+    offer: &Offer,
+    old: &[ManagedFile],
+    estimate: Estimate,
+) -> Result<Room> {
+    let demands = demands(layout, offer, old)?;
+    let all: u64 = demands.iter().map(|d| d.needed.saturating_sub(MARGIN_BYTES)).sum();
+    let share = estimate.share_of(all);
+    let scaled = |d: &Demand| Demand {
+        at: d.at.clone(),
+        needed: (d.needed.saturating_sub(MARGIN_BYTES) as f64 * share) as u64 + MARGIN_BYTES,
+        ..*d
+    };
+    if worst(&demands.iter().map(scaled).collect::<Vec<_>>()).is_some() {
+        return without_room(job, &demands);
+    }
+    let percent = (share * 100.0).ceil();
+    tracing::info!("what differs will fit beside the old files: it needs {percent} % of their room at most");
+    Ok(Room::Beside)
+}
+
+impl Estimate {
+    /// Which share of all bytes will be needed at most. A byte of a table that differs can take up to four: a table of which a
+    /// quarter differs is written anew, of others both what comes and what it replaces is kept. And a sample is no census.
+    fn share_of(&self, all: u64) -> f64 {
+        let Some(about) = self.about else { return 1.0 };
+        let differs = about.saturating_sub(all.saturating_sub(self.sampled)) as f64;
+        let needed = about as f64 + (DIFFERS_MAX - 1) as f64 * differs + SAMPLE_ERROR * self.sampled as f64;
+        (needed / all.max(1) as f64).min(1.0)
+    }
+}
+
+/// The filesystem on which most is missing, and how much.
+fn worst(demands: &[Demand]) -> Option<(&Demand, u64)> {
+    let missing = demands.iter().map(|d| (d, d.needed.saturating_sub(d.available)));
+    missing.filter(|(_, missing)| *missing > 0).max_by_key(|(_, missing)| *missing)
+}
+
+/// Old files go as new ones come, where the operator lets them.
+fn without_room(job: &Job, demands: &[Demand]) -> Result<Room> {
+    let Some((worst, missing)) = worst(demands) else { return Ok(Room::Beside) };
     let at = worst.at.display();
     let both = format!(
         "old and new files do not fit together: {missing} bytes are missing on the filesystem of {at}"
@@ -120,4 +188,20 @@ fn demands(layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Vec<De
         }
     }
     Ok(demands.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_grows_with_what_differs() {
+        let share = |about, sampled| (Estimate { sampled, about }.share_of(1000) * 1000.0).round() as u64;
+        // 100 bytes are of files that always come.
+        assert_eq!(share(Some(100), 900), 145);
+        assert_eq!(share(Some(110), 900), 110 + 30 + 45);
+        assert_eq!(share(Some(600), 900), 1000);
+        assert_eq!(share(None, 900), 1000);
+        assert_eq!(share(Some(0), 0), 0);
+    }
 }

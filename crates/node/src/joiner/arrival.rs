@@ -43,11 +43,11 @@ impl Arrival {
     pub fn prepare(job: &Job, layout: &Layout, old: &[ManagedFile], room: Room) -> Result<Arrival> {
         let keep = match (room, job.settings.keep_old) {
             (Room::InPlace, _) => Keep::InPlace,
-            (Room::Beside, KeepOld::Never) => Keep::Nothing,
+            (_, KeepOld::Never) => Keep::Nothing,
             // A transfer in place that broke off: what is left of the old state is not worth keeping.
-            (Room::Beside, _) if in_place::was_begun(&Disk, &layout.datadir)? => Keep::Nothing,
-            (Room::Beside, _) if is_used_up(&layout.datadir)? => Keep::Nothing,
-            (Room::Beside, _) => Keep::Old,
+            _ if in_place::was_begun(&Disk, &layout.datadir)? => Keep::Nothing,
+            _ if is_used_up(&layout.datadir)? => Keep::Nothing,
+            _ => Keep::Old,
         };
         let staging = Staging::new(&layout.datadir)?;
         let coverage = Mutex::new(Coverage::new());
@@ -87,6 +87,13 @@ impl Arrival {
             Some(foreign) => Err(foreign),
             None => Ok(()),
         }
+    }
+
+    /// There is no room after all: the old files go. Nothing was received yet.
+    pub fn replace_in_place(&mut self) -> Result<()> {
+        self.keep = Keep::InPlace;
+        self.staging.drop_leftovers()?;
+        self.make_room()
     }
 
     /// The old system set goes as a whole, then everything else.

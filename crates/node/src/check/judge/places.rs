@@ -169,12 +169,16 @@ fn space(facts: &Facts, findings: &mut Findings) {
                 Level::Error,
                 "space",
                 format!("{text}: old and new files do not fit together, and in-place=never"),
-                format!("{fix}, or in-place=auto under [sst]"),
+                format!(
+                    "{fix}, or in-place=auto under [sst]; without it a transfer fits only when little differs"
+                ),
             ),
             InPlace::Auto => findings.push(
                 Level::Warning,
                 "space",
-                format!("{text}: a full transfer would replace file by file, with no way back"),
+                format!(
+                    "{text}: a transfer of much that differs would replace file by file, with no way back"
+                ),
                 fix,
             ),
         }
