@@ -108,17 +108,35 @@ fn the_old_data_comes_back_byte_for_byte() -> Result<()> {
     ensure!(pair.old_data_is_untouched().is_err(), "nothing was installed");
     rolls_back(&pair).context("the server never saw the position")?;
 
-    // Now a server recovers the new data, and more, before it is killed.
-    pair.begin(&[])?;
-    pair.joiner().wait_log("Recovered position from storage", Duration::from_secs(60))?;
-    pair.joiner().kill();
+    // Now a server recovers the new data, and more, before it is killed. Tables that stayed or were patched are its own then.
+    begins_to_use_it(&mut pair)?;
+    let (went, said) = verb(&pair.cluster, pair.joiner(), "rollback")?;
+    ensure!(went || said.contains("was written to since"), "{said}");
+    if went {
+        pair.old_data_is_untouched()?;
+    }
+    pair.joins_now()?;
+    nothing_is_kept(pair.joiner())?;
+    pair.joiner().stop()?;
+    pair.donor().exec(&["UPDATE sbtest.sbtest1 SET c = 'changed' WHERE id < 1000"])?;
+    // Whole copies come back in any case.
+    set_sst(pair.joiner(), &["keep-old=always"])?;
+    begins_to_use_it(&mut pair)?;
     rolls_back(&pair).context("the server had begun to use the new data")?;
+    set_sst(pair.joiner(), &[])?;
 
     // An old server could start on it: what it says is its position is where it was.
     ensure!(pair.joiner().recover_position()?.seqno > 0);
     pair.joins_now()?;
     compare::assert_equal(pair.donor(), pair.joiner())?;
     nothing_is_kept(pair.joiner())
+}
+
+fn begins_to_use_it(pair: &mut Pair) -> Result<()> {
+    pair.begin(&[])?;
+    pair.joiner().wait_log("Recovered position from storage", Duration::from_secs(60))?;
+    pair.joiner().kill();
+    Ok(())
 }
 
 fn refuses_while_a_server_runs(pair: &Pair) -> Result<()> {

@@ -29,7 +29,7 @@
 //! or beside parts of another life.
 //! Then tables, and what the patches of others will replace is put where it is kept. Then the phase is written down: from now on what lies at an old path is not old.
 //!
-//! New files come ([`Phase::Placing`]): tables; patches, applied to tables that stayed ([`apply_patches`]); Aria's set, again by copies, the control file last and by renaming;
+//! New files come ([`Phase::Placing`]): tables; patches, applied to tables that stayed (`apply_patches`); Aria's set, again by copies, the control file last and by renaming;
 //! then whatever a server made of InnoDB's is swept; redo first, as the guard, then undo, the system tablespace,
 //! its first file last.
 //!

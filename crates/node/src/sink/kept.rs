@@ -56,8 +56,9 @@ pub fn status(files: &dyn Files, datadir: &Path, bytes_of: impl Fn(&Path) -> Res
         return Ok(Status::InPlaceBroken);
     }
     if let Some(plan) = installed(files, datadir)? {
-        let bytes =
-            plan.kept.iter().try_fold(0, |sum: u64, k| Ok::<_, anyhow::Error>(sum + bytes_of(&k.copy)?))?;
+        let files = plan.kept.iter().map(|k| &k.copy);
+        let mut kept = files.chain(plan.kept_patches.iter().map(|k| &k.patch));
+        let bytes = kept.try_fold(0, |sum: u64, path| Ok::<_, anyhow::Error>(sum + bytes_of(path)?))?;
         return Ok(Status::InstalledKept { bytes, since: plan.made, position: plan.position });
     }
     let mut staged = 0;

@@ -1,7 +1,7 @@
 //! A table that is changed where it lies: of a large file of which little differs only that is staged, as a patch.
 //!
 //! A patch is a sparse file. Its bytes lie where they belong in the table; behind them, from the table's new length on, follows
-//! the list of what is to be taken: for each part where it begins and ends, then [`MAGIC`], that length, the number of parts
+//! the list of what is to be taken: for each part where it begins and ends, then `rjnpatch`, that length, the number of parts
 //! and the xxh3 of all this (64 bits each, little-endian). What the table loses by it is a patch as well, the way back.
 //!
 //! A patch may be applied any number of times, also after it was applied in part: it depends on nothing that it changes.

@@ -308,7 +308,7 @@ fn a_peer_that_breaks_the_protocol_is_named() {
         (vec![255; 8], "announced a header of"),
         (vec![1, 0, 0, 0, 255, 255, 255, 0, 0], "announced a payload of"),
         (vec![1, 0, 0, 0, 0, 0, 0, 0, 250], "no message of protocol version 1"),
-        (vec![1, 0, 0, 0, 9, 0, 0, 0, 8], "a payload behind Ready"),
+        (vec![1, 0, 0, 0, 9, 0, 0, 0, 9], "a payload behind Ready"),
     ] {
         let (door, cancel) = open();
         let mut raw = Raw::new(&door);
