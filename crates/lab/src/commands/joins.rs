@@ -11,6 +11,8 @@ use rejoin_lab::states::{Foreign, JoinerState};
 use rejoin_lab::{Cluster, compare, data, zoo};
 
 const TABLES: u32 = 4;
+/// Further ones, of which only a few rows change from one join to the next.
+const COLD: u32 = 2;
 
 /// What to run.
 #[derive(Args)]
@@ -52,7 +54,7 @@ pub fn run(options: &Options) -> Result<()> {
     let cluster = options.sst.iter().fold(builder, |builder, line| builder.sst(line)).build()?;
     cluster.node(1).bootstrap()?;
     zoo::create(cluster.node(1))?;
-    data::sysbench_tables(cluster.node(1), TABLES, options.rows)?;
+    data::sysbench_tables(cluster.node(1), TABLES + COLD, options.rows)?;
     cluster.node(3).wipe()?;
     cluster.node(3).join()?;
     cluster.node(2).wipe()?;
@@ -87,6 +89,10 @@ fn join(
 ) -> Result<Round> {
     let (donor, joiner, other) = (cluster.node(1), cluster.node(2), cluster.node(3));
     joiner.prepare(state, foreign, rng)?;
+    for table in TABLES + 1..=TABLES + COLD {
+        let row = rng.u32(0..1000);
+        donor.exec(&[&format!("UPDATE sbtest.sbtest{table} SET c = UUID() WHERE id % 1000 = {row}")])?;
+    }
     let every = Duration::from_millis(options.ddl_every);
     let repertoire = Repertoire::Alone { sysbench_tables: TABLES };
     let storm = Storm { seed: rng.u64(..), every, repertoire }.start(other)?;
@@ -109,6 +115,10 @@ fn join(
         said.lines().find_map(|line| line.split_once(what)).map_or("", |(_, rest)| rest).to_owned()
     };
     println!("    source: {}; at{}", told("source: "), told("the settled moment is at"));
+    let installed = joiner.log_since(mark);
+    if let Some((_, files)) = installed.lines().find_map(|line| line.split_once("installing: ")) {
+        println!("    {files}");
+    }
     compare::assert_equal(donor, joiner)?;
     // The storm also runs what cannot work; it fails on the appliers as it did where it came from.
     let errors = joiner.unexpected_errors(&["Slave SQL: Error"]);
