@@ -13,7 +13,7 @@
 //!                      <- Plan                       then too: about how much will be sent
 //!     Ready ->
 //!                      <- Hello (worker n)           further connections, same secret, same transfer
-//!                      <- Begin, Chunk ..., WorkerDone
+//!                      <- Begin, Chunk | Same ..., WorkerDone
 //!     WorkerStored ->
 //!                      <- Hello (two more workers)   when the joiner's files are compared: one to ask, one to hear
 //!                      <- Asks, Look ..., LooksEnd

@@ -75,6 +75,15 @@ pub enum Message {
     Begin(FileEntry),
     /// Donor, on a worker connection: a range of a file; data follows as the frame's payload.
     Chunk(Chunk),
+    /// Donor, on a worker connection: a range that the joiner's own file holds, a chunk in few bytes.
+    Same {
+        /// The file.
+        file: FileId,
+        /// First byte.
+        offset: u64,
+        /// Length in bytes.
+        len: u32,
+    },
     /// Donor, first on a connection: it will ask on this one what the joiner's files hold.
     Asks,
     /// Donor, first on a connection: it listens on this one for what the joiner answers.
@@ -244,6 +253,19 @@ pub struct Chunk {
     pub digest: u128,
 }
 
+impl Chunk {
+    /// A range that the joiner's own file holds.
+    pub fn same(file: FileId, offset: u64, len: u32) -> Chunk {
+        let (parts, same, deltas, packing) = (Vec::new(), vec![(0, len)], Vec::new(), Packing::Plain);
+        Chunk { file, offset, len, parts, same, deltas, packing, digest: 0 }
+    }
+
+    /// It is one.
+    pub fn is_same(&self) -> bool {
+        self.same == [(0, self.len)]
+    }
+}
+
 /// How a payload is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Packing {
@@ -319,6 +341,7 @@ impl Message {
             Message::Files(_) => "Files",
             Message::FilesEnd { .. } => "FilesEnd",
             Message::Chunk(_) => "Chunk",
+            Message::Same { .. } => "Same",
             Message::Asks => "Asks",
             Message::Answers => "Answers",
             Message::Look(_) => "Look",

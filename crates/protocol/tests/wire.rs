@@ -123,6 +123,7 @@ fn one_of_each() -> Vec<Message> {
         Message::Ready,
         Message::Begin(entry()),
         Message::Chunk(chunk),
+        Message::Same { file: FileId(7), offset: 1 << 20, len: RANGE_BYTES },
         Message::Asks,
         Message::Answers,
         Message::Look(entry()),

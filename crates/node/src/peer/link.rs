@@ -26,6 +26,8 @@ pub const PING_EVERY: Duration = Duration::from_secs(2);
 const ABORT_WITHIN: Duration = Duration::from_millis(500);
 /// How long a goodbye waits for the peer's.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// Gathered messages that are sent when they are so many bytes: half of a TLS record.
+const GATHER_BYTES: usize = 8 << 10;
 
 /// Bytes of a connection on the wire, TLS included; shared with whoever shows the progress.
 #[derive(Debug, Default)]
@@ -58,6 +60,7 @@ pub struct Link {
     have: usize,
     /// A message that came while we only looked for aborts; its payload is still on the wire.
     pending: Option<(Message, usize)>,
+    /// What is encoded and not sent.
     out: Vec<u8>,
     /// A frame went out in part: nothing can follow it.
     torn: bool,
@@ -258,19 +261,38 @@ impl Link {
         self.wire.part(Instant::now() + CLOSE_WITHIN);
     }
 
+    /// Sends a message with those that follow it, when they are many enough or at the next [`Link::flush`] or other message:
+    /// small ones cost less together.
+    pub fn gather(&mut self, message: &Message) -> Result<()> {
+        self.encode(message, 0)?;
+        if self.out.len() >= GATHER_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends what was gathered.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.out.is_empty() { Ok(()) } else { self.write(&[]) }
+    }
+
     fn send_frame(&mut self, message: &Message, payload: &[u8]) -> Result<()> {
+        self.encode(message, payload.len())?;
+        self.write(payload)
+    }
+
+    fn encode(&mut self, message: &Message, payload: usize) -> Result<()> {
+        let cannot = |why: String| Failure::new(Kind::Peer, format!("cannot send {}: {why}", message.name()));
+        codec::encode(message, payload, &mut self.out).map_err(|e| cannot(e.to_string()).into())
+    }
+
+    /// Writes what was encoded and a payload behind it.
+    fn write(&mut self, payload: &[u8]) -> Result<()> {
         // A peer that gave up says so while we are sending; and what it says must not pile up unread.
         if self.pending.is_none() && self.looked.elapsed() >= LOOK_EVERY {
             self.pending = self.next(None)?;
             self.looked = Instant::now();
         }
-        self.out.clear();
-        codec::encode(message, payload.len(), &mut self.out)
-            .map_err(|e| Failure::new(Kind::Peer, format!("cannot send {}: {e}", message.name())))?;
         let patience = Patience::Stall(self.stall);
         if std::mem::replace(&mut self.torn, true) {
-            let text =
-                format!("the connection with {} is over, {} cannot be sent", self.peer, message.name());
+            let text = format!("the connection with {} is over, nothing can be sent", self.peer);
             return Err(Failure::new(Kind::Peer, text).into());
         }
         let sent = self
@@ -278,6 +300,7 @@ impl Link {
             .write_all(&self.out, patience)
             .and_then(|()| self.wire.write_all(payload, patience))
             .and_then(|()| self.wire.flush(patience));
+        self.out.clear();
         match sent {
             Ok(()) => {
                 self.torn = false;

@@ -25,7 +25,11 @@ pub fn relay(
         cancel.check()?;
         match messages.recv_timeout(LOOK_EVERY) {
             Ok(message) => {
-                link.send(&message)?;
+                link.gather(&message)?;
+                for message in messages.try_iter() {
+                    link.gather(&message)?;
+                }
+                link.flush()?;
                 spoke = Instant::now();
             }
             Err(RecvTimeoutError::Timeout) if spoke.elapsed() >= PING_EVERY => {

@@ -62,6 +62,13 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
                 shared.progress.wire_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
             }
+            Message::Same { file, offset, len } => {
+                let chunk = Chunk::same(file, offset, len);
+                chunk.payload_len()?;
+                store(shared, &mut writer, &chunk, &[], &[])?;
+                chunks += 1;
+                shared.progress.done_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
+            }
             Message::WorkerDone { chunks: sent } if sent == chunks => {
                 link.send(&Message::WorkerStored)?;
                 return Ok(chunks);

@@ -140,11 +140,16 @@ impl<'a> Outbox<'a> {
         let mut chunks = 0;
         while let Some(parcel) = self.next(lane, link)? {
             if begun.insert(parcel.entry.id) {
-                link.send(&Message::Begin(FileEntry::clone(&parcel.entry)))?;
+                link.gather(&Message::Begin(FileEntry::clone(&parcel.entry)))?;
             }
             let wait = self.throttle.pay(parcel.payload.len());
             hold_back(link, if held_back { wait } else { Duration::ZERO }, self.cancel)?;
-            link.send_chunk(&parcel.chunk, &parcel.payload)?;
+            match &parcel.chunk {
+                Chunk { file, offset, len, .. } if parcel.chunk.is_same() => {
+                    link.gather(&Message::Same { file: *file, offset: *offset, len: *len })?;
+                }
+                chunk => link.send_chunk(chunk, &parcel.payload)?,
+            }
             chunks += 1;
             self.progress.done_bytes.fetch_add(u64::from(parcel.chunk.len), Ordering::Relaxed);
             self.progress.wire_bytes.fetch_add(parcel.payload.len() as u64, Ordering::Relaxed);
@@ -165,6 +170,11 @@ impl<'a> Outbox<'a> {
         loop {
             self.cancel.check()?;
             let mut queue = lane.lock();
+            if queue.parcels.is_empty() && !queue.closed {
+                drop(queue);
+                link.flush()?;
+                queue = lane.lock();
+            }
             if queue.parcels.is_empty() && !queue.closed {
                 queue = lane.wait(queue);
             }
