@@ -169,9 +169,10 @@ impl<'a> Base<'a> {
         Ok(())
     }
 
-    /// Redo and Aria logs are of one life of one server; a link has no content.
+    /// Redo is of one life of one server; a link has no content. Aria's log is what the donor's was when the last transfer came
+    /// from there, where little was written to Aria's tables.
     fn find(&self, entry: &FileEntry) -> Result<Origin> {
-        if matches!(entry.role, FileRole::Redo | FileRole::AriaLog | FileRole::Link { .. }) {
+        if matches!(entry.role, FileRole::Redo | FileRole::Link { .. }) {
             return Ok(Origin::default());
         }
         let path = self.layout.target_of(entry)?;
