@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::fake_transfer::SOON;
 use crate::pair::{Pair, program_pid, set_sst, signal, until, words_of};
 
-const SLOWLY: &str = "rlimit=2M";
+const SLOWLY: [&str; 3] = ["rlimit=2M", "compress=none", "incremental=0"];
 
 /// One test, because each case leaves what the next one starts from.
 #[test]
@@ -121,7 +121,7 @@ fn rot(pair: &mut Pair) -> Result<()> {
 /// The server ends our sessions, as an operator or a proxy does: they are opened again.
 fn killed_sessions(pair: &mut Pair) -> Result<()> {
     let marks = (pair.donor().log_mark(), pair.joiner().log_mark());
-    pair.begin(&["wsrep-sst-auth=enough:x", SLOWLY, "compress=none"])?;
+    pair.begin(&[&["wsrep-sst-auth=enough:x"], &SLOWLY[..]].concat())?;
     pair.wait_for_data()?;
     let ours = "SELECT ID FROM information_schema.PROCESSLIST WHERE USER='enough'";
     let mut killed = 0;
@@ -141,7 +141,7 @@ fn an_overrun_log() -> Result<()> {
     let builder = Cluster::builder().mysqld_of(1, "innodb_log_file_size=8M");
     let mut pair = Pair::new(builder)?;
     let marks = (pair.donor().log_mark(), pair.joiner().log_mark());
-    pair.begin(&[SLOWLY, "compress=none"])?;
+    pair.begin(&SLOWLY)?;
     pair.wait_for_data()?;
     overrun(pair.donor())?;
     until("it began anew", SOON, || {

@@ -14,7 +14,7 @@ use crate::manifest::Manifest;
 /// How soon both programs must have ended, whatever happened.
 pub const PROMPTLY: Duration = Duration::from_secs(2);
 /// What makes a transfer last for tens of seconds.
-pub const SLOW: [&str; 2] = ["rlimit=150k", "compress=none"];
+pub const SLOW: [&str; 2] = ["rlimit=60k", "compress=none"];
 
 /// The first node gives, the second joins.
 pub struct Pair {
