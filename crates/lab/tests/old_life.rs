@@ -22,7 +22,8 @@ fn an_old_life_ends_and_the_hosts_files_stay() -> Result<()> {
         .mysqld("relay_log=myrelay")
         .mysqld("gtid_domain_id=4")
         .mysqld("innodb_undo_tablespaces=2")
-        .mysqld("ignore_db_dirs=backup");
+        .mysqld("ignore_db_dirs=backup")
+        .provider("pc.recovery", "yes");
     let cluster = builder.sst_of(2, r"cpat=.*/kept_db\|.*/tc\.log").sst_of(2, "keep-old=always").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;

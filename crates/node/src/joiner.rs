@@ -148,8 +148,7 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
                 arrival.replace_in_place()?;
             }
         }
-        let received = receive_from(job, door, link, &layout, &attempt, &arrival)?;
-        match received {
+        match receive_from(job, door, link, &layout, &attempt, &arrival)? {
             Received::All(announced) => {
                 let doing = "taking over what is the same";
                 break link.keep_alive_while(doing, || arrival.settle(announced))?;
