@@ -136,10 +136,12 @@ fn begin(
     tracing::info!("{}", protocol::message::source_line(source, reason));
     let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
     link.send(&Message::Attempt(Attempt { source, reason, marks }))?;
-    match (marks, marks.map(|_| link.recv()).transpose()?) {
-        (Some(_), Some(Message::Sample(sample))) => Ok(Some(sample)),
-        (_, Some(other)) => Err(unexpected(&other, "Sample").into()),
-        (_, None) => Ok(None),
+    if marks.is_none() {
+        return Ok(None);
+    }
+    match link.recv()? {
+        Message::Sample(sample) => Ok(Some(sample)),
+        other => Err(unexpected(&other, "Sample").into()),
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Arrival {
     staging: Staging,
     coverage: Mutex<Coverage>,
     keep: Keep,
+    /// The last install, when what it keeps is kept on.
+    earlier: Option<InstallPlan>,
     /// Files that are the same stay where they are.
     stays: bool,
 }
@@ -41,18 +43,18 @@ pub(super) struct Arrival {
 impl Arrival {
     /// Makes ready for an attempt; in place, this is where the old files go.
     pub fn prepare(job: &Job, layout: &Layout, old: &[ManagedFile], room: Room) -> Result<Arrival> {
-        let keep = match (room, job.settings.keep_old) {
-            (Room::InPlace, _) => Keep::InPlace,
-            (_, KeepOld::Never) => Keep::Nothing,
+        let (keep, earlier) = match (room, job.settings.keep_old) {
+            (Room::InPlace, _) => (Keep::InPlace, None),
+            (_, KeepOld::Never) => (Keep::Nothing, None),
             // A transfer in place that broke off: what is left of the old state is not worth keeping.
-            _ if in_place::was_begun(&Disk, &layout.datadir)? => Keep::Nothing,
-            _ if is_used_up(&layout.datadir)? => Keep::Nothing,
-            _ => Keep::Old,
+            _ if in_place::was_begun(&Disk, &layout.datadir)? => (Keep::Nothing, None),
+            _ => kept_before(&layout.datadir)?,
         };
         let staging = Staging::new(&layout.datadir)?;
         let coverage = Mutex::new(Coverage::new());
         let stays = job.settings.keep_old != KeepOld::Always;
-        let arrival = Arrival { layout: layout.clone(), old: old.to_vec(), staging, coverage, keep, stays };
+        let (layout, old) = (layout.clone(), old.to_vec());
+        let arrival = Arrival { layout, old, staging, coverage, keep, earlier, stays };
         if keep == Keep::InPlace {
             arrival.make_room()?;
         }
@@ -91,7 +93,7 @@ impl Arrival {
 
     /// There is no room after all: the old files go. Nothing was received yet.
     pub fn replace_in_place(&mut self) -> Result<()> {
-        self.keep = Keep::InPlace;
+        (self.keep, self.earlier) = (Keep::InPlace, None);
         self.staging.drop_leftovers()?;
         self.make_room()
     }
@@ -123,12 +125,11 @@ impl Arrival {
         self.refuse_foreign(&announced.files)?;
         let targets = targets(&self.layout, &announced.files)?;
         // Whole copies are kept where the operator wants them for good.
-        let patches = match (self.stays, self.keep, earlier(&self.layout.datadir, self.keep)?) {
-            (false, ..) => Patches::None,
+        let patches = match self.keep {
             // What an earlier install keeps needs the files as they are.
-            (true, _, Some(_)) => Patches::None,
-            (true, Keep::Old, None) => Patches::Kept,
-            (true, ..) => Patches::Made,
+            _ if !self.stays || self.earlier.is_some() => Patches::None,
+            Keep::Old => Patches::Kept,
+            Keep::Nothing | Keep::InPlace => Patches::Made,
         };
         let staying = self.staging.settle(&targets, self.stays, patches)?;
         let patched = self.staging.patched().len();
@@ -138,8 +139,8 @@ impl Arrival {
         }
         let (mut old, databases) = by_kind(self.old);
         old.extend(in_the_way(&targets, &old).into_iter().map(|path| (path, OldKind::Table)));
-        let (layout, staging, keep) = (self.layout, self.staging, self.keep);
-        Ok(Settled { layout, old, databases, announced, staging, staying, keep })
+        let (layout, staging, keep, earlier) = (self.layout, self.staging, self.keep, self.earlier);
+        Ok(Settled { layout, old, databases, announced, staging, staying, keep, earlier })
     }
 }
 
@@ -152,6 +153,7 @@ pub(super) struct Settled {
     staging: Staging,
     staying: Vec<Staying>,
     keep: Keep,
+    earlier: Option<InstallPlan>,
 }
 
 impl Settled {
@@ -240,7 +242,6 @@ impl Settled {
         // What staging chose stays: its directories are among those that the end of the install removes.
         let roots = self.staging.roots().extend(&Disk, paths)?;
         tracing::debug!("staging directories: {:?}", roots.all());
-        let earlier = earlier(&self.layout.datadir, self.keep)?;
         let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let position: &StateId = &self.announced.position.0;
         let mut plan = plan::plan(&Inputs {
@@ -251,7 +252,7 @@ impl Settled {
             patched: &self.staging.patched(),
             roots: &roots,
             keep: self.keep,
-            earlier: earlier.as_ref(),
+            earlier: self.earlier.as_ref(),
             sweep: &binlog_sweep(&self.layout),
             position: &position.to_string(),
             made,
@@ -283,20 +284,20 @@ impl Settled {
     }
 }
 
-/// An earlier install that keeps what it replaced, because the node was never Synced since.
-fn earlier(datadir: &Path, keep: Keep) -> Result<Option<InstallPlan>> {
-    let earlier = install::installed(&Disk, datadir)?;
-    Ok(earlier.filter(|earlier| keep == Keep::Old && !earlier.kept.is_empty()))
-}
-
-/// What an earlier install keeps cannot be put back any more: it goes with the next one.
-fn is_used_up(datadir: &Path) -> Result<bool> {
-    if earlier(datadir, Keep::Old)?.is_none() {
-        return Ok(false);
+/// The old files are kept. Where an earlier install keeps what it replaced, because the node was never Synced since, that is kept
+/// on instead; where it cannot be put back any more, it goes with the next install.
+fn kept_before(datadir: &Path) -> Result<(Keep, Option<InstallPlan>)> {
+    let earlier = install::installed(&Disk, datadir)?.filter(|earlier| !earlier.kept.is_empty());
+    if earlier.is_some()
+        && let Err(why) = rollback::possible(&Disk, datadir)?
+    {
+        tracing::warn!(
+            "what the last install kept is of no use any more and goes with this one: {}",
+            why.text
+        );
+        return Ok((Keep::Nothing, None));
     }
-    let Err(why) = rollback::possible(&Disk, datadir)? else { return Ok(false) };
-    tracing::warn!("what the last install kept is of no use any more and goes with this one: {}", why.text);
-    Ok(true)
+    Ok((Keep::Old, earlier))
 }
 
 fn wrong_position(found: &str, noted: StateId) -> Failure {

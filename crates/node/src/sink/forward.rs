@@ -25,12 +25,12 @@
 //!
 //! Old files leave ([`Phase::Aside`]): the first system file, the other ones, undo, redo last: from the first to the last
 //! the redo log guards what is not yet kept. Then Aria's set with the Aria tables of `mysql`: *copied* to where they are
-//! kept, the control file's copy last, and only then removed, behind a guard: no part of it may be seen by a server as the only copy,
-//! or beside parts of another life.
-//! Then tables, and what the patches of others will replace is put where it is kept. Then the phase is written down: from now on what lies at an old path is not old.
+//! kept, the control file's copy last, and only then removed, behind a guard: no part of it may be seen by a server as the
+//! only copy, or beside parts of another life. Then tables, and what the patches of others will replace is put where it is
+//! kept. Then the phase is written down: from now on what lies at an old path is not old.
 //!
-//! New files come ([`Phase::Placing`]): tables; patches, applied to tables that stayed (`apply_patches`); Aria's set, again by copies, the control file last and by renaming;
-//! then whatever a server made of InnoDB's is swept; redo first, as the guard, then undo, the system tablespace,
+//! New files come ([`Phase::Placing`]): tables; patches, applied to tables that stayed (`apply_patches`); Aria's set, again
+//! by copies, the control file last and by renaming; then whatever a server made of InnoDB's is swept; redo first, as the guard, then undo, the system tablespace,
 //! its first file last.
 //!
 //! *Ours or foreign?* While a staged file is still there, whatever lies at its target is foreign: renaming
@@ -77,28 +77,29 @@ pub(super) fn roll_forward(files: &dyn Files, plan: &mut InstallPlan) -> Result<
             }
         }
         plan.kept = there;
-        let goes = |path: &PathBuf| {
-            plan.displaced.iter().any(|d| d.path == *path) || plan.patched.iter().any(|p| p.table == *path)
-        };
-        plan.staying.retain(|s| !goes(&s.path));
+        let left = plan.displaced.iter().map(|d| &d.path);
+        let goes: BTreeSet<&PathBuf> = left.chain(plan.patched.iter().map(|p| &p.table)).collect();
+        plan.staying.retain(|s| !goes.contains(&s.path));
         write_record(files, plan)?;
     }
     place_new(files, plan)
 }
 
-/// A file that should be as it was, and is not. Of interest while nothing has left: a server may still run on the old set.
-pub(super) fn changed_since(files: &dyn Files, plan: &InstallPlan) -> Result<Option<PathBuf>> {
-    let begun = has_begun(files, plan)?;
-    let leaves = |path: &Path| plan.displaced.iter().any(|d| d.path == path);
-    for was in plan.staying.iter().filter(|was| !(begun && leaves(&was.path))) {
+/// The first of these files that is not as it was.
+pub(super) fn first_changed<'s>(
+    files: &dyn Files,
+    staying: impl IntoIterator<Item = &'s Staying>,
+) -> Result<Option<&'s Path>> {
+    for was in staying {
         if !was.is_as_it_was(files.state(&was.path)?) {
-            return Ok(Some(was.path.clone()));
+            return Ok(Some(&was.path));
         }
     }
     Ok(None)
 }
 
-/// Whether anything may have left. A server may have made the system's files anew since, but nothing else.
+/// Whether anything may have left, before the phase says so. A server may have made the system's files anew since, but nothing
+/// else.
 pub(super) fn has_begun(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
     for old in &plan.displaced {
         let kept = old.to.as_deref().map_or(Ok(false), |kept| files.exists(kept))?;
@@ -106,7 +107,7 @@ pub(super) fn has_begun(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
             return Ok(true);
         }
     }
-    Ok(plan.phase == Phase::Placing)
+    Ok(false)
 }
 
 /// Writes the plan to `install.json`, durably.
@@ -283,8 +284,9 @@ fn place_new(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
 /// applied again; and what an install makes of a table is noted first, so that a rollback knows whether a server wrote to it.
 fn apply_patches(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
     let installs = plan.purpose == Purpose::Install;
-    let noted = |table: &Path| installs && plan.staying.iter().any(|s| s.path == table);
-    let todo: Vec<Patched> = plan.patched.iter().filter(|p| !noted(&p.table)).cloned().collect();
+    let noted: BTreeSet<&Path> = plan.staying.iter().map(|s| s.path.as_path()).collect();
+    let is_noted = |patched: &&Patched| installs && noted.contains(patched.table.as_path());
+    let todo: Vec<Patched> = plan.patched.iter().filter(|p| !is_noted(p)).cloned().collect();
     for patched in &todo {
         if files.exists(&patched.patch)? {
             files.apply_patch(&patched.patch, &patched.table)?;

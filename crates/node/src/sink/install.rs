@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::files::Files;
-use super::forward::{changed_since, clean_up, has_begun, roll_forward, write_record};
+use super::forward::{clean_up, first_changed, has_begun, roll_forward, write_record};
 use super::kept;
 use super::names::{IN_PLACE, INSTALL, INSTALLED, RELEASED, file_name, own_directory};
 use super::plan::{InstallPlan, Keep, Phase, Purpose, VERSION};
@@ -59,11 +59,14 @@ pub fn finish_interrupted(files: &dyn Files, datadir: &Path) -> Result<Option<Fi
 /// Before its first file leaves, a plan does not keep a server from running on what is there. When one wrote to a file that
 /// should stay, or that is patched, the plan is given up.
 fn still_holds(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
-    let Some(changed) = changed_since(files, plan)? else { return Ok(true) };
+    let begun = has_begun(files, plan)?;
+    let left: BTreeSet<&Path> = plan.displaced.iter().filter(|_| begun).map(|d| d.path.as_path()).collect();
+    let there = plan.staying.iter().filter(|was| !left.contains(was.path.as_path()));
+    let Some(changed) = first_changed(files, there)? else { return Ok(true) };
     let own = own_directory(&plan.datadir);
     // A rollback can be given up as long as what it would undo is on record.
     let gives_up = plan.purpose == Purpose::Install || files.exists(&own.join(INSTALLED))?;
-    if has_begun(files, plan)? || !gives_up {
+    if begun || !gives_up {
         let text = format!("{} was written to since {:?} began", changed.display(), plan.purpose);
         let hint = "`rejoin rollback` brings the old state back where it was kept";
         bail!(Failure::new(Kind::Disk, text).hint(hint));
@@ -135,7 +138,7 @@ fn check(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
     if plan.keep == Keep::InPlace && !marker {
         bail!(Failure::new(Kind::Disk, "the plan is in place, but the transfer was not"));
     }
-    if let Some(changed) = changed_since(files, plan)? {
+    if let Some(changed) = first_changed(files, &plan.staying)? {
         let text = format!("{} changed since it was compared", changed.display());
         bail!(Failure::new(Kind::Disk, text).hint("does another server run on this datadir?"));
     }

@@ -125,17 +125,15 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<InstallPlan, Failure> {
     if !inputs.staged.iter().any(|p| p.class == Class::System(0)) {
         return Err(Failure::new(Kind::Refused, "the donor sent no system tablespace: nothing is installed"));
     }
-    let earlier = inputs.earlier.map(|e| e.kept.clone()).unwrap_or_default();
+    let (earlier, earlier_patches) =
+        inputs.earlier.map(|e| (e.kept.clone(), e.kept_patches.clone())).unwrap_or_default();
     let keep_now = inputs.keep == Keep::Old && earlier.is_empty();
     let displaced = displaced(inputs, keep_now)?;
     refuse_targets_through_leaving_links(inputs, &displaced)?;
     let patched = patched(inputs, keep_now)?;
     let kept = earlier.into_iter().chain(kept_of(&displaced)).collect::<Vec<_>>();
     let keep = if kept.is_empty() { inputs.keep } else { Keep::Old };
-    let kept_patches = match inputs.earlier {
-        Some(earlier) if !keep_now => earlier.kept_patches.clone(),
-        _ => patched.iter().filter_map(kept_patch).collect(),
-    };
+    let kept_patches = earlier_patches.into_iter().chain(patched.iter().filter_map(kept_patch)).collect();
     let mut staying: Vec<Staying> = inputs.staying.to_vec();
     staying.extend(inputs.patched.iter().map(|(_, was)| was.clone()));
     if !keep_now {
@@ -220,12 +218,13 @@ fn kept_place(inputs: &Inputs<'_>, path: &Path, name: &str) -> Result<PathBuf, F
 fn displaced(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Displaced>, Failure> {
     let numbers = system_numbers(inputs.staged.iter().map(|p| (p.target.as_path(), p.class)));
     let stays: BTreeSet<&Path> = stays(inputs).collect();
+    // What the kept files need beside them leaves with them.
+    let needed: BTreeSet<&PathBuf> =
+        inputs.earlier.iter().flat_map(|e| &e.staying).map(|s| &s.path).collect();
     let mut displaced = Vec::with_capacity(inputs.managed.len());
     let leaving = inputs.managed.iter().enumerate().filter(|(_, (path, _))| !stays.contains(path.as_path()));
     for (number, (path, kind)) in leaving {
-        // What the kept files need beside them leaves with them.
-        let needed = inputs.earlier.is_some_and(|e| e.staying.iter().any(|s| s.path == *path));
-        let keeps = (keep || needed) && *kind != OldKind::RemoveOnly;
+        let keeps = (keep || needed.contains(path)) && *kind != OldKind::RemoveOnly;
         let to = keeps.then(|| kept_place(inputs, path, &number.to_string())).transpose()?;
         displaced.push(Displaced { path: path.clone(), to, class: Class::of_old(path, *kind, &numbers) });
     }

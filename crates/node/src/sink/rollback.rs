@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::files::Files;
-use super::forward::{adopt_new_aria_logs, aria_is_kept, clean_up, roll_forward, write_record};
+use super::forward::{
+    adopt_new_aria_logs, aria_is_kept, clean_up, first_changed, roll_forward, write_record,
+};
 use super::install::{self, finish, installed, pending};
 use super::names::{GRASTATE, IN_PLACE, INSTALL, INSTALLED, RELEASED, directory_of, own_directory};
 use super::plan::{
@@ -95,17 +97,14 @@ fn may_be_undone(files: &dyn Files, undone: &InstallPlan) -> Result<Result<(), F
         _ => return refused("the old files were not kept"),
     }
     // Before it was placed, what is there is the old state, also when its server wrote to it.
-    for staying in undone.staying.iter().filter(|_| undone.phase == Phase::Placing) {
-        if !staying.is_as_it_was(files.state(&staying.path)?) {
-            let text = format!(
-                "{} stayed where it was, the same in the old state and the new one or patched, and was written to since",
-                staying.path.display()
-            );
-            let hint = "with keep-old=always under [sst] whole copies are kept";
-            return Ok(Err(Failure::new(Kind::Refused, text).hint(hint)));
-        }
-    }
-    Ok(Ok(()))
+    let staying = undone.staying.iter().filter(|_| undone.phase == Phase::Placing);
+    let Some(changed) = first_changed(files, staying)? else { return Ok(Ok(())) };
+    let text = format!(
+        "{} stayed where it was, the same in the old state and the new one or patched, and was written to since",
+        changed.display()
+    );
+    let hint = "with keep-old=always under [sst] whole copies are kept";
+    Ok(Err(Failure::new(Kind::Refused, text).hint(hint)))
 }
 
 fn plan_rollback(
@@ -118,9 +117,9 @@ fn plan_rollback(
     sync_all_directories(files, undone)?;
     let mut remains = remains(files, undone)?;
     remains.untouched.extend(undone.staying.iter().map(|s| s.path.clone()));
-    let patches = undone.kept_patches.iter().map(|p| &p.table);
-    let patched: Vec<_> = patches.filter(|table| !remains.kept.iter().any(|k| k.path == **table)).collect();
-    remains.untouched.extend(patched.into_iter().cloned());
+    let whole: BTreeSet<&PathBuf> = remains.kept.iter().map(|k| &k.path).collect();
+    let patched = undone.kept_patches.iter().map(|p| &p.table);
+    remains.untouched.extend(patched.filter(|table| !whole.contains(table)).cloned());
     let datadir = &undone.datadir;
     let mut leaving: BTreeMap<PathBuf, OldKind> = BTreeMap::new();
     for placed in &undone.placed {
@@ -170,12 +169,12 @@ fn plan_rollback(
 
 /// What undoes the patches. Where there is no such thing yet, the table is still the old one.
 fn ways_back(files: &dyn Files, undone: &InstallPlan) -> Result<Vec<Patched>> {
-    let own = |patch: &Path| undone.patched.iter().any(|p| p.kept.as_deref() == Some(patch));
+    let own: BTreeSet<&PathBuf> = undone.patched.iter().filter_map(|p| p.kept.as_ref()).collect();
     let mut ways = Vec::new();
     for KeptPatch { table, patch } in &undone.kept_patches {
         if files.exists(patch)? {
             ways.push(Patched { table: table.clone(), patch: patch.clone(), back: None, kept: None });
-        } else if undone.phase == Phase::Placing || !own(patch) {
+        } else if undone.phase == Phase::Placing || !own.contains(patch) {
             bail!(is_gone(table))
         }
     }

@@ -24,6 +24,17 @@ fn undo(sim: &Sim, world: &World) -> anyhow::Result<()> {
     rollback(sim, &world.datadir, &world.managed(sim), |_| Ok(None), 1_800_000_000_000).map(drop)
 }
 
+/// What is there when something is stopped before each of its operations, until it ends.
+fn stopped_everywhere(before: &Sim, ends: impl Fn(&Sim) -> bool) -> impl Iterator<Item = Sim> {
+    (0..).map_while(move |stop| {
+        let sim = before.clone();
+        sim.stop_before(stop);
+        let ended = ends(&sim);
+        sim.stop_before(usize::MAX);
+        (!ended).then_some(sim)
+    })
+}
+
 /// A server writes to the table, where no patch writes.
 fn write(sim: &Sim) -> String {
     let found = sim.get(TABLE.as_ref()).unwrap().replace("/d/", "/D/") + "|used";
@@ -35,14 +46,7 @@ fn write(sim: &Sim) -> String {
 fn a_plan_does_not_outlive_a_write_of_the_old_server() {
     let (world, before, plan) = simulated();
     let (mut given_up, mut gone_on) = (0, 0);
-    for stop in 0.. {
-        let sim = before.clone();
-        sim.stop_before(stop);
-        let ended = install(&sim, &plan).is_ok();
-        sim.stop_before(usize::MAX);
-        if ended {
-            break;
-        }
+    for sim in stopped_everywhere(&before, |sim| install(sim, &plan).is_ok()) {
         let begun = pending(&sim, &world.datadir).unwrap().is_some();
         if sim.get("/d/ibdata1".as_ref()).is_some_and(|system| system.starts_with("old")) {
             let written = write(&sim);
@@ -80,14 +84,7 @@ fn a_rollback_does_not_outlive_a_write_of_the_new_server() {
     let (world, before, plan) = simulated();
     install(&before, &plan).unwrap();
     let mut given_up = 0;
-    for stop in 0.. {
-        let sim = before.clone();
-        sim.stop_before(stop);
-        let ended = undo(&sim, &world).is_ok();
-        sim.stop_before(usize::MAX);
-        if ended {
-            break;
-        }
+    for sim in stopped_everywhere(&before, |sim| undo(sim, &world).is_ok()) {
         let begun = pending(&sim, &world.datadir).unwrap().is_some();
         if sim.get("/d/ibdata1".as_ref()).is_some_and(|system| system.starts_with("new")) {
             let written = write(&sim);

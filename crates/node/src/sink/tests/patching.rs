@@ -11,10 +11,10 @@ use crate::sink::files::Disk;
 use crate::sink::held::Old;
 use crate::sink::install::install;
 use crate::sink::patch::TABLE_MIN;
-use crate::sink::plan::{Inputs, InstallPlan, Keep, OldKind, plan};
+use crate::sink::plan::{InstallPlan, OldKind};
 use crate::sink::rollback::rollback;
 use crate::sink::staging::{Patches, Staging};
-use crate::sink::tests::world::all_in;
+use crate::sink::tests::world::{all_in, plan_of_staged};
 
 const SIZE: u64 = 2 * TABLE_MIN;
 /// The range that is sent.
@@ -73,20 +73,7 @@ impl World {
     fn plan(&self, staging: &Staging, patches: Patches) -> InstallPlan {
         let staying = staging.settle(&self.files, true, patches).unwrap();
         staging.sync_all().unwrap();
-        plan(&Inputs {
-            directories: &all_in(self.dir.path()),
-            managed: &self.managed(),
-            staged: &staging.staged(),
-            staying: &staying,
-            patched: &staging.patched(),
-            roots: &staging.roots(),
-            keep: Keep::Old,
-            earlier: None,
-            sweep: &[],
-            position: "11111111-1111-1111-1111-111111111111:7",
-            made: 1,
-        })
-        .unwrap()
+        plan_of_staged(staging, &all_in(self.dir.path()), &self.managed(), &staying)
     }
 
     fn managed(&self) -> [(PathBuf, OldKind); 2] {

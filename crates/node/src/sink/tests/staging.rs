@@ -9,9 +9,9 @@ use crate::failure::{Kind, kind_of};
 use crate::sink::files::Disk;
 use crate::sink::install::install;
 use crate::sink::kept::{Status, allocated, status};
-use crate::sink::plan::{Inputs, Keep, ServerDirectories, plan};
+use crate::sink::plan::ServerDirectories;
 use crate::sink::staging::{Patches, Staging};
-use crate::sink::tests::world::all_in;
+use crate::sink::tests::world::{all_in, plan_of_staged};
 use crate::sink::tidy::remove_leftovers;
 use crate::sink::writer::OPEN_FILES;
 
@@ -186,20 +186,8 @@ fn a_received_state_is_installed_on_its_filesystems() {
     }
     staging.sync_all().unwrap();
     let home = dir.path().to_path_buf();
-    let plan = plan(&Inputs {
-        directories: &ServerDirectories { data_home: home.join("system"), ..all_in(&home) },
-        managed: &[],
-        staged: &staging.staged(),
-        staying: &[],
-        patched: &[],
-        roots: &staging.roots(),
-        keep: Keep::Old,
-        earlier: None,
-        sweep: &[],
-        position: "11111111-1111-1111-1111-111111111111:7",
-        made: 1,
-    })
-    .unwrap();
+    let directories = ServerDirectories { data_home: home.join("system"), ..all_in(&home) };
+    let plan = plan_of_staged(&staging, &directories, &[], &[]);
     install(&Disk, &plan).unwrap();
     for (_, target) in &targets {
         assert_eq!(&fs::read(target).unwrap()[..4], b"data");

@@ -9,10 +9,10 @@ use crate::failure::{Kind, kind_of};
 use crate::sink::files::Disk;
 use crate::sink::held::Old;
 use crate::sink::install::install;
-use crate::sink::plan::{Inputs, InstallPlan, Keep, OldKind, plan};
+use crate::sink::plan::{InstallPlan, OldKind};
 use crate::sink::rollback::{possible, rollback};
 use crate::sink::staging::{Patches, Staging};
-use crate::sink::tests::world::all_in;
+use crate::sink::tests::world::{all_in, plan_of_staged};
 
 const SIZE: u64 = 64 << 10;
 
@@ -81,21 +81,7 @@ impl World {
     fn plan(&self, staging: &Staging, may_stay: bool) -> InstallPlan {
         let staying = staging.settle(&self.files, may_stay, Patches::Kept).unwrap();
         staging.sync_all().unwrap();
-        let home = self.dir.path().to_path_buf();
-        plan(&Inputs {
-            directories: &all_in(&home),
-            managed: &self.managed,
-            staged: &staging.staged(),
-            staying: &staying,
-            patched: &staging.patched(),
-            roots: &staging.roots(),
-            keep: Keep::Old,
-            earlier: None,
-            sweep: &[],
-            position: "11111111-1111-1111-1111-111111111111:7",
-            made: 1,
-        })
-        .unwrap()
+        plan_of_staged(staging, &all_in(self.dir.path()), &self.managed, &staying)
     }
 
     fn content(&self) -> Vec<(&str, Vec<u8>)> {

@@ -15,6 +15,7 @@ use crate::sink::plan::{
     Class, Inputs, InstallPlan, Keep, OldKind, Patched, Placed, ServerDirectories, Staying, plan,
 };
 use crate::sink::roots::{Roots, remember};
+use crate::sink::staging::Staging;
 
 /// Files nobody manages: they stay as they are whatever happens.
 const UNKNOWN: [&str; 5] =
@@ -279,6 +280,29 @@ impl Raw for Sim {
         let all = self.list(directory).unwrap();
         all.into_iter().filter(|p| self.read(p).unwrap().is_some()).collect()
     }
+}
+
+/// Plans the install of what was staged and settled over these files.
+pub fn plan_of_staged(
+    staging: &Staging,
+    directories: &ServerDirectories,
+    managed: &[(PathBuf, OldKind)],
+    staying: &[Staying],
+) -> InstallPlan {
+    plan(&Inputs {
+        directories,
+        managed,
+        staged: &staging.staged(),
+        staying,
+        patched: &staging.patched(),
+        roots: &staging.roots(),
+        keep: Keep::Old,
+        earlier: None,
+        sweep: &[],
+        position: "11111111-1111-1111-1111-111111111111:7",
+        made: 1,
+    })
+    .unwrap()
 }
 
 /// Every directory of the server is the datadir.
