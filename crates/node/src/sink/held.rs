@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use protocol::extents::Extents;
 use protocol::inventory::FileId;
 
+use super::writer::clear;
+use crate::disk::holes::data_in;
 use crate::disk::identity::{Look, look_at};
 use crate::failure::{Failure, Kind};
 
@@ -86,14 +88,25 @@ fn copy_ranges(old: &Old, ranges: impl Iterator<Item = Range<u64>>, to: &Path) -
     let into =
         File::options().write(true).open(to).with_context(|| format!("cannot open {}", to.display()))?;
     for range in ranges {
-        copy_range(&from, &into, range.start, range.end)
+        copy_range(&from, &into, range)
             .with_context(|| format!("cannot copy from {} to {}", old.path.display(), to.display()))?;
     }
     Ok(())
 }
 
-pub(super) fn copy_range(from: &File, into: &File, start: u64, end: u64) -> Result<()> {
-    let (mut at, mut to) = (start, start);
+/// Copies bytes to the same place in another file. Holes come as holes.
+pub(super) fn copy_range(from: &File, into: &File, range: Range<u64>) -> Result<()> {
+    let mut at = range.start;
+    for data in data_in(from, range.clone()).iter() {
+        clear(into, at, data.start - at)?;
+        copy_data(from, into, data.clone())?;
+        at = data.end;
+    }
+    Ok(clear(into, at, range.end - at)?)
+}
+
+fn copy_data(from: &File, into: &File, data: Range<u64>) -> Result<()> {
+    let (mut at, mut to, end) = (data.start, data.start, data.end);
     while at < end {
         let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(1 << 30);
         match rustix::fs::copy_file_range(from, Some(&mut at), into, Some(&mut to), wanted) {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::extents::Extents;
-use rustix::fs::{SeekFrom, seek};
 
 use super::held::Old;
+use crate::disk::holes::data_in;
 
 /// Where it lies.
 #[derive(Clone, Debug, Default)]
@@ -77,10 +77,12 @@ impl Opened {
     pub fn read(&self, at: u64, bytes: &mut [u8], received: &Extents) -> io::Result<()> {
         let range = at..at + bytes.len() as u64;
         bytes.fill(0);
-        if let Some((old, size)) = &self.old
-            && let Some(part) = part_of(bytes, at, &(range.start..range.end.min(*size)))
-        {
-            old.read_exact_at(part, at)?;
+        if let Some((old, size)) = &self.old {
+            for data in data_in(old, range.start..range.end.min(*size)).iter() {
+                if let Some(part) = part_of(bytes, at, &data) {
+                    old.read_exact_at(part, data.start)?;
+                }
+            }
         }
         let Some((file, _)) = &self.received else { return Ok(()) };
         for data in received.iter() {
@@ -95,19 +97,10 @@ impl Opened {
     /// Which bytes of a range were received: something was written there. On a filesystem that knows no holes all were. Ask
     /// once: some make holes of zeros later.
     pub fn received_in(&self, range: Range<u64>) -> Extents {
-        let mut found = Extents::default();
-        let Some((file, size)) = &self.received else { return found };
-        let (mut at, end) = (range.start, range.end.min(*size));
-        while at < end {
-            let Ok(start) = seek(file, SeekFrom::Data(at)) else { break };
-            let stop = seek(file, SeekFrom::Hole(start)).unwrap_or(end).min(end);
-            if start >= end || stop <= start {
-                break;
-            }
-            found.add(start..stop);
-            at = stop;
+        match &self.received {
+            Some((file, size)) => data_in(file, range.start..range.end.min(*size)),
+            None => Extents::default(),
         }
-        found
     }
 }
 

@@ -10,13 +10,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use protocol::extents::Extents;
-use rustix::fs::{SeekFrom, seek};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::held::copy_range;
-use super::writer::clear;
 
 /// A table that is shorter is written anew: that costs less than the files of two patches.
 pub const TABLE_MIN: u64 = 4 << 20;
@@ -118,7 +116,7 @@ pub fn keep(table: &Path, changes: &Changes, to: &Path) -> Result<()> {
         let back = changes.back(from.metadata()?.len());
         let into = File::create(to)?;
         into.set_len(back.size)?;
-        back.parts.iter().try_for_each(|part| copy_part(&from, &into, part.clone()))?;
+        back.parts.iter().try_for_each(|part| copy_range(&from, &into, part.clone()))?;
         Ok::<_, anyhow::Error>(into.write_all_at(&back.list(), back.size)?)
     };
     keep().with_context(|| format!("cannot keep what is replaced in {}", table.display()))
@@ -131,31 +129,11 @@ pub fn apply(patch: &Path, table: &Path) -> Result<()> {
         let length = from.metadata()?.len();
         let changes = Changes::read(length, |at, bytes| from.read_exact_at(bytes, at))?;
         let into = File::options().write(true).open(table)?;
-        changes.parts.iter().try_for_each(|part| copy_part(&from, &into, part.clone()))?;
+        changes.parts.iter().try_for_each(|part| copy_range(&from, &into, part.clone()))?;
         into.set_len(changes.size)?;
         Ok::<_, anyhow::Error>(into.sync_all()?)
     };
     apply().with_context(|| format!("cannot patch {} with {}", table.display(), patch.display()))
-}
-
-/// Holes come as holes.
-fn copy_part(from: &File, into: &File, part: Range<u64>) -> Result<()> {
-    let mut at = part.start;
-    while at < part.end {
-        let data = match seek(from, SeekFrom::Data(at)) {
-            Ok(data) => data.min(part.end),
-            Err(rustix::io::Errno::NXIO) => part.end,
-            Err(errno) => bail!(std::io::Error::from(errno)),
-        };
-        clear(into, at, data - at)?;
-        if data == part.end {
-            break;
-        }
-        let hole = seek(from, SeekFrom::Hole(data)).map_err(std::io::Error::from)?;
-        at = hole.min(part.end);
-        copy_range(from, into, data, at)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
