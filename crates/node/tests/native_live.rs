@@ -101,6 +101,7 @@ fn one_server() {
     recovery_starts_at_a_newer_checkpoint(&server, base.path());
     damage_is_named(&server, base.path());
     an_import_declines(&server, base.path());
+    an_import_of_what_was_discarded_before_declines(&server, base.path());
     an_overrun_is_named(&server, base.path());
     assert_eq!(conn.query_first::<u64, _>("SELECT COUNT(*) FROM test.big").expect("rows"), Some(100_000));
     drop(conn);
@@ -192,6 +193,36 @@ fn an_import_declines(server: &Server, base: &Path) {
     let pause = Duration::from_millis(120);
     let why = declined(snapshot(&options(server, None, 20), &base.join("c6"), pause, import));
     assert!(matches!(why, Declined::Import { .. }), "{why}");
+}
+
+/// The log says nothing of the DISCARD any more, the file that is imported was copied as it lay there, and rows that come
+/// afterwards bring redo for the first page.
+fn an_import_of_what_was_discarded_before_declines(server: &Server, base: &Path) {
+    let data = server.data().join("test");
+    let mut conn = server.connect().expect("login");
+    for statement in [
+        "CREATE TABLE test.wide (id INT PRIMARY KEY, pad CHAR(200)) SELECT seq id, 'w' pad FROM test.seq_1_to_150000",
+        "FLUSH TABLES test.wide FOR EXPORT",
+    ] {
+        conn.query_drop(statement).expect(statement);
+    }
+    std::fs::copy(data.join("wide.ibd"), data.join("keep.ibd_")).expect("copy");
+    conn.query_drop("UNLOCK TABLES").expect("unlock");
+    conn.query_drop("ALTER TABLE test.wide DISCARD TABLESPACE").expect("discard");
+    std::fs::rename(data.join("keep.ibd_"), data.join("wide.ibd")).expect("rename");
+    server.own().expect("chown");
+    conn.query_drop("SET GLOBAL innodb_log_checkpoint_now = ON").expect("checkpoint");
+    let import = || {
+        let mut conn = server.connect().expect("login");
+        std::thread::sleep(Duration::from_millis(800));
+        conn.query_drop("ALTER TABLE test.wide IMPORT TABLESPACE").expect("import");
+        conn.query_drop("INSERT INTO test.wide SELECT seq, 'later' FROM test.seq_200000_to_240000")
+            .expect("insert");
+    };
+    let why =
+        declined(snapshot(&options(server, None, 20), &base.join("c11"), Duration::from_millis(150), import));
+    assert!(matches!(&why, Declined::Import { name, .. } if name.contains("wide")), "{why}");
+    conn.query_drop("DROP TABLE test.wide").expect("drop");
 }
 
 /// A sink that takes no redo for a while, and no room to keep any: the log itself comes round.

@@ -9,6 +9,7 @@ use formats::innodb::doublewrite;
 use formats::innodb::page::{self, PageState};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, TablespaceHeader, parse_page0};
 use formats::{Lsn, PageNo, SpaceId};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::direct::{Buffer, Direct, is_not_ours};
 use super::free_pages;
@@ -20,6 +21,9 @@ const TRIES: u32 = 200;
 const TRIES_STILL: u32 = 1;
 /// Pause between two tries; the first few come at once.
 const PAUSE: Duration = Duration::from_millis(2);
+/// The largest page, and what is remembered of the beginning of a file.
+pub const HEAD_BYTES: usize = 65536;
+
 /// A data file that is being read.
 pub struct PageFile {
     path: PathBuf,
@@ -30,6 +34,8 @@ pub struct PageFile {
     pub header: Option<(SpaceId, PageFormat)>,
     /// LSN of that page.
     pub first_lsn: Option<Lsn>,
+    /// XXH3 of the whole pages in its first [`HEAD_BYTES`], as they were when it was opened.
+    pub head: Vec<u64>,
     /// Number of the file's first page: not 0 in the further files of a system tablespace.
     first_page: u32,
     /// Pages that are never valid and do not count: the doublewrite area.
@@ -82,6 +88,7 @@ impl PageFile {
             identity,
             header: None,
             first_lsn: None,
+            head: Vec::new(),
             first_page: 0,
             doublewrite: Vec::new(),
             tries,
@@ -112,8 +119,8 @@ impl PageFile {
 
     /// A first page that is not whole after all tries is taken for one that was never written.
     fn read_header(&mut self) -> Result<()> {
-        // The largest page; a file may be shorter.
-        let mut buffer = Buffer::new(65536);
+        // A file may be shorter.
+        let mut buffer = Buffer::new(HEAD_BYTES);
         for _ in 0..self.tries {
             let read = self.read_raw(buffer.bytes(), 0)?;
             let head = &buffer.bytes()[..read];
@@ -123,6 +130,7 @@ impl PageFile {
                     if first.is_some_and(|p| page::verify(&header.format, p).is_usable()) {
                         self.header = Some((header.space, header.format));
                         self.first_lsn = page::lsn(head);
+                        self.head = head.chunks_exact(header.format.physical_size).map(xxh3_64).collect();
                         break;
                     }
                 }

@@ -39,6 +39,8 @@ pub struct Copied {
     pub space: Option<SpaceId>,
     /// LSN of that page.
     pub first_lsn: Option<Lsn>,
+    /// As [`PageFile::head`].
+    pub head: Vec<u64>,
 }
 
 /// What all threads share.
@@ -81,6 +83,7 @@ struct Outcome {
     id: FileId,
     space: Option<SpaceId>,
     first_lsn: Option<Lsn>,
+    head: Vec<u64>,
     copied: AtomicU64,
 }
 
@@ -122,6 +125,7 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
         bytes: Some(open.copied.load(Ordering::Acquire)),
         space: open.space,
         first_lsn: open.first_lsn,
+        head: open.head.clone(),
     }));
     Ok((done, queue.damage))
 }
@@ -188,7 +192,8 @@ fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<Option<Piece>> {
                 queue.current = Some((open, 0));
             }
             None => {
-                queue.done.push(Copied { id: wanted.entry.id, bytes: None, space: None, first_lsn: None })
+                let id = wanted.entry.id;
+                queue.done.push(Copied { id, bytes: None, space: None, first_lsn: None, head: Vec::new() });
             }
         }
     }
@@ -207,6 +212,7 @@ fn open(copier: Copier<'_>, wanted: &Wanted) -> Result<Option<Open>> {
         id: wanted.entry.id,
         space,
         first_lsn: file.first_lsn,
+        head: file.head.clone(),
         copied: AtomicU64::new(0),
     });
     Ok(Some(Open { file, end: AtomicU64::new(0), outcome }))

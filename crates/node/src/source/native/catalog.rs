@@ -25,6 +25,8 @@ pub struct Known {
     pub space: Option<SpaceId>,
     /// LSN of the first page that was copied.
     pub first_lsn: Option<Lsn>,
+    /// As [`crate::source::copy::page_file::PageFile::head`] when it was copied.
+    pub head: Vec<u64>,
     /// In the newest listing.
     pub present: bool,
 }
@@ -120,6 +122,7 @@ impl Catalog {
             signature: None,
             space: None,
             first_lsn: None,
+            head: Vec::new(),
             present: true,
         });
     }
@@ -150,6 +153,13 @@ impl Catalog {
             file.copied = copied;
             file.signature = signature;
             file.space = space.or(file.space);
+        }
+    }
+
+    /// Notes what a data file that was copied whole began with.
+    pub fn head(&mut self, id: FileId, head: Vec<u64>) {
+        if let Some(file) = (id.0 as usize).checked_sub(1).and_then(|at| self.files.get_mut(at)) {
+            file.head = head;
         }
     }
 

@@ -3,18 +3,22 @@
 //! The locks are let go by then: names may stand for other files again, or for none. What must be asked of a file
 //! itself is asked of one that was opened under them.
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use anyhow::Result;
+use formats::innodb::page;
+use formats::innodb::tablespace::TablespaceHeader;
 use formats::{Lsn, SpaceId};
 use protocol::inventory::{FileId, FileRole};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Known};
 use super::dirty::Dirty;
 use super::listing::Care;
 use super::redo_out::RedoOut;
 use super::settle::Moment;
 use super::spool::EventKind;
-use crate::source::copy::page_file::first_page_of;
+use crate::source::copy::page_file::{HEAD_BYTES, claimed, first_page_of};
 use crate::source::declined::{Declined, SnapshotError};
 
 /// Files that are open at the same time; the server leaves us its limit, 1024 at least.
@@ -56,17 +60,15 @@ impl Checks<'_> {
         Ok(())
     }
 
-    /// IMPORT TABLESPACE writes pages without redo, the first one among them, with the LSN of its time. Its deletion by
-    /// DISCARD may lie before the checkpoint, or the copy may be of what an operator was about to import.
+    /// IMPORT TABLESPACE writes all pages without redo, the first one with the LSN of its time. Its deletion by DISCARD may
+    /// lie before the checkpoint, or the copy may be of what an operator was about to import.
     fn imports(&self) -> Result<(), SnapshotError> {
         for written in &self.moment.written {
             let Some(file) = self.catalog.get(written.id) else { continue };
             let Some((space, lsn)) = written.first_page() else { continue };
-            // What has redo for its first page was made or changed, not imported.
-            if self.dirty.has_first_page(space) {
-                continue;
-            }
             let imported = match (file.space, file.first_lsn) {
+                // What has redo for its first page was made or changed, but perhaps after it was imported.
+                _ if self.dirty.has_page(space, 0) => self.changed_without_redo(file, written),
                 // It had no first page when it was copied.
                 (None, _) => true,
                 (Some(_), Some(copied)) => lsn > copied && lsn <= self.moment.end,
@@ -78,6 +80,28 @@ impl Checks<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A page at the beginning of a file is another one than when it was copied, and no redo says why.
+    fn changed_without_redo(&self, known: &Known, written: &Written) -> bool {
+        let Now::Open(file) = &written.now else { return false };
+        let Some((TablespaceHeader { space, format, .. }, _)) = claimed(file) else { return false };
+        let mut bytes = vec![0; HEAD_BYTES];
+        let Ok(read) = file.read_at(&mut bytes, 0) else { return false };
+        let pages: Vec<&[u8]> = bytes[..read].chunks_exact(format.physical_size).collect();
+        let (since, end) = (self.dirty.since(), self.moment.end);
+        let is_another = |number: u32| {
+            let page = pages.get(number as usize)?;
+            let lsn = page::lsn(page)?;
+            // Redo of older changes is forgotten once the page was read again; what came later is no matter. The pages
+            // behind the first one are imported with an LSN of 0.
+            let in_time = lsn == Lsn(0) || (lsn > since && lsn <= end);
+            let differs = xxh3_64(page) != *known.head.get(number as usize)?;
+            // One that is just being written is half of each.
+            Some(in_time && differs && page::verify(&format, page).is_usable())
+        };
+        let untouched = self.dirty.untouched(space, known.head.len() as u32);
+        untouched.into_iter().any(|page| is_another(page) == Some(true))
     }
 
     /// What the log says about files from the checkpoint to the end, against what was listed.
@@ -130,25 +154,26 @@ impl Checks<'_> {
     }
 }
 
-/// A data file that was written to since the snapshot began, and of whose first page no redo was seen.
+/// A data file that was written to since the snapshot began.
 #[derive(Debug)]
 pub struct Written {
     id: FileId,
-    first: First,
+    now: Now,
 }
 
 #[derive(Debug)]
-enum First {
+enum Now {
     /// Held open: in the next instant the file may have another name, or none.
-    Of(File),
-    Is(Option<(SpaceId, Lsn)>),
+    Open(File),
+    /// Its first page.
+    First(Option<(SpaceId, Lsn)>),
 }
 
 impl Written {
     fn first_page(&self) -> Option<(SpaceId, Lsn)> {
-        match &self.first {
-            First::Of(file) => first_page_of(file),
-            First::Is(first) => *first,
+        match &self.now {
+            Now::Open(file) => first_page_of(file),
+            Now::First(first) => *first,
         }
     }
 }
@@ -159,12 +184,14 @@ pub fn open_written(catalog: &Catalog, dirty: &Dirty) -> Vec<Written> {
     for file in catalog.written() {
         // Only files of tables are imported.
         let system = matches!(file.listed.role, FileRole::SystemTablespace { .. } | FileRole::Undo);
-        if system || file.space.is_some_and(|space| dirty.has_first_page(space)) {
+        let open = all.len() < OPEN_MAX;
+        // Where very many tables are busy, what is probably one of them is not opened for nothing.
+        if system || (!open && file.space.is_some_and(|space| dirty.has_page(space, 0))) {
             continue;
         }
         let Ok(opened) = File::open(file.path()) else { continue };
-        let first = if all.len() < OPEN_MAX { First::Of(opened) } else { First::Is(first_page_of(&opened)) };
-        all.push(Written { id: file.id, first });
+        let now = if open { Now::Open(opened) } else { Now::First(first_page_of(&opened)) };
+        all.push(Written { id: file.id, now });
     }
     all
 }

@@ -17,6 +17,7 @@ impl CopyFiles<'_> {
         for file in self.data_files(&wanted)? {
             catalog.copied(file.id, file.bytes, None, file.space);
             catalog.first_page(file.id, file.first_lsn);
+            catalog.head(file.id, file.head);
         }
         Ok(())
     }

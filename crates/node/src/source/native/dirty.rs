@@ -182,13 +182,26 @@ impl Dirty {
         self.again(space, below, 0, 1) != Again::Nothing
     }
 
-    /// The redo that is remembered may change the first page of `space`.
-    pub fn has_first_page(&self, space: SpaceId) -> bool {
-        match self.again(space, Lsn(u64::MAX), 0, 1) {
+    /// The redo that is remembered may change this page.
+    pub fn has_page(&self, space: SpaceId, page: u32) -> bool {
+        match self.again(space, Lsn(u64::MAX), page, 1) {
             Again::Whole => true,
-            Again::Run(run) => run.start == 0,
+            Again::Run(run) => run.start == page,
             Again::Nothing => false,
         }
+    }
+
+    /// Which of the first `pages` of a tablespace no redo changes that is remembered. None where that is not known.
+    pub fn untouched(&self, space: SpaceId, pages: u32) -> Vec<u32> {
+        if self.is_blind() {
+            return Vec::new();
+        }
+        (0..pages).filter(|page| !self.has_page(space, *page)).collect()
+    }
+
+    /// LSN from which on all changes are remembered.
+    pub fn since(&self) -> Lsn {
+        self.lock().generations.front().map_or(Lsn(u64::MAX), |oldest| oldest.start)
     }
 
     /// Everything whose redo lies below `lsn` alone.

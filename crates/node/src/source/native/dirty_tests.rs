@@ -46,6 +46,22 @@ fn neighbours_come_together() {
 }
 
 #[test]
+fn pages_without_redo_are_found() {
+    let dirty = Dirty::new(Lsn(100), 1 << 30);
+    for n in [0, 1, 4, 4096] {
+        note(&dirty, 100 + u64::from(n), &[page(7, n)]);
+    }
+    let untouched = |space, pages| dirty.untouched(SpaceId(space), pages);
+    assert_eq!(untouched(7, 9), [2, 3, 5, 6, 7, 8]);
+    assert!(untouched(7, 2).is_empty());
+    assert_eq!(untouched(8, 3), [0, 1, 2]);
+    assert!(dirty.has_page(SpaceId(7), 4) && !dirty.has_page(SpaceId(7), 5));
+    assert_eq!(dirty.since(), Lsn(100));
+    note(&dirty, 9000, &[Record::TrimPages { space: SpaceId(7), pages: PageNo(3) }]);
+    assert!(untouched(7, 9).is_empty(), "nothing is known of it any more");
+}
+
+#[test]
 fn a_cut_tablespace_is_read_whole_until_its_cut_is_old() {
     let dirty = Dirty::new(Lsn(0), 1 << 30);
     note(&dirty, 1, &[page(1, 5), Record::TrimPages { space: SpaceId(1), pages: PageNo(3) }]);

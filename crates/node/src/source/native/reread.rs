@@ -30,7 +30,7 @@ pub struct Copy {
 }
 
 /// What a copy is now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fresh {
     /// Bytes: those of the file after its pages had been read.
     pub bytes: u64,
@@ -38,6 +38,8 @@ pub struct Fresh {
     pub space: Option<SpaceId>,
     /// LSN of that page, where it was read again.
     pub first_lsn: Option<Lsn>,
+    /// As [`PageFile::head`], where everything was read again.
+    pub head: Option<Vec<u64>>,
     /// Bytes that were read.
     pub read: u64,
 }
@@ -102,7 +104,8 @@ pub fn refresh(
     damage.append(&mut found);
     let first_again = whole || matches!(known, Again::Run(run) if run.start == 0);
     let first_lsn = file.first_lsn.filter(|_| first_again);
-    Ok(Some(Fresh { bytes: end, space: space.or(copy.space), first_lsn, read }))
+    let head = whole.then(|| file.head.clone());
+    Ok(Some(Fresh { bytes: end, space: space.or(copy.space), first_lsn, head, read }))
 }
 
 /// Where the pages of a file are known from.

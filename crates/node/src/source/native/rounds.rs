@@ -210,6 +210,9 @@ impl Rounds<'_> {
             if fresh.first_lsn.is_some() {
                 catalog.first_page(id, fresh.first_lsn);
             }
+            if let Some(head) = fresh.head {
+                catalog.head(id, head);
+            }
             fresh.read
         }))
     }
