@@ -153,7 +153,8 @@ fn choice<T>(options: &ServerOptions, name: &str, read: fn(&str) -> Option<T>) -
 fn compression(value: &str) -> Option<Compression> {
     match value {
         "auto" => Some(Compression::Auto),
-        "zstd" | "1" | "on" => Some(Compression::Always),
+        // `quicklz` is mariabackup's only way to pack: who had it set wants packing.
+        "zstd" | "quicklz" | "1" | "on" => Some(Compression::Always),
         "none" | "0" | "off" => Some(Compression::Never),
         _ => None,
     }
