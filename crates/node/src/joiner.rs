@@ -7,6 +7,7 @@ mod receive;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
+use formats::mariadb::file_kind::{self, FileKind};
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
 use formats::wsrep::state_id::StateId;
@@ -26,6 +27,7 @@ use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::peer::listen::Door;
 use crate::sink::files::Disk;
+use crate::sink::names::file_name;
 use crate::sink::{install, kept, staging, tidy};
 use crate::words::printable;
 pub use agree::MARGIN_BYTES;
@@ -109,6 +111,7 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     let old = managed::managed(&layout)?;
     say_what_is_here(&layout);
     say_what_cpat_cannot_keep(&old);
+    say_that_replication_ends(&old);
     let mut room = agree::look_at_room(job, &layout, offer, &old)?;
     if let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) {
         let text = format!("base={} under [sst] is no directory that can be read", dir.display());
@@ -233,6 +236,21 @@ fn say_what_cpat_cannot_keep(old: &[ManagedFile]) {
         old.iter().filter(|f| f.keep_overruled).map(|f| f.path.display().to_string()).collect();
     if !names.is_empty() {
         tracing::warn!("cpat matches files that cannot be kept beside new data: {}", names.join(", "));
+    }
+}
+
+/// What the node replicates from outside the cluster goes on at a position of the old data, or not at all.
+fn say_that_replication_ends(old: &[ManagedFile]) {
+    let settings = old.iter().map(|file| &file.path).filter(|path| {
+        let name = file_name(path);
+        file_kind::top_level(name) == FileKind::ReplicaState && name.starts_with("master")
+    });
+    for path in settings {
+        tracing::warn!(
+            "{} leaves with the old data: this node is no replica afterwards (CHANGE MASTER TO makes it one again; cpat \
+             under [sst] would keep the file)",
+            path.display()
+        );
     }
 }
 
