@@ -55,6 +55,14 @@ pub fn recovered_position(joiner_log: &str) -> Result<Position> {
     last.and_then(|(_, text)| Position::parse(text)).context("no recovered position in the joiner's log")
 }
 
+/// A server that truncates an undo tablespace at its start before it reads its position forgets those positions that were
+/// noted in that tablespace's rollback segments only: the newest, perhaps (MariaDB 10.11.19).
+pub fn truncated_undo_first(joiner_log: &str) -> bool {
+    let start = joiner_log.rsplit_once("Recovered position from storage:").map_or("", |(before, _)| before);
+    let opened = start.rsplit_once(" undo tablespaces are active").map_or(start, |(_, after)| after);
+    opened.contains("InnoDB: Truncated ")
+}
+
 /// The joiner must not be behind what its donor promised.
 pub fn assert_not_behind(donor: &Node, joiner: &Node) -> Result<()> {
     let given = given_position(&donor.log_text())?;

@@ -129,6 +129,9 @@ fn judge(
     if ground.case == Case::Import && case::leave_out_discarded(ground.donor(), ground.joiner())? {
         notes.push("copied between DISCARD and IMPORT".to_owned());
     }
+    if logs.truncated_undo_first(ground) {
+        notes.push("the joiner's server truncated undo tablespaces before it read its position".to_owned());
+    }
     let mut verdict = logs.after_joining(ground);
     match weather {
         Ok(passed) => notes.extend(passed.besides.clone()),
