@@ -177,17 +177,23 @@ fn damage_is_named(server: &Server, base: &Path) {
     with_damage(server, &base.join("c8"), pages - 1).expect("a free page does not count");
 }
 
-fn an_import_declines(server: &Server, base: &Path) {
+/// Discards a table's file; a copy of it lies there instead, to be imported.
+fn discard_and_put_back(server: &Server, conn: &mut mysql::Conn, table: &str) {
     let data = server.data().join("test");
+    let (file, kept) = (data.join(format!("{table}.ibd")), data.join("keep.ibd_"));
+    conn.query_drop(format!("FLUSH TABLES test.{table} FOR EXPORT")).expect("export");
+    std::fs::copy(&file, &kept).expect("copy");
+    conn.query_drop("UNLOCK TABLES").expect("unlock");
+    conn.query_drop(format!("ALTER TABLE test.{table} DISCARD TABLESPACE")).expect("discard");
+    std::fs::rename(&kept, &file).expect("rename");
+    server.own().expect("chown");
+}
+
+fn an_import_declines(server: &Server, base: &Path) {
     let import = || {
         let mut conn = server.connect().expect("login");
         std::thread::sleep(Duration::from_millis(300));
-        conn.query_drop("FLUSH TABLES test.imp FOR EXPORT").expect("export");
-        std::fs::copy(data.join("imp.ibd"), data.join("keep.ibd_")).expect("copy");
-        conn.query_drop("UNLOCK TABLES").expect("unlock");
-        conn.query_drop("ALTER TABLE test.imp DISCARD TABLESPACE").expect("discard");
-        std::fs::rename(data.join("keep.ibd_"), data.join("imp.ibd")).expect("rename");
-        server.own().expect("chown");
+        discard_and_put_back(server, &mut conn, "imp");
         conn.query_drop("ALTER TABLE test.imp IMPORT TABLESPACE").expect("import");
     };
     let pause = Duration::from_millis(120);
@@ -198,19 +204,12 @@ fn an_import_declines(server: &Server, base: &Path) {
 /// The log says nothing of the DISCARD any more, the file that is imported was copied as it lay there, and rows that come
 /// afterwards bring redo for the first page.
 fn an_import_of_what_was_discarded_before_declines(server: &Server, base: &Path) {
-    let data = server.data().join("test");
     let mut conn = server.connect().expect("login");
-    for statement in [
+    conn.query_drop(
         "CREATE TABLE test.wide (id INT PRIMARY KEY, pad CHAR(200)) SELECT seq id, 'w' pad FROM test.seq_1_to_150000",
-        "FLUSH TABLES test.wide FOR EXPORT",
-    ] {
-        conn.query_drop(statement).expect(statement);
-    }
-    std::fs::copy(data.join("wide.ibd"), data.join("keep.ibd_")).expect("copy");
-    conn.query_drop("UNLOCK TABLES").expect("unlock");
-    conn.query_drop("ALTER TABLE test.wide DISCARD TABLESPACE").expect("discard");
-    std::fs::rename(data.join("keep.ibd_"), data.join("wide.ibd")).expect("rename");
-    server.own().expect("chown");
+    )
+    .expect("create");
+    discard_and_put_back(server, &mut conn, "wide");
     conn.query_drop("SET GLOBAL innodb_log_checkpoint_now = ON").expect("checkpoint");
     let import = || {
         let mut conn = server.connect().expect("login");

@@ -141,6 +141,10 @@ impl Catalog {
         self.files.get((id.0 as usize).checked_sub(1)?)
     }
 
+    fn get_mut(&mut self, id: FileId) -> Option<&mut Known> {
+        self.files.get_mut((id.0 as usize).checked_sub(1)?)
+    }
+
     /// Notes what was copied.
     pub fn copied(
         &mut self,
@@ -149,7 +153,7 @@ impl Catalog {
         signature: Option<Signature>,
         space: Option<SpaceId>,
     ) {
-        if let Some(file) = (id.0 as usize).checked_sub(1).and_then(|at| self.files.get_mut(at)) {
+        if let Some(file) = self.get_mut(id) {
             file.copied = copied;
             file.signature = signature;
             file.space = space.or(file.space);
@@ -158,14 +162,14 @@ impl Catalog {
 
     /// Notes what a data file that was copied whole began with.
     pub fn head(&mut self, id: FileId, head: Vec<u64>) {
-        if let Some(file) = (id.0 as usize).checked_sub(1).and_then(|at| self.files.get_mut(at)) {
+        if let Some(file) = self.get_mut(id) {
             file.head = head;
         }
     }
 
     /// Notes the first page of a data file that was copied.
     pub fn first_page(&mut self, id: FileId, lsn: Option<Lsn>) {
-        if let Some(file) = (id.0 as usize).checked_sub(1).and_then(|at| self.files.get_mut(at)) {
+        if let Some(file) = self.get_mut(id) {
             file.first_lsn = lsn;
         }
     }
@@ -183,7 +187,7 @@ impl Catalog {
 
     /// A file that counts no more.
     pub fn forget(&mut self, id: FileId) {
-        if let Some(file) = (id.0 as usize).checked_sub(1).and_then(|at| self.files.get_mut(at)) {
+        if let Some(file) = self.get_mut(id) {
             file.present = false;
         }
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::Result;
 use formats::innodb::page;
-use formats::innodb::tablespace::TablespaceHeader;
+use formats::innodb::tablespace::{TablespaceHeader, parse_page0};
 use formats::{Lsn, SpaceId};
 use protocol::inventory::{FileId, FileRole};
 use xxhash_rust::xxh3::xxh3_64;
@@ -18,7 +18,7 @@ use super::listing::Care;
 use super::redo_out::RedoOut;
 use super::settle::Moment;
 use super::spool::EventKind;
-use crate::source::copy::page_file::{HEAD_BYTES, claimed, first_page_of};
+use crate::source::copy::page_file::{HEAD_BYTES, first_page_of};
 use crate::source::declined::{Declined, SnapshotError};
 
 /// Files that are open at the same time; the server leaves us its limit, 1024 at least.
@@ -85,9 +85,9 @@ impl Checks<'_> {
     /// A page at the beginning of a file is another one than when it was copied, and no redo says why.
     fn changed_without_redo(&self, known: &Known, written: &Written) -> bool {
         let Now::Open(file) = &written.now else { return false };
-        let Some((TablespaceHeader { space, format, .. }, _)) = claimed(file) else { return false };
         let mut bytes = vec![0; HEAD_BYTES];
         let Ok(read) = file.read_at(&mut bytes, 0) else { return false };
+        let Ok(TablespaceHeader { space, format, .. }) = parse_page0(&bytes[..read]) else { return false };
         let pages: Vec<&[u8]> = bytes[..read].chunks_exact(format.physical_size).collect();
         let (since, end) = (self.dirty.since(), self.moment.end);
         let is_another = |number: u32| {

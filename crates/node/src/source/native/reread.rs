@@ -104,7 +104,7 @@ pub fn refresh(
     damage.append(&mut found);
     let first_again = whole || matches!(known, Again::Run(run) if run.start == 0);
     let first_lsn = file.first_lsn.filter(|_| first_again);
-    let head = whole.then(|| file.head.clone());
+    let head = whole.then_some(file.head);
     Ok(Some(Fresh { bytes: end, space: space.or(copy.space), first_lsn, head, read }))
 }
 
