@@ -107,6 +107,16 @@ pub fn assert_equal(donor: &Node, joiner: &Node) -> Result<()> {
     Ok(())
 }
 
+/// Waits until purge has left no more than so many transactions: what it has not removed yet differs between nodes.
+pub fn wait_purged(node: &Node, at_most: u64, timeout: Duration) -> Result<()> {
+    let deadline = Instant::now() + timeout;
+    while node.status("Innodb_history_list_length")?.parse::<u64>()? > at_most {
+        ensure!(Instant::now() < deadline, "{} does not purge", node.name());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
 /// Waits until both nodes have committed the same, and no more comes.
 pub fn wait_caught_up(a: &Node, b: &Node, timeout: Duration) -> Result<()> {
     let deadline = Instant::now() + timeout;

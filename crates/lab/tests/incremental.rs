@@ -248,15 +248,6 @@ fn write_pages(donor: &Node) -> Result<()> {
     donor.bootstrap().map(drop)
 }
 
-fn wait_purged(node: &Node) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(60);
-    while node.status("Innodb_history_list_length")? != "0" {
-        ensure!(Instant::now() < until, "purge does not end");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
 /// Two nodes that lived together wrote most pages each in its own way.
 #[test]
 fn of_pages_in_two_versions_the_parts_travel_that_differ() -> Result<()> {
@@ -270,7 +261,7 @@ fn of_pages_in_two_versions_the_parts_travel_that_differ() -> Result<()> {
     joiner.stop()?;
     donor.exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id % 100 = 0"])?;
     // Purge would go on after the restart, and what it writes to the redo log come with every transfer.
-    wait_purged(donor)?;
+    compare::wait_purged(donor, 0, Duration::from_secs(60))?;
     write_pages(donor)?;
     let kept = joiner.snapshot("kept")?;
     let mut sent_by = BTreeMap::new();

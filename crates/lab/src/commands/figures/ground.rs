@@ -10,6 +10,9 @@ use rejoin_lab::{Cluster, Node, compare, copy_tree, data};
 use super::{PATIENCE, pairs, sysbench_run, transactions};
 use crate::commands::bench::ground::{self as bench, read_all};
 
+/// Transactions that purge may leave: a few are no matter.
+const PURGE_LEAVES: u64 = 50;
+
 pub const TABLES: u32 = 4;
 
 pub struct Ground {
@@ -56,7 +59,7 @@ impl Ground {
         sysbench_run(self.donor(), self.rows, &self.rand_type, events)?;
         compare::wait_caught_up(self.donor(), self.joiner(), PATIENCE)?;
         for node in [self.donor(), self.joiner()] {
-            wait_for_purge(node)?;
+            compare::wait_purged(node, PURGE_LEAVES, PATIENCE)?;
         }
         Ok(events)
     }
@@ -69,7 +72,7 @@ impl Ground {
     /// Rewrites rows of the donor alone.
     pub fn change(&self, times: f64) -> Result<()> {
         sysbench_run(self.donor(), self.rows, &self.rand_type, transactions(self.rows, times))?;
-        wait_for_purge(self.donor())
+        compare::wait_purged(self.donor(), PURGE_LEAVES, PATIENCE)
     }
 
     /// The joiner as it was when it left, nothing to flush on the donor, and all files in the page cache.
@@ -108,14 +111,4 @@ impl Ground {
         let pause = Duration::from_millis(2);
         Load::start(self.donor(), Intensity { threads: 2, tables: TABLES, rows: self.rows, pause })
     }
-}
-
-/// What purge has not removed yet differs between nodes for a while.
-fn wait_for_purge(node: &Node) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while node.status("Innodb_history_list_length")?.parse::<u64>()? > 50 {
-        ensure!(Instant::now() < deadline, "{} does not purge", node.name());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
 }
