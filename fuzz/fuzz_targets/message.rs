@@ -1,7 +1,7 @@
 //! What a peer sends: greetings, frames, and the paths and parts in them.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use rejoin_protocol::codec::{self, PREFIX_BYTES};
+use rejoin_protocol::codec::{self, Lengths, PREFIX_BYTES};
 use rejoin_protocol::hello::{GREETING_BYTES, Greeting, HELLO_BYTES, Hello};
 use rejoin_protocol::message::Message;
 
@@ -14,23 +14,25 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = Greeting::decode(head, tail);
     }
     let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return };
-    let _ = codec::lengths(*prefix);
-    let Ok(message) = codec::decode(rest, 0) else { return };
+    let Ok(lengths) = codec::lengths(*prefix) else { return };
+    let Ok(message) = codec::decode(rest, Lengths { payload: 0, ..lengths }) else { return };
     match &message {
-        Message::Files(files) => files.iter().for_each(|f| {
+        Message::Files(files) | Message::Look(files) | Message::LookTogether(files) => files.iter().for_each(|f| {
             if f.check().is_ok() {
                 assert!(!f.path.split('/').any(|part| part == ".."));
             }
         }),
         Message::Chunk(chunk) => {
-            if let Ok(len) = chunk.payload_len() {
-                assert!(len <= chunk.len);
+            if let Ok((parts, literals)) = chunk.payload_len() {
+                assert!(parts <= chunk.len && literals <= chunk.len - parts);
             }
         }
         _ => {}
     }
     let mut again = Vec::new();
     if codec::encode(&message, 0, &mut again).is_ok() {
-        assert_eq!(codec::decode(&again[PREFIX_BYTES..], 0).as_ref(), Ok(&message));
+        let (prefix, rest) = again.split_first_chunk::<PREFIX_BYTES>().expect("a prefix");
+        let lengths = codec::lengths(*prefix).expect("lengths of ours");
+        assert_eq!(codec::decode(rest, lengths).as_ref(), Ok(&message));
     }
 });

@@ -12,7 +12,6 @@ use formats::wsrep::report::ReportLine;
 use formats::wsrep::state_id::StateId;
 use protocol::hello::capability;
 use protocol::inventory::FileEntry;
-use protocol::limits::FILES_PER_MESSAGE_MAX;
 use protocol::marks::MarkKey;
 use protocol::message::{Attempt, Message, Source};
 use protocol::sample::Sample;
@@ -90,6 +89,8 @@ struct Means {
 /// A state that was sent as a whole: what it consists of and where it is.
 struct Sent {
     files: Vec<FileEntry>,
+    /// What tells the joiner of them.
+    list: Vec<Message>,
     position: Position,
     /// GTID state of our binary log, as lines of a `.state` file.
     binlog_state: Option<String>,
@@ -146,9 +147,7 @@ fn begin(
 }
 
 fn say_what_was_sent(link: &mut Link, sent: Sent) -> Result<()> {
-    for batch in sent.files.chunks(FILES_PER_MESSAGE_MAX) {
-        link.send(&Message::Files(batch.to_vec()))?;
-    }
+    sent.list.iter().try_for_each(|files| link.gather(files))?;
     let (count, (state, domain)) = (sent.files.len() as u32, sent.position);
     let (position, binlog_state) = (state.to_string(), sent.binlog_state);
     link.send(&Message::FilesEnd { count, position, domain, binlog_state })?;

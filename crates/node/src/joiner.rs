@@ -1,7 +1,6 @@
 //! The joiner's side of a transfer, top to bottom.
 mod agree;
 mod arrival;
-mod base;
 mod receive;
 
 use std::sync::atomic::Ordering;
@@ -26,6 +25,7 @@ use crate::keeper;
 use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::peer::listen::Door;
+use crate::sink::base::Base;
 use crate::sink::files::Disk;
 use crate::sink::names::file_name;
 use crate::sink::{install, kept, staging, tidy};
@@ -34,7 +34,6 @@ pub use agree::MARGIN_BYTES;
 use agree::{Estimate, Room};
 use arrival::Arrival;
 pub use arrival::old_files;
-use base::Base;
 use receive::Received;
 
 /// A position and its GTID domain.

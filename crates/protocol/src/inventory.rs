@@ -4,7 +4,10 @@
 //! and the joiner maps places and system tablespace files to its own directories and names.
 use serde::{Deserialize, Serialize};
 
-use crate::limits::PATH_BYTES_MAX;
+use crate::limits::{FILES_PER_MESSAGE_MAX, HEADER_BYTES_MAX, PATH_BYTES_MAX};
+
+/// What an entry has beside its paths, encoded, at most.
+const NUMBERS_BYTES_MAX: usize = 64;
 
 /// Number of a file within one transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,6 +60,16 @@ pub enum FileRole {
     Server,
 }
 
+impl FileRole {
+    /// The path in it.
+    fn text(&self) -> &str {
+        match self {
+            FileRole::TableElsewhere { owner: text } | FileRole::Link { target: text } => text,
+            _ => "",
+        }
+    }
+}
+
 /// One file the donor sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
@@ -94,6 +107,22 @@ impl FileEntry {
             _ => Ok(()),
         }
     }
+}
+
+/// Splits a list into batches that fit into one message each.
+pub fn batches(mut files: &[FileEntry]) -> impl Iterator<Item = &[FileEntry]> {
+    std::iter::from_fn(move || {
+        let mut room = HEADER_BYTES_MAX as usize / 2;
+        let fits = |file: &&FileEntry| {
+            let bytes = file.path.len() + file.role.text().len() + NUMBERS_BYTES_MAX;
+            room = room.saturating_sub(bytes);
+            room > 0
+        };
+        let count = files.iter().take(FILES_PER_MESSAGE_MAX).take_while(fits).count();
+        let (batch, rest) = files.split_at(count.max(1).min(files.len()));
+        files = rest;
+        (!batch.is_empty()).then_some(batch)
+    })
 }
 
 fn check_path(path: &str, absolute: bool) -> Result<(), BadPath> {

@@ -5,7 +5,8 @@
 //! 10^-26 (each page is compared with one other, not with all).
 //!
 //! A file is marked range by range ([`RANGE_BYTES`]: 16 bytes each, 0.0015 % of the file); where a range differs, block
-//! by block. The mark of a range is that of the marks of its blocks, so that both are made by reading once.
+//! by block. The mark of a range is that of the marks of its blocks, so that both are made by reading once. Small files have
+//! one mark for as many as make a range ([`Together`]): a datadir of many of them would cost more than its marks otherwise.
 use crate::limits::RANGE_BYTES;
 
 /// Bytes of the blocks of a range that differs: a page of the usual size.
@@ -38,6 +39,31 @@ pub fn range_mark(key: &MarkKey, blocks: &[Mark]) -> Mark {
     mark(key, blocks.as_flattened())
 }
 
+/// The mark of several files together: of the length of each and of the marks of its ranges, in their order.
+pub struct Together(blake3::Hasher);
+
+impl Together {
+    /// Of none yet.
+    pub fn new(key: &MarkKey) -> Together {
+        Together(blake3::Hasher::new_keyed(key))
+    }
+
+    /// The next file; no length when there is none of that name.
+    pub fn add(&mut self, size: Option<u64>, ranges: &[Mark]) {
+        // One byte before the length, so that no file and an empty one are not the same.
+        self.0.update(&[u8::from(size.is_some())]);
+        self.0.update(&size.unwrap_or(0).to_le_bytes());
+        self.0.update(ranges.as_flattened());
+    }
+
+    /// Of all.
+    pub fn mark(&self) -> Mark {
+        let mut mark = Mark::default();
+        mark.copy_from_slice(&self.0.finalize().as_bytes()[..16]);
+        mark
+    }
+}
+
 /// The parts of a range of `len` bytes, with the block marks `ours`, that are the same as those of one of `their_len` bytes
 /// with the marks `theirs`: start and length, ascending, not touching.
 pub fn same_parts(ours: &[Mark], len: u32, theirs: &[Mark], their_len: u32) -> Vec<(u32, u32)> {
@@ -66,6 +92,30 @@ pub fn ranges(size: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_have_a_mark_together() {
+        let of = |key: u8, files: &[(Option<u64>, &[Mark])]| {
+            let mut together = Together::new(&[key; 32]);
+            files.iter().for_each(|(size, ranges)| together.add(*size, ranges));
+            together.mark()
+        };
+        let (a, b) = ([[1; 16]], [[2; 16], [3; 16]]);
+        let both = of(7, &[(Some(9), &a), (Some(10), &b)]);
+        assert_eq!(both, of(7, &[(Some(9), &a), (Some(10), &b)]));
+        let others: [&[(Option<u64>, &[Mark])]; 5] = [
+            &[(Some(10), &b), (Some(9), &a)],
+            &[(Some(9), &a), (Some(11), &b)],
+            &[(Some(9), &a), (Some(10), &b[..1])],
+            &[(Some(9), &a)],
+            &[(Some(9), &a), (Some(10), &b), (None, &[])],
+        ];
+        for other in others {
+            assert!(of(7, other) != both, "{other:?}");
+        }
+        assert!(of(8, &[(Some(9), &a), (Some(10), &b)]) != both, "another key makes another mark");
+        assert!(of(7, &[(None, &[])]) != of(7, &[(Some(0), &[])]));
+    }
 
     #[test]
     fn parts_that_are_the_same_are_found_block_by_block() {

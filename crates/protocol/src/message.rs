@@ -73,6 +73,11 @@ pub enum Message {
     /// Donor, on a worker connection: ranges of this file follow. Name and size are those of the moment; what counts
     /// is the list at the end.
     Begin(FileEntry),
+    /// Donor, on a worker connection: as [`Message::Begin`], of a file that is what it was asked for as.
+    BeginKnown {
+        /// The file.
+        file: FileId,
+    },
     /// Donor, on a worker connection: a range of a file; data follows as the frame's payload.
     Chunk(Chunk),
     /// Donor, on a worker connection: a range that the joiner's own file holds, a chunk in few bytes.
@@ -84,12 +89,24 @@ pub enum Message {
         /// Length in bytes.
         len: u32,
     },
+    /// Donor, on a worker connection: all files that were asked for together are the joiner's own, whole.
+    SameTogether {
+        /// The first of them.
+        first: FileId,
+    },
     /// Donor, first on a connection: it will ask on this one what the joiner's files hold.
     Asks,
     /// Donor, first on a connection: it listens on this one for what the joiner answers.
     Answers,
-    /// Donor, among its questions: this file will be sent; the joiner says what its own file of this name holds.
-    Look(FileEntry),
+    /// Donor, among its questions: these files will be sent; the joiner says of each what its own file of this name holds.
+    Look(Vec<FileEntry>),
+    /// Donor, among its questions: as [`Message::Look`] of small files; one mark tells of all of them.
+    LookTogether(Vec<FileEntry>),
+    /// Donor, among its questions: files that were asked for together differ; the joiner tells of each.
+    LookApart {
+        /// The first of them.
+        first: FileId,
+    },
     /// Donor, among its questions: this range of a file differs; the joiner tells its blocks.
     LookCloser {
         /// The file.
@@ -114,6 +131,13 @@ pub enum Message {
         file: FileId,
         /// Bytes.
         size: Option<u64>,
+    },
+    /// Joiner, among its answers: the mark of its own files of some names together ([`crate::marks::Together`]).
+    Together {
+        /// The first of them.
+        first: FileId,
+        /// Of all.
+        mark: Mark,
     },
     /// Joiner, among its answers: the marks of ranges of its own file.
     Marks {
@@ -163,6 +187,13 @@ pub enum Message {
     /// Donor: files of the state that was sent, with their final names and sizes, ids ascending over all batches. A
     /// file that was begun and is not named does not count.
     Files(Vec<FileEntry>),
+    /// Donor, among the files of the state: files with numbers that follow each other which are what they were asked for as.
+    FilesKnown {
+        /// The first of them.
+        first: FileId,
+        /// How many.
+        count: u32,
+    },
     /// Donor: these were all.
     FilesEnd {
         /// How many, over all batches.
@@ -338,17 +369,23 @@ impl Message {
             Message::Plan { .. } => "Plan",
             Message::Ready => "Ready",
             Message::Begin(_) => "Begin",
+            Message::BeginKnown { .. } => "BeginKnown",
             Message::Files(_) => "Files",
+            Message::FilesKnown { .. } => "FilesKnown",
             Message::FilesEnd { .. } => "FilesEnd",
             Message::Chunk(_) => "Chunk",
             Message::Same { .. } => "Same",
+            Message::SameTogether { .. } => "SameTogether",
             Message::Asks => "Asks",
             Message::Answers => "Answers",
             Message::Look(_) => "Look",
+            Message::LookTogether(_) => "LookTogether",
+            Message::LookApart { .. } => "LookApart",
             Message::LookCloser { .. } => "LookCloser",
             Message::LookInside { .. } => "LookInside",
             Message::LooksEnd => "LooksEnd",
             Message::Base { .. } => "Base",
+            Message::Together { .. } => "Together",
             Message::Marks { .. } => "Marks",
             Message::Blocks { .. } => "Blocks",
             Message::Pieces { .. } => "Pieces",

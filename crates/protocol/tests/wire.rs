@@ -1,12 +1,12 @@
 //! The bytes on the wire: frozen greetings, round trips, limits, and no panic on anything.
 use proptest::prelude::*;
-use rejoin_protocol::codec::{self, CodecError, PREFIX_BYTES};
+use rejoin_protocol::codec::{self, CodecError, Lengths, PREFIX_BYTES};
 use rejoin_protocol::delta::Delta;
 use rejoin_protocol::hello::{
     Connection, GREETING_BYTES, Greeting, HELLO_BYTES, Hello, HelloError, choose_version,
 };
-use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place};
-use rejoin_protocol::limits::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
+use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place, batches};
+use rejoin_protocol::limits::{HEADER_BYTES_MAX, PATH_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
 use rejoin_protocol::message::{Attempt, Chunk, Message, Offer, Packing, Source};
 use rejoin_protocol::policy::{NodeFacts, SystemFile};
 use rejoin_protocol::sample::{Sample, Sampled};
@@ -122,15 +122,20 @@ fn one_of_each() -> Vec<Message> {
         Message::Plan { about: Some(7) },
         Message::Ready,
         Message::Begin(entry()),
+        Message::BeginKnown { file: FileId(7) },
         Message::Chunk(chunk),
         Message::Same { file: FileId(7), offset: 1 << 20, len: RANGE_BYTES },
+        Message::SameTogether { first: FileId(7) },
         Message::Asks,
         Message::Answers,
-        Message::Look(entry()),
+        Message::Look(vec![entry()]),
+        Message::LookTogether(vec![entry(), entry()]),
+        Message::LookApart { first: FileId(7) },
         Message::LookCloser { file: FileId(7), range: 3 },
         Message::LookInside { file: FileId(1), range: 2, blocks: vec![0, 63] },
         Message::LooksEnd,
         Message::Base { file: FileId(7), size: Some(1 << 33) },
+        Message::Together { first: FileId(7), mark: [4; 16] },
         Message::Marks { file: FileId(7), first: 4, marks: vec![[1; 16], [2; 16]] },
         Message::Blocks { file: FileId(7), range: 3, marks: vec![[3; 16]] },
         Message::Pieces { file: FileId(1), range: 2, marks: vec![vec![1, 2, 3], vec![]] },
@@ -139,6 +144,7 @@ fn one_of_each() -> Vec<Message> {
         Message::WorkerDone { chunks: 1 },
         Message::WorkerStored,
         Message::Files(vec![entry()]),
+        Message::FilesKnown { first: FileId(8), count: 7 },
         Message::FilesEnd {
             count: 8,
             position: "p".into(),
@@ -166,7 +172,7 @@ fn the_stored_session_is_understood() {
     for message in one_of_each() {
         let (prefix, tail) = rest.split_first_chunk::<PREFIX_BYTES>().expect("prefix");
         let lengths = codec::lengths(*prefix).expect("lengths");
-        assert_eq!(codec::decode(&tail[..lengths.header], 0), Ok(message));
+        assert_eq!(codec::decode(&tail[..lengths.header], lengths), Ok(message));
         rest = &tail[lengths.header..];
     }
     assert!(rest.is_empty());
@@ -197,7 +203,52 @@ fn lengths_are_refused_one_above_the_limit_and_taken_at_it() {
 fn a_payload_belongs_to_a_chunk_only() {
     let mut out = Vec::new();
     codec::encode(&Message::Ready, 0, &mut out).expect("encode");
-    assert_eq!(codec::decode(&out[PREFIX_BYTES..], 5), Err(CodecError::StrayPayload("Ready")));
+    let lengths = Lengths { header: out.len() - PREFIX_BYTES, packed: false, payload: 5 };
+    assert_eq!(codec::decode(&out[PREFIX_BYTES..], lengths), Err(CodecError::StrayPayload("Ready")));
+}
+
+/// A list of files becomes a small part of itself, and comes back.
+#[test]
+fn long_headers_are_packed() {
+    let file = |number: u32| FileEntry {
+        id: FileId(number),
+        place: Place::Datadir,
+        path: format!("many/t{number:05}.ibd"),
+        size: 65536,
+        allocated: 65536,
+        role: FileRole::Table,
+    };
+    let files: Vec<FileEntry> = (1..=1024).map(file).collect();
+    let message = Message::Look(files);
+    let mut out = Vec::new();
+    codec::encode(&message, 0, &mut out).expect("encode");
+    assert!(out.len() < 1024 * 5, "{} bytes for 1024 files", out.len());
+    let (prefix, header) = out.split_first_chunk::<PREFIX_BYTES>().expect("prefix");
+    let lengths = codec::lengths(*prefix).expect("lengths");
+    assert_eq!((lengths.header, lengths.packed), (header.len(), true));
+    assert_eq!(codec::decode(header, lengths), Ok(message));
+    assert_eq!(codec::decode(header, Lengths { packed: false, ..lengths }), Err(CodecError::NoMessage));
+    assert_eq!(codec::decode(&header[1..], lengths), Err(CodecError::NoMessage));
+
+    // What would become more than a header may have is not unpacked.
+    let bomb = zstd::bulk::compress(&vec![0; HEADER_BYTES_MAX as usize + 1], 9).expect("compress");
+    let lengths = Lengths { header: bomb.len(), packed: true, payload: 0 };
+    assert_eq!(codec::decode(&bomb, lengths), Err(CodecError::NoMessage));
+}
+
+#[test]
+fn lists_are_split_so_that_they_fit_into_messages() {
+    let file = |number: u32, path: usize| FileEntry { id: FileId(number), path: "x".repeat(path), ..entry() };
+    let short: Vec<FileEntry> = (0..2500).map(|n| file(n, 20)).collect();
+    assert_eq!(batches(&short).map(<[_]>::len).collect::<Vec<_>>(), [1024, 1024, 452]);
+    let long: Vec<FileEntry> = (0..1000).map(|n| file(n, PATH_BYTES_MAX)).collect();
+    for files in [&short, &long] {
+        assert_eq!(batches(files).collect::<Vec<_>>().concat(), **files);
+        for batch in batches(files) {
+            codec::encode(&Message::Files(batch.to_vec()), 0, &mut Vec::new()).expect("it fits");
+        }
+    }
+    assert_eq!(batches(&[]).count(), 0);
 }
 
 #[test]
@@ -295,8 +346,8 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), payload in 0usize..10) {
-        let _ = codec::decode(&bytes, payload);
+    fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), packed in any::<bool>(), payload in 0usize..10) {
+        let _ = codec::decode(&bytes, Lengths { header: bytes.len(), packed, payload });
         if let Some((head, tail)) = bytes.split_first_chunk::<HELLO_BYTES>() {
             let _ = Hello::decode(head, tail);
         }

@@ -18,7 +18,7 @@ pub(crate) mod sample;
 pub mod scan;
 pub mod system_files;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod walk;
 
 /// Where the datadir's kept files and all records are. Names that begin with `#sql` are invisible to a server's clients and

@@ -3,7 +3,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use protocol::inventory::FileId;
+use protocol::inventory::{FileEntry, FileId};
 use protocol::marks::MarkKey;
 use protocol::message::{Message, Source};
 
@@ -114,8 +114,10 @@ impl Donation<'_> {
         log_figures(&taken);
         say_damage(link, &taken.damaged)?;
         let position = taken.manifest.position.context("the server is no member of a cluster")?;
+        let list = outbox.list(&taken.manifest.files);
         Ok(Sent {
             files: taken.manifest.files,
+            list,
             position: (position.state, position.domain),
             binlog_state: taken.manifest.binlog_state,
             chunks,
@@ -194,8 +196,9 @@ impl Donation<'_> {
         };
         say_what_was_there(link, &outbox)?;
         say_damage(link, &damaged)?;
-        let files = files.into_iter().map(|f| f.entry).collect();
-        Ok(Sent { files, position, binlog_state, chunks })
+        let files: Vec<FileEntry> = files.into_iter().map(|f| f.entry).collect();
+        let list = outbox.list(&files);
+        Ok(Sent { files, list, position, binlog_state, chunks })
     }
 
     /// Begins an attempt. Answers the key with which the joiner's files are compared, when they are: a new one each time.

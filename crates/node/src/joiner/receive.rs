@@ -3,17 +3,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use protocol::inventory::FileEntry;
+use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::FILES_MAX;
 use protocol::message::{Attempt, Message};
 
 use super::arrival::Arrival;
-use super::base::Base;
 use super::{Position, parse_position, unexpected};
 use crate::failure::{self, Failure, Kind};
 use crate::job::Job;
 use crate::peer::link::Link;
 use crate::peer::listen::Door;
+use crate::sink::base::Base;
 use crate::sink::receiver::{self, Shared};
 
 /// How long a look for one more worker takes: what the end of a transfer may wait for it.
@@ -47,21 +47,13 @@ pub(super) fn receive_attempt(
     base: Option<&Base<'_>>,
 ) -> Result<Received> {
     let begin = |entry: &FileEntry| arrival.begin(entry);
-    let marked = |file, offset| base.map(|base| base.marked(file, offset));
-    let rebuilt = |file, offset, failed| {
-        if let Some(base) = base {
-            base.rebuilt(file, offset, failed);
-        }
-    };
     let (same, received) = (AtomicU64::new(0), AtomicU64::new(0));
     let shared = Shared {
         staging: arrival.staging(),
         coverage: arrival.coverage(),
         progress: &job.progress,
         begin: &begin,
-        marked: &marked,
-        key: base.map(Base::key),
-        rebuilt: &rebuilt,
+        base,
         same: &same,
         received: &received,
     };
@@ -94,7 +86,7 @@ pub(super) fn receive_attempt(
                     "incremental: {same} bytes were here already, {received} of them from a transfer that broke off"
                 );
             }
-            let announced = receive_list(link, first)?;
+            let announced = receive_list(link, first, base)?;
             match link.recv()? {
                 Message::Complete { chunks: sent } if sent == chunks.into_inner() => {
                     Ok(Received::All(announced))
@@ -118,23 +110,17 @@ fn serve(link: &mut Link, shared: &Shared<'_>, base: Option<&Base<'_>>) -> Resul
     }
 }
 
-fn receive_list(link: &mut Link, first: Message) -> Result<Announced> {
+fn receive_list(link: &mut Link, first: Message, base: Option<&Base<'_>>) -> Result<Announced> {
     let mut files: Vec<FileEntry> = Vec::new();
     let mut said = first;
     loop {
         match said {
-            Message::Files(batch) => {
-                for entry in batch {
-                    entry.check()?;
-                    let in_order =
-                        files.last().is_none_or(|last| last.id < entry.id) && entry.id.0 < FILES_MAX;
-                    if !in_order {
-                        return Err(
-                            Failure::new(Kind::Peer, "the donor numbers its files in no order").into()
-                        );
-                    }
-                    files.push(entry);
-                }
+            Message::Files(batch) => batch.into_iter().try_for_each(|entry| add(&mut files, entry))?,
+            Message::FilesKnown { first: FileId(first), count } => {
+                let text = "the donor names files that nothing was asked of";
+                let base = base.ok_or_else(|| Failure::new(Kind::Peer, text))?;
+                let mut known = (first..first.saturating_add(count)).map(|file| base.entry(FileId(file)));
+                known.try_for_each(|entry| add(&mut files, entry?))?;
             }
             Message::FilesEnd { count, position, domain, binlog_state } if count as usize == files.len() => {
                 return Ok(Announced { files, position: (parse_position(&position)?, domain), binlog_state });
@@ -143,6 +129,15 @@ fn receive_list(link: &mut Link, first: Message) -> Result<Announced> {
         }
         said = link.recv()?;
     }
+}
+
+fn add(files: &mut Vec<FileEntry>, entry: FileEntry) -> Result<()> {
+    entry.check()?;
+    if files.last().is_some_and(|last| last.id >= entry.id) || entry.id.0 >= FILES_MAX {
+        return Err(Failure::new(Kind::Peer, "the donor numbers its files in no order").into());
+    }
+    files.push(entry);
+    Ok(())
 }
 
 fn admit_workers(job: &Job, door: &Door, complete: &AtomicBool, receive: impl Fn(Link)) {

@@ -337,9 +337,8 @@ impl Link {
             };
             let need = PREFIX_BYTES + lengths.map_or(0, |lengths| lengths.header);
             if let Some(lengths) = lengths.filter(|_| self.have == need) {
-                let message =
-                    codec::decode(self.head.get(PREFIX_BYTES..need).unwrap_or_default(), lengths.payload)
-                        .map_err(|e| self.broke(&format!("broke the protocol: {e}")))?;
+                let message = codec::decode(self.head.get(PREFIX_BYTES..need).unwrap_or_default(), lengths)
+                    .map_err(|e| self.broke(&format!("broke the protocol: {e}")))?;
                 self.have = 0;
                 match message {
                     Message::Ping { doing } => {

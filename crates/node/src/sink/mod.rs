@@ -22,6 +22,7 @@
 //! | `released.json` | what was kept is being deleted |
 //! | `in-place` | the old datadir is no longer complete |
 //! | `grastate.dat` | the provider's state file as it was before |
+pub mod base;
 pub mod class;
 pub mod files;
 pub mod forward;
@@ -30,6 +31,7 @@ pub mod in_place;
 pub mod install;
 pub mod kept;
 pub mod leftovers;
+mod marking;
 pub mod names;
 pub mod origin;
 pub mod patch;

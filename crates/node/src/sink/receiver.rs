@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use protocol::coverage::Coverage;
 use protocol::inventory::{FileEntry, FileId};
-use protocol::marks::MarkKey;
+use protocol::limits::RANGE_BYTES;
 use protocol::message::{Chunk, Message, Packing};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::base::Base;
 use super::held::no_base;
 use super::origin::Marked;
 use super::rebuild::Rebuilt;
@@ -28,12 +29,8 @@ pub struct Shared<'a> {
     pub progress: &'a Progress,
     /// Decides where a file that is begun goes.
     pub begin: &'a (dyn Fn(&FileEntry) -> Result<()> + Sync),
-    /// What is here of the range in which a byte of a file is.
-    pub marked: &'a (dyn Fn(FileId, u64) -> Option<Marked> + Sync),
-    /// What the marks of this attempt are made with, when files are compared.
-    pub key: Option<&'a MarkKey>,
-    /// Tells the donor which blocks of a chunk could not be rebuilt.
-    pub rebuilt: &'a (dyn Fn(FileId, u64, Vec<u32>) + Sync),
+    /// What is here already, when files are compared.
+    pub base: Option<&'a Base<'a>>,
     /// Bytes that were here already.
     pub same: &'a AtomicU64,
     /// Those of them that an earlier transfer had received.
@@ -50,11 +47,9 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
     loop {
         let message = said.take().map_or_else(|| link.recv_with_payload(&mut payload), Ok)?;
         match message {
-            Message::Begin(entry) => {
-                // Each worker begins a file before its own data of it; the first decides where it goes.
-                (shared.begin)(&entry)?;
-                lock(shared.coverage).begin(entry.id)?;
-            }
+            // Each worker begins a file before its own data of it; the first decides where it goes.
+            Message::Begin(entry) => begin(shared, &entry)?,
+            Message::BeginKnown { file } => begin(shared, &compared(shared)?.entry(file)?)?,
             Message::Chunk(chunk) => {
                 let (parts, literals) = unpack(&chunk, &payload, &mut data)?;
                 store(shared, &mut writer, &chunk, parts, literals)?;
@@ -63,11 +58,12 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
                 shared.progress.wire_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
             }
             Message::Same { file, offset, len } => {
-                let chunk = Chunk::same(file, offset, len);
-                chunk.payload_len()?;
-                store(shared, &mut writer, &chunk, &[], &[])?;
+                keep(shared, &mut writer, file, offset, len)?;
                 chunks += 1;
-                shared.progress.done_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
+            }
+            Message::SameTogether { first } => {
+                keep_together(shared, &mut writer, first)?;
+                chunks += 1;
             }
             Message::WorkerDone { chunks: sent } if sent == chunks => {
                 link.send(&Message::WorkerStored)?;
@@ -81,6 +77,43 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
     }
 }
 
+fn begin(shared: &Shared<'_>, entry: &FileEntry) -> Result<()> {
+    (shared.begin)(entry)?;
+    lock(shared.coverage).begin(entry.id)?;
+    Ok(())
+}
+
+fn compared<'a>(shared: &Shared<'a>) -> Result<&'a Base<'a>, Failure> {
+    let text = "the donor speaks of what is here, though nothing was compared";
+    shared.base.ok_or_else(|| Failure::new(Kind::Peer, text))
+}
+
+/// A range is the old file's.
+fn keep(shared: &Shared<'_>, writer: &mut Writer<'_>, file: FileId, offset: u64, len: u32) -> Result<()> {
+    let chunk = Chunk::same(file, offset, len);
+    chunk.payload_len()?;
+    store(shared, writer, &chunk, &[], &[])?;
+    shared.progress.done_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Several files are the old ones.
+fn keep_together(shared: &Shared<'_>, writer: &mut Writer<'_>, first: FileId) -> Result<()> {
+    let base = compared(shared)?;
+    for file in base.together(first)?.iter() {
+        let entry = base.entry(*file)?;
+        begin(shared, &entry)?;
+        match u32::try_from(entry.size) {
+            Ok(len) if len <= RANGE_BYTES => keep(shared, writer, *file, 0, len)?,
+            _ => {
+                let text = format!("the donor counts {} among small files", entry.path);
+                return Err(Failure::new(Kind::Peer, text).into());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes a chunk, and notes what of it the old file has.
 fn store(
     shared: &Shared<'_>,
@@ -92,7 +125,8 @@ fn store(
     let again = lock(shared.coverage).check(chunk.file, chunk.offset, chunk.len)?;
     let range = chunk.offset..chunk.offset + u64::from(chunk.len);
     let uses = !chunk.same.is_empty() || !chunk.deltas.is_empty();
-    let marked = if uses { (shared.marked)(chunk.file, chunk.offset) } else { None }.unwrap_or_default();
+    let base = shared.base.filter(|_| uses);
+    let marked = base.map(|base| base.marked(chunk.file, chunk.offset)).unwrap_or_default();
     if !chunk.same.is_empty() && marked.origin.size().is_none() {
         return Err(no_base(chunk.file).into());
     }
@@ -114,9 +148,9 @@ fn store(
     }
     shared.staging.fill(chunk.file, range, u64::from(chunk.len) - sum(&in_old))?;
     arrived(shared, chunk, &rebuilt.failed)?;
-    if !chunk.deltas.is_empty() {
+    if let Some(base) = base.filter(|_| !chunk.deltas.is_empty()) {
         let failed = rebuilt.failed.iter().map(|(start, _)| *start).collect();
-        (shared.rebuilt)(chunk.file, chunk.offset, failed);
+        base.rebuilt(chunk.file, chunk.offset, failed);
     }
     Ok(())
 }
@@ -126,9 +160,7 @@ fn rebuild(shared: &Shared<'_>, chunk: &Chunk, marked: &Marked, literals: &[u8])
     if chunk.deltas.is_empty() {
         return Ok(Rebuilt::default());
     }
-    let text = "the donor sends parts of pages, though nothing was compared";
-    let key = shared.key.ok_or_else(|| Failure::new(Kind::Peer, text))?;
-    Ok(Rebuilt::of(chunk, marked, key, literals))
+    Ok(Rebuilt::of(chunk, marked, &compared(shared)?.key, literals))
 }
 
 /// All of a chunk is here but for blocks that come again.

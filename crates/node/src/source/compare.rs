@@ -9,22 +9,20 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use protocol::delta::{self, Delta};
-use protocol::inventory::{FileEntry, FileId};
+use protocol::inventory::{FileEntry, FileId, batches};
 use protocol::limits::RANGE_BYTES;
 use protocol::marks::{self, BLOCK_BYTES, Mark, MarkKey};
 use protocol::message::Message;
 
 use super::cheaper::Cheaper;
+use super::together::{Ask, Group, Together, split};
 use super::unconfirmed::{Block, Unconfirmed};
 use super::zeros::is_zero;
 use crate::cancel::{Cancel, LOOK_EVERY};
-use crate::failure::{Failure, Kind};
-use crate::peer::link::Link;
-use crate::peer::relay::relay;
 
-/// Ranges of a file that differs which are looked at closely ahead of their turn.
+/// Ranges of a file that differs which are looked at closely ahead of their turn, at most.
 const CLOSER_AHEAD: u32 = 8;
 
 /// Parts of pages cost the joiner reads, and both hosts work, that are not measured here: they must save so much.
@@ -61,30 +59,51 @@ pub struct Compare<'a> {
     /// Whole, or in parts.
     way: Mutex<Cheaper>,
     /// Blocks that the joiner rebuilds.
-    unconfirmed: Unconfirmed,
-    files: Mutex<HashMap<FileId, Theirs>>,
-    heard: Condvar,
+    pub(super) unconfirmed: Unconfirmed,
+    pub(super) files: Mutex<HashMap<FileId, Theirs>>,
+    pub(super) heard: Condvar,
+    /// Small files.
+    pub(super) together: Together,
     /// Until nothing more is asked.
     ask: Mutex<Option<Sender<Message>>>,
     /// Until the connection takes it.
-    asked: Mutex<Option<Receiver<Message>>>,
+    pub(super) asked: Mutex<Option<Receiver<Message>>>,
     /// Bytes that need not be sent.
     same: AtomicU64,
-    cancel: &'a Cancel,
+    pub(super) cancel: &'a Cancel,
 }
 
-#[derive(Default)]
-struct Theirs {
+pub(super) struct Theirs {
+    /// What it was asked for as.
+    entry: FileEntry,
+    /// The joiner has answered: it knows the file.
+    pub answered: bool,
     /// Length of its file once it has answered; `Some(None)`: it has none.
-    size: Option<Option<u64>>,
+    pub size: Option<Option<u64>>,
     /// Marks that were heard; none of a range that was handed over: it may hold something else by now.
-    ranges: HashMap<u32, Option<Mark>>,
-    blocks: HashMap<u32, Vec<Mark>>,
+    pub ranges: HashMap<u32, Option<Mark>>,
+    pub blocks: HashMap<u32, Vec<Mark>>,
     /// Marks of pieces of the blocks that were asked for.
-    pieces: HashMap<u32, Vec<Vec<u8>>>,
+    pub pieces: HashMap<u32, Vec<Vec<u8>>>,
     /// Ranges whose blocks have been asked for and were not used yet.
-    asked: HashSet<u32>,
-    differs: bool,
+    pub asked: HashSet<u32>,
+    /// Ranges that are looked at closely ahead: more with each that differs.
+    ahead: u32,
+}
+
+impl Theirs {
+    fn unknown(entry: &FileEntry) -> Theirs {
+        Theirs {
+            entry: entry.clone(),
+            answered: false,
+            size: None,
+            ranges: HashMap::new(),
+            blocks: HashMap::new(),
+            pieces: HashMap::new(),
+            asked: HashSet::new(),
+            ahead: 0,
+        }
+    }
 }
 
 impl<'a> Compare<'a> {
@@ -94,7 +113,8 @@ impl<'a> Compare<'a> {
         let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
         let (files, heard, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         let (way, unconfirmed) = (Mutex::new(Cheaper::new(WORTH_IT)), Unconfirmed::default());
-        Compare { key, parts, way, unconfirmed, files, heard, ask, asked, same, cancel }
+        let together = Together::default();
+        Compare { key, parts, way, unconfirmed, files, heard, together, ask, asked, same, cancel }
     }
 
     /// Blocks that the joiner rebuilds and has not spoken of yet.
@@ -107,16 +127,71 @@ impl<'a> Compare<'a> {
         self.same.load(Ordering::Relaxed)
     }
 
-    /// Asks what the joiner has of a file, once.
-    pub fn expect(&self, entry: &FileEntry) {
-        let mut new = false;
-        lock(&self.files).entry(entry.id).or_insert_with(|| {
-            new = true;
-            Theirs::default()
-        });
-        if new {
-            self.ask(Message::Look(entry.clone()));
+    /// Small files that are compared as one.
+    pub fn together(&self) -> &Together {
+        &self.together
+    }
+
+    /// Asks what the joiner has of files that will be read in this order; of each once.
+    pub fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
+        let mut new = Vec::new();
+        let mut files = lock(&self.files);
+        for entry in entries {
+            files.entry(entry.id).or_insert_with(|| {
+                new.push(entry.clone());
+                Theirs::unknown(entry)
+            });
         }
+        drop(files);
+        for ask in split(new) {
+            match ask {
+                Ask::Each(entries) => {
+                    batches(&entries).for_each(|batch| self.ask(Message::Look(batch.to_vec())));
+                }
+                Ask::Together(entries) => {
+                    self.together.expect(entries.clone());
+                    self.ask(Message::LookTogether(entries));
+                }
+            }
+        }
+    }
+
+    /// The joiner has all of a group that is whole.
+    ///
+    /// # Errors
+    /// Cancelled.
+    pub fn is_same_together(&self, group: &Group) -> Result<bool> {
+        let ours = group.mark(&self.key);
+        loop {
+            self.cancel.check()?;
+            let Some(theirs) = self.together.theirs(group.first()) else { continue };
+            if ours == theirs {
+                self.same.fetch_add(group.len(), Ordering::Relaxed);
+                self.used_up(group);
+            }
+            return Ok(ours == theirs);
+        }
+    }
+
+    /// Files that are the same together are not asked for again: what is read of them later is compared with nothing.
+    fn used_up(&self, group: &Group) {
+        let mut files = lock(&self.files);
+        for entry in &group.entries {
+            if let Some(theirs) = files.get_mut(&entry.id) {
+                theirs.size = Some(Some(entry.size));
+                theirs.ranges.insert(0, None);
+            }
+        }
+    }
+
+    /// Asks for each file of a group.
+    pub fn ask_apart(&self, group: &Group) {
+        self.ask(Message::LookApart { first: group.first() });
+    }
+
+    /// The joiner knows a file as this one.
+    pub fn is_known(&self, entry: &FileEntry) -> bool {
+        lock(&self.files).get(&entry.id).is_some_and(|theirs| theirs.answered && theirs.entry == *entry)
     }
 
     /// Nothing more is asked.
@@ -129,69 +204,6 @@ impl<'a> Compare<'a> {
         if let Some(ask) = &*lock(&self.ask) {
             let _ = ask.send(message);
         }
-    }
-
-    /// The connection on which we ask.
-    pub fn send_questions(&self, link: &mut Link) -> Result<()> {
-        let asked = lock(&self.asked).take().context("the questions are asked already")?;
-        link.send(&Message::Asks)?;
-        relay(link, &asked, &Message::LooksEnd, "comparing files", self.cancel)
-    }
-
-    /// The connection on which we hear.
-    pub fn hear_answers(&self, link: &mut Link) -> Result<()> {
-        link.send(&Message::Answers)?;
-        loop {
-            match link.recv()? {
-                Message::Base { file, size } => self.note(file, |theirs| theirs.size = Some(size))?,
-                Message::Marks { file, first, marks } if marks.len() <= marks::MARKS_MAX => {
-                    self.note(file, |theirs| {
-                        for (range, mark) in (first..).zip(marks) {
-                            theirs.ranges.entry(range).or_insert(Some(mark));
-                        }
-                    })?;
-                }
-                Message::Blocks { file, range, marks } if marks.len() <= marks::MARKS_MAX => {
-                    self.note(file, |theirs| {
-                        if theirs.asked.contains(&range) {
-                            theirs.blocks.insert(range, marks);
-                        }
-                    })?;
-                }
-                Message::Pieces { file, range, marks } if marks.len() <= marks::MARKS_MAX => {
-                    self.note(file, |theirs| {
-                        if theirs.asked.contains(&range) {
-                            theirs.pieces.insert(range, marks);
-                        }
-                    })?;
-                }
-                Message::Rebuilt { file, offset, failed } => {
-                    if !self.unconfirmed.hear(file, offset, &failed) {
-                        let text = format!(
-                            "the joiner rebuilt blocks of file number {} that it was not sent",
-                            file.0
-                        );
-                        return Err(Failure::new(Kind::Peer, text).into());
-                    }
-                }
-                Message::AnswersEnd => return Ok(()),
-                other => {
-                    let text = format!("the joiner said {} among its answers", other.name());
-                    return Err(Failure::new(Kind::Peer, text).into());
-                }
-            }
-        }
-    }
-
-    fn note(&self, file: FileId, change: impl FnOnce(&mut Theirs)) -> Result<(), Failure> {
-        let mut files = lock(&self.files);
-        let Some(theirs) = files.get_mut(&file) else {
-            let text = format!("the joiner answers about file number {}, which it was not asked for", file.0);
-            return Err(Failure::new(Kind::Peer, text));
-        };
-        change(theirs);
-        self.heard.notify_all();
-        Ok(())
     }
 
     /// What of a range the joiner has. `wait` for answers, or take what is known. A range is compared once.
@@ -296,8 +308,8 @@ impl<'a> Compare<'a> {
     fn look_closer(&self, file: FileId, range: u32, size: u64) {
         let mut files = lock(&self.files);
         let Some(theirs) = files.get_mut(&file) else { return };
-        let ahead = if std::mem::replace(&mut theirs.differs, true) { CLOSER_AHEAD } else { 0 };
-        let end = marks::ranges(size).min(range.saturating_add(1 + ahead));
+        let end = marks::ranges(size).min(range.saturating_add(1 + theirs.ahead));
+        theirs.ahead = (theirs.ahead * 2).clamp(1, CLOSER_AHEAD);
         let wanted: Vec<u32> = (range..end).filter(|range| theirs.asked.insert(*range)).collect();
         drop(files);
         for range in wanted {
@@ -334,6 +346,6 @@ impl<'a> Compare<'a> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

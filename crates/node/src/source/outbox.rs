@@ -4,27 +4,27 @@
 //! All bytes of one range of a file take the same lane, so that what was read last arrives last, also when a file is
 //! read again. The redo log has a lane of its own, never behind pages and not held back by the rate limit. A full lane
 //! makes the source wait, except in a settled moment: what is read under locks does not wait for the link, in bounds.
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
-use protocol::inventory::{FileEntry, FileId};
+use protocol::inventory::{FileEntry, FileId, batches};
 use protocol::limits::RANGE_BYTES;
 use protocol::message::{Chunk, Message};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::compare::{Compare, Found};
+use super::lanes::{Lane, Parcel};
 use super::packer::{Compression, Packer};
 use super::sink::{Manifest, SnapshotSink};
 use super::throttle::Throttle;
+use super::together::{Group, Put};
 use super::unconfirmed::{Block, State};
 use super::zeros::find_parts;
-use crate::cancel::{Cancel, LOOK_EVERY};
-use crate::failure::{Failure, Kind};
-use crate::peer::link::{Link, PING_EVERY};
+use crate::cancel::Cancel;
 use crate::server::progress::Progress;
 
 /// Bytes that wait in a lane before its source must wait.
@@ -34,42 +34,22 @@ const MOMENT_BYTES: usize = 48 << 20;
 
 /// The queues of one attempt.
 pub struct Outbox<'a> {
-    lanes: Vec<Lane>,
+    pub(super) lanes: Vec<Lane>,
     /// Has the last lane to itself.
-    redo: Option<FileId>,
+    pub(super) redo: Option<FileId>,
     files: Mutex<HashMap<FileId, Arc<FileEntry>>>,
     packers: Mutex<Vec<Packer>>,
     compression: Compression,
-    throttle: Throttle,
+    pub(super) throttle: Throttle,
     /// What the joiner has, when that is looked at.
-    compare: Option<Compare<'a>>,
+    pub(super) compare: Option<Compare<'a>>,
     in_moment: AtomicBool,
-    waiting: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
     /// End of the redo that the joiner needs no more.
     redo_dropped: AtomicU64,
     manifest: Mutex<Option<Manifest>>,
-    progress: &'a Progress,
-    cancel: &'a Cancel,
-}
-
-#[derive(Default)]
-struct Lane {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    parcels: VecDeque<Parcel>,
-    /// Bytes in it and on their way.
-    bytes: usize,
-    closed: bool,
-}
-
-struct Parcel {
-    entry: Arc<FileEntry>,
-    chunk: Chunk,
-    payload: Vec<u8>,
+    pub(super) progress: &'a Progress,
+    pub(super) cancel: &'a Cancel,
 }
 
 impl<'a> Outbox<'a> {
@@ -126,77 +106,28 @@ impl<'a> Outbox<'a> {
         }
     }
 
+    /// What tells the joiner of the files of the state: of those that it was asked for as they are, by number.
+    pub fn list(&self, files: &[FileEntry]) -> Vec<Message> {
+        let is_known = |file: &FileEntry| self.compare.as_ref().is_some_and(|compare| compare.is_known(file));
+        let follows = |a: &FileEntry, b: &FileEntry| match (is_known(a), is_known(b)) {
+            (true, true) => a.id.0 + 1 == b.id.0,
+            (a, b) => !a && !b,
+        };
+        let mut list = Vec::new();
+        for run in files.chunk_by(follows) {
+            match run {
+                [first, ..] if is_known(first) => {
+                    list.push(Message::FilesKnown { first: first.id, count: run.len() as u32 });
+                }
+                _ => list.extend(batches(run).map(|batch| Message::Files(batch.to_vec()))),
+            }
+        }
+        list
+    }
+
     /// What the source said last.
     pub fn manifest(self) -> Option<Manifest> {
         self.manifest.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A connection's thread: sends what comes in its lane, until it is closed, and waits for the joiner's word that
-    /// everything is written. Returns the number of chunks.
-    pub fn send(&self, number: u16, link: &mut Link) -> Result<u64> {
-        let lane = self.lanes.get(usize::from(number)).context("no such lane")?;
-        let held_back = self.redo.is_none() || usize::from(number) + 1 < self.lanes.len();
-        let mut begun = HashSet::new();
-        let mut chunks = 0;
-        while let Some(parcel) = self.next(lane, link)? {
-            if begun.insert(parcel.entry.id) {
-                link.gather(&Message::Begin(FileEntry::clone(&parcel.entry)))?;
-            }
-            let wait = self.throttle.pay(parcel.payload.len());
-            hold_back(link, if held_back { wait } else { Duration::ZERO }, self.cancel)?;
-            match &parcel.chunk {
-                Chunk { file, offset, len, .. } if parcel.chunk.is_same() => {
-                    link.gather(&Message::Same { file: *file, offset: *offset, len: *len })?;
-                }
-                chunk => link.send_chunk(chunk, &parcel.payload)?,
-            }
-            chunks += 1;
-            self.progress.done_bytes.fetch_add(u64::from(parcel.chunk.len), Ordering::Relaxed);
-            self.progress.wire_bytes.fetch_add(parcel.payload.len() as u64, Ordering::Relaxed);
-            self.sent(lane, parcel.payload.len());
-        }
-        link.send(&Message::WorkerDone { chunks })?;
-        match link.recv()? {
-            Message::WorkerStored => Ok(chunks),
-            other => {
-                let text = format!("the joiner answered {} to WorkerDone", other.name());
-                Err(Failure::new(Kind::Peer, text).into())
-            }
-        }
-    }
-
-    fn next(&self, lane: &Lane, link: &mut Link) -> Result<Option<Parcel>> {
-        let mut pinged = Instant::now();
-        loop {
-            self.cancel.check()?;
-            let mut queue = lane.lock();
-            if queue.parcels.is_empty() && !queue.closed {
-                drop(queue);
-                link.flush()?;
-                queue = lane.lock();
-            }
-            if queue.parcels.is_empty() && !queue.closed {
-                queue = lane.wait(queue);
-            }
-            if let Some(parcel) = queue.parcels.pop_front() {
-                return Ok(Some(parcel));
-            }
-            if queue.closed {
-                return Ok(None);
-            }
-            drop(queue);
-            if pinged.elapsed() >= PING_EVERY {
-                link.ping("nothing to send on this connection yet")?;
-                pinged = Instant::now();
-            }
-        }
-    }
-
-    fn sent(&self, lane: &Lane, bytes: usize) {
-        let mut queue = lane.lock();
-        queue.bytes -= bytes;
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        lane.changed.notify_all();
     }
 
     fn push(&self, lane: &Lane, parcel: Parcel) -> Result<()> {
@@ -205,15 +136,15 @@ impl<'a> Outbox<'a> {
             self.cancel.check()?;
             queue = lane.wait(queue);
         }
-        self.waiting.fetch_add(parcel.payload.len(), Ordering::Relaxed);
-        queue.bytes += parcel.payload.len();
+        self.waiting.fetch_add(parcel.weight(), Ordering::Relaxed);
+        queue.bytes += parcel.weight();
         queue.parcels.push_back(parcel);
         lane.changed.notify_all();
         Ok(())
     }
 
     fn may_pile_up(&self) -> bool {
-        self.in_moment.load(Ordering::Acquire) && self.waiting.load(Ordering::Relaxed) < MOMENT_BYTES
+        self.is_in_moment() && self.waiting.load(Ordering::Relaxed) < MOMENT_BYTES
     }
 
     fn lane_of(&self, file: FileId, offset: u64) -> Result<&Lane> {
@@ -223,17 +154,35 @@ impl<'a> Outbox<'a> {
             redo => {
                 // Neighbouring ranges go to different connections.
                 let workers = if redo.is_some() { last } else { last + 1 };
+                let file = self.compare.as_ref().map_or(file, |compare| compare.together().first_of(file));
                 (u64::from(file.0) + offset / u64::from(RANGE_BYTES)) as usize % workers
             }
         };
         self.lanes.get(at).context("no such lane")
     }
 
+    /// Each file of a group is compared by itself.
+    fn hand_over_apart(&self, group: &Group) -> Result<()> {
+        if let Some(compare) = &self.compare {
+            compare.ask_apart(group);
+        }
+        for entry in &group.entries {
+            if let Some(bytes) = group.bytes.get(&entry.id) {
+                self.hand_over(&self.announced(entry.id)?, 0, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_in_moment(&self) -> bool {
+        self.in_moment.load(Ordering::Acquire)
+    }
+
     /// What of a part of a range the joiner has.
     fn look(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<Found> {
         match &self.compare {
             Some(compare) if self.redo != Some(file) => {
-                let wait = !self.in_moment.load(Ordering::Acquire);
+                let wait = !self.is_in_moment();
                 if wait {
                     self.until(|state| state.has_room() && state.is_confirmed(file, offset))?;
                 }
@@ -261,9 +210,30 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// All that the joiner was to rebuild is there, or on its way.
+    /// All that was handed over is on its way, and all that the joiner was to rebuild is there.
     pub fn settle(&self) -> Result<()> {
+        let unfinished = || self.compare.as_ref().and_then(|compare| compare.together().take_unfinished());
+        while let Some(group) = unfinished() {
+            self.hand_over_apart(&group)?;
+        }
         self.until(State::is_empty)
+    }
+
+    /// Small files that are compared as one: they wait for each other. What is not of a group is left to the caller.
+    fn gather(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<bool> {
+        let Some(compare) = &self.compare else { return Ok(false) };
+        match compare.together().put(file, offset, bytes) {
+            Put::Apart => Ok(false),
+            Put::Waits => Ok(true),
+            Put::Broken(group) => self.hand_over_apart(&group).map(|()| false),
+            Put::Whole(group) if self.is_in_moment() || !compare.is_same_together(&group)? => {
+                self.hand_over_apart(&group).map(|()| true)
+            }
+            Put::Whole(group) => {
+                let (first, len) = (group.first(), group.len());
+                self.push(self.lane_of(first, 0)?, Parcel::Together { first, len }).map(|()| true)
+            }
+        }
     }
 
     fn announced(&self, file: FileId) -> Result<Arc<FileEntry>> {
@@ -304,7 +274,10 @@ impl<'a> Outbox<'a> {
         let packing = packed.packing;
         let (len, same, deltas) = (bytes.len() as u32, same.clone(), deltas.clone());
         let chunk = Chunk { file: entry.id, offset, len, parts, same, deltas, packing, digest };
-        self.push(self.lane_of(entry.id, offset)?, Parcel { entry: Arc::clone(entry), chunk, payload })?;
+        self.push(
+            self.lane_of(entry.id, offset)?,
+            Parcel::Chunk { entry: Arc::clone(entry), chunk, payload },
+        )?;
         packer.sent(&packed);
         pool().push(packer);
         Ok(differing)
@@ -328,7 +301,7 @@ fn parts_between(bytes: &[u8], known: &[(u32, u32)]) -> Vec<(u32, u32)> {
 impl SnapshotSink for Outbox<'_> {
     fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
         if let Some(compare) = &self.compare {
-            entries.for_each(|entry| compare.expect(entry));
+            compare.expect(entries);
         }
     }
 
@@ -340,6 +313,9 @@ impl SnapshotSink for Outbox<'_> {
 
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
         let entry = self.announced(file)?;
+        if self.gather(file, offset, bytes)? {
+            return Ok(());
+        }
         let (mut offset, mut rest) = (offset, bytes);
         while !rest.is_empty() {
             let room = u64::from(RANGE_BYTES) - offset % u64::from(RANGE_BYTES);
@@ -385,24 +361,4 @@ impl SnapshotSink for Outbox<'_> {
         *self.manifest.lock().unwrap_or_else(PoisonError::into_inner) = Some(manifest.clone());
         Ok(())
     }
-}
-
-impl Lane {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'q>(&self, queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
-        self.changed.wait_timeout(queue, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0
-    }
-}
-
-/// Waits for the rate limit. With a low one and many workers that takes longer than a joiner waits for one that is dead.
-fn hold_back(link: &mut Link, mut wait: Duration, cancel: &Cancel) -> Result<()> {
-    while wait > PING_EVERY {
-        cancel.sleep(PING_EVERY)?;
-        link.ping("held back by rlimit")?;
-        wait -= PING_EVERY;
-    }
-    Ok(cancel.sleep(wait)?)
 }

@@ -14,6 +14,9 @@ const LEVEL: i32 = 1;
 /// measured here: packing must save so much.
 const WORTH_IT: f64 = 0.7;
 
+/// Fewer bytes than this are packed on every link: it costs microseconds, and where little differs it is all that travels.
+const FEW: usize = 64 << 10;
+
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -53,7 +56,7 @@ impl Packer {
     /// Packs `data`, or leaves it: the bytes to send are what [`Packer::take`] gives.
     pub fn pack(&mut self, data: &[u8]) -> Result<Packed> {
         let began = Instant::now();
-        let tried = self.choose();
+        let tried = self.choose(data.len());
         let mut packing = Packing::Plain;
         if tried && !data.is_empty() {
             self.packed.resize(zstd::zstd_safe::compress_bound(data.len()), 0);
@@ -77,11 +80,11 @@ impl Packer {
         self.way.learn(packed.tried, packed.raw_len, packed.began.elapsed());
     }
 
-    fn choose(&mut self) -> bool {
+    fn choose(&mut self, bytes: usize) -> bool {
         match self.wish {
             Compression::Never => false,
             Compression::Always => true,
-            Compression::Auto => self.way.choose_second(),
+            Compression::Auto => bytes < FEW || self.way.choose_second(),
         }
     }
 }
@@ -100,5 +103,15 @@ mod tests {
         assert_eq!(packed.packing, Packing::Zstd);
         let again = zstd::bulk::decompress(&packer.take(&packed, Vec::new()), zeros.len()).expect("unpack");
         assert_eq!(again, zeros);
+    }
+
+    #[test]
+    fn few_bytes_are_packed_wherever_they_go() {
+        let mut packer = Packer::new(Compression::Auto).expect("zstd");
+        let mut packing = |bytes: usize| packer.pack(&vec![5; bytes]).expect("pack").packing;
+        assert!((0..100).all(|_| packing(FEW - 1) == Packing::Zstd));
+        assert!((0..100).any(|_| packing(FEW) == Packing::Plain));
+        let mut never = Packer::new(Compression::Never).expect("zstd");
+        assert_eq!(never.pack(&[5; 1000]).expect("pack").packing, Packing::Plain);
     }
 }

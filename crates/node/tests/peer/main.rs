@@ -9,3 +9,4 @@ mod door;
 mod link;
 mod parts;
 mod strangers;
+mod together;

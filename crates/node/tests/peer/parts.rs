@@ -15,7 +15,7 @@ use protocol::message::{Chunk, Message};
 
 use super::common::{SOON, dialer, fails, pair};
 
-const KEY: MarkKey = [4; 32];
+pub(super) const KEY: MarkKey = [4; 32];
 const BLOCK: usize = 16384;
 const FILE: FileId = FileId(5);
 
@@ -35,18 +35,18 @@ fn both() -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The joiner's connections, by their numbers: ranges, questions, answers.
-struct Joiner {
-    lane: Link,
-    asks: Link,
-    answers: Link,
+pub(super) struct Joiner {
+    pub lane: Link,
+    pub asks: Link,
+    pub answers: Link,
 }
 
 impl Joiner {
-    fn chunk(&mut self) -> (Chunk, Vec<u8>) {
+    pub fn chunk(&mut self) -> (Chunk, Vec<u8>) {
         let mut payload = Vec::new();
         loop {
             match self.lane.recv_with_payload(&mut payload).unwrap() {
-                Message::Begin(_) => {}
+                Message::Begin(_) | Message::BeginKnown { .. } => {}
                 Message::Chunk(chunk) => return (chunk, payload),
                 other => panic!("{other:?}"),
             }
@@ -76,7 +76,7 @@ impl Joiner {
         self.answers.send(&Message::Rebuilt { file: FILE, offset: 0, failed }).unwrap();
     }
 
-    fn end(&mut self) {
+    pub fn end(&mut self) {
         assert_eq!(self.asks.recv().unwrap(), Message::LooksEnd);
         self.answers.send(&Message::AnswersEnd).unwrap();
         assert!(matches!(self.lane.recv().unwrap(), Message::WorkerDone { .. }));
@@ -85,7 +85,7 @@ impl Joiner {
 }
 
 /// Runs both ends: a source on one side, a joiner on the other. Answers what became of the source.
-fn run(
+pub(super) fn run(
     source: impl FnOnce(&Outbox<'_>) -> anyhow::Result<()> + Send,
     talk: impl FnOnce(&mut Joiner) + Send,
 ) -> anyhow::Result<()> {

@@ -1,4 +1,5 @@
 //! Every crash point of install, rollback and release, on a simulated and on a real filesystem.
+mod asked;
 mod crash;
 mod disk;
 mod patched;

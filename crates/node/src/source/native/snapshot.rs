@@ -203,7 +203,8 @@ fn write_around(
     let zeros = vec![0; RANGE_BYTES as usize];
     let (mut at, size) = (flat.offset(out.written()).context("an end before the log")?, flat.file_size(end));
     while at < size {
-        let len = (size - at).min(u64::from(RANGE_BYTES));
+        // To the end of the range, so that none is sent in two parts.
+        let len = (size - at).min(u64::from(RANGE_BYTES) - at % u64::from(RANGE_BYTES));
         sink.write(REDO, at, &zeros[..len as usize])?;
         at += len;
     }

@@ -1,0 +1,287 @@
+//! Small files are compared with one mark for as many as make a range: a datadir of many of them costs a few bytes each.
+//!
+//! What is read of them waits here until a group is whole. When the joiner has all of it, one message says so; otherwise each
+//! file is compared by itself.
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use protocol::inventory::{FileEntry, FileId, FileRole};
+use protocol::limits::{FILES_PER_MESSAGE_MAX, RANGE_BYTES};
+use protocol::marks::{self, Mark, MarkKey};
+
+use crate::cancel::LOOK_EVERY;
+
+/// What is asked about files.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Each by itself.
+    Each(Vec<FileEntry>),
+    /// With one mark.
+    Together(Vec<FileEntry>),
+}
+
+/// Files with one mark.
+#[derive(Debug)]
+pub struct Group {
+    /// As they were asked for.
+    pub entries: Vec<FileEntry>,
+    /// What was read of them.
+    pub bytes: HashMap<FileId, Vec<u8>>,
+    /// Bytes that were not read yet.
+    missing: u64,
+}
+
+/// What becomes of bytes that are handed over.
+#[derive(Debug)]
+pub enum Put {
+    /// They are of no group, or of one that was handed over.
+    Apart,
+    /// They wait for the rest of their group.
+    Waits,
+    /// With them their group is whole.
+    Whole(Group),
+    /// They are not what was expected: the group, without them, is not compared as one.
+    Broken(Group),
+}
+
+/// All groups of an attempt.
+#[derive(Debug, Default)]
+pub struct Together {
+    state: Mutex<State>,
+    heard: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: HashMap<FileId, Group>,
+    /// Every file that is or was in a group, with the first of it.
+    first_of: HashMap<FileId, FileId>,
+    theirs: HashMap<FileId, Mark>,
+}
+
+/// Splits files, in the order in which they will be read, into what is asked about them.
+pub fn split(entries: Vec<FileEntry>) -> Vec<Ask> {
+    let (mut asks, mut small, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for entry in entries {
+        if !is_small(&entry) {
+            close(&mut asks, &mut small);
+            push(&mut asks, entry);
+            bytes = 0;
+            continue;
+        }
+        bytes += entry.size;
+        small.push(entry);
+        if bytes >= u64::from(RANGE_BYTES) || small.len() == FILES_PER_MESSAGE_MAX {
+            close(&mut asks, &mut small);
+            bytes = 0;
+        }
+    }
+    close(&mut asks, &mut small);
+    asks
+}
+
+/// Files that hardly ever are the same on two nodes would spoil their group.
+fn is_small(entry: &FileEntry) -> bool {
+    let table = matches!(entry.role, FileRole::Table | FileRole::TableElsewhere { .. });
+    table && (1..=u64::from(RANGE_BYTES)).contains(&entry.size)
+}
+
+/// What was gathered is asked about.
+fn close(asks: &mut Vec<Ask>, small: &mut Vec<FileEntry>) {
+    match small.len() {
+        0 | 1 => small.drain(..).for_each(|entry| push(asks, entry)),
+        _ => asks.push(Ask::Together(std::mem::take(small))),
+    }
+}
+
+fn push(asks: &mut Vec<Ask>, entry: FileEntry) {
+    match asks.last_mut() {
+        Some(Ask::Each(entries)) => entries.push(entry),
+        _ => asks.push(Ask::Each(vec![entry])),
+    }
+}
+
+impl Group {
+    /// Its first file, after which it is called.
+    pub fn first(&self) -> FileId {
+        self.entries[0].id
+    }
+
+    /// Bytes of all of its files.
+    pub fn len(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.size).sum()
+    }
+
+    /// Its mark, when it is whole.
+    pub fn mark(&self, key: &MarkKey) -> Mark {
+        let mut together = marks::Together::new(key);
+        for entry in &self.entries {
+            let bytes = self.bytes.get(&entry.id).map(Vec::as_slice).unwrap_or_default();
+            let range = marks::range_mark(key, &marks::block_marks(key, bytes));
+            together.add(Some(entry.size), &[range]);
+        }
+        together.mark()
+    }
+}
+
+impl Together {
+    /// A group that was asked about, of two files or more.
+    pub fn expect(&self, entries: Vec<FileEntry>) {
+        let mut state = self.lock();
+        let group = Group { missing: 0, bytes: HashMap::new(), entries };
+        let (first, missing) = (group.first(), group.len());
+        state.first_of.extend(group.entries.iter().map(|entry| (entry.id, first)));
+        state.waiting.insert(first, Group { missing, ..group });
+    }
+
+    /// The joiner's mark of a group; answers its files, none when there is no such group.
+    pub fn hear(&self, first: FileId, mark: Mark) -> Vec<FileId> {
+        let mut state = self.lock();
+        let of_it = |(file, of): (&FileId, &FileId)| (*of == first).then_some(*file);
+        let files: Vec<FileId> = match state.waiting.get(&first) {
+            Some(group) => group.entries.iter().map(|entry| entry.id).collect(),
+            None => state.first_of.iter().filter_map(of_it).collect(),
+        };
+        if !files.is_empty() {
+            state.theirs.insert(first, mark);
+            self.heard.notify_all();
+        }
+        files
+    }
+
+    /// The joiner's mark of a group, or none after a while without one.
+    pub fn theirs(&self, first: FileId) -> Option<Mark> {
+        let state = self.lock();
+        let waited =
+            self.heard.wait_timeout_while(state, LOOK_EVERY, |state| !state.theirs.contains_key(&first));
+        waited.unwrap_or_else(PoisonError::into_inner).0.theirs.get(&first).copied()
+    }
+
+    /// All bytes of a group take one way, whatever becomes of it: that of its first file.
+    pub fn first_of(&self, file: FileId) -> FileId {
+        self.lock().first_of.get(&file).copied().unwrap_or(file)
+    }
+
+    /// Takes what was read of a file, from its front.
+    pub fn put(&self, file: FileId, offset: u64, bytes: &[u8]) -> Put {
+        let mut state = self.lock();
+        let Some(first) = state.first_of.get(&file).copied() else { return Put::Apart };
+        let Some(group) = state.waiting.get_mut(&first) else { return Put::Apart };
+        let size = group.entries.iter().find(|entry| entry.id == file).map_or(0, |entry| entry.size);
+        let read = group.bytes.entry(file).or_default();
+        if read.len() as u64 == offset && offset + bytes.len() as u64 <= size {
+            read.extend_from_slice(bytes);
+            group.missing -= bytes.len() as u64;
+            if group.missing > 0 {
+                return Put::Waits;
+            }
+            return state.waiting.remove(&first).map_or(Put::Apart, Put::Whole);
+        }
+        state.waiting.remove(&first).map_or(Put::Apart, Put::Broken)
+    }
+
+    /// One of the groups that are not whole; none when all were handed over.
+    pub fn take_unfinished(&self) -> Option<Group> {
+        let mut state = self.lock();
+        let first = *state.waiting.keys().next()?;
+        state.waiting.remove(&first)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::inventory::Place;
+
+    use super::*;
+
+    fn file(id: u32, size: u64) -> FileEntry {
+        let (path, role) = (format!("d/t{id}.ibd"), FileRole::Table);
+        FileEntry { id: FileId(id), place: Place::Datadir, path, size, allocated: size, role }
+    }
+
+    #[test]
+    fn small_tables_that_follow_each_other_make_groups_of_a_range() {
+        let large = u64::from(RANGE_BYTES) + 1;
+        let aria = FileEntry { role: FileRole::AriaLog, ..file(9, 8192) };
+        let half = u64::from(RANGE_BYTES) / 2;
+        let entries = [
+            vec![file(1, large), file(2, large), file(3, 7), file(4, half), file(5, half), file(6, 5)],
+            vec![file(7, 0), file(8, 3), aria.clone(), file(10, 1), file(11, 1)],
+        ];
+        let asks = split(entries.concat());
+        let expected = [
+            Ask::Each(vec![file(1, large), file(2, large)]),
+            Ask::Together(vec![file(3, 7), file(4, half), file(5, half)]),
+            Ask::Each(vec![file(6, 5), file(7, 0), file(8, 3), aria]),
+            Ask::Together(vec![file(10, 1), file(11, 1)]),
+        ];
+        assert_eq!(asks, expected);
+        let many: Vec<FileEntry> = (0..2000).map(|id| file(id, 1)).collect();
+        let counts: Vec<usize> = split(many)
+            .into_iter()
+            .map(|ask| match ask {
+                Ask::Together(files) => files.len(),
+                Ask::Each(_) => 0,
+            })
+            .collect();
+        assert_eq!(counts, [FILES_PER_MESSAGE_MAX, 2000 - FILES_PER_MESSAGE_MAX]);
+        assert_eq!(split(Vec::new()), []);
+    }
+
+    #[test]
+    fn a_group_is_whole_when_every_byte_of_it_was_read() {
+        let (together, key) = (Together::default(), [3; 32]);
+        together.expect(vec![file(1, 3), file(2, 4)]);
+        assert!(matches!(together.put(FileId(3), 0, b"x"), Put::Apart));
+        assert!(matches!(together.put(FileId(2), 0, b"ab"), Put::Waits));
+        assert!(matches!(together.put(FileId(1), 0, b"xyz"), Put::Waits));
+        let Put::Whole(group) = together.put(FileId(2), 2, b"cd") else { panic!("not whole") };
+        assert_eq!((group.first(), group.len(), &group.bytes[&FileId(2)][..]), (FileId(1), 7, &b"abcd"[..]));
+        // As a joiner makes it.
+        let range = |bytes: &[u8]| marks::range_mark(&key, &marks::block_marks(&key, bytes));
+        let mut theirs = marks::Together::new(&key);
+        theirs.add(Some(3), &[range(b"xyz")]);
+        theirs.add(Some(4), &[range(b"abcd")]);
+        assert_eq!(group.mark(&key), theirs.mark());
+        // Read again later: an ordinary file, on the way of its group.
+        assert!(matches!(together.put(FileId(2), 0, b"abcd"), Put::Apart));
+        assert_eq!((together.first_of(FileId(2)), together.first_of(FileId(3))), (FileId(1), FileId(3)));
+        assert!(together.take_unfinished().is_none());
+    }
+
+    #[test]
+    fn what_is_not_as_expected_breaks_its_group() {
+        let put_twice = |offset, bytes: &[u8]| {
+            let together = Together::default();
+            together.expect(vec![file(1, 3), file(2, 4)]);
+            assert!(matches!(together.put(FileId(1), 0, b"xyz"), Put::Waits));
+            (together.put(FileId(1), offset, bytes), together)
+        };
+        // Read again before the others, and longer than it was.
+        for (offset, bytes) in [(0, &b"new"[..]), (3, b"more")] {
+            let (put, together) = put_twice(offset, bytes);
+            let Put::Broken(group) = put else { panic!("{put:?}") };
+            assert_eq!(group.bytes[&FileId(1)], b"xyz");
+            assert!(matches!(together.put(FileId(2), 0, b"abcd"), Put::Apart));
+        }
+        // One of it never comes.
+        let together = Together::default();
+        together.expect(vec![file(1, 3), file(2, 4)]);
+        assert!(matches!(together.put(FileId(1), 0, b"xyz"), Put::Waits));
+        assert_eq!(together.take_unfinished().map(|group| group.first()), Some(FileId(1)));
+    }
+
+    #[test]
+    fn the_joiners_mark_of_a_group_is_waited_for() {
+        let together = Together::default();
+        together.expect(vec![file(1, 3), file(2, 4)]);
+        assert_eq!(together.theirs(FileId(1)), None);
+        assert_eq!(together.hear(FileId(2), [1; 16]), []);
+        assert_eq!(together.hear(FileId(1), [1; 16]), [FileId(1), FileId(2)]);
+        assert_eq!(together.theirs(FileId(1)), Some([1; 16]));
+    }
+}
