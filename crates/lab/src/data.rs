@@ -4,13 +4,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::node::Node;
-use crate::{places, process};
+use crate::{places, process, sql};
 
 /// The database sysbench works in.
 pub const DATABASE: &str = "sbtest";
+
+/// Sessions that create tables.
+const SESSIONS: u32 = 4;
 
 /// What a row of sysbench takes on disk with its index and the room pages leave.
 const ROW_BYTES: u64 = 250;
@@ -26,6 +29,25 @@ pub fn sysbench_tables(node: &Node, tables: u32, rows: u32) -> Result<()> {
     let mut prepare = sysbench(node, "oltp_write_only", tables, rows)?;
     prepare.args(["--threads=2", "prepare"]);
     process::run(prepare, Duration::from_secs(900)).context("sysbench prepare").map(drop)
+}
+
+/// Creates `count` small tables `t0`, ... in a database: by several sessions, and on this node alone, so that whoever joins
+/// later gets them with everything else.
+pub fn small_tables(node: &Node, database: &str, count: u32) -> Result<()> {
+    node.exec(&[&format!("CREATE DATABASE IF NOT EXISTS {database}")])?;
+    let make = |session: u32| -> Result<()> {
+        let mut conn = node.connect()?;
+        sql::exec(&mut conn, "SET SESSION wsrep_on=OFF")?;
+        (0..count).filter(|n| n % SESSIONS == session).try_for_each(|n| {
+            let table = format!("{database}.t{n}");
+            sql::exec(&mut conn, &format!("CREATE TABLE {table} (id INT PRIMARY KEY, pad VARCHAR(100))"))
+        })
+    };
+    std::thread::scope(|scope| {
+        let sessions: Vec<_> = (0..SESSIONS).map(|session| scope.spawn(move || make(session))).collect();
+        let ended = sessions.into_iter().map(|s| s.join().map_err(|_| anyhow!("a session panicked"))?);
+        ended.collect::<Result<()>>()
+    })
 }
 
 /// A sysbench command against a node; the caller adds threads, times and the verb.

@@ -4,7 +4,7 @@
 //! and the joiner maps places and system tablespace files to its own directories and names.
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{FILES_PER_MESSAGE_MAX, HEADER_BYTES_MAX, PATH_BYTES_MAX};
+use crate::limits::{FILES_PER_MESSAGE_MAX, HEADER_BYTES_MAX, PATH_BYTES_MAX, RANGE_BYTES};
 
 /// What an entry has beside its paths, encoded, at most.
 const NUMBERS_BYTES_MAX: usize = 64;
@@ -122,6 +122,22 @@ pub fn batches(mut files: &[FileEntry]) -> impl Iterator<Item = &[FileEntry]> {
         let (batch, rest) = files.split_at(count.max(1).min(files.len()));
         files = rest;
         (!batch.is_empty()).then_some(batch)
+    })
+}
+
+/// Splits small files that are asked for in one message into those that have one mark together: as many as make a range.
+pub fn groups(mut files: &[FileEntry]) -> impl Iterator<Item = &[FileEntry]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |file: &&FileEntry| {
+            let fits = bytes < u64::from(RANGE_BYTES);
+            bytes = bytes.saturating_add(file.size);
+            fits
+        };
+        let count = files.iter().take_while(fits).count();
+        let (group, rest) = files.split_at(count);
+        files = rest;
+        (!group.is_empty()).then_some(group)
     })
 }
 

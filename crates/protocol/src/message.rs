@@ -100,7 +100,8 @@ pub enum Message {
     Answers,
     /// Donor, among its questions: these files will be sent; the joiner says of each what its own file of this name holds.
     Look(Vec<FileEntry>),
-    /// Donor, among its questions: as [`Message::Look`] of small files; one mark tells of all of them.
+    /// Donor, among its questions: as [`Message::Look`] of small files; one mark tells of each of their
+    /// [`groups`](crate::inventory::groups).
     LookTogether(Vec<FileEntry>),
     /// Donor, among its questions: files that were asked for together differ; the joiner tells of each.
     LookApart {

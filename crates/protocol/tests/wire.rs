@@ -5,7 +5,7 @@ use rejoin_protocol::delta::Delta;
 use rejoin_protocol::hello::{
     Connection, GREETING_BYTES, Greeting, HELLO_BYTES, Hello, HelloError, choose_version,
 };
-use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place, batches};
+use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place, batches, groups};
 use rejoin_protocol::limits::{HEADER_BYTES_MAX, PATH_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
 use rejoin_protocol::message::{Attempt, Chunk, Message, Offer, Packing, Source};
 use rejoin_protocol::policy::{NodeFacts, SystemFile};
@@ -249,6 +249,18 @@ fn lists_are_split_so_that_they_fit_into_messages() {
         }
     }
     assert_eq!(batches(&[]).count(), 0);
+}
+
+#[test]
+fn small_files_are_grouped_until_they_make_a_range() {
+    let half = u64::from(RANGE_BYTES) / 2;
+    let files: Vec<FileEntry> = [1, half, half, half, half, 5, u64::MAX, 7]
+        .into_iter()
+        .map(|size| FileEntry { size, ..entry() })
+        .collect();
+    let sizes = |group: &[FileEntry]| group.iter().map(|file| file.size).collect::<Vec<_>>();
+    let groups: Vec<Vec<u64>> = groups(&files).map(sizes).collect();
+    assert_eq!(groups, [vec![1, half, half], vec![half, half], vec![5, u64::MAX], vec![7]]);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub struct Options {
     /// Megabytes of sysbench tables.
     #[arg(long, default_value_t = 200)]
     megabytes: u64,
+    /// So many small tables beside them.
+    #[arg(long, default_value_t = 0)]
+    small_tables: u32,
     /// Rows rewritten while both were members, in multiples of all rows.
     #[arg(long, value_delimiter = ',', default_value = "0,0.2,1,4")]
     churn: Vec<f64>,
@@ -57,7 +60,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     println!("{}.\n", machine::line()?);
     for &churn in &options.churn {
-        let ground = Ground::make(options.megabytes, &options.rand_type, &options.sst)?;
+        let ground = Ground::make(options)?;
         let rewritten = ground.rewrite(churn)?;
         ground.leave().context("the joiner leaves")?;
         println!("Churn {churn} ({rewritten} transactions, {}):\n", options.rand_type);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::repeated::Repeated;
@@ -12,8 +12,6 @@ use super::observed::Observed;
 
 const SYSBENCH_TABLES: u32 = 2;
 const SYSBENCH_ROWS: u32 = 20_000;
-/// Sessions that create tables.
-const SESSIONS: u32 = 4;
 /// Bytes of a row of the large table with its index entry.
 const ROW_BYTES: u64 = 1024;
 /// How long clients are watched without a join.
@@ -68,7 +66,9 @@ pub fn run(options: &Options) -> Result<()> {
         donor.exec(&["DROP TABLE moment.big"])?;
     }
     if options.tables > 0 {
-        make_tables(donor, options.tables)?;
+        let began = Instant::now();
+        data::small_tables(donor, "moment", options.tables)?;
+        println!("{} InnoDB tables made in {:.1} s", options.tables, began.elapsed().as_secs_f64());
         measure(&format!("{} InnoDB tables", options.tables), donor, joiner, options)?;
     }
     Ok(())
@@ -125,25 +125,6 @@ fn write_myisam(node: &Node) -> Result<Repeated> {
         let id = rng.u32(1..=1000);
         sql::exec(conn, &format!("UPDATE moment.big SET n = n + 1 WHERE id = {id}"))
     })
-}
-
-/// By several sessions, and by this node alone: who joins later gets them with everything else.
-fn make_tables(node: &Node, count: u32) -> Result<()> {
-    let began = Instant::now();
-    let make = |session: u32| -> Result<()> {
-        let mut conn = node.connect()?;
-        sql::exec(&mut conn, "SET SESSION wsrep_on=OFF")?;
-        (0..count).filter(|n| n % SESSIONS == session).try_for_each(|n| {
-            sql::exec(&mut conn, &format!("CREATE TABLE moment.t{n} (id INT PRIMARY KEY, pad VARCHAR(100))"))
-        })
-    };
-    std::thread::scope(|scope| {
-        let sessions: Vec<_> = (0..SESSIONS).map(|session| scope.spawn(move || make(session))).collect();
-        let ended = sessions.into_iter().map(|s| s.join().map_err(|_| anyhow!("a session panicked"))?);
-        ended.collect::<Result<()>>()
-    })?;
-    println!("{count} InnoDB tables made in {:.1} s by {SESSIONS} sessions", began.elapsed().as_secs_f64());
-    Ok(())
 }
 
 fn ms(duration: Duration) -> f64 {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use protocol::extents::Extents;
-use protocol::inventory::{FileEntry, FileId, FileRole, Place};
+use protocol::inventory::{FileEntry, FileId, FileRole, Place, groups};
 use protocol::limits::{FILES_MAX, RANGE_BYTES};
 use protocol::marks::{self, MarkKey};
 use protocol::message::Message;
@@ -179,11 +179,13 @@ impl<'a> Base<'a> {
     }
 
     fn look_together(&self, entries: Vec<FileEntry>) -> Result<()> {
-        let files: Vec<FileId> = entries.iter().map(|entry| entry.id).collect();
-        let first = *files.first().ok_or_else(|| Failure::new(Kind::Peer, "the donor asks for no files"))?;
-        entries.into_iter().try_for_each(|entry| self.look(entry))?;
-        lock(&self.together).insert(first, Arc::new(files));
-        self.put(|todo| todo.pieces.push_back(Piece::Together { first }));
+        for group in groups(&entries) {
+            let files: Vec<FileId> = group.iter().map(|entry| entry.id).collect();
+            let Some(first) = files.first().copied() else { continue };
+            group.iter().try_for_each(|entry| self.look(entry.clone()))?;
+            lock(&self.together).insert(first, Arc::new(files));
+            self.put(|todo| todo.pieces.push_back(Piece::Together { first }));
+        }
         Ok(())
     }
 

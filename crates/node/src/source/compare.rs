@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use protocol::delta::{self, Delta};
-use protocol::inventory::{FileEntry, FileId, batches};
+use protocol::inventory::{FileEntry, FileId, batches, groups};
 use protocol::limits::RANGE_BYTES;
 use protocol::marks::{self, BLOCK_BYTES, Mark, MarkKey};
 use protocol::message::Message;
@@ -148,10 +148,10 @@ impl<'a> Compare<'a> {
                 Ask::Each(entries) => {
                     batches(&entries).for_each(|batch| self.ask(Message::Look(batch.to_vec())));
                 }
-                Ask::Together(entries) => {
-                    self.together.expect(entries.clone());
-                    self.ask(Message::LookTogether(entries));
-                }
+                Ask::Together(entries) => batches(&entries).for_each(|batch| {
+                    groups(batch).for_each(|group| self.together.expect(group.to_vec()));
+                    self.ask(Message::LookTogether(batch.to_vec()));
+                }),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use protocol::inventory::{FileEntry, FileId, FileRole};
-use protocol::limits::{FILES_PER_MESSAGE_MAX, RANGE_BYTES};
+use protocol::limits::RANGE_BYTES;
 use protocol::marks::{self, Mark, MarkKey};
 
 use crate::cancel::LOOK_EVERY;
@@ -16,7 +16,7 @@ use crate::cancel::LOOK_EVERY;
 pub enum Ask {
     /// Each by itself.
     Each(Vec<FileEntry>),
-    /// With one mark.
+    /// With one mark for each group of them.
     Together(Vec<FileEntry>),
 }
 
@@ -61,19 +61,13 @@ struct State {
 
 /// Splits files, in the order in which they will be read, into what is asked about them.
 pub fn split(entries: Vec<FileEntry>) -> Vec<Ask> {
-    let (mut asks, mut small, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let (mut asks, mut small) = (Vec::new(), Vec::new());
     for entry in entries {
-        if !is_small(&entry) {
+        if is_small(&entry) {
+            small.push(entry);
+        } else {
             close(&mut asks, &mut small);
             push(&mut asks, entry);
-            bytes = 0;
-            continue;
-        }
-        bytes += entry.size;
-        small.push(entry);
-        if bytes >= u64::from(RANGE_BYTES) || small.len() == FILES_PER_MESSAGE_MAX {
-            close(&mut asks, &mut small);
-            bytes = 0;
         }
     }
     close(&mut asks, &mut small);
@@ -125,7 +119,7 @@ impl Group {
 }
 
 impl Together {
-    /// A group that was asked about, of two files or more.
+    /// A group that is asked about.
     pub fn expect(&self, entries: Vec<FileEntry>) {
         let mut state = self.lock();
         let group = Group { missing: 0, bytes: HashMap::new(), entries };
@@ -204,31 +198,18 @@ mod tests {
     }
 
     #[test]
-    fn small_tables_that_follow_each_other_make_groups_of_a_range() {
-        let large = u64::from(RANGE_BYTES) + 1;
-        let aria = FileEntry { role: FileRole::AriaLog, ..file(9, 8192) };
-        let half = u64::from(RANGE_BYTES) / 2;
-        let entries = [
-            vec![file(1, large), file(2, large), file(3, 7), file(4, half), file(5, half), file(6, 5)],
-            vec![file(7, 0), file(8, 3), aria.clone(), file(10, 1), file(11, 1)],
-        ];
-        let asks = split(entries.concat());
+    fn small_tables_that_follow_each_other_are_asked_for_together() {
+        let range = u64::from(RANGE_BYTES);
+        let aria = FileEntry { role: FileRole::AriaLog, ..file(7, 8192) };
+        let large = |id| file(id, range + 1);
+        let asks =
+            split(vec![large(1), large(2), file(3, 7), file(4, range), file(5, 0), file(6, 3), aria.clone()]);
         let expected = [
-            Ask::Each(vec![file(1, large), file(2, large)]),
-            Ask::Together(vec![file(3, 7), file(4, half), file(5, half)]),
-            Ask::Each(vec![file(6, 5), file(7, 0), file(8, 3), aria]),
-            Ask::Together(vec![file(10, 1), file(11, 1)]),
+            Ask::Each(vec![large(1), large(2)]),
+            Ask::Together(vec![file(3, 7), file(4, range)]),
+            Ask::Each(vec![file(5, 0), file(6, 3), aria]),
         ];
         assert_eq!(asks, expected);
-        let many: Vec<FileEntry> = (0..2000).map(|id| file(id, 1)).collect();
-        let counts: Vec<usize> = split(many)
-            .into_iter()
-            .map(|ask| match ask {
-                Ask::Together(files) => files.len(),
-                Ask::Each(_) => 0,
-            })
-            .collect();
-        assert_eq!(counts, [FILES_PER_MESSAGE_MAX, 2000 - FILES_PER_MESSAGE_MAX]);
         assert_eq!(split(Vec::new()), []);
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::{Cluster, Node, compare, copy_tree, data};
 
-use super::{PATIENCE, pairs, sysbench_run, transactions};
+use super::{Options, PATIENCE, pairs, sysbench_run, transactions};
 use crate::commands::bench::ground::{self as bench, read_all};
 
 /// Transactions that purge may leave: a few are no matter.
@@ -25,15 +25,16 @@ pub struct Ground {
 
 impl Ground {
     /// Two members, the second with a fresh copy of the first one's data.
-    pub fn make(megabytes: u64, rand_type: &str, sst: &[String]) -> Result<Self> {
+    pub fn make(options: &Options) -> Result<Self> {
         // Appliers as on a busy cluster: rows of one page are written in another order.
-        let builder = bench::builder(2, sst).mysqld("wsrep_slave_threads=4");
+        let builder = bench::builder(2, &options.sst).mysqld("wsrep_slave_threads=4");
         let cluster = builder.provider("gcache.size", "256M").build()?;
         let old = cluster.dir().join("old");
-        let (rows, rand_type) = (data::rows_of(megabytes, TABLES)?, rand_type.to_owned());
+        let (rows, rand_type) = (data::rows_of(options.megabytes, TABLES)?, options.rand_type.clone());
         let ground = Self { cluster, rows, rand_type, old };
         ground.donor().bootstrap()?;
         data::sysbench_tables(ground.donor(), TABLES, rows)?;
+        data::small_tables(ground.donor(), "many", options.small_tables)?;
         ground.joiner().wipe()?;
         ground.joiner().join()?;
         ground.donor().wait_synced_again(Duration::from_secs(60))?;

@@ -90,7 +90,6 @@ fn questions_that_make_no_sense_are_named() {
         kind_of(&error)
     };
     let peer = crate::failure::Kind::Peer;
-    assert_eq!(fails(Message::LookTogether(Vec::new()), "asks for no files"), peer);
     assert_eq!(fails(Message::LookApart { first: FileId(1) }, "nothing together with file number 1"), peer);
     assert_eq!(fails(Message::Stored, "the donor said Stored where Look or LooksEnd was due"), peer);
     fails(Message::Look(vec![entry(1, "../x")]), "cannot be accepted");
