@@ -5,8 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::inventory::Place;
 use crate::marks::{BLOCK_BYTES, Mark};
 
-/// Blocks that are looked at: the share is known to about three hundredths then.
+/// Blocks that are looked at at most: the share is known to about three hundredths then.
 pub const SAMPLE_BLOCKS: usize = 256;
+/// Of little data fewer are: they would be much of what travels.
+const SAMPLE_BLOCKS_MIN: u64 = 96;
+/// Bytes for which one block is looked at, between the two.
+const BYTES_FOR_ONE: u64 = 4 << 20;
 /// With fewer than this, none that is the same says nothing.
 const ENOUGH: usize = 32;
 /// Pages of two databases have as much in common by chance: their layout.
@@ -72,6 +76,11 @@ impl Sample {
         let less = |share: f64| bytes.saturating_sub((self.bytes as f64 * share) as u64);
         Decision::Incremental { about: less(share), in_parts: less(share + (1.0 - share) * alike) }
     }
+}
+
+/// How many blocks of so many bytes are looked at.
+pub fn blocks_of(bytes: u64) -> usize {
+    (bytes / BYTES_FOR_ONE).clamp(SAMPLE_BLOCKS_MIN, SAMPLE_BLOCKS as u64) as usize
 }
 
 /// Blocks of files of these sizes, evenly over all of their bytes: file and number, at most `wanted`.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use protocol::delta;
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use protocol::marks::{BLOCK_BYTES, MarkKey, mark};
-use protocol::sample::{SAMPLE_BLOCKS, Sample, Sampled, Shared, spread};
+use protocol::sample::{SAMPLE_BLOCKS, Sample, Sampled, Shared, blocks_of, spread};
 
 use super::layout::Layout;
 use super::managed::{Managed, ManagedFile};
@@ -24,7 +24,8 @@ pub(crate) fn of(datadir: &Path, old: &[ManagedFile], key: &MarkKey, more: bool)
     let sizes: Vec<u64> = tables.iter().map(|(_, _, size)| *size).collect();
     let mut buffer = vec![0; BLOCK_BYTES as usize];
     let mut blocks = Vec::new();
-    for (file, block) in spread(&sizes, SAMPLE_BLOCKS) {
+    let bytes = sizes.iter().sum();
+    for (file, block) in spread(&sizes, blocks_of(bytes)) {
         let (at, path, _) = &tables[file];
         let Ok(opened) = File::open(at) else { continue };
         let read = opened.read_exact_at(&mut buffer, block * u64::from(BLOCK_BYTES));
@@ -35,7 +36,7 @@ pub(crate) fn of(datadir: &Path, old: &[ManagedFile], key: &MarkKey, more: bool)
             blocks.push(Sampled { place: Place::Datadir, path, block, mark, pieces });
         }
     }
-    Sample { blocks, bytes: sizes.iter().sum(), more }
+    Sample { blocks, bytes, more }
 }
 
 /// What of a sample the files of `layout` have. `parts`: of pages in two versions only what differs would be sent.

@@ -26,8 +26,8 @@ pub const PING_EVERY: Duration = Duration::from_secs(2);
 const ABORT_WITHIN: Duration = Duration::from_millis(500);
 /// How long a goodbye waits for the peer's.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
-/// Gathered messages that are sent when they are so many bytes: half of a TLS record.
-const GATHER_BYTES: usize = 8 << 10;
+/// Gathered messages that are sent when they are so many bytes: TLS adds a hundredth to them then.
+const GATHER_BYTES: usize = 2 << 10;
 
 /// Bytes of a connection on the wire, TLS included; shared with whoever shows the progress.
 #[derive(Debug, Default)]

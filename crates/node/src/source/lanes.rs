@@ -13,6 +13,9 @@ use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
 use crate::peer::link::{Link, PING_EVERY};
 
+/// How long small messages wait for more to go with.
+const SOON: Duration = Duration::from_millis(20);
+
 /// What waits for one connection.
 #[derive(Default)]
 pub(super) struct Lane {
@@ -61,7 +64,11 @@ impl Lane {
     }
 
     pub fn wait<'q>(&self, queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
-        self.changed.wait_timeout(queue, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0
+        self.wait_for(queue, LOOK_EVERY)
+    }
+
+    fn wait_for<'q>(&self, queue: MutexGuard<'q, Queue>, at_most: Duration) -> MutexGuard<'q, Queue> {
+        self.changed.wait_timeout(queue, at_most).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -119,6 +126,10 @@ impl Outbox<'_> {
         loop {
             self.cancel.check()?;
             let mut queue = lane.lock();
+            if queue.parcels.is_empty() && !queue.closed {
+                // What follows soon goes with what was gathered.
+                queue = lane.wait_for(queue, SOON);
+            }
             if queue.parcels.is_empty() && !queue.closed {
                 drop(queue);
                 link.flush()?;

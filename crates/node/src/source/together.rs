@@ -74,10 +74,14 @@ pub fn split(entries: Vec<FileEntry>) -> Vec<Ask> {
     asks
 }
 
+/// Tables of `mysql` that each node writes its own way: the members it sees, made anew at every start, and statistics.
+const OWN: [&str; 3] = ["mysql/wsrep_", "mysql/innodb_table_stats.", "mysql/innodb_index_stats."];
+
 /// Files that hardly ever are the same on two nodes would spoil their group.
 fn is_small(entry: &FileEntry) -> bool {
     let table = matches!(entry.role, FileRole::Table | FileRole::TableElsewhere { .. });
-    table && (1..=u64::from(RANGE_BYTES)).contains(&entry.size)
+    let own = OWN.iter().any(|name| entry.path.starts_with(name));
+    table && !own && (1..=u64::from(RANGE_BYTES)).contains(&entry.size)
 }
 
 /// What was gathered is asked about.

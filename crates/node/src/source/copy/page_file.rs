@@ -2,6 +2,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -36,12 +37,20 @@ pub struct PageFile {
     pub first_lsn: Option<Lsn>,
     /// XXH3 of the whole pages in its first [`HEAD_BYTES`], as they were when it was opened.
     pub head: Vec<u64>,
+    /// The beginning of the file as it was opened with, for whoever reads there first: most files are hardly longer.
+    front: Mutex<Option<Front>>,
     /// Number of the file's first page: not 0 in the further files of a system tablespace.
     first_page: u32,
     /// Pages that are never valid and do not count: the doublewrite area.
     doublewrite: Vec<std::ops::Range<PageNo>>,
     /// How often a page that is not whole is read again.
     tries: u32,
+}
+
+/// Bytes that were read at the beginning, and how many.
+struct Front {
+    buffer: Buffer,
+    read: usize,
 }
 
 /// A page that stays damaged.
@@ -89,6 +98,7 @@ impl PageFile {
             header: None,
             first_lsn: None,
             head: Vec::new(),
+            front: Mutex::new(None),
             first_page: 0,
             doublewrite: Vec::new(),
             tries,
@@ -131,6 +141,7 @@ impl PageFile {
                         self.header = Some((header.space, header.format));
                         self.first_lsn = page::lsn(head);
                         self.head = head.chunks_exact(header.format.physical_size).map(xxh3_64).collect();
+                        self.front = Mutex::new(Some(Front { buffer, read }));
                         break;
                     }
                 }
@@ -170,7 +181,7 @@ impl PageFile {
     /// # Errors
     /// From the system.
     pub fn read(&self, out: &mut [u8], offset: u64, damage: &mut Vec<Damage>) -> Result<usize> {
-        let read = self.read_raw(out, offset)?;
+        let read = if offset == 0 { self.read_front(out)? } else { self.read_raw(out, offset)? };
         let Some((space, format)) = self.header else { return Ok(read) };
         let size = format.physical_size;
         for (index, slot) in out[..read].chunks_exact_mut(size).enumerate() {
@@ -184,6 +195,20 @@ impl PageFile {
             }
         }
         Ok(read)
+    }
+
+    /// As [`PageFile::read_raw`] from the beginning; what it was opened with is not read again.
+    fn read_front(&self, out: &mut [u8]) -> Result<usize> {
+        let front = self.front.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Of a file that is longer, direct reads go on at a whole block.
+        let Some(Front { mut buffer, read }) =
+            front.filter(|front| front.read == HEAD_BYTES && out.len() >= HEAD_BYTES)
+        else {
+            return self.read_raw(out, 0);
+        };
+        let (begin, rest) = out.split_at_mut(read);
+        begin.copy_from_slice(&buffer.bytes()[..read]);
+        if rest.is_empty() { Ok(read) } else { Ok(read + self.read_raw(rest, read as u64)?) }
     }
 
     /// Reads a page again until it is whole. What is wrong with one that stays as it is.
