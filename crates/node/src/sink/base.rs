@@ -1,6 +1,6 @@
 //! What the joiner's own files hold, and what an earlier transfer had received of them, for a donor that asks.
 //!
-//! The donor asks in the order in which it will send. Threads of ours read and mark ([`super::marking`]) a little ahead of it;
+//! The donor asks in the order in which it will send. Threads of ours read and mark (`marking`) a little ahead of it;
 //! nothing is held but what waits to be answered.
 use std::collections::HashMap;
 use std::fs::File;

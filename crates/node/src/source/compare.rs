@@ -166,7 +166,7 @@ impl<'a> Compare<'a> {
             self.cancel.check()?;
             let Some(theirs) = self.together.theirs(group.first()) else { continue };
             if ours == theirs {
-                self.same.fetch_add(group.len(), Ordering::Relaxed);
+                self.same.fetch_add(group.total_bytes(), Ordering::Relaxed);
                 self.used_up(group);
             }
             return Ok(ours == theirs);

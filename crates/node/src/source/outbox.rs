@@ -230,7 +230,7 @@ impl<'a> Outbox<'a> {
                 self.hand_over_apart(&group).map(|()| true)
             }
             Put::Whole(group) => {
-                let (first, len) = (group.first(), group.len());
+                let (first, len) = (group.first(), group.total_bytes());
                 self.push(self.lane_of(first, 0)?, Parcel::Together { first, len }).map(|()| true)
             }
         }

@@ -106,7 +106,7 @@ impl Group {
     }
 
     /// Bytes of all of its files.
-    pub fn len(&self) -> u64 {
+    pub fn total_bytes(&self) -> u64 {
         self.entries.iter().map(|entry| entry.size).sum()
     }
 
@@ -127,7 +127,7 @@ impl Together {
     pub fn expect(&self, entries: Vec<FileEntry>) {
         let mut state = self.lock();
         let group = Group { missing: 0, bytes: HashMap::new(), entries };
-        let (first, missing) = (group.first(), group.len());
+        let (first, missing) = (group.first(), group.total_bytes());
         state.first_of.extend(group.entries.iter().map(|entry| (entry.id, first)));
         state.waiting.insert(first, Group { missing, ..group });
     }
@@ -225,7 +225,10 @@ mod tests {
         assert!(matches!(together.put(FileId(2), 0, b"ab"), Put::Waits));
         assert!(matches!(together.put(FileId(1), 0, b"xyz"), Put::Waits));
         let Put::Whole(group) = together.put(FileId(2), 2, b"cd") else { panic!("not whole") };
-        assert_eq!((group.first(), group.len(), &group.bytes[&FileId(2)][..]), (FileId(1), 7, &b"abcd"[..]));
+        assert_eq!(
+            (group.first(), group.total_bytes(), &group.bytes[&FileId(2)][..]),
+            (FileId(1), 7, &b"abcd"[..])
+        );
         // As a joiner makes it.
         let range = |bytes: &[u8]| marks::range_mark(&key, &marks::block_marks(&key, bytes));
         let mut theirs = marks::Together::new(&key);
