@@ -45,6 +45,7 @@ pub fn run(job: &Job) -> Result<()> {
     let credentials = credentials::collect(&job.args, &job.options, true);
     let dialer = invitation::read(&job.args, credentials.remote.as_ref())?.dialer(job)?;
     let Established { mut link, capabilities, program, .. } = dialer.dial_control(CONNECT_WITHIN)?;
+    link.count_in(&job.progress);
     tracing::info!("connected to {}, {program}", link.peer());
     let compression =
         if capabilities & capability::ZSTD == 0 { Compression::Never } else { job.settings.compression };
@@ -170,7 +171,7 @@ fn unexpected(message: &Message, wanted: &str) -> Failure {
 }
 
 fn log_totals(job: &Job, bytes: u64) {
-    let wire = job.progress.wire_bytes.load(Ordering::Relaxed);
+    let wire = job.progress.wire_bytes();
     let seconds = job.progress.elapsed().as_secs_f64();
     let rate = bytes as f64 / seconds / f64::from(1 << 20);
     tracing::info!("sent {bytes} bytes as {wire} on the network in {seconds:.1} s ({rate:.0} MB/s)");

@@ -52,6 +52,7 @@ pub fn run(job: &Job) -> Result<()> {
     let door = open_door(job)?;
     let Established { mut link, program, .. } =
         door.admit_control(job.settings.first_contact, &job.cancel)?;
+    link.count_in(&job.progress);
     tracing::info!("connected to {}, {program}", link.peer());
     match serve(job, &door, &mut link) {
         Ok((state, domain)) => {
@@ -262,7 +263,7 @@ fn unexpected(message: &Message, wanted: &str) -> Failure {
 }
 
 fn log_totals(job: &Job, bytes: u64) {
-    let wire = job.progress.wire_bytes.load(Ordering::Relaxed);
+    let wire = job.progress.wire_bytes();
     let seconds = job.progress.elapsed().as_secs_f64();
     tracing::info!("received {bytes} bytes as {wire} on the network; {seconds:.1} s since the start");
 }

@@ -140,9 +140,13 @@ impl<'f> PlayedPages<'f> {
         }
     }
 
+    /// Not while another page names it: headers were copied at different times, and a page that left one segment before the
+    /// other was read may be in both.
     fn forget(&mut self, id: Id) {
+        let named = self.pages.values().any(|page| page.names.contains(&id));
         if !self.wanted.contains(&id)
             && id != TRX_SYS
+            && !named
             && let Some(page) = self.pages.remove(&id)
         {
             page.names.into_iter().for_each(|id| self.forget(id));
@@ -206,3 +210,7 @@ impl<'f> PlayedPages<'f> {
         Ok(Found { stored: newest(stored), prepared })
     }
 }
+
+#[cfg(test)]
+#[path = "played_pages_tests.rs"]
+mod tests;

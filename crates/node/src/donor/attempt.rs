@@ -254,7 +254,10 @@ impl Donation<'_> {
     /// One further connection. If it breaks, so does the transfer: the others must not go on filling the joiner's disk.
     fn talk<T>(&self, number: u16, talk: impl FnOnce(&mut Link) -> Result<T>) -> Result<T> {
         let talked = self.means.dialer.dial_worker(number, CONNECT_WITHIN);
-        let talked = talked.and_then(|mut link| talk(&mut link));
+        let talked = talked.and_then(|mut link| {
+            link.count_in(&self.job.progress);
+            talk(&mut link)
+        });
         talked.inspect_err(|e| self.job.cancel.cancel_by_worker(e))
     }
 

@@ -62,6 +62,7 @@ pub(super) fn receive_attempt(
     let said = std::thread::scope(|scope| {
         scope.spawn(|| {
             admit_workers(job, door, &complete, |mut link| {
+                link.count_in(&job.progress);
                 let (shared, chunks) = (&shared, &chunks);
                 scope.spawn(move || match serve(&mut link, shared, base) {
                     Ok(count) => drop(chunks.fetch_add(count, Ordering::Relaxed)),

@@ -18,6 +18,7 @@ use super::Side;
 use super::wire::{Patience, Wire, WireError};
 use crate::cancel::LOOK_EVERY;
 use crate::failure::{Failure, Kind};
+use crate::server::progress::Progress;
 use crate::words::printable;
 
 /// How often a busy side tells the other that it lives.
@@ -104,6 +105,12 @@ impl Link {
     /// The counters of this connection, readable from any thread.
     pub fn traffic(&self) -> Arc<Traffic> {
         self.wire.traffic().clone()
+    }
+
+    /// Has this connection's bytes counted among those of a transfer.
+    pub fn count_in(&self, progress: &Progress) {
+        let traffic = self.traffic();
+        progress.count(move || traffic.sent() + traffic.received());
     }
 
     /// Sets how long the peer may be silent while we wait for it, or take nothing while we send.

@@ -1,4 +1,5 @@
 //! How far a transfer is: phases with their durations in the log, a status file, progress lines for the server.
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,7 +29,7 @@ pub struct Status {
     pub done_bytes: u64,
     /// Bytes of all files; 0 while unknown.
     pub total_bytes: u64,
-    /// Bytes that went over the network.
+    /// Bytes that went over the network, in both directions and with everything that encryption adds.
     pub wire_bytes: u64,
     /// Milliseconds since the transfer began.
     pub elapsed_ms: u64,
@@ -49,9 +50,18 @@ pub struct Progress {
     pub done_bytes: AtomicU64,
     /// Bytes of all files; 0 while unknown.
     pub total_bytes: AtomicU64,
-    /// Bytes that went over the network.
-    pub wire_bytes: AtomicU64,
+    /// What counts the bytes of each connection.
+    connections: Mutex<Vec<Counter>>,
     ended: AtomicBool,
+}
+
+/// Tells the bytes of a connection.
+struct Counter(Box<dyn Fn() -> u64 + Send>);
+
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Counter").field(&(self.0)()).finish()
+    }
 }
 
 impl Progress {
@@ -64,7 +74,7 @@ impl Progress {
             outcome: Mutex::new(None),
             done_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
-            wire_bytes: AtomicU64::new(0),
+            connections: Mutex::default(),
             ended: AtomicBool::new(false),
         })
     }
@@ -83,6 +93,18 @@ impl Progress {
         self.phase.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).0.clone()
     }
 
+    /// One more connection, whose bytes count from its beginning to the end of the transfer.
+    pub fn count(&self, connection: impl Fn() -> u64 + Send + 'static) {
+        let connection = Counter(Box::new(connection));
+        self.connections.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(connection);
+    }
+
+    /// Bytes that went over the network, in both directions and with everything that encryption adds.
+    pub fn wire_bytes(&self) -> u64 {
+        let connections = self.connections.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        connections.iter().map(|Counter(bytes)| bytes()).sum()
+    }
+
     /// Time since the transfer began.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
@@ -99,7 +121,7 @@ impl Progress {
             phase: self.current_phase(),
             done_bytes: self.done_bytes.load(Ordering::Relaxed),
             total_bytes: self.total_bytes.load(Ordering::Relaxed),
-            wire_bytes: self.wire_bytes.load(Ordering::Relaxed),
+            wire_bytes: self.wire_bytes(),
             elapsed_ms: self.began.elapsed().as_millis() as u64,
             pid: std::process::id(),
             outcome: self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),

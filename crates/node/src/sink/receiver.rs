@@ -55,7 +55,6 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
                 store(shared, &mut writer, &chunk, parts, literals)?;
                 chunks += 1;
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
-                shared.progress.wire_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
             }
             Message::Same { file, offset, len } => {
                 keep(shared, &mut writer, file, offset, len)?;

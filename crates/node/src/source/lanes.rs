@@ -100,7 +100,6 @@ impl Outbox<'_> {
             }
             chunks += 1;
             self.progress.done_bytes.fetch_add(len, Ordering::Relaxed);
-            self.progress.wire_bytes.fetch_add(weight as u64, Ordering::Relaxed);
             self.sent(lane, weight);
         }
         link.send(&Message::WorkerDone { chunks })?;

@@ -1,0 +1,87 @@
+use crc32c::crc32c;
+use formats::innodb::redo_mtr::{Geometry, MtrReader};
+
+use super::*;
+use crate::datadir::testing::Tree;
+
+const PAGE: usize = 16384;
+const LOG_BEGINS: Lsn = Lsn(20_000);
+/// First slot of a rollback segment header, after its format, sizes, list and segment.
+const SLOT: usize = 72;
+
+fn put(page: &mut [u8], at: usize, bytes: &[u8]) {
+    page[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// A page in the full_crc32 format, last changed at `lsn`.
+fn page(space: u32, number: u32, lsn: u64, content: &[(usize, &[u8])]) -> (usize, Vec<u8>) {
+    let mut page = vec![0; PAGE];
+    put(&mut page, 4, &number.to_be_bytes());
+    put(&mut page, 16, &lsn.to_be_bytes());
+    put(&mut page, 34, &space.to_be_bytes());
+    content.iter().for_each(|(at, bytes)| put(&mut page, *at, bytes));
+    put(&mut page, PAGE - 8, &(lsn as u32).to_be_bytes());
+    let sum = crc32c(&page[..PAGE - 4]);
+    put(&mut page, PAGE - 4, &sum.to_be_bytes());
+    (number as usize, page)
+}
+
+fn first_page(space: u32) -> (usize, Vec<u8>) {
+    page(space, 0, 1, &[(38, &space.to_be_bytes()), (54, &0x15u32.to_be_bytes())])
+}
+
+fn write(tree: &Tree, name: &str, pages: &[(usize, Vec<u8>)]) -> std::path::PathBuf {
+    let mut content = vec![0; 16 * PAGE];
+    pages.iter().for_each(|(number, page)| put(&mut content, number * PAGE, page));
+    tree.file(name, "");
+    std::fs::write(tree.path(name), content).unwrap();
+    tree.path(name)
+}
+
+/// Mini-transactions of these records, from [`LOG_BEGINS`] on.
+fn play_all(pages: &mut PlayedPages<'_>, mtrs: &[&[u8]]) -> Lsn {
+    let geometry = Geometry { first_lsn: LOG_BEGINS, capacity: 1 << 20 };
+    let mut reader = MtrReader::new(geometry, false, LOG_BEGINS);
+    let mut at = LOG_BEGINS.0;
+    for records in mtrs {
+        let marker = geometry.sequence_bit(Lsn(at + records.len() as u64));
+        let log = [records, &[marker][..], &crc32c(records).to_be_bytes()].concat();
+        at += log.len() as u64;
+        reader.feed(&log);
+    }
+    while let Some(mtr) = reader.next_mtr().unwrap() {
+        pages.play(&mtr).unwrap().unwrap();
+    }
+    reader.at()
+}
+
+/// Two segments were copied at different times, and a page went from one to the other in between: what the older one has
+/// of it ends in the log, and the page stays the other one's.
+#[test]
+fn a_page_that_changed_its_segment_is_kept() {
+    let tree = Tree::new();
+    let slots = [[1u32, 3], [1, 4]].concat().iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
+    let rest = vec![0xff; 126 * 8];
+    let trx_sys = page(0, 5, 1, &[(56, &slots), (56 + slots.len(), &rest)]);
+    let system = write(&tree, "data/ibdata1", &[first_page(0), trx_sys]);
+    let names = |number, lsn| page(1, number, lsn, &[(SLOT, &7u32.to_be_bytes())]);
+    let undo = [first_page(1), names(3, 100), names(4, LOG_BEGINS.0 + 100)];
+    let undo = write(&tree, "data/undo001", &undo);
+    let files = PageFiles::open(&[system], &[undo]).unwrap().unwrap();
+    let mut pages = PlayedPages::new(&files, BTreeSet::new()).unwrap().unwrap();
+
+    let leaves_the_older: &[u8] = &[0x37, 1, 3, SLOT as u8, 0xff, 0xff, 0xff, 0xff];
+    let is_made_for_the_newer: &[u8] = &[0x12, 1, 7];
+    let end = play_all(&mut pages, &[leaves_the_older, is_made_for_the_newer]);
+    assert!(pages.incomplete().is_empty());
+    let found = pages.found(Lsn(end.0 + 1000)).unwrap();
+    assert!(found.stored.is_none() && found.prepared.is_empty());
+
+    // Named by nobody any more, it is forgotten.
+    let mut pages = PlayedPages::new(&files, BTreeSet::new()).unwrap().unwrap();
+    let leaves_the_newer = [0x37, 1, 4, SLOT as u8, 0xff, 0xff, 0xff, 0xff];
+    assert!(pages.pages.contains_key(&(SpaceId(1), PageNo(7))));
+    let long_after = [0x10 | 2, 1, 9].repeat(40);
+    play_all(&mut pages, &[leaves_the_older, &long_after, &leaves_the_newer]);
+    assert!(!pages.pages.contains_key(&(SpaceId(1), PageNo(7))));
+}
