@@ -32,8 +32,8 @@ use crate::sink::{install, kept, staging, tidy};
 use crate::words::printable;
 pub use agree::MARGIN_BYTES;
 use agree::{Estimate, Room};
-use arrival::Arrival;
 pub use arrival::old_files;
+use arrival::{Arrival, Settled};
 use receive::Received;
 
 /// A position and its GTID domain.
@@ -112,13 +112,8 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     say_what_is_here(&layout);
     say_what_cpat_cannot_keep(&old);
     say_that_replication_ends(&old);
-    let mut room = agree::look_at_room(job, &layout, offer, &old)?;
-    if let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) {
-        let text = format!("base={} under [sst] is no directory that can be read", dir.display());
-        return Err(Failure::new(Kind::Configuration, text)
-            .hint("name a prepared backup, or leave it out")
-            .into());
-    }
+    let room = agree::look_at_room(job, &layout, offer, &old)?;
+    refuse_base_that_is_none(job)?;
     let base = job.settings.incremental && room != Room::InPlace;
     if !base {
         staging::discard_staged(&job.datadir)?;
@@ -137,28 +132,7 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
         offer.bytes.iter().map(|(_, bytes)| bytes).chain(offer.external.iter().map(|(_, bytes)| bytes));
     job.progress.total_bytes.store(offered.sum(), Ordering::Relaxed);
     job.progress.phase("waiting for the donor to begin", "");
-    let mut attempt = match link.recv()? {
-        Message::Attempt(attempt) => attempt,
-        other => return Err(unexpected(&other, "Attempt").into()),
-    };
-    let settled = loop {
-        let mut arrival = Arrival::prepare(job, &layout, &old, room)?;
-        let estimate = sample(job, link, &layout, &attempt, &arrival)?;
-        if room == Room::Narrow {
-            room = agree::look_again(job, &layout, offer, &old, estimate)?;
-            if room == Room::InPlace {
-                link.note("the joiner has no room for old and new files: it replaces them in place")?;
-                arrival.replace_in_place()?;
-            }
-        }
-        match receive_from(job, door, link, &layout, &attempt, &arrival)? {
-            Received::All(announced) => {
-                let doing = "taking over what is the same";
-                break link.keep_alive_while(doing, || arrival.settle(announced))?;
-            }
-            Received::Again(next) => attempt = next,
-        }
-    };
+    let settled = receive(job, door, link, &layout, offer, &old, room)?;
 
     job.progress.phase("making it durable", &format!("{} bytes", settled.bytes()));
     link.keep_alive_while("making everything durable", || settled.make_durable())?;
@@ -177,6 +151,46 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     settled.install()?;
     job.progress.phase("done", "");
     Ok(position)
+}
+
+fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
+    let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
+    let text = format!("base={} under [sst] is no directory that can be read", dir.display());
+    Err(Failure::new(Kind::Configuration, text).hint("name a prepared backup, or leave it out"))
+}
+
+/// Attempts of the donor's, until one gave everything.
+fn receive(
+    job: &Job,
+    door: &Door,
+    link: &mut Link,
+    layout: &Layout,
+    offer: &Offer,
+    old: &[ManagedFile],
+    mut room: Room,
+) -> Result<Settled> {
+    let mut attempt = match link.recv()? {
+        Message::Attempt(attempt) => attempt,
+        other => return Err(unexpected(&other, "Attempt").into()),
+    };
+    loop {
+        let mut arrival = Arrival::prepare(job, layout, old, room)?;
+        let estimate = sample(job, link, layout, &attempt, &arrival)?;
+        if room == Room::Narrow {
+            room = agree::look_again(job, layout, offer, old, estimate)?;
+            if room == Room::InPlace {
+                link.note("the joiner has no room for old and new files: it replaces them in place")?;
+                arrival.replace_in_place()?;
+            }
+        }
+        match receive_from(job, door, link, layout, &attempt, &arrival)? {
+            Received::All(announced) => {
+                let doing = "taking over what is the same";
+                return link.keep_alive_while(doing, || arrival.settle(announced));
+            }
+            Received::Again(next) => attempt = next,
+        }
+    }
 }
 
 /// A few blocks of what is here, when files are compared: the donor answers about how much it will send.

@@ -59,42 +59,40 @@ pub fn run(options: &Options) -> Result<()> {
         (some, false) => some.to_vec(),
     };
     println!("{}.\n", machine::line()?);
-    for &churn in &options.churn {
-        let ground = Ground::make(options)?;
-        let rewritten = ground.rewrite(churn)?;
-        ground.leave().context("the joiner leaves")?;
-        println!("Churn {churn} ({rewritten} transactions, {}):\n", options.rand_type);
-        if !options.pairs {
-            println!("{}", trial::HEAD);
-        }
-        let mut before = 0.0;
-        for &changed in &options.changed {
-            ensure!(
-                changed >= before,
-                "--changed must not fall: it is done on top of what was changed before"
-            );
-            ground.change((changed - before) / 100.0)?;
-            before = changed;
-            for &contender in &contenders {
-                let what = format!("churn {churn}, {changed} % changed, {}", contender.name());
-                let trial = Trial::run(&ground, contender, options.loaded).context(what)?;
-                if !options.pairs {
-                    println!("| {changed} % | {}", trial.row());
-                }
-            }
-            if options.pairs {
-                println!("{changed} % changed: {}", pairs::weigh(ground.old(), &ground.joiner().datadir())?);
-            } else {
-                println!("| {changed} % | {}", ground.pages()?.row());
-            }
-        }
-        println!(
-            "\n{:.1} MB on disk; reading both datadirs at once takes {:.2} s.\n",
-            ground.megabytes()?,
-            ground.read_both()?
-        );
-    }
+    options.churn.iter().try_for_each(|churn| by_changes(options, &contenders, *churn))?;
     println!("{}", trial::NOTES);
+    Ok(())
+}
+
+/// Two nodes with this much rewritten while both were members, and every method for each share of rows changed since.
+fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result<()> {
+    let ground = Ground::make(options)?;
+    let rewritten = ground.rewrite(churn)?;
+    ground.leave().context("the joiner leaves")?;
+    println!("Churn {churn} ({rewritten} transactions, {}):\n", options.rand_type);
+    if !options.pairs {
+        println!("{}", trial::HEAD);
+    }
+    let mut before = 0.0;
+    for &changed in &options.changed {
+        ensure!(changed >= before, "--changed must not fall: it is done on top of what was changed before");
+        ground.change((changed - before) / 100.0)?;
+        before = changed;
+        for &contender in contenders {
+            let what = format!("churn {churn}, {changed} % changed, {}", contender.name());
+            let trial = Trial::run(&ground, contender, options.loaded).context(what)?;
+            if !options.pairs {
+                println!("| {changed} % | {}", trial.row());
+            }
+        }
+        if options.pairs {
+            println!("{changed} % changed: {}", pairs::weigh(ground.old(), &ground.joiner().datadir())?);
+        } else {
+            println!("| {changed} % | {}", ground.pages()?.row());
+        }
+    }
+    let (megabytes, seconds) = (ground.megabytes()?, ground.read_both()?);
+    println!("\n{megabytes:.1} MB on disk; reading both datadirs at once takes {seconds:.2} s.\n");
     Ok(())
 }
 

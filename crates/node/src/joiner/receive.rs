@@ -81,7 +81,8 @@ pub(super) fn receive_attempt(
     match said? {
         Message::Attempt(attempt) => Ok(Received::Again(attempt)),
         first => {
-            if base.is_some() {
+            if let Some(base) = base {
+                base.rot().line().into_iter().for_each(|line| tracing::warn!("{line}"));
                 let (same, received) = (same.into_inner(), received.into_inner());
                 tracing::info!(
                     "incremental: {same} bytes were here already, {received} of them from a transfer that broke off"

@@ -18,6 +18,7 @@ use protocol::message::Message;
 use super::held::Old;
 use super::marking::{Piece, Recent, Todo};
 use super::origin::{Marked, Origin};
+use super::rot::Rot;
 use super::staging::Staging;
 use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
@@ -41,6 +42,7 @@ pub struct Base<'a> {
     pub(super) received: Mutex<HashMap<(FileId, u32), Extents>>,
     /// Marks of the blocks of ranges that were marked last: the donor asks for them where the range differs.
     pub(super) recent: Mutex<Recent>,
+    pub(super) rot: Rot,
     pub(super) todo: Mutex<Todo>,
     pub(super) changed: Condvar,
     /// For those who rebuild pages, until the donor asks no more.
@@ -76,6 +78,7 @@ impl<'a> Base<'a> {
             together: Mutex::default(),
             received: Mutex::default(),
             recent: Mutex::default(),
+            rot: Rot::default(),
             todo: Mutex::default(),
             changed: Condvar::new(),
             say: Mutex::default(),
@@ -112,6 +115,11 @@ impl<'a> Base<'a> {
         let range = u32::try_from(offset / u64::from(RANGE_BYTES)).unwrap_or(u32::MAX);
         let received = lock(&self.received).get(&(file, range)).cloned().unwrap_or_default();
         Marked { origin: self.origin(file), received }
+    }
+
+    /// Damaged pages among the old ones.
+    pub fn rot(&self) -> &Rot {
+        &self.rot
     }
 
     /// Tells the donor what became of the blocks of a chunk that were to be rebuilt.

@@ -12,6 +12,7 @@ use protocol::message::Message;
 
 use super::base::{Base, lock};
 use super::origin::{Opened, Origin};
+use super::rot::Pages;
 use crate::cancel::LOOK_EVERY;
 use crate::peer::link::Link;
 use crate::peer::relay::relay;
@@ -164,6 +165,10 @@ impl Base<'_> {
 
     fn mark_range(&self, file: FileId, known: &Origin, range: u32, buffer: &mut [u8]) -> Result<Mark> {
         let bytes = self.read(file, known, range, buffer)?;
+        if let (None, Some(old)) = (&known.received, &known.old) {
+            let pages = known.pages.get_or_init(|| Pages::of(&self.entry(file).ok()?, &old.path));
+            pages.iter().for_each(|pages| self.rot.look(pages, file, &old.path, range, bytes));
+        }
         let blocks = marks::block_marks(&self.key, bytes);
         let mark = marks::range_mark(&self.key, &blocks);
         lock(&self.recent).add((file, range), blocks);

@@ -40,6 +40,7 @@ mod rebuild;
 pub mod receiver;
 pub mod rollback;
 pub mod roots;
+pub mod rot;
 mod staged;
 pub mod staging;
 pub mod steps;

@@ -4,11 +4,12 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use protocol::extents::Extents;
 
 use super::held::Old;
+use super::rot::Pages;
 use crate::disk::holes::data_in;
 
 /// Where it lies.
@@ -18,6 +19,8 @@ pub struct Origin {
     pub received: Option<(PathBuf, u64)>,
     /// The old file.
     pub old: Option<Old>,
+    /// How its pages are checked, where it has some; looked for when it is read first.
+    pub pages: OnceLock<Option<Pages>>,
 }
 
 /// What of a range was here when it was marked.
@@ -128,6 +131,7 @@ mod tests {
         let origin = Origin {
             received: Some((received, 65_536)),
             old: Some(Old { look: look(&old).unwrap().unwrap(), path: old }),
+            pages: OnceLock::new(),
         };
         assert_eq!(origin.size(), Some(65_536));
         let opened = origin.open().unwrap();
@@ -151,14 +155,14 @@ mod tests {
         assert_eq!(marked.in_old(&[(0, 8192), (23_000, 20_000)], 16_384), [(23_000, 616)]);
         assert_eq!(marked.in_old(&[(30_000, 100)], 16_384), []);
         // Only one of the two, or none.
-        let opened = Origin { old: origin.old.clone(), received: None }.open().unwrap();
+        let opened = Origin { old: origin.old.clone(), ..Origin::default() }.open().unwrap();
         opened.read(32_768, &mut bytes[..16_384], &marked.received).unwrap();
         assert!(
             bytes[..7232].iter().all(|byte| *byte == 1) && bytes[7232..16_384].iter().all(|byte| *byte == 0)
         );
         assert!(Origin::default().open().unwrap().received_in(0..9).is_empty());
         assert_eq!(Origin::default().size(), None);
-        let gone = Origin { received: Some((dir.path().join("gone"), 5)), old: origin.old };
+        let gone = Origin { received: Some((dir.path().join("gone"), 5)), ..origin };
         assert!(gone.open().is_err(), "what was marked may have been in it");
     }
 }

@@ -80,7 +80,7 @@ mod tests {
         write(&ours);
         let of = |path: &std::path::Path| {
             let old = look(path).unwrap().map(|look| Old { look, path: path.to_owned() });
-            let origin = Arc::new(Origin { old, received: None });
+            let origin = Arc::new(Origin { old, ..Origin::default() });
             Rebuilt::of(&chunk, &Marked { origin, ..Marked::default() }, &KEY, &literals)
         };
         let rebuilt = of(&path);
