@@ -166,9 +166,9 @@ impl Together {
         let Some(first) = state.first_of.get(&file).copied() else { return Put::Apart };
         let Some(group) = state.waiting.get_mut(&first) else { return Put::Apart };
         let size = group.entries.iter().find(|entry| entry.id == file).map_or(0, |entry| entry.size);
-        let read = group.bytes.entry(file).or_default();
-        if read.len() as u64 == offset && offset + bytes.len() as u64 <= size {
-            read.extend_from_slice(bytes);
+        let read = group.bytes.get(&file).map_or(0, Vec::len) as u64;
+        if read == offset && offset + bytes.len() as u64 <= size {
+            group.bytes.entry(file).or_default().extend_from_slice(bytes);
             group.missing -= bytes.len() as u64;
             if group.missing > 0 {
                 return Put::Waits;
@@ -256,6 +256,11 @@ mod tests {
             assert_eq!(group.bytes[&FileId(1)], b"xyz");
             assert!(matches!(together.put(FileId(2), 0, b"abcd"), Put::Apart));
         }
+        // Longer from the start: nothing of it is in the group.
+        let together = Together::default();
+        together.expect(vec![file(1, 3), file(2, 4)]);
+        let Put::Broken(group) = together.put(FileId(1), 0, b"longer") else { panic!("not broken") };
+        assert!(group.bytes.is_empty());
         // One of it never comes.
         let together = Together::default();
         together.expect(vec![file(1, 3), file(2, 4)]);
