@@ -4,7 +4,6 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -15,6 +14,7 @@ use protocol::message::{Chunk, Message};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::Side;
+use super::traffic::Traffic;
 use super::wire::{Patience, Wire, WireError};
 use crate::cancel::LOOK_EVERY;
 use crate::failure::{Failure, Kind};
@@ -29,25 +29,6 @@ const ABORT_WITHIN: Duration = Duration::from_millis(500);
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Gathered messages that are sent when they are so many bytes: TLS adds a hundredth to them then.
 const GATHER_BYTES: usize = 2 << 10;
-
-/// Bytes of a connection on the wire, TLS included; shared with whoever shows the progress.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    pub(super) sent: AtomicU64,
-    pub(super) received: AtomicU64,
-}
-
-impl Traffic {
-    /// Bytes given to the kernel.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Bytes got from the kernel.
-    pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-}
 
 /// One authenticated connection of a transfer.
 pub struct Link {
@@ -110,7 +91,7 @@ impl Link {
     /// Has this connection's bytes counted among those of a transfer.
     pub fn count_in(&self, progress: &Progress) {
         let traffic = self.traffic();
-        progress.count(move || traffic.sent() + traffic.received());
+        progress.count(move || traffic.total());
     }
 
     /// Sets how long the peer may be silent while we wait for it, or take nothing while we send.

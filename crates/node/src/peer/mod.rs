@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`secret`] | the invitation and the proofs made from it |
 //! | [`tls`] | what is accepted as a certificate on either side |
+//! | `traffic` | counters of a connection |
 //! | `wire` | the TLS byte stream: every blocking step, its deadline and its counters |
 //! | [`link`] | one authenticated connection: messages in, messages out |
 //! | [`relay`] | what other threads have to say, over one link |
@@ -27,13 +28,15 @@ pub mod listen;
 pub mod relay;
 pub mod secret;
 pub mod tls;
+mod traffic;
 mod wire;
 
 pub use dial::Dialer;
-pub use link::{Link, Traffic};
+pub use link::Link;
 pub use listen::Door;
 pub use secret::{Invitation, Pin, TransferSecret};
 pub use tls::OwnCertificates;
+pub use traffic::Traffic;
 
 /// The two roles of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::net::RecvFlags;
 use rustls::Connection;
 
-use super::link::Traffic;
 use super::secret::EXPORTER_LABEL;
+use super::traffic::Traffic;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::Failure;
 

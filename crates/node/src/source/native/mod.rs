@@ -20,6 +20,7 @@
 //! | [`settle`] | the settled moment |
 //! | `checks` | whether what was copied is what the redo leads to |
 //! | [`watchdog`] | what is done when that moment hangs |
+//! | `manifest` | the head of the log that is sent, and the list of files |
 //! | [`snapshot`] | the whole, top to bottom |
 pub mod catalog;
 mod checks;
@@ -27,6 +28,7 @@ mod copying;
 pub mod dirty;
 pub mod listing;
 pub mod log_file;
+mod manifest;
 pub mod redo_out;
 pub mod reread;
 pub mod rounds;

@@ -4,18 +4,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use formats::wsrep::state_id::StateId;
-use formats::{Lsn, Seqno, Uuid};
-use protocol::inventory::{FileEntry, FileRole, Place};
-use protocol::limits::RANGE_BYTES;
+use anyhow::Result;
+use formats::Uuid;
 
 use super::catalog::Catalog;
 use super::checks::Checks;
 use super::dirty::Dirty;
 use super::listing::{self, Roots};
 use super::log_file::LogFile;
-use super::redo_out::{REDO, RedoOut};
+use super::manifest::{manifest, redo_entry, write_around};
+use super::redo_out::RedoOut;
 use super::rounds::{self, Rounds};
 use super::settle::{Moment, Settle};
 use super::spool::Spool;
@@ -28,7 +26,7 @@ use crate::disk::identity::now;
 use crate::source::copy::files::CopyFiles;
 use crate::source::copy::pages::Copier;
 use crate::source::declined::{Declined, SnapshotError};
-use crate::source::sink::{Manifest, Position, SnapshotSink};
+use crate::source::sink::{Manifest, SnapshotSink};
 
 /// Rounds without a lock stop when one finds fewer new files than this.
 const FEW: usize = 4;
@@ -185,30 +183,6 @@ pub fn take(options: &Options, sink: &dyn SnapshotSink, cancel: &Cancel) -> Resu
         redo_resized: state.resized(),
         damaged: std::mem::take(&mut *copy.damaged.lock().unwrap_or_else(PoisonError::into_inner)),
     })
-}
-
-/// What is in the log's file beside the redo: its head, up to the checkpoint `from` at which the copy began (what newer
-/// ones made needless was dropped already), and room behind it. The sink hears of every byte of the file.
-fn write_around(
-    sink: &dyn SnapshotSink,
-    out: &RedoOut,
-    mut head: Vec<u8>,
-    from: Lsn,
-    end: Lsn,
-) -> Result<()> {
-    let flat = out.flat();
-    let redo = flat.offset(from).context("the checkpoint lies before the log")?;
-    head.resize(redo as usize, 0);
-    sink.write(REDO, 0, &head)?;
-    let zeros = vec![0; RANGE_BYTES as usize];
-    let (mut at, size) = (flat.offset(out.written()).context("an end before the log")?, flat.file_size(end));
-    while at < size {
-        // To the end of the range, so that none is sent in two parts.
-        let len = (size - at).min(u64::from(RANGE_BYTES) - at % u64::from(RANGE_BYTES));
-        sink.write(REDO, at, &zeros[..len as usize])?;
-        at += len;
-    }
-    Ok(())
 }
 
 /// Why a thread of the redo log ended, if it did not end well.
@@ -385,42 +359,5 @@ impl Work<'_> {
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
-    }
-}
-
-fn redo_entry(size: u64) -> FileEntry {
-    FileEntry {
-        id: REDO,
-        place: Place::LogHome,
-        path: "ib_logfile0".to_owned(),
-        size,
-        allocated: size,
-        role: FileRole::Redo,
-    }
-}
-
-fn manifest(
-    catalog: &Catalog,
-    out: &RedoOut,
-    checkpoint: Lsn,
-    moment: &Moment,
-    member: Option<(Uuid, Option<u32>)>,
-) -> Manifest {
-    let (mut files, removed) = catalog.result();
-    files.insert(0, redo_entry(out.flat().file_size(moment.end)));
-    let position = match (member, moment.seqno) {
-        (Some((uuid, domain)), Some(seqno)) => {
-            Some(Position { state: StateId { uuid, seqno: Seqno(seqno) }, domain })
-        }
-        _ => None,
-    };
-    Manifest {
-        files,
-        removed,
-        redo: REDO,
-        checkpoint,
-        end: moment.end,
-        position,
-        binlog_state: moment.binlog_state.clone(),
     }
 }
