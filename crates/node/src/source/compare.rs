@@ -309,7 +309,7 @@ impl<'a> Compare<'a> {
         let mut files = lock(&self.files);
         let Some(theirs) = files.get_mut(&file) else { return };
         let end = marks::ranges(size).min(range.saturating_add(1 + theirs.ahead));
-        theirs.ahead = (theirs.ahead * 2).clamp(1, CLOSER_AHEAD);
+        theirs.ahead = (theirs.ahead * 4).clamp(2, CLOSER_AHEAD);
         let wanted: Vec<u32> = (range..end).filter(|range| theirs.asked.insert(*range)).collect();
         drop(files);
         for range in wanted {
