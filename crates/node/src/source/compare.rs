@@ -25,8 +25,9 @@ use crate::cancel::{Cancel, LOOK_EVERY};
 /// Ranges of a file that differs which are looked at closely ahead of their turn, at most.
 const CLOSER_AHEAD: u32 = 8;
 
-/// Parts of pages cost the joiner reads, and both hosts work, that are not measured here: they must save so much.
-const WORTH_IT: f64 = 0.7;
+/// Parts of pages cost the joiner reads, and both hosts work, that are not measured here: they must save half. Where the
+/// link is what limits they save more.
+const WORTH_IT: f64 = 0.5;
 
 /// `delta`: whether parts of pages are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
