@@ -60,12 +60,17 @@ pub fn encode(message: &Message, payload_len: usize, out: &mut Vec<u8>) -> Resul
     if header.len() > HEADER_BYTES_MAX as usize {
         return Err(too_long("header", header.len(), HEADER_BYTES_MAX));
     }
-    let packed = pack(&header);
+    let packed = if is_of_marks(message) { None } else { pack(&header) };
     let (header, flag) = packed.as_deref().map_or((&header[..], 0), |packed| (packed, PACKED));
     out.extend_from_slice(&(header.len() as u32 | flag).to_le_bytes());
     out.extend_from_slice(&(payload_len as u32).to_le_bytes());
     out.extend_from_slice(header);
     Ok(())
+}
+
+/// Marks are as good as random: trying to pack them, for every range that differs, would be work for nothing.
+fn is_of_marks(message: &Message) -> bool {
+    matches!(message, Message::Marks { .. } | Message::Blocks { .. } | Message::Pieces { .. })
 }
 
 /// A header in fewer bytes, when that is so.

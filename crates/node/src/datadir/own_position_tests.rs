@@ -1,13 +1,7 @@
 use super::*;
-use crate::datadir::testing::Tree;
+use crate::datadir::testing::{PAGE, Tree, put, write_pages};
 use std::fs::File;
 use std::process::Command;
-
-const PAGE: usize = 16384;
-
-fn put(page: &mut [u8], at: usize, bytes: &[u8]) {
-    page[at..at + bytes.len()].copy_from_slice(bytes);
-}
 
 /// A page 0 of a space with 16 KiB pages in the full_crc32 format.
 fn page0(space: u32) -> Vec<u8> {
@@ -29,15 +23,6 @@ fn rseg(seqno: u64) -> Vec<u8> {
     page
 }
 
-fn write(tree: &Tree, name: &str, pages: &[(usize, Vec<u8>)], count: usize) {
-    tree.file(name, "");
-    let mut content = vec![0; count * PAGE];
-    for (number, page) in pages {
-        put(&mut content, number * PAGE, page);
-    }
-    std::fs::write(tree.path(name), content).unwrap();
-}
-
 /// The system tablespace in two files, one segment in each and one in an undo tablespace.
 #[test]
 fn the_highest_position_over_all_files() {
@@ -47,9 +32,9 @@ fn the_highest_position_over_all_files() {
         put(&mut trx_sys, 56 + 8 * slot, &space.to_be_bytes());
         put(&mut trx_sys, 60 + 8 * slot, &page.to_be_bytes());
     }
-    write(&tree, "data/a", &[(0, page0(0)), (5, trx_sys), (6, rseg(10))], 8);
-    write(&tree, "data/b", &[(1, rseg(12))], 4);
-    write(&tree, "data/undo003", &[(0, page0(3)), (2, rseg(95))], 4);
+    write_pages(&tree, "data/a", &[(0, page0(0)), (5, trx_sys), (6, rseg(10))], 8);
+    write_pages(&tree, "data/b", &[(1, rseg(12))], 4);
+    write_pages(&tree, "data/undo003", &[(0, page0(3)), (2, rseg(95))], 4);
     let layout = tree.layout(&["--innodb-data-file-path=a:1M;b:1M:autoextend"]);
     assert_eq!(position_in_files(&layout).unwrap().unwrap().state.seqno.0, 95);
     std::fs::remove_file(tree.path("data/undo003")).unwrap();

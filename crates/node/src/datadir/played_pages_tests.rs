@@ -2,41 +2,11 @@ use crc32c::crc32c;
 use formats::innodb::redo_mtr::{Geometry, MtrReader};
 
 use super::*;
-use crate::datadir::testing::Tree;
+use crate::datadir::testing::{Tree, page, write_pages};
 
-const PAGE: usize = 16384;
 const LOG_BEGINS: Lsn = Lsn(20_000);
 /// First slot of a rollback segment header, after its format, sizes, list and segment.
 const SLOT: usize = 72;
-
-fn put(page: &mut [u8], at: usize, bytes: &[u8]) {
-    page[at..at + bytes.len()].copy_from_slice(bytes);
-}
-
-/// A page in the full_crc32 format, last changed at `lsn`.
-fn page(space: u32, number: u32, lsn: u64, content: &[(usize, &[u8])]) -> (usize, Vec<u8>) {
-    let mut page = vec![0; PAGE];
-    put(&mut page, 4, &number.to_be_bytes());
-    put(&mut page, 16, &lsn.to_be_bytes());
-    put(&mut page, 34, &space.to_be_bytes());
-    content.iter().for_each(|(at, bytes)| put(&mut page, *at, bytes));
-    put(&mut page, PAGE - 8, &(lsn as u32).to_be_bytes());
-    let sum = crc32c(&page[..PAGE - 4]);
-    put(&mut page, PAGE - 4, &sum.to_be_bytes());
-    (number as usize, page)
-}
-
-fn first_page(space: u32) -> (usize, Vec<u8>) {
-    page(space, 0, 1, &[(38, &space.to_be_bytes()), (54, &0x15u32.to_be_bytes())])
-}
-
-fn write(tree: &Tree, name: &str, pages: &[(usize, Vec<u8>)]) -> std::path::PathBuf {
-    let mut content = vec![0; 16 * PAGE];
-    pages.iter().for_each(|(number, page)| put(&mut content, number * PAGE, page));
-    tree.file(name, "");
-    std::fs::write(tree.path(name), content).unwrap();
-    tree.path(name)
-}
 
 /// Mini-transactions of these records, from [`LOG_BEGINS`] on.
 fn play_all(pages: &mut PlayedPages<'_>, mtrs: &[&[u8]]) -> Lsn {
@@ -63,10 +33,10 @@ fn a_page_that_changed_its_segment_is_kept() {
     let slots = [[1u32, 3], [1, 4]].concat().iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
     let rest = vec![0xff; 126 * 8];
     let trx_sys = page(0, 5, 1, &[(56, &slots), (56 + slots.len(), &rest)]);
-    let system = write(&tree, "data/ibdata1", &[first_page(0), trx_sys]);
+    let system = write_pages(&tree, "data/ibdata1", &[(0, page(0, 0, 1, &[])), (5, trx_sys)], 16);
     let names = |number, lsn| page(1, number, lsn, &[(SLOT, &7u32.to_be_bytes())]);
-    let undo = [first_page(1), names(3, 100), names(4, LOG_BEGINS.0 + 100)];
-    let undo = write(&tree, "data/undo001", &undo);
+    let undo = [(0, page(1, 0, 1, &[])), (3, names(3, 100)), (4, names(4, LOG_BEGINS.0 + 100))];
+    let undo = write_pages(&tree, "data/undo001", &undo, 16);
     let files = PageFiles::open(&[system], &[undo]).unwrap().unwrap();
     let mut pages = PlayedPages::new(&files, BTreeSet::new()).unwrap().unwrap();
 

@@ -64,3 +64,36 @@ impl Tree {
         self.try_layout(words, "").unwrap()
     }
 }
+
+/// Size of the pages that [`page`] makes.
+pub const PAGE: usize = 16384;
+
+pub fn put(page: &mut [u8], at: usize, bytes: &[u8]) {
+    page[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// A valid page in the full_crc32 format, last changed at `lsn`.
+pub fn page(space: u32, number: u32, lsn: u64, content: &[(usize, &[u8])]) -> Vec<u8> {
+    let mut page = vec![0; PAGE];
+    put(&mut page, 4, &number.to_be_bytes());
+    put(&mut page, 16, &lsn.to_be_bytes());
+    put(&mut page, 34, &space.to_be_bytes());
+    if number == 0 {
+        put(&mut page, 38, &space.to_be_bytes());
+        put(&mut page, 54, &0x15u32.to_be_bytes());
+    }
+    content.iter().for_each(|(at, bytes)| put(&mut page, *at, bytes));
+    put(&mut page, PAGE - 8, &(lsn as u32).to_be_bytes());
+    let sum = crc32c::crc32c(&page[..PAGE - 4]);
+    put(&mut page, PAGE - 4, &sum.to_be_bytes());
+    page
+}
+
+/// A file of `count` pages, zeros but for these.
+pub fn write_pages(tree: &Tree, name: &str, pages: &[(usize, Vec<u8>)], count: usize) -> PathBuf {
+    tree.file(name, "");
+    let mut content = vec![0; count * PAGE];
+    pages.iter().for_each(|(number, page)| put(&mut content, number * PAGE, page));
+    fs::write(tree.path(name), content).unwrap();
+    tree.path(name)
+}

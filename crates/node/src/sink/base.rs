@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 use anyhow::{Context, Result};
 use protocol::extents::Extents;
@@ -19,6 +19,7 @@ use super::held::Old;
 use super::marking::{Piece, Recent, Todo};
 use super::origin::{Marked, Origin};
 use super::rot::Rot;
+use super::staged::lock;
 use super::staging::Staging;
 use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
@@ -42,7 +43,7 @@ pub struct Base<'a> {
     pub(super) received: Mutex<HashMap<(FileId, u32), Extents>>,
     /// Marks of the blocks of ranges that were marked last: the donor asks for them where the range differs.
     pub(super) recent: Mutex<Recent>,
-    pub(super) rot: Rot,
+    rot: Rot,
     pub(super) todo: Mutex<Todo>,
     pub(super) changed: Condvar,
     /// For those who rebuild pages, until the donor asks no more.
@@ -235,8 +236,4 @@ fn in_backup(entry: &FileEntry) -> PathBuf {
         }
         _ => PathBuf::from(&entry.path),
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,9 +10,10 @@ use protocol::limits::RANGE_BYTES;
 use protocol::marks::{self, Mark, Together};
 use protocol::message::Message;
 
-use super::base::{Base, lock};
+use super::base::Base;
 use super::origin::{Opened, Origin};
 use super::rot::Pages;
+use super::staged::lock;
 use crate::cancel::LOOK_EVERY;
 use crate::peer::link::Link;
 use crate::peer::relay::relay;
@@ -167,7 +168,7 @@ impl Base<'_> {
         let bytes = self.read(file, known, range, buffer)?;
         if let (None, Some(old)) = (&known.received, &known.old) {
             let pages = known.pages.get_or_init(|| Pages::of(&self.entry(file).ok()?, &old.path));
-            pages.iter().for_each(|pages| self.rot.look(pages, file, &old.path, range, bytes));
+            pages.iter().for_each(|pages| self.rot().look(pages, file, &old.path, range, bytes));
         }
         let blocks = marks::block_marks(&self.key, bytes);
         let mark = marks::range_mark(&self.key, &blocks);

@@ -13,6 +13,7 @@ use super::base::Base;
 use super::held::no_base;
 use super::origin::Marked;
 use super::rebuild::Rebuilt;
+use super::staged::lock;
 use super::staging::Staging;
 use super::writer::Writer;
 use crate::failure::{Failure, Kind};
@@ -206,8 +207,4 @@ fn unpack<'a>(chunk: &Chunk, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> Resu
         );
     }
     Ok(data.split_at(parts as usize))
-}
-
-fn lock(coverage: &Mutex<Coverage>) -> std::sync::MutexGuard<'_, Coverage> {
-    coverage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -15,7 +15,7 @@ use formats::innodb::wsrep_position::TRX_SYS_PAGE;
 use protocol::inventory::{FileEntry, FileId, FileRole};
 use protocol::limits::RANGE_BYTES;
 
-use super::base::lock;
+use super::staged::lock;
 
 /// How the pages of a file are checked.
 #[derive(Clone, Debug)]
@@ -94,37 +94,16 @@ mod tests {
     use protocol::inventory::Place;
 
     use super::*;
+    use crate::datadir::testing::{PAGE, page};
 
-    const PAGE: usize = 16384;
-
-    fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
-        bytes[at..at + what.len()].copy_from_slice(what);
-    }
-
-    /// Pages in the full_crc32 format, all valid; the first says so.
-    fn file(space: u32, pages: usize) -> Vec<u8> {
-        let mut content = Vec::new();
-        for number in 0..pages {
-            let mut page = vec![7; PAGE];
-            put(&mut page, 4, &(number as u32).to_be_bytes());
-            put(&mut page, 16, &[0; 8]);
-            put(&mut page, 26, &[0; 12]);
-            put(&mut page, 34, &space.to_be_bytes());
-            if number == 0 {
-                put(&mut page, 38, &space.to_be_bytes());
-                put(&mut page, 54, &0x15u32.to_be_bytes());
-            }
-            if number == 5 && space == 0 {
-                put(&mut page, PAGE - 190, &536_853_855u32.to_be_bytes());
-                put(&mut page, PAGE - 186, &8u32.to_be_bytes());
-                put(&mut page, PAGE - 182, &100u32.to_be_bytes());
-            }
-            put(&mut page, PAGE - 8, &[0; 4]);
-            let sum = crc32c::crc32c(&page[..PAGE - 4]);
-            put(&mut page, PAGE - 4, &sum.to_be_bytes());
-            content.extend(page);
-        }
-        content
+    /// Pages of a tablespace, all valid, with something in them.
+    fn file(space: u32, pages: u32) -> Vec<u8> {
+        let area = [536_853_855u32, 8, 100].map(u32::to_be_bytes).concat();
+        let content = |number| match (space, number) {
+            (0, 5) => (PAGE - 190, &area[..]),
+            _ => (1000, &[7; 9][..]),
+        };
+        (0..pages).flat_map(|number| page(space, number, 0, &[content(number)])).collect()
     }
 
     fn line(path: &str, role: FileRole, content: &[u8]) -> Option<String> {

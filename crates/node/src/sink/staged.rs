@@ -104,7 +104,7 @@ pub(super) fn may_be_patched(class: Class, target: &Path, size: u64) -> bool {
     class == Class::Table && innodb && size >= patch::TABLE_MIN
 }
 
-pub(super) fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+pub(super) fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

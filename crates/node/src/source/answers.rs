@@ -1,7 +1,7 @@
 //! The two connections on which files are compared: our questions, and what the joiner answers.
 use anyhow::{Context, Result};
 use protocol::inventory::FileId;
-use protocol::marks::{self, Mark};
+use protocol::marks;
 use protocol::message::Message;
 
 use super::compare::{Compare, Theirs, lock};
@@ -22,11 +22,12 @@ impl Compare<'_> {
         link.send(&Message::Answers)?;
         loop {
             match link.recv()? {
-                Message::Base { file, size } => self.note(file, |theirs| {
-                    theirs.answered = true;
-                    theirs.size = Some(size);
-                })?,
-                Message::Together { first, mark } => self.hear_together(first, mark)?,
+                Message::Base { file, size } => self.note(file, |theirs| theirs.size = Some(size))?,
+                Message::Together { first, mark } => {
+                    if !self.together().hear(first, mark) {
+                        return Err(not_asked(first).into());
+                    }
+                }
                 Message::Marks { file, first, marks } if marks.len() <= marks::MARKS_MAX => {
                     self.note(file, |theirs| {
                         for (range, mark) in (first..).zip(marks) {
@@ -49,7 +50,7 @@ impl Compare<'_> {
                     })?;
                 }
                 Message::Rebuilt { file, offset, failed } => {
-                    if !self.unconfirmed.hear(file, offset, &failed) {
+                    if !self.unconfirmed().hear(file, offset, &failed) {
                         let text = format!(
                             "the joiner rebuilt blocks of file number {} that it was not sent",
                             file.0
@@ -64,14 +65,6 @@ impl Compare<'_> {
                 }
             }
         }
-    }
-
-    fn hear_together(&self, first: FileId, mark: Mark) -> Result<(), Failure> {
-        let files = self.together.hear(first, mark);
-        if files.is_empty() {
-            return Err(not_asked(first));
-        }
-        files.into_iter().try_for_each(|file| self.note(file, |theirs| theirs.answered = true))
     }
 
     fn note(&self, file: FileId, change: impl FnOnce(&mut Theirs)) -> Result<(), Failure> {

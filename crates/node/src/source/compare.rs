@@ -60,11 +60,11 @@ pub struct Compare<'a> {
     /// Whole, or in parts.
     way: Mutex<Cheaper>,
     /// Blocks that the joiner rebuilds.
-    pub(super) unconfirmed: Unconfirmed,
+    unconfirmed: Unconfirmed,
     pub(super) files: Mutex<HashMap<FileId, Theirs>>,
     pub(super) heard: Condvar,
     /// Small files.
-    pub(super) together: Together,
+    together: Together,
     /// Until nothing more is asked.
     ask: Mutex<Option<Sender<Message>>>,
     /// Until the connection takes it.
@@ -77,8 +77,6 @@ pub struct Compare<'a> {
 pub(super) struct Theirs {
     /// What it was asked for as.
     entry: FileEntry,
-    /// The joiner has answered: it knows the file.
-    pub answered: bool,
     /// Length of its file once it has answered; `Some(None)`: it has none.
     pub size: Option<Option<u64>>,
     /// Marks that were heard; none of a range that was handed over: it may hold something else by now.
@@ -96,7 +94,6 @@ impl Theirs {
     fn unknown(entry: &FileEntry) -> Theirs {
         Theirs {
             entry: entry.clone(),
-            answered: false,
             size: None,
             ranges: HashMap::new(),
             blocks: HashMap::new(),
@@ -190,9 +187,10 @@ impl<'a> Compare<'a> {
         self.ask(Message::LookApart { first: group.first() });
     }
 
-    /// The joiner knows a file as this one.
+    /// The joiner knows a file as this one: it has answered about it, alone or with others.
     pub fn is_known(&self, entry: &FileEntry) -> bool {
-        lock(&self.files).get(&entry.id).is_some_and(|theirs| theirs.answered && theirs.entry == *entry)
+        let known = |theirs: &Theirs| theirs.size.is_some() || self.together.is_answered(entry.id);
+        lock(&self.files).get(&entry.id).is_some_and(|theirs| theirs.entry == *entry && known(theirs))
     }
 
     /// Nothing more is asked.

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::compare::{Compare, Found};
 use super::lanes::{Lane, Parcel};
 use super::packer::{Compression, Packer};
-use super::sink::{Manifest, SnapshotSink};
+use super::sink::{Manifest, SnapshotSink, write_zeros};
 use super::throttle::Throttle;
 use super::together::{Group, Put};
 use super::unconfirmed::{Block, State};
@@ -330,14 +330,7 @@ impl SnapshotSink for Outbox<'_> {
     fn drop_redo(&self, file: FileId, range: Range<u64>) -> Result<()> {
         // What was dropped before is a hole already.
         let from = self.redo_dropped.fetch_max(range.end, Ordering::Relaxed).max(range.start);
-        let zeros = vec![0; RANGE_BYTES as usize];
-        let mut at = from;
-        while at < range.end {
-            let len = (range.end - at).min(u64::from(RANGE_BYTES));
-            self.write(file, at, &zeros[..len as usize])?;
-            at += len;
-        }
-        Ok(())
+        write_zeros(self, file, from..range.end)
     }
 
     fn begin_moment(&self) -> Result<()> {

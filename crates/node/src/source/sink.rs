@@ -5,6 +5,7 @@ use anyhow::Result;
 use formats::Lsn;
 use formats::wsrep::state_id::StateId;
 use protocol::inventory::{FileEntry, FileId};
+use protocol::limits::RANGE_BYTES;
 
 /// Takes a snapshot. Called from several threads; a slow sink slows the copy down, never the redo tail.
 ///
@@ -53,6 +54,22 @@ pub trait SnapshotSink: Sync {
     /// # Errors
     /// The transfer cannot go on.
     fn finish(&self, manifest: &Manifest) -> Result<()>;
+}
+
+/// Writes zeros, range by range, so that no range is sent in more parts than it must.
+///
+/// # Errors
+/// From the sink.
+pub fn write_zeros(sink: &dyn SnapshotSink, file: FileId, range: Range<u64>) -> Result<()> {
+    let range_bytes = u64::from(RANGE_BYTES);
+    let zeros = vec![0; RANGE_BYTES as usize];
+    let mut at = range.start;
+    while at < range.end {
+        let len = (range.end - at).min(range_bytes - at % range_bytes);
+        sink.write(file, at, &zeros[..len as usize])?;
+        at += len;
+    }
+    Ok(())
 }
 
 /// What a snapshot consists of.

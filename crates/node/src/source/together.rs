@@ -132,19 +132,21 @@ impl Together {
         state.waiting.insert(first, Group { missing, ..group });
     }
 
-    /// The joiner's mark of a group; answers its files, none when there is no such group.
-    pub fn hear(&self, first: FileId, mark: Mark) -> Vec<FileId> {
+    /// The joiner's mark of a group; false when there is no such group.
+    pub fn hear(&self, first: FileId, mark: Mark) -> bool {
         let mut state = self.lock();
-        let of_it = |(file, of): (&FileId, &FileId)| (*of == first).then_some(*file);
-        let files: Vec<FileId> = match state.waiting.get(&first) {
-            Some(group) => group.entries.iter().map(|entry| entry.id).collect(),
-            None => state.first_of.iter().filter_map(of_it).collect(),
-        };
-        if !files.is_empty() {
+        let is_one = state.first_of.get(&first) == Some(&first);
+        if is_one {
             state.theirs.insert(first, mark);
             self.heard.notify_all();
         }
-        files
+        is_one
+    }
+
+    /// The joiner has given the mark of the group that a file is of.
+    pub fn is_answered(&self, file: FileId) -> bool {
+        let state = self.lock();
+        state.first_of.get(&file).is_some_and(|first| state.theirs.contains_key(first))
     }
 
     /// The joiner's mark of a group, or none after a while without one.
@@ -273,8 +275,11 @@ mod tests {
         let together = Together::default();
         together.expect(vec![file(1, 3), file(2, 4)]);
         assert_eq!(together.theirs(FileId(1)), None);
-        assert_eq!(together.hear(FileId(2), [1; 16]), []);
-        assert_eq!(together.hear(FileId(1), [1; 16]), [FileId(1), FileId(2)]);
+        assert!(!together.hear(FileId(2), [1; 16]), "not the first of any");
+        assert!(![1, 2].into_iter().any(|file| together.is_answered(FileId(file))));
+        assert!(together.hear(FileId(1), [1; 16]));
+        let answered: Vec<bool> = (1..=3).map(|file| together.is_answered(FileId(file))).collect();
+        assert_eq!(answered, [true, true, false]);
         assert_eq!(together.theirs(FileId(1)), Some([1; 16]));
     }
 }

@@ -38,19 +38,13 @@ pub struct PageFile {
     /// XXH3 of the whole pages in its first [`HEAD_BYTES`], as they were when it was opened.
     pub head: Vec<u64>,
     /// The beginning of the file as it was opened with, for whoever reads there first: most files are hardly longer.
-    front: Mutex<Option<Front>>,
+    front: Mutex<Option<Buffer>>,
     /// Number of the file's first page: not 0 in the further files of a system tablespace.
     first_page: u32,
     /// Pages that are never valid and do not count: the doublewrite area.
     doublewrite: Vec<std::ops::Range<PageNo>>,
     /// How often a page that is not whole is read again.
     tries: u32,
-}
-
-/// Bytes that were read at the beginning, and how many.
-struct Front {
-    buffer: Buffer,
-    read: usize,
 }
 
 /// A page that stays damaged.
@@ -141,7 +135,8 @@ impl PageFile {
                         self.header = Some((header.space, header.format));
                         self.first_lsn = page::lsn(head);
                         self.head = head.chunks_exact(header.format.physical_size).map(xxh3_64).collect();
-                        self.front = Mutex::new(Some(Front { buffer, read }));
+                        // Of a file that is longer, direct reads go on at a whole block.
+                        self.front = Mutex::new((read == HEAD_BYTES).then_some(buffer));
                         break;
                     }
                 }
@@ -200,15 +195,13 @@ impl PageFile {
     /// As [`PageFile::read_raw`] from the beginning; what it was opened with is not read again.
     fn read_front(&self, out: &mut [u8]) -> Result<usize> {
         let front = self.front.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Of a file that is longer, direct reads go on at a whole block.
-        let Some(Front { mut buffer, read }) =
-            front.filter(|front| front.read == HEAD_BYTES && out.len() >= HEAD_BYTES)
-        else {
-            return self.read_raw(out, 0);
-        };
-        let (begin, rest) = out.split_at_mut(read);
-        begin.copy_from_slice(&buffer.bytes()[..read]);
-        if rest.is_empty() { Ok(read) } else { Ok(read + self.read_raw(rest, read as u64)?) }
+        match (front, out.split_at_mut_checked(HEAD_BYTES)) {
+            (Some(mut front), Some((begin, rest))) => {
+                begin.copy_from_slice(&front.bytes()[..HEAD_BYTES]);
+                Ok(HEAD_BYTES + self.read_raw(rest, HEAD_BYTES as u64)?)
+            }
+            _ => self.read_raw(out, 0),
+        }
     }
 
     /// Reads a page again until it is whole. What is wrong with one that stays as it is.

@@ -3,12 +3,11 @@ use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
 use formats::{Lsn, Seqno, Uuid};
 use protocol::inventory::{FileEntry, FileRole, Place};
-use protocol::limits::RANGE_BYTES;
 
 use super::catalog::Catalog;
 use super::redo_out::{REDO, RedoOut};
 use super::settle::Moment;
-use crate::source::sink::{Manifest, Position, SnapshotSink};
+use crate::source::sink::{Manifest, Position, SnapshotSink, write_zeros};
 
 /// What is in the log's file beside the redo: its head, up to the checkpoint `from` at which the copy began (what newer
 /// ones made needless was dropped already), and room behind it. The sink hears of every byte of the file.
@@ -23,15 +22,8 @@ pub(super) fn write_around(
     let redo = flat.offset(from).context("the checkpoint lies before the log")?;
     head.resize(redo as usize, 0);
     sink.write(REDO, 0, &head)?;
-    let zeros = vec![0; RANGE_BYTES as usize];
-    let (mut at, size) = (flat.offset(out.written()).context("an end before the log")?, flat.file_size(end));
-    while at < size {
-        // To the end of the range, so that none is sent in two parts.
-        let len = (size - at).min(u64::from(RANGE_BYTES) - at % u64::from(RANGE_BYTES));
-        sink.write(REDO, at, &zeros[..len as usize])?;
-        at += len;
-    }
-    Ok(())
+    let written = flat.offset(out.written()).context("an end before the log")?;
+    write_zeros(sink, REDO, written..flat.file_size(end))
 }
 
 /// The redo log, as it is sent.
