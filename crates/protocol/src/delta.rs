@@ -189,6 +189,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn what_is_rebuilt_is_the_block(
             mut theirs in proptest::collection::vec(any::<u8>(), 1..2000),
@@ -202,8 +204,14 @@ mod tests {
             let mut literals = Vec::new();
             if let Some(delta) = diff_of(0, &ours, &theirs, &mut literals) {
                 prop_assert_eq!(delta.literal_len(), Some(literals.len() as u32));
-                prop_assert!(delta.rebuild(&KEY, &mut theirs, &literals));
-                prop_assert_eq!(ours, theirs);
+                // Short marks agree by chance now and then; then the mark of the whole is another one.
+                let by_chance = |(ours, theirs): (&[u8], &[u8])| {
+                    ours != theirs && piece_marks(&KEY, ours) == piece_marks(&KEY, theirs)
+                };
+                let pieces = ours.chunks(PIECE_BYTES).zip(theirs.chunks(PIECE_BYTES));
+                let missed = pieces.into_iter().any(by_chance);
+                prop_assert_eq!(delta.rebuild(&KEY, &mut theirs, &literals), !missed);
+                prop_assert_eq!(ours == theirs, !missed);
             }
         }
 
