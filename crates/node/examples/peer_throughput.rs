@@ -4,8 +4,9 @@
 #![allow(clippy::print_stdout)]
 use std::time::{Duration, Instant};
 
+use protocol::chunk::{Chunk, Packing};
 use protocol::inventory::FileId;
-use protocol::message::{Chunk, Message, Packing};
+use protocol::message::Message;
 use rejoin_node::cancel::Cancel;
 use rejoin_node::peer::{Dialer, Door, Terms};
 
@@ -31,6 +32,7 @@ fn main() -> anyhow::Result<()> {
                 deltas: Vec::new(),
                 packing: Packing::Plain,
                 digest: 0,
+                whole: 0,
             };
             donor.send_chunk(&chunk, &payload)?;
         }

@@ -136,6 +136,8 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
 
     job.progress.phase("making it durable", &format!("{} bytes", settled.bytes()));
     link.keep_alive_while("making everything durable", || settled.make_durable())?;
+    job.progress.phase("reading back what was staged", "");
+    link.keep_alive_while("reading back what was staged", || settled.read_back(job))?;
     job.progress.phase("checking the position", "");
     link.keep_alive_while("checking the position", || settled.check_position())?;
     link.send(&Message::Stored)?;

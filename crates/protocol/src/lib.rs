@@ -31,6 +31,7 @@
 //! | [`limits`] | every bound on what a peer may make us allocate or wait for |
 //! | [`hello`] | the first bytes each way; frozen for all versions |
 //! | [`message`] | the vocabulary after the greeting |
+//! | [`chunk`] | bytes of a file on their way |
 //! | [`codec`] | frames: messages to bytes and back |
 //! | [`inventory`] | what a file of a datadir is called on the wire |
 //! | [`marks`] | the fingerprints by which two nodes learn what they both have |
@@ -45,6 +46,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod chunk;
 pub mod codec;
 pub mod coverage;
 pub mod delta;

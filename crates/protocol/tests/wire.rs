@@ -1,5 +1,6 @@
 //! The bytes on the wire: frozen greetings, round trips, limits, and no panic on anything.
 use proptest::prelude::*;
+use rejoin_protocol::chunk::{Chunk, Packing};
 use rejoin_protocol::codec::{self, CodecError, Lengths, PREFIX_BYTES};
 use rejoin_protocol::delta::Delta;
 use rejoin_protocol::hello::{
@@ -7,7 +8,7 @@ use rejoin_protocol::hello::{
 };
 use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place, batches, groups};
 use rejoin_protocol::limits::{HEADER_BYTES_MAX, PATH_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
-use rejoin_protocol::message::{Attempt, Chunk, Message, Offer, Packing, Source};
+use rejoin_protocol::message::{Attempt, Message, Offer, Source};
 use rejoin_protocol::policy::{NodeFacts, SystemFile};
 use rejoin_protocol::sample::{Sample, Sampled};
 
@@ -99,6 +100,7 @@ fn one_of_each() -> Vec<Message> {
         deltas: vec![Delta { start: 12288, len: 64, sent: vec![2], mark: [5; 16] }],
         packing: Packing::Zstd,
         digest: 1 << 100,
+        whole: 1 << 60,
     };
     vec![
         Message::Ping { doing: "d".into() },
@@ -124,7 +126,7 @@ fn one_of_each() -> Vec<Message> {
         Message::Begin(entry()),
         Message::BeginKnown { file: FileId(7) },
         Message::Chunk(chunk),
-        Message::Same { file: FileId(7), offset: 1 << 20, len: RANGE_BYTES },
+        Message::Same { file: FileId(7), offset: 1 << 20, len: RANGE_BYTES, whole: 9 },
         Message::SameTogether { first: FileId(7) },
         Message::Asks,
         Message::Answers,
@@ -274,6 +276,7 @@ fn impossible_parts_are_refused() {
         deltas: Vec::new(),
         packing: Packing::Plain,
         digest: 0,
+        whole: 0,
     };
     assert_eq!(chunk(&[]).payload_len(), Ok((0, 0)));
     assert_eq!(chunk(&[(0, RANGE_BYTES)]).payload_len(), Ok((RANGE_BYTES, 0)));

@@ -176,6 +176,13 @@ impl Settled {
         self.staging.sync_all()
     }
 
+    /// Every byte that was staged, and has a digest that counts, is what the donor read.
+    pub fn read_back(&self, job: &Job) -> Result<()> {
+        let bytes = self.staging.read_back(job.settings.threads, &job.cancel)?;
+        tracing::info!("read back: {bytes} bytes of what was staged are what the donor read");
+        Ok(())
+    }
+
     /// What recovery will show must be what the donor noted: from the files and the redo that arrived, played in memory on
     /// the few pages that hold the position. Where that cannot be told (ciphertext, say), it is said and no error.
     pub fn check_position(&self) -> Result<()> {

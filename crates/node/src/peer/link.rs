@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use protocol::chunk::Chunk;
 use protocol::codec::{self, PREFIX_BYTES};
 use protocol::hello::cut;
 use protocol::limits::TEXT_BYTES_MAX;
-use protocol::message::{Chunk, Message};
+use protocol::message::Message;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::Side;

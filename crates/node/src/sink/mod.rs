@@ -36,6 +36,7 @@ pub mod names;
 pub mod origin;
 pub mod patch;
 pub mod plan;
+mod read_back;
 mod rebuild;
 pub mod receiver;
 pub mod rollback;

@@ -1,6 +1,6 @@
 //! Pages of which only the parts came that differ: made of what is here.
+use protocol::chunk::Chunk;
 use protocol::marks::MarkKey;
-use protocol::message::Chunk;
 
 use super::origin::Marked;
 
@@ -46,10 +46,10 @@ impl Rebuilt {
 mod tests {
     use std::sync::Arc;
 
+    use protocol::chunk::Packing;
     use protocol::delta::{diff, piece_marks};
     use protocol::inventory::FileId;
     use protocol::marks::mark;
-    use protocol::message::Packing;
 
     use super::super::held::Old;
     use super::super::origin::Origin;
@@ -72,8 +72,17 @@ mod tests {
             deltas.extend(diff(&KEY, start, theirs, whole, &piece_marks(&KEY, ours), &mut literals));
         }
         let (parts, same, packing) = (Vec::new(), Vec::new(), Packing::Plain);
-        let chunk =
-            Chunk { file: FileId(0), offset: 4096, len: 49152, parts, same, deltas, packing, digest: 0 };
+        let chunk = Chunk {
+            file: FileId(0),
+            offset: 4096,
+            len: 49152,
+            parts,
+            same,
+            deltas,
+            packing,
+            digest: 0,
+            whole: 0,
+        };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.ibd");
         let write = |bytes: &[u8]| std::fs::write(&path, [&[0; 4096], bytes].concat()).unwrap();

@@ -3,10 +3,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
+use protocol::chunk::{Chunk, Packing};
 use protocol::coverage::Coverage;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
-use protocol::message::{Chunk, Message, Packing};
+use protocol::message::Message;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::base::Base;
@@ -53,12 +54,12 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
             Message::BeginKnown { file } => begin(shared, &compared(shared)?.entry(file)?)?,
             Message::Chunk(chunk) => {
                 let (parts, literals) = unpack(&chunk, &payload, &mut data)?;
-                store(shared, &mut writer, &chunk, parts, literals)?;
+                store(shared, &mut writer, &chunk, parts, literals, Some(chunk.whole))?;
                 chunks += 1;
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
             }
-            Message::Same { file, offset, len } => {
-                keep(shared, &mut writer, file, offset, len)?;
+            Message::Same { file, offset, len, whole } => {
+                keep(shared, &mut writer, &Chunk::same(file, offset, len, whole), Some(whole))?;
                 chunks += 1;
             }
             Message::SameTogether { first } => {
@@ -89,11 +90,10 @@ fn compared<'a>(shared: &Shared<'a>) -> Result<&'a Base<'a>, Failure> {
 }
 
 /// A range is the old file's.
-fn keep(shared: &Shared<'_>, writer: &mut Writer<'_>, file: FileId, offset: u64, len: u32) -> Result<()> {
-    let chunk = Chunk::same(file, offset, len);
+fn keep(shared: &Shared<'_>, writer: &mut Writer<'_>, chunk: &Chunk, whole: Option<u64>) -> Result<()> {
     chunk.payload_len()?;
-    store(shared, writer, &chunk, &[], &[])?;
-    shared.progress.done_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
+    store(shared, writer, chunk, &[], &[], whole)?;
+    shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
     Ok(())
 }
 
@@ -104,7 +104,9 @@ fn keep_together(shared: &Shared<'_>, writer: &mut Writer<'_>, first: FileId) ->
         let entry = base.entry(*file)?;
         begin(shared, &entry)?;
         match u32::try_from(entry.size) {
-            Ok(len) if len <= RANGE_BYTES => keep(shared, writer, *file, 0, len)?,
+            Ok(len) if len <= RANGE_BYTES => {
+                keep(shared, writer, &Chunk::same(*file, 0, len, 0), None)?;
+            }
             _ => {
                 let text = format!("the donor counts {} among small files", entry.path);
                 return Err(Failure::new(Kind::Peer, text).into());
@@ -114,13 +116,14 @@ fn keep_together(shared: &Shared<'_>, writer: &mut Writer<'_>, first: FileId) ->
     Ok(())
 }
 
-/// Writes a chunk, and notes what of it the old file has.
+/// Writes a chunk, and notes what of it the old file has, and the digest of the whole where the donor said it.
 fn store(
     shared: &Shared<'_>,
     writer: &mut Writer<'_>,
     chunk: &Chunk,
     data: &[u8],
     literals: &[u8],
+    whole: Option<u64>,
 ) -> Result<()> {
     let again = lock(shared.coverage).check(chunk.file, chunk.offset, chunk.len)?;
     let range = chunk.offset..chunk.offset + u64::from(chunk.len);
@@ -146,6 +149,7 @@ fn store(
             writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
         }
     }
+    shared.staging.expect(chunk.file, chunk.offset, chunk.len, whole)?;
     shared.staging.fill(chunk.file, range, u64::from(chunk.len) - sum(&in_old))?;
     arrived(shared, chunk, &rebuilt.failed)?;
     if let Some(base) = base.filter(|_| !chunk.deltas.is_empty()) {

@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
+use protocol::extents::Extents;
 use protocol::inventory::FileEntry;
 
 use super::files::{Disk, Files};
 use super::held::{self, Held, Old};
+use super::origin::Origin;
 use super::patch::{self, Changes};
 use super::plan::{Class, Patched, Staying};
+use super::read_back::Digests;
 use crate::failure::{Failure, Kind};
 
 /// A file that is being received.
@@ -25,6 +28,8 @@ pub(super) struct StagedFile {
     pub made: AtomicBool,
     pub making: Mutex<()>,
     pub held: Mutex<Held>,
+    /// Of what was written, and of what is taken from the old file.
+    pub digests: Mutex<Digests>,
     /// Bytes that are not the old file's.
     pub differing: AtomicU64,
     /// It may become a patch of the old file, unless too much differs.
@@ -47,7 +52,22 @@ impl StagedFile {
             self.made = AtomicBool::new(true);
         }
         self.held = Mutex::new(std::mem::take(&mut lock(&first.held)));
+        self.digests = Mutex::new(std::mem::take(&mut lock(&first.digests)));
         Ok(())
+    }
+
+    /// Where its bytes are once it has been settled, and which of them are staged.
+    pub fn content(&self) -> (Origin, Extents) {
+        let mut staged = Extents::default();
+        staged.add(0..self.size);
+        let received = Some((self.path.clone(), self.size));
+        let mut origin = Origin { received, ..Origin::default() };
+        if self.patched.is_some() {
+            let held = lock(&self.held);
+            held.same.iter().for_each(|range| staged.remove(range));
+            origin.old = held.old.clone();
+        }
+        (origin, staged)
     }
 
     /// The old file is the new one, name and all. Only of tables: the system's files come and go as one set.

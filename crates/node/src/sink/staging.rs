@@ -15,9 +15,11 @@ use super::install::pending;
 use super::leftovers::{Leftovers, staged_name};
 use super::names::{waiting_room, working_directory};
 use super::plan::{Class, Patched, Placed, Staying};
+use super::read_back::read_back;
 use super::roots::{self, Roots};
 use super::staged::{StagedFile, lock, make, make_link, may_be_patched, set_length};
 use super::writer::Writer;
+use crate::cancel::Cancel;
 use crate::disk::durable;
 use crate::disk::filesystem::shares_bytes;
 use crate::failure::{Failure, Kind};
@@ -119,6 +121,7 @@ impl Staging {
             made: AtomicBool::new(false),
             making: Mutex::new(()),
             held: Mutex::default(),
+            digests: Mutex::default(),
             differing: AtomicU64::new(0),
             patchable: !sharing && may_be_patched(class, target, entry.size),
             patched: None,
@@ -200,6 +203,12 @@ impl Staging {
         held::copy_part(&part, &staged.path)
     }
 
+    /// What a piece of a file must be at the end: bytes with this digest, where the donor said one.
+    pub fn expect(&self, file: FileId, offset: u64, len: u32, digest: Option<u64>) -> Result<()> {
+        lock(&self.file(file)?.digests).note(offset, len, digest);
+        Ok(())
+    }
+
     /// The donor has said what the state consists of: staged files get their final lengths and targets and what they have
     /// of their old ones, links and empty files are made, and what does not count is removed. With `may_stay`, files of
     /// tables that are wholly the same as before are not staged: they are answered. Large ones of which little differs become
@@ -266,6 +275,15 @@ impl Staging {
             durable::sync_directory(root.parent().context("a staging root without a directory")?)?;
         }
         Ok(())
+    }
+
+    /// Reads back what was staged, once it is settled; answers how many bytes of it are known to be what the donor read.
+    ///
+    /// # Errors
+    /// Some are not.
+    pub fn read_back(&self, threads: u16, cancel: &Cancel) -> Result<u64> {
+        let files: Vec<Arc<StagedFile>> = self.shared().files.values().cloned().collect();
+        read_back(files.iter().map(Arc::as_ref).filter(|file| !file.is_link), threads, cancel)
     }
 
     /// The staged files, for [`super::plan::plan`].

@@ -5,8 +5,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use protocol::chunk::Chunk;
 use protocol::inventory::{FileEntry, FileId};
-use protocol::message::{Chunk, Message};
+use protocol::message::Message;
 
 use super::outbox::Outbox;
 use crate::cancel::{Cancel, LOOK_EVERY};
@@ -91,8 +92,8 @@ impl Outbox<'_> {
                         link.gather(&self.begin(entry))?;
                     }
                     if chunk.is_same() {
-                        let Chunk { file, offset, len, .. } = chunk;
-                        link.gather(&Message::Same { file, offset, len })?;
+                        let Chunk { file, offset, len, whole, .. } = chunk;
+                        link.gather(&Message::Same { file, offset, len, whole })?;
                     } else {
                         link.send_chunk(&chunk, &payload)?;
                     }

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use protocol::chunk::{Chunk, whole_digest};
 use protocol::inventory::{FileEntry, FileId, batches};
 use protocol::limits::RANGE_BYTES;
-use protocol::message::{Chunk, Message};
+use protocol::message::Message;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::compare::{Compare, Found};
@@ -270,10 +271,12 @@ impl<'a> Outbox<'a> {
         data.extend_from_slice(literals);
         let packed = packer.pack(&data)?;
         let digest = xxh3_128(&data);
+        let all_is_sent = deltas.is_empty() && data.len() == bytes.len();
+        let whole = if all_is_sent { digest as u64 } else { whole_digest(bytes) };
         let payload = packer.take(&packed, data);
         let packing = packed.packing;
         let (len, same, deltas) = (bytes.len() as u32, same.clone(), deltas.clone());
-        let chunk = Chunk { file: entry.id, offset, len, parts, same, deltas, packing, digest };
+        let chunk = Chunk { file: entry.id, offset, len, parts, same, deltas, packing, digest, whole };
         self.push(
             self.lane_of(entry.id, offset)?,
             Parcel::Chunk { entry: Arc::clone(entry), chunk, payload },

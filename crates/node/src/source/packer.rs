@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use protocol::message::Packing;
+use protocol::chunk::Packing;
 
 use super::cheaper::Cheaper;
 

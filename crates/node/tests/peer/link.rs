@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use node::cancel::Cancel;
 use node::failure::Kind;
 use node::peer::Link;
+use protocol::chunk::{Chunk, Packing};
 use protocol::inventory::FileId;
-use protocol::message::{Chunk, Message, Packing};
+use protocol::message::Message;
 
 use crate::common::*;
 
@@ -22,6 +23,7 @@ fn chunk(index: u64, len: usize) -> Chunk {
         deltas: Vec::new(),
         packing: Packing::Plain,
         digest: 0,
+        whole: 0,
     }
 }
 

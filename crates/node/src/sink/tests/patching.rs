@@ -1,12 +1,15 @@
 //! Which received files become patches, and what becomes of these on a real disk.
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use protocol::chunk::whole_digest;
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 
+use crate::cancel::Cancel;
 use crate::disk::filesystem::shares_bytes;
 use crate::disk::identity::look;
+use crate::failure::{Kind, kind_of};
 use crate::sink::files::Disk;
 use crate::sink::held::Old;
 use crate::sink::install::install;
@@ -58,6 +61,8 @@ impl World {
         let old = Old { path: self.table().to_owned(), look: look(self.table()).unwrap().unwrap() };
         for at in (0..SIZE).step_by(PART as usize) {
             let range = at..at + u64::from(PART);
+            let byte = if sent.contains(&at) { 2 } else { 1 };
+            staging.expect(FileId(1), at, PART, Some(whole_digest(&[byte; PART as usize]))).unwrap();
             if sent.contains(&at) {
                 writer.write_range(FileId(1), at, &[(0, PART)], &[2; PART as usize]).unwrap();
                 staging.hold(FileId(1), range.clone(), &[], Some(old.clone())).unwrap();
@@ -105,6 +110,7 @@ fn a_large_table_of_which_little_differs_is_changed_where_it_lies() {
     assert!(staged <= 3 << 20, "{staged} bytes were written for 2 MiB");
     let plan = world.plan(&staging, Patches::Kept);
     assert_eq!((plan.patched.len(), plan.placed.len(), plan.displaced.len()), (1, 1, 1));
+    assert_eq!(staging.read_back(2, &Cancel::new()).unwrap(), 2 << 20, "what stays is not read");
     install(&Disk, &plan).unwrap();
     world.is_new(&sent);
     assert_eq!(fs::metadata(world.table()).unwrap().ino(), inode);
@@ -123,8 +129,10 @@ fn what_is_no_such_table_is_written_anew() {
         ("db/t.ibd", &little, Patches::None),
     ] {
         let world = World::new(name);
-        let plan = world.plan(&world.received(sent), patches);
+        let staging = world.received(sent);
+        let plan = world.plan(&staging, patches);
         assert_eq!((plan.patched.len(), plan.placed.len(), plan.displaced.len()), (0, 2, 2), "{name}");
+        assert_eq!(staging.read_back(2, &Cancel::new()).unwrap(), SIZE, "{name}");
         install(&Disk, &plan).unwrap();
         world.is_new(sent);
         rollback(&Disk, world.dir.path(), &world.managed(), |_| Ok(None), 2).unwrap();
@@ -141,6 +149,26 @@ fn what_is_no_such_table_is_written_anew() {
     let staged = staging.staged();
     let placed = staged.iter().find(|placed| placed.target == renamed).unwrap();
     assert_eq!(fs::read(&placed.staged).unwrap()[..1 << 20], vec![1; 1 << 20]);
+}
+
+#[test]
+fn what_is_staged_otherwise_than_the_donor_read_it_is_not_installed() {
+    // As a patch, and written anew with what is the old file's.
+    for (patches, at) in
+        [(Patches::Kept, (3 << 20) + 77), (Patches::None, 77), (Patches::None, (5 << 20) + 7)]
+    {
+        let world = World::new("db/t.ibd");
+        let staging = world.received(&[3 << 20]);
+        world.plan(&staging, patches);
+        staging.read_back(2, &Cancel::new()).unwrap();
+        let staged = fs::File::options().write(true).open(staging.path(FileId(1)).unwrap()).unwrap();
+        staged.write_all_at(&[9], at).unwrap();
+        let error = staging.read_back(2, &Cancel::new()).unwrap_err();
+        let text = format!("{error:#}");
+        assert_eq!(kind_of(&error), Kind::Disk, "{text}");
+        let wanted = format!("t.ibd at {}: what was staged is not what the donor read", at >> 20 << 20);
+        assert!(text.contains(&wanted), "{text}");
+    }
 }
 
 #[test]
