@@ -134,12 +134,8 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
     job.progress.phase("waiting for the donor to begin", "");
     let settled = receive(job, door, link, &layout, offer, &old, room)?;
 
-    job.progress.phase("making it durable", &format!("{} bytes", settled.bytes()));
-    link.keep_alive_while("making everything durable", || settled.make_durable())?;
-    job.progress.phase("reading back what was staged", "");
-    link.keep_alive_while("reading back what was staged", || settled.read_back(job))?;
-    job.progress.phase("checking the position", "");
-    link.keep_alive_while("checking the position", || settled.check_position())?;
+    job.progress.phase("verifying what was staged", &format!("{} bytes", settled.bytes()));
+    link.keep_alive_while("verifying what was staged", || settled.verify(job))?;
     link.send(&Message::Stored)?;
     log_totals(job, settled.bytes());
 

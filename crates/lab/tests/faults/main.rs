@@ -11,3 +11,4 @@ mod old_state;
 mod pair;
 mod room;
 mod servers_ends;
+mod staged;

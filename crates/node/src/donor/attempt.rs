@@ -13,7 +13,7 @@ use super::{Means, Sent, begin, expect};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, ScannedFile, Skipped};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, joined};
 use crate::job::Job;
 use crate::peer::dial::CONNECT_WITHIN;
 use crate::peer::link::Link;
@@ -281,10 +281,6 @@ impl Donation<'_> {
              allow-corrupt-pages=1 under [sst] on the donor to send it as it is"
         ))
     }
-}
-
-fn joined<T>(thread: std::thread::Result<Result<T>>) -> Result<T> {
-    thread.unwrap_or_else(|_| Err(Failure::new(Kind::Disk, "a worker panicked").into()))
 }
 
 /// Both hosts hear how much of what would have been sent the joiner had.

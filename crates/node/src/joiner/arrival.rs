@@ -15,7 +15,7 @@ use super::receive::Announced;
 use crate::datadir::layout::{Layout, with_suffix};
 use crate::datadir::managed::{self, Managed, ManagedFile};
 use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, joined};
 use crate::job::Job;
 use crate::settings::KeepOld;
 use crate::sink::files::Disk;
@@ -167,8 +167,19 @@ impl Settled {
         self.announced.position
     }
 
-    /// Everything received is on stable storage once this returns.
-    pub fn make_durable(&self) -> Result<()> {
+    /// Everything received is on stable storage once this returns, it is what the donor read, and it recovers to the donor's
+    /// position.
+    pub fn verify(&self, job: &Job) -> Result<()> {
+        std::thread::scope(|scope| {
+            let read_back = scope.spawn(|| self.read_back(job));
+            let others = self.make_durable().and_then(|()| self.check_position());
+            // First: the position may be another one because of it.
+            joined(read_back.join())?;
+            others
+        })
+    }
+
+    fn make_durable(&self) -> Result<()> {
         if let Some((staged, text)) = self.binlog_state()? {
             std::fs::write(&staged.staged, text)
                 .with_context(|| format!("cannot write {}", staged.staged.display()))?;
@@ -177,7 +188,7 @@ impl Settled {
     }
 
     /// Every byte that was staged, and has a digest that counts, is what the donor read.
-    pub fn read_back(&self, job: &Job) -> Result<()> {
+    fn read_back(&self, job: &Job) -> Result<()> {
         let bytes = self.staging.read_back(job.settings.threads, &job.cancel)?;
         tracing::info!("read back: {bytes} bytes of what was staged are what the donor read");
         Ok(())
@@ -185,7 +196,7 @@ impl Settled {
 
     /// What recovery will show must be what the donor noted: from the files and the redo that arrived, played in memory on
     /// the few pages that hold the position. Where that cannot be told (ciphertext, say), it is said and no error.
-    pub fn check_position(&self) -> Result<()> {
+    fn check_position(&self) -> Result<()> {
         let paths = |wanted: &dyn Fn(&FileRole) -> Option<u16>| -> Result<Vec<PathBuf>> {
             let mut found = Vec::new();
             for file in &self.announced.files {

@@ -14,7 +14,7 @@ use protocol::limits::RANGE_BYTES;
 use super::origin::Origin;
 use super::staged::{StagedFile, lock};
 use crate::cancel::Cancel;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, joined};
 
 /// Shorter pieces have no digest here unless a range begins with them: no donor sends many, and they would take more memory
 /// than they have bytes.
@@ -86,11 +86,9 @@ pub(super) fn read_back<'a>(
     };
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(read)).collect();
-        let done = readers.into_iter().map(|reader| reader.join());
-        done.collect::<Vec<_>>().into_iter().try_for_each(|read| match read {
-            Ok(read) => read,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
+        // All are waited for, then the first error counts.
+        let done: Vec<_> = readers.into_iter().map(|reader| joined(reader.join())).collect();
+        done.into_iter().collect::<Result<()>>()
     })?;
     Ok(bytes.into_inner())
 }
