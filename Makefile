@@ -10,6 +10,8 @@ MEGABYTES    ?= 400
 CHURN        ?= 0,0.2,1,4
 CHANGED      ?= 0,0.1,1,10,100
 BENCH_MEGABYTES ?= 2500
+# COLD=1: nothing of the donor's files is in the page cache.
+COLD         ?=
 REPEAT       ?= 3
 DDL_EVERY    ?= 50
 # Where cargo puts what it builds.
@@ -72,7 +74,7 @@ storm-can-fail: deps
 # are the machine's: let nothing else run meanwhile.
 bench: deps
 	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
-	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT)
+	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT) $(if $(COLD),--cold)
 
 # What a node that was away receives, by how many rows were changed meanwhile and how many were rewritten before, by each
 # method: a table. CHURN and CHANGED are lists; the whole of both takes more than an hour.

@@ -18,7 +18,7 @@ use crate::datadir::lineage::Lineage;
 use crate::datadir::managed::{self, ManagedFile};
 use crate::datadir::own_position;
 use crate::datadir::sample;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, kind_of};
 use crate::invitation;
 use crate::job::Job;
 use crate::keeper;
@@ -28,7 +28,7 @@ use crate::peer::listen::Door;
 use crate::sink::base::Base;
 use crate::sink::files::Disk;
 use crate::sink::names::file_name;
-use crate::sink::{install, kept, staging, tidy};
+use crate::sink::{in_place, install, kept, staging, tidy};
 use crate::words::printable;
 pub use agree::MARGIN_BYTES;
 use agree::{Estimate, Room};
@@ -132,10 +132,8 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
         offer.bytes.iter().map(|(_, bytes)| bytes).chain(offer.external.iter().map(|(_, bytes)| bytes));
     job.progress.total_bytes.store(offered.sum(), Ordering::Relaxed);
     job.progress.phase("waiting for the donor to begin", "");
-    let settled = receive(job, door, link, &layout, offer, &old, room)?;
-
-    job.progress.phase("verifying what was staged", &format!("{} bytes", settled.bytes()));
-    link.keep_alive_while("verifying what was staged", || settled.verify(job))?;
+    let settled = stage(job, door, link, &layout, offer, &old, room)
+        .inspect_err(|error| note_if_full(job, room, error))?;
     link.send(&Message::Stored)?;
     log_totals(job, settled.bytes());
 
@@ -155,6 +153,32 @@ fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
     let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
     let text = format!("base={} under [sst] is no directory that can be read", dir.display());
     Err(Failure::new(Kind::Configuration, text).hint("name a prepared backup, or leave it out"))
+}
+
+/// Receives what the donor sends and verifies it where it lies then.
+fn stage(
+    job: &Job,
+    door: &Door,
+    link: &mut Link,
+    layout: &Layout,
+    offer: &Offer,
+    old: &[ManagedFile],
+    room: Room,
+) -> Result<Settled> {
+    let settled = receive(job, door, link, layout, offer, old, room)?;
+    job.progress.phase("verifying what was staged", &format!("{} bytes", settled.bytes()));
+    link.keep_alive_while("verifying what was staged", || settled.verify(job))?;
+    Ok(settled)
+}
+
+/// A sample was wrong about how much would fit: the next transfer must not believe one again.
+fn note_if_full(job: &Job, room: Room, error: &anyhow::Error) {
+    if room == Room::Narrow
+        && kind_of(error) == Kind::Space
+        && let Err(why) = in_place::note_ran_full(&Disk, &job.datadir)
+    {
+        tracing::warn!("that the disk ran full could not be noted: {why:#}");
+    }
 }
 
 /// Attempts of the donor's, until one gave everything.

@@ -32,6 +32,9 @@ pub struct Options {
     /// A line for `[sst]` of all nodes; may be given again.
     #[arg(long)]
     sst: Vec<String>,
+    /// The page cache has nothing of the donor's files, as beside a server that reads and writes past it.
+    #[arg(long)]
+    cold: bool,
 }
 
 /// Runs it.
@@ -39,7 +42,7 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0, "nothing to measure");
     let contenders = if options.method.is_empty() { Contender::ALL.to_vec() } else { options.method.clone() };
     println!("loading {} MB ...", options.megabytes);
-    let ground = Ground::make(options.megabytes, options.writers, &options.sst)?;
+    let ground = Ground::make(options)?;
     println!("one join that does not count ...");
     Trial::run(&ground, contenders[0], 0, false).context("the first join")?;
     let mut trials = Vec::new();
@@ -58,7 +61,9 @@ pub fn run(options: &Options) -> Result<()> {
         "\nFull SST of a datadir of {:.2} GB to an empty node.",
         data::disk_bytes(&ground.donor().datadir())? as f64 / 1e9
     );
-    println!("{}; {}.\n", machine::line()?, ground::SETTINGS.join(", "));
+    println!("{}; {}.", machine::line()?, ground::SETTINGS.join(", "));
+    let cached = if options.cold { "nothing" } else { "all" };
+    println!("The page cache had {cached} of the donor's files before each join.\n");
     println!("{}\n{}", table::table(&trials, &contenders), table::NOTES);
     Ok(())
 }

@@ -115,14 +115,17 @@ fn a_disk_without_room_for_both() -> Result<()> {
         ensure!(node.log_text().contains("in place"), "{} does not say so", node.name());
     }
     until("nothing is kept", Duration::from_secs(8), || Ok(!pair::leavings(pair.joiner())))?;
-    what_is_nearly_the_same_fits(&pair, &mounted)
+    what_is_nearly_the_same_fits(&pair, &mounted)?;
+    what_fills_the_disk_after_all_is_replaced_in_place(&pair)
 }
 
 /// A little more room, not enough for both: nothing is given up when little differs, also where nothing may be.
 fn what_is_nearly_the_same_fits(pair: &Pair, mounted: &Mounted) -> Result<()> {
     pair.joiner().stop()?;
     mounted.resize(room_for_one(pair.donor())? + data::disk_bytes(&pair.donor().datadir())? / (2 << 20))?;
-    pair.donor().exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 50"])?;
+    // Or what the donor has on disk is what was there before all this, and not as on the joiner, whose server has ended.
+    let written = "SET GLOBAL innodb_log_checkpoint_now=ON";
+    pair.donor().exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 50", written])?;
     set_sst(pair.joiner(), &["in-place=never"])?;
     pair.joiner().remove_grastate()?;
     pair.joins_now()?;
@@ -133,6 +136,30 @@ fn what_is_nearly_the_same_fits(pair: &Pair, mounted: &Mounted) -> Result<()> {
         "{}",
         pair::words_of(pair.joiner())
     );
+    compare::assert_equal(pair.donor(), pair.joiner())
+}
+
+/// A sample is no census, and others write to the disk too: a node whose transfer was to fit, and did not, must not try
+/// the same for ever.
+fn what_fills_the_disk_after_all_is_replaced_in_place(pair: &Pair) -> Result<()> {
+    pair.joiner().stop()?;
+    pair.donor().exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed again' WHERE id < 2000"])?;
+    set_sst(pair.joiner(), &[])?;
+    pair.joiner().remove_grastate()?;
+    set_sst(pair.donor(), &["rlimit=100k", "compress=none"])?;
+    pair.start_joiner()?;
+    pair.wait_for_data()?;
+    let ballast = pair.joiner().datadir().join("#ballast");
+    let full = std::io::copy(&mut std::io::repeat(1), &mut std::fs::File::create(&ballast)?);
+    ensure!(full.is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull));
+    pair.joiner().wait_exit(Duration::from_secs(60)).context("the joiner's server goes on")?;
+    std::fs::remove_file(&ballast)?;
+    let log = pair.joiner().log_since_start();
+    ensure!(log.contains("what differs will fit beside") && log.contains("No space left on device"), "{log}");
+    pair.donor_is_released()?;
+    pair.joins_now()?;
+    let log = pair.joiner().log_since_start();
+    ensure!(log.contains("filled the disk: this one does not") && log.contains("replaced in place"), "{log}");
     compare::assert_equal(pair.donor(), pair.joiner())
 }
 

@@ -62,8 +62,15 @@ pub(super) fn undo_tablespaces_will_change(job: &Job, offer: &Offer) -> bool {
 
 /// Decides whether the new files fit beside the old ones, filesystem by filesystem.
 pub(super) fn look_at_room(job: &Job, layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Room> {
+    let ran_full = in_place::take_ran_full(&Disk, &layout.datadir)?;
     let demands = demands(layout, offer, old)?;
     let Some((_, missing)) = worst(&demands) else { return Ok(Room::Beside) };
+    if ran_full {
+        tracing::warn!(
+            "the last transfer was to fit beside the old files and filled the disk: this one does not try again"
+        );
+        return without_room(job, &demands);
+    }
     if !job.settings.incremental || old.is_empty() || in_place::was_begun(&Disk, &layout.datadir)? {
         return without_room(job, &demands);
     }

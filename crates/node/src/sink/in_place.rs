@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use super::files::Files;
 use super::install::pending;
-use super::names::{IN_PLACE, own_directory};
+use super::names::{IN_PLACE, RAN_FULL, own_directory};
 use super::plan::{Class, Displaced, OldKind, sort_leaving, system_numbers};
 use crate::failure::{Failure, Kind};
 
@@ -64,4 +64,17 @@ pub fn in_place_make_room(files: &dyn Files, datadir: &Path, old: &Path) -> Resu
         ));
     }
     files.remove(old)
+}
+
+/// A transfer that was to fit beside the old files filled the disk. An empty file: there may be no room for more.
+pub fn note_ran_full(files: &dyn Files, datadir: &Path) -> Result<()> {
+    files.write_atomically(&own_directory(datadir).join(RAN_FULL), b"")
+}
+
+/// Whether the last transfer did. Said once: the next one looks anew.
+pub fn take_ran_full(files: &dyn Files, datadir: &Path) -> Result<bool> {
+    let note = own_directory(datadir).join(RAN_FULL);
+    let ran_full = files.exists(&note)?;
+    files.remove(&note)?;
+    Ok(ran_full)
 }

@@ -21,6 +21,7 @@
 //! | `installed.json` | the last finished install; what it kept is in `old/` |
 //! | `released.json` | what was kept is being deleted |
 //! | `in-place` | the old datadir is no longer complete |
+//! | `ran-full` | the last transfer filled the disk, though it was to fit |
 //! | `grastate.dat` | the provider's state file as it was before |
 pub mod base;
 pub mod class;

@@ -17,6 +17,8 @@ pub const INSTALLED: &str = "installed.json";
 pub const RELEASED: &str = "released.json";
 /// The old datadir is no longer complete.
 pub const IN_PLACE: &str = "in-place";
+/// The last transfer filled the disk.
+pub const RAN_FULL: &str = "ran-full";
 /// Every staging root that may exist.
 pub const ROOTS: &str = "roots.json";
 /// The provider's state file; a copy under the same name lies in the kept directory.

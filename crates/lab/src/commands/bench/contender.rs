@@ -9,6 +9,8 @@ pub enum Contender {
     Rejoin,
     /// With `source=frozen` under `[sst]`: the donor holds still.
     Frozen,
+    /// With `checkpoint-first=1` under `[sst]`: the donor's server writes a checkpoint before the copy.
+    Checkpoint,
     /// As shipped with the server.
     Rsync,
     /// As shipped with the server.
@@ -16,6 +18,7 @@ pub enum Contender {
 }
 
 impl Contender {
+    /// Those that are compared when nothing else is said.
     pub const ALL: [Self; 4] = [Self::Rejoin, Self::Frozen, Self::Rsync, Self::Mariabackup];
 
     /// In the head of the table.
@@ -23,6 +26,7 @@ impl Contender {
         match self {
             Self::Rejoin => "rejoin",
             Self::Frozen => "rejoin, source=frozen",
+            Self::Checkpoint => "rejoin, checkpoint-first=1",
             Self::Rsync => "rsync",
             Self::Mariabackup => "mariabackup",
         }
@@ -31,18 +35,19 @@ impl Contender {
     /// `wsrep_sst_method`.
     pub fn method(self) -> &'static str {
         match self {
-            Self::Rejoin | Self::Frozen => "rejoin",
+            Self::Rejoin | Self::Frozen | Self::Checkpoint => "rejoin",
             Self::Rsync => "rsync",
             Self::Mariabackup => "mariabackup",
         }
     }
 
-    /// `source` under `[sst]`, where there is such a thing.
-    pub fn source(self) -> Option<&'static str> {
+    /// Lines for `[sst]` of the donor.
+    pub fn settings(self) -> &'static [&'static str] {
         match self {
-            Self::Rejoin => Some("auto"),
-            Self::Frozen => Some("frozen"),
-            Self::Rsync | Self::Mariabackup => None,
+            Self::Rejoin => &["source=auto", "checkpoint-first=0"],
+            Self::Frozen => &["source=frozen"],
+            Self::Checkpoint => &["source=auto", "checkpoint-first=1"],
+            Self::Rsync | Self::Mariabackup => &[],
         }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rejoin_lab::load::{Intensity, Load, LoadReport};
 use rejoin_lab::{Builder, Cluster, Node, data};
 
+use super::Options;
 use super::contender::Contender;
 
 const TABLES: u32 = 4;
@@ -32,6 +33,7 @@ pub struct Ground {
     cluster: Cluster,
     rows: u32,
     writers: u32,
+    cold: bool,
 }
 
 /// Clients under way.
@@ -50,10 +52,11 @@ pub struct Felt {
 
 impl Ground {
     /// Two members with data, and a third that is down.
-    pub fn make(megabytes: u64, writers: u32, sst: &[String]) -> Result<Self> {
-        let builder = builder(3, sst).mysqld_of(3, "wsrep_sst_donor=n1");
+    pub fn make(options: &Options) -> Result<Self> {
+        let builder = builder(3, &options.sst).mysqld_of(3, "wsrep_sst_donor=n1");
         let cluster = builder.provider("gcache.size", "512M").build()?;
-        let ground = Self { cluster, rows: data::rows_of(megabytes, TABLES)?, writers };
+        let rows = data::rows_of(options.megabytes, TABLES)?;
+        let ground = Self { cluster, rows, writers: options.writers, cold: options.cold };
         ground.donor().bootstrap()?;
         data::sysbench_tables(ground.donor(), TABLES, ground.rows)?;
         ground.other().wipe()?;
@@ -75,18 +78,18 @@ impl Ground {
     }
 
     /// Makes everything as it is before any join: nothing on the joiner, nothing to flush on the donor, whose files the
-    /// page cache holds. (A server that writes past the cache drops from it what it writes.)
+    /// page cache holds, or none of them when it is cold. (A server that writes past the cache drops from it what it writes,
+    /// and never brings anything into it.)
     pub fn prepare(&self, contender: Contender) -> Result<()> {
         self.joiner().wipe()?;
-        if let Some(source) = contender.source() {
-            self.donor().add_options("sst", &[&format!("source={source}")])?;
-        }
+        self.donor().add_options("sst", contender.settings())?;
         let method = format!("SET GLOBAL wsrep_sst_method='{}'", contender.method());
         for node in [self.donor(), self.other()] {
             node.exec(&[&method, "SET GLOBAL innodb_log_checkpoint_now=ON"])?;
         }
         rustix::fs::sync();
-        read_all(&self.donor().datadir())
+        let donors = self.donor().datadir();
+        if self.cold { forget_all(&donors) } else { read_all(&donors) }
     }
 
     /// Writers on the donor, and one on the other node.
@@ -113,14 +116,25 @@ impl Clients {
     }
 }
 
-/// Reads everything there is. Files may go while they are read.
+/// Reads everything there is: the page cache has it then.
 pub fn read_all(dir: &Path) -> Result<()> {
+    each_file(dir, &|file| io::copy(file, &mut io::sink()).map(drop))
+}
+
+/// Has the page cache forget everything that is on disk.
+fn forget_all(dir: &Path) -> Result<()> {
+    let forget = |file: &mut fs::File| rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed);
+    each_file(dir, &|file| Ok(forget(file)?))
+}
+
+/// Files may go meanwhile.
+fn each_file(dir: &Path, visit: &dyn Fn(&mut fs::File) -> io::Result<()>) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
-            read_all(&path)?;
+            each_file(&path, visit)?;
         } else if let Ok(mut file) = fs::File::open(&path) {
-            io::copy(&mut file, &mut io::sink()).with_context(|| path.display().to_string())?;
+            visit(&mut file).with_context(|| path.display().to_string())?;
         }
     }
     Ok(())

@@ -113,7 +113,8 @@ fn check(ground: &Ground, contender: Contender, observed: &Observed) -> Result<(
     observed.ran(contender.method())?;
     let source = Told::read(&observed.donor_log()).source;
     match (contender, &source) {
-        (Contender::Rejoin, Some(Source::Native)) | (Contender::Frozen, Some(Source::Frozen(_))) => {}
+        (Contender::Rejoin | Contender::Checkpoint, Some(Source::Native))
+        | (Contender::Frozen, Some(Source::Frozen(_))) => {}
         (Contender::Rsync | Contender::Mariabackup, None) => {}
         _ => anyhow::bail!("{} took the source {source:?}", contender.name()),
     }
