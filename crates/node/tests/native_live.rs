@@ -17,8 +17,8 @@ use mysql::prelude::Queryable;
 use protocol::inventory::{FileEntry, FileId};
 use rejoin_node::cancel::Cancel;
 use rejoin_node::source::declined::{Declined, SnapshotError};
+use rejoin_node::source::native::login::{Listens, Login};
 use rejoin_node::source::native::snapshot::{Options, Taken, take};
-use rejoin_node::source::native::sql::{Listens, Login};
 use rejoin_node::source::sink::{Manifest, SnapshotSink};
 use server::Server;
 

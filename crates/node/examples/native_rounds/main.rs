@@ -23,8 +23,8 @@ use formats::wsrep::state_id::StateId;
 use mysql::prelude::Queryable;
 use rejoin_node::cancel::Cancel;
 use rejoin_node::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
+use rejoin_node::source::native::login::{Listens, Login};
 use rejoin_node::source::native::snapshot::{Options, Taken, take};
-use rejoin_node::source::native::sql::{Listens, Login};
 use server::{Server, free_port};
 use storm::Storm;
 

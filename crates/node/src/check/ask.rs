@@ -7,7 +7,8 @@ use formats::wsrep::credentials::Account;
 
 use super::facts::Live;
 use super::members;
-use crate::source::native::sql::{Answer, Listens, Login, Session};
+use crate::source::native::login::{Listens, Login};
+use crate::source::native::sql::{Answer, Session};
 use crate::source::native::sql_checks::{grant_of, missing_rights};
 
 /// Seconds that a server must have run for its mean to mean anything.

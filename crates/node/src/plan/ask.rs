@@ -16,7 +16,8 @@ use super::transfer::{Estimate, Here};
 use crate::check::provider_options::{self, is_on};
 use crate::failure::{Failure, Kind};
 use crate::gcache::{Gcache, Report};
-use crate::source::native::sql::{Answer, Listens, Login, Session};
+use crate::source::native::login::{Listens, Login};
+use crate::source::native::sql::{Answer, Session};
 
 /// How long one answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);

@@ -13,7 +13,8 @@ use crate::datadir::own_position::server_using;
 use crate::datadir::{sample, scan};
 use crate::peer::secret::random_bytes;
 use crate::server::options::ServerOptions;
-use crate::source::native::sql::{Answer, Listens, Session};
+use crate::source::native::login::Listens;
+use crate::source::native::sql::{Answer, Session};
 
 /// Bytes that a transfer from a member would send, before compression.
 #[derive(Clone, Debug, PartialEq, Eq)]

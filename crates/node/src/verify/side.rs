@@ -15,7 +15,8 @@ use crate::datadir::scan::{self, Scan, ScannedFile};
 use crate::failure::{Failure, Kind};
 use crate::server::options::ServerOptions;
 use crate::source::copy::files::further_system_file;
-use crate::source::native::sql::{Listens, Login, Session};
+use crate::source::native::login::{Listens, Login};
+use crate::source::native::sql::Session;
 
 /// How long a server may take to say where its files are.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);

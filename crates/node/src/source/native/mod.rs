@@ -7,6 +7,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`sql`] | the few statements, as named operations; [`sql_checks`] what must hold before the start |
+//! | [`login`] | where the server is, and who we are to it |
 //! | [`stage`] | the backup locks, in a guard |
 //! | [`log_file`] | reading ranges of the live log by LSN |
 //! | [`tail`] | following the log in a thread of its own |
@@ -28,6 +29,7 @@ mod copying;
 pub mod dirty;
 pub mod listing;
 pub mod log_file;
+pub mod login;
 mod manifest;
 pub mod redo_out;
 pub mod reread;

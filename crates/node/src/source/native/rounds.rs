@@ -51,9 +51,10 @@ use super::catalog::{Catalog, Known};
 use super::dirty::Dirty;
 use super::listing::{self, Care, Roots};
 use super::log_file::LogFile;
+use super::login::Login;
 use super::redo_out::{REDO, RedoOut};
 use super::reread::{self, Copy};
-use super::sql::{Login, Session};
+use super::sql::Session;
 use crate::cancel::Cancel;
 use crate::source::copy::files::CopyFiles;
 

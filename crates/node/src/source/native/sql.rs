@@ -3,47 +3,14 @@
 //! Over its unix socket, or another member's over the network. Names of variables and errors from sql/mysqld.cc, sql/wsrep_mysqld.cc and
 //! include/mysqld_error.h, MariaDB 10.11.
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use formats::Lsn;
-use formats::wsrep::credentials::Account;
+use mysql::Conn;
 use mysql::prelude::Queryable;
-use mysql::{Conn, OptsBuilder};
 
-use crate::server::sql::own_user_name;
+use super::login::Login;
 use crate::source::declined::Declined;
-
-/// How long a login may take.
-const CONNECT: Duration = Duration::from_secs(10);
-
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listens {
-    /// On this host, at a unix socket.
-    Socket(PathBuf),
-    /// At a host and port.
-    Network(String, u16),
-}
-
-impl fmt::Display for Listens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Listens::Socket(path) => write!(f, "{}", path.display()),
-            Listens::Network(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-/// Where the server listens and who we are to it.
-#[derive(Clone, Debug)]
-pub struct Login {
-    /// Where.
-    pub at: Listens,
-    /// The account given. Without one, and where it is not let in, the operating system's user is tried.
-    pub account: Option<Account>,
-}
 
 /// An error of a statement: the server's number where it answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,23 +76,7 @@ impl Session {
     /// # Errors
     /// The login failed.
     pub fn open(login: &Login, patience: Duration) -> Result<Session, Declined> {
-        let given = login.account.as_ref().filter(|account| !account.user.is_empty());
-        let given = given.map(|account| (account.user.clone(), Some(account.password.reveal().to_owned())));
-        let mut refused = Vec::new();
-        let mut conn = None;
-        // The operating system's user is let in by the `unix_socket` plugin.
-        for (user, password) in given.into_iter().chain([(os_user(), None)]) {
-            match connect(login, &user, password, patience) {
-                Ok(new) => {
-                    conn = Some(new);
-                    break;
-                }
-                Err(e) => refused.push(format!("{user}: {}", SqlError::from(e))),
-            }
-        }
-        let Some(conn) = conn else {
-            return Err(Declined::NoLogin(format!("{}: {}", login.at, refused.join("; "))));
-        };
+        let conn = login.connect(patience)?;
         let mut session = Session { conn, login: login.clone(), patience };
         // Without it a statement waits for the appliers, which wait for us.
         let set_up = session.run("SET SESSION wsrep_sync_wait = 0");
@@ -359,21 +310,6 @@ impl Session {
     }
 }
 
-fn connect(login: &Login, user: &str, password: Option<String>, patience: Duration) -> mysql::Result<Conn> {
-    let opts = match &login.at {
-        Listens::Socket(path) => OptsBuilder::new().socket(Some(path.to_string_lossy())),
-        Listens::Network(host, port) => OptsBuilder::new().ip_or_hostname(Some(host.clone())).tcp_port(*port),
-    };
-    let opts = opts
-        .user(Some(user))
-        .pass(password)
-        .prefer_socket(false)
-        .tcp_connect_timeout(Some(CONNECT))
-        .read_timeout(Some(patience))
-        .write_timeout(Some(CONNECT));
-    Conn::new(opts)
-}
-
 /// A statement of someone else's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
@@ -402,9 +338,4 @@ pub enum Step {
     BlockCommit,
     /// Everything goes on.
     End,
-}
-
-/// The name of the user this program runs as; a login needs one also where the user database does not tell.
-fn os_user() -> String {
-    own_user_name().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "mysql".to_owned())
 }

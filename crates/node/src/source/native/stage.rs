@@ -6,7 +6,8 @@
 //! it loses.
 use std::time::{Duration, Instant};
 
-use super::sql::{Answer, Login, Session, Step};
+use super::login::Login;
+use super::sql::{Answer, Session, Step};
 use crate::cancel::Cancel;
 use crate::failure::Failure;
 use crate::source::declined::Declined;

@@ -15,8 +15,9 @@ use formats::innodb::redo_mtr::{BadMtr, Mtr, MtrReader};
 
 use super::dirty::Dirty;
 use super::log_file::LogFile;
+use super::login::Login;
 use super::spool::{Chunk, Event, EventKind, Spool};
-use super::sql::{LogPosition, Login, Session};
+use super::sql::{LogPosition, Session};
 use crate::source::copy::direct::Buffer;
 use crate::source::declined::Declined;
 
