@@ -122,7 +122,7 @@ fn a_disk_without_room_for_both() -> Result<()> {
 /// A little more room, not enough for both: nothing is given up when little differs, also where nothing may be.
 fn what_is_nearly_the_same_fits(pair: &Pair, mounted: &Mounted) -> Result<()> {
     pair.joiner().stop()?;
-    mounted.resize(room_for_one(pair.donor())? + data::disk_bytes(&pair.donor().datadir())? / (2 << 20))?;
+    mounted.resize(room_for_one(pair.donor())? + data::disk_bytes(&pair.donor().datadir())? / (3 << 20))?;
     // Or what the donor has on disk is what was there before all this, and not as on the joiner, whose server has ended.
     let written = "SET GLOBAL innodb_log_checkpoint_now=ON";
     pair.donor().exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 50", written])?;
