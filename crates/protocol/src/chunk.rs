@@ -36,9 +36,9 @@ pub fn whole_digest(bytes: &[u8]) -> u64 {
 
 impl Chunk {
     /// A range that the joiner's own file holds.
-    pub fn same(file: FileId, offset: u64, len: u32, whole: u64) -> Chunk {
+    pub fn same(file: FileId, offset: u64, len: u32) -> Chunk {
         let (parts, same, deltas, packing) = (Vec::new(), vec![(0, len)], Vec::new(), Packing::Plain);
-        Chunk { file, offset, len, parts, same, deltas, packing, digest: 0, whole }
+        Chunk { file, offset, len, parts, same, deltas, packing, digest: 0, whole: 0 }
     }
 
     /// It is one.

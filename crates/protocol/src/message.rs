@@ -88,8 +88,6 @@ pub enum Message {
         offset: u64,
         /// Length in bytes.
         len: u32,
-        /// As [`Chunk::whole`].
-        whole: u64,
     },
     /// Donor, on a worker connection: all files that were asked for together are the joiner's own, whole.
     SameTogether {

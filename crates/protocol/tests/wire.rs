@@ -126,7 +126,7 @@ fn one_of_each() -> Vec<Message> {
         Message::Begin(entry()),
         Message::BeginKnown { file: FileId(7) },
         Message::Chunk(chunk),
-        Message::Same { file: FileId(7), offset: 1 << 20, len: RANGE_BYTES, whole: 9 },
+        Message::Same { file: FileId(7), offset: 1 << 20, len: RANGE_BYTES },
         Message::SameTogether { first: FileId(7) },
         Message::Asks,
         Message::Answers,

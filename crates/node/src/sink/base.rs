@@ -41,6 +41,8 @@ pub struct Base<'a> {
     together: Mutex<HashMap<FileId, Arc<Vec<FileId>>>>,
     /// What of ranges had been received when they were marked first.
     pub(super) received: Mutex<HashMap<(FileId, u32), Extents>>,
+    /// Lengths and digests of ranges that were marked, for what is read back of those that are the same.
+    pub(super) wholes: Mutex<HashMap<(FileId, u32), (u32, u64)>>,
     /// Marks of the blocks of ranges that were marked last: the donor asks for them where the range differs.
     pub(super) recent: Mutex<Recent>,
     rot: Rot,
@@ -78,6 +80,7 @@ impl<'a> Base<'a> {
             asked: Mutex::default(),
             together: Mutex::default(),
             received: Mutex::default(),
+            wholes: Mutex::default(),
             recent: Mutex::default(),
             rot: Rot::default(),
             todo: Mutex::default(),
@@ -116,6 +119,15 @@ impl<'a> Base<'a> {
         let range = u32::try_from(offset / u64::from(RANGE_BYTES)).unwrap_or(u32::MAX);
         let received = lock(&self.received).get(&(file, range)).cloned().unwrap_or_default();
         Marked { origin: self.origin(file), received }
+    }
+
+    /// The digest of a range, if it was marked and is as long.
+    pub fn whole(&self, file: FileId, offset: u64, len: u32) -> Option<u64> {
+        let range = u32::try_from(offset / u64::from(RANGE_BYTES)).ok()?;
+        let known = lock(&self.wholes).get(&(file, range)).copied();
+        known
+            .filter(|known| known.0 == len && offset.is_multiple_of(u64::from(RANGE_BYTES)))
+            .map(|known| known.1)
     }
 
     /// Damaged pages among the old ones.

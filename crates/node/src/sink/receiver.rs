@@ -58,8 +58,8 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
                 chunks += 1;
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
             }
-            Message::Same { file, offset, len, whole } => {
-                keep(shared, &mut writer, &Chunk::same(file, offset, len, whole), Some(whole))?;
+            Message::Same { file, offset, len } => {
+                keep(shared, &mut writer, file, offset, len)?;
                 chunks += 1;
             }
             Message::SameTogether { first } => {
@@ -90,10 +90,13 @@ fn compared<'a>(shared: &Shared<'a>) -> Result<&'a Base<'a>, Failure> {
 }
 
 /// A range is the old file's.
-fn keep(shared: &Shared<'_>, writer: &mut Writer<'_>, chunk: &Chunk, whole: Option<u64>) -> Result<()> {
+fn keep(shared: &Shared<'_>, writer: &mut Writer<'_>, file: FileId, offset: u64, len: u32) -> Result<()> {
+    let chunk = Chunk::same(file, offset, len);
     chunk.payload_len()?;
-    store(shared, writer, chunk, &[], &[], whole)?;
-    shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
+    // What was marked here and found the same there.
+    let whole = compared(shared)?.whole(file, offset, len);
+    store(shared, writer, &chunk, &[], &[], whole)?;
+    shared.progress.done_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
     Ok(())
 }
 
@@ -104,9 +107,7 @@ fn keep_together(shared: &Shared<'_>, writer: &mut Writer<'_>, first: FileId) ->
         let entry = base.entry(*file)?;
         begin(shared, &entry)?;
         match u32::try_from(entry.size) {
-            Ok(len) if len <= RANGE_BYTES => {
-                keep(shared, writer, &Chunk::same(*file, 0, len, 0), None)?;
-            }
+            Ok(len) if len <= RANGE_BYTES => keep(shared, writer, *file, 0, len)?,
             _ => {
                 let text = format!("the donor counts {} among small files", entry.path);
                 return Err(Failure::new(Kind::Peer, text).into());

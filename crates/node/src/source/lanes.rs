@@ -92,8 +92,8 @@ impl Outbox<'_> {
                         link.gather(&self.begin(entry))?;
                     }
                     if chunk.is_same() {
-                        let Chunk { file, offset, len, whole, .. } = chunk;
-                        link.gather(&Message::Same { file, offset, len, whole })?;
+                        let Chunk { file, offset, len, .. } = chunk;
+                        link.gather(&Message::Same { file, offset, len })?;
                     } else {
                         link.send_chunk(&chunk, &payload)?;
                     }
