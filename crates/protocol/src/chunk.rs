@@ -25,7 +25,7 @@ pub struct Chunk {
     pub packing: Packing,
     /// XXH3-128 of the unpacked payload.
     pub digest: u128,
-    /// Of all bytes of the range, as the donor read them ([`whole_digest`]): what the joiner will have put together there.
+    /// Of all bytes of the range, as the donor read them ([`whole_digest`]): what the joiner will have put together there. 0 where that is zeros.
     pub whole: u64,
 }
 
@@ -39,6 +39,11 @@ impl Chunk {
     pub fn same(file: FileId, offset: u64, len: u32) -> Chunk {
         let (parts, same, deltas, packing) = (Vec::new(), vec![(0, len)], Vec::new(), Packing::Plain);
         Chunk { file, offset, len, parts, same, deltas, packing, digest: 0, whole: 0 }
+    }
+
+    /// All of it is zero.
+    pub fn is_zero(&self) -> bool {
+        self.parts.is_empty() && self.same.is_empty() && self.deltas.is_empty()
     }
 
     /// It is one.

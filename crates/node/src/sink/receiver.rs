@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
-use protocol::chunk::{Chunk, Packing};
+use protocol::chunk::{Chunk, Packing, whole_digest};
 use protocol::coverage::Coverage;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
@@ -54,7 +54,10 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
             Message::BeginKnown { file } => begin(shared, &compared(shared)?.entry(file)?)?,
             Message::Chunk(chunk) => {
                 let (parts, literals) = unpack(&chunk, &payload, &mut data)?;
-                store(shared, &mut writer, &chunk, parts, literals, Some(chunk.whole))?;
+                // A longer one is refused below.
+                let zeros = || whole_digest(&vec![0; chunk.len.min(RANGE_BYTES) as usize]);
+                let whole = if chunk.is_zero() { zeros() } else { chunk.whole };
+                store(shared, &mut writer, &chunk, parts, literals, Some(whole))?;
                 chunks += 1;
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
             }

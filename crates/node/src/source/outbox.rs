@@ -276,7 +276,10 @@ impl<'a> Outbox<'a> {
         let payload = packer.take(&packed, data);
         let packing = packed.packing;
         let (len, same, deltas) = (bytes.len() as u32, same.clone(), deltas.clone());
-        let chunk = Chunk { file: entry.id, offset, len, parts, same, deltas, packing, digest, whole };
+        let mut chunk = Chunk { file: entry.id, offset, len, parts, same, deltas, packing, digest, whole };
+        if chunk.is_zero() {
+            chunk.whole = 0;
+        }
         self.push(
             self.lane_of(entry.id, offset)?,
             Parcel::Chunk { entry: Arc::clone(entry), chunk, payload },
