@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
                 deltas: Vec::new(),
                 packing: Packing::Plain,
                 digest: 0,
-                whole: 0,
+                whole: None,
             };
             donor.send_chunk(&chunk, &payload)?;
         }

@@ -85,11 +85,3 @@ pub fn kind_of(error: &anyhow::Error) -> Kind {
         _ => Kind::Disk,
     }
 }
-
-/// What a thread of ours answered.
-///
-/// # Errors
-/// Its own; it panicked.
-pub fn joined<T>(thread: std::thread::Result<anyhow::Result<T>>) -> anyhow::Result<T> {
-    thread.unwrap_or_else(|_| Err(Failure::new(Kind::Disk, "a worker panicked").into()))
-}

@@ -132,7 +132,7 @@ fn transfer(job: &Job, door: &Door, link: &mut Link, offer: &Offer) -> Result<Po
         offer.bytes.iter().map(|(_, bytes)| bytes).chain(offer.external.iter().map(|(_, bytes)| bytes));
     job.progress.total_bytes.store(offered.sum(), Ordering::Relaxed);
     job.progress.phase("waiting for the donor to begin", "");
-    let settled = stage(job, door, link, &layout, offer, &old, room)
+    let settled = receive(job, door, link, &layout, offer, &old, room)
         .inspect_err(|error| note_if_full(job, room, error))?;
     link.send(&Message::Stored)?;
     log_totals(job, settled.bytes());
@@ -155,22 +155,6 @@ fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
     Err(Failure::new(Kind::Configuration, text).hint("name a prepared backup, or leave it out"))
 }
 
-/// Receives what the donor sends and verifies it where it lies then.
-fn stage(
-    job: &Job,
-    door: &Door,
-    link: &mut Link,
-    layout: &Layout,
-    offer: &Offer,
-    old: &[ManagedFile],
-    room: Room,
-) -> Result<Settled> {
-    let settled = receive(job, door, link, layout, offer, old, room)?;
-    job.progress.phase("verifying what was staged", &format!("{} bytes", settled.bytes()));
-    link.keep_alive_while("verifying what was staged", || settled.verify(job))?;
-    Ok(settled)
-}
-
 /// A sample was wrong about how much would fit: the next transfer must not believe one again.
 fn note_if_full(job: &Job, room: Room, error: &anyhow::Error) {
     if room == Room::Narrow
@@ -181,7 +165,7 @@ fn note_if_full(job: &Job, room: Room, error: &anyhow::Error) {
     }
 }
 
-/// Attempts of the donor's, until one gave everything.
+/// Attempts of the donor's, until one gave everything; that is verified where it lies then.
 fn receive(
     job: &Job,
     door: &Door,
@@ -208,7 +192,11 @@ fn receive(
         match receive_from(job, door, link, layout, &attempt, &arrival)? {
             Received::All(announced) => {
                 let doing = "taking over what is the same";
-                return link.keep_alive_while(doing, || arrival.settle(announced));
+                let settled = link.keep_alive_while(doing, || arrival.settle(announced))?;
+                let doing = "verifying what was staged";
+                job.progress.phase(doing, &format!("{} bytes", settled.bytes()));
+                link.keep_alive_while(doing, || settled.verify(job))?;
+                return Ok(settled);
             }
             Received::Again(next) => attempt = next,
         }

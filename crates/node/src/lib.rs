@@ -5,7 +5,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cancel`], [`failure`], [`words`] | ending early; why something failed; figures as people say them |
+//! | [`cancel`], [`failure`], [`threads`], [`words`] | ending early; why something failed; work that is shared; figures as people say them |
 //! | [`disk`] | durable writes, filesystems |
 //! | [`server`] | our own server: options, stdout, parent, logs |
 //! | [`gcache`] | the provider's write-set cache on disk, read only |
@@ -33,5 +33,6 @@ pub mod server;
 pub mod settings;
 pub mod sink;
 pub mod source;
+pub mod threads;
 pub mod verify;
 pub mod words;

@@ -23,27 +23,34 @@ pub struct Chunk {
     pub deltas: Vec<Delta>,
     /// How the payload is packed.
     pub packing: Packing,
-    /// XXH3-128 of the unpacked payload.
-    pub digest: u128,
-    /// Of all bytes of the range, as the donor read them ([`whole_digest`]): what the joiner will have put together there. 0 where that is zeros.
-    pub whole: u64,
+    /// Of the unpacked payload ([`digest`]).
+    pub digest: u64,
+    /// Of all bytes of the range, as the donor read them, where that is not the payload's.
+    pub whole: Option<u64>,
 }
 
-/// The low half of the XXH3-128 of some bytes.
-pub fn whole_digest(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_128(bytes) as u64
+/// Tells an accident, of a disk or of memory: XXH3-64 of some bytes, 0 where there are none but zeros.
+pub fn digest(bytes: &[u8]) -> u64 {
+    if is_zero(bytes) { 0 } else { xxhash_rust::xxh3::xxh3_64(bytes) }
+}
+
+/// Whether there is nothing but zeros.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    // Others show themselves in their first bytes nearly always (a page's checksum, its number).
+    let (words, tail) = bytes.as_chunks::<16>();
+    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && tail.iter().all(|byte| *byte == 0)
 }
 
 impl Chunk {
     /// A range that the joiner's own file holds.
     pub fn same(file: FileId, offset: u64, len: u32) -> Chunk {
         let (parts, same, deltas, packing) = (Vec::new(), vec![(0, len)], Vec::new(), Packing::Plain);
-        Chunk { file, offset, len, parts, same, deltas, packing, digest: 0, whole: 0 }
+        Chunk { file, offset, len, parts, same, deltas, packing, digest: 0, whole: None }
     }
 
-    /// All of it is zero.
-    pub fn is_zero(&self) -> bool {
-        self.parts.is_empty() && self.same.is_empty() && self.deltas.is_empty()
+    /// The digest of what the joiner will have put together there.
+    pub fn whole(&self) -> u64 {
+        self.whole.unwrap_or(self.digest)
     }
 
     /// It is one.

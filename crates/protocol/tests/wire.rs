@@ -99,8 +99,8 @@ fn one_of_each() -> Vec<Message> {
         same: vec![(4096, 4096)],
         deltas: vec![Delta { start: 12288, len: 64, sent: vec![2], mark: [5; 16] }],
         packing: Packing::Zstd,
-        digest: 1 << 100,
-        whole: 1 << 60,
+        digest: 1 << 60,
+        whole: Some(1 << 61),
     };
     vec![
         Message::Ping { doing: "d".into() },
@@ -276,7 +276,7 @@ fn impossible_parts_are_refused() {
         deltas: Vec::new(),
         packing: Packing::Plain,
         digest: 0,
-        whole: 0,
+        whole: None,
     };
     assert_eq!(chunk(&[]).payload_len(), Ok((0, 0)));
     assert_eq!(chunk(&[(0, RANGE_BYTES)]).payload_len(), Ok((RANGE_BYTES, 0)));

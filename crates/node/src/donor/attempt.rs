@@ -13,7 +13,7 @@ use super::{Means, Sent, begin, expect};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, ScannedFile, Skipped};
-use crate::failure::{Failure, Kind, joined};
+use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::peer::dial::CONNECT_WITHIN;
 use crate::peer::link::Link;
@@ -34,6 +34,7 @@ use crate::source::native::sql::Session;
 use crate::source::outbox::Outbox;
 use crate::source::still;
 use crate::source::throttle::Throttle;
+use crate::threads::joined;
 
 /// Times the redo log may come round before the frozen source is taken: the second time the copy is nearly all in the
 /// page cache and may be fast enough.

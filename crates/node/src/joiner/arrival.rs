@@ -15,7 +15,7 @@ use super::receive::Announced;
 use crate::datadir::layout::{Layout, with_suffix};
 use crate::datadir::managed::{self, Managed, ManagedFile};
 use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
-use crate::failure::{Failure, Kind, joined};
+use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::settings::KeepOld;
 use crate::sink::files::Disk;
@@ -26,6 +26,7 @@ use crate::sink::plan::{
 use crate::sink::roots::Roots;
 use crate::sink::staging::{Patches, Staging};
 use crate::sink::{in_place, install, rollback, tidy};
+use crate::threads::joined;
 
 /// One attempt to receive a state.
 pub(super) struct Arrival {

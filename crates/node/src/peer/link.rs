@@ -105,9 +105,15 @@ impl Link {
         self.send_frame(message, &[])
     }
 
-    /// Sends a range of a file. The payload is encrypted from where it is.
+    /// Sends a range of a file: a payload from where it is, a small one with what was gathered.
     pub fn send_chunk(&mut self, chunk: &Chunk, payload: &[u8]) -> Result<()> {
-        self.send_frame(&Message::Chunk(chunk.clone()), payload)
+        let message = Message::Chunk(chunk.clone());
+        if payload.len() >= GATHER_BYTES {
+            return self.send_frame(&message, payload);
+        }
+        self.encode(&message, payload.len())?;
+        self.out.extend_from_slice(payload);
+        self.flush_enough()
     }
 
     /// Sends a line for the other host's log.
@@ -254,6 +260,10 @@ impl Link {
     /// small ones cost less together.
     pub fn gather(&mut self, message: &Message) -> Result<()> {
         self.encode(message, 0)?;
+        self.flush_enough()
+    }
+
+    fn flush_enough(&mut self) -> Result<()> {
         if self.out.len() >= GATHER_BYTES { self.flush() } else { Ok(()) }
     }
 

@@ -118,16 +118,8 @@ impl<'a> Base<'a> {
     pub fn marked(&self, file: FileId, offset: u64) -> Marked {
         let range = u32::try_from(offset / u64::from(RANGE_BYTES)).unwrap_or(u32::MAX);
         let received = lock(&self.received).get(&(file, range)).cloned().unwrap_or_default();
-        Marked { origin: self.origin(file), received }
-    }
-
-    /// The digest of a range, if it was marked and is as long.
-    pub fn whole(&self, file: FileId, offset: u64, len: u32) -> Option<u64> {
-        let range = u32::try_from(offset / u64::from(RANGE_BYTES)).ok()?;
-        let known = lock(&self.wholes).get(&(file, range)).copied();
-        known
-            .filter(|known| known.0 == len && offset.is_multiple_of(u64::from(RANGE_BYTES)))
-            .map(|known| known.1)
+        let whole = lock(&self.wholes).get(&(file, range)).copied();
+        Marked { origin: self.origin(file), received, whole }
     }
 
     /// Damaged pages among the old ones.

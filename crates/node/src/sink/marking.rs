@@ -3,7 +3,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, mpsc};
 
 use anyhow::{Context, Result};
-use protocol::chunk::whole_digest;
+use protocol::chunk::digest;
 use protocol::delta;
 use protocol::extents::Extents;
 use protocol::inventory::FileId;
@@ -171,7 +171,7 @@ impl Base<'_> {
             let pages = known.pages.get_or_init(|| Pages::of(&self.entry(file).ok()?, &old.path));
             pages.iter().for_each(|pages| self.rot().look(pages, file, &old.path, range, bytes));
         }
-        lock(&self.wholes).insert((file, range), (bytes.len() as u32, whole_digest(bytes)));
+        lock(&self.wholes).insert((file, range), (bytes.len() as u32, digest(bytes)));
         let blocks = marks::block_marks(&self.key, bytes);
         let mark = marks::range_mark(&self.key, &blocks);
         lock(&self.recent).add((file, range), blocks);

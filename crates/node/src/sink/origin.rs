@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use protocol::extents::Extents;
+use protocol::limits::RANGE_BYTES;
 
 use super::held::Old;
 use super::rot::Pages;
@@ -30,9 +31,17 @@ pub struct Marked {
     pub origin: Arc<Origin>,
     /// Bytes of it that had been received.
     pub received: Extents,
+    /// Length and digest of all of the range.
+    pub whole: Option<(u32, u64)>,
 }
 
 impl Marked {
+    /// The digest of so many bytes from `at` on, where they are what was marked.
+    pub fn whole(&self, at: u64, len: u32) -> Option<u64> {
+        let is_range = at.is_multiple_of(u64::from(RANGE_BYTES));
+        self.whole.filter(|(marked, _)| is_range && *marked == len).map(|(_, digest)| digest)
+    }
+
     /// Of parts of what begins at `at` those that are in the old file only, as starts and lengths. The others were received,
     /// or are zeros beyond its end.
     pub fn in_old(&self, parts: &[(u32, u32)], at: u64) -> Vec<(u32, u32)> {
@@ -149,7 +158,11 @@ mod tests {
         staged.set_len(65_536).unwrap();
         opened.read(16_384, &mut bytes[..4096], &received).unwrap();
         assert!(bytes[..4096].iter().all(|byte| *byte == 0));
-        let marked = Marked { origin: Arc::new(origin.clone()), received };
+        let marked = Marked { origin: Arc::new(origin.clone()), received, whole: Some((1 << 20, 5)) };
+        assert_eq!(
+            [(0, 1 << 20), (0, 9), (1 << 19, 1 << 20)].map(|(at, len)| marked.whole(at, len)),
+            [Some(5), None, None]
+        );
         assert_eq!(marked.in_old(&[(0, 16_384), (20_000, 100)], 16_384), [(8192, 8192), (20_000, 100)]);
         // Received, or beyond the end of the old file.
         assert_eq!(marked.in_old(&[(0, 8192), (23_000, 20_000)], 16_384), [(23_000, 616)]);

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
-use protocol::chunk::whole_digest;
+use protocol::chunk::digest;
 use protocol::extents::Extents;
 use protocol::limits::RANGE_BYTES;
 
 use super::origin::Origin;
 use super::staged::{StagedFile, lock};
 use crate::cancel::Cancel;
-use crate::failure::{Failure, Kind, joined};
+use crate::failure::{Failure, Kind};
+use crate::threads::in_threads;
 
 /// Shorter pieces have no digest here unless a range begins with them: no donor sends many, and they would take more memory
 /// than they have bytes.
@@ -84,12 +85,7 @@ pub(super) fn read_back<'a>(
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(read)).collect();
-        // All are waited for, then the first error counts.
-        let done: Vec<_> = readers.into_iter().map(|reader| joined(reader.join())).collect();
-        done.into_iter().collect::<Result<()>>()
-    })?;
+    in_threads(usize::from(threads), &read)?;
     Ok(bytes.into_inner())
 }
 
@@ -121,7 +117,7 @@ impl Part<'_> {
             opened
                 .read(*at, bytes, &self.staged)
                 .with_context(|| format!("cannot read back {target} at {at}"))?;
-            if whole_digest(bytes) != piece.digest {
+            if digest(bytes) != piece.digest {
                 let text = format!("{target} at {at}: what was staged is not what the donor read");
                 let hint = "look for errors of the disk and the memory in this host's kernel log, then start the node again: \
                             what of it is right is used";

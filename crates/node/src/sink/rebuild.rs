@@ -81,7 +81,7 @@ mod tests {
             deltas,
             packing,
             digest: 0,
-            whole: 0,
+            whole: None,
         };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.ibd");

@@ -3,12 +3,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
-use protocol::chunk::{Chunk, Packing, whole_digest};
+use protocol::chunk::{Chunk, Packing, digest};
 use protocol::coverage::Coverage;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 use protocol::message::Message;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::base::Base;
 use super::held::no_base;
@@ -54,10 +53,7 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
             Message::BeginKnown { file } => begin(shared, &compared(shared)?.entry(file)?)?,
             Message::Chunk(chunk) => {
                 let (parts, literals) = unpack(&chunk, &payload, &mut data)?;
-                // A longer one is refused below.
-                let zeros = || whole_digest(&vec![0; chunk.len.min(RANGE_BYTES) as usize]);
-                let whole = if chunk.is_zero() { zeros() } else { chunk.whole };
-                store(shared, &mut writer, &chunk, parts, literals, Some(whole))?;
+                store(shared, &mut writer, &chunk, parts, literals)?;
                 chunks += 1;
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
             }
@@ -96,9 +92,7 @@ fn compared<'a>(shared: &Shared<'a>) -> Result<&'a Base<'a>, Failure> {
 fn keep(shared: &Shared<'_>, writer: &mut Writer<'_>, file: FileId, offset: u64, len: u32) -> Result<()> {
     let chunk = Chunk::same(file, offset, len);
     chunk.payload_len()?;
-    // What was marked here and found the same there.
-    let whole = compared(shared)?.whole(file, offset, len);
-    store(shared, writer, &chunk, &[], &[], whole)?;
+    store(shared, writer, &chunk, &[], &[])?;
     shared.progress.done_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
     Ok(())
 }
@@ -120,14 +114,13 @@ fn keep_together(shared: &Shared<'_>, writer: &mut Writer<'_>, first: FileId) ->
     Ok(())
 }
 
-/// Writes a chunk, and notes what of it the old file has, and the digest of the whole where the donor said it.
+/// Writes a chunk, and notes what of it the old file has, and what the whole must be.
 fn store(
     shared: &Shared<'_>,
     writer: &mut Writer<'_>,
     chunk: &Chunk,
     data: &[u8],
     literals: &[u8],
-    whole: Option<u64>,
 ) -> Result<()> {
     let again = lock(shared.coverage).check(chunk.file, chunk.offset, chunk.len)?;
     let range = chunk.offset..chunk.offset + u64::from(chunk.len);
@@ -153,6 +146,8 @@ fn store(
             writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
         }
     }
+    // Of what was marked here and found the same there, the donor says none.
+    let whole = if chunk.is_same() { marked.whole(chunk.offset, chunk.len) } else { Some(chunk.whole()) };
     shared.staging.expect(chunk.file, chunk.offset, chunk.len, whole)?;
     shared.staging.fill(chunk.file, range, u64::from(chunk.len) - sum(&in_old))?;
     arrived(shared, chunk, &rebuilt.failed)?;
@@ -208,7 +203,7 @@ fn unpack<'a>(chunk: &Chunk, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> Resu
             buffer.get(..unpacked).unwrap_or_default()
         }
     };
-    if data.len() != len || xxh3_128(data) != chunk.digest {
+    if data.len() != len || digest(data) != chunk.digest {
         let at = format!("file number {} at {}", chunk.file.0, chunk.offset);
         return Err(
             Failure::new(Kind::Peer, format!("what arrived for {at} is not what the donor read")).into()

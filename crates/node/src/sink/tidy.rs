@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::files::{Files, What};
 use super::kept::{self, Status};
-use super::names::{GRASTATE, ROOTS, own_directory, waiting_room, working_directory};
+use super::names::{GRASTATE, RAN_FULL, ROOTS, own_directory, waiting_room, working_directory};
 use super::roots::{clear, remembered};
 
 /// Removes what is kept and then every directory of ours. Call once the node was Synced.
@@ -35,8 +35,9 @@ pub fn remove_leftovers(files: &dyn Files, datadir: &Path) -> Result<()> {
             files.remove_directory(&root)?;
         }
     }
-    files.remove(&own.join(GRASTATE))?;
-    files.remove(&own.join(ROOTS))?;
+    for name in [GRASTATE, RAN_FULL, ROOTS] {
+        files.remove(&own.join(name))?;
+    }
     files.remove_directory(&own)?;
     files.sync_directory(datadir)
 }

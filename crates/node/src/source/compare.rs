@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use protocol::chunk::is_zero;
 use protocol::delta::{self, Delta};
 use protocol::inventory::{FileEntry, FileId, batches, groups};
 use protocol::limits::RANGE_BYTES;
@@ -19,7 +20,6 @@ use protocol::message::Message;
 use super::cheaper::Cheaper;
 use super::together::{Ask, Group, Together, split};
 use super::unconfirmed::{Block, Unconfirmed};
-use super::zeros::is_zero;
 use crate::cancel::{Cancel, LOOK_EVERY};
 
 /// Ranges of a file that differs which are looked at closely ahead of their turn, at most.

@@ -11,11 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use protocol::chunk::{Chunk, whole_digest};
+use protocol::chunk::{Chunk, digest};
 use protocol::inventory::{FileEntry, FileId, batches};
 use protocol::limits::RANGE_BYTES;
 use protocol::message::Message;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::compare::{Compare, Found};
 use super::lanes::{Lane, Parcel};
@@ -255,6 +254,13 @@ impl<'a> Outbox<'a> {
 
     /// Answers the number of bytes that are neither the same nor zero.
     fn pack(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8], found: &Found) -> Result<usize> {
+        let lane = self.lane_of(entry.id, offset)?;
+        let length = bytes.len() as u32;
+        if found.same == [(0, length)] {
+            let chunk = Chunk::same(entry.id, offset, length);
+            self.push(lane, Parcel::Chunk { entry: Arc::clone(entry), chunk, payload: Vec::new() })?;
+            return Ok(0);
+        }
         let pool = || self.packers.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = pool().pop();
         let mut packer = taken.map_or_else(|| Packer::new(self.compression), Ok)?;
@@ -270,20 +276,23 @@ impl<'a> Outbox<'a> {
         let differing = data.len() + deltas.iter().map(|delta| delta.len as usize).sum::<usize>();
         data.extend_from_slice(literals);
         let packed = packer.pack(&data)?;
-        let digest = xxh3_128(&data);
+        let sent = digest(&data);
         let all_is_sent = deltas.is_empty() && data.len() == bytes.len();
-        let whole = if all_is_sent { digest as u64 } else { whole_digest(bytes) };
+        let whole = (!all_is_sent).then(|| digest(bytes)).filter(|whole| *whole != sent);
         let payload = packer.take(&packed, data);
         let packing = packed.packing;
-        let (len, same, deltas) = (bytes.len() as u32, same.clone(), deltas.clone());
-        let mut chunk = Chunk { file: entry.id, offset, len, parts, same, deltas, packing, digest, whole };
-        if chunk.is_zero() {
-            chunk.whole = 0;
-        }
-        self.push(
-            self.lane_of(entry.id, offset)?,
-            Parcel::Chunk { entry: Arc::clone(entry), chunk, payload },
-        )?;
+        let chunk = Chunk {
+            file: entry.id,
+            offset,
+            len: length,
+            parts,
+            same: same.clone(),
+            deltas: deltas.clone(),
+            packing,
+            digest: sent,
+            whole,
+        };
+        self.push(lane, Parcel::Chunk { entry: Arc::clone(entry), chunk, payload })?;
         packer.sent(&packed);
         pool().push(packer);
         Ok(differing)

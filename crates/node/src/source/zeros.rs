@@ -1,4 +1,5 @@
 //! Finding zeros: pages never written, and the holes of page-compressed tables.
+use protocol::chunk::is_zero;
 use protocol::limits::HOLE_BYTES;
 
 /// The parts of `bytes` that are not zero: (start, length), ascending and apart, in whole blocks of [`HOLE_BYTES`].
@@ -14,13 +15,6 @@ pub fn find_parts(bytes: &[u8], parts: &mut Vec<(u32, u32)>) {
             _ => parts.push((start, len)),
         }
     }
-}
-
-/// Whether there is nothing else in it.
-pub fn is_zero(block: &[u8]) -> bool {
-    // A non-zero block shows itself in its first bytes nearly always (checksum, page number).
-    let (words, tail) = block.as_chunks::<16>();
-    words.iter().all(|w| u128::from_ne_bytes(*w) == 0) && tail.iter().all(|b| *b == 0)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ fn chunk(index: u64, len: usize) -> Chunk {
         deltas: Vec::new(),
         packing: Packing::Plain,
         digest: 0,
-        whole: 0,
+        whole: None,
     }
 }
 

@@ -8,7 +8,7 @@ use node::source::outbox::Outbox;
 use node::source::packer::Compression;
 use node::source::sink::SnapshotSink;
 use node::source::throttle::Throttle;
-use protocol::chunk::{Chunk, whole_digest};
+use protocol::chunk::{Chunk, digest};
 use protocol::delta::piece_marks;
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use protocol::marks::{MarkKey, block_marks, range_mark};
@@ -151,7 +151,7 @@ fn what_was_not_rebuilt_comes_whole_and_before_anything_newer() {
         let starts: Vec<u32> = chunk.deltas.iter().map(|delta| delta.start).collect();
         assert_eq!(starts, [BLOCK as u32, 2 * BLOCK as u32]);
         assert_eq!(payload.len(), BLOCK + 2 * 32);
-        assert_eq!(chunk.whole, whole_digest(&ours), "of all that it is to become");
+        assert_eq!(chunk.whole(), digest(&ours), "of all that it is to become");
         let mut block = theirs[BLOCK..2 * BLOCK].to_vec();
         assert!(chunk.deltas[0].rebuild(&KEY, &mut block, &payload[BLOCK..BLOCK + 32]));
         assert_eq!(block, ours[BLOCK..2 * BLOCK]);

@@ -3,7 +3,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use protocol::chunk::whole_digest;
+use protocol::chunk::digest;
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 
 use crate::cancel::Cancel;
@@ -62,7 +62,7 @@ impl World {
         for at in (0..SIZE).step_by(PART as usize) {
             let range = at..at + u64::from(PART);
             let byte = if sent.contains(&at) { 2 } else { 1 };
-            staging.expect(FileId(1), at, PART, Some(whole_digest(&[byte; PART as usize]))).unwrap();
+            staging.expect(FileId(1), at, PART, Some(digest(&[byte; PART as usize]))).unwrap();
             if sent.contains(&at) {
                 writer.write_range(FileId(1), at, &[(0, PART)], &[2; PART as usize]).unwrap();
                 staging.hold(FileId(1), range.clone(), &[], Some(old.clone())).unwrap();

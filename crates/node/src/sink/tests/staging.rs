@@ -7,6 +7,7 @@ use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 
 use crate::failure::{Kind, kind_of};
 use crate::sink::files::Disk;
+use crate::sink::in_place;
 use crate::sink::install::install;
 use crate::sink::kept::{Status, allocated, status};
 use crate::sink::plan::ServerDirectories;
@@ -163,6 +164,7 @@ fn leftovers_of_an_earlier_transfer_go() {
     second.settle(&wanted, true, Patches::Kept).unwrap();
     second.sync_all().unwrap();
     assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 1 });
+    in_place::note_ran_full(&Disk, dir.path()).unwrap();
     remove_leftovers(&Disk, dir.path()).unwrap();
     assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Nothing);
     assert!(!dir.path().join(".rejoin").exists() && !dir.path().join("#sql-rejoin").exists());

@@ -14,6 +14,7 @@ use super::page_file::{Damage, PageFile};
 use crate::cancel::Cancel;
 use crate::disk::identity::Identity;
 use crate::source::sink::SnapshotSink;
+use crate::threads::in_threads;
 
 /// A data file to copy.
 #[derive(Clone, Debug)]
@@ -111,13 +112,7 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
         over: false,
     });
     let threads = copier.threads.min(wanted.len()).max(1);
-    std::thread::scope(|scope| -> Result<()> {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(copier, &queue))).collect();
-        // All are waited for, then the first error counts.
-        let results: Vec<_> = workers.into_iter().map(|w| w.join()).collect();
-        let panicked = |_| Err(anyhow::anyhow!("a reader panicked"));
-        results.into_iter().try_for_each(|result| result.unwrap_or_else(panicked))
-    })?;
+    in_threads(threads, &|| work(copier, &queue))?;
     let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut done = queue.done;
     done.extend(queue.opened.iter().map(|open| Copied {

@@ -12,6 +12,7 @@ use super::dirty::{Again, Dirty};
 use crate::source::copy::direct::{ALIGN, Buffer};
 use crate::source::copy::page_file::{Damage, PageFile};
 use crate::source::copy::pages::{Copier, Wanted};
+use crate::threads::in_threads;
 
 /// The largest page.
 const PAGE_MAX: u64 = 65536;
@@ -167,16 +168,4 @@ fn each(
     done.0 += bytes;
     done.1.append(&mut damage);
     Ok(())
-}
-
-fn in_threads(threads: usize, work: &(dyn Fn() -> Result<()> + Sync)) -> Result<()> {
-    if threads <= 1 {
-        return work();
-    }
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let results: Vec<_> = workers.into_iter().map(|w| w.join()).collect();
-        let panicked = |_| Err(anyhow::anyhow!("a reader panicked"));
-        results.into_iter().try_for_each(|result| result.unwrap_or_else(panicked))
-    })
 }
