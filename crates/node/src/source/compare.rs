@@ -86,7 +86,7 @@ pub(super) struct Theirs {
     pub pieces: HashMap<u32, Vec<Vec<u8>>>,
     /// Ranges whose blocks have been asked for and were not used yet.
     pub asked: HashSet<u32>,
-    /// Ranges that are looked at closely ahead: more with each that differs.
+    /// Ranges that are looked at closely ahead: more with each that differs, fewer with each that does not.
     ahead: u32,
 }
 
@@ -231,7 +231,9 @@ impl<'a> Compare<'a> {
         let (mut found, ours) = (Found::default(), marks::block_marks(&self.key, bytes));
         if held as usize == bytes.len() && marks::range_mark(&self.key, &ours) == theirs {
             found.same = vec![(0, held)];
-        } else {
+            self.look_less_far(file);
+        } else if !is_zero(bytes) {
+            // Of zeros nothing is sent anyway: InnoDB's doublewrite buffer, for one.
             self.look_closer(file, range, size);
             let blocks = self.wait_for(file, wait, |theirs| theirs.blocks.remove(&range))?;
             found.same = marks::same_parts(&ours, bytes.len() as u32, &blocks.unwrap_or_default(), held);
@@ -303,16 +305,24 @@ impl<'a> Compare<'a> {
         Ok(())
     }
 
-    /// A file that differs in one range probably differs in those that follow: their blocks are asked for ahead.
+    /// A file that differs in some ranges probably differs in those that follow: their blocks are asked for ahead, the
+    /// further the more of them did.
     fn look_closer(&self, file: FileId, range: u32, size: u64) {
         let mut files = lock(&self.files);
         let Some(theirs) = files.get_mut(&file) else { return };
         let end = marks::ranges(size).min(range.saturating_add(1 + theirs.ahead));
-        theirs.ahead = (theirs.ahead * 4).clamp(2, CLOSER_AHEAD);
+        theirs.ahead = (theirs.ahead * 2).clamp(1, CLOSER_AHEAD);
         let wanted: Vec<u32> = (range..end).filter(|range| theirs.asked.insert(*range)).collect();
         drop(files);
         for range in wanted {
             self.ask(Message::LookCloser { file, range });
+        }
+    }
+
+    /// A range of it was the same.
+    fn look_less_far(&self, file: FileId) {
+        if let Some(theirs) = lock(&self.files).get_mut(&file) {
+            theirs.ahead /= 2;
         }
     }
 

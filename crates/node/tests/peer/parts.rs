@@ -54,8 +54,8 @@ impl Joiner {
         }
     }
 
-    /// Answers what is asked until the first chunk comes.
-    fn until_chunk(&mut self, theirs: &[u8]) -> (Chunk, Vec<u8>) {
+    /// Says the mark of the only range that there is here.
+    fn mark(&mut self, theirs: &[u8]) {
         assert_eq!(self.asks.recv().unwrap(), Message::Asks);
         assert_eq!(self.answers.recv().unwrap(), Message::Answers);
         assert!(matches!(self.asks.recv().unwrap(), Message::Look(_)));
@@ -63,6 +63,11 @@ impl Joiner {
         self.answers.send(&Message::Base { file: FILE, size }).unwrap();
         let marks = vec![range_mark(&KEY, &block_marks(&KEY, theirs))];
         self.answers.send(&Message::Marks { file: FILE, first: 0, marks }).unwrap();
+    }
+
+    /// Answers what is asked until the first chunk comes.
+    fn until_chunk(&mut self, theirs: &[u8]) -> (Chunk, Vec<u8>) {
+        self.mark(theirs);
         assert_eq!(self.asks.recv().unwrap(), Message::LookCloser { file: FILE, range: 0 });
         let marks = block_marks(&KEY, theirs);
         self.answers.send(&Message::Blocks { file: FILE, range: 0, marks }).unwrap();
@@ -129,6 +134,25 @@ pub(super) fn run(
         sends.join().unwrap()?;
         questions.join().unwrap()
     })
+}
+
+#[test]
+fn nothing_is_asked_about_what_becomes_zero() {
+    let (_, theirs) = both();
+    let source = |outbox: &Outbox<'_>| {
+        let size = theirs.len() as u64;
+        outbox.expect(&mut [entry(size)].iter());
+        outbox.announce(&entry(size))?;
+        outbox.write(FILE, 0, &vec![0; theirs.len()])
+    };
+    let talk = |joiner: &mut Joiner| {
+        joiner.mark(&theirs);
+        let (chunk, payload) = joiner.chunk();
+        assert_eq!((chunk.len as usize, chunk.whole(), payload.len()), (theirs.len(), 0, 0));
+        assert_eq!((chunk.parts, chunk.same), (vec![], vec![]));
+        joiner.end();
+    };
+    run(source, talk).unwrap();
 }
 
 #[test]
