@@ -21,9 +21,6 @@ pub struct Load {
     threads: Vec<JoinHandle<Measured>>,
 }
 
-/// A transaction that took longer is remembered with its time.
-pub const SLOW: Duration = Duration::from_millis(10);
-
 /// How hard to write.
 #[derive(Debug, Clone, Copy)]
 pub struct Intensity {
@@ -52,17 +49,25 @@ pub struct LoadReport {
     pub p50: Duration,
     /// 99 of 100 took no longer.
     pub p99: Duration,
-    /// When each began that took longer than [`SLOW`], and how long it took.
-    slow: Vec<(Instant, Duration)>,
+    /// When each began, and how long it took.
+    all: Vec<(Instant, Duration)>,
 }
 
 impl LoadReport {
-    /// How long the one that waited longest did so between two instants; nothing when none took longer than [`SLOW`].
+    /// How long the one that waited longest did so between two instants.
     pub fn longest_within(&self, from: Instant, to: Instant) -> Duration {
         let within = |(began, took): &(Instant, Duration)| {
             (*began + *took).min(to).saturating_duration_since((*began).max(from))
         };
-        self.slow.iter().map(within).max().unwrap_or_default()
+        self.all.iter().map(within).max().unwrap_or_default()
+    }
+
+    /// Of those that began between two instants 99 of 100 took no longer.
+    pub fn p99_within(&self, from: Instant, to: Instant) -> Duration {
+        let within = self.all.iter().filter(|(began, _)| (from..=to).contains(began));
+        let mut took: Vec<Duration> = within.map(|(_, took)| *took).collect();
+        took.sort_unstable();
+        percentile(&took, 99)
     }
 }
 
@@ -75,8 +80,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Measured {
-    micros: Vec<u64>,
-    slow: Vec<(Instant, Duration)>,
+    all: Vec<(Instant, Duration)>,
     last_error: Option<String>,
 }
 
@@ -106,19 +110,19 @@ impl Load {
         let mut all = Measured::default();
         for thread in self.threads.drain(..) {
             let measured = thread.join().map_err(|_| anyhow!("a thread of the load panicked"))?;
-            all.micros.extend(measured.micros);
-            all.slow.extend(measured.slow);
+            all.all.extend(measured.all);
             all.last_error = measured.last_error.or(all.last_error);
         }
-        all.micros.sort_unstable();
+        let mut took: Vec<Duration> = all.all.iter().map(|(_, took)| *took).collect();
+        took.sort_unstable();
         Ok(LoadReport {
             commits: self.commits(),
             errors: self.shared.errors.load(Relaxed),
             last_error: all.last_error,
-            longest: Duration::from_micros(all.micros.last().copied().unwrap_or(0)),
-            p50: percentile(&all.micros, 50),
-            p99: percentile(&all.micros, 99),
-            slow: all.slow,
+            longest: took.last().copied().unwrap_or_default(),
+            p50: percentile(&took, 50),
+            p99: percentile(&took, 99),
+            all: all.all,
         })
     }
 }
@@ -129,9 +133,9 @@ impl Drop for Load {
     }
 }
 
-fn percentile(sorted: &[u64], percent: usize) -> Duration {
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-    Duration::from_micros(sorted.get(at).copied().unwrap_or(0))
+    sorted.get(at).copied().unwrap_or_default()
 }
 
 fn write(shared: &Shared, socket: &std::path::Path, intensity: Intensity, seed: u64) -> Measured {
@@ -152,11 +156,7 @@ fn write(shared: &Shared, socket: &std::path::Path, intensity: Intensity, seed: 
             }
         }
         // A transaction that failed after waiting was delayed just the same.
-        let took = start.elapsed();
-        measured.micros.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        if took > SLOW {
-            measured.slow.push((start, took));
-        }
+        measured.all.push((start, start.elapsed()));
         std::thread::sleep(intensity.pause);
     }
     measured
@@ -241,8 +241,8 @@ mod tests {
     #[test]
     fn percentiles_of_few_and_none() {
         assert_eq!(percentile(&[], 99), Duration::ZERO);
-        assert_eq!(percentile(&[7], 99), Duration::from_micros(7));
-        let hundred: Vec<u64> = (1..=100).collect();
+        assert_eq!(percentile(&[Duration::from_micros(7)], 99), Duration::from_micros(7));
+        let hundred: Vec<Duration> = (1..=100).map(Duration::from_micros).collect();
         assert_eq!(percentile(&hundred, 50), Duration::from_micros(51));
     }
 

@@ -45,7 +45,7 @@ pub struct Options {
     /// Rows of each of four sysbench tables.
     #[arg(long, default_value_t = 20_000)]
     rows: u32,
-    /// Connections of sysbench on the donor.
+    /// Connections of sysbench on the donor; 0 for those alone that measure, as with few processors for many servers.
     #[arg(long, default_value_t = 1)]
     sysbench_threads: u32,
     /// Decides what DDL runs.

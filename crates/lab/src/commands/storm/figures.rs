@@ -35,7 +35,15 @@ pub fn summary(rounds: &[Round]) -> String {
     );
     row("longest commit on the donor, during the join, ms", all(|r| ms(r.donor.1.longest)));
     row("p99 on the other node, before, ms", all(|r| ms(r.other.0.p99)));
+    row(
+        "p99 on the other node, while the donor gave, ms",
+        joined.iter().filter_map(|r| r.other_given).map(ms).collect(),
+    );
     row("p99 on the other node, during the join, ms", all(|r| ms(r.other.1.p99)));
+    row(
+        "p99 on the other node, with the joiner, ms",
+        joined.iter().filter_map(|r| r.other_after).map(ms).collect(),
+    );
     let moments: Vec<&Moment> = rounds.iter().filter_map(|round| round.told.moment.as_ref()).collect();
     let all = |value: fn(&Moment) -> f64| moments.iter().map(|moment| value(moment)).collect();
     row("replication paused, ms", all(|m| m.paused));

@@ -37,6 +37,10 @@ pub struct Round {
     pub given: Option<Duration>,
     /// Clients of the other node: the same as of the donor.
     pub other: (LoadReport, LoadReport),
+    /// The p99 of the other node's clients while the donor gave.
+    pub other_given: Option<Duration>,
+    /// And when the joiner was a member like the others: one more slows commits by itself.
+    pub other_after: Option<Duration>,
     /// DDL each second of both nodes during the join.
     ddl_rate: f64,
     tps: f64,
@@ -59,7 +63,8 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
     let logs = Logs::from_now(ground);
     let weather = Weather::start(ground, options, rng)?;
     let probes = Probes::start(ground, options)?;
-    std::thread::sleep(ground.last_join.get().clamp(CALM.0, CALM.1));
+    let calm_for = ground.last_join.get().clamp(CALM.0, CALM.1);
+    std::thread::sleep(calm_for);
     let calm = probes.stop()?;
 
     let probes = Probes::start(ground, options)?;
@@ -77,6 +82,12 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
     }
     let during = probes.stop()?;
     let given = giving.stop()?;
+    let after = joined.is_ok().then(|| -> Result<_> {
+        let probes = Probes::start(ground, options)?;
+        std::thread::sleep(calm_for);
+        Ok(probes.stop()?.1.p99)
+    });
+    let other_after = after.transpose()?;
     let weather = weather.stop(ground.donor());
 
     let mut notes = Vec::new();
@@ -101,9 +112,11 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
         wrong,
         reasons,
         joined: joined.ok(),
-        other: (calm.1, during.1),
         given: given.map(|(from, to)| during.0.longest_within(from, to)),
+        other_given: given.map(|(from, to)| during.1.p99_within(from, to)),
+        other_after,
         donor: (calm.0, during.0),
+        other: (calm.1, during.1),
         ddl_rate: ddl as f64 / took.as_secs_f64(),
         tps,
         told,
@@ -193,7 +206,15 @@ impl fmt::Display for Round {
             write!(f, ", {:.0} while it gave", ms(given))?;
         }
         write!(f, ", {:.0} during the join;", ms(donor.1.longest))?;
-        write!(f, " other's p99 {:.0} -> {:.0} ms;", ms(other.0.p99), ms(other.1.p99))?;
+        write!(f, " other's p99 {:.0} ms before", ms(other.0.p99))?;
+        if let Some(given) = self.other_given {
+            write!(f, ", {:.0} while the donor gave", ms(given))?;
+        }
+        write!(f, ", {:.0} during the join", ms(other.1.p99))?;
+        if let Some(after) = self.other_after {
+            write!(f, ", {:.0} after it", ms(after))?;
+        }
+        write!(f, ";")?;
         write!(f, " {:.0} DDL/s, {:.0} tps;", self.ddl_rate, self.tps)?;
         match &self.told.source {
             Some(Source::Native) => write!(f, " native;")?,

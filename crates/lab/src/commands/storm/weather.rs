@@ -22,7 +22,7 @@ pub struct Weather {
     storms: Vec<Repeated>,
     writers: Vec<Repeated>,
     besides: Besides,
-    sysbench: Sysbench,
+    sysbench: Option<Sysbench>,
 }
 
 /// What it was like.
@@ -47,7 +47,9 @@ impl Weather {
         }
         let writers = nodes.into_iter().map(|node| write_swapped(node, rng.u64(..)));
         let writers = writers.collect::<Result<_>>()?;
-        let sysbench = Sysbench::start(ground.donor(), TABLES, options.rows, options.sysbench_threads)?;
+        let sysbench = (options.sysbench_threads > 0)
+            .then(|| Sysbench::start(ground.donor(), TABLES, options.rows, options.sysbench_threads))
+            .transpose()?;
         Ok(Self { storms, writers, besides, sysbench })
     }
 
@@ -59,7 +61,7 @@ impl Weather {
     pub fn stop(self, donor: &Node) -> Result<Passed> {
         self.storms.iter().chain(&self.writers).for_each(Repeated::halt);
         self.besides.halt();
-        let tps = self.sysbench.stop()?;
+        let tps = self.sysbench.map_or(Ok(0.0), Sysbench::stop)?;
         let all = self.storms.into_iter().chain(self.writers);
         all.map(Repeated::stop).try_for_each(|stopped| stopped.map(drop))?;
         Ok(Passed { tps, besides: self.besides.finish(donor)? })

@@ -315,7 +315,10 @@ impl Work<'_> {
     /// Without a lock, until few new files are found.
     fn rounds(&mut self, catalog: &mut Catalog) -> Result<u32, SnapshotError> {
         for round in 1..=ROUNDS_MAX {
-            let todo = catalog.update(listing::list(&self.options.roots)?);
+            let mut listing = listing::list(&self.options.roots)?;
+            // Lists of names that resemble their neighbours travel in half the bytes.
+            listing.sort_by(|a, b| a.name.cmp(&b.name));
+            let todo = catalog.update(listing);
             let found = todo.pages.len() + todo.small.len();
             self.copy.pages(catalog, &todo.pages)?;
             self.copy.small(catalog, &todo.small)?;
