@@ -9,6 +9,7 @@ mod sink;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -201,6 +202,30 @@ fn an_import_declines(server: &Server, base: &Path) {
     assert!(matches!(why, Declined::Import { .. }), "{why}");
 }
 
+/// Tells when a file of this name begins.
+struct Telling<'a> {
+    sink: sink::Slow<'a>,
+    name: &'a str,
+    begun: mpsc::Sender<()>,
+}
+
+impl SnapshotSink for Telling<'_> {
+    fn announce(&self, entry: &FileEntry) -> Result<()> {
+        if entry.path == self.name {
+            self.begun.send(())?;
+        }
+        self.sink.announce(entry)
+    }
+
+    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.sink.write(file, offset, bytes)
+    }
+
+    fn finish(&self, manifest: &Manifest) -> Result<()> {
+        self.sink.finish(manifest)
+    }
+}
+
 /// The log says nothing of the DISCARD any more, the file that is imported was copied as it lay there, and rows that come
 /// afterwards bring redo for the first page.
 fn an_import_of_what_was_discarded_before_declines(server: &Server, base: &Path) {
@@ -211,15 +236,20 @@ fn an_import_of_what_was_discarded_before_declines(server: &Server, base: &Path)
     .expect("create");
     discard_and_put_back(server, &mut conn, "wide");
     conn.query_drop("SET GLOBAL innodb_log_checkpoint_now = ON").expect("checkpoint");
-    let import = || {
-        let mut conn = server.connect().expect("login");
-        std::thread::sleep(Duration::from_millis(800));
-        conn.query_drop("ALTER TABLE test.wide IMPORT TABLESPACE").expect("import");
-        conn.query_drop("INSERT INTO test.wide SELECT seq, 'later' FROM test.seq_200000_to_240000")
-            .expect("insert");
-    };
-    let why =
-        declined(snapshot(&options(server, None, 20), &base.join("c11"), Duration::from_millis(150), import));
+    let sink = sink::DirectorySink::new(&base.join("c11/data")).expect("directory");
+    let (begun, begins) = mpsc::channel();
+    let sink = Telling { sink: sink::Slow(&sink, Duration::from_millis(150)), name: "test/wide.ibd", begun };
+    let why = declined(std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut conn = server.connect().expect("login");
+            // What was copied after it was imported needs no redo.
+            begins.recv_timeout(Duration::from_secs(60)).expect("the file is copied");
+            conn.query_drop("ALTER TABLE test.wide IMPORT TABLESPACE").expect("import");
+            conn.query_drop("INSERT INTO test.wide SELECT seq, 'later' FROM test.seq_200000_to_240000")
+                .expect("insert");
+        });
+        take(&options(server, None, 20), &sink, &Cancel::new())
+    }));
     assert!(matches!(&why, Declined::Import { name, .. } if name.contains("wide")), "{why}");
     conn.query_drop("DROP TABLE test.wide").expect("drop");
 }

@@ -42,7 +42,8 @@ impl Here {
             return Ok(Here::Nothing("incremental=0 is set here"));
         }
         let key = random_bytes()?;
-        let sample = sample::of(&layout.datadir, old, &key, options.sst("base").is_some());
+        let sample =
+            sample::of(&layout.datadir, old, &key, options.sst("base").is_some_and(|dir| !dir.is_empty()));
         Ok(Here::Sampled(sample, key))
     }
 

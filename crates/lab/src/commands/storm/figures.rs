@@ -59,7 +59,7 @@ fn sources(rounds: &[Round], out: &mut String) {
     for source in rounds.iter().filter_map(|round| round.told.source.as_ref()) {
         let name = match source {
             Source::Native => "native".to_owned(),
-            Source::Frozen(why) => format!("frozen: {why}"),
+            Source::Frozen(why) => format!("frozen: {}", without_particulars(why)),
         };
         *counts.entry(name).or_default() += 1;
     }
@@ -67,6 +67,12 @@ fn sources(rounds: &[Round], out: &mut String) {
         let _ = writeln!(out, "  {count} {name}");
     }
     let _ = writeln!(out, "{:52} {:>8} {:>8} {:>8}", "over all rounds", "min", "median", "max");
+}
+
+/// A reason without the numbers and paths that differ from one round to the next.
+fn without_particulars(why: &str) -> String {
+    let differs = |word: &&str| word.contains('/') || word.contains(|c: char| c.is_ascii_digit());
+    why.split_whitespace().filter(|word| !differs(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// Least, middle and most.
@@ -78,6 +84,12 @@ pub fn spread(mut values: Vec<f64>) -> Option<[f64; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_reason_counts_as_one() {
+        let why = "tablespace 712 (/d/storm/imported.ibd) was discarded during the copy";
+        assert_eq!(without_particulars(why), "tablespace was discarded during the copy");
+    }
 
     #[test]
     fn least_middle_and_most() {

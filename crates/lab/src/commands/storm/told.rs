@@ -42,6 +42,9 @@ impl Told {
 }
 
 fn source(text: &str) -> Option<Source> {
+    // What goes to a server's log ends with its time in brackets.
+    let is_time = |end: &str| end.get(..8).is_some_and(|day| day.bytes().all(|byte| byte.is_ascii_digit()));
+    let text = text.rsplit_once(" (").filter(|(_, end)| is_time(end)).map_or(text, |(said, _)| said);
     match text.strip_prefix("frozen") {
         Some(why) => {
             let why = why.trim();
@@ -88,7 +91,9 @@ mod tests {
         assert_eq!((moment.position.seqno, moment.tries), (77, 2));
         assert_eq!((moment.paused, moment.commits_held, moment.failed_held), (41.5, 7.0, 12.0));
 
-        let log = format!("{log}z WSREP_SST: [INFO] source: frozen (no settled moment within 60 s (held))\n");
+        let log = format!(
+            "{log}z WSREP_SST: [INFO] source: frozen (no settled moment within 60 s (held)) (20261127 00:52:32.027)\n"
+        );
         let why = "no settled moment within 60 s (held)".to_owned();
         assert_eq!(Told::read(&log).source, Some(Source::Frozen(why)));
         assert_eq!(Told::read("nothing of the kind\n"), Told::default());
