@@ -12,19 +12,21 @@ use anyhow::{Context, Result, bail, ensure};
 use rejoin_lab::{places, process};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// A directory with the program under the name the server looks for.
+/// A directory with the program under the name the server looks for; a build's, since a static is never dropped.
 fn program_dir() -> Result<PathBuf> {
     use std::sync::OnceLock;
-    static DIR: OnceLock<Result<(tempfile::TempDir, PathBuf), String>> = OnceLock::new();
-    let make = || -> Result<(tempfile::TempDir, PathBuf)> {
-        let dir = tempfile::Builder::new().prefix("rejoin-lab-bin-").tempdir()?;
-        let path = dir.path().to_owned();
+    static DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let make = || -> Result<PathBuf> {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("program");
+        if path.exists() {
+            fs::remove_dir_all(&path)?;
+        }
+        fs::create_dir_all(&path)?;
         fs::copy(places::rejoin_binary()?, path.join("rejoin"))?;
         std::os::unix::fs::symlink("rejoin", path.join("wsrep_sst_rejoin"))?;
-        Ok((dir, path))
+        Ok(path)
     };
-    let made = DIR.get_or_init(|| make().map_err(|e| format!("{e:#}")));
-    made.as_ref().map(|(_, path)| path.clone()).map_err(|e| anyhow::anyhow!(e.clone()))
+    DIR.get_or_init(|| make().map_err(|e| format!("{e:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
 /// How the program is called.
