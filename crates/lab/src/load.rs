@@ -65,9 +65,7 @@ impl LoadReport {
     /// Of those that began between two instants 99 of 100 took no longer.
     pub fn p99_within(&self, from: Instant, to: Instant) -> Duration {
         let within = self.all.iter().filter(|(began, _)| (from..=to).contains(began));
-        let mut took: Vec<Duration> = within.map(|(_, took)| *took).collect();
-        took.sort_unstable();
-        percentile(&took, 99)
+        percentile(&sorted(within), 99)
     }
 }
 
@@ -113,8 +111,7 @@ impl Load {
             all.all.extend(measured.all);
             all.last_error = measured.last_error.or(all.last_error);
         }
-        let mut took: Vec<Duration> = all.all.iter().map(|(_, took)| *took).collect();
-        took.sort_unstable();
+        let took = sorted(all.all.iter());
         Ok(LoadReport {
             commits: self.commits(),
             errors: self.shared.errors.load(Relaxed),
@@ -131,6 +128,13 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.shared.stop.store(true, Relaxed);
     }
+}
+
+/// How long transactions took, ascending.
+fn sorted<'a>(all: impl Iterator<Item = &'a (Instant, Duration)>) -> Vec<Duration> {
+    let mut took: Vec<Duration> = all.map(|(_, took)| *took).collect();
+    took.sort_unstable();
+    took
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {

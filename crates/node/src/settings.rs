@@ -105,7 +105,7 @@ impl Settings {
             flush: seconds(options, "flush-timeout", 600)?,
             incremental: options.sst_bool("incremental")?.unwrap_or(true),
             delta: choice(options, "delta", delta)?.unwrap_or(Parts::Auto),
-            base: options.sst("base").filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            base: base(options),
             source: choice(options, "source", source)?.unwrap_or(SourceChoice::Auto),
             moment: seconds(options, "moment-timeout", 60)?,
             checkpoint_first: options.sst_bool("checkpoint-first")?.unwrap_or(false),
@@ -133,6 +133,11 @@ fn threads(options: &ServerOptions) -> Result<u16, Failure> {
             format!("[sst] threads={text} is not a number from 1 to {WORKERS_MAX}"),
         )
     })
+}
+
+/// `base`, when it names one.
+pub fn base(options: &ServerOptions) -> Option<PathBuf> {
+    options.sst("base").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 /// 0 means no limit, as with the shell methods; a week is none.

@@ -48,14 +48,14 @@ impl Chunk {
         Chunk { file, offset, len, parts, same, deltas, packing, digest: 0, whole: None }
     }
 
-    /// The digest of what the joiner will have put together there.
-    pub fn whole(&self) -> u64 {
-        self.whole.unwrap_or(self.digest)
-    }
-
     /// It is one.
     pub fn is_same(&self) -> bool {
         self.same == [(0, self.len)]
+    }
+
+    /// The digest of what the joiner will have put together there.
+    pub fn whole(&self) -> u64 {
+        self.whole.unwrap_or(self.digest)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::datadir::own_position::server_using;
 use crate::datadir::{sample, scan};
 use crate::peer::secret::random_bytes;
 use crate::server::options::ServerOptions;
+use crate::settings;
 use crate::source::native::login::Listens;
 use crate::source::native::sql::{Answer, Session};
 
@@ -42,8 +43,7 @@ impl Here {
             return Ok(Here::Nothing("incremental=0 is set here"));
         }
         let key = random_bytes()?;
-        let sample =
-            sample::of(&layout.datadir, old, &key, options.sst("base").is_some_and(|dir| !dir.is_empty()));
+        let sample = sample::of(&layout.datadir, old, &key, settings::base(options).is_some());
         Ok(Here::Sampled(sample, key))
     }
 

@@ -26,6 +26,7 @@ use self::side::Listed;
 pub use self::side::Side;
 use crate::datadir::own_position::server_using;
 use crate::failure::{Failure, Kind};
+use crate::threads::in_threads;
 
 /// Page numbers that are named of one file, and damaged pages of all.
 const NAMED: usize = 20;
@@ -163,11 +164,6 @@ fn compare_all(pairs: &[Pair], report: Report) -> Result<Report> {
         Ok(())
     };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| {
-            worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a reader panicked")))
-        })
-    })?;
+    in_threads(threads, &work)?;
     Ok(report.into_inner().unwrap_or_else(PoisonError::into_inner))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::judge::Wrong;
 use super::round::{Round, ms};
@@ -29,21 +30,15 @@ pub fn summary(rounds: &[Round]) -> String {
     let joined: Vec<&Round> = rounds.iter().filter(|round| round.joined.is_some()).collect();
     let all = |value: fn(&Round) -> f64| joined.iter().map(|round| value(round)).collect();
     row("longest commit on the donor, before, ms", all(|r| ms(r.donor.0.longest)));
-    row(
-        "longest commit on the donor, while it gave, ms",
-        joined.iter().filter_map(|r| r.given).map(ms).collect(),
-    );
+    let known = |value: fn(&Round) -> Option<Duration>| {
+        joined.iter().filter_map(|round| value(round)).map(ms).collect()
+    };
+    row("longest commit on the donor, while it gave, ms", known(|r| r.given));
     row("longest commit on the donor, during the join, ms", all(|r| ms(r.donor.1.longest)));
     row("p99 on the other node, before, ms", all(|r| ms(r.other.0.p99)));
-    row(
-        "p99 on the other node, while the donor gave, ms",
-        joined.iter().filter_map(|r| r.other_given).map(ms).collect(),
-    );
+    row("p99 on the other node, while the donor gave, ms", known(|r| r.other_given));
     row("p99 on the other node, during the join, ms", all(|r| ms(r.other.1.p99)));
-    row(
-        "p99 on the other node, with the joiner, ms",
-        joined.iter().filter_map(|r| r.other_after).map(ms).collect(),
-    );
+    row("p99 on the other node, with the joiner, ms", known(|r| r.other_after));
     let moments: Vec<&Moment> = rounds.iter().filter_map(|round| round.told.moment.as_ref()).collect();
     let all = |value: fn(&Moment) -> f64| moments.iter().map(|moment| value(moment)).collect();
     row("replication paused, ms", all(|m| m.paused));

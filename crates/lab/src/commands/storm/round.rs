@@ -62,10 +62,13 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
     }
     let logs = Logs::from_now(ground);
     let weather = Weather::start(ground, options, rng)?;
-    let probes = Probes::start(ground, options)?;
     let calm_for = ground.last_join.get().clamp(CALM.0, CALM.1);
-    std::thread::sleep(calm_for);
-    let calm = probes.stop()?;
+    let without_join = || {
+        let probes = Probes::start(ground, options)?;
+        std::thread::sleep(calm_for);
+        probes.stop()
+    };
+    let calm = without_join()?;
 
     let probes = Probes::start(ground, options)?;
     let giving = Giving::watch(ground.donor())?;
@@ -82,12 +85,7 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
     }
     let during = probes.stop()?;
     let given = giving.stop()?;
-    let after = joined.is_ok().then(|| -> Result<_> {
-        let probes = Probes::start(ground, options)?;
-        std::thread::sleep(calm_for);
-        Ok(probes.stop()?.1.p99)
-    });
-    let other_after = after.transpose()?;
+    let after = joined.is_ok().then(without_join).transpose()?;
     let weather = weather.stop(ground.donor());
 
     let mut notes = Vec::new();
@@ -114,7 +112,7 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
         joined: joined.ok(),
         given: given.map(|(from, to)| during.0.longest_within(from, to)),
         other_given: given.map(|(from, to)| during.1.p99_within(from, to)),
-        other_after,
+        other_after: after.map(|(_, other)| other.p99),
         donor: (calm.0, during.0),
         other: (calm.1, during.1),
         ddl_rate: ddl as f64 / took.as_secs_f64(),

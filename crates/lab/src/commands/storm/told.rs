@@ -33,7 +33,9 @@ pub struct Moment {
 impl Told {
     /// Reads what was logged of one transfer; of several tries the last one counts.
     pub fn read(log: &str) -> Self {
-        let last = |lead: &str| log.lines().rev().find_map(|line| Some(line.split_once(lead)?.1.trim()));
+        let last = |lead: &str| {
+            log.lines().rev().find_map(|line| Some(without_time(line.split_once(lead)?.1.trim())))
+        };
         Self {
             source: last("source: ").and_then(source),
             moment: last("the settled moment is at ").and_then(moment),
@@ -41,10 +43,13 @@ impl Told {
     }
 }
 
-fn source(text: &str) -> Option<Source> {
-    // What goes to a server's log ends with its time in brackets.
+/// What goes to a server's log ends with its time in brackets.
+fn without_time(text: &str) -> &str {
     let is_time = |end: &str| end.get(..8).is_some_and(|day| day.bytes().all(|byte| byte.is_ascii_digit()));
-    let text = text.rsplit_once(" (").filter(|(_, end)| is_time(end)).map_or(text, |(said, _)| said);
+    text.rsplit_once(" (").filter(|(_, end)| is_time(end)).map_or(text, |(said, _)| said)
+}
+
+fn source(text: &str) -> Option<Source> {
     match text.strip_prefix("frozen") {
         Some(why) => {
             let why = why.trim();

@@ -13,6 +13,7 @@ use super::pages::{self, Copied, Copier, Wanted};
 use super::small;
 use crate::disk::identity::{Identity, Signature, look};
 use crate::source::declined::Declined;
+use crate::threads::joined;
 
 /// Files fewer than this are copied by one thread: starting more costs more than it saves.
 const FEW: usize = 16;
@@ -106,7 +107,7 @@ impl CopyFiles<'_> {
             // All are waited for, then the first error counts.
             let results: Vec<_> = workers.into_iter().map(|w| w.join()).collect();
             for result in results {
-                for (at, outcome) in result.unwrap_or_else(|_| Err(anyhow::anyhow!("a reader panicked")))? {
+                for (at, outcome) in joined(result)? {
                     copied[at] = outcome;
                 }
             }
