@@ -192,7 +192,8 @@ fn receive(
         match receive_from(job, door, link, layout, &attempt, &arrival)? {
             Received::All(announced) => {
                 let doing = "taking over what is the same";
-                let settled = link.keep_alive_while(doing, || arrival.settle(announced))?;
+                let settle = || arrival.settle(announced, job.settings.threads);
+                let settled = link.keep_alive_while(doing, settle)?;
                 let doing = "verifying what was staged";
                 job.progress.phase(doing, &format!("{} bytes", settled.bytes()));
                 link.keep_alive_while(doing, || settled.verify(job))?;

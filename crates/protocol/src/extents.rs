@@ -46,6 +46,13 @@ impl Extents {
         self.0.iter().map(|(&start, &end)| start..end)
     }
 
+    /// Those of a range, ascending.
+    pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let first = self.0.range(..=range.start).next_back().map_or(range.start, |(&from, _)| from);
+        let cut = move |(&from, &to): (&u64, &u64)| from.max(range.start)..to.min(range.end);
+        self.0.range(first..range.end.max(first)).map(cut).filter(|part| !part.is_empty())
+    }
+
     /// Some of these bytes.
     pub fn overlaps(&self, range: Range<u64>) -> bool {
         self.0.range(..range.end).next_back().is_some_and(|(_, &end)| end > range.start)
@@ -100,6 +107,8 @@ mod tests {
                 prop_assert!(apart);
             }
             for start in 0..80 {
+                let within = bytes.range(start..start + 7).copied();
+                prop_assert!(extents.within(start..start + 7).flatten().eq(within));
                 prop_assert_eq!(extents.overlaps(start..start + 3), bytes.range(start..start + 3).next().is_some());
             }
             let gap: Vec<u64> = (0..90).skip_while(|byte| bytes.contains(byte)).take_while(|byte| !bytes.contains(byte)).collect();

@@ -108,7 +108,7 @@ impl Arrival {
     }
 
     /// The donor has said what the state is: everything of it must have arrived, and gets its place.
-    pub fn settle(self, announced: Announced) -> Result<Settled> {
+    pub fn settle(self, announced: Announced, threads: u16) -> Result<Settled> {
         let coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
         let has_data = |f: &&FileEntry| !matches!(f.role, FileRole::Link { .. });
         for file in announced.files.iter().filter(has_data) {
@@ -132,7 +132,7 @@ impl Arrival {
             Keep::Old => Patches::Kept,
             Keep::Nothing | Keep::InPlace => Patches::Made,
         };
-        let staying = self.staging.settle(&targets, self.stays, patches)?;
+        let staying = self.staging.settle(&targets, self.stays, patches, threads)?;
         let patched = self.staging.patched().len();
         if patched + staying.len() > 0 {
             let (stay, all) = (staying.len(), targets.len());

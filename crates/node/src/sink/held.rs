@@ -39,12 +39,36 @@ pub(super) struct Held {
 impl Held {
     /// What is to be copied of a range; it counts as copied.
     pub fn take(&mut self, range: Range<u64>) -> Held {
-        let within = |part: Range<u64>| part.start.max(range.start)..part.end.min(range.end);
         let mut part = Held { old: self.old.clone(), ..Held::default() };
-        self.same.iter().map(within).filter(|part| !part.is_empty()).for_each(|bytes| part.same.add(bytes));
+        self.same.within(range.clone()).for_each(|bytes| part.same.add(bytes));
         self.same.remove(range.clone());
         self.copied |= !part.same.is_empty();
         part
+    }
+
+    /// What is to be copied of the first so many bytes from the first on that is; it counts as copied.
+    pub fn take_first(&mut self, bytes: u64) -> Option<Held> {
+        let start = self.same.iter().next()?.start;
+        Some(self.take(start..start.saturating_add(bytes)))
+    }
+}
+
+impl Held {
+    /// Reads its bytes into a range that begins `at` there, and adds to `runs` where they lie. Holes are left out.
+    pub fn read_into(&self, range: &mut [u8], at: u64, runs: &mut Extents) -> Result<()> {
+        let Some(old) = self.old.as_ref().filter(|_| !self.same.is_empty()) else { return Ok(()) };
+        let mut read = || -> Result<()> {
+            let from = File::open(&old.path)?;
+            let data = data_in(&from, at..at + range.len() as u64);
+            for part in data.iter().flat_map(|data| self.same.within(data)) {
+                let place = part.start - at..part.end - at;
+                let bytes = range.get_mut(place.start as usize..place.end as usize);
+                from.read_exact_at(bytes.context("it is not of this range")?, part.start)?;
+                runs.add(place);
+            }
+            Ok(())
+        };
+        read().with_context(|| format!("cannot copy from {}", old.path.display()))
     }
 }
 
@@ -52,18 +76,6 @@ impl Held {
 pub(super) fn no_base(file: FileId) -> Failure {
     let text = format!("the donor takes bytes of file number {} for known, which has no base", file.0);
     Failure::new(Kind::Peer, text)
-}
-
-/// Copies what is left to be copied, up to `size`. The old file must be as it was compared, also where some of it was copied
-/// before.
-pub(super) fn copy(held: &Held, to: &Path, size: u64) -> Result<()> {
-    let Some(old) = held.old.as_ref().filter(|_| held.copied || !held.same.is_empty()) else { return Ok(()) };
-    copy_ranges(
-        old,
-        held.same.iter().filter(|range| range.start < size).map(|range| range.start..range.end.min(size)),
-        to,
-    )?;
-    is_as_compared(old)
 }
 
 /// Nobody changed the old file since.
@@ -77,17 +89,13 @@ pub(super) fn is_as_compared(old: &Old) -> Result<()> {
     Ok(())
 }
 
-/// Copies a part before the end; [`copy`] looks later whether the old file was as it should.
-pub(super) fn copy_part(held: &Held, to: &Path) -> Result<()> {
-    let Some(old) = held.old.as_ref().filter(|_| !held.same.is_empty()) else { return Ok(()) };
-    copy_ranges(old, held.same.iter(), to)
-}
-
-fn copy_ranges(old: &Old, ranges: impl Iterator<Item = Range<u64>>, to: &Path) -> Result<()> {
+/// Copies a part; whether the old file is as it should is looked at in the end.
+pub(super) fn copy_part(part: &Held, to: &Path) -> Result<()> {
+    let Some(old) = part.old.as_ref().filter(|_| !part.same.is_empty()) else { return Ok(()) };
     let from = File::open(&old.path).with_context(|| format!("cannot open {}", old.path.display()))?;
     let into =
         File::options().write(true).open(to).with_context(|| format!("cannot open {}", to.display()))?;
-    for range in ranges {
+    for range in part.same.iter() {
         copy_range(&from, &into, range)
             .with_context(|| format!("cannot copy from {} to {}", old.path.display(), to.display()))?;
     }

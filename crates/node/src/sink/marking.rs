@@ -126,8 +126,9 @@ impl Base<'_> {
                 if let Piece::From { file, range } = piece
                     && range + PIECE < marks::ranges(self.origin(file).size().unwrap_or(0))
                 {
-                    // The rest is the next thread's.
-                    todo.pieces.push_front(Piece::From { file, range: range + PIECE });
+                    // The rest waits its turn: the donor reads several files at once.
+                    let turn = usize::from(self.threads.saturating_sub(1)).min(todo.pieces.len());
+                    todo.pieces.insert(turn, Piece::From { file, range: range + PIECE });
                 }
                 return Ok(Some(piece));
             }

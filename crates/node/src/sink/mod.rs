@@ -43,6 +43,7 @@ pub mod receiver;
 pub mod rollback;
 pub mod roots;
 pub mod rot;
+mod settling;
 mod staged;
 pub mod staging;
 pub mod steps;

@@ -15,7 +15,7 @@ use super::origin::Marked;
 use super::rebuild::Rebuilt;
 use super::staged::lock;
 use super::staging::Staging;
-use super::writer::Writer;
+use super::writer::{Came, Writer};
 use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
 use crate::server::progress::Progress;
@@ -136,20 +136,17 @@ fn store(
     shared.same.fetch_add(same, Ordering::Relaxed);
     shared.received.fetch_add(sum(&chunk.same) - sum(&in_old), Ordering::Relaxed);
     let adopted = shared.staging.hold(chunk.file, range.clone(), &in_old, marked.origin.old.clone())?;
-    // A file of which nothing comes may stay what it is.
     let differs = sum(&chunk.same) < u64::from(chunk.len);
-    if differs {
-        writer.write_range(chunk.file, chunk.offset, &chunk.parts, data)?;
-        writer.write_range(chunk.file, chunk.offset, &rebuilt.parts, &rebuilt.data)?;
-        if again || adopted {
-            let kept = merged(&[&chunk.parts, &chunk.same, &rebuilt.parts, &rebuilt.failed]);
-            writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
-        }
+    let differing = u64::from(chunk.len) - sum(&in_old);
+    let came: [Came<'_>; 2] = [(&chunk.parts, data), (&rebuilt.parts, &rebuilt.data)];
+    writer.write(chunk.file, range, &came, differing)?;
+    if differs && (again || adopted) {
+        let kept = merged(&[&chunk.parts, &chunk.same, &rebuilt.parts, &rebuilt.failed]);
+        writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
     }
     // Of what was marked here and found the same there, the donor says none.
     let whole = if chunk.is_same() { marked.whole(chunk.offset, chunk.len) } else { Some(chunk.whole()) };
     shared.staging.expect(chunk.file, chunk.offset, chunk.len, whole)?;
-    shared.staging.fill(chunk.file, range, u64::from(chunk.len) - sum(&in_old))?;
     arrived(shared, chunk, &rebuilt.failed)?;
     if let Some(base) = base.filter(|_| !chunk.deltas.is_empty()) {
         let failed = rebuilt.failed.iter().map(|(start, _)| *start).collect();

@@ -27,11 +27,15 @@ pub(super) struct StagedFile {
     pub is_link: bool,
     pub made: AtomicBool,
     pub making: Mutex<()>,
+    /// Filesystems let one thread at a time write to a file, and have the others wait for it busily.
+    pub writing: Mutex<()>,
     pub held: Mutex<Held>,
     /// Of what was written, and of what is taken from the old file.
     pub digests: Mutex<Digests>,
     /// Bytes that are not the old file's.
     pub differing: AtomicU64,
+    /// It can share bytes with the old file: these are not copied then.
+    pub sharing: bool,
     /// It may become a patch of the old file, unless too much differs.
     pub patchable: bool,
     /// It did.
@@ -70,15 +74,16 @@ impl StagedFile {
         (origin, staged)
     }
 
-    /// The old file is the new one, name and all. Only of tables: the system's files come and go as one set.
-    pub fn stays(&self, entry: &FileEntry, target: &Path) -> Option<Staying> {
+    /// The old file is the new one, name and all: it, and the path that is not needed. Only of tables: the system's files come
+    /// and go as one set.
+    pub fn stays(&self, entry: &FileEntry, target: &Path) -> Option<(&Path, Staying)> {
         let held = lock(&self.held);
         let old = held.old.as_ref()?;
         let whole =
             old.path == target && old.look.signature.size == entry.size && held.same.is_all(entry.size);
         // Every server writes its buffer pool's at its end: that must not be what a rollback is refused for.
         let table = Class::of(&entry.role, target) == Class::Table && !target.ends_with("ib_buffer_pool");
-        (table && whole).then(|| as_it_is(old))
+        (table && whole).then(|| (self.path.as_path(), as_it_is(old)))
     }
 
     /// What of it is taken from the old file is copied while it is received: it will not stay, and be no patch.

@@ -10,14 +10,15 @@ use anyhow::{Context, Result, bail};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use super::files::{Disk, Files};
-use super::held::{self, Old};
+use super::held::{self, Held, Old};
 use super::install::pending;
 use super::leftovers::{Leftovers, staged_name};
 use super::names::{waiting_room, working_directory};
 use super::plan::{Class, Patched, Placed, Staying};
 use super::read_back::read_back;
 use super::roots::{self, Roots};
-use super::staged::{StagedFile, lock, make, make_link, may_be_patched, set_length};
+use super::settling::{Coming, settle_all};
+use super::staged::{StagedFile, lock, make, may_be_patched};
 use super::writer::Writer;
 use crate::cancel::Cancel;
 use crate::disk::durable;
@@ -120,9 +121,11 @@ impl Staging {
             is_link: matches!(entry.role, FileRole::Link { .. }),
             made: AtomicBool::new(false),
             making: Mutex::new(()),
+            writing: Mutex::new(()),
             held: Mutex::default(),
             digests: Mutex::default(),
             differing: AtomicU64::new(0),
+            sharing,
             patchable: !sharing && may_be_patched(class, target, entry.size),
             patched: None,
             adopted: false,
@@ -191,16 +194,12 @@ impl Staging {
         Ok(staged.adopted)
     }
 
-    /// Copies from the old file what a range of a file has of it, once the file is known to be written anew: while others
-    /// are received, not all at the end. `differing`: so many bytes of this range are not the old file's.
-    pub fn fill(&self, file: FileId, range: Range<u64>, differing: u64) -> Result<()> {
+    /// What a range of a file has of the old one, once the file is known to be written anew: to be written with what came of
+    /// it, while others are received. It counts as written. `differing`: so many bytes of this range are not the old file's.
+    pub(super) fn take_same(&self, file: FileId, range: Range<u64>, differing: u64) -> Result<Option<Held>> {
         let staged = self.file(file)?;
         staged.differing.fetch_add(differing, Ordering::AcqRel);
-        if !staged.is_put_together() {
-            return Ok(());
-        }
-        let part = lock(&staged.held).take(range);
-        held::copy_part(&part, &staged.path)
+        Ok(staged.is_put_together().then(|| lock(&staged.held).take(range)))
     }
 
     /// What a piece of a file must be at the end: bytes with this digest, where the donor said one.
@@ -212,47 +211,31 @@ impl Staging {
     /// The donor has said what the state consists of: staged files get their final lengths and targets and what they have
     /// of their old ones, links and empty files are made, and what does not count is removed. With `may_stay`, files of
     /// tables that are wholly the same as before are not staged: they are answered. Large ones of which little differs become
-    /// `patches`.
+    /// `patches`. In so many `threads`.
     pub fn settle(
         &self,
         files: &[(FileEntry, PathBuf)],
         may_stay: bool,
         patches: Patches,
+        threads: u16,
     ) -> Result<Vec<Staying>> {
         let mut shared = self.shared();
         let mut begun = std::mem::take(&mut shared.files);
-        let mut staying = Vec::new();
+        let (mut staying, mut coming) = (Vec::new(), BTreeMap::new());
         for (entry, target) in files {
-            if may_stay && let Some(stays) = begun.get(&entry.id).and_then(|f| f.stays(entry, target)) {
-                if let Some(needless) = begun.remove(&entry.id) {
-                    Disk.remove(&needless.path)?;
-                }
+            let first = begun.remove(&entry.id);
+            if may_stay && let Some((needless, stays)) = first.as_ref().and_then(|f| f.stays(entry, target)) {
+                Disk.remove(needless)?;
                 staying.push(stays);
                 continue;
             }
-            if shared.files.contains_key(&entry.id) {
+            let last = self.choose(&mut shared, entry, target)?;
+            if coming.insert(entry.id, Coming { entry, first, last }).is_some() {
                 bail!(Failure::new(Kind::Peer, format!("the donor named file number {} twice", entry.id.0)));
             }
-            let mut last = self.choose(&mut shared, entry, target)?;
-            let first = begun.remove(&entry.id);
-            if let FileRole::Link { target } = &entry.role {
-                make_link(&last.path, Path::new(target))?;
-            } else {
-                let may = first.as_ref().filter(|_| patches != Patches::None);
-                let patch = may.and_then(|first| first.changes(entry, target));
-                if let Some(first) = first {
-                    last.take_over(&first)?;
-                }
-                make(&last)?;
-                set_length(&last.path, entry.size)?;
-                match patch {
-                    Some(changes) => last.become_patch(&changes, patches == Patches::Kept)?,
-                    None => held::copy(&lock(&last.held), &last.path, entry.size)?,
-                }
-            }
-            last.made = AtomicBool::new(true);
-            shared.files.insert(entry.id, Arc::new(last));
         }
+        let settled = settle_all(coming.into_values().collect(), patches, usize::from(threads))?;
+        shared.files = settled.into_iter().map(|(id, staged)| (id, Arc::new(staged))).collect();
         begun.values().try_for_each(|dropped| Disk.remove(&dropped.path))?;
         shared.leftovers.remove()?;
         Ok(staying)
@@ -260,14 +243,14 @@ impl Staging {
 
     /// Makes every file that nothing was written to, then makes everything durable.
     pub fn sync_all(&self) -> Result<()> {
-        let shared = self.shared();
-        for (id, staged) in &shared.files {
+        for (id, staged) in self.files() {
             if staged.is_link && !staged.made.load(Ordering::Acquire) {
                 bail!("the link {} (file number {}) was not staged", staged.target.display(), id.0)
             }
-            make(staged)?;
+            make(&staged)?;
         }
-        for root in shared.roots.all() {
+        // Not under the lock: it takes long, and what was staged is read back meanwhile.
+        for root in self.roots().all() {
             durable::sync_filesystem(root)?;
             for directory in [working_directory(root, "stage"), waiting_room(root), root.clone()] {
                 durable::sync_directory(&directory)?;
@@ -282,8 +265,8 @@ impl Staging {
     /// # Errors
     /// Some are not.
     pub fn read_back(&self, threads: u16, cancel: &Cancel) -> Result<u64> {
-        let files: Vec<Arc<StagedFile>> = self.shared().files.values().cloned().collect();
-        read_back(files.iter().map(Arc::as_ref).filter(|file| !file.is_link), threads, cancel)
+        let files = self.files();
+        read_back(files.values().map(Arc::as_ref).filter(|file| !file.is_link), threads, cancel)
     }
 
     /// The staged files, for [`super::plan::plan`].
@@ -303,6 +286,10 @@ impl Staging {
         let unknown =
             || Failure::new(Kind::Peer, format!("the donor sent data of unknown file number {}", file.0));
         Ok(self.shared().files.get(&file).cloned().ok_or_else(unknown)?)
+    }
+
+    fn files(&self) -> BTreeMap<FileId, Arc<StagedFile>> {
+        self.shared().files.clone()
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

@@ -64,19 +64,19 @@ impl World {
             let byte = if sent.contains(&at) { 2 } else { 1 };
             staging.expect(FileId(1), at, PART, Some(digest(&[byte; PART as usize]))).unwrap();
             if sent.contains(&at) {
-                writer.write_range(FileId(1), at, &[(0, PART)], &[2; PART as usize]).unwrap();
                 staging.hold(FileId(1), range.clone(), &[], Some(old.clone())).unwrap();
-                staging.fill(FileId(1), range, u64::from(PART)).unwrap();
+                let came = (&[(0, PART)][..], &[2; PART as usize][..]);
+                writer.write(FileId(1), range, &[came], u64::from(PART)).unwrap();
             } else {
                 staging.hold(FileId(1), range.clone(), &[(0, PART)], Some(old.clone())).unwrap();
-                staging.fill(FileId(1), range, 0).unwrap();
+                writer.write(FileId(1), range, &[], 0).unwrap();
             }
         }
         staging
     }
 
     fn plan(&self, staging: &Staging, patches: Patches) -> InstallPlan {
-        let staying = staging.settle(&self.files, true, patches).unwrap();
+        let staying = staging.settle(&self.files, true, patches, 2).unwrap();
         staging.sync_all().unwrap();
         plan_of_staged(staging, &all_in(self.dir.path()), &self.managed(), &staying)
     }
@@ -144,7 +144,7 @@ fn what_is_no_such_table_is_written_anew() {
     let renamed = world.dir.path().join("db/s.ibd");
     world.files[1].0.path = "db/s.ibd".into();
     world.files[1].1 = renamed.clone();
-    staging.settle(&world.files, true, Patches::Kept).unwrap();
+    staging.settle(&world.files, true, Patches::Kept, 2).unwrap();
     assert!(staging.patched().is_empty());
     let staged = staging.staged();
     let placed = staged.iter().find(|placed| placed.target == renamed).unwrap();
@@ -176,6 +176,6 @@ fn an_old_table_that_changes_meanwhile_is_not_patched() {
     let world = World::new("db/t.ibd");
     let staging = world.received(&[0]);
     fs::write(world.table(), vec![9; SIZE as usize]).unwrap();
-    let error = staging.settle(&world.files, true, Patches::Kept).unwrap_err();
+    let error = staging.settle(&world.files, true, Patches::Kept, 2).unwrap_err();
     assert!(format!("{error:#}").contains("changed while it was compared"), "{error:#}");
 }

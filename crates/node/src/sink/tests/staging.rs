@@ -105,11 +105,11 @@ fn what_does_not_fit_is_the_peers_fault() {
     refused(7, 0, &[(0, 1)], 1);
     refused(1, 0, &[], 0);
     assert!(staging.sync_all().is_err(), "the link is missing");
-    staging.settle(&files, true, Patches::Kept).unwrap();
+    staging.settle(&files, true, Patches::Kept, 2).unwrap();
     staging.sync_all().unwrap();
     assert_eq!(fs::read_link(staging.path(FileId(1)).unwrap()).unwrap(), Path::new("/elsewhere"));
     let twice = [files[0].clone(), files[0].clone()];
-    assert_eq!(kind_of(&staging.settle(&twice, true, Patches::Kept).unwrap_err()), Kind::Peer);
+    assert_eq!(kind_of(&staging.settle(&twice, true, Patches::Kept, 2).unwrap_err()), Kind::Peer);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn the_last_word_decides_names_lengths_and_what_counts() {
     // The first was renamed and truncated, the second dropped, the third grew; a fourth came, empty.
     let last = [(0, "db/renamed.ibd", 4096), (2, "db/t2.ibd", 12288), (3, "db/new.frm", 0)]
         .map(|(id, path, size)| (entry(id, path, size, FileRole::Table), dir.path().join(path)));
-    staging.settle(&last, true, Patches::Kept).unwrap();
+    staging.settle(&last, true, Patches::Kept, 2).unwrap();
     staging.sync_all().unwrap();
     assert!(!dropped.exists());
     let placed = staging.staged();
@@ -161,7 +161,7 @@ fn leftovers_of_an_earlier_transfer_go() {
     let second = staging(dir.path(), &wanted);
     // They wait to be taken over until it is known what is wanted.
     assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 3 });
-    second.settle(&wanted, true, Patches::Kept).unwrap();
+    second.settle(&wanted, true, Patches::Kept, 2).unwrap();
     second.sync_all().unwrap();
     assert_eq!(status(&Disk, dir.path(), allocated).unwrap(), Status::Staging { files: 1 });
     in_place::note_ran_full(&Disk, dir.path()).unwrap();

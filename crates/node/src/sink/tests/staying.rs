@@ -79,7 +79,7 @@ impl World {
     }
 
     fn plan(&self, staging: &Staging, may_stay: bool) -> InstallPlan {
-        let staying = staging.settle(&self.files, may_stay, Patches::Kept).unwrap();
+        let staying = staging.settle(&self.files, may_stay, Patches::Kept, 2).unwrap();
         staging.sync_all().unwrap();
         plan_of_staged(staging, &all_in(self.dir.path()), &self.managed, &staying)
     }
@@ -153,7 +153,7 @@ fn a_later_word_about_a_range_counts() {
     staging.hold(FileId(0), 0..SIZE, &[], Some(same.clone())).unwrap();
     staging.writer().write_range(FileId(0), 0, &[(0, SIZE as u32)], &[5; SIZE as usize]).unwrap();
     staging.hold(FileId(0), 0..SIZE, &[(4096, 4096)], Some(same.clone())).unwrap();
-    assert!(staging.settle(&world.files, true, Patches::Kept).unwrap().is_empty());
+    assert!(staging.settle(&world.files, true, Patches::Kept, 2).unwrap().is_empty());
     let content = fs::read(staging.path(FileId(0)).unwrap()).unwrap();
     assert!(content[..4096].iter().all(|b| *b == 5) && content[8192..].iter().all(|b| *b == 5));
     assert!(content[4096..8192].iter().all(|b| *b == 1));
@@ -164,7 +164,7 @@ fn an_old_file_that_changes_meanwhile_is_not_taken_from() {
     let world = World::new();
     let staging = world.received();
     fs::write(world.at("db/half.ibd"), vec![9; SIZE as usize]).unwrap();
-    let error = staging.settle(&world.files, true, Patches::Kept).unwrap_err();
+    let error = staging.settle(&world.files, true, Patches::Kept, 2).unwrap_err();
     assert!(format!("{error:#}").contains("changed while it was compared"), "{error:#}");
     let unknown = staging.hold(FileId(8), 0..SIZE, &[(0, 4096)], None);
     assert!(unknown.is_err(), "a base that was never looked at");
@@ -174,22 +174,24 @@ fn an_old_file_that_changes_meanwhile_is_not_taken_from() {
 fn what_a_changed_file_has_of_the_old_one_is_copied_meanwhile() {
     let world = World::new();
     let staging = world.received();
-    staging.fill(FileId(0), 0..SIZE, 0).unwrap();
+    let mut writer = staging.writer();
+    writer.write(FileId(0), 0..SIZE, &[], 0).unwrap();
     assert!(!staging.path(FileId(0)).unwrap().exists(), "it may be the old file");
-    staging.fill(FileId(1), 0..8192, 0).unwrap();
+    writer.write(FileId(1), 0..8192, &[], 0).unwrap();
     let half = staging.path(FileId(1)).unwrap();
     let ones = || fs::read(&half).unwrap().iter().filter(|byte| **byte == 1).count() as u64;
     assert_eq!(ones(), 0, "not known to differ yet");
-    staging.fill(FileId(1), 0..4096, 1).unwrap();
-    assert_eq!(ones(), 4096);
-    staging.fill(FileId(1), 4096..SIZE, 0).unwrap();
-    assert_eq!(ones(), SIZE / 2);
+    writer.write(FileId(1), 4096..12288, &[(&[(4096, 100)], &[7; 100])], 100).unwrap();
+    assert_eq!(ones(), SIZE / 2 - 100, "that range, and what came before it");
+    let wanted = |at: usize| if (8192..8292).contains(&at) { 7 } else { 1 };
+    let written = fs::read(&half).unwrap();
+    assert!((0..SIZE as usize / 2).all(|at| written[at] == wanted(at)));
     // A later word counts here too, and the old file is looked at in the end though nothing is left to be copied.
     staging.hold(FileId(1), 0..SIZE, &[], None).unwrap();
-    staging.writer().write_range(FileId(1), 0, &[(0, 4096)], &[5; 4096]).unwrap();
-    assert_eq!(ones(), SIZE / 2 - 4096);
+    writer.write_range(FileId(1), 0, &[(0, 4096)], &[5; 4096]).unwrap();
+    assert_eq!(ones(), SIZE / 2 - 4196);
     fs::write(world.at("db/half.ibd"), vec![9; SIZE as usize]).unwrap();
-    let error = staging.settle(&world.files, true, Patches::Kept).unwrap_err();
+    let error = staging.settle(&world.files, true, Patches::Kept, 2).unwrap_err();
     assert!(format!("{error:#}").contains("changed while it was compared"), "{error:#}");
 }
 
@@ -212,7 +214,7 @@ fn what_a_broken_transfer_received_is_gone_on_with() {
     // What is neither the same nor sent must become zero there.
     assert!(staging.hold(FileId(12), 0..SIZE, &[], None).unwrap());
     let system = entry(8, "ibdata1", FileRole::SystemTablespace { index: 0 });
-    staging.settle(&[(known, target), (system, world.at("ibdata1"))], true, Patches::Kept).unwrap();
+    staging.settle(&[(known, target), (system, world.at("ibdata1"))], true, Patches::Kept, 2).unwrap();
     let stage = world.at(".rejoin/stage");
     let names: Vec<_> = fs::read_dir(stage).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "what nobody wanted is gone: {names:?}");

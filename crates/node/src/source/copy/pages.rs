@@ -90,7 +90,8 @@ struct Outcome {
 
 struct Queue<'w> {
     wanted: std::slice::Iter<'w, Wanted>,
-    current: Option<(Arc<Open>, u64)>,
+    /// Files that are being read, and how far they were given out.
+    current: Vec<(Arc<Open>, u64)>,
     done: Vec<Copied>,
     opened: Vec<Arc<Outcome>>,
     damage: Vec<Damage>,
@@ -105,7 +106,7 @@ struct Queue<'w> {
 pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<Damage>)> {
     let queue = Mutex::new(Queue {
         wanted: wanted.iter(),
-        current: None,
+        current: Vec::new(),
         done: Vec::new(),
         opened: Vec::new(),
         damage: Vec::new(),
@@ -128,7 +129,8 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
 fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
     let mut buffer = Buffer::new(RANGE_BYTES as usize);
     let mut damage = Vec::new();
-    while let Some(Piece { open, offset, len }) = take(copier, queue)? {
+    let mut mine = None;
+    while let Some(Piece { open, offset, len }) = take(copier, queue, &mut mine)? {
         copier.cancel.check()?;
         (copier.pace)()?;
         // Direct reads are of whole blocks.
@@ -159,40 +161,56 @@ struct Piece {
     len: usize,
 }
 
-/// The next piece. A file ends where it ends at the moment: what is added while it is read is read too. A page that
-/// is there in part is about to be made: redo does that on the joiner.
-fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<Option<Piece>> {
+/// The next piece, of the thread's own file: filesystems let one thread at a time write to a file, so the joiner is quicker with
+/// several. Threads that find no further file help with those that are left.
+fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>, mine: &mut Option<FileId>) -> Result<Option<Piece>> {
     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
     while !queue.over {
-        if let Some((open, given_out)) = queue.current.take() {
-            let mut end = open.end.load(Ordering::Acquire);
-            if given_out >= end {
-                end = open.whole_pages()?;
-                open.end.store(end, Ordering::Release);
+        let own = queue.current.iter().position(|(open, _)| Some(open.outcome.id) == *mine);
+        if own.is_none()
+            && let Some(wanted) = queue.wanted.next()
+        {
+            let id = wanted.entry.id;
+            match open(copier, wanted)? {
+                Some(open) => {
+                    *mine = Some(id);
+                    queue.opened.push(Arc::clone(&open.outcome));
+                    queue.current.push((Arc::new(open), 0));
+                }
+                None => {
+                    let gone = Copied { id, bytes: None, space: None, first_lsn: None, head: Vec::new() };
+                    queue.done.push(gone);
+                }
             }
-            if given_out < end {
-                // Of pages smaller than a block some come twice.
-                let offset = given_out / ALIGN as u64 * ALIGN as u64;
-                let range = u64::from(RANGE_BYTES);
-                let next = end.min((offset / range + 1) * range);
-                queue.current = Some((Arc::clone(&open), next));
-                return Ok(Some(Piece { open, offset, len: (next - offset) as usize }));
-            }
+            continue;
         }
-        let Some(wanted) = queue.wanted.next() else { return Ok(None) };
-        match open(copier, wanted)? {
-            Some(open) => {
-                let open = Arc::new(open);
-                queue.opened.push(Arc::clone(&open.outcome));
-                queue.current = Some((open, 0));
+        let at = own.unwrap_or(0);
+        let Some((open, given_out)) = queue.current.get_mut(at) else { return Ok(None) };
+        match piece(open, *given_out)? {
+            Some(piece) => {
+                *given_out = piece.offset + piece.len as u64;
+                return Ok(Some(piece));
             }
-            None => {
-                let id = wanted.entry.id;
-                queue.done.push(Copied { id, bytes: None, space: None, first_lsn: None, head: Vec::new() });
-            }
+            None => drop(queue.current.remove(at)),
         }
     }
     Ok(None)
+}
+
+/// What follows in a file. It ends where it ends at the moment: what is added while it is read is read too. A page that is
+/// there in part is about to be made: redo does that on the joiner.
+fn piece(open: &Arc<Open>, given_out: u64) -> Result<Option<Piece>> {
+    let mut end = open.end.load(Ordering::Acquire);
+    if given_out >= end {
+        end = open.whole_pages()?;
+        open.end.store(end, Ordering::Release);
+    }
+    // Of pages smaller than a block some come twice.
+    let offset = given_out / ALIGN as u64 * ALIGN as u64;
+    let range = u64::from(RANGE_BYTES);
+    let next = end.min((offset / range + 1) * range);
+    let piece = || Piece { open: Arc::clone(open), offset, len: (next - offset) as usize };
+    Ok((given_out < end).then(piece))
 }
 
 /// `None` when the file is gone or its name has become another file's: a later listing knows that one.
