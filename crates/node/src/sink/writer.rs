@@ -73,9 +73,7 @@ impl<'a> Writer<'a> {
         match self.staging.take_same(file, range.clone(), differing)? {
             Some(same) if !same.same.is_empty() => self.write_together(file, range, came, &same),
             _ if differing == 0 => Ok(()),
-            _ => {
-                came.iter().try_for_each(|(parts, data)| self.write_range(file, range.start, parts, data))
-            }
+            _ => came.iter().try_for_each(|(parts, data)| self.write_range(file, range.start, parts, data)),
         }
     }
 

@@ -17,6 +17,9 @@ const WORTH_IT: f64 = 0.7;
 /// Fewer bytes than this are packed on every link: it costs microseconds, and where little differs it is all that travels.
 const FEW: usize = 64 << 10;
 
+/// So are the first bytes of each packer, for the same reason: the redo of a donor that is hardly written to, for one.
+const FIRST: usize = 1 << 20;
+
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -33,6 +36,8 @@ pub struct Packer {
     wish: Compression,
     compressor: zstd::bulk::Compressor<'static>,
     packed: Vec<u8>,
+    /// Bytes that came so far.
+    seen: usize,
     /// Plain, or packed.
     way: Cheaper,
 }
@@ -50,7 +55,7 @@ impl Packer {
     /// Nothing measured yet.
     pub fn new(wish: Compression) -> Result<Packer> {
         let compressor = zstd::bulk::Compressor::new(LEVEL).context("cannot set up zstd")?;
-        Ok(Packer { wish, compressor, packed: Vec::new(), way: Cheaper::new(WORTH_IT) })
+        Ok(Packer { wish, compressor, packed: Vec::new(), seen: 0, way: Cheaper::new(WORTH_IT) })
     }
 
     /// Packs `data`, or leaves it: the bytes to send are what [`Packer::take`] gives.
@@ -81,10 +86,11 @@ impl Packer {
     }
 
     fn choose(&mut self, bytes: usize) -> bool {
+        self.seen = self.seen.saturating_add(bytes);
         match self.wish {
             Compression::Never => false,
             Compression::Always => true,
-            Compression::Auto => bytes < FEW || self.way.choose_second(),
+            Compression::Auto => bytes < FEW || self.seen < FIRST || self.way.choose_second(),
         }
     }
 }
@@ -110,6 +116,10 @@ mod tests {
         let mut packer = Packer::new(Compression::Auto).expect("zstd");
         let mut packing = |bytes: usize| packer.pack(&vec![5; bytes]).expect("pack").packing;
         assert!((0..100).all(|_| packing(FEW - 1) == Packing::Zstd));
+        assert!((0..100).any(|_| packing(FEW) == Packing::Plain));
+        let mut packer = Packer::new(Compression::Auto).expect("zstd");
+        let mut packing = |bytes: usize| packer.pack(&vec![5; bytes]).expect("pack").packing;
+        assert!((0..FIRST / FEW - 1).all(|_| packing(FEW) == Packing::Zstd), "the first ones");
         assert!((0..100).any(|_| packing(FEW) == Packing::Plain));
         let mut never = Packer::new(Compression::Never).expect("zstd");
         assert_eq!(never.pack(&[5; 1000]).expect("pack").packing, Packing::Plain);
