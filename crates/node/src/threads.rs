@@ -34,8 +34,14 @@ pub fn each_in_threads<T: Send, U: Send>(
     let next = || lock(&items).next();
     in_threads(threads, &|| {
         while let Some(item) = next() {
-            let answer = work(item)?;
-            lock(&done).push(answer);
+            match work(item) {
+                Ok(answer) => lock(&done).push(answer),
+                Err(error) => {
+                    // The others need not go on.
+                    lock(&items).by_ref().for_each(drop);
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     })?;
@@ -52,4 +58,25 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Its own; it panicked.
 pub fn joined<T>(thread: std::thread::Result<Result<T>>) -> Result<T> {
     thread.unwrap_or_else(|_| Err(Failure::new(Kind::Disk, "a worker panicked").into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_done_once_and_an_error_ends_it() {
+        let mut done = each_in_threads(3, (0..100).collect(), &|n: u32| Ok(n + 1)).unwrap();
+        done.sort_unstable();
+        assert_eq!(done, (1..=100).collect::<Vec<_>>());
+        assert!(each_in_threads(3, Vec::<u32>::new(), &|n| Ok(n)).unwrap().is_empty());
+        let begun = Mutex::new(0);
+        let error = each_in_threads(2, (0..1000).collect(), &|n: u32| {
+            *lock(&begun) += 1;
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            if n == 5 { Err(Failure::new(Kind::Disk, "five").into()) } else { Ok(()) }
+        });
+        assert!(error.unwrap_err().to_string().contains("five"));
+        assert!(*lock(&begun) < 500, "the others went on");
+    }
 }
