@@ -15,7 +15,7 @@ use super::staged::{self, StagedFile, lock};
 use super::staging::Staging;
 use crate::failure::{Failure, Kind};
 
-/// Open files a thread holds at once. Ranges come file by file, so few suffice; there may be 20,000 files.
+/// Open files a thread holds at once: ranges come of as many files by turns as the donor has threads. There may be 20,000 files.
 pub const OPEN_FILES: usize = 16;
 
 /// Bytes of a file's earlier ranges that are taken from the old file with each range that comes: enough to be through with
