@@ -122,7 +122,7 @@ pub fn read_all(dir: &Path) -> Result<()> {
 }
 
 /// Has the page cache forget everything that is on disk.
-fn forget_all(dir: &Path) -> Result<()> {
+pub fn forget_all(dir: &Path) -> Result<()> {
     let forget = |file: &mut fs::File| rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed);
     each_file(dir, &|file| Ok(forget(file)?))
 }

@@ -8,7 +8,7 @@ use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::{Cluster, Node, compare, copy_tree, data};
 
 use super::{Options, PATIENCE, pairs, sysbench_run, transactions};
-use crate::commands::bench::ground::{self as bench, read_all};
+use crate::commands::bench::ground::{self as bench, forget_all, read_all};
 
 /// Transactions that purge may leave: a few are no matter.
 const PURGE_LEAVES: u64 = 50;
@@ -85,14 +85,19 @@ impl Ground {
         let method = format!("SET GLOBAL wsrep_sst_method='{method}'");
         self.donor().exec(&[&method, "SET GLOBAL innodb_log_checkpoint_now=ON"])?;
         rustix::fs::sync();
-        self.read_both().map(drop)
+        self.read_both(false).map(drop)
     }
 
-    /// Reads both datadirs at once: how long that takes, in seconds.
-    pub fn read_both(&self) -> Result<f64> {
+    /// Reads both datadirs at once: how long that takes, in seconds. The donor's from the page cache, or `from_disk`: its server
+    /// reads and writes past the page cache, so that nothing of it is there on a host of its own.
+    pub fn read_both(&self, from_disk: bool) -> Result<f64> {
+        let donors = self.donor().datadir();
+        if from_disk {
+            forget_all(&donors)?;
+        }
         let began = Instant::now();
         std::thread::scope(|scope| {
-            let ours = scope.spawn(|| read_all(&self.donor().datadir()));
+            let ours = scope.spawn(|| read_all(&donors));
             let theirs = read_all(&self.old);
             ours.join().map_err(|_| anyhow::anyhow!("a reader panicked"))?.and(theirs)
         })?;
