@@ -91,7 +91,7 @@ fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result
             println!("| {changed} % | {}", ground.pages()?.row());
         }
     }
-    println!("\n{:.1} MB on disk; reading both datadirs at once takes", ground.megabytes()?);
+    print!("\n{:.1} MB on disk; reading both datadirs at once takes ", ground.megabytes()?);
     let (cached, from_disk) = (ground.read_both(false)?, ground.read_both(true)?);
     println!("{cached:.2} s from the page cache, {from_disk:.2} s with the donor's from the disk.\n");
     Ok(())

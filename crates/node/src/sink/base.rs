@@ -19,13 +19,13 @@ use super::held::Old;
 use super::marking::{Piece, Recent, Todo};
 use super::origin::{Marked, Origin};
 use super::rot::Rot;
-use super::staged::lock;
 use super::staging::Staging;
 use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
 use crate::disk::identity::look_at;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
+use crate::threads::lock;
 
 /// The old files, by the numbers of an attempt.
 pub struct Base<'a> {

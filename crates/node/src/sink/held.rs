@@ -51,9 +51,7 @@ impl Held {
         let start = self.same.iter().next()?.start;
         Some(self.take(start..start.saturating_add(bytes)))
     }
-}
 
-impl Held {
     /// Reads its bytes into a range that begins `at` there, and adds to `runs` where they lie. Holes are left out.
     pub fn read_into(&self, range: &mut [u8], at: u64, runs: &mut Extents) -> Result<()> {
         let Some(old) = self.old.as_ref().filter(|_| !self.same.is_empty()) else { return Ok(()) };

@@ -14,10 +14,10 @@ use protocol::message::Message;
 use super::base::Base;
 use super::origin::{Opened, Origin};
 use super::rot::Pages;
-use super::staged::lock;
 use crate::cancel::LOOK_EVERY;
 use crate::peer::link::Link;
 use crate::peer::relay::relay;
+use crate::threads::lock;
 
 /// Ranges that one thread marks before it takes another piece: few enough for all threads to work on what comes next.
 const PIECE: u32 = 4;

@@ -12,10 +12,10 @@ use protocol::extents::Extents;
 use protocol::limits::RANGE_BYTES;
 
 use super::origin::Origin;
-use super::staged::{StagedFile, lock};
+use super::staged::StagedFile;
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
-use crate::threads::in_threads;
+use crate::threads::{in_threads, lock};
 
 /// Shorter pieces have no digest here unless a range begins with them: no donor sends many, and they would take more memory
 /// than they have bytes.

@@ -13,12 +13,12 @@ use super::base::Base;
 use super::held::no_base;
 use super::origin::Marked;
 use super::rebuild::Rebuilt;
-use super::staged::lock;
 use super::staging::Staging;
 use super::writer::{Came, Writer};
 use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
 use crate::server::progress::Progress;
+use crate::threads::lock;
 
 /// What all workers of one attempt share.
 pub struct Shared<'a> {

@@ -15,7 +15,7 @@ use formats::innodb::wsrep_position::TRX_SYS_PAGE;
 use protocol::inventory::{FileEntry, FileId, FileRole};
 use protocol::limits::RANGE_BYTES;
 
-use super::staged::lock;
+use crate::threads::lock;
 
 /// How the pages of a file are checked.
 #[derive(Clone, Debug)]

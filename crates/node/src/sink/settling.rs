@@ -7,9 +7,9 @@ use anyhow::Result;
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use super::held::{self, Held};
-use super::staged::{StagedFile, lock, make, make_link, set_length};
+use super::staged::{StagedFile, make, make_link, set_length};
 use super::staging::Patches;
-use crate::threads::each_in_threads;
+use crate::threads::{each_in_threads, lock};
 
 /// What is copied at once by one thread: several work on a large table.
 const PIECE: u64 = 64 << 20;
@@ -34,11 +34,10 @@ pub(super) fn settle_all(
     let pieces = new().flat_map(to_be_copied).collect();
     each_in_threads(threads, pieces, &|(part, to): (Held, PathBuf)| held::copy_part(&part, &to))?;
     // Also where all of it was copied before.
-    let used = |staged: &&StagedFile| lock(&staged.held).copied;
-    new().filter(used).try_for_each(|staged| match &lock(&staged.held).old {
-        Some(old) => held::is_as_compared(old),
-        None => Ok(()),
-    })?;
+    for staged in new() {
+        let held = lock(&staged.held);
+        held.old.as_ref().filter(|_| held.copied).map_or(Ok(()), held::is_as_compared)?;
+    }
     Ok(settled)
 }
 

@@ -1,8 +1,8 @@
 //! A file that is being received.
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use protocol::extents::Extents;
@@ -15,6 +15,7 @@ use super::patch::{self, Changes};
 use super::plan::{Class, Patched, Staying};
 use super::read_back::Digests;
 use crate::failure::{Failure, Kind};
+use crate::threads::lock;
 
 /// A file that is being received.
 #[derive(Debug)]
@@ -129,16 +130,12 @@ pub(super) fn may_be_patched(class: Class, target: &Path, size: u64) -> bool {
     class == Class::Table && innodb && size >= patch::TABLE_MIN
 }
 
-pub(super) fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Makes a file, a hole of its first length, unless some thread has.
 pub(super) fn make(staged: &StagedFile) -> Result<()> {
     if staged.made.load(Ordering::Acquire) {
         return Ok(());
     }
-    let _making = staged.making.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _making = lock(&staged.making);
     if staged.made.load(Ordering::Acquire) {
         return Ok(());
     }

@@ -18,12 +18,13 @@ use super::plan::{Class, Patched, Placed, Staying};
 use super::read_back::read_back;
 use super::roots::{self, Roots};
 use super::settling::{Coming, settle_all};
-use super::staged::{StagedFile, lock, make, may_be_patched};
+use super::staged::{StagedFile, make, may_be_patched};
 use super::writer::Writer;
 use crate::cancel::Cancel;
 use crate::disk::durable;
 use crate::disk::filesystem::shares_bytes;
 use crate::failure::{Failure, Kind};
+use crate::threads::lock;
 
 /// Whether tables of which little differs become patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,10 @@ use protocol::inventory::FileId;
 use rustix::fs::FallocateFlags;
 
 use super::held::{self, Held};
-use super::staged::{self, StagedFile, lock};
+use super::staged::{self, StagedFile};
 use super::staging::Staging;
 use crate::failure::{Failure, Kind};
+use crate::threads::lock;
 
 /// Open files a thread holds at once: ranges come of as many files by turns as the donor has threads. There may be 20,000 files.
 pub const OPEN_FILES: usize = 16;
@@ -173,7 +174,7 @@ fn pieces<'a>((parts, data): Came<'a>) -> impl Iterator<Item = (u32, &'a [u8])> 
 
 /// Has the kernel begin to write what was just written, so that not everything is left for the sync at the end, and the
 /// page cache of a host that may have other servers is not filled with it. Only advice: what it does not do is done then.
-pub(super) fn write_behind(file: &File, range: Range<u64>) {
+fn write_behind(file: &File, range: Range<u64>) {
     if let Some(length) = std::num::NonZeroU64::new(range.end - range.start) {
         let _ = rustix::fs::fadvise(file, range.start, Some(length), rustix::fs::Advice::DontNeed);
     }

@@ -4,10 +4,11 @@ use protocol::inventory::FileId;
 use protocol::marks;
 use protocol::message::Message;
 
-use super::compare::{Compare, Theirs, lock};
+use super::compare::{Compare, Theirs};
 use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
 use crate::peer::relay::relay;
+use crate::threads::lock;
 
 impl Compare<'_> {
     /// The connection on which we ask.

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,6 +21,7 @@ use super::cheaper::Cheaper;
 use super::together::{Ask, Group, Together, split};
 use super::unconfirmed::{Block, Unconfirmed};
 use crate::cancel::{Cancel, LOOK_EVERY};
+use crate::threads::lock;
 
 /// Ranges of a file that differs which are looked at closely ahead of their turn, at most.
 const CLOSER_AHEAD: u32 = 8;
@@ -353,8 +354,4 @@ impl<'a> Compare<'a> {
             files = self.heard.wait_timeout(files, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,5 @@
 //! Copying files of both kinds: what both sources do.
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -13,7 +12,7 @@ use super::pages::{self, Copied, Copier, Wanted};
 use super::small;
 use crate::disk::identity::{Identity, Signature, look};
 use crate::source::declined::Declined;
-use crate::threads::joined;
+use crate::threads::each_in_threads;
 
 /// Files fewer than this are copied by one thread: starting more costs more than it saves.
 const FEW: usize = 16;
@@ -92,27 +91,13 @@ impl CopyFiles<'_> {
             return wanted.iter().map(one).collect();
         }
         // There can be very many: several threads take them by turns.
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<Vec<(usize, SmallCopy)>> {
-            let mut done = Vec::new();
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(file) = wanted.get(at) else { return Ok(done) };
-                done.push((at, one(file)?));
-            }
-        };
+        let numbered = wanted.iter().enumerate().collect();
+        let copy = |(at, file): (usize, &Wanted)| Ok((at, one(file)?));
         let mut copied = vec![None; wanted.len()];
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.copier.threads.max(1)).map(|_| scope.spawn(work)).collect();
-            // All are waited for, then the first error counts.
-            let results: Vec<_> = workers.into_iter().map(|w| w.join()).collect();
-            for result in results {
-                for (at, outcome) in joined(result)? {
-                    copied[at] = outcome;
-                }
-            }
-            Ok(copied)
-        })
+        for (at, outcome) in each_in_threads(self.copier.threads, numbered, &copy)? {
+            copied[at] = outcome;
+        }
+        Ok(copied)
     }
 }
 
