@@ -1,12 +1,12 @@
 #!/bin/bash
 # Installs what building and testing rejoin needs on Debian: the server, Galera, the tools of the other SST methods,
-# sysbench, and a C compiler. Only what is missing; quiet when nothing is. Leaves no service running or enabled that
+# sysbench, filesystems that share bytes, and a C compiler. Only what is missing; quiet when nothing is. Leaves no service running or enabled that
 # was not there before.
 set -euo pipefail
 
 programs=(
     mariadbd:mariadb-server mariadb-backup:mariadb-backup rsync:rsync socat:socat sysbench:sysbench
-    gcc:gcc make:make pkg-config:pkg-config setpriv:util-linux
+    mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs gcc:gcc make:make pkg-config:pkg-config setpriv:util-linux
 )
 
 have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }

@@ -42,6 +42,9 @@ pub struct Options {
     /// A line for `[sst]` of all nodes; may be given again.
     #[arg(long)]
     sst: Vec<String>,
+    /// A line for `[mysqld]` of all nodes; may be given again.
+    #[arg(long)]
+    mysqld: Vec<String>,
     /// The donor is written to meanwhile.
     #[arg(long)]
     loaded: bool,

@@ -2,7 +2,7 @@
 //!
 //! The joiner's datadir is on a small tmpfs. Mounting needs root; without it the same is done in a user namespace, which has
 //! no server, and where there are none of those the test fails: it never passes without having seen a full disk.
-use std::path::{Path, PathBuf};
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,42 +11,8 @@ use rejoin_lab::places::User;
 use rejoin_lab::{Cluster, Node, compare, data, process};
 use rustix::process::Signal;
 
+use crate::mounted::Mounted;
 use crate::pair::{self, Pair, set_sst, until};
-
-/// A mount that goes away with this.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn over(datadir: &Path, megabytes: u64, user: User) -> Result<Mounted> {
-        let aside = datadir.with_extension("aside");
-        std::fs::rename(datadir, &aside)?;
-        std::fs::create_dir(datadir)?;
-        let options = format!("size={megabytes}M,mode=0750,uid={},gid={}", user.uid, user.gid);
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(datadir);
-        process::run(mount, Duration::from_secs(10)).context("a small filesystem for the joiner")?;
-        let mounted = Mounted(datadir.to_owned());
-        let mut copy = Command::new("cp");
-        copy.args(["-a", "--sparse=auto", "-T"]).arg(&aside).arg(datadir);
-        process::run(copy, Duration::from_secs(60)).context("the old datadir on it")?;
-        std::fs::remove_dir_all(aside)?;
-        Ok(mounted)
-    }
-}
-
-impl Mounted {
-    fn resize(&self, megabytes: u64) -> Result<()> {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,size={megabytes}M")]).arg(&self.0);
-        process::run(mount, Duration::from_secs(10)).map(drop).context("another size of the small filesystem")
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 /// Megabytes for the donor's data, the margin of 64 that must stay free, the provider's cache, and a little.
 fn room_for_one(donor: &Node) -> Result<u64> {
@@ -75,7 +41,7 @@ fn a_disk_without_room_for_both() -> Result<()> {
     let large = pair.joiner().datadir().join("sbtest/large.MYD");
     std::fs::write(&large, vec![1; 40 << 20])?;
     user.own(&large)?;
-    let mounted = Mounted::over(&pair.joiner().datadir(), room_for_one(pair.donor())?, user)?;
+    let mounted = Mounted::small(&pair.joiner().datadir(), room_for_one(pair.donor())?, user)?;
 
     set_sst(pair.joiner(), &["in-place=never"])?;
     pair.begin(&[])?;
@@ -183,7 +149,7 @@ fn without_root() -> Result<()> {
 fn programs_on_a_disk_without_room() -> Result<()> {
     let fakes = crate::fake_transfer::Fakes::with_history()?;
     let root = User { uid: 0, gid: 0, switch: true };
-    let _mounted = Mounted::over(&fakes.joiner().datadir(), room_for_one(fakes.donor())?, root)?;
+    let _mounted = Mounted::small(&fakes.joiner().datadir(), room_for_one(fakes.donor())?, root)?;
     set_sst(fakes.joiner(), &["in-place=never", "incremental=0"])?;
     let before = crate::manifest::Manifest::of(&fakes.joiner().datadir())?;
     let (joiner, auth, address) = fakes.joiner_ready()?;

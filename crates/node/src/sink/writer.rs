@@ -72,7 +72,14 @@ impl<'a> Writer<'a> {
         differing: u64,
     ) -> Result<()> {
         match self.staging.take_same(file, range.clone(), differing)? {
-            Some(same) if !same.same.is_empty() => self.write_together(file, range, came, &same),
+            Some(mut same) if !same.same.is_empty() => {
+                // What came counts, whatever was said of it before.
+                for (start, part) in came.iter().flat_map(|came| pieces(*came)) {
+                    let start = range.start + u64::from(start);
+                    same.same.remove(start..start + part.len() as u64);
+                }
+                self.write_together(file, range, came, &same)
+            }
             _ if differing == 0 => Ok(()),
             _ => came.iter().try_for_each(|(parts, data)| self.write_range(file, range.start, parts, data)),
         }

@@ -28,6 +28,7 @@ impl Ground {
     pub fn make(options: &Options) -> Result<Self> {
         // Appliers as on a busy cluster: rows of one page are written in another order.
         let builder = bench::builder(2, &options.sst).mysqld("wsrep_slave_threads=4");
+        let builder = options.mysqld.iter().fold(builder, |builder, line| builder.mysqld(line));
         let cluster = builder.provider("gcache.size", "256M").build()?;
         let old = cluster.dir().join("old");
         let (rows, rand_type) = (data::rows_of(options.megabytes, TABLES)?, options.rand_type.clone());

@@ -1,0 +1,120 @@
+//! Filesystems whose files can share their bytes (the suite's own mostly cannot): what is the same takes no room, nothing is
+//! changed where it lies, and all of it goes back.
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use node::disk::filesystem::shares_bytes;
+use rejoin_lab::places::User;
+use rejoin_lab::progress::{StatusReader, sent};
+use rejoin_lab::{Cluster, Node, compare, data};
+
+use crate::manifest::Manifest;
+use crate::mounted::Mounted;
+use crate::pair::{self, until, verb};
+
+const TABLES: u32 = 2;
+const ROWS: u32 = 100_000;
+
+#[test]
+fn nodes_on_xfs() -> Result<()> {
+    nodes_on("xfs")
+}
+
+#[test]
+fn nodes_on_btrfs() -> Result<()> {
+    nodes_on("btrfs")
+}
+
+#[expect(clippy::print_stderr, reason = "whoever runs the tests should know")]
+fn nodes_on(kind: &str) -> Result<()> {
+    let user = User::for_servers()?;
+    if let Some(missing) = Mounted::what_is_missing_for(kind, user)? {
+        eprintln!("NOTHING WAS TRIED ON {kind} in this run: {missing}");
+        return Ok(());
+    }
+    let cluster = Cluster::builder().nodes(2).build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    let _donors = Mounted::made(kind, &donor.datadir(), 4, user)?;
+    let joiners = Mounted::made(kind, &joiner.datadir(), 4, user)?;
+    ensure!(shares_bytes(&joiner.datadir()), "files on {kind} do not share their bytes here");
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, TABLES, ROWS)?;
+    joiner.join()?;
+    joiner.wait_tidy()?;
+    joiner.stop()?;
+    what_is_the_same_takes_no_room(&cluster, &joiners)?;
+    what_is_cut_is_gone_on_with(donor, joiner)
+}
+
+fn what_is_the_same_takes_no_room(cluster: &Cluster, mounted: &Mounted) -> Result<()> {
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    change(donor, 2000)?;
+    let (before, used) = (Manifest::of(&joiner.datadir())?, mounted.used()?);
+    joiner.add_options("sst", &["keep-old=always"])?;
+    joiner.remove_grastate()?;
+    joiner.join()?;
+    let words = pair::words_of(joiner);
+    ensure!(words.contains(", 0 are changed where they lie"), "{words}");
+    let little = sent(joiner)?;
+    ensure!(little.same > little.all / 4 * 3, "{little:?}\n{words}");
+    compare::assert_equal(donor, joiner)?;
+    joiner.stop()?;
+    ensure!(joiner.innochecksum()? > TABLES as usize, "tablespaces were checked");
+    let tables = (1..=TABLES).map(|n| joiner.datadir().join(format!("sbtest/sbtest{n}.ibd")).metadata());
+    let tables = tables.map(|meta| Ok(meta?.len())).sum::<Result<u64>>()?;
+    let (grew, both) = (mounted.used()?.saturating_sub(used), data::disk_bytes(&joiner.datadir())?);
+    // Of two sets the tables are there once: their old files hold what the new ones have of them.
+    ensure!(
+        grew < both / 2 - tables / 2,
+        "{grew} more in use, for two sets of {both} with tables of {tables}"
+    );
+    let (went, said) = verb(cluster, joiner, "rollback")?;
+    ensure!(went && said.contains("put back"), "{said}");
+    let changed = before.differences(&Manifest::of(&joiner.datadir())?);
+    ensure!(changed.is_empty(), "changed by an install and its rollback: {changed:?}");
+    ensure!(joiner.recover_position()?.seqno > 0);
+    joiner.add_options("sst", &["keep-old=until-synced"])
+}
+
+fn what_is_cut_is_gone_on_with(donor: &Node, joiner: &Node) -> Result<()> {
+    change(donor, 70)?;
+    donor.add_options("sst", &["rlimit=4M", "compress=none"])?;
+    let before = Manifest::of(&joiner.datadir())?;
+    joiner.remove_grastate()?;
+    let status = StatusReader::of_next(joiner);
+    joiner.begin(&[])?;
+    let begun = Instant::now();
+    until("some has come", Duration::from_secs(60), || {
+        Ok(status.read().is_some_and(|s| s.wire_bytes > Some(8 << 20)))
+    })
+    .with_context(|| pair::words_of(joiner))?;
+    joiner.kill();
+    joiner.wait_exit(Duration::from_secs(20)).context("the joiner's server goes on")?;
+    donor.wait_synced_again(Duration::from_secs(30))?;
+    let changed = before.differences(&Manifest::of(&joiner.datadir())?);
+    ensure!(
+        changed.is_empty(),
+        "changed by a transfer that was cut after {:?}: {changed:?}",
+        begun.elapsed()
+    );
+    donor.add_options("sst", &["rlimit=4G"])?;
+    joiner.join()?;
+    let rest = sent(joiner)?;
+    ensure!(rest.received > 4 << 20, "{rest:?}\n{}", pair::words_of(joiner));
+    compare::assert_equal(donor, joiner)?;
+    joiner.wait_tidy()?;
+    joiner.stop()?;
+    ensure!(joiner.innochecksum()? > TABLES as usize, "tablespaces were checked");
+    Ok(())
+}
+
+/// One row in so many, on pages of the files: what is in the redo log only would travel as that.
+fn change(donor: &Node, one_in: u32) -> Result<()> {
+    for table in 1..=TABLES {
+        donor.exec(&[&format!(
+            "UPDATE sbtest.sbtest{table} SET c = 'changed for {one_in}' WHERE id % {one_in} = 0"
+        )])?;
+    }
+    donor.stop()?;
+    donor.bootstrap().map(drop)
+}

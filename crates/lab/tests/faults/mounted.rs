@@ -1,0 +1,79 @@
+//! A filesystem of its own under a node's datadir.
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rejoin_lab::places::User;
+use rejoin_lab::process;
+
+/// A mount that goes away with this.
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// One in memory, that a few megabytes fill.
+    pub fn small(datadir: &Path, megabytes: u64, user: User) -> Result<Mounted> {
+        let options = format!("size={megabytes}M,mode=0750,uid={},gid={}", user.uid, user.gid);
+        Mounted::over(datadir, &["-t", "tmpfs", "-o", &options, "tmpfs"])
+    }
+
+    /// Why this machine cannot have one of this kind.
+    pub fn what_is_missing_for(kind: &str, user: User) -> Result<Option<&'static str>> {
+        let known = std::fs::read_to_string("/proc/filesystems")?;
+        Ok(match () {
+            () if !user.switch => Some("only root mounts"),
+            () if !known.lines().any(|line| line.trim() == kind) => Some("the kernel does not know it"),
+            () if !Path::new("/dev/loop-control").exists() => Some("there are no loop devices"),
+            () => None,
+        })
+    }
+
+    /// One that `mkfs.KIND` makes in a file beside the datadir. What is never written takes no room.
+    pub fn made(kind: &str, datadir: &Path, gigabytes: u64, user: User) -> Result<Mounted> {
+        let image = datadir.with_extension(kind);
+        std::fs::File::create(&image)?.set_len(gigabytes << 30)?;
+        let mut make = Command::new(format!("mkfs.{kind}"));
+        make.arg("-q").arg(&image).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        process::run(make, Duration::from_secs(30)).with_context(|| format!("mkfs.{kind}"))?;
+        let mounted = Mounted::over(datadir, &["-t", kind, "-o", "loop", &image.to_string_lossy()])?;
+        user.own(datadir)?;
+        Ok(mounted)
+    }
+
+    /// What is in the datadir is on it then.
+    fn over(datadir: &Path, arguments: &[&str]) -> Result<Mounted> {
+        let aside = datadir.with_extension("aside");
+        std::fs::rename(datadir, &aside)?;
+        std::fs::create_dir(datadir)?;
+        let mut mount = Command::new("mount");
+        mount.args(arguments).arg(datadir);
+        process::run(mount, Duration::from_secs(10)).context("a filesystem of its own")?;
+        let mounted = Mounted(datadir.to_owned());
+        let mut copy = Command::new("cp");
+        copy.args(["-a", "--sparse=auto", "-T"]).arg(&aside).arg(datadir);
+        process::run(copy, Duration::from_secs(60)).context("the old datadir on it")?;
+        std::fs::remove_dir_all(aside)?;
+        Ok(mounted)
+    }
+
+    /// Another size of one in memory.
+    pub fn resize(&self, megabytes: u64) -> Result<()> {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={megabytes}M")]).arg(&self.0);
+        process::run(mount, Duration::from_secs(10)).map(drop).context("another size of the small filesystem")
+    }
+
+    /// Bytes in use, once everything has its place on the disk.
+    pub fn used(&self) -> Result<u64> {
+        let root = std::fs::File::open(&self.0)?;
+        rustix::fs::syncfs(&root)?;
+        let stat = rustix::fs::fstatvfs(&root)?;
+        Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
