@@ -1,28 +1,52 @@
 //! Where a sparse file has data. Holes are read as zeros, but reading and copying zeros costs what data costs.
 use std::fs::File;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use protocol::extents::Extents;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-/// Which bytes of a range lie in no hole. On a filesystem that knows no holes, all that are in the file or, where it does
-/// not even tell this, all.
-pub fn data_in(file: &File, range: Range<u64>) -> Extents {
-    let mut found = Extents::default();
-    let mut at = range.start;
-    while at < range.end {
-        let start = match seek(file, SeekFrom::Data(at)) {
-            Ok(start) if start < range.end => start,
-            Ok(_) | Err(Errno::NXIO) => break,
-            Err(_) => at,
-        };
-        let hole = seek(file, SeekFrom::Hole(start)).ok().filter(|hole| *hole > start);
-        let stop = hole.unwrap_or(range.end).min(range.end);
-        found.add(start..stop);
-        at = stop;
+/// The first data from a place on, to the next hole. On a filesystem that knows no holes, all that is in the file or, where it
+/// does not even tell this, all.
+fn data_from(file: &File, at: u64) -> Option<Range<u64>> {
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return None,
+        Err(_) => at,
+    };
+    let hole = seek(file, SeekFrom::Hole(start)).ok().filter(|hole| *hole > start);
+    Some(start..hole.unwrap_or(u64::MAX))
+}
+
+/// Where a file has data that nobody punches holes into. Remembers the stretch of data that was found last: to find where one
+/// ends, filesystems walk through all its extents, and of a large table that is asked a million times.
+#[derive(Debug, Default)]
+pub struct DataOf {
+    last: Mutex<Range<u64>>,
+}
+
+impl DataOf {
+    /// Which bytes of a range lie in no hole.
+    pub fn within(&self, file: &File, range: Range<u64>) -> Extents {
+        let mut found = Extents::default();
+        let mut at = range.start;
+        while at < range.end {
+            let Some(data) = self.stretch(file, at) else { break };
+            found.add(data.start.max(at)..data.end.min(range.end));
+            at = data.end;
+        }
+        found
     }
-    found
+
+    /// The stretch of data that `at` is in, or the next one.
+    fn stretch(&self, file: &File, at: u64) -> Option<Range<u64>> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if !last.contains(&at) {
+            *last = data_from(file, at)?;
+        }
+        Some(last.clone())
+    }
 }
 
 #[cfg(test)]
@@ -36,12 +60,17 @@ mod tests {
         file.set_len(1 << 20).unwrap();
         file.write_all_at(&[1; 8192], 65_536).unwrap();
         file.write_all_at(&[1; 4096], 524_288).unwrap();
+        let known = DataOf::default();
         let found = |range: Range<u64>| {
-            data_in(&file, range).iter().map(|data| (data.start, data.end)).collect::<Vec<_>>()
+            known.within(&file, range).iter().map(|data| (data.start, data.end)).collect::<Vec<_>>()
         };
         assert_eq!(found(0..1 << 20), [(65_536, 73_728), (524_288, 528_384)]);
         assert_eq!(found(69_632..524_288), [(69_632, 73_728)]);
         assert!(found(528_384..1 << 30).is_empty(), "a hole, and what is beyond the end");
         assert!(found(5..5).is_empty());
+        assert_eq!(found(0..70_000), [(65_536, 70_000)]);
+        // Of what was found nothing is asked again.
+        file.set_len(0).unwrap();
+        assert_eq!(found(66_000..70_000), [(66_000, 70_000)]);
     }
 }

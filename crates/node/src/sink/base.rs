@@ -228,7 +228,7 @@ impl<'a> Base<'a> {
 fn look_for(path: PathBuf) -> Result<Option<Old>> {
     let Ok(file) = File::open(&path) else { return Ok(None) };
     let look = look_at(&file).with_context(|| format!("cannot look at {}", path.display()))?;
-    Ok(look.is_file.then_some(Old { path, look }))
+    Ok(look.is_file.then_some(Old::new(path, look)))
 }
 
 /// A backup has everything below one directory; of a table elsewhere it has the database and the name (mariabackup 10.11).

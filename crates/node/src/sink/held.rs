@@ -3,26 +3,40 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use protocol::extents::Extents;
 use protocol::inventory::FileId;
 
 use super::writer::clear;
-use crate::disk::holes::data_in;
+use crate::disk::holes::DataOf;
 use crate::disk::identity::{Look, look_at};
 use crate::failure::{Failure, Kind};
 
 /// Bytes that are copied at once where the kernel does not do it.
 const STEP: usize = 1 << 20;
 
+/// Blocks that are the same as a whole are shared with the old file, others are written: sharing a page here and there costs more
+/// than to write what is around it, and leaves the file in many small extents.
+const SHARED_BLOCK: u64 = 64 << 10;
+
 /// An old file, as it was when it was compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Old {
     /// Where it is.
     pub path: PathBuf,
     /// Which file, in which state.
     pub look: Look,
+    /// Where it has data.
+    pub data: Arc<DataOf>,
+}
+
+impl Old {
+    /// One that was just looked at.
+    pub fn new(path: PathBuf, look: Look) -> Old {
+        Old { path, look, data: Arc::default() }
+    }
 }
 
 /// What of a file is taken from the file that it replaces.
@@ -46,6 +60,21 @@ impl Held {
         part
     }
 
+    /// As [`Held::take`], but of blocks that are the same in part only: the bytes of the others can be shared.
+    pub fn take_mixed(&mut self, range: Range<u64>) -> Held {
+        let mut part = Held { old: self.old.clone(), ..Held::default() };
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min((start / SHARED_BLOCK + 1) * SHARED_BLOCK);
+            if !self.same.within(start..end).eq([start..end]) {
+                let block = self.take(start..end);
+                block.same.iter().for_each(|bytes| part.same.add(bytes));
+            }
+            start = end;
+        }
+        part
+    }
+
     /// What is to be copied of the first so many bytes from the first on that is; it counts as copied.
     pub fn take_first(&mut self, bytes: u64) -> Option<Held> {
         let start = self.same.iter().next()?.start;
@@ -57,7 +86,7 @@ impl Held {
         let Some(old) = self.old.as_ref().filter(|_| !self.same.is_empty()) else { return Ok(()) };
         let mut read = || -> Result<()> {
             let from = File::open(&old.path)?;
-            let data = data_in(&from, at..at + range.len() as u64);
+            let data = old.data.within(&from, at..at + range.len() as u64);
             for part in data.iter().flat_map(|data| self.same.within(data)) {
                 let place = part.start - at..part.end - at;
                 let bytes = range.get_mut(place.start as usize..place.end as usize);
@@ -94,16 +123,16 @@ pub(super) fn copy_part(part: &Held, to: &Path) -> Result<()> {
     let into =
         File::options().write(true).open(to).with_context(|| format!("cannot open {}", to.display()))?;
     for range in part.same.iter() {
-        copy_range(&from, &into, range)
+        copy_range(&from, &old.data, &into, range)
             .with_context(|| format!("cannot copy from {} to {}", old.path.display(), to.display()))?;
     }
     Ok(())
 }
 
 /// Copies bytes to the same place in another file. Holes come as holes.
-pub(super) fn copy_range(from: &File, into: &File, range: Range<u64>) -> Result<()> {
+pub(super) fn copy_range(from: &File, data: &DataOf, into: &File, range: Range<u64>) -> Result<()> {
     let mut at = range.start;
-    for data in data_in(from, range.clone()).iter() {
+    for data in data.within(from, range.clone()).iter() {
         clear(into, at, data.start - at)?;
         copy_data(from, into, data.clone())?;
         at = data.end;
@@ -133,4 +162,26 @@ fn copy_bytes(from: &File, into: &File, mut at: u64, end: u64) -> Result<()> {
         at += step as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_same_around_what_differs_is_taken_and_whole_blocks_are_left() {
+        let block = SHARED_BLOCK;
+        let mut held = Held::default();
+        // Of five blocks and a page something differs in the second and in the fourth.
+        let all = 0..5 * block + 4096;
+        held.same.add(all.clone());
+        held.same.remove(block + 100..block + 200);
+        held.same.remove(3 * block..4 * block - 4096);
+        let taken = held.take_mixed(0..all.end);
+        let listed = |extents: &Extents| extents.iter().collect::<Vec<_>>();
+        let around = [block..block + 100, block + 200..2 * block, 4 * block - 4096..4 * block];
+        assert_eq!(listed(&taken.same), around);
+        assert_eq!(listed(&held.same), [0..block, 2 * block..3 * block, 4 * block..all.end]);
+        assert!(held.copied);
+    }
 }

@@ -11,13 +11,15 @@ use protocol::limits::RANGE_BYTES;
 
 use super::held::Old;
 use super::rot::Pages;
-use crate::disk::holes::data_in;
+use crate::disk::holes::DataOf;
 
 /// Where it lies.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// The staged file of an earlier transfer, and its length.
     pub received: Option<(PathBuf, u64)>,
+    /// What of that was written before this transfer.
+    pub written: Arc<DataOf>,
     /// The old file.
     pub old: Option<Old>,
     /// How its pages are checked, where it has some; looked for when it is read first.
@@ -58,8 +60,8 @@ impl Marked {
 
 /// Both files.
 pub struct Opened {
-    received: Option<(File, u64)>,
-    old: Option<(File, u64)>,
+    received: Option<(File, u64, Arc<DataOf>)>,
+    old: Option<(File, u64, Arc<DataOf>)>,
 }
 
 impl Origin {
@@ -74,9 +76,12 @@ impl Origin {
     /// # Errors
     /// One of them does not open.
     pub fn open(&self) -> io::Result<Opened> {
-        let open = |path: &Path, size: u64| Ok::<_, io::Error>((File::open(path)?, size));
-        let old = self.old.as_ref().map(|old| open(&old.path, old.look.signature.size)).transpose()?;
-        let received = self.received.as_ref().map(|(path, size)| open(path, *size)).transpose()?;
+        let open = |path: &Path, size: u64, data: &Arc<DataOf>| {
+            Ok::<_, io::Error>((File::open(path)?, size, Arc::clone(data)))
+        };
+        let old = self.old.as_ref().map(|old| open(&old.path, old.look.signature.size, &old.data));
+        let received = self.received.as_ref().map(|(path, size)| open(path, *size, &self.written));
+        let (old, received) = (old.transpose()?, received.transpose()?);
         Ok(Opened { received, old })
     }
 }
@@ -89,14 +94,14 @@ impl Opened {
     pub fn read(&self, at: u64, bytes: &mut [u8], received: &Extents) -> io::Result<()> {
         let range = at..at + bytes.len() as u64;
         bytes.fill(0);
-        if let Some((old, size)) = &self.old {
-            for data in data_in(old, range.start..range.end.min(*size)).iter() {
+        if let Some((old, size, known)) = &self.old {
+            for data in known.within(old, range.start..range.end.min(*size)).iter() {
                 if let Some(part) = part_of(bytes, at, &data) {
                     old.read_exact_at(part, data.start)?;
                 }
             }
         }
-        let Some((file, _)) = &self.received else { return Ok(()) };
+        let Some((file, ..)) = &self.received else { return Ok(()) };
         for data in received.iter() {
             let data = data.start.max(range.start)..data.end.min(range.end);
             if let Some(part) = part_of(bytes, at, &data) {
@@ -110,7 +115,7 @@ impl Opened {
     /// once: some make holes of zeros later.
     pub fn received_in(&self, range: Range<u64>) -> Extents {
         match &self.received {
-            Some((file, size)) => data_in(file, range.start..range.end.min(*size)),
+            Some((file, size, known)) => known.within(file, range.start..range.end.min(*size)),
             None => Extents::default(),
         }
     }
@@ -139,8 +144,8 @@ mod tests {
         staged.write_all_at(&[3; 4096], 57_344).unwrap();
         let origin = Origin {
             received: Some((received, 65_536)),
-            old: Some(Old { look: look(&old).unwrap().unwrap(), path: old }),
-            pages: OnceLock::new(),
+            old: Some(Old::new(old.clone(), look(&old).unwrap().unwrap())),
+            ..Origin::default()
         };
         assert_eq!(origin.size(), Some(65_536));
         let opened = origin.open().unwrap();

@@ -15,6 +15,7 @@ use protocol::extents::Extents;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::held::copy_range;
+use crate::disk::holes::DataOf;
 
 /// A table that is shorter is written anew: that costs less than the files of two patches.
 pub const TABLE_MIN: u64 = 4 << 20;
@@ -116,7 +117,8 @@ pub fn keep(table: &Path, changes: &Changes, to: &Path) -> Result<()> {
         let back = changes.back(from.metadata()?.len());
         let into = File::create(to)?;
         into.set_len(back.size)?;
-        back.parts.iter().try_for_each(|part| copy_range(&from, &into, part.clone()))?;
+        let data = DataOf::default();
+        back.parts.iter().try_for_each(|part| copy_range(&from, &data, &into, part.clone()))?;
         Ok::<_, anyhow::Error>(into.write_all_at(&back.list(), back.size)?)
     };
     keep().with_context(|| format!("cannot keep what is replaced in {}", table.display()))
@@ -129,7 +131,8 @@ pub fn apply(patch: &Path, table: &Path) -> Result<()> {
         let length = from.metadata()?.len();
         let changes = Changes::read(length, |at, bytes| from.read_exact_at(bytes, at))?;
         let into = File::options().write(true).open(table)?;
-        changes.parts.iter().try_for_each(|part| copy_range(&from, &into, part.clone()))?;
+        let data = DataOf::default();
+        changes.parts.iter().try_for_each(|part| copy_range(&from, &data, &into, part.clone()))?;
         into.set_len(changes.size)?;
         Ok::<_, anyhow::Error>(into.sync_all()?)
     };

@@ -88,7 +88,7 @@ mod tests {
         let write = |bytes: &[u8]| std::fs::write(&path, [&[0; 4096], bytes].concat()).unwrap();
         write(&ours);
         let of = |path: &std::path::Path| {
-            let old = look(path).unwrap().map(|look| Old { look, path: path.to_owned() });
+            let old = look(path).unwrap().map(|look| Old::new(path.to_owned(), look));
             let origin = Arc::new(Origin { old, ..Origin::default() });
             Rebuilt::of(&chunk, &Marked { origin, ..Marked::default() }, &KEY, &literals)
         };

@@ -196,11 +196,16 @@ impl Staging {
     }
 
     /// What a range of a file has of the old one, once the file is known to be written anew: to be written with what came of
-    /// it, while others are received. It counts as written. `differing`: so many bytes of this range are not the old file's.
+    /// it, while others are received. It counts as written. Where bytes can be shared, it is only what lies close to what came.
+    /// `differing`: so many bytes of this range are not the old file's.
     pub(super) fn take_same(&self, file: FileId, range: Range<u64>, differing: u64) -> Result<Option<Held>> {
         let staged = self.file(file)?;
         staged.differing.fetch_add(differing, Ordering::AcqRel);
-        Ok(staged.is_put_together().then(|| lock(&staged.held).take(range)))
+        let take = || {
+            let mut held = lock(&staged.held);
+            if staged.sharing { held.take_mixed(range) } else { held.take(range) }
+        };
+        Ok(staged.is_put_together().then(take))
     }
 
     /// What a piece of a file must be at the end: bytes with this digest, where the donor said one.

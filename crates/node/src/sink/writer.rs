@@ -72,20 +72,14 @@ impl<'a> Writer<'a> {
         differing: u64,
     ) -> Result<()> {
         match self.staging.take_same(file, range.clone(), differing)? {
-            Some(mut same) if !same.same.is_empty() => {
-                // What came counts, whatever was said of it before.
-                for (start, part) in came.iter().flat_map(|came| pieces(*came)) {
-                    let start = range.start + u64::from(start);
-                    same.same.remove(start..start + part.len() as u64);
-                }
-                self.write_together(file, range, came, &same)
-            }
+            Some(same) if !same.same.is_empty() => self.write_together(file, range, came, &same),
             _ if differing == 0 => Ok(()),
             _ => came.iter().try_for_each(|(parts, data)| self.write_range(file, range.start, parts, data)),
         }
     }
 
-    /// One piece mostly. Catches up with some of what came before it was known that the file is put together.
+    /// One piece mostly. Catches up with some of what came before it was known that the file is put together; what is shared
+    /// comes in the end, as long pieces that nobody writes to any more.
     fn write_together(
         &mut self,
         file: FileId,
@@ -100,9 +94,7 @@ impl<'a> Writer<'a> {
         let (staged, open) = self.open(file)?;
         let mut runs = Extents::default();
         whole.resize((range.end - range.start) as usize, 0);
-        if !staged.sharing {
-            same.read_into(&mut whole, range.start, &mut runs)?;
-        }
+        same.read_into(&mut whole, range.start, &mut runs)?;
         for (start, part) in came.iter().flat_map(|came| pieces(*came)) {
             let place = start as usize..start as usize + part.len();
             whole.get_mut(place).context("a part beyond its range")?.copy_from_slice(part);
@@ -114,10 +106,9 @@ impl<'a> Writer<'a> {
                 open.write_all_at(&whole[run.start as usize..run.end as usize], range.start + run.start)
             })
             .with_context(|| format!("cannot write staged file number {}", file.0))?;
-        if staged.sharing {
-            held::copy_part(same, &staged.path)?;
+        if !staged.sharing {
+            catch_up(staged, open)?;
         }
-        catch_up(staged, open)?;
         drop(turn);
         write_behind(open, range);
         self.whole = whole;

@@ -96,10 +96,11 @@ impl Ground {
         if from_disk {
             forget_all(&donors)?;
         }
+        let joiners = self.joiner().datadir();
         let began = Instant::now();
         std::thread::scope(|scope| {
             let ours = scope.spawn(|| read_all(&donors));
-            let theirs = read_all(&self.old);
+            let theirs = read_all(&joiners);
             ours.join().map_err(|_| anyhow::anyhow!("a reader panicked"))?.and(theirs)
         })?;
         Ok(began.elapsed().as_secs_f64())

@@ -58,7 +58,7 @@ impl World {
         self.files.iter().for_each(|(entry, target)| staging.begin(entry, target).unwrap());
         let mut writer = staging.writer();
         writer.write_range(FileId(0), 0, &[(0, 4096)], &[2; 4096]).unwrap();
-        let old = Old { path: self.table().to_owned(), look: look(self.table()).unwrap().unwrap() };
+        let old = Old::new(self.table().to_owned(), look(self.table()).unwrap().unwrap());
         for at in (0..SIZE).step_by(PART as usize) {
             let range = at..at + u64::from(PART);
             let byte = if sent.contains(&at) { 2 } else { 1 };
