@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, Once, PoisonError};
 
 use anyhow::{Context, Result};
@@ -59,8 +60,7 @@ fn end_with_signals() {
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             for dir in live().iter() {
-                process::kill_cluster(dir);
-                let _ = fs::remove_dir_all(dir);
+                remove(dir);
             }
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
@@ -75,8 +75,18 @@ fn remove_abandoned() {
         let owner =
             name.to_str().and_then(|n| n.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            process::kill_cluster(&entry.path());
-            let _ = fs::remove_dir_all(entry.path());
+            remove(&entry.path());
         }
     }
+}
+
+/// Ends what runs in a directory, takes off what a test mounted below it, and removes it.
+fn remove(dir: &Path) {
+    process::kill_cluster(dir);
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    for point in points.filter(|point| point.starts_with(dir)) {
+        let _ = Command::new("umount").arg("-l").arg(point).status();
+    }
+    let _ = fs::remove_dir_all(dir);
 }
