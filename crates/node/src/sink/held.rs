@@ -66,7 +66,7 @@ impl Held {
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min((start / SHARED_BLOCK + 1) * SHARED_BLOCK);
-            if !self.same.within(start..end).eq([start..end]) {
+            if !self.same.within(start..end).eq(std::iter::once(start..end)) {
                 let block = self.take(start..end);
                 block.same.iter().for_each(|bytes| part.same.add(bytes));
             }
