@@ -1,38 +1,36 @@
 //! Where a sparse file has data. Holes are read as zeros, but reading and copying zeros costs what data costs.
 use std::fs::File;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use protocol::extents::Extents;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-/// The first data from a place on, to the next hole. On a filesystem that knows no holes, all that is in the file or, where it
-/// does not even tell this, all.
-fn data_from(file: &File, at: u64) -> Option<Range<u64>> {
-    let start = match seek(file, SeekFrom::Data(at)) {
-        Ok(start) => start,
-        Err(Errno::NXIO) => return None,
-        Err(_) => at,
-    };
-    let hole = seek(file, SeekFrom::Hole(start)).ok().filter(|hole| *hole > start);
-    Some(start..hole.unwrap_or(u64::MAX))
-}
+use crate::threads::lock;
 
 /// Where a file has data that nobody punches holes into. Remembers the stretch of data that was found last: to find where one
 /// ends, filesystems walk through all its extents, and of a large table that is asked a million times.
 #[derive(Debug, Default)]
 pub struct DataOf {
-    last: Mutex<Range<u64>>,
+    last: Mutex<Stretch>,
+}
+
+/// From `asked` on there is no data before this.
+#[derive(Clone, Debug, Default)]
+struct Stretch {
+    asked: u64,
+    data: Range<u64>,
 }
 
 impl DataOf {
-    /// Which bytes of a range lie in no hole.
+    /// Which bytes of a range lie in no hole. On a filesystem that knows no holes, all that are in the file or, where it does
+    /// not even tell this, all.
     pub fn within(&self, file: &File, range: Range<u64>) -> Extents {
         let mut found = Extents::default();
         let mut at = range.start;
         while at < range.end {
-            let Some(data) = self.stretch(file, at) else { break };
+            let data = self.stretch(file, at);
             found.add(data.start.max(at)..data.end.min(range.end));
             at = data.end;
         }
@@ -40,13 +38,24 @@ impl DataOf {
     }
 
     /// The stretch of data that `at` is in, or the next one.
-    fn stretch(&self, file: &File, at: u64) -> Option<Range<u64>> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if !last.contains(&at) {
-            *last = data_from(file, at)?;
+    fn stretch(&self, file: &File, at: u64) -> Range<u64> {
+        let mut last = lock(&self.last);
+        if !(last.asked..last.data.end).contains(&at) {
+            *last = Stretch { asked: at, data: data_from(file, at) };
         }
-        Some(last.clone())
+        last.data.clone()
     }
+}
+
+/// The first data from a place on, to the next hole.
+fn data_from(file: &File, at: u64) -> Range<u64> {
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return u64::MAX..u64::MAX,
+        Err(_) => at,
+    };
+    let hole = seek(file, SeekFrom::Hole(start)).ok().filter(|hole| *hole > start);
+    start..hole.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
