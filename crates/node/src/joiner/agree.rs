@@ -112,8 +112,8 @@ pub(super) fn look_again(
     Ok(Room::Beside)
 }
 
-/// How much room will be needed at most, and where: the directories are on different filesystems. Nothing where that is not
-/// known to be less than two whole sets of files, which have it.
+/// How much room will be needed at most, and where: the directories are on different filesystems. Nothing where as much again
+/// is free, and nothing for a whole set of files: to take room and give it back costs time.
 pub(super) fn will_need(
     layout: &Layout,
     offer: &Offer,
@@ -126,7 +126,8 @@ pub(super) fn will_need(
         let bytes = (demand.of_files() as f64 * share) as u64;
         (demand.at, bytes)
     };
-    Ok(if share < 1.0 { demands.into_iter().map(about).collect() } else { Vec::new() })
+    let tight = demands.into_iter().filter(|d| share < 1.0 && d.available / 2 < d.needed);
+    Ok(tight.map(about).collect())
 }
 
 impl Demand {
