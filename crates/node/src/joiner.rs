@@ -3,7 +3,6 @@ mod agree;
 mod arrival;
 mod receive;
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
@@ -190,9 +189,6 @@ fn receive(
                 arrival.replace_in_place()?;
             }
         }
-        if room != Room::InPlace {
-            reserve(&arrival, agree::will_need(layout, offer, old, estimate)?);
-        }
         match receive_from(job, door, link, layout, &attempt, &arrival)? {
             Received::All(announced) => {
                 let doing = "taking over what is the same";
@@ -204,21 +200,6 @@ fn receive(
                 return Ok(settled);
             }
             Received::Again(next) => attempt = next,
-        }
-    }
-}
-
-/// Takes the room for what will come before anything does, so that nobody else fills the disk meanwhile.
-fn reserve(arrival: &Arrival, needs: Vec<(PathBuf, u64)>) {
-    for (at, bytes) in needs {
-        match arrival.staging().reserve(&at, bytes) {
-            Ok(()) => tracing::debug!("{bytes} bytes are reserved on the filesystem of {}", at.display()),
-            Err(error) => {
-                tracing::debug!(
-                    "{bytes} bytes cannot be reserved on the filesystem of {}: {error:#}",
-                    at.display()
-                );
-            }
         }
     }
 }

@@ -40,8 +40,7 @@ pub fn shares_bytes(directory: &Path) -> bool {
     clone().is_ok()
 }
 
-/// A path, or its nearest ancestor that exists.
-pub fn nearest_existing(path: &Path) -> Result<PathBuf> {
+fn nearest_existing(path: &Path) -> Result<PathBuf> {
     path.ancestors()
         .find(|p| p.exists())
         .map(Path::to_path_buf)

@@ -3,4 +3,3 @@ pub mod durable;
 pub mod filesystem;
 pub mod holes;
 pub mod identity;
-pub mod reserve;
