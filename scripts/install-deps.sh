@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building and testing rejoin needs on Debian: the server, Galera, the tools of the other SST methods,
-# sysbench, filesystems that share bytes, and a C compiler. Only what is missing; quiet when nothing is. Leaves no service running or enabled that
-# was not there before.
+# sysbench, filesystems that share bytes, and a C compiler. Only what is missing; quiet when nothing is. Leaves no
+# service running or enabled that was not there before.
 set -euo pipefail
 
 programs=(

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, Once, PoisonError};
 
 use anyhow::{Context, Result};
@@ -85,8 +84,6 @@ fn remove(dir: &Path) {
     process::kill_cluster(dir);
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
-    for point in points.filter(|point| point.starts_with(dir)) {
-        let _ = Command::new("umount").arg("-l").arg(point).status();
-    }
+    points.filter(|point| point.starts_with(dir)).for_each(process::unmount);
     let _ = fs::remove_dir_all(dir);
 }

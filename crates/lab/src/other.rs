@@ -55,8 +55,7 @@ impl OtherFilesystem {
 impl Drop for OtherFilesystem {
     fn drop(&mut self) {
         if self.mounted {
-            // Lazily: the server may still run.
-            let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+            process::unmount(&self.path);
         }
     }
 }

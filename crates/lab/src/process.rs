@@ -150,6 +150,11 @@ pub fn kill_cluster(dir: &Path) {
     }
 }
 
+/// Takes a filesystem off, lazily: a server may still run on it.
+pub fn unmount(point: &Path) {
+    let _ = Command::new("umount").arg("-l").arg(point).status();
+}
+
 fn all() -> impl Iterator<Item = Seen> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| seen(entry.file_name().to_str()?.parse().ok()?))

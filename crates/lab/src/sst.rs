@@ -5,12 +5,13 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::node::Node;
 use crate::node_files::Position;
+use crate::progress::StatusReader;
 use crate::{places, process};
 
 /// Names in a datadir that the server, its provider or the program itself write during a transfer that changes nothing.
@@ -90,11 +91,32 @@ impl Node {
         Ok(self.log_since_start())
     }
 
+    /// Starts the server of a joiner and kills it once so many bytes of the transfer have come; its program goes with it.
+    pub fn cut_joining(&self, donor: &Node, bytes: u64) -> Result<()> {
+        let status = StatusReader::of_next(self);
+        self.begin(&[])?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while status.read().is_none_or(|s| s.wire_bytes < Some(bytes)) {
+            let log = || process::tail(&self.log_since_start(), 30);
+            ensure!(Instant::now() < deadline, "{bytes} bytes did not come: {:?}\n{}", status.read(), log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.kill();
+        self.wait_exit(Duration::from_secs(20)).context("the joiner's server goes on")?;
+        donor.wait_synced_again(Duration::from_secs(30))
+    }
+
+    /// Redo that is not in the files yet would travel too: a server that ends writes all pages. Its companions have ended.
+    pub fn write_pages(&self) -> Result<()> {
+        self.stop()?;
+        self.bootstrap().map(drop)
+    }
+
     /// Waits until the node is Synced again after it was a donor.
     pub fn wait_synced_again(&self, timeout: Duration) -> Result<()> {
-        let deadline = std::time::Instant::now() + timeout;
+        let deadline = Instant::now() + timeout;
         while !self.is_synced() {
-            ensure!(std::time::Instant::now() < deadline, "{} is not Synced again", self.name());
+            ensure!(Instant::now() < deadline, "{} is not Synced again", self.name());
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
@@ -102,7 +124,7 @@ impl Node {
 
     /// Waits until nothing of the transfer is left in any directory of this node but its logs.
     pub fn wait_tidy(&self) -> Result<()> {
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let all = self.files()?;
             let ours = |path: &&PathBuf| {
@@ -112,7 +134,7 @@ impl Node {
             if left.is_empty() && !OWN_DIRECTORIES.iter().any(|own| self.datadir().join(own).exists()) {
                 return Ok(());
             }
-            ensure!(std::time::Instant::now() < deadline, "left by the transfer: {left:?}");
+            ensure!(Instant::now() < deadline, "left by the transfer: {left:?}");
             std::thread::sleep(Duration::from_millis(200));
         }
     }

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use node::disk::filesystem::shares_bytes;
-use rejoin_lab::progress::{StatusReader, sent};
+use rejoin_lab::progress::sent;
 use rejoin_lab::{Cluster, Node, compare, data, process, sst, zoo};
 
 const TABLES: u32 = 4;
@@ -26,7 +26,7 @@ fn only_what_changed_travels_from_either_source() -> Result<()> {
     // What is kept needs the files as they are.
     joiner.wait_tidy()?;
     joiner.stop()?;
-    write_pages(donor)?;
+    donor.write_pages()?;
     for source in ["native", "frozen"] {
         set_source(donor, source)?;
         // Only a few rows of one table, and a table more.
@@ -36,7 +36,7 @@ fn only_what_changed_travels_from_either_source() -> Result<()> {
             &format!("CREATE TABLE of_{source} (a INT PRIMARY KEY) SELECT seq a FROM seq_1_to_1000"),
         ])?;
         // Or the change would come as redo, and the table be the same.
-        write_pages(donor)?;
+        donor.write_pages()?;
         joiner.remove_grastate()?;
         joiner.join()?;
         sst::assert_source(joiner, source)?;
@@ -109,7 +109,7 @@ fn a_backup_on_the_host_is_a_base() -> Result<()> {
     let (donor, joiner) = (cluster.node(1), cluster.node(2));
     donor.bootstrap()?;
     data::sysbench_tables(donor, TABLES, ROWS)?;
-    write_pages(donor)?;
+    donor.write_pages()?;
     joiner.join()?;
     joiner.stop()?;
     let backup = cluster.dir().join("backup");
@@ -169,10 +169,10 @@ fn a_broken_transfer_is_gone_on_with() -> Result<()> {
     let (donor, joiner) = (cluster.node(1), cluster.node(2));
     donor.bootstrap()?;
     data::sysbench_tables(donor, TABLES, 2 * ROWS)?;
-    write_pages(donor)?;
+    donor.write_pages()?;
     joiner.wipe()?;
     donor.add_options("sst", &["rlimit=8M", "compress=none"])?;
-    cut(donor, joiner, 30 << 20)?;
+    joiner.cut_joining(donor, 30 << 20)?;
     let staged = std::fs::read_dir(joiner.datadir().join(".rejoin/stage")).context("what had come")?.count();
     ensure!(staged > 0, "nothing of what had come is left");
     // What was sent meanwhile is changed, in part.
@@ -192,20 +192,6 @@ fn a_broken_transfer_is_gone_on_with() -> Result<()> {
     Ok(())
 }
 
-/// Kills the joiner's server once so many bytes have come; its program goes with it.
-fn cut(donor: &Node, joiner: &Node, bytes: u64) -> Result<()> {
-    let status = StatusReader::of_next(joiner);
-    joiner.begin(&[])?;
-    let until = Instant::now() + Duration::from_secs(60);
-    while status.read().is_none_or(|s| s.wire_bytes < Some(bytes)) {
-        ensure!(Instant::now() < until, "{bytes} bytes did not come: {:?}", status.read());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    joiner.kill();
-    joiner.wait_exit(Duration::from_secs(20)).context("the joiner's server goes on")?;
-    donor.wait_synced_again(Duration::from_secs(30))
-}
-
 /// What had arrived lies over the old files: of a range of which some blocks had come the others are still known.
 #[test]
 fn of_a_broken_incremental_transfer_nothing_comes_again() -> Result<()> {
@@ -220,7 +206,7 @@ fn of_a_broken_incremental_transfer_nothing_comes_again() -> Result<()> {
         let change = format!("UPDATE sbtest.sbtest{table} SET pad = REVERSE(pad) WHERE id % 140 = 0");
         donor.exec(&[&change])?;
     }
-    write_pages(donor)?;
+    donor.write_pages()?;
     let kept = joiner.snapshot("kept")?;
     joiner.remove_grastate()?;
     joiner.join()?;
@@ -231,7 +217,7 @@ fn of_a_broken_incremental_transfer_nothing_comes_again() -> Result<()> {
     joiner.restore(&kept)?;
     joiner.remove_grastate()?;
     donor.add_options("sst", &["rlimit=3M"])?;
-    cut(donor, joiner, whole.wire / 5 * 3)?;
+    joiner.cut_joining(donor, whole.wire / 5 * 3)?;
     donor.add_options("sst", &["rlimit=4G"])?;
     joiner.remove_grastate()?;
     joiner.join()?;
@@ -242,12 +228,6 @@ fn of_a_broken_incremental_transfer_nothing_comes_again() -> Result<()> {
     joiner.stop()?;
     ensure!(joiner.innochecksum()? > 4, "tablespaces were checked");
     Ok(())
-}
-
-/// Redo that is not in the files yet would travel too: a server that ends writes all pages. Its companions have ended.
-fn write_pages(donor: &Node) -> Result<()> {
-    donor.stop()?;
-    donor.bootstrap().map(drop)
 }
 
 /// Two nodes that lived together wrote most pages each in its own way.
@@ -264,7 +244,7 @@ fn of_pages_in_two_versions_the_parts_travel_that_differ() -> Result<()> {
     donor.exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id % 100 = 0"])?;
     // Purge would go on after the restart, and what it writes to the redo log come with every transfer.
     compare::wait_purged(donor, 0, Duration::from_secs(60))?;
-    write_pages(donor)?;
+    donor.write_pages()?;
     let kept = joiner.snapshot("kept")?;
     let mut sent_by = BTreeMap::new();
     for (delta, source) in [("off", "native"), ("page", "native"), ("page", "frozen")] {

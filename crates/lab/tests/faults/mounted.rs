@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rejoin_lab::places::User;
-use rejoin_lab::process;
+use rejoin_lab::places::{self, User};
+use rejoin_lab::{copy_tree, process};
 
 /// A mount that goes away with this.
 pub struct Mounted(PathBuf);
@@ -32,9 +32,9 @@ impl Mounted {
     pub fn made(kind: &str, datadir: &Path, gigabytes: u64, user: User) -> Result<Mounted> {
         let image = datadir.with_extension(kind);
         std::fs::File::create(&image)?.set_len(gigabytes << 30)?;
-        let mut make = Command::new(format!("mkfs.{kind}"));
-        make.arg("-q").arg(&image).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        process::run(make, Duration::from_secs(30)).with_context(|| format!("mkfs.{kind}"))?;
+        let mut make = Command::new(places::program(&format!("mkfs.{kind}"))?);
+        make.arg("-q").arg(&image);
+        process::run(make, Duration::from_secs(30))?;
         let mounted = Mounted::over(datadir, &["-t", kind, "-o", "loop", &image.to_string_lossy()])?;
         user.own(datadir)?;
         Ok(mounted)
@@ -49,9 +49,7 @@ impl Mounted {
         mount.args(arguments).arg(datadir);
         process::run(mount, Duration::from_secs(10)).context("a filesystem of its own")?;
         let mounted = Mounted(datadir.to_owned());
-        let mut copy = Command::new("cp");
-        copy.args(["-a", "--sparse=auto", "-T"]).arg(&aside).arg(datadir);
-        process::run(copy, Duration::from_secs(60)).context("the old datadir on it")?;
+        copy_tree(&aside, datadir).context("the old datadir on it")?;
         std::fs::remove_dir_all(aside)?;
         Ok(mounted)
     }
@@ -74,6 +72,6 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        process::unmount(&self.0);
     }
 }

@@ -54,10 +54,16 @@ impl Held {
     /// What is to be copied of a range; it counts as copied.
     pub fn take(&mut self, range: Range<u64>) -> Held {
         let mut part = Held { old: self.old.clone(), ..Held::default() };
-        self.same.within(range.clone()).for_each(|bytes| part.same.add(bytes));
-        self.same.remove(range.clone());
-        self.copied |= !part.same.is_empty();
+        self.move_to(&mut part, range);
         part
+    }
+
+    fn move_to(&mut self, part: &mut Held, range: Range<u64>) {
+        for bytes in self.same.within(range.clone()) {
+            part.same.add(bytes);
+            self.copied = true;
+        }
+        self.same.remove(range);
     }
 
     /// As [`Held::take`], but of blocks that are the same in part only: the bytes of the others can be shared.
@@ -67,8 +73,7 @@ impl Held {
         while start < range.end {
             let end = range.end.min((start / SHARED_BLOCK + 1) * SHARED_BLOCK);
             if !self.same.within(start..end).eq(std::iter::once(start..end)) {
-                let block = self.take(start..end);
-                block.same.iter().for_each(|bytes| part.same.add(bytes));
+                self.move_to(&mut part, start..end);
             }
             start = end;
         }
