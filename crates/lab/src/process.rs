@@ -152,7 +152,7 @@ pub fn kill_cluster(dir: &Path) {
 
 /// Takes a filesystem off, lazily: a server may still run on it.
 pub fn unmount(point: &Path) {
-    let _ = Command::new("umount").arg("-l").arg(point).status();
+    let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
 }
 
 fn all() -> impl Iterator<Item = Seen> {

@@ -3,6 +3,7 @@ mod agree;
 mod arrival;
 mod receive;
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
@@ -182,12 +183,14 @@ fn receive(
     loop {
         let mut arrival = Arrival::prepare(job, layout, old, room)?;
         let estimate = sample(job, link, layout, &attempt, &arrival)?;
-        if room == Room::Narrow {
-            room = agree::look_again(job, layout, offer, old, estimate)?;
-            if room == Room::InPlace {
-                link.note("the joiner has no room for old and new files: it replaces them in place")?;
-                arrival.replace_in_place()?;
-            }
+        // Each time: another source may send more.
+        if room == Room::Narrow && agree::look_again(job, layout, offer, old, estimate)? == Room::InPlace {
+            room = Room::InPlace;
+            link.note("the joiner has no room for old and new files: it replaces them in place")?;
+            arrival.replace_in_place()?;
+        }
+        if room != Room::InPlace {
+            reserve(&arrival, agree::will_need(layout, offer, old, estimate)?);
         }
         match receive_from(job, door, link, layout, &attempt, &arrival)? {
             Received::All(announced) => {
@@ -200,6 +203,16 @@ fn receive(
                 return Ok(settled);
             }
             Received::Again(next) => attempt = next,
+        }
+    }
+}
+
+/// Takes the room for what will come before anything does, so that nobody else fills the disk meanwhile.
+fn reserve(arrival: &Arrival, needs: Vec<(PathBuf, u64)>) {
+    for (at, bytes) in needs {
+        if let Err(error) = arrival.staging().reserve(&at, bytes) {
+            let at = at.display();
+            tracing::info!("{bytes} bytes cannot be reserved on the filesystem of {at}: {error:#}");
         }
     }
 }

@@ -36,12 +36,20 @@ impl Fakes {
     /// With a donor that was a node once: its files say where they stand, which the joiner holds against what it is told.
     pub fn with_history() -> Result<Fakes> {
         let mut fakes = Fakes::new()?;
-        fakes.donor().bootstrap()?;
-        let status = |name| fakes.donor().status(name);
-        let still_at = format!("{}:{}", status("wsrep_cluster_state_uuid")?, status("wsrep_last_committed")?);
-        fakes.donor().stop()?;
-        fakes.still_at = still_at;
+        fakes.live_on(|_| Ok(()))?;
         Ok(fakes)
+    }
+
+    /// The donor is a node for a while.
+    pub fn live_on(&mut self, write: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
+        let donor = self.donor();
+        donor.bootstrap()?;
+        write(donor)?;
+        let status = |name| donor.status(name);
+        let still_at = format!("{}:{}", status("wsrep_cluster_state_uuid")?, status("wsrep_last_committed")?);
+        donor.stop()?;
+        self.still_at = still_at;
+        Ok(())
     }
 
     pub fn donor(&self) -> &Node {
@@ -121,9 +129,14 @@ impl Fakes {
 
     /// Plays the donor's server until the end of a full transfer.
     pub fn serve(&self, mut donor: Run) -> Result<Ended> {
-        while donor.line(SOON)? != "flush tables" {}
-        self.stand_still()?;
+        self.stand_still_for(&mut donor)?;
         donor.end(SOON)
+    }
+
+    /// The donor's server stands still when it is asked to, before files are read.
+    pub fn stand_still_for(&self, donor: &mut Run) -> Result<()> {
+        while donor.line(SOON)? != "flush tables" {}
+        self.stand_still()
     }
 
     /// Nothing of a run is left on either side.

@@ -1,4 +1,5 @@
 //! A filesystem of its own under a node's datadir.
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -6,6 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rejoin_lab::places::{self, User};
 use rejoin_lab::{copy_tree, process};
+use rustix::mount::{MountFlags, mount, mount_remount};
+
+/// In the environment of a test that runs again where it may mount.
+const AGAIN: &str = "REJOIN_LAB_MAY_MOUNT";
 
 /// A mount that goes away with this.
 pub struct Mounted(PathBuf);
@@ -14,7 +19,10 @@ impl Mounted {
     /// One in memory, that a few megabytes fill.
     pub fn small(datadir: &Path, megabytes: u64, user: User) -> Result<Mounted> {
         let options = format!("size={megabytes}M,mode=0750,uid={},gid={}", user.uid, user.gid);
-        Mounted::over(datadir, &["-t", "tmpfs", "-o", &options, "tmpfs"])
+        Mounted::over(datadir, || {
+            // The command wants root, also where another may mount.
+            Ok(mount("tmpfs", datadir, "tmpfs", MountFlags::empty(), &*CString::new(options)?)?)
+        })
     }
 
     /// Why this machine cannot have one of this kind.
@@ -35,19 +43,19 @@ impl Mounted {
         let mut make = Command::new(places::program(&format!("mkfs.{kind}"))?);
         make.arg("-q").arg(&image);
         process::run(make, Duration::from_secs(30))?;
-        let mounted = Mounted::over(datadir, &["-t", kind, "-o", "loop", &image.to_string_lossy()])?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", kind, "-o", "loop"]).args([&image, datadir]);
+        let mounted = Mounted::over(datadir, || process::run(mount, Duration::from_secs(10)).map(drop))?;
         user.own(datadir)?;
         Ok(mounted)
     }
 
     /// What is in the datadir is on it then.
-    fn over(datadir: &Path, arguments: &[&str]) -> Result<Mounted> {
+    fn over(datadir: &Path, mount: impl FnOnce() -> Result<()>) -> Result<Mounted> {
         let aside = datadir.with_extension("aside");
         std::fs::rename(datadir, &aside)?;
         std::fs::create_dir(datadir)?;
-        let mut mount = Command::new("mount");
-        mount.args(arguments).arg(datadir);
-        process::run(mount, Duration::from_secs(10)).context("a filesystem of its own")?;
+        mount().context("a filesystem of its own")?;
         let mounted = Mounted(datadir.to_owned());
         copy_tree(&aside, datadir).context("the old datadir on it")?;
         std::fs::remove_dir_all(aside)?;
@@ -56,9 +64,8 @@ impl Mounted {
 
     /// Another size of one in memory.
     pub fn resize(&self, megabytes: u64) -> Result<()> {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,size={megabytes}M")]).arg(&self.0);
-        process::run(mount, Duration::from_secs(10)).map(drop).context("another size of the small filesystem")
+        let size = CString::new(format!("size={megabytes}M"))?;
+        mount_remount(&self.0, MountFlags::empty(), &*size).context("another size of the small filesystem")
     }
 
     /// Bytes in use, once everything has its place on the disk.
@@ -68,6 +75,18 @@ impl Mounted {
         let stat = rustix::fs::fstatvfs(&root)?;
         Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
     }
+}
+
+/// Runs a test's body where it may mount: here for root, else the whole test once more in a user namespace of its own.
+pub fn where_we_may_mount(test: &str, body: impl FnOnce(User) -> Result<()>) -> Result<()> {
+    let user = User::for_servers()?;
+    if user.switch || std::env::var_os(AGAIN).is_some() {
+        return body(user);
+    }
+    let mut again = Command::new("unshare");
+    again.args(["--user", "--map-current-user", "--keep-caps", "--mount"]).arg(std::env::current_exe()?);
+    again.args(["--exact", test, "--nocapture"]).env(AGAIN, "1");
+    process::run(again, Duration::from_secs(300)).context("to mount needs root or user namespaces").map(drop)
 }
 
 impl Drop for Mounted {

@@ -1,17 +1,20 @@
 //! A disk that has no room for the old and the new files.
 //!
-//! The joiner's datadir is on a small tmpfs. Mounting needs root; without it the same is done in a user namespace, which has
-//! no server, and where there are none of those the test fails: it never passes without having seen a full disk.
-
-use std::process::Command;
+//! The joiner's datadir is on a small tmpfs. Who may not mount does so in a user namespace, and where there are none of those
+//! the tests fail: they never pass without having seen a full disk.
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::places::User;
-use rejoin_lab::{Cluster, Node, compare, data, process};
+use rejoin_lab::progress::StatusReader;
+use rejoin_lab::{Cluster, Node, compare, copy_tree, data};
 use rustix::process::Signal;
 
-use crate::mounted::Mounted;
+use crate::fake_transfer::{Fakes, SOON};
+use crate::mounted::{Mounted, where_we_may_mount};
 use crate::pair::{self, Pair, set_sst, until};
 
 /// Megabytes for the donor's data, the margin of 64 that must stay free, the provider's cache, and a little.
@@ -21,10 +24,10 @@ fn room_for_one(donor: &Node) -> Result<u64> {
 
 #[test]
 fn a_disk_without_room_for_both() -> Result<()> {
-    let user = User::for_servers()?;
-    if !user.switch {
-        return without_root();
-    }
+    where_we_may_mount("room::a_disk_without_room_for_both", without_room_for_both)
+}
+
+fn without_room_for_both(user: User) -> Result<()> {
     let mut pair = Pair::new(
         Cluster::builder().nodes(2).provider("gcache.size", "4M").provider("gcache.page_size", "2M"),
     )?;
@@ -63,7 +66,7 @@ fn a_disk_without_room_for_both() -> Result<()> {
     for _ in 0..2 {
         set_sst(pair.donor(), &["rlimit=8M", "compress=none"])?;
         pair.start_joiner()?;
-        let status = rejoin_lab::progress::StatusReader::of(pair.joiner());
+        let status = StatusReader::of(pair.joiner());
         until("most has come", Duration::from_secs(60), || {
             Ok(status.read().is_some_and(|s| s.wire_bytes > Some(28 << 20)))
         })
@@ -105,6 +108,30 @@ fn what_is_nearly_the_same_fits(pair: &Pair, mounted: &Mounted) -> Result<()> {
     compare::assert_equal(pair.donor(), pair.joiner())
 }
 
+/// Somebody else's file, as large as there is room, and its length.
+fn fill(node: &Node) -> Result<(PathBuf, u64)> {
+    let filler = node.datadir().join("of-somebody-else");
+    let full = File::create(&filler).and_then(|mut file| io::copy(&mut io::repeat(1), &mut file));
+    ensure!(full.is_err_and(|error| error.kind() == io::ErrorKind::StorageFull), "the disk is not full");
+    let length = filler.metadata()?.len();
+    Ok((filler, length))
+}
+
+/// As if more came than was reserved, or the filesystem could not reserve: the file without a name is emptied.
+fn lose_the_reserve(joiner: &Node) -> Result<()> {
+    let open = PathBuf::from(format!("/proc/{}/fd", pair::program_pid(joiner)?));
+    let of_the_disk = |fd: &PathBuf| {
+        std::fs::read_link(fd).is_ok_and(|file| {
+            file.starts_with(joiner.datadir()) && file.to_string_lossy().ends_with(" (deleted)")
+        })
+    };
+    let fds = std::fs::read_dir(open)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut reserves = fds.into_iter().filter(of_the_disk);
+    let reserve = reserves.next().context("nothing was reserved")?;
+    ensure!(reserves.next().is_none(), "files without a name");
+    Ok(File::options().write(true).open(reserve)?.set_len(0)?)
+}
+
 /// A sample is no census, and others write to the disk too: a node whose transfer was to fit, and did not, must not try
 /// the same for ever.
 fn what_fills_the_disk_after_all_is_replaced_in_place(pair: &Pair) -> Result<()> {
@@ -115,11 +142,10 @@ fn what_fills_the_disk_after_all_is_replaced_in_place(pair: &Pair) -> Result<()>
     set_sst(pair.donor(), &["rlimit=100k", "compress=none"])?;
     pair.start_joiner()?;
     pair.wait_for_data()?;
-    let ballast = pair.joiner().datadir().join("#ballast");
-    let full = std::io::copy(&mut std::io::repeat(1), &mut std::fs::File::create(&ballast)?);
-    ensure!(full.is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull));
+    lose_the_reserve(pair.joiner())?;
+    let (filler, _) = fill(pair.joiner())?;
     pair.joiner().wait_exit(Duration::from_secs(60)).context("the joiner's server goes on")?;
-    std::fs::remove_file(&ballast)?;
+    std::fs::remove_file(filler)?;
     let log = pair.joiner().log_since_start();
     ensure!(log.contains("what differs will fit beside") && log.contains("No space left on device"), "{log}");
     pair.donor_is_released()?;
@@ -129,42 +155,38 @@ fn what_fills_the_disk_after_all_is_replaced_in_place(pair: &Pair) -> Result<()>
     compare::assert_equal(pair.donor(), pair.joiner())
 }
 
-/// The rest of this test's own binary, once more, as root of a user namespace of its own.
-#[expect(clippy::print_stderr, reason = "whoever runs the tests must see what was not tried")]
-fn without_root() -> Result<()> {
-    eprintln!(
-        "NOT ROOT: no server joins on a full disk in this run; the programs alone do, in a user namespace"
-    );
-    let mut again = Command::new("unshare");
-    again.args(["--user", "--map-root-user", "--mount"]).arg(std::env::current_exe()?);
-    again.args(["--exact", "room::programs_on_a_disk_without_room", "--ignored", "--nocapture"]);
-    process::run(again, Duration::from_secs(120))
-        .context("a full disk needs root or user namespaces, and this machine gives neither")
-        .map(drop)
-}
-
-/// Under fake parents: refuses, then replaces in place.
+/// What will come has its room, and what replaces it too: others may write until the disk is full.
 #[test]
-#[ignore = "needs a mount namespace: `unshare --mount`, as root or with --user --map-root-user"]
-fn programs_on_a_disk_without_room() -> Result<()> {
-    let fakes = crate::fake_transfer::Fakes::with_history()?;
-    let root = User { uid: 0, gid: 0, switch: true };
-    let _mounted = Mounted::small(&fakes.joiner().datadir(), room_for_one(fakes.donor())?, root)?;
-    set_sst(fakes.joiner(), &["in-place=never", "incremental=0"])?;
-    let before = crate::manifest::Manifest::of(&fakes.joiner().datadir())?;
-    let (joiner, auth, address) = fakes.joiner_ready()?;
-    let donor = fakes.full(&address, &auth)?.end(Duration::from_secs(30))?;
-    let joiner = joiner.end(Duration::from_secs(30))?;
-    for ended in [&donor, &joiner] {
-        ensure!(ended.stderr.contains("bytes are missing on the filesystem of"), "{}", ended.stderr);
-    }
-    let after = crate::manifest::Manifest::of(&fakes.joiner().datadir())?;
-    ensure!(before.differences(&after).is_empty(), "touched: {:?}", before.differences(&after));
-    set_sst(fakes.joiner(), &["incremental=0"])?;
-    let (joiner, auth, address) = fakes.joiner_ready()?;
-    let donor = fakes.serve(fakes.full(&address, &auth)?)?;
-    let joiner = joiner.end(Duration::from_secs(30))?;
-    assert_eq!((donor.code, joiner.code), (Some(0), Some(0)), "{}{}", donor.stderr, joiner.stderr);
-    ensure!(joiner.stderr.contains("replaced in place") && donor.stderr.contains("in place"));
-    Ok(())
+fn others_fill_the_disk_meanwhile() -> Result<()> {
+    where_we_may_mount("room::others_fill_the_disk_meanwhile", |user| {
+        let mut fakes = Fakes::new()?;
+        let rows = "SELECT seq a, RANDOM_BYTES(1000) b FROM seq_1_to_60000";
+        let create = format!("CREATE TABLE others.bulk (a INT PRIMARY KEY, b BLOB) {rows}");
+        fakes.live_on(|donor| donor.exec(&["CREATE DATABASE others", "USE others", &create]).map(drop))?;
+        std::fs::remove_dir_all(fakes.joiner().datadir())?;
+        copy_tree(&fakes.donor().datadir(), &fakes.joiner().datadir())?;
+        let update = "UPDATE others.bulk SET b = RANDOM_BYTES(1000) WHERE a <= 8000";
+        fakes.live_on(|donor| donor.exec(&[update]).map(drop))?;
+        let (donor, joiner) = (fakes.donor(), fakes.joiner());
+        let most = data::disk_bytes(&donor.datadir())? / (4 << 20) * 3;
+        let _mounted = Mounted::small(&joiner.datadir(), room_for_one(donor)? + most, user)?;
+        let status = StatusReader::of_next(joiner);
+        fakes.set_sst(&["rlimit=4M", "compress=none"])?;
+        let (run, auth, address) = fakes.joiner_ready()?;
+        let mut donors_run = fakes.full(&address, &auth)?;
+        fakes.stand_still_for(&mut donors_run)?;
+        until("some has come", SOON, || Ok(status.read().is_some_and(|s| s.wire_bytes > Some(1 << 20))))?;
+        let (filler, filled) = fill(joiner)?;
+        // A little, for what is no file of the transfer.
+        let others = File::options().write(true).open(&filler)?;
+        others.set_len(filled - (2 << 20))?;
+        let at = status.read().context("no status")?;
+        ensure!(at.wire_bytes < Some(32 << 20), "it was full late: {at:?}");
+        let (donors, joiners) = (donors_run.end(SOON)?, run.end(SOON)?);
+        ensure!((donors.code, joiners.code) == (Some(0), Some(0)), "{}{}", donors.stderr, joiners.stderr);
+        ensure!(joiners.stderr.contains("what differs will fit beside"), "{}", joiners.stderr);
+        let bulk = |node: &Node| std::fs::read(node.datadir().join("others/bulk.ibd"));
+        ensure!(bulk(donor)? == bulk(joiner)?, "not as on the donor");
+        Ok(())
+    })
 }

@@ -40,7 +40,8 @@ pub fn shares_bytes(directory: &Path) -> bool {
     clone().is_ok()
 }
 
-fn nearest_existing(path: &Path) -> Result<PathBuf> {
+/// A path, or its nearest ancestor that exists.
+pub fn nearest_existing(path: &Path) -> Result<PathBuf> {
     path.ancestors()
         .find(|p| p.exists())
         .map(Path::to_path_buf)

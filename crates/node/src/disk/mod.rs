@@ -3,3 +3,4 @@ pub mod durable;
 pub mod filesystem;
 pub mod holes;
 pub mod identity;
+pub mod reserve;

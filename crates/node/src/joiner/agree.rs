@@ -98,11 +98,10 @@ pub(super) fn look_again(
     estimate: Estimate,
 ) -> Result<Room> {
     let demands = demands(layout, offer, old)?;
-    let all: u64 = demands.iter().map(|d| d.needed.saturating_sub(MARGIN_BYTES)).sum();
-    let share = estimate.share_of(all);
+    let share = estimate.share_of(demands.iter().map(Demand::of_files).sum());
     let scaled = |d: &Demand| Demand {
         at: d.at.clone(),
-        needed: (d.needed.saturating_sub(MARGIN_BYTES) as f64 * share) as u64 + MARGIN_BYTES,
+        needed: (d.of_files() as f64 * share) as u64 + MARGIN_BYTES,
         ..*d
     };
     if worst(&demands.iter().map(scaled).collect::<Vec<_>>()).is_some() {
@@ -111,6 +110,31 @@ pub(super) fn look_again(
     let percent = (share * 100.0).ceil();
     tracing::info!("what differs will fit beside the old files: it needs {percent} % of their room at most");
     Ok(Room::Beside)
+}
+
+/// How much room will be needed at most, and where: the directories are on different filesystems. Nothing where as much again
+/// is free, and nothing for a whole set of files: to take room and give it back costs time.
+pub(super) fn will_need(
+    layout: &Layout,
+    offer: &Offer,
+    old: &[ManagedFile],
+    estimate: Estimate,
+) -> Result<Vec<(PathBuf, u64)>> {
+    let demands = demands(layout, offer, old)?;
+    let share = estimate.share_of(demands.iter().map(Demand::of_files).sum());
+    let about = |demand: Demand| {
+        let bytes = (demand.of_files() as f64 * share) as u64;
+        (demand.at, bytes)
+    };
+    let tight = demands.into_iter().filter(|d| share < 1.0 && d.available / 2 < d.needed);
+    Ok(tight.map(about).collect())
+}
+
+impl Demand {
+    /// Without the margin.
+    fn of_files(&self) -> u64 {
+        self.needed.saturating_sub(MARGIN_BYTES)
+    }
 }
 
 impl Estimate {

@@ -1,8 +1,8 @@
 //! A file that is being received.
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 use protocol::extents::Extents;
@@ -14,6 +14,7 @@ use super::origin::Origin;
 use super::patch::{self, Changes};
 use super::plan::{Class, Patched, Staying};
 use super::read_back::Digests;
+use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
 use crate::threads::lock;
 
@@ -37,6 +38,8 @@ pub(super) struct StagedFile {
     pub differing: AtomicU64,
     /// It can share bytes with the old file: these are not copied then.
     pub sharing: bool,
+    /// Room for it that was taken in advance.
+    pub reserve: Option<Arc<Reserve>>,
     /// It may become a patch of the old file, unless too much differs.
     pub patchable: bool,
     /// It did.
@@ -85,6 +88,13 @@ impl StagedFile {
         // Every server writes its buffer pool's at its end: that must not be what a rollback is refused for.
         let table = Class::of(&entry.role, target) == Class::Table && !target.ends_with("ib_buffer_pool");
         (table && whole).then(|| (self.path.as_path(), as_it_is(old)))
+    }
+
+    /// So many bytes are about to be written.
+    pub fn needs_room(&self, bytes: u64) {
+        if let Some(reserve) = &self.reserve {
+            reserve.give_back(bytes);
+        }
     }
 
     /// What of it is taken from the old file is copied while it is received: it will not stay, and be no patch.

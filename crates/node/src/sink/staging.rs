@@ -22,7 +22,8 @@ use super::staged::{StagedFile, make, may_be_patched};
 use super::writer::Writer;
 use crate::cancel::Cancel;
 use crate::disk::durable;
-use crate::disk::filesystem::shares_bytes;
+use crate::disk::filesystem::{FilesystemId, filesystem_of, nearest_existing, shares_bytes};
+use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
 use crate::threads::lock;
 
@@ -49,8 +50,28 @@ struct Shared {
     files: BTreeMap<FileId, Arc<StagedFile>>,
     leftovers: Leftovers,
     roots: Roots,
-    /// Roots whose files can share bytes with the old ones.
-    sharing: BTreeMap<PathBuf, bool>,
+    reserves: BTreeMap<FilesystemId, Arc<Reserve>>,
+    places: BTreeMap<PathBuf, Place>,
+}
+
+/// What is to be known of a root.
+#[derive(Clone, Debug)]
+struct Place {
+    /// Its files can share bytes with the old ones.
+    sharing: bool,
+    reserve: Option<Arc<Reserve>>,
+}
+
+impl Shared {
+    fn place(&mut self, root: PathBuf, stage: &Path) -> Result<Place> {
+        if let Some(known) = self.places.get(&root) {
+            return Ok(known.clone());
+        }
+        let reserve = self.reserves.get(&filesystem_of(stage)?).cloned();
+        let place = Place { sharing: shares_bytes(stage), reserve };
+        self.places.insert(root, place.clone());
+        Ok(place)
+    }
 }
 
 impl Staging {
@@ -61,7 +82,13 @@ impl Staging {
         let roots = Roots::choose(&Disk, datadir, [])?;
         let staging = Staging {
             datadir: datadir.to_owned(),
-            shared: Mutex::new(Shared { files: BTreeMap::new(), leftovers, roots, sharing: BTreeMap::new() }),
+            shared: Mutex::new(Shared {
+                files: BTreeMap::new(),
+                leftovers,
+                roots,
+                reserves: BTreeMap::new(),
+                places: BTreeMap::new(),
+            }),
         };
         staging.make_roots(&staging.shared().roots, &[])?;
         Ok(staging)
@@ -98,6 +125,16 @@ impl Staging {
         Ok(Some((path, size)))
     }
 
+    /// Takes room in advance on the filesystem of a directory; before anything is staged there.
+    ///
+    /// # Errors
+    /// As [`Reserve::take`].
+    pub fn reserve(&self, directory: &Path, bytes: u64) -> Result<()> {
+        let reserve = Reserve::take(&nearest_existing(directory)?, bytes)?;
+        self.shared().reserves.insert(filesystem_of(directory)?, Arc::new(reserve));
+        Ok(())
+    }
+
     /// An earlier transfer had received something.
     pub fn has_leftovers(&self) -> bool {
         !self.shared().leftovers.is_empty()
@@ -112,7 +149,7 @@ impl Staging {
         entry.check()?;
         let root = self.root_for(&mut shared.roots, target)?;
         let stage = working_directory(&root, "stage");
-        let sharing = *shared.sharing.entry(root).or_insert_with(|| shares_bytes(&stage));
+        let Place { sharing, reserve } = shared.place(root, &stage)?;
         let class = Class::of(&entry.role, target);
         Ok(StagedFile {
             path: stage.join(staged_name(entry)),
@@ -127,6 +164,7 @@ impl Staging {
             digests: Mutex::default(),
             differing: AtomicU64::new(0),
             sharing,
+            reserve,
             patchable: !sharing && may_be_patched(class, target, entry.size),
             patched: None,
             adopted: false,
@@ -226,6 +264,8 @@ impl Staging {
         threads: u16,
     ) -> Result<Vec<Staying>> {
         let mut shared = self.shared();
+        // What is copied from old files needs it now, all at once.
+        shared.reserves.values().for_each(|reserve| reserve.give_all_back());
         let mut begun = std::mem::take(&mut shared.files);
         let (mut staying, mut coming) = (Vec::new(), BTreeMap::new());
         for (entry, target) in files {

@@ -51,6 +51,7 @@ impl<'a> Writer<'a> {
     ) -> Result<()> {
         check(offset, parts, data).with_context(|| format!("file number {}, range at {offset}", file.0))?;
         let (staged, open) = self.open(file)?;
+        staged.needs_room(data.len() as u64);
         let turn = lock(&staged.writing);
         pieces((parts, data))
             .try_for_each(|(start, part)| open.write_all_at(part, offset + u64::from(start)))
@@ -100,6 +101,7 @@ impl<'a> Writer<'a> {
             whole.get_mut(place).context("a part beyond its range")?.copy_from_slice(part);
             runs.add(u64::from(start)..u64::from(start) + part.len() as u64);
         }
+        staged.needs_room(range.end - range.start);
         let turn = lock(&staged.writing);
         runs.iter()
             .try_for_each(|run| {
