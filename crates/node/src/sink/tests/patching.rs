@@ -172,6 +172,34 @@ fn what_is_staged_otherwise_than_the_donor_read_it_is_not_installed() {
 }
 
 #[test]
+fn holes_are_zeros_where_the_donor_read_zeros_only() {
+    let received = |world: &World, byte: u8| {
+        let staging = Staging::new(world.dir.path()).unwrap();
+        world.files.iter().for_each(|(entry, target)| staging.begin(entry, target).unwrap());
+        let mut writer = staging.writer();
+        writer.write_range(FileId(0), 0, &[(0, 4096)], &[2; 4096]).unwrap();
+        for at in (0..SIZE).step_by(PART as usize) {
+            let read = if at == 3 << 20 { byte } else { 0 };
+            staging.expect(FileId(1), at, PART, Some(digest(&[read; PART as usize]))).unwrap();
+            writer.write(FileId(1), at..at + u64::from(PART), &[], 0).unwrap();
+        }
+        world.plan(&staging, Patches::None);
+        staging
+    };
+    let error = |staging: &Staging| format!("{:#}", staging.read_back(2, &Cancel::new()).unwrap_err());
+    let world = World::new("db/t.ibd");
+    let staging = received(&world, 0);
+    assert_eq!(staging.read_back(2, &Cancel::new()).unwrap(), SIZE);
+    let staged = fs::File::options().write(true).open(staging.path(FileId(1)).unwrap()).unwrap();
+    staged.write_all_at(&[9], (6 << 20) - 1).unwrap();
+    let text = error(&staging);
+    assert!(text.contains(&format!("t.ibd at {}: what was staged is not", 5 << 20)), "{text}");
+    let other = World::new("db/t.ibd");
+    let text = error(&received(&other, 7));
+    assert!(text.contains(&format!("t.ibd at {}: what was staged is not", 3 << 20)), "{text}");
+}
+
+#[test]
 fn an_old_table_that_changes_meanwhile_is_not_patched() {
     let world = World::new("db/t.ibd");
     let staging = world.received(&[0]);
