@@ -14,6 +14,7 @@ use rejoin_lab::{Cluster, Node, compare, copy_tree, data};
 use rustix::process::Signal;
 
 use crate::fake_transfer::{Fakes, SOON};
+use crate::manifest::Manifest;
 use crate::mounted::{Mounted, where_we_may_mount};
 use crate::pair::{self, Pair, set_sst, until};
 
@@ -140,6 +141,7 @@ fn what_fills_the_disk_after_all_is_replaced_in_place(pair: &Pair) -> Result<()>
     set_sst(pair.joiner(), &[])?;
     pair.joiner().remove_grastate()?;
     set_sst(pair.donor(), &["rlimit=100k", "compress=none"])?;
+    let (position, before) = (pair.joiner().recover_position()?, Manifest::of(&pair.joiner().datadir())?);
     pair.start_joiner()?;
     pair.wait_for_data()?;
     lose_the_reserve(pair.joiner())?;
@@ -148,6 +150,9 @@ fn what_fills_the_disk_after_all_is_replaced_in_place(pair: &Pair) -> Result<()>
     std::fs::remove_file(filler)?;
     let log = pair.joiner().log_since_start();
     ensure!(log.contains("what differs will fit beside") && log.contains("No space left on device"), "{log}");
+    let changed = before.differences(&Manifest::of(&pair.joiner().datadir())?);
+    ensure!(changed.is_empty(), "changed by a transfer that filled the disk: {changed:?}");
+    ensure!(pair.joiner().recover_position()? == position, "the old files are at another position");
     pair.donor_is_released()?;
     pair.joins_now()?;
     let log = pair.joiner().log_since_start();
