@@ -112,6 +112,11 @@ impl Node {
         self.bootstrap().map(drop)
     }
 
+    /// As [`Node::write_pages`], of a server that goes on.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.exec(&["SET GLOBAL innodb_log_checkpoint_now=ON"]).map(drop)
+    }
+
     /// Waits until the node is Synced again after it was a donor.
     pub fn wait_synced_again(&self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;

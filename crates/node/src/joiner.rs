@@ -190,7 +190,7 @@ fn receive(
             arrival.replace_in_place()?;
         }
         if room != Room::InPlace {
-            reserve(&arrival, agree::will_need(layout, offer, old, estimate)?);
+            reserve(&arrival, agree::will_need(layout, offer, estimate)?);
         }
         match receive_from(job, door, link, layout, &attempt, &arrival)? {
             Received::All(announced) => {

@@ -58,6 +58,11 @@ impl Extents {
         self.0.range(..range.end).next_back().is_some_and(|(_, &end)| end > range.start)
     }
 
+    /// All of these bytes.
+    pub fn covers(&self, range: Range<u64>) -> bool {
+        self.within(range.clone()).eq(std::iter::once(range))
+    }
+
     /// The first bytes below `end` that are not in it.
     pub fn first_gap(&self, end: u64) -> Option<Range<u64>> {
         let start = self.0.get(&0).copied().unwrap_or(0);

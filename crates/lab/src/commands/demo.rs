@@ -123,7 +123,7 @@ impl Story {
         let commits = loads.into_iter().map(|load| Ok(load.stop()?.commits)).sum::<Result<u64>>()?;
         println!("{commits} commits; no member can serve node 3 by IST any more");
         // After seconds most of it is in the redo log only, which comes as a whole; after hours it is in the tables.
-        self.node(2).exec(&["SET GLOBAL innodb_log_checkpoint_now=ON"]).map(drop)
+        self.node(2).checkpoint()
     }
 
     fn is_past(&self, position: i64) -> Result<bool> {

@@ -94,8 +94,8 @@ fn what_is_nearly_the_same_fits(pair: &Pair, mounted: &Mounted) -> Result<()> {
     pair.joiner().stop()?;
     mounted.resize(room_for_one(pair.donor())? + data::disk_bytes(&pair.donor().datadir())? / (3 << 20))?;
     // Or what the donor has on disk is what was there before all this, and not as on the joiner, whose server has ended.
-    let written = "SET GLOBAL innodb_log_checkpoint_now=ON";
-    pair.donor().exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 50", written])?;
+    pair.donor().exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 50"])?;
+    pair.donor().checkpoint()?;
     set_sst(pair.joiner(), &["in-place=never"])?;
     pair.joiner().remove_grastate()?;
     pair.joins_now()?;

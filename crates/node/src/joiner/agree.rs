@@ -99,11 +99,7 @@ pub(super) fn look_again(
 ) -> Result<Room> {
     let demands = demands(layout, offer, old)?;
     let share = estimate.share_of(demands.iter().map(Demand::of_files).sum());
-    let scaled = |d: &Demand| Demand {
-        at: d.at.clone(),
-        needed: (d.of_files() as f64 * share) as u64 + MARGIN_BYTES,
-        ..*d
-    };
+    let scaled = |d: &Demand| Demand { at: d.at.clone(), needed: d.of_share(share) + MARGIN_BYTES, ..*d };
     if worst(&demands.iter().map(scaled).collect::<Vec<_>>()).is_some() {
         return without_room(job, &demands);
     }
@@ -114,26 +110,22 @@ pub(super) fn look_again(
 
 /// How much room will be needed at most, and where: the directories are on different filesystems. Nothing where as much again
 /// is free, and nothing for a whole set of files: to take room and give it back costs time.
-pub(super) fn will_need(
-    layout: &Layout,
-    offer: &Offer,
-    old: &[ManagedFile],
-    estimate: Estimate,
-) -> Result<Vec<(PathBuf, u64)>> {
-    let demands = demands(layout, offer, old)?;
+pub(super) fn will_need(layout: &Layout, offer: &Offer, estimate: Estimate) -> Result<Vec<(PathBuf, u64)>> {
+    // What the old files take does not matter here: none of them is looked at again.
+    let demands = demands(layout, offer, &[])?;
     let share = estimate.share_of(demands.iter().map(Demand::of_files).sum());
-    let about = |demand: Demand| {
-        let bytes = (demand.of_files() as f64 * share) as u64;
-        (demand.at, bytes)
-    };
-    let tight = demands.into_iter().filter(|d| share < 1.0 && d.available / 2 < d.needed);
-    Ok(tight.map(about).collect())
+    let tight = demands.iter().filter(|d| share < 1.0 && d.available / 2 < d.needed);
+    Ok(tight.map(|d| (d.at.clone(), d.of_share(share))).collect())
 }
 
 impl Demand {
     /// Without the margin.
     fn of_files(&self) -> u64 {
         self.needed.saturating_sub(MARGIN_BYTES)
+    }
+
+    fn of_share(&self, share: f64) -> u64 {
+        (self.of_files() as f64 * share) as u64
     }
 }
 

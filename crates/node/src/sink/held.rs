@@ -72,7 +72,7 @@ impl Held {
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min((start / SHARED_BLOCK + 1) * SHARED_BLOCK);
-            if !self.same.within(start..end).eq(std::iter::once(start..end)) {
+            if !self.same.covers(start..end) {
                 self.move_to(&mut part, start..end);
             }
             start = end;

@@ -85,7 +85,8 @@ impl Ground {
         self.donor().add_options("sst", contender.settings())?;
         let method = format!("SET GLOBAL wsrep_sst_method='{}'", contender.method());
         for node in [self.donor(), self.other()] {
-            node.exec(&[&method, "SET GLOBAL innodb_log_checkpoint_now=ON"])?;
+            node.exec(&[&method])?;
+            node.checkpoint()?;
         }
         rustix::fs::sync();
         let donors = self.donor().datadir();

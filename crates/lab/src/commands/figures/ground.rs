@@ -84,7 +84,8 @@ impl Ground {
         copy_tree(&self.old, &self.joiner().datadir())?;
         self.joiner().remove_grastate()?;
         let method = format!("SET GLOBAL wsrep_sst_method='{method}'");
-        self.donor().exec(&[&method, "SET GLOBAL innodb_log_checkpoint_now=ON"])?;
+        self.donor().exec(&[&method])?;
+        self.donor().checkpoint()?;
         rustix::fs::sync();
         self.read_both(false).map(drop)
     }
