@@ -1,23 +1,24 @@
-# rejoin: what there is to run. `make demo` and `make test` are all one needs.
+# Targets of rejoin. Start with `make demo` and `make test`; use `make quick` during development.
 
 CARGO        ?= cargo
 PREFIX       ?= /usr
 DESTDIR      ?=
 FUZZ_SECONDS ?= 60
 ROUNDS       ?= 20
+SEED         ?= 1
 METHOD       ?= rejoin
 MEGABYTES    ?= 400
 CHURN        ?= 0,0.2,1,4
 CHANGED      ?= 0,0.1,1,10,100
 BENCH_MEGABYTES ?= 2500
-# COLD=1: nothing of the donor's files is in the page cache.
+# COLD=1: the donor's files are not in the page cache.
 COLD         ?=
 REPEAT       ?= 3
 DDL_EVERY    ?= 50
-# Where cargo puts what it builds.
+# cargo's target directory.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps demo test check joins storm storm-can-fail bench figures moment cluster mtr install uninstall fuzz clean
+.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail chaos strangers scale redo-table bench figures moment cluster mtr install uninstall deb rpm package-files package-test fuzz clean
 
 all: release
 
@@ -27,20 +28,27 @@ build: deps
 release:
 	$(CARGO) build --release -p rejoin-cli
 
-# What the servers and tests need: installs only what is missing, and quietly does nothing otherwise.
+# Installs the packages that servers and tests need, if they are missing.
 deps:
 	@scripts/install-deps.sh
 
-# Three real nodes: one is lost, much is written, it comes back by what changed, from another donor, though the transfer is cut.
-demo: deps
+# Builds the program for the scenarios below.
+programs: deps
 	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+
+# Three real nodes: one is lost, the others write a lot, and it gets the changes from another donor although the transfer is interrupted.
+demo: programs
 	$(TARGET)/release/lab demo --megabytes $(MEGABYTES)
 
-# Everything, and one line with the sum at the end. A second series of the server is unpacked for the tests that need it;
-# where that fails, they do, and say why.
+# All tests, with one summary line at the end. A second series of the server is unpacked for the tests that need it;
+# if that fails, those tests fail with the reason.
 test: build
 	-@scripts/unpack-mariadb-11.8.sh $(TARGET)/mariadb-11.8
 	@scripts/test.sh
+
+# All tests that need no server: under two minutes after the build.
+quick:
+	@scripts/test.sh --quick
 
 check:
 	$(CARGO) fmt --all --check
@@ -48,20 +56,18 @@ check:
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --quiet
 
 # ROUNDS joins in a row, from every state of the joiner, under load and DDL.
-joins: deps
-	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+joins: programs
 	$(TARGET)/release/lab joins --method $(METHOD) --rounds $(ROUNDS)
 
-# Full transfers while two nodes write and change tables; is every joiner equal to both? ROUNDS=100 takes most of an hour.
-# CASE=plain,binlog,undo,import,temporary,encrypted for some of the cases, DDL_EVERY=0 for writes alone.
+# Full transfers while two nodes write and change tables; every joiner must equal both. ROUNDS=100 takes most of an hour.
+# CASE=plain,binlog,undo,import,temporary,encrypted selects cases, DDL_EVERY=0 does writes only.
 STORM = storm --rounds $(ROUNDS) $(if $(CASE),--case $(CASE))
-storm: deps
-	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+storm: programs
 	$(TARGET)/release/lab $(STORM) --ddl-every $(DDL_EVERY) --method $(METHOD)
 
-# The same scenario must find wrong joiners where there are some: with the mariabackup method, which lets replication go
-# on while it ends, and with a test build of our own that does the same. Fails when every joiner was right.
-# Under denser DDL mariabackup mostly notices and fails: that is no wrong joiner.
+# Shows that the same scenario detects wrong joiners: with the mariabackup method, which does not pause replication at its
+# end, and with a test build of ours that does the same. Fails if every joiner was correct.
+# Under denser DDL mariabackup usually notices and fails, which does not count as a wrong joiner.
 storm-can-fail: ROUNDS = 6
 storm-can-fail: CASE = plain
 storm-can-fail: deps
@@ -70,35 +76,52 @@ storm-can-fail: deps
 	$(CARGO) build --release -p rejoin-cli --features unpaused --target-dir $(TARGET)/unpaused
 	$(TARGET)/release/lab $(STORM) --ddl-every 50 --method rejoin --binary $(TARGET)/unpaused/release/rejoin --expect-wrong
 
+# ROUNDS joins of three real nodes, each with one fault at a random instant: donor or joiner, its program, its server or its
+# whole host is killed, terminated, suspended or cut off, or its disk is full. Needs root. SEED selects the faults; a failed
+# round leaves its logs in /tmp/rejoin-chaos.
+chaos: programs
+	$(TARGET)/release/lab chaos --rounds $(ROUNDS) --seed $(SEED)
+
+# Six transfers while 400 clients connect to the joiner's port repeatedly and all processors are busy.
+strangers: programs
+	$(TARGET)/release/lab strangers
+
 # The same full transfer by each method, idle and under write load, REPEAT times in turn: a table with medians. The figures
-# are the machine's: let nothing else run meanwhile.
-bench: deps
-	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+# depend on the machine, so run nothing else meanwhile.
+bench: programs
 	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT) $(if $(COLD),--cold)
 
-# What a node that was away receives, by how many rows were changed meanwhile and how many were rewritten before, by each
-# method: a table. CHURN and CHANGED are lists; the whole of both takes more than an hour.
-figures: deps
-	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+# A table of how much a returning node receives by each method, by the share of rows that were changed while it was away
+# and rewritten before. CHURN and CHANGED are lists; all of both take more than an hour.
+figures: programs
 	$(TARGET)/release/lab figures --churn $(CHURN) --changed $(CHANGED)
 
-# What 20,000 tables and a MyISAM table of 1 GiB cost in the settled moment.
-moment: deps
-	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+# The cost of 20,000 tables and a MyISAM table of 1 GiB at the consistency point.
+moment: programs
 	$(TARGET)/release/lab moment
 
-# The server's own Galera tests with this method; downloads the tests of the installed version. MTR_TESTS="suite.name ..." for some.
+# The cost of the number of tables: pause of replication, memory, seconds. TABLES="1000,20000,100000" sets the numbers.
+TABLES ?= 1000,20000
+scale: programs
+	$(TARGET)/release/lab scale --tables $(TABLES)
+
+# What redo costs on the wire and in recovery, beside rsync and mariabackup; transfers below a limit. Needs root (networks of
+# its own). CASES=rows,full,tables,link,limit for some. The whole takes more than an hour.
+CASES ?= rows,full,tables,link,limit
+redo-table: programs
+	$(TARGET)/release/lab redo-table --case $(CASES)
+
+# The server's own Galera tests with this method; downloads the tests of the installed version. MTR_TESTS="suite.name ..." selects some.
 mtr: deps
 	$(CARGO) build --release -p rejoin-cli
 	REJOIN_BIN=$(TARGET)/release/rejoin ci-mtr/run.sh $(MTR_TESTS)
 
 # A cluster to play with, until Enter.
-cluster: deps
-	$(CARGO) build --release -p rejoin-cli -p rejoin-lab
+cluster: programs
 	$(TARGET)/release/lab cluster --method $(METHOD)
 
-# The server looks for SST programs in <basedir>/bin first, which is /usr/bin for packages.
-# Brought up to date first; where there is no cargo (root on a server, say), what was built before serves.
+# The server searches for SST programs in <basedir>/bin first, which is /usr/bin for packages.
+# The program is rebuilt first; without cargo (for example as root on a server) the existing build is installed.
 install:
 	if command -v $(CARGO) >/dev/null; then $(CARGO) build --release -p rejoin-cli; fi
 	install -d "$(DESTDIR)$(PREFIX)/bin"
@@ -108,7 +131,32 @@ install:
 uninstall:
 	rm -f "$(DESTDIR)$(PREFIX)/bin/wsrep_sst_rejoin" "$(DESTDIR)$(PREFIX)/bin/rejoin"
 
-# Every fuzz target for FUZZ_SECONDS. Needs a nightly toolchain and cargo-fuzz.
+# Packages with the program, its documents and units: docs/packages.md. They are written to target/debian and
+# target/generate-rpm. The build gets the commit that --version prints, with a suffix if the source was changed since.
+COMMIT ?= $(if $(wildcard .git),$(shell git describe --always --dirty=+changes --abbrev=12 --exclude '*'))
+TOOLS  := target/tools/bin
+
+package-files:
+	@scripts/install-package-tools.sh
+	REJOIN_COMMIT=$(COMMIT) $(CARGO) build --release -p rejoin-cli
+	scripts/package-files.sh
+	scripts/check-glibc.sh $(TARGET)/release/rejoin
+
+deb: package-files
+	$(TOOLS)/cargo-deb --no-build --dbgsym -p rejoin-cli
+	@if command -v lintian >/dev/null; then scripts/check-deb.sh; fi
+
+rpm: package-files
+	scripts/split-debug.sh $(TARGET)/release/rejoin packaging/built
+	$(TOOLS)/cargo-generate-rpm -p crates/cli --payload-compress zstd
+	$(TOOLS)/cargo-generate-rpm -p crates/cli --payload-compress zstd --variant debuginfo \
+		--metadata-overwrite packaging/built/debuginfo.toml
+
+# Tests the .deb on three Debian 12 machines: real systemd in containers, Debian's server. Needs root.
+package-test: deb
+	packaging/test/run.sh $(CASES)
+
+# Runs every fuzz target for FUZZ_SECONDS. Needs a nightly toolchain and cargo-fuzz.
 fuzz:
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done

@@ -87,8 +87,10 @@ unpack() {
   for program in "$prefix"/lib/mysql/plugin/*; do
     [[ -e $tree/usr/lib/mysql/plugin/${program##*/} ]] || ln -s "$program" "$tree/usr/lib/mysql/plugin/"
   done
-  for program in "$prefix"/share/mysql/*; do
-    [[ -e $tree/usr/share/mysql/${program##*/} ]] || ln -s "$program" "$tree/usr/share/mysql/"
+  # Where the packages put the server's files: share/mysql up to 11.4, share/mariadb later.
+  for program in "$prefix"/share/{mysql,mariadb}/*; do
+    [[ -d $tree/usr/share/$(basename "$(dirname "$program")") && -e $program ]] || continue
+    [[ -e $tree${program/#$prefix//usr} ]] || ln -s "$program" "$tree${program/#$prefix//usr}"
   done
   for program in "$prefix"/bin/wsrep_sst_*; do
     ln -sf "$program" "$tree/usr/bin/"
@@ -97,7 +99,14 @@ unpack() {
   rm -f "$tree/usr/bin/wsrep_sst_$method"
 }
 
-mtr_dir=$tree/usr/share/mysql/mysql-test
+# Known once the packages are unpacked.
+mtr_dir() {
+  local share
+  for share in mariadb mysql; do
+    [[ ! -d $tree/usr/share/$share/mysql-test ]] || { echo "$tree/usr/share/$share/mysql-test"; return; }
+    [[ ! -d $tree/usr/share/$share/mariadb-test ]] || { echo "$tree/usr/share/$share/mariadb-test"; return; }
+  done
+}
 
 # Lines of a test (and of its expected result) that speak of what the shell
 # scripts print or need, and nothing else: adapt.txt says which.
@@ -106,14 +115,14 @@ adapt_tests() {
   while IFS=$'\t' read -r name expression; do
     [[ -n $name && $name != \#* ]] || continue
     suite=${name%%.*} test=${name#*.}
-    for file in "$mtr_dir/suite/$suite"/{t/$test.test,r/$test.result,r/"$test",*.result}; do
+    for file in "$(mtr_dir)/suite/$suite"/{t/$test.test,r/$test.result,r/"$test",*.result}; do
       [[ -f $file && ${file##*/} == "$test"[.,]* ]] || continue
       sed -i -E "$expression" "$file"
     done
   done <"$here/adapt.txt"
 }
 
-[[ -d $mtr_dir && -f $work/unpacked && $(<"$work/unpacked") == "$version adapt=$adapt" ]] || {
+[[ -n $(mtr_dir) && -f $work/unpacked && $(<"$work/unpacked") == "$version adapt=$adapt" ]] || {
   unpack
   [[ $adapt == 0 ]] || adapt_tests
   echo "$version adapt=$adapt" >"$work/unpacked"
@@ -155,7 +164,7 @@ run_one() { # TEST -> console output on stdout
   local dir=$state/run
   rm -rf "$dir"
   "${runner[@]}" mkdir -p "$dir/tmp"
-  cd "$mtr_dir"
+  cd "$(mtr_dir)"
   exec "${runner[@]}" env -u LD_PRELOAD HOME="$dir" LANG=C \
     PATH="$tree/usr/bin:$tree/usr/sbin:$PATH" LD_LIBRARY_PATH="$libs" \
     MTR_GALERA_TFMT=socat MTR_BUILD_THREAD="${MTR_BUILD_THREAD:-auto}" \

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Unpacks MariaDB 11.8 with its Galera beside the installed server, for the tests that need both: the packages of the
 # next Debian release, with every library they need, to be run through their own loader. The machine's own apt
-# configuration, package lists and installed packages stay as they are. Quiet and quick when it is there already.
+# configuration, package lists and installed packages stay as they are. Silent and fast if it already exists.
 #
 #   unpack-mariadb-11.8.sh [DIRECTORY]     default: target/mariadb-11.8
 set -euo pipefail
@@ -11,7 +11,7 @@ series=11.8
 release=trixie
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=${1:-${CARGO_TARGET_DIR:-$root/target}/mariadb-$series}
-# Changes when this script lays the files out in another way.
+# Increase it when this script changes the layout of the files.
 layout=1
 
 die() {
@@ -38,7 +38,7 @@ run() {
     "$@" >"$log" 2>&1 </dev/null || { tail -n 20 "$log" >&2; die "failed: $*"; }
 }
 
-# Where this machine has its own packages from, under the name of the other release: "REPOSITORY SUITE" in each line.
+# The machine's own package sources, with the name of the other release: "REPOSITORY SUITE" in each line.
 # apt itself reads its sources, so every form of them is understood.
 mirrors() {
     local codename

@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(lengths) = codec::lengths(*prefix) else { return };
     let Ok(message) = codec::decode(rest, Lengths { payload: 0, ..lengths }) else { return };
     match &message {
-        Message::Files(files) | Message::Look(files) | Message::LookTogether(files) => files.iter().for_each(|f| {
+        Message::Files(files) | Message::CompareFiles(files) | Message::CompareGroups(files) => files.iter().for_each(|f| {
             if f.check().is_ok() {
                 assert!(!f.path.split('/').any(|part| part == ".."));
             }

@@ -1,24 +1,30 @@
-//! `rejoin`: a Galera node comes back by receiving a verified copy, staged beside its old datadir.
+//! `rejoin`: the state transfer (SST) method of a Galera cluster, and the commands for its operator.
 //!
 //! One program under two names. The server runs it as `wsrep_sst_rejoin` with its own arguments
-//! ([`server_mode`]); an operator runs it as `rejoin VERB` ([`operator`]).
-mod operator;
-mod server_mode;
-
+//! ([`rejoin_cli::server_mode`]); an operator runs it as `rejoin VERB` ([`rejoin_cli::operator`]).
 use std::process::ExitCode;
 
+use rejoin_cli::{operator, server_mode};
+
 fn main() -> ExitCode {
-    // Inherited descriptors must go before anything is opened.
+    transfer::allocator::keep_little();
+    transfer::panics::name_them();
+    // Inherited descriptors are closed before anything is opened.
     let by_server = called_by_server();
     if by_server {
-        node::server::descriptors::close_inherited();
+        transfer::server::descriptors::close_inherited();
     }
     let words: Vec<String> = std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
-    if by_server { server_mode::run(&words) } else { operator::run() }
+    match by_server {
+        true if server_mode::is_question(&words) => server_mode::about(&words),
+        true => server_mode::run(&words),
+        false => operator::run(),
+    }
 }
 
-/// The server's name for us starts with `wsrep_sst_`; a copy under another name is known by `--role`. Words that begin
-/// with a verb are an operator's, or our own: the waiting process gets the server's words behind its verb.
+/// The server calls us by a name that starts with `wsrep_sst_`; a copy under another name is recognised by
+/// `--role`. Arguments that begin with a verb come from an operator, or from us: the cleanup process gets the
+/// server's arguments after its verb.
 fn called_by_server() -> bool {
     let mut words = std::env::args_os().map(|w| w.to_string_lossy().into_owned());
     let name = words.next().unwrap_or_default();

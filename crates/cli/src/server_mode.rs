@@ -1,56 +1,106 @@
-//! Run by the server: words to a [`Job`], the job to its role, the outcome to an exit code.
+//! Run by the server: arguments become a [`Job`], the job runs its role, the outcome becomes an exit code.
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
 use formats::wsrep::invocation::{Role, SstArgs};
-use node::cancel::Cancel;
-use node::failure::kind_of;
-use node::job::{self, Job};
-use node::server::log;
-use node::server::manners;
-use node::server::markers::Markers;
-use node::server::options::ServerOptions;
-use node::server::parent;
-use node::server::progress::{Progress, Reporter, STATUS_FILE};
-use node::server::report::Report;
-use node::settings::Settings;
+use transfer::cancel::Cancel;
+use transfer::disk::lock::DatadirLock;
+use transfer::failure::{Kind, kind_of};
+use transfer::job::{self, Job};
+use transfer::panics::{self, caught};
+use transfer::server::log;
+use transfer::server::markers::{EARLIER_TRANSFER, Markers};
+use transfer::server::niceness;
+use transfer::server::options::ServerOptions;
+use transfer::server::parent;
+use transfer::server::progress::{Progress, Reporter, STATUS_FILE};
+use transfer::server::report::Report;
+use transfer::server::shutdown::ClientSocket;
+use transfer::settings::Settings;
 
-/// Runs the role the server asks for.
+use crate::operator::version;
+
+/// Printed for a user who runs the server's program by hand.
+const ABOUT: &str = "\
+wsrep_sst_rejoin is the state transfer (SST) method \"rejoin\" of MariaDB Galera Cluster.
+The server runs it with its own arguments (--role joiner or --role donor) when its
+option file contains
+
+    [mysqld]
+    wsrep_sst_method = rejoin
+
+It is not meant to be run by hand. Operators run the same program under the name rejoin:
+
+    rejoin check     find problems that the next transfer of this node would have
+    rejoin --help    list all commands";
+
+/// Whether a user asks what this program is. The server never passes these arguments, and never passes none.
+pub fn is_question(words: &[String]) -> bool {
+    words.first().is_none_or(|first| ["--help", "-h", "--version", "-V"].contains(&first.as_str()))
+}
+
+/// Prints what this program is. Without any argument that is an error.
+pub fn about(words: &[String]) -> ExitCode {
+    let mut out = std::io::stdout();
+    // The reader may close its end early.
+    let _ = match words.first().map(String::as_str) {
+        Some("--version") => writeln!(out, "rejoin {}", *version::LONG),
+        Some("-V") => writeln!(out, "rejoin {}", env!("CARGO_PKG_VERSION")),
+        _ => writeln!(out, "{ABOUT}"),
+    };
+    if words.is_empty() { ExitCode::from(Kind::Configuration.exit_code()) } else { ExitCode::SUCCESS }
+}
+
+/// Runs the role that the server asks for.
 pub fn run(words: &[String]) -> ExitCode {
     let args = SstArgs::parse(words);
     let role = args.effective_role();
     let name = if role == Role::Joiner { "joiner" } else { "donor" };
     let outcome = job::datadir_of(&args).map_err(anyhow::Error::from).and_then(|datadir| {
         begin_log(&datadir, name);
-        transfer(args, role, name, &datadir)
+        caught(|| transfer(args, role, name, &datadir))
     });
-    match outcome {
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            node::server::log::error(&format!("{name}: state transfer failed: {error:#}"));
+            transfer::server::log::error(&format!("{name}: state transfer failed: {error:#}"));
             ExitCode::from(kind_of(&error).exit_code())
         }
-    }
+    };
+    panics::finish();
+    code
 }
 
 fn begin_log(datadir: &Path, name: &str) {
     if let Err(error) = log::begin(datadir, name) {
         log::begin_without_file();
-        log::warning(&format!("no log file for this transfer: {error:#}"));
+        log::warning(&format!("cannot create a log file for this transfer: {error:#}"));
     }
 }
 
 fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Result<()> {
-    manners::be_expendable();
+    niceness::be_expendable();
     let cancel = Cancel::new();
     let markers = Markers::none();
     let server = parent::find_server(args.parent);
     let last_words = markers.clone();
-    // First of all: also the wait for an earlier transfer ends with our server.
-    parent::watch(server, cancel.clone(), move || last_words.remove())?;
+    panics::end_transfer(&cancel, move || last_words.remove());
+    let last_words = markers.clone();
+    // The watch starts first, because waiting for an earlier transfer must also end with our server.
+    // A joiner's server has no socket before it has its data.
+    let socket = match role {
+        Role::Donor => ClientSocket::find(args.socket.as_deref(), datadir),
+        Role::Joiner => None,
+    };
+    parent::watch(server, socket, cancel.clone(), move || last_words.remove())?;
     parent::end_with_the_shell();
+    // A joiner holds the lock from its start to its end; a donor takes it only while it removes something.
+    let lock =
+        (role == Role::Joiner).then(|| DatadirLock::take(datadir, "a joiner", EARLIER_TRANSFER, &cancel));
+    let lock = lock.transpose()?;
     markers.set(datadir, role == Role::Joiner, &cancel)?;
     let options = ServerOptions::load(&args)?;
     for problem in options.warnings() {
@@ -62,12 +112,13 @@ fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Re
     let reporter = Reporter::start(&progress, datadir.join(STATUS_FILE), to_server);
     let settings = Settings::read(&options)?;
     let job = Job { args, options, settings, datadir: datadir.to_owned(), server, report, progress, cancel };
-    let outcome = match role {
-        Role::Joiner => node::joiner::run(&job),
-        Role::Donor => node::donor::run(&job),
-    };
+    let outcome = caught(|| match role {
+        Role::Joiner => transfer::joiner::run(&job),
+        Role::Donor => transfer::donor::run(&job),
+    });
     job.progress.end(&outcome.as_ref().map_or_else(|e| format!("{e:#}"), |()| "ok".to_owned()));
     drop(reporter);
     markers.remove();
+    drop(lock);
     outcome
 }

@@ -1,6 +1,6 @@
 //! Reading fixed-width numbers out of untrusted bytes, without indexing.
 
-/// `N` bytes at `at`, or `None` when the buffer ends before.
+/// Returns `N` bytes at `at`, or `None` if the buffer ends before.
 pub(crate) fn array<const N: usize>(buf: &[u8], at: usize) -> Option<[u8; N]> {
     buf.get(at..at.checked_add(N)?)?.try_into().ok()
 }
@@ -35,7 +35,7 @@ pub(crate) fn le64(buf: &[u8], at: usize) -> Option<u64> {
     array(buf, at).map(u64::from_le_bytes)
 }
 
-/// Copies `bytes` into `buf` at `at`; does nothing when they do not fit (callers use fixed layouts).
+/// Copies `bytes` into `buf` at `at`. Does nothing if they do not fit (callers use fixed layouts).
 pub(crate) fn put(buf: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(slot) = at.checked_add(bytes.len()).and_then(|end| buf.get_mut(at..end)) {
         slot.copy_from_slice(bytes);

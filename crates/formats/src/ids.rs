@@ -1,4 +1,4 @@
-//! The numbers that must not be mixed up: log positions, tablespaces, pages, write-sets, histories.
+//! Numbers that must not be confused: log positions, tablespaces, pages, write-sets, histories.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,9 +1,9 @@
-//! Bytes to meaning and back, for everything `rejoin` reads or writes that another program defined.
+//! Parsers and writers for all formats that `rejoin` uses and another program defined.
 //!
-//! No I/O, no clock, and no panic on any input: bytes come from other nodes and from crashed servers. Every module
-//! states where its facts come from; the formats are described here in our own words, nothing is copied.
+//! No I/O, no clock, and no panic on any input: bytes come from other nodes and from crashed servers. Every
+//! module states the source of its facts; the formats are described in our own words, and nothing is copied.
 //!
-//! | file or text | module | read from | held against |
+//! | file or text | module | read from | compared with |
 //! |---|---|---|---|
 //! | arguments of the SST program | [`wsrep::invocation`] | sql/wsrep_sst.cc 10.11, 11.8 | captured command lines |
 //! | lines on its stdout | [`wsrep::report`] | sql/wsrep_sst.cc 10.11, 11.8 | 10.11.19 servers |
@@ -27,9 +27,10 @@
 //! | cluster position in InnoDB | [`innodb::wsrep_position`] | trx/trx0rseg.cc, sql/wsrep_xid.cc 10.11 | `--wsrep-recover` |
 //! | head of `ib_logfile0` | [`innodb::redo_header`] | include/log0log.h 10.11, 11.8 | files, clear and encrypted |
 //! | redo records of system pages | [`innodb::redo_change`], [`innodb::redo_page`] | log/log0recv.cc 10.11 | `--wsrep-recover` after kills |
+//! | segments of an archive of write-sets | [`archive`] | rejoin's own | property tests |
 //! | undo log headers | [`innodb::undo_header`] | include/trx0undo.h, sql/handler.cc 10.11 | `--wsrep-recover` after kills |
 //!
-//! Files that real servers made are under `tests/data`, with the script that makes them anew.
+//! Files of real servers are under `tests/data`, with the script that recreates them.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -37,6 +38,7 @@
     deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+pub mod archive;
 mod bytes;
 pub mod galera;
 pub mod ids;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rejoin_formats::galera::grastate::GraState;
 use rejoin_formats::innodb::page::{self, PageState, page_type};
 use rejoin_formats::innodb::redo_header::{Checkpoint, DATA_START, RedoFormat, RedoHeader};
-use rejoin_formats::innodb::tablespace::{PageFormat, parse_page0};
+use rejoin_formats::innodb::tablespace::{PageFormat, is_encrypted, parse_page0};
 use rejoin_formats::innodb::wsrep_position::{newest, rseg_slots, stored_position};
 use rejoin_formats::innodb::{checksum, doublewrite};
 use rejoin_formats::mariadb::frm::{Engine, engine};
@@ -96,6 +96,19 @@ fn row_format_compressed() {
     assert!(states.iter().all(|s| s.1 == 0));
     let states = check_pages("ibd_zip_encrypted_16k.bin", zip, &[0, 1, 2, 3, 4, 5]);
     assert_eq!(states.iter().filter(|s| s.1 == 1).count(), 5, "{states:?}");
+}
+
+#[test]
+fn the_first_page_tells_whether_keys_are_needed() {
+    for name in ["ibd_full_encrypted_4k.bin", "ibd_crc_encrypted_4k.bin", "ibd_zip_encrypted_16k.bin"] {
+        assert!(is_encrypted(&data(name)), "{name}");
+    }
+    for name in
+        ["ibd_full_4k.bin", "ibd_full_16k.bin", "ibd_full_64k.bin", "ibd_crc_4k.bin", "ibd_zip_16k.bin"]
+    {
+        assert!(!is_encrypted(&data(name)), "{name}");
+    }
+    assert!(!is_encrypted(&data("ibd_full_encrypted_4k.bin")[..1600]), "not all of the page");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::SocketAddrV4;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use crate::cleanup::ClusterDir;
 use crate::config::{Config, Wishes};
 use crate::installation::Installation;
-use crate::node::Node;
+use crate::network::{LOOPBACK, Network, Wire};
+use crate::node::{Node, Surroundings};
 use crate::places::{self, User};
 use crate::ports::Ports;
 
@@ -18,6 +20,8 @@ use crate::ports::Ports;
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,
+    // Goes away with its last process, after the nodes.
+    _network: Option<Network>,
     // Dropped after the nodes: what is left of them dies with it.
     dir: ClusterDir,
 }
@@ -29,6 +33,8 @@ pub struct Builder {
     method: String,
     binary: Option<PathBuf>,
     external: bool,
+    network: bool,
+    transfers: bool,
     installation: Option<Installation>,
     installations: HashMap<usize, Installation>,
     all: Wishes,
@@ -43,6 +49,8 @@ impl Cluster {
             method: "rejoin".to_owned(),
             binary: None,
             external: false,
+            network: false,
+            transfers: false,
             installation: None,
             installations: HashMap::new(),
             all: Wishes::default(),
@@ -162,6 +170,19 @@ impl Builder {
         self
     }
 
+    /// Gives each node a network interface of its own, which can be cut ([`Node::cut`]). Needs root.
+    pub fn own_network(mut self) -> Self {
+        self.network = true;
+        self
+    }
+
+    /// As [`Builder::own_network`], with a second network for state transfers alone, whose rate can be set
+    /// ([`Node::shape_transfers`]).
+    pub fn transfer_network(mut self) -> Self {
+        (self.network, self.transfers) = (true, true);
+        self
+    }
+
     /// Makes directories, option files and fresh datadirs. Starts nothing.
     pub fn build(self) -> Result<Cluster> {
         ensure!(self.nodes > 0, "a cluster has at least one node");
@@ -171,14 +192,27 @@ impl Builder {
         ensure!(dir.path().as_os_str().len() < 80, "{} is too long for unix sockets", dir.path().display());
         fs::create_dir(dir.path().join("external"))?;
         let ports = (0..self.nodes).map(|_| Ports::reserve()).collect::<Result<Vec<_>>>()?;
-        let members: Vec<u16> = ports.iter().map(Ports::group).collect();
+        let network =
+            self.network.then(|| Network::new(dir.path(), self.nodes, self.transfers)).transpose()?;
+        let wire = |n: usize| network.as_ref().map(|network| network.wire(n));
+        let address = |n: usize| wire(n).map_or(LOOPBACK, |wire| wire.address());
+        let members =
+            ports.iter().enumerate().map(|(i, ports)| SocketAddrV4::new(address(i + 1), ports.group()));
+        let members: Vec<SocketAddrV4> = members.collect();
         let nodes = ports.into_iter().enumerate();
-        let nodes = nodes.map(|(i, ports)| self.make_node(dir.path(), i + 1, ports, &members, user));
-        Ok(Cluster { nodes: nodes.collect::<Result<_>>()?, dir })
+        let nodes = nodes.map(|(i, ports)| self.make_node(dir.path(), i + 1, ports, &members, wire(i + 1)));
+        Ok(Cluster { nodes: nodes.collect::<Result<_>>()?, _network: network, dir })
     }
 
-    fn make_node(&self, cluster: &Path, n: usize, ports: Ports, members: &[u16], user: User) -> Result<Node> {
-        let name = format!("n{n}");
+    fn make_node(
+        &self,
+        cluster: &Path,
+        n: usize,
+        ports: Ports,
+        members: &[SocketAddrV4],
+        wire: Option<Wire>,
+    ) -> Result<Node> {
+        let (name, user) = (format!("n{n}"), User::for_servers()?);
         let installation = self.place_installation(n, cluster)?;
         let dir = cluster.join(&name);
         let wishes = self.all.and(self.each.get(&n).unwrap_or(&Wishes::default())).placed(&dir);
@@ -193,6 +227,11 @@ impl Builder {
             base: installation.base(),
             provider: installation.provider(),
             method: &self.method,
+            address: *members[n - 1].ip(),
+            transfers: match &wire {
+                Some(wire) if self.transfers => wire.transfer_address(),
+                _ => *members[n - 1].ip(),
+            },
             ports: &ports,
             members,
             wishes: &wishes,
@@ -200,7 +239,8 @@ impl Builder {
         fs::write(dir.join("my.cnf"), config.text())?;
         user.own(&dir)?;
         let external = self.external.then(|| cluster.join("external"));
-        let node = Node::new(name, dir, ports, user, installation, external, own);
+        let node =
+            Node::new(name, dir, ports, user, installation, Surroundings { external, wire, own_dirs: own });
         node.fresh_datadir(&wishes.shaping())?;
         Ok(node)
     }

@@ -1,6 +1,7 @@
 //! The option file of a node.
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use crate::ports::Ports;
@@ -8,7 +9,6 @@ use crate::ports::Ports;
 /// What every node starts from: quick on a small machine, otherwise close to the server's defaults. Any of them is
 /// overridden by a test's own lines, since the server lets the last one win.
 const DEFAULTS: &str = "\
-bind-address=127.0.0.1
 skip-name-resolve
 performance_schema=OFF
 default_storage_engine=InnoDB
@@ -86,9 +86,13 @@ pub struct Config<'a> {
     pub base: &'a Path,
     pub provider: &'a Path,
     pub method: &'a str,
+    /// Where the node's ports are.
+    pub address: Ipv4Addr,
+    /// Where it receives state transfers.
+    pub transfers: Ipv4Addr,
     pub ports: &'a Ports,
-    /// Group ports of all nodes.
-    pub members: &'a [u16],
+    /// Where the group's port of each node is.
+    pub members: &'a [SocketAddrV4],
     pub wishes: &'a Wishes,
 }
 
@@ -109,12 +113,13 @@ impl Config<'_> {
         line("port", self.ports.client().to_string());
         line("wsrep_provider", self.provider.display().to_string());
         line("wsrep_cluster_name", self.cluster.to_owned());
-        line("wsrep_cluster_address", self.address());
+        line("wsrep_cluster_address", self.group());
         line("wsrep_node_name", self.name.to_owned());
-        line("wsrep_node_address", format!("127.0.0.1:{}", self.ports.group()));
+        line("bind-address", self.address.to_string());
+        line("wsrep_node_address", self.at(self.ports.group()));
         line("wsrep_provider_options", format!("\"{}\"", self.provider_options()));
         line("wsrep_sst_method", self.method.to_owned());
-        line("wsrep_sst_receive_address", format!("127.0.0.1:{}", self.ports.sst()));
+        line("wsrep_sst_receive_address", SocketAddrV4::new(self.transfers, self.ports.sst()).to_string());
         out.push_str(DEFAULTS);
         for wish in &self.wishes.mysqld {
             let _ = writeln!(out, "{wish}");
@@ -127,22 +132,26 @@ impl Config<'_> {
         out
     }
 
-    fn address(&self) -> String {
-        let members: Vec<String> = self.members.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    fn at(&self, port: u16) -> String {
+        SocketAddrV4::new(self.address, port).to_string()
+    }
+
+    fn group(&self) -> String {
+        let members: Vec<String> = self.members.iter().map(ToString::to_string).collect();
         format!("gcomm://{}", members.join(","))
     }
 
     fn provider_options(&self) -> String {
         let mut options = vec![
-            format!("gmcast.listen_addr=tcp://127.0.0.1:{}", self.ports.group()),
-            format!("ist.recv_addr=127.0.0.1:{}", self.ports.ist()),
+            format!("gmcast.listen_addr=tcp://{}", self.at(self.ports.group())),
+            format!("ist.recv_addr={}", self.at(self.ports.ist())),
             "gcache.size=32M".to_owned(),
             // A node that was killed comes back under a new name of its own: once in a while the group takes the old one for
             // one that has left, and never lets it in.
             "pc.recovery=no".to_owned(),
         ];
         // Of two, the first stays primary when the second is killed: what tests kill is the joiner.
-        if self.members.len() == 2 && self.members[0] == self.ports.group() {
+        if self.members.len() == 2 && self.members[0].port() == self.ports.group() {
             options.push("pc.weight=2".to_owned());
         }
         options.extend(self.wishes.provider.iter().map(|(key, value)| format!("{key}={value}")));

@@ -1,5 +1,6 @@
 //! Test data in quantity: the tables of sysbench.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -34,11 +35,16 @@ pub fn sysbench_tables(node: &Node, tables: u32, rows: u32) -> Result<()> {
 /// Creates `count` small tables `t0`, ... in a database: by several sessions, and on this node alone, so that whoever joins
 /// later gets them with everything else.
 pub fn small_tables(node: &Node, database: &str, count: u32) -> Result<()> {
+    more_small_tables(node, database, 0..count)
+}
+
+/// As [`small_tables`], those with these numbers.
+pub fn more_small_tables(node: &Node, database: &str, numbers: Range<u32>) -> Result<()> {
     node.exec(&[&format!("CREATE DATABASE IF NOT EXISTS {database}")])?;
     let make = |session: u32| -> Result<()> {
         let mut conn = node.connect()?;
         sql::exec(&mut conn, "SET SESSION wsrep_on=OFF")?;
-        (0..count).filter(|n| n % SESSIONS == session).try_for_each(|n| {
+        numbers.clone().filter(|n| n % SESSIONS == session).try_for_each(|n| {
             let table = format!("{database}.t{n}");
             sql::exec(&mut conn, &format!("CREATE TABLE {table} (id INT PRIMARY KEY, pad VARCHAR(100))"))
         })

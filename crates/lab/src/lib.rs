@@ -16,6 +16,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod archiver;
 mod cleanup;
 mod cluster;
 pub mod compare;
@@ -26,6 +27,8 @@ mod errorlog;
 pub mod follow;
 mod installation;
 pub mod load;
+pub mod mounted;
+mod network;
 mod node;
 mod node_files;
 pub mod other;
@@ -34,15 +37,16 @@ pub mod ports;
 pub mod process;
 pub mod progress;
 pub mod repeated;
+pub mod skipped;
 pub mod sql;
 pub mod sst;
 
+pub mod sample_schema;
 pub mod states;
 mod template;
 pub mod usage;
-mod watcher;
+pub mod watcher;
 pub mod wire;
-pub mod zoo;
 
 pub use cluster::{Builder, Cluster};
 pub use errorlog::LogMark;

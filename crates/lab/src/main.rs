@@ -22,12 +22,20 @@ enum Command {
     Joins(commands::joins::Options),
     /// Full transfers while two nodes write and change tables: is every joiner equal to both?
     Storm(commands::storm::Options),
+    /// At a random instant of a join something is killed, stopped, cut off or full; is the cluster fine, and the joiner equal?
+    Chaos(commands::chaos::Options),
+    /// Full transfers while many clients connect to the joiner's port again and again, and all processors are busy.
+    Strangers(commands::strangers::Options),
     /// The same full transfer by each method, side by side, as a table.
     Bench(commands::bench::Options),
     /// What a node that was away receives, by how much was changed since and before, beside the server's own methods.
     Figures(commands::figures::Options),
-    /// What many tables and a large MyISAM table cost in the settled moment.
+    /// What many tables and a large MyISAM table cost in the consistency point.
     Moment(commands::moment::Options),
+    /// What the number of tables costs: pause of replication, memory and seconds beside those with ten tables.
+    Scale(commands::scale::Options),
+    /// What redo costs on the wire and in recovery, with rsync and mariabackup beside it; transfers below a limit.
+    RedoTable(commands::redo_table::Options),
     /// Starts nodes and keeps them until Enter or the end of the input.
     Cluster(commands::cluster::Options),
 }
@@ -37,9 +45,13 @@ fn main() -> ExitCode {
         Command::Demo(options) => commands::demo::run(&options),
         Command::Joins(options) => commands::joins::run(&options),
         Command::Storm(options) => commands::storm::run(&options),
+        Command::Chaos(options) => commands::chaos::run(&options),
+        Command::Strangers(options) => commands::strangers::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
         Command::Figures(options) => commands::figures::run(&options),
         Command::Moment(options) => commands::moment::run(&options),
+        Command::Scale(options) => commands::scale::run(&options),
+        Command::RedoTable(options) => commands::redo_table::run(&options),
         Command::Cluster(options) => commands::cluster::run(&options),
     };
     match result {

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::errorlog::{self, LogMark};
 use crate::installation::Installation;
+use crate::network::Wire;
 use crate::places::User;
 use crate::ports::Ports;
 use crate::process::{self, Seen};
@@ -29,11 +30,19 @@ pub struct Node {
     ports: Ports,
     pub(crate) user: User,
     pub(crate) installation: Installation,
-    /// Where this node sees its own `external` directory instead of everyone's.
-    external: Option<PathBuf>,
-    /// Data directories besides the datadir.
-    pub(crate) own_dirs: Vec<PathBuf>,
+    pub(crate) surroundings: Surroundings,
     server: Mutex<Server>,
+}
+
+/// What is particular about where a node runs.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Where this node sees its own `external` directory instead of everyone's.
+    pub external: Option<PathBuf>,
+    /// Its connection to the others, where it has one of its own.
+    pub wire: Option<Wire>,
+    /// Data directories besides the datadir.
+    pub own_dirs: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -50,10 +59,9 @@ impl Node {
         ports: Ports,
         user: User,
         installation: Installation,
-        external: Option<PathBuf>,
-        own_dirs: Vec<PathBuf>,
+        surroundings: Surroundings,
     ) -> Self {
-        Self { name, dir, ports, user, installation, external, own_dirs, server: Mutex::default() }
+        Self { name, dir, ports, user, installation, surroundings, server: Mutex::default() }
     }
 
     /// `n1`, `n2`, ...
@@ -230,6 +238,30 @@ impl Node {
         self.ports.busy()
     }
 
+    /// Cuts the node off: what it sends and what is sent to it goes nowhere.
+    pub fn cut(&self) -> Result<()> {
+        self.surroundings.wire.as_ref().context("the cluster has no network of its own")?.cut()
+    }
+
+    /// What this node sends of state transfers passes at `rate` bytes a second at most: needs a cluster with a network for
+    /// them ([`crate::Builder::transfer_network`]).
+    pub fn shape_transfers(&self, rate: u64) -> Result<()> {
+        self.surroundings.wire.as_ref().context("the cluster has no network of its own")?.shape(rate)
+    }
+
+    /// `command` where this node's ports are.
+    pub fn inside(&self, command: Command) -> Command {
+        match &self.surroundings.wire {
+            Some(wire) => wire.inside(&command),
+            None => command,
+        }
+    }
+
+    /// Ends [`Node::cut`].
+    pub fn reconnect(&self) -> Result<()> {
+        self.surroundings.wire.as_ref().context("the cluster has no network of its own")?.reconnect()
+    }
+
     // ---- SQL -----------------------------------------------------------------------------------------------------
 
     /// A connection as root.
@@ -241,6 +273,18 @@ impl Node {
     pub fn exec(&self, statements: &[&str]) -> Result<()> {
         let mut conn = self.connect()?;
         statements.iter().try_for_each(|statement| sql::exec(&mut conn, statement))
+    }
+
+    /// Makes an account for the user who runs this, whom the server knows by its socket: `root` has one already.
+    pub fn let_in_who_tests(&self) -> Result<()> {
+        if self.user.switch {
+            return Ok(());
+        }
+        let name = sql::literal(&self.user.name()?);
+        self.exec(&[
+            &format!("CREATE USER IF NOT EXISTS {name}@'localhost' IDENTIFIED BY ''"),
+            &format!("GRANT ALL ON *.* TO {name}@'localhost'"),
+        ])
     }
 
     /// All rows of an answer, as text.
@@ -323,7 +367,11 @@ impl Node {
     /// The server's command line. With a private external directory it runs in a mount namespace of its own.
     pub(crate) fn command(&self, args: &[&str]) -> Result<Command> {
         let inner = self.user.command(self.installation.server());
-        let mut command = match &self.external {
+        let inner = match &self.surroundings.wire {
+            Some(wire) => wire.inside(&inner),
+            None => inner,
+        };
+        let mut command = match &self.surroundings.external {
             None => inner,
             Some(at) => {
                 let script = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";

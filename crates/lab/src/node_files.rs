@@ -33,6 +33,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// One that was made in this directory earlier, perhaps by another run; `None` when there is none.
+    pub fn at(dir: &Path) -> Option<Self> {
+        let snapshot = Self { dir: dir.to_owned() };
+        snapshot.datadir().is_dir().then_some(snapshot)
+    }
+
     /// The copy of the datadir.
     pub fn datadir(&self) -> PathBuf {
         self.dir.join("0")
@@ -42,7 +48,7 @@ impl Snapshot {
 impl Node {
     /// Replaces the datadir by a newly made one.
     pub(crate) fn fresh_datadir(&self, shaping: &[String]) -> Result<()> {
-        if self.own_dirs.is_empty() {
+        if self.surroundings.own_dirs.is_empty() {
             return template::fresh_datadir(&self.installation, shaping, self.user, &self.datadir());
         }
         // Parts of the datadir lie elsewhere: no copy of another node's serves.
@@ -67,13 +73,22 @@ impl Node {
     /// Copies all data of this node aside, under a name of the caller's choice.
     pub fn snapshot(&self, name: &str) -> Result<Snapshot> {
         self.must_be_down()?;
-        let dir = self.dir().join("snapshots").join(name);
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir)?;
+        self.snapshot_to(&self.dir().join("snapshots").join(name))
+    }
+
+    /// As [`Node::snapshot`], to a directory that outlives this cluster.
+    pub fn snapshot_to(&self, dir: &Path) -> Result<Snapshot> {
+        self.must_be_down()?;
+        let part = dir.with_extension("part");
+        let _ = fs::remove_dir_all(dir);
+        let _ = fs::remove_dir_all(&part);
+        fs::create_dir_all(&part)?;
         for (i, from) in self.data_dirs().iter().enumerate() {
-            template::copy_tree(from, &dir.join(i.to_string()))?;
+            template::copy_tree(from, &part.join(i.to_string()))?;
         }
-        Ok(Snapshot { dir })
+        // What was not copied whole has not this name.
+        fs::rename(&part, dir)?;
+        Ok(Snapshot { dir: dir.to_owned() })
     }
 
     /// Makes this node's data what a snapshot (also another node's) holds.
@@ -116,7 +131,7 @@ impl Node {
     /// The datadir and every other directory that holds this node's data.
     pub fn data_dirs(&self) -> Vec<PathBuf> {
         let mut dirs = vec![self.datadir(), self.dir().join("external")];
-        dirs.extend(self.own_dirs.iter().cloned());
+        dirs.extend(self.surroundings.own_dirs.iter().cloned());
         dirs
     }
 

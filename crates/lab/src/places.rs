@@ -44,6 +44,15 @@ impl User {
         Ok(Self { uid: id()?, gid: id()?, switch: true })
     }
 
+    /// Its name on this host.
+    pub fn name(&self) -> Result<String> {
+        let passwd = fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
+        let uid = self.uid.to_string();
+        let mut lines = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let line = lines.find(|fields| fields.get(2) == Some(&uid.as_str()));
+        Ok(line.with_context(|| format!("no user {uid} in /etc/passwd"))?[0].to_owned())
+    }
+
     /// Gives `path` and everything below to this user.
     pub fn own(&self, path: &Path) -> Result<()> {
         if !self.switch {
@@ -125,7 +134,8 @@ fn build_rejoin(cargo: &std::ffi::OsStr, profile: &Path) -> Result<()> {
         Some(other) => other,
     };
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "-p", "rejoin-cli", "--bin", "rejoin", "--profile", name]);
+    // The whole workspace: with the features that everything else here is built with, so that nothing is built twice.
+    command.args(["build", "--quiet", "--workspace", "--bin", "rejoin", "--profile", name]);
     command.arg("--target-dir").arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
     process::run(command, Duration::from_secs(1800)).context("building rejoin").map(drop)
 }

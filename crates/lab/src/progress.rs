@@ -73,22 +73,40 @@ pub struct Sent {
 pub fn sent(joiner: &Node) -> Result<Sent> {
     let log = joiner.log_since_start();
     let line = |with: &str| log.lines().find(|line| line.contains(with)).map(str::to_owned);
-    let number = |text: &str, before: &str| -> Option<u64> {
-        text.split_once(before)?.0.rsplit(' ').next()?.parse().ok()
-    };
     let received = line("on the network;").context("no line about what was received")?;
-    let all = number(&received, " bytes as").context("no number of bytes")?;
-    let wire = number(&received, " on the network").context("no number of bytes")?;
-    let same =
-        line(" bytes were here already").and_then(|line| number(&line, " bytes were here")).unwrap_or(0);
-    let received =
-        line(" of them from a transfer").and_then(|line| number(&line, " of them from")).unwrap_or(0);
+    let all = bytes_before(&received, " as ").context("no number of bytes")?;
+    let wire = bytes_before(&received, " on the network").context("no number of bytes")?;
+    let reused = line(" were already here");
+    let of_reused = |before| reused.as_deref().and_then(|line| bytes_before(line, before)).unwrap_or(0);
+    let (same, received) = (of_reused(" were already here"), of_reused(" of them from"));
     Ok(Sent { all, wire, same, received })
+}
+
+/// The size that precedes a text, in bytes: `97.0 MiB` before ` as `.
+fn bytes_before(line: &str, text: &str) -> Option<u64> {
+    let mut words = line.split_once(text)?.0.rsplit(' ');
+    let unit = match words.next()? {
+        "B" => 1.0,
+        "KiB" => f64::from(1 << 10),
+        "MiB" => f64::from(1 << 20),
+        "GiB" => f64::from(1 << 30),
+        _ => return None,
+    };
+    let number: f64 = words.next()?.parse().ok()?;
+    Some((number * unit) as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_in_log_lines_are_read() {
+        let line = "[INFO] received 97.5 MiB as 512 B on the network; 5.4 s since the start";
+        assert_eq!(bytes_before(line, " as "), Some(195 << 19));
+        assert_eq!(bytes_before(line, " on the network"), Some(512));
+        assert_eq!(bytes_before("97.5 files as", " as"), None);
+    }
 
     #[test]
     fn absent_partial_and_richer_files_are_read() {

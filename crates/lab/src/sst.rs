@@ -15,7 +15,7 @@ use crate::progress::StatusReader;
 use crate::{places, process};
 
 /// Names in a datadir that the server, its provider or the program itself write during a transfer that changes nothing.
-const ALIVE: [&str; 8] = [
+const ALIVE: [&str; 9] = [
     "grastate.dat",
     "gvwstate.dat",
     "galera.cache",
@@ -24,6 +24,7 @@ const ALIVE: [&str; 8] = [
     "rejoin-donor-",
     "rejoin-status.json",
     "rejoin-lineage.json",
+    "rejoin-lock",
 ];
 
 /// Directories of the program's own.
@@ -40,13 +41,13 @@ pub fn given_position(donor_log: &str) -> Result<Position> {
     text.and_then(Position::parse).context("no --gtid in the donor's log")
 }
 
-/// The last attempt of the transfer with which a joiner started came from this source (and for this reason, where the
+/// The last attempt of the transfer with which a joiner started came from this snapshot (and for this reason, where the
 /// text goes on with one).
-pub fn assert_source(joiner: &Node, source: &str) -> Result<()> {
+pub fn assert_snapshot(joiner: &Node, snapshot: &str) -> Result<()> {
     let log = joiner.log_since_start();
-    let last = log.lines().rev().find_map(|line| line.split_once("WSREP_SST: [INFO] source: "));
-    let (_, last) = last.context("no source in the joiner's log")?;
-    ensure!(last.starts_with(source), "the source was {last}, not {source}");
+    let last = log.lines().rev().find_map(|line| line.split_once("WSREP_SST: [INFO] snapshot: "));
+    let (_, last) = last.context("no snapshot in the joiner's log")?;
+    ensure!(last.starts_with(snapshot), "the snapshot was {last}, not {snapshot}");
     Ok(())
 }
 
@@ -87,6 +88,12 @@ impl Node {
             let log = self.log_since_start();
             self.kill();
             bail!("{} neither joined nor ended:\n{}", self.name(), process::tail(&log, 30));
+        }
+        // The group may have ended the server before its program ends.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.sst_processes().is_empty() {
+            ensure!(Instant::now() < deadline, "the program outlives its server: {:?}", self.sst_processes());
+            std::thread::sleep(Duration::from_millis(20));
         }
         Ok(self.log_since_start())
     }

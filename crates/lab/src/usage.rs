@@ -65,12 +65,45 @@ impl PeakMemory {
 
 impl Peak {
     fn look(&mut self) {
+        self.bytes = self.bytes.max(self.others().map(resident).sum());
+    }
+
+    fn look_back(&mut self) {
+        self.bytes = self.others().map(high_water).fold(self.bytes, u64::max);
+    }
+
+    /// A child that has not become its program yet still has its parent's memory.
+    fn others(&self) -> impl Iterator<Item = u32> + use<> {
         let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
         let parent = program(self.of);
-        // A child that has not become its program yet still has its parent's memory.
-        let others = process::children(self.of).into_iter().filter(|&pid| program(pid) != parent);
-        self.bytes = self.bytes.max(others.map(resident).sum());
+        process::children(self.of).into_iter().filter(move |&pid| program(pid) != parent)
     }
+}
+
+/// A thread that reads what the kernel remembers of each descendant: nothing is missed between two looks.
+#[derive(Debug)]
+pub struct HighWater(Watcher<Peak>);
+
+impl HighWater {
+    const EVERY: Duration = Duration::from_millis(20);
+
+    /// Of what the process `pid` starts.
+    pub fn watch(pid: u32) -> Result<Self> {
+        Watcher::start("high water", Self::EVERY, Peak { of: pid, bytes: 0 }, Peak::look_back).map(Self)
+    }
+
+    /// The most bytes that one of them ever had resident.
+    pub fn stop(self) -> Result<u64> {
+        Ok(self.0.stop()?.bytes)
+    }
+}
+
+/// The most bytes a process ever had resident, since it became its program; 0 when it is gone.
+fn high_water(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 /// Bytes of a process in memory; 0 when it is gone.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 
 /// A thread that changes a `T` by what it sees. Dropping it tells it to stop.
 #[derive(Debug)]
-pub(crate) struct Watcher<T> {
+pub struct Watcher<T> {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<T>>,
 }

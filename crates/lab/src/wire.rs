@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tempfile::NamedTempFile;
 
+use crate::node::Node;
 use crate::{places, process};
 
 /// Listens to the kernel's news of connections that ended, by way of `ss -E`.
@@ -23,11 +24,21 @@ pub struct Wire {
 impl Wire {
     /// Counts what goes over connections that end from now on and that a listener on `port` accepted.
     pub fn listen(port: u16) -> Result<Self> {
+        Self::listen_within(port, |command| command)
+    }
+
+    /// Counts what goes over the connections of state transfers to `joiner`, on whichever network it is.
+    pub fn of_transfers_to(joiner: &Node) -> Result<Self> {
+        Self::listen_within(joiner.ports().sst(), |command| joiner.inside(command))
+    }
+
+    fn listen_within(port: u16, within: impl Fn(Command) -> Command) -> Result<Self> {
         let news = NamedTempFile::new().context("a file for the news of connections")?;
         let mut command = Command::new("setpriv");
         // By lines: what it holds back would be lost when it is ended.
         command.args(["--pdeathsig", "KILL", "--", "stdbuf", "-oL"]).arg(places::program("ss")?);
         command.args(["-E", "--tcp", "--info", "--numeric", "--no-header"]);
+        let mut command = within(command);
         command.stdin(Stdio::null()).stdout(news.reopen()?).stderr(Stdio::null());
         let mut child = process::spawn(command).context("starting ss")?;
         let early = process::wait(&mut child, Duration::from_millis(200))?;

@@ -9,6 +9,12 @@ use rejoin_lab::{Cluster, compare, data, process};
 fn what_does_not_match_is_refused_and_nothing_is_touched() -> Result<()> {
     let cluster = Cluster::builder().build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
+    // The donor has keys, but nothing is encrypted yet: that is no reason to refuse anybody.
+    let keys = cluster.dir().join("keys.txt");
+    std::fs::write(&keys, "1;770A8A65DA156D24EE2A093277530142\n")?;
+    let filename = format!("file_key_management_filename={}", keys.display());
+    let plugin = ["plugin_load_add=file_key_management", &filename];
+    n1.add_options("mysqld", &plugin)?;
     n1.bootstrap()?;
     data::sysbench_tables(n1, 1, 500)?;
     n2.wipe()?;
@@ -16,8 +22,26 @@ fn what_does_not_match_is_refused_and_nothing_is_touched() -> Result<()> {
     n2.wait_tidy()?;
     n2.stop()?;
     n2.remove_grastate()?;
+    let aria = [
+        "SET GLOBAL aria_encrypt_tables=ON",
+        "CREATE TABLE sbtest.hidden (a INT) ENGINE=Aria",
+        "SET GLOBAL aria_encrypt_tables=OFF",
+    ];
+    let innodb = [
+        "DROP TABLE sbtest.hidden",
+        "CREATE TABLE sbtest.secret (a INT PRIMARY KEY) ENCRYPTED=YES",
+        "INSERT INTO sbtest.secret VALUES (1)",
+    ];
     let good = std::fs::read_to_string(n2.option_file())?;
     for (line, words) in [
+        (
+            "# no plugin for Aria",
+            "the donor has encrypted data (sbtest/hidden.MAI) and the joiner's options load no key management",
+        ),
+        (
+            "# no plugin",
+            "the donor has encrypted data (sbtest/secret.ibd) and the joiner's options load no key management",
+        ),
         ("innodb_page_size=8k", "innodb_page_size differs: donor 16384, joiner 8192"),
         ("lower_case_table_names=1", "lower_case_table_names differs: donor 0, joiner 1"),
         (
@@ -26,6 +50,11 @@ fn what_does_not_match_is_refused_and_nothing_is_touched() -> Result<()> {
         ),
         ("innodb_data_file_path=ibdata1:50M", "innodb_data_file_path differs: file 1 is"),
     ] {
+        match line {
+            "# no plugin for Aria" => n1.exec(&aria)?,
+            "# no plugin" => n1.exec(&innodb)?,
+            _ => (),
+        }
         n2.add_options("mysqld", &[line])?;
         let (before, mark) = (n2.files()?, n1.log_mark());
         let log = n2.fail_to_join().context(line)?;
@@ -47,6 +76,7 @@ fn what_does_not_match_is_refused_and_nothing_is_touched() -> Result<()> {
         std::fs::write(n2.option_file(), &good)?;
     }
     // With the settings put right the same node joins.
+    n2.add_options("mysqld", &plugin)?;
     n2.join()?;
     compare::assert_equal(n1, n2)
 }

@@ -1,9 +1,10 @@
 //! `rejoin check` on real servers: nothing is wrong with a sound node, running or stopped, and each thing that a test
-//! breaks is reported. What cannot be broken here is in the unit tests of `node::check`.
+//! breaks is reported. What cannot be broken here is in the unit tests of `transfer::advisor::check`.
 
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,7 @@ fn a_running_node() -> Result<()> {
         checked.is_sound()?;
         checked.has("ok", "server", "Synced")?;
         checked.has("ok", "program", "is this one")?;
-        checked.has("ok", "account", "root@localhost has the rights")?;
+        checked.has("ok", "account", "root@localhost has the privileges")?;
         checked.has("ok", "provider", "Galera")?;
         checked.has("ok", "version", "MariaDB")?;
         let other = if node.name() == "n1" { n2 } else { n1 };
@@ -96,7 +97,7 @@ fn a_running_node() -> Result<()> {
     let process = checked.has("note", "account", "lacks PROCESS")?;
     n1.exec(&[&grant, &process])?;
     let checked = Checked::of(&cluster, n1)?;
-    checked.has("ok", "account", "poor@localhost has the rights")?;
+    checked.has("ok", "account", "poor@localhost has the privileges")?;
     checked.is_sound()?;
 
     // Settings of the running server.
@@ -107,7 +108,7 @@ fn a_running_node() -> Result<()> {
     ])?;
     let checked = Checked::of(&cluster, n1)?;
     checked.has("warning", "group", "gcs.fc_limit = 1")?;
-    checked.has("warning", "donor", "turns its clients away")?;
+    checked.has("warning", "donor", "rejects its clients")?;
     checked.has("warning", "method", "mariabackup")?;
     checked.has("warning", "pause", "mariabackup")?;
     assert_eq!(checked.code, 1);
@@ -125,7 +126,7 @@ fn a_running_node() -> Result<()> {
     // On a busy machine the load takes a while to be one.
     let deadline = Instant::now() + Duration::from_secs(60);
     let warned = loop {
-        let warned = Checked::of(&cluster, n2)?.has("warning", "redo", "comes round in");
+        let warned = Checked::of(&cluster, n2)?.has("warning", "redo", "the log wraps every");
         if warned.is_ok() || Instant::now() > deadline {
             break warned;
         }
@@ -136,13 +137,13 @@ fn a_running_node() -> Result<()> {
     // Nobody is let in.
     append(n2, "wsrep-sst-auth=nobody:x\n")?;
     let checked = Checked::of(&cluster, n2)?;
-    ensure!(checked.has("warning", "server", "lets nobody in")?.contains("unix_socket"));
+    ensure!(checked.has("warning", "server", "refuses every login")?.contains("unix_socket"));
     Ok(())
 }
 
 #[test]
 fn a_stopped_node() -> Result<()> {
-    let cluster = Cluster::builder().sst_of(2, "keep-old=always").build()?;
+    let cluster = Cluster::builder().sst_of(2, "keep-previous=always").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     cluster.start_all()?;
     let mark = n1.log_mark();
@@ -154,7 +155,7 @@ fn a_stopped_node() -> Result<()> {
     checked.has("ok", "position", &n2.grastate()?.seqno.to_string())?;
     checked.has("ok", "port", &format!("SST 127.0.0.1:{}", n2.ports().sst()))?;
     checked.has("ok", "version", "MariaDB")?;
-    ensure!(checked.has("note", "leftovers", "replaced files are kept")?.contains("rejoin rollback"));
+    ensure!(checked.has("note", "leftovers", "the previous state (")?.contains("rejoin rollback"));
     // Its members only saw a connection come and go.
     assert_eq!(n1.unexpected_errors_since(mark, &[]), Vec::<String>::new());
 
@@ -182,7 +183,7 @@ fn a_stopped_node() -> Result<()> {
         ("error", "sst", "threads=many"),
         ("error", "program", "none of the directories"),
         ("error", "provider", "/nowhere/"),
-        ("error", "directory", "/nowhere/undo is not there"),
+        ("error", "directory", "/nowhere/undo does not exist"),
         ("error", "address", "0.0.0.0"),
         ("warning", "donor", "does not start"),
         ("warning", "leftovers", "sst_in_progress"),
@@ -192,7 +193,16 @@ fn a_stopped_node() -> Result<()> {
     }
     assert_eq!(checked.code, 2);
     fs::write(n2.option_file(), &options)?;
+    // A database that cannot be written, and a link that leads nowhere.
+    let shut = data.join("sys");
+    let mode = fs::metadata(&shut)?.permissions();
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o500))?;
+    std::os::unix::fs::symlink("/nowhere/shop", data.join("shop"))?;
     let checked = Checked::of(&cluster, n2)?;
+    ensure!(checked.has("error", "directory", "/sys is not writable for")?.contains("chmod u+rwx"));
+    ensure!(checked.has("warning", "directory", "/shop is a dangling link")?.contains("mount"));
+    fs::set_permissions(&shut, mode)?;
+    fs::remove_file(data.join("shop"))?;
     checked.has("error", "port", "in use")?;
     if rejoin_lab::places::User::for_servers()?.switch {
         checked.has("warning", "files", "do not belong")?;
@@ -209,7 +219,7 @@ fn a_stopped_node() -> Result<()> {
     // All members are down.
     n2.stop()?;
     n1.stop()?;
-    Checked::of(&cluster, n2)?.has("warning", "members", "nobody can be joined")?;
+    Checked::of(&cluster, n2)?.has("warning", "members", "there is no member to join")?;
     // No option file: the check itself fails.
     fs::remove_file(n2.option_file())?;
     let mut command = Command::new(cluster.program_dir().join("rejoin"));

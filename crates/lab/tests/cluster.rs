@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rejoin_lab::load::{Intensity, Load};
-use rejoin_lab::{Cluster, compare, data, places, process, zoo};
+use rejoin_lab::{Cluster, compare, data, places, process, sample_schema};
 
 #[test]
 fn a_planted_difference_is_found_and_nothing_else() -> Result<()> {
     let cluster = Cluster::builder().nodes(2).method("rsync").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
-    zoo::create(n1)?;
+    sample_schema::create(n1)?;
     data::sysbench_tables(n1, 2, 1000)?;
     n2.wipe()?;
     let load =
@@ -68,7 +68,7 @@ fn directories_elsewhere_belong_to_the_node() -> Result<()> {
     assert!(n1.dir().join("undo/undo001").exists() && n1.dir().join("log/ib_logfile0").exists());
     n1.exec(&["CREATE DATABASE zoo"])?;
     if root {
-        zoo::create_external(n1, &cluster.external())?;
+        sample_schema::create_external(n1, &cluster.external())?;
         assert!(n1.dir().join("external/data/zoo/ext_innodb.ibd").exists());
         assert!(n1.dir().join("external/data/ext_myisam.MYD").exists());
         assert!(!cluster.external().join("data").exists(), "each node sees its own");

@@ -45,8 +45,8 @@ fn engines_that_cannot_travel_are_named_on_both_hosts() -> Result<()> {
         for words in [
             "ROCKSDB tables are left out (skip-engines): eng.part_rocksdb, eng.rocksdb_t",
             "MROONGA tables are left out (skip-engines): eng.mroonga_t",
-            "rows of CONNECT tables are not in the datadir, only their definitions are sent: eng.connect_t",
-            "rows of SPIDER tables are not in the datadir, only their definitions are sent: eng.spider_t",
+            "the rows of CONNECT tables are not in the datadir; only their definitions are sent: eng.connect_t",
+            "the rows of SPIDER tables are not in the datadir; only their definitions are sent: eng.spider_t",
             "#rocksdb: a directory of another engine",
             "eng.mrn: not a file of the server's that is known",
         ] {
@@ -71,8 +71,8 @@ fn refused(donor: &Node, joiner: &Node) -> Result<()> {
     donor.wait_synced_again(Duration::from_secs(20))?;
     for log in [log, donor.log_since(mark)] {
         for words in [
-            "tables of engine ROCKSDB cannot be carried: eng.part_rocksdb, eng.rocksdb_t",
-            "tables of engine MROONGA cannot be carried: eng.mroonga_t",
+            "tables of engine ROCKSDB cannot be sent: eng.part_rocksdb, eng.rocksdb_t",
+            "tables of engine MROONGA cannot be sent: eng.mroonga_t",
             "skip-engines=ROCKSDB",
         ] {
             ensure!(log.contains(words), "{words:?} is not in:\n{}", process::tail(&log, 40));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::load::{Intensity, Load};
-use rejoin_lab::{Cluster, Node, data, places, process};
+use rejoin_lab::{Cluster, Node, compare, data, places, process};
 use serde_json::Value;
 
 const INTENSITY: Intensity = Intensity { threads: 4, tables: 2, rows: 2000, pause: Duration::ZERO };
@@ -196,7 +196,14 @@ fn members_events_and_large_transactions() -> Result<()> {
     for node in [n1, n2] {
         node.exec(&["SET GLOBAL wsrep_provider_options='gcache.keep_pages_size=64M'"])?;
     }
+    // A rate needs some write-sets and some time.
+    for row in 10..20 {
+        n1.exec(&[&format!("INSERT INTO d.t VALUES ({row}, 'small', '')")])?;
+        std::thread::sleep(Duration::from_millis(150));
+    }
     n1.exec(&["INSERT INTO d.t VALUES (2, 'large', REPEAT('x', 3000000))"])?;
+    // It is in the cache before it is applied, which takes a while on a busy machine.
+    compare::wait_caught_up(n1, n2, Duration::from_secs(30))?;
     let at = n2.datadir();
     let truth = wait_quiet(n2)?;
     let whole = report(&at)?;

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use rejoin_lab::ddl::{Repertoire, Storm};
 use rejoin_lab::load::{Intensity, Load, Sysbench};
 use rejoin_lab::states::{Foreign, JoinerState};
-use rejoin_lab::{Cluster, Node, compare, data, process, sst, zoo};
+use rejoin_lab::{Cluster, Node, compare, data, process, sample_schema, sst};
 
 const TABLES: u32 = 4;
 const ROWS: u32 = 10_000;
@@ -20,7 +20,7 @@ fn any_datadir_joins_under_load_and_ddl_from_another_member() -> Result<()> {
     let (n1, n2, n3) = (cluster.node(1), cluster.node(2), cluster.node(3));
     let foreign = Foreign::make()?;
     n1.bootstrap()?;
-    zoo::create(n1)?;
+    sample_schema::create(n1)?;
     data::sysbench_tables(n1, TABLES, ROWS)?;
     n3.wipe()?;
     n3.join()?;

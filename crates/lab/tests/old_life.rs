@@ -24,7 +24,8 @@ fn an_old_life_ends_and_the_hosts_files_stay() -> Result<()> {
         .mysqld("innodb_undo_tablespaces=2")
         .mysqld("ignore_db_dirs=backup")
         .provider("pc.recovery", "yes");
-    let cluster = builder.sst_of(2, r"cpat=.*/kept_db\|.*/tc\.log").sst_of(2, "keep-old=always").build()?;
+    let cluster =
+        builder.sst_of(2, r"cpat=.*/kept_db\|.*/tc\.log").sst_of(2, "keep-previous=always").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
     n1.exec(&["CREATE DATABASE d", "CREATE TABLE d.t (a INT PRIMARY KEY) ENGINE=InnoDB"])?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
-use rejoin_lab::{Cluster, Node, compare, sst, zoo};
+use rejoin_lab::{Cluster, Node, compare, sample_schema, sst};
 
 #[test]
 fn large_pages() -> Result<()> {
@@ -41,7 +41,7 @@ fn everything_encrypted() -> Result<()> {
     }
     arrives(&cluster, "8k, encrypted")?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
-    // Last came the frozen source, which cannot read the state from an encrypted file.
+    // Last came the blocking snapshot, which cannot read the state from an encrypted file.
     for log in [n1.log_text(), n2.log_since_start()] {
         ensure!(
             log.contains("GTID state") && log.contains("encrypted"),
@@ -55,11 +55,11 @@ fn everything_encrypted() -> Result<()> {
     Ok(())
 }
 
-/// The zoo and a page-compressed table on the first node; the second joins with nothing, from either source.
+/// The zoo and a page-compressed table on the first node; the second joins with nothing, from either snapshot.
 fn arrives(cluster: &Cluster, what: &str) -> Result<()> {
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
-    zoo::create(n1)?;
+    sample_schema::create(n1)?;
     let key = if what.contains("encrypted") { "ENCRYPTED=YES ENCRYPTION_KEY_ID=2" } else { "" };
     n1.exec(&[
         "USE zoo",
@@ -71,17 +71,17 @@ fn arrives(cluster: &Cluster, what: &str) -> Result<()> {
         "FLUSH TABLES zoo.holes FOR EXPORT",
         "UNLOCK TABLES",
     ])?;
-    for source in ["native", "frozen"] {
-        n1.add_options("sst", &[&format!("source={source}")])?;
+    for snapshot in ["online", "blocking"] {
+        n1.add_options("sst", &[&format!("snapshot={snapshot}")])?;
         if n2.is_alive() {
             n2.stop()?;
         }
         n2.wipe()?;
-        n2.join().with_context(|| format!("{what}, {source}"))?;
+        n2.join().with_context(|| format!("{what}, {snapshot}"))?;
         compare::assert_equal(n1, n2)?;
         sst::assert_not_behind(n1, n2)?;
-        sst::assert_source(n2, source)?;
-        assert_eq!(n2.unexpected_errors(&[]), Vec::<String>::new(), "{what}, {source}");
+        sst::assert_snapshot(n2, snapshot)?;
+        assert_eq!(n2.unexpected_errors(&[]), Vec::<String>::new(), "{what}, {snapshot}");
         let ((length, given), (_, arrived)) = (room(n1)?, room(n2)?);
         ensure!(given < length * 7 / 10, "{what}: the donor's file has no holes: {given} of {length} bytes");
         ensure!(arrived <= given + (64 << 10), "{what}: holes were filled: {given} bytes became {arrived}");

@@ -150,13 +150,7 @@ impl Ground {
         let estimate = json["sends"]["bytes"].as_u64().with_context(|| format!("no estimate: {json:#}"))?;
         let log = self.joiner().log_since_start();
         let line = log.lines().find(|line| line.contains("plan: ")).context("the donor told no plan")?;
-        let numbers: Vec<u64> = line
-            .split_once("plan: ")
-            .into_iter()
-            .flat_map(|(_, line)| line.split(' '))
-            .filter_map(|word| word.parse().ok())
-            .collect();
-        let [about, all, ..] = numbers[..] else { bail!("{line}") };
+        let (about, all) = sizes(line).with_context(|| line.to_owned())?;
         // Pages that the donor had not written when it was asked.
         ensure!(
             estimate.abs_diff(about) < all / 8,
@@ -180,6 +174,17 @@ impl Ground {
         }
         load.stop().map(drop)
     }
+}
+
+/// Bytes of the sizes around "of" in a line that says a plan: "at most 1.5 MiB of 12.0 MiB to send".
+fn sizes(line: &str) -> Option<(u64, u64)> {
+    let words: Vec<&str> = line.split_once("plan: ")?.1.split(' ').collect();
+    let of = words.iter().position(|word| *word == "of")?;
+    let size = |number: &str, unit: &str| -> Option<u64> {
+        let shift = ["B", "KiB", "MiB", "GiB"].iter().position(|known| *known == unit)? * 10;
+        Some((number.parse::<f64>().ok()? * f64::from(1u32 << shift)) as u64)
+    };
+    Some((size(words.get(of - 2)?, words.get(of - 1)?)?, size(words.get(of + 1)?, words.get(of + 2)?)?))
 }
 
 #[test]
@@ -302,8 +307,10 @@ fn named(json: &Value) -> Vec<String> {
 
 /// Without anybody to ask, the last view change tells, with its age.
 fn seen_last(ground: &Ground) -> Result<()> {
-    let (json, _) = ground.plan(&[])?;
+    let (json, code) = ground.plan(&[])?;
     ensure!(json["age_s"].is_number() && named(&json).len() >= 2, "{json:#}");
+    // It was written to since: nobody who is not asked can say whether something is missing.
+    ensure!(code == 3 && json["known"] == false, "exit code {code}: {json:#}");
     ensure!(named(&json).iter().all(|name| name != "n4"), "it is its own donor: {json:#}");
     // One member tells of the others by its own last view change.
     let (json, code) = ground.plan(&ground.members()[..1])?;

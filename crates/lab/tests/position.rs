@@ -4,10 +4,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use node::datadir::recovered_position::{Gap, InnodbFiles, Recovered, Unknown, recovered_position};
 use rejoin_lab::ddl::{Repertoire, Storm};
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::{Cluster, Node, Position, data};
+use transfer::datadir::recovered_position::{Gap, InnodbFiles, Recovered, Unknown, recovered_position};
 
 /// Rounds of the long test; `REJOIN_KILLS` says otherwise.
 fn kills(normally: u64) -> u64 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::load::{Intensity, Load};
-use rejoin_lab::{Cluster, Installation, Node, compare, data, process, sst, zoo};
+use rejoin_lab::{Cluster, Installation, Node, compare, data, process, sample_schema, sst};
 
 /// Wrong, so that nothing but what the server hands over lets the donor's program in.
 const NO_ACCOUNT: &str = "wsrep-sst-auth=nobody:wrong";
@@ -21,7 +21,7 @@ fn a_pair_of_11_8_joins_under_load_with_the_account_its_server_made() -> Result<
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
     ensure!(n1.value("SELECT VERSION()")?.starts_with("11.8."), "{}", n1.installation().version());
-    zoo::create(n1)?;
+    sample_schema::create(n1)?;
     data::sysbench_tables(n1, 2, 5000)?;
     n2.wipe()?;
     let load =
@@ -51,12 +51,12 @@ fn a_pair_of_11_8_joins_under_load_with_the_account_its_server_made() -> Result<
     compare::assert_equal(n1, n2)
 }
 
-/// The native source logs in, and has nothing else to log in with.
+/// The online snapshot logs in, and has nothing else to log in with.
 fn handed_over_account(n1: &Node, n2: &Node) -> Result<()> {
     n2.wipe()?;
     n2.join()?;
     n1.wait_synced_again(Duration::from_secs(20))?;
-    sst::assert_source(n2, "native")?;
+    sst::assert_snapshot(n2, "online")?;
     let sessions = std::fs::read_to_string(n1.dir().join("general.log")).context("general log")?;
     let handed_over = |line: &str| line.contains("Connect") && line.contains("wsrep.sst.");
     ensure!(sessions.lines().any(handed_over), "the account on standard input was not used");
@@ -74,7 +74,7 @@ fn a_newer_joiner_is_refused_until_allowed() -> Result<()> {
     n2.add_options("sst", &["allow-upgrade=1"])?;
     n2.join()?;
     // No redo of the older series is left to a newer server.
-    sst::assert_source(n2, "frozen (the joiner's server is of a newer series")?;
+    sst::assert_snapshot(n2, "blocking (the joiner's server is of a newer series")?;
     let log = n2.log_since_start();
     ensure!(
         log.contains("upgrade by state transfer: donor 10.11."),

@@ -1,11 +1,12 @@
-//! Bytes of a file on their way, as the donor read them.
+//! A part of a file in transit, as the donor read it.
 use serde::{Deserialize, Serialize};
 
 use crate::delta::Delta;
 use crate::inventory::FileId;
+use crate::limits::RANGE_BYTES;
 
-/// Bytes of a file that lie in one range of [`RANGE_BYTES`](crate::limits::RANGE_BYTES); mostly the whole range. A part of a file
-/// may come again: what came last counts.
+/// Bytes of a file within one range of [`RANGE_BYTES`]; usually the whole range. A part of a file may be sent
+/// more than once: the last version counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     /// The file.
@@ -14,55 +15,56 @@ pub struct Chunk {
     pub offset: u64,
     /// Length in bytes.
     pub len: u32,
-    /// Parts of it that are sent: (start from the first byte, length), ascending; the payload holds them in order.
+    /// The parts that are sent: (start relative to the first byte, length), ascending. The payload holds them
+    /// in this order.
     pub parts: Vec<(u32, u32)>,
-    /// Parts of it that the joiner's own file holds, ascending.
+    /// The parts that the joiner's own file already holds, ascending.
     pub same: Vec<(u32, u32)>,
-    /// Blocks of it that the joiner rebuilds from its own, ascending; what it takes for that is in the payload behind the
-    /// parts. What is in none of the three is zero.
+    /// The blocks that the joiner rebuilds from its own, ascending. The payload holds the bytes for that
+    /// behind the parts. Bytes in none of the three lists are zero.
     pub deltas: Vec<Delta>,
-    /// How the payload is packed.
+    /// The encoding of the payload.
     pub packing: Packing,
-    /// Of the unpacked payload ([`digest`]).
+    /// The [`digest`] of the unpacked payload.
     pub digest: u64,
-    /// Of all bytes of the range, as the donor read them, where that is not the payload's.
+    /// The digest of all bytes of the range as the donor read them, if it differs from that of the payload.
     pub whole: Option<u64>,
 }
 
-/// Tells an accident, of a disk or of memory: XXH3-64 of some bytes, 0 where there are none but zeros.
+/// XXH3-64 of some bytes, or 0 if all of them are zero. It detects accidental damage by a disk or by memory.
 pub fn digest(bytes: &[u8]) -> u64 {
     if is_zero(bytes) { 0 } else { xxhash_rust::xxh3::xxh3_64(bytes) }
 }
 
-/// Whether there is nothing but zeros.
+/// Whether all bytes are zero.
 pub fn is_zero(bytes: &[u8]) -> bool {
-    // Others show themselves in their first bytes nearly always (a page's checksum, its number).
+    // Nonzero data nearly always shows in the first bytes (a page's checksum and number).
     let (words, tail) = bytes.as_chunks::<16>();
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && tail.iter().all(|byte| *byte == 0)
 }
 
 impl Chunk {
-    /// A range that the joiner's own file holds.
+    /// A whole range that the joiner's own file holds.
     pub fn same(file: FileId, offset: u64, len: u32) -> Chunk {
         let (parts, same, deltas, packing) = (Vec::new(), vec![(0, len)], Vec::new(), Packing::Plain);
         Chunk { file, offset, len, parts, same, deltas, packing, digest: 0, whole: None }
     }
 
-    /// It is one.
+    /// Whether the joiner's own file holds the whole range.
     pub fn is_same(&self) -> bool {
         self.same == [(0, self.len)]
     }
 
-    /// The digest of what the joiner will have put together there.
+    /// The digest of the range as the joiner will assemble it.
     pub fn whole(&self) -> u64 {
         self.whole.unwrap_or(self.digest)
     }
 }
 
-/// How a payload is packed.
+/// The encoding of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Packing {
-    /// As it is.
+    /// Uncompressed.
     Plain,
     /// One zstd frame.
     Zstd,
@@ -79,8 +81,10 @@ pub struct BadParts {
 }
 
 impl Chunk {
-    /// Lengths of the unpacked payload that are of parts and of deltas, when those of each kind are ascending, apart, not
-    /// empty and inside the range, and no byte is of two kinds.
+    /// Returns the lengths of the unpacked payload of the parts and of the deltas. They are valid if the
+    /// parts of each kind are ascending, disjoint, not empty and inside the range, no byte is of two kinds,
+    /// and the range is not too long. Then neither length exceeds [`RANGE_BYTES`], so the caller may allocate
+    /// a buffer of this size.
     pub fn payload_len(&self) -> Result<(u32, u32), BadParts> {
         let bad = BadParts { file: self.file.0, offset: self.offset };
         let deltas: Vec<(u32, u32)> = self.deltas.iter().map(|delta| (delta.start, delta.len)).collect();
@@ -89,7 +93,7 @@ impl Chunk {
         sum_of(&self.same, self.len).ok_or(bad.clone())?;
         let mut all: Vec<(u32, u32)> = kinds.into_iter().flatten().chain(&deltas).copied().collect();
         all.sort_unstable();
-        if !deltas.is_sorted() {
+        if !deltas.is_sorted() || self.len > RANGE_BYTES {
             return Err(bad);
         }
         let mut end = 0u32;
@@ -102,7 +106,7 @@ impl Chunk {
     }
 }
 
-/// Length of parts that are ascending, apart, not empty and inside a range of `range` bytes.
+/// The length of parts that are ascending, disjoint, not empty and inside a range of `range` bytes.
 fn sum_of(parts: &[(u32, u32)], range: u32) -> Option<u32> {
     let (mut end, mut sum) = (None, 0u32);
     for &(start, len) in parts {

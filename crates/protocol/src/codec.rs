@@ -1,15 +1,17 @@
 //! Frames: u32 header length, u32 payload length (both little-endian), the message in postcard, the payload.
 //!
 //! With the highest bit of its length set a header is packed: one zstd frame of the message. Lists of files become a tenth.
-use crate::limits::{FILES_PER_MESSAGE_MAX, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
-use crate::message::Message;
+use crate::limits::{
+    FILES_PER_MESSAGE_MAX, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES, TEXT_BYTES_MAX,
+};
+use crate::message::{Attempt, CanIst, Message};
 use crate::sample::SAMPLE_BLOCKS;
 
 /// Set in the length of a header that is packed.
 const PACKED: u32 = 1 << 31;
-/// Shorter headers are not packed: it would save nothing.
+/// Shorter headers are not packed, because that would save nothing.
 const WORTH_PACKING: usize = 256;
-/// What makes lists of files smallest at a cost that does not count beside their files.
+/// The level that makes lists of files smallest at a negligible cost.
 const LEVEL: i32 = 9;
 
 /// Bytes before the header of a frame.
@@ -23,13 +25,13 @@ pub enum CodecError {
     TooLong {
         /// Header or payload.
         what: &'static str,
-        /// As announced.
+        /// The announced length.
         len: u32,
         /// The limit.
         max: u32,
     },
     /// The header is not a message.
-    #[error("the peer sent bytes that are no message of protocol version 1")]
+    #[error("the peer sent bytes that are not a message of protocol version 1")]
     NoMessage,
     /// A payload behind a message that has none.
     #[error("the peer sent a payload behind {0}")]
@@ -44,7 +46,7 @@ pub enum CodecError {
 pub struct Lengths {
     /// Bytes of the message.
     pub header: usize,
-    /// It is packed.
+    /// Whether the message is packed.
     pub packed: bool,
     /// Bytes of the payload.
     pub payload: usize,
@@ -60,7 +62,7 @@ pub fn encode(message: &Message, payload_len: usize, out: &mut Vec<u8>) -> Resul
     if header.len() > HEADER_BYTES_MAX as usize {
         return Err(too_long("header", header.len(), HEADER_BYTES_MAX));
     }
-    let packed = if is_of_marks(message) { None } else { pack(&header) };
+    let packed = if is_of_fingerprints(message) { None } else { pack(&header) };
     let (header, flag) = packed.as_deref().map_or((&header[..], 0), |packed| (packed, PACKED));
     out.extend_from_slice(&(header.len() as u32 | flag).to_le_bytes());
     out.extend_from_slice(&(payload_len as u32).to_le_bytes());
@@ -68,12 +70,17 @@ pub fn encode(message: &Message, payload_len: usize, out: &mut Vec<u8>) -> Resul
     Ok(())
 }
 
-/// Marks are as good as random: trying to pack them, for every range that differs, would be work for nothing.
-fn is_of_marks(message: &Message) -> bool {
-    matches!(message, Message::Marks { .. } | Message::Blocks { .. } | Message::Pieces { .. })
+/// Fingerprints look random: trying to pack those of every differing range would waste time.
+fn is_of_fingerprints(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::RangeFingerprints { .. }
+            | Message::BlockFingerprints { .. }
+            | Message::PieceFingerprints { .. }
+    )
 }
 
-/// A header in fewer bytes, when that is so.
+/// Returns a header in fewer bytes, if zstd makes it smaller.
 fn pack(header: &[u8]) -> Option<Vec<u8>> {
     let worth = header.len() >= WORTH_PACKING;
     let packed = if worth { zstd::bulk::compress(header, LEVEL).ok() } else { None };
@@ -94,7 +101,7 @@ pub fn lengths(prefix: [u8; PREFIX_BYTES]) -> Result<Lengths, CodecError> {
     Ok(Lengths { header: header as usize, packed, payload: payload as usize })
 }
 
-/// Reads the header of a frame that has these lengths.
+/// Decodes the header of a frame with these lengths.
 pub fn decode(header: &[u8], lengths: Lengths) -> Result<Message, CodecError> {
     let unpacked = if lengths.packed { Some(unpack(header)?) } else { None };
     let header = unpacked.as_deref().unwrap_or(header);
@@ -102,14 +109,14 @@ pub fn decode(header: &[u8], lengths: Lengths) -> Result<Message, CodecError> {
     if !rest.is_empty() {
         return Err(CodecError::NoMessage);
     }
-    if lengths.payload > 0 && !matches!(message, Message::Chunk(_)) {
+    if lengths.payload > 0 && !matches!(message, Message::Chunk(_) | Message::WriteSetBytes { .. }) {
         return Err(CodecError::StrayPayload(message.name()));
     }
     check_fields(&message)?;
     Ok(message)
 }
 
-/// Never more than a header may have.
+/// Unpacks a header, up to the limit of its length.
 fn unpack(packed: &[u8]) -> Result<Vec<u8>, CodecError> {
     zstd::bulk::decompress(packed, HEADER_BYTES_MAX as usize).map_err(|_| CodecError::NoMessage)
 }
@@ -121,13 +128,20 @@ fn check_fields(message: &Message) -> Result<(), CodecError> {
         {
             Err(CodecError::FieldTooLong("a text"))
         }
-        Message::Attempt(attempt) if attempt.reason.len() > TEXT_BYTES_MAX => {
+        Message::Attempt(Attempt { reason: text, .. })
+        | Message::CanIst(CanIst::No { why: text } | CanIst::Yes { position: text, .. })
+        | Message::WriteSetsFail { why: text }
+            if text.len() > TEXT_BYTES_MAX =>
+        {
             Err(CodecError::FieldTooLong("a reason"))
+        }
+        Message::WriteSetBytes { len, .. } if *len > RANGE_BYTES => {
+            Err(CodecError::FieldTooLong("a piece of write-sets"))
         }
         Message::Sample(sample) if sample.blocks.len() > SAMPLE_BLOCKS => {
             Err(CodecError::FieldTooLong("a sample"))
         }
-        Message::Files(files) | Message::Look(files) | Message::LookTogether(files)
+        Message::Files(files) | Message::CompareFiles(files) | Message::CompareGroups(files)
             if files.len() > FILES_PER_MESSAGE_MAX =>
         {
             Err(CodecError::FieldTooLong("a batch of files"))

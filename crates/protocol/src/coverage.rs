@@ -1,4 +1,4 @@
-//! What of which files has arrived. The joiner announces nothing as complete that is not covered here.
+//! Which bytes of which files have arrived. The joiner reports nothing as complete that is not covered here.
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -6,22 +6,23 @@ use crate::extents::Extents;
 use crate::inventory::{FileEntry, FileId};
 use crate::limits::{FILES_MAX, PIECES_MAX, RANGE_BYTES};
 
-/// The pieces that have arrived, of every file that was begun. Memory: a few words a file and a piece under way.
+/// The pieces that have arrived of every file that was begun. Memory: a few words for each file and for each
+/// piece in progress.
 #[derive(Debug, Default)]
 pub struct Coverage {
     files: HashMap<FileId, Extents>,
 }
 
-/// What does not fit.
+/// Data that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CoverageError {
     /// A number beyond the limit.
-    #[error("the donor begins file number {0}, the limit is {FILES_MAX}")]
+    #[error("the donor began file number {0}; the limit is {FILES_MAX}")]
     TooMany(u32),
     /// The file was never begun.
     #[error("data for file number {0} that was never begun")]
     UnknownFile(u32),
-    /// Not inside one range.
+    /// The data is not inside one range.
     #[error("data at {offset}+{len} of file number {file} is not inside one range")]
     BadRange {
         /// File number.
@@ -31,7 +32,7 @@ pub enum CoverageError {
         /// Length in bytes.
         len: u32,
     },
-    /// Scattered over more pieces than any donor sends.
+    /// The data is scattered over more pieces than any donor sends.
     #[error("data of file number {0} comes in more than {PIECES_MAX} pieces")]
     Scattered(u32),
 }
@@ -42,7 +43,7 @@ impl Coverage {
         Coverage::default()
     }
 
-    /// Notes a file whose data follows. True the first time.
+    /// Records a file whose data follows. Returns true the first time.
     ///
     /// # Errors
     /// Its number is beyond the limit.
@@ -58,32 +59,33 @@ impl Coverage {
         Ok(first)
     }
 
-    /// Checks that bytes lie inside one range of a file that was begun; anything else never reaches the disk. True
-    /// when some of them came before: what lies between the parts of the new ones must then be made zero.
+    /// Checks that bytes lie inside one range of a file that was begun; all other data is rejected before it
+    /// reaches the disk. Returns true if some of these bytes arrived before: then the gaps between the new
+    /// parts must be zeroed.
     ///
     /// # Errors
-    /// They do not.
+    /// The bytes are not inside one range, or the file was never begun.
     pub fn check(&self, file: FileId, offset: u64, len: u32) -> Result<bool, CoverageError> {
         let pieces = self.files.get(&file).ok_or(CoverageError::UnknownFile(file.0))?;
         let range = u64::from(RANGE_BYTES);
-        // The end stays below 2^63, the longest file there can be.
+        // The end stays below 2^63, the maximum length of a file.
         if len == 0 || offset >= 1 << 62 || offset % range + u64::from(len) > range {
             return Err(CoverageError::BadRange { file: file.0, offset, len });
         }
         Ok(pieces.overlaps(offset..offset + u64::from(len)))
     }
 
-    /// Notes bytes as written. Call only after [`Coverage::check`] and the write.
+    /// Records bytes as written. Call it only after [`Coverage::check`] and the write.
     ///
     /// # Errors
     /// The file was never begun, or has more pieces than the limit.
-    pub fn mark(&mut self, file: FileId, offset: u64, len: u32) -> Result<(), CoverageError> {
+    pub fn record(&mut self, file: FileId, offset: u64, len: u32) -> Result<(), CoverageError> {
         let pieces = self.files.get_mut(&file).ok_or(CoverageError::UnknownFile(file.0))?;
         pieces.add(offset..offset.saturating_add(u64::from(len)));
         if pieces.len() > PIECES_MAX { Err(CoverageError::Scattered(file.0)) } else { Ok(()) }
     }
 
-    /// The first bytes of a file that never arrived, when there are any below its final size.
+    /// Returns the first bytes below the file's final size that never arrived.
     pub fn missing(&self, file: &FileEntry) -> Option<Range<u64>> {
         let none = Extents::default();
         self.files.get(&file.id).unwrap_or(&none).first_gap(file.size)

@@ -1,22 +1,23 @@
-//! Parts of a block: what two nodes wrote into one page each in its own way (header LSN, transaction ids, roll pointers)
-//! leaves most of its bytes the same.
+//! Parts of a block. When two nodes modify the same page independently (header LSN, transaction ids, roll
+//! pointers), most of its bytes stay the same.
 //!
-//! The joiner cuts its block into pieces of [`PIECE_BYTES`] and tells a short mark of each; the donor sends the pieces
-//! whose mark is another one. Short marks agree by chance (of a hundred pieces that differ one in some 650 times), so the
-//! block that the joiner rebuilds counts only when the whole has the donor's [`Mark`]; otherwise the donor sends all of it. Why not a rolling
-//! match or an error-correcting code: `docs/decisions/0011-parts-of-pages.md`.
+//! The joiner cuts its block into pieces of [`PIECE_BYTES`] and sends a short fingerprint of each; the donor
+//! sends the pieces whose fingerprints differ. Short fingerprints collide by chance (for one block with a
+//! hundred differing pieces in about 650), so a rebuilt block is accepted only if its whole [`Fingerprint`]
+//! is the donor's; otherwise the donor sends the whole block. `docs/decisions/0011-parts-of-pages.md`
+//! explains why this is not a rolling match or an error-correcting code.
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::marks::{BLOCK_BYTES, Mark, MarkKey, mark};
+use crate::fingerprint::{BLOCK_BYTES, Fingerprint, FingerprintKey, fingerprint};
 
 /// Bytes of a piece.
 pub const PIECE_BYTES: usize = 32;
 
-/// Bytes of the mark of a piece.
-pub const PIECE_MARK_BYTES: usize = 2;
+/// Bytes of the fingerprint of a piece.
+pub const PIECE_FINGERPRINT_BYTES: usize = 2;
 
-/// A block of which more than this share is another one is sent whole: the rest is not worth a list.
+/// A block that differs in more than this share is sent whole, because the list of pieces would not pay.
 const WORTH_IT: f64 = 0.75;
 
 /// A block that the joiner rebuilds from its own and the pieces that follow.
@@ -26,63 +27,65 @@ pub struct Delta {
     pub start: u32,
     /// Length in bytes.
     pub len: u32,
-    /// One bit for each piece, the lowest first: it is sent.
+    /// One bit for each piece, the lowest first; it is set if the piece is sent.
     pub sent: Vec<u8>,
-    /// Of the block as it is on the donor.
-    pub mark: Mark,
+    /// The fingerprint of the donor's block.
+    pub fingerprint: Fingerprint,
 }
 
-/// The marks of the pieces of a block, one after the other.
-pub fn piece_marks(key: &MarkKey, block: &[u8]) -> Vec<u8> {
+/// The fingerprints of the pieces of a block, concatenated.
+pub fn piece_fingerprints(key: &FingerprintKey, block: &[u8]) -> Vec<u8> {
     let seed = seed(key);
-    let marks = block.chunks(PIECE_BYTES).map(|piece| xxh3_64_with_seed(piece, seed).to_le_bytes());
-    marks.flat_map(|mark| mark.into_iter().take(PIECE_MARK_BYTES)).collect()
+    let fingerprints = block.chunks(PIECE_BYTES).map(|piece| xxh3_64_with_seed(piece, seed).to_le_bytes());
+    fingerprints.flat_map(|fingerprint| fingerprint.into_iter().take(PIECE_FINGERPRINT_BYTES)).collect()
 }
 
-/// Pieces of a block that stand for it: one in this many.
+/// One in this many pieces of a block is sampled.
 const FEW: usize = 32;
 
-/// The marks of a few pieces of a block, evenly over it.
-pub fn few_marks(key: &MarkKey, block: &[u8]) -> Vec<u8> {
+/// The fingerprints of a few pieces, spread evenly over a block.
+pub fn few_fingerprints(key: &FingerprintKey, block: &[u8]) -> Vec<u8> {
     let few = block.chunks(PIECE_BYTES).step_by(FEW);
-    few.flat_map(|piece| piece_marks(key, piece)).collect()
+    few.flat_map(|piece| piece_fingerprints(key, piece)).collect()
 }
 
-/// Of the few pieces of a block those that are as marked: so many of so many. Those of zeros say nothing.
-pub fn alike(key: &MarkKey, block: &[u8], theirs: &[u8]) -> (usize, usize) {
-    let few = block.chunks(PIECE_BYTES).step_by(FEW).zip(theirs.chunks(PIECE_MARK_BYTES));
+/// Compares the sampled pieces of a block with their fingerprints. Returns how many are equal, and how many
+/// there are. Pieces of zeros do not count.
+pub fn alike(key: &FingerprintKey, block: &[u8], theirs: &[u8]) -> (usize, usize) {
+    let few = block.chunks(PIECE_BYTES).step_by(FEW).zip(theirs.chunks(PIECE_FINGERPRINT_BYTES));
     let telling: Vec<bool> = few
         .filter(|(piece, _)| piece.iter().any(|byte| *byte != 0))
-        .map(|(piece, theirs)| piece_marks(key, piece) == theirs)
+        .map(|(piece, theirs)| piece_fingerprints(key, piece) == theirs)
         .collect();
     (telling.iter().filter(|alike| **alike).count(), telling.len())
 }
 
-/// A collision that somebody makes costs bytes only, so the key need not be a cryptographic one.
-fn seed(key: &MarkKey) -> u64 {
+/// A deliberate collision only costs bandwidth, so this key need not be cryptographic.
+fn seed(key: &FingerprintKey) -> u64 {
     key.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
 }
 
-/// Bytes of the marks of a block of `len` bytes.
-pub fn marks_len(len: usize) -> usize {
-    len.div_ceil(PIECE_BYTES) * PIECE_MARK_BYTES
+/// The length of the piece fingerprints of a block of `len` bytes.
+pub fn fingerprints_len(len: usize) -> usize {
+    len.div_ceil(PIECE_BYTES) * PIECE_FINGERPRINT_BYTES
 }
 
-/// What of a `block` at `start`, with the mark `whole`, must be sent to whoever has one with the piece marks `theirs`; the
-/// bytes go behind `literals`. None when it is better sent whole.
+/// Finds the pieces of a `block` at `start`, with the fingerprint `whole`, that must be sent to a node whose
+/// block has the piece fingerprints `theirs`. Appends their bytes to `literals`. Returns `None` if the block
+/// is better sent whole.
 pub fn diff(
-    key: &MarkKey,
+    key: &FingerprintKey,
     start: u32,
     block: &[u8],
-    whole: Mark,
+    whole: Fingerprint,
     theirs: &[u8],
     literals: &mut Vec<u8>,
 ) -> Option<Delta> {
-    if theirs.len() != marks_len(block.len()) {
+    if theirs.len() != fingerprints_len(block.len()) {
         return None;
     }
-    let ours = piece_marks(key, block);
-    let pairs = ours.chunks(PIECE_MARK_BYTES).zip(theirs.chunks(PIECE_MARK_BYTES));
+    let ours = piece_fingerprints(key, block);
+    let pairs = ours.chunks(PIECE_FINGERPRINT_BYTES).zip(theirs.chunks(PIECE_FINGERPRINT_BYTES));
     let mut sent = vec![0; block.len().div_ceil(PIECE_BYTES).div_ceil(8)];
     let before = literals.len();
     for (number, ((ours, theirs), piece)) in pairs.zip(block.chunks(PIECE_BYTES)).enumerate() {
@@ -97,11 +100,11 @@ pub fn diff(
         literals.truncate(before);
         return None;
     }
-    Some(Delta { start, len: block.len() as u32, sent, mark: whole })
+    Some(Delta { start, len: block.len() as u32, sent, fingerprint: whole })
 }
 
 impl Delta {
-    /// Bytes that are sent, when the list fits the block.
+    /// The number of bytes that are sent, if the list fits the block.
     pub fn literal_len(&self) -> Option<u32> {
         let pieces = (self.len as usize).div_ceil(PIECE_BYTES);
         let fits = self.len > 0 && self.len <= BLOCK_BYTES && self.sent.len() == pieces.div_ceil(8);
@@ -113,7 +116,7 @@ impl Delta {
         Some(self.pieces().filter(|(number, _)| self.is_sent(*number)).map(|(_, len)| len).sum())
     }
 
-    /// Number and length of each piece.
+    /// The number and length of each piece.
     fn pieces(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         (0..self.len)
             .step_by(PIECE_BYTES)
@@ -125,8 +128,8 @@ impl Delta {
         self.sent.get(number / 8).is_some_and(|byte| byte >> (number % 8) & 1 == 1)
     }
 
-    /// Makes the donor's block of the joiner's. False when that is not what came of it.
-    pub fn rebuild(&self, key: &MarkKey, block: &mut [u8], literals: &[u8]) -> bool {
+    /// Turns the joiner's block into the donor's. Returns false if the result has another fingerprint.
+    pub fn rebuild(&self, key: &FingerprintKey, block: &mut [u8], literals: &[u8]) -> bool {
         if block.len() != self.len as usize || self.literal_len() != Some(literals.len() as u32) {
             return false;
         }
@@ -138,7 +141,7 @@ impl Delta {
                 rest = later;
             }
         }
-        mark(key, block) == self.mark
+        fingerprint(key, block) == self.fingerprint
     }
 }
 
@@ -148,10 +151,10 @@ mod tests {
 
     use super::*;
 
-    const KEY: MarkKey = [9; 32];
+    const KEY: FingerprintKey = [9; 32];
 
     fn diff_of(start: u32, ours: &[u8], theirs: &[u8], literals: &mut Vec<u8>) -> Option<Delta> {
-        diff(&KEY, start, ours, mark(&KEY, ours), &piece_marks(&KEY, theirs), literals)
+        diff(&KEY, start, ours, fingerprint(&KEY, ours), &piece_fingerprints(&KEY, theirs), literals)
     }
 
     #[test]
@@ -165,11 +168,11 @@ mod tests {
         assert_eq!((delta.start, delta.len, literals.len()), (4096, 16384, 2 + 64));
         assert!(delta.rebuild(&KEY, &mut theirs, &literals[2..]));
         assert_eq!(theirs, ours);
-        // Another block than the one that was marked is found out, and so is a wrong number of bytes.
+        // A block that changed after it was fingerprinted is detected, and so is a wrong number of bytes.
         theirs[5000] ^= 1;
         assert!(!delta.rebuild(&KEY, &mut theirs, &literals[2..]));
         assert!(!delta.rebuild(&KEY, &mut ours.clone(), &literals[3..]));
-        // Of another block nothing is worth a list.
+        // For an unrelated block a list does not pay.
         let other: Vec<u8> = ours.iter().map(|byte| byte ^ 0x55).collect();
         assert_eq!(diff_of(0, &ours, &other, &mut literals), None);
         assert_eq!(literals.len(), 66);
@@ -181,11 +184,11 @@ mod tests {
         let ours: Vec<u8> = (0..16384u32).map(|n| (n / 5) as u8 | 1).collect();
         let mut theirs = ours.clone();
         theirs[..8192].iter_mut().for_each(|byte| *byte ^= 2);
-        let marks = few_marks(&KEY, &theirs);
-        assert_eq!((marks.len(), alike(&KEY, &ours, &marks)), (32, (8, 16)));
+        let fingerprints = few_fingerprints(&KEY, &theirs);
+        assert_eq!((fingerprints.len(), alike(&KEY, &ours, &fingerprints)), (32, (8, 16)));
         assert_eq!(alike(&KEY, &ours, &[]), (0, 0));
         let zeros = vec![0; 16384];
-        assert_eq!(alike(&KEY, &zeros, &few_marks(&KEY, &zeros)), (0, 0));
+        assert_eq!(alike(&KEY, &zeros, &few_fingerprints(&KEY, &zeros)), (0, 0));
     }
 
     proptest! {
@@ -204,9 +207,10 @@ mod tests {
             let mut literals = Vec::new();
             if let Some(delta) = diff_of(0, &ours, &theirs, &mut literals) {
                 prop_assert_eq!(delta.literal_len(), Some(literals.len() as u32));
-                // Short marks agree by chance now and then; then the mark of the whole is another one.
+                // Short fingerprints collide by chance now and then; then the fingerprint of the whole block
+                // differs.
                 let by_chance = |(ours, theirs): (&[u8], &[u8])| {
-                    ours != theirs && piece_marks(&KEY, ours) == piece_marks(&KEY, theirs)
+                    ours != theirs && piece_fingerprints(&KEY, ours) == piece_fingerprints(&KEY, theirs)
                 };
                 let pieces = ours.chunks(PIECE_BYTES).zip(theirs.chunks(PIECE_BYTES));
                 let missed = pieces.into_iter().any(by_chance);
@@ -219,7 +223,7 @@ mod tests {
         fn no_list_makes_it_panic(
             len in 0u32..40_000, sent in proptest::collection::vec(any::<u8>(), 0..70), literals in 0usize..20_000,
         ) {
-            let delta = Delta { start: 0, len, sent, mark: Mark::default() };
+            let delta = Delta { start: 0, len, sent, fingerprint: Fingerprint::default() };
             let _ = delta.literal_len();
             prop_assert!(!delta.rebuild(&KEY, &mut vec![0; len as usize], &vec![0; literals]));
         }

@@ -1,10 +1,25 @@
 //! Sets of bytes of a file.
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 
-/// Disjoint extents that do not touch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Extents(BTreeMap<u64, u64>);
+/// Disjoint extents that do not touch. There is one set for each of very many files, and most files have one
+/// extent, so a single extent needs no allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extents(Pieces);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Pieces {
+    /// At most one extent: start and end, which are equal if there is none.
+    One(u64, u64),
+    /// Two or more.
+    Many(BTreeMap<u64, u64>),
+}
+
+impl Default for Extents {
+    fn default() -> Extents {
+        Extents(Pieces::One(0, 0))
+    }
+}
 
 impl Extents {
     /// Adds bytes.
@@ -12,50 +27,62 @@ impl Extents {
         if range.is_empty() {
             return;
         }
-        let Range { mut start, mut end } = range;
-        while let Some((&from, &to)) = self.0.range(..=end).next_back() {
-            if to < start {
-                break;
+        match &mut self.0 {
+            Pieces::One(start, end) if start == end => self.0 = Pieces::One(range.start, range.end),
+            Pieces::One(start, end) if range.start <= *end && *start <= range.end => {
+                (*start, *end) = (range.start.min(*start), range.end.max(*end));
             }
-            self.0.remove(&from);
-            start = start.min(from);
-            end = end.max(to);
+            _ => self.change(|pieces| add(pieces, range)),
         }
-        self.0.insert(start, end);
     }
 
-    /// Takes bytes out.
+    /// Removes bytes.
     pub fn remove(&mut self, range: Range<u64>) {
-        while let Some((&from, &to)) = self.0.range(..range.end).next_back() {
-            if range.is_empty() || to <= range.start {
-                break;
+        match &self.0 {
+            Pieces::One(start, end) if range.is_empty() || range.end <= *start || *end <= range.start => {}
+            Pieces::One(start, end) if range.start <= *start && *end <= range.end => {
+                *self = Extents::default()
             }
-            self.0.remove(&from);
-            if to > range.end {
-                self.0.insert(range.end, to);
-            }
-            if from < range.start {
-                self.0.insert(from, range.start);
-                break;
-            }
+            _ => self.change(|pieces| remove(pieces, range)),
         }
     }
 
-    /// All of them, ascending.
+    fn change(&mut self, change: impl FnOnce(&mut BTreeMap<u64, u64>)) {
+        let mut pieces = match std::mem::take(self).0 {
+            Pieces::One(start, end) => (start < end).then_some((start, end)).into_iter().collect(),
+            Pieces::Many(pieces) => pieces,
+        };
+        change(&mut pieces);
+        let first = pieces.first_key_value().map_or((0, 0), |(&start, &end)| (start, end));
+        self.0 = if pieces.len() > 1 { Pieces::Many(pieces) } else { Pieces::One(first.0, first.1) };
+    }
+
+    /// The extents that begin within these bounds, ascending.
+    fn range(&self, bounds: impl RangeBounds<u64>) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
+        let (one, many) = match &self.0 {
+            Pieces::One(start, end) => {
+                ((start < end && bounds.contains(start)).then_some((*start, *end)), None)
+            }
+            Pieces::Many(pieces) => (None, Some(pieces.range(bounds))),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|(&start, &end)| (start, end)))
+    }
+
+    /// All extents, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.0.iter().map(|(&start, &end)| start..end)
+        self.range(..).map(|(start, end)| start..end)
     }
 
-    /// Those of a range, ascending.
+    /// The extents within a range, ascending.
     pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
-        let first = self.0.range(..=range.start).next_back().map_or(range.start, |(&from, _)| from);
-        let cut = move |(&from, &to): (&u64, &u64)| from.max(range.start)..to.min(range.end);
-        self.0.range(first..range.end.max(first)).map(cut).filter(|part| !part.is_empty())
+        let first = self.range(..=range.start).next_back().map_or(range.start, |(from, _)| from);
+        let cut = move |(from, to): (u64, u64)| from.max(range.start)..to.min(range.end);
+        self.range(first..range.end.max(first)).map(cut).filter(|part| !part.is_empty())
     }
 
-    /// Some of these bytes.
+    /// Whether it contains some of these bytes.
     pub fn overlaps(&self, range: Range<u64>) -> bool {
-        self.0.range(..range.end).next_back().is_some_and(|(_, &end)| end > range.start)
+        self.range(..range.end).next_back().is_some_and(|(_, end)| end > range.start)
     }
 
     /// All of these bytes.
@@ -65,24 +92,55 @@ impl Extents {
 
     /// The first bytes below `end` that are not in it.
     pub fn first_gap(&self, end: u64) -> Option<Range<u64>> {
-        let start = self.0.get(&0).copied().unwrap_or(0);
-        let next = self.0.range(start..).next().map_or(end, |(&from, _)| from.min(end));
+        let start = self.range(0..=0).next().map_or(0, |(_, to)| to);
+        let next = self.range(start..).next().map_or(end, |(from, _)| from.min(end));
         (start < end).then_some(start..next)
     }
 
     /// Number of extents.
     pub fn len(&self) -> usize {
-        self.0.len()
+        match &self.0 {
+            Pieces::One(start, end) => usize::from(start < end),
+            Pieces::Many(pieces) => pieces.len(),
+        }
     }
 
     /// No bytes.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// All bytes up to `end` and none else.
     pub fn is_all(&self, end: u64) -> bool {
         self.iter().eq((end > 0).then_some(0..end))
+    }
+}
+
+fn add(pieces: &mut BTreeMap<u64, u64>, Range { mut start, mut end }: Range<u64>) {
+    while let Some((&from, &to)) = pieces.range(..=end).next_back() {
+        if to < start {
+            break;
+        }
+        pieces.remove(&from);
+        start = start.min(from);
+        end = end.max(to);
+    }
+    pieces.insert(start, end);
+}
+
+fn remove(pieces: &mut BTreeMap<u64, u64>, range: Range<u64>) {
+    while let Some((&from, &to)) = pieces.range(..range.end).next_back() {
+        if range.is_empty() || to <= range.start {
+            break;
+        }
+        pieces.remove(&from);
+        if to > range.end {
+            pieces.insert(range.end, to);
+        }
+        if from < range.start {
+            pieces.insert(from, range.start);
+            break;
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //!  0  8  magic "REJOIN\0\1"
 //!  8  2  oldest protocol version spoken        10  2  newest protocol version spoken
 //! 12  8  capabilities (bit set)                20  1  0 = control connection, 1 = worker
-//! 21  2  worker number                         23  8  reserved, zero
+//! 21  2  worker number                         23  8  number of the donor's run
 //! 31  1  length n of the program name          32 32  proof of the secret, bound to this TLS session
 //! 64  n  program name and version, UTF-8
 //! ```
@@ -29,12 +29,14 @@ pub const HELLO_BYTES: usize = 64;
 /// Bytes of a Greeting before its text.
 pub const GREETING_BYTES: usize = 53;
 
-/// Optional features. Both sides use only what both have.
+/// Optional features. Both sides use only those that both have.
 pub mod capability {
     /// Chunks may be compressed with zstd.
     pub const ZSTD: u64 = 1;
+    /// Write-sets of the donor's archive may travel instead of files.
+    pub const DEEP_IST: u64 = 2;
     /// All this program has.
-    pub const ALL: u64 = ZSTD;
+    pub const ALL: u64 = ZSTD | DEEP_IST;
 }
 
 /// Proof that the sender knows the one-time secret of this transfer, bound to one TLS session.
@@ -49,7 +51,7 @@ pub enum Connection {
     Worker(u16),
 }
 
-/// What the donor says first.
+/// The donor's first bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Oldest and newest protocol version the donor speaks.
@@ -58,13 +60,15 @@ pub struct Hello {
     pub capabilities: u64,
     /// Which connection this is.
     pub connection: Connection,
+    /// A random number that identifies the donor's run: a second connection with it repeats the first one.
+    pub run: u64,
     /// The donor's proof.
     pub proof: Proof,
     /// Program name and version, for the log.
     pub program: String,
 }
 
-/// What the joiner answers.
+/// The joiner's response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Greeting {
     /// The connection is part of the transfer.
@@ -78,7 +82,7 @@ pub enum Greeting {
         /// Program name and version, for the log.
         program: String,
     },
-    /// It is not; the connection is closed after this.
+    /// The connection is refused, and closed after this.
     Refused {
         /// The reason, the same text the joiner logs.
         reason: String,
@@ -99,7 +103,7 @@ pub enum HelloError {
     NoCommonVersion(u16, u16, u16, u16),
 }
 
-/// Picks the newest version both speak.
+/// Chooses the newest version that both support.
 pub fn choose_version(theirs: (u16, u16), ours: (u16, u16)) -> Result<u16, HelloError> {
     let newest = theirs.1.min(ours.1);
     if newest >= theirs.0.max(ours.0) && theirs.0 <= theirs.1 {
@@ -110,7 +114,7 @@ pub fn choose_version(theirs: (u16, u16), ours: (u16, u16)) -> Result<u16, Hello
 }
 
 impl Hello {
-    /// The bytes of this Hello; a program name longer than 255 bytes is cut.
+    /// Encodes this Hello; a program name longer than 255 bytes is truncated.
     pub fn encode(&self) -> Vec<u8> {
         let name = cut(&self.program, 255);
         let (kind, number) = match self.connection {
@@ -124,19 +128,19 @@ impl Hello {
         out.extend_from_slice(&self.capabilities.to_le_bytes());
         out.push(kind);
         out.extend_from_slice(&number.to_le_bytes());
-        out.extend_from_slice(&[0; 8]);
+        out.extend_from_slice(&self.run.to_le_bytes());
         out.push(name.len() as u8);
         out.extend_from_slice(&self.proof);
         out.extend_from_slice(name.as_bytes());
         out
     }
 
-    /// How many bytes follow the fixed part.
+    /// The number of bytes that follow the fixed part.
     pub fn tail_len(head: &[u8; HELLO_BYTES]) -> usize {
         usize::from(head.get(31).copied().unwrap_or(0))
     }
 
-    /// Reads the fixed part and the tail of [`Hello::tail_len`] bytes.
+    /// Decodes the fixed part and a tail of [`Hello::tail_len`] bytes.
     pub fn decode(head: &[u8; HELLO_BYTES], tail: &[u8]) -> Result<Hello, HelloError> {
         let mut r = Fields::new(head);
         r.magic()?;
@@ -149,15 +153,15 @@ impl Hello {
             1 => Connection::Worker(number),
             _ => return Err(HelloError::Malformed("unknown kind of connection")),
         };
-        r.u64();
+        let run = r.u64();
         r.u8();
         let proof = r.array();
-        Ok(Hello { versions, capabilities, connection, proof, program: text(tail)? })
+        Ok(Hello { versions, capabilities, connection, run, proof, program: text(tail)? })
     }
 }
 
 impl Greeting {
-    /// The bytes of this Greeting; a text longer than the limit is cut.
+    /// Encodes this Greeting; a text longer than the limit is truncated.
     pub fn encode(&self) -> Vec<u8> {
         let (refused, version, capabilities, proof, words) = match self {
             Greeting::Welcome { version, capabilities, proof, program } => {
@@ -177,7 +181,7 @@ impl Greeting {
         out
     }
 
-    /// How many bytes follow the fixed part; more than the limit is malformed.
+    /// The number of bytes that follow the fixed part. More than the limit is an error.
     pub fn tail_len(head: &[u8; GREETING_BYTES]) -> Result<usize, HelloError> {
         let mut r = Fields::new(head);
         r.magic()?;
@@ -189,7 +193,7 @@ impl Greeting {
         if n > TEXT_BYTES_MAX { Err(HelloError::Malformed("text too long")) } else { Ok(n) }
     }
 
-    /// Reads the fixed part and the tail of [`Greeting::tail_len`] bytes.
+    /// Decodes the fixed part and a tail of [`Greeting::tail_len`] bytes.
     pub fn decode(head: &[u8; GREETING_BYTES], tail: &[u8]) -> Result<Greeting, HelloError> {
         let mut r = Fields::new(head);
         r.magic()?;
@@ -206,7 +210,7 @@ impl Greeting {
     }
 }
 
-/// Cuts a text at a character boundary.
+/// Truncates a text at a character boundary.
 pub fn cut(text: &str, max: usize) -> &str {
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
@@ -217,11 +221,12 @@ pub fn cut(text: &str, max: usize) -> &str {
 
 fn text(bytes: &[u8]) -> Result<String, HelloError> {
     let words = std::str::from_utf8(bytes).map_err(|_| HelloError::Malformed("text is not UTF-8"))?;
-    // A peer's words go into our log: no line breaks or terminal codes.
+    // The peer's text goes into our log, so line breaks and terminal codes are removed.
     Ok(words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
 }
 
-/// A cursor over a fixed-size head; reading past the end yields zeros and cannot happen with the layouts above.
+/// A cursor over a fixed-size head. Reading past the end yields zeros, which cannot happen with the layouts
+/// above.
 struct Fields<'a> {
     rest: &'a [u8],
 }

@@ -1,12 +1,12 @@
-//! What a file of a donor's datadir is called on the wire: a place, a path in it, and what the file is.
+//! How a file of the donor's datadir is named on the wire: a place, a path in it, and a role.
 //!
-//! The joiner never uses a donor's path as it stands: [`FileEntry::check`] refuses whatever could leave the place,
-//! and the joiner maps places and system tablespace files to its own directories and names.
+//! The joiner never uses a donor's path unchecked: [`FileEntry::check`] refuses any path that could leave its
+//! place, and the joiner maps places and system tablespace files to its own directories and names.
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{FILES_PER_MESSAGE_MAX, HEADER_BYTES_MAX, PATH_BYTES_MAX, RANGE_BYTES};
 
-/// What an entry has beside its paths, encoded, at most.
+/// The maximum encoded size of an entry without its paths.
 const NUMBERS_BYTES_MAX: usize = 64;
 
 /// Number of a file within one transfer.
@@ -30,7 +30,7 @@ pub enum Place {
     External,
 }
 
-/// What a file is, as far as the joiner must treat it in a way of its own.
+/// The role of a file, as far as the joiner must treat it specially.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileRole {
     /// The n-th file of `innodb_data_file_path`; the joiner has its own name for it.
@@ -56,12 +56,12 @@ pub enum FileRole {
         /// Where it points, absolute.
         target: String,
     },
-    /// Another file of the server's that belongs to the data (for example the dump of the buffer pool).
+    /// Another file of the server that belongs to the data (for example the buffer pool dump).
     Server,
 }
 
 impl FileRole {
-    /// The path in it.
+    /// The path in the role.
     fn text(&self) -> &str {
         match self {
             FileRole::TableElsewhere { owner: text } | FileRole::Link { target: text } => text,
@@ -81,13 +81,13 @@ pub struct FileEntry {
     pub path: String,
     /// Length in bytes.
     pub size: u64,
-    /// Bytes that are allocated on the donor (holes do not count): what the joiner must have room for.
+    /// Bytes that are allocated on the donor, without holes: the joiner needs this much room.
     pub allocated: u64,
-    /// What it is.
+    /// Its role.
     pub role: FileRole,
 }
 
-/// A path the joiner will not use.
+/// A path that the joiner refuses to use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the donor named a file that cannot be accepted: {path:?}: {why}")]
 pub struct BadPath {
@@ -98,7 +98,7 @@ pub struct BadPath {
 }
 
 impl FileEntry {
-    /// Refuses paths that could name anything outside their place, or that belong to the program or the provider.
+    /// Refuses paths that could name a file outside their place, or that belong to rejoin or to the provider.
     pub fn check(&self) -> Result<(), BadPath> {
         check_path(&self.path, self.place == Place::External)?;
         match &self.role {
@@ -109,7 +109,7 @@ impl FileEntry {
     }
 }
 
-/// Splits a list into batches that fit into one message each.
+/// Splits a list into batches that fit into one message.
 pub fn batches(mut files: &[FileEntry]) -> impl Iterator<Item = &[FileEntry]> {
     std::iter::from_fn(move || {
         let mut room = HEADER_BYTES_MAX as usize / 2;
@@ -125,7 +125,7 @@ pub fn batches(mut files: &[FileEntry]) -> impl Iterator<Item = &[FileEntry]> {
     })
 }
 
-/// Splits small files that are asked for in one message into those that have one mark together: as many as make a range.
+/// Splits the small files of one message into groups that share a fingerprint: as many files as make a range.
 pub fn groups(mut files: &[FileEntry]) -> impl Iterator<Item = &[FileEntry]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;

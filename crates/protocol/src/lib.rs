@@ -1,4 +1,4 @@
-//! What the two nodes of a transfer say to each other, and what they decide from it.
+//! The protocol between the two nodes of a transfer, and the decisions that follow from it.
 //!
 //! No I/O, no clock, no threads: bytes and values in, bytes and values out. The order of a transfer is
 //!
@@ -8,6 +8,8 @@
 //!     Greeting ->                                    chosen version, own proof; or a refusal
 //!                      <- Bypass | Offer
 //!     Accept ->                                      after Bypass the transfer is over: IST follows
+//!                      <- AskIst                     when the donor has an archive of write-sets
+//!     CanIst, Sample ->                              then WriteSets, WriteSetBytes ..., WriteSetsEnd and Stored may be all
 //!                      <- Attempt                    from which source; again when that did not serve
 //!     Sample ->                                      when the joiner's files are to be compared
 //!                      <- Plan                       then too: about how much will be sent
@@ -15,31 +17,33 @@
 //!                      <- Hello (worker n)           further connections, same secret, same transfer
 //!                      <- Begin, Chunk | Same ..., WorkerDone
 //!     WorkerStored ->
-//!                      <- Hello (two more workers)   when the joiner's files are compared: one to ask, one to hear
-//!                      <- Asks, Look ..., LooksEnd
+//!                      <- Hello (two more workers)   if files are compared: one for questions, one for answers
+//!                      <- Asks, CompareFiles ..., CompareEnd
 //!                      <- Answers
-//!     Base, Marks, Rebuilt ..., AnswersEnd ->        by which the donor knows what it need not send
+//!     JoinersFile, RangeFingerprints, Rebuilt ..., AnswersEnd ->   what the donor need not send
 //!                      <- Files ..., FilesEnd        what was sent, with its final names, and its position
 //!                      <- Complete
 //!     Stored ->                                      everything verified and on stable storage
 //! ```
 //!
-//! Either side may send `Ping`, `Note` (a line for the other host's log) and `Abort` (the reason, then silence).
+//! Either side may send `Ping`, `Note` (a line for the other host's log) and `Abort` (the reason, after which it closes).
+//! While it sends, the donor tells the joiner the `Total` of bytes whenever that changes.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`limits`] | every bound on what a peer may make us allocate or wait for |
+//! | [`limits`] | limits on everything that a peer may make us allocate or wait for |
 //! | [`hello`] | the first bytes each way; frozen for all versions |
-//! | [`message`] | the vocabulary after the greeting |
-//! | [`chunk`] | bytes of a file on their way |
+//! | [`message`] | the messages after the greeting |
+//! | [`chunk`] | a part of a file in transit |
 //! | [`codec`] | frames: messages to bytes and back |
 //! | [`inventory`] | what a file of a datadir is called on the wire |
-//! | [`marks`] | the fingerprints by which two nodes learn what they both have |
+//! | [`fingerprint`] | the fingerprints by which two nodes learn what they both have |
+//! | [`entries`] | many files' entries in few bytes |
 //! | [`delta`] | parts of a page that two nodes have in two versions |
 //! | [`sample`] | what a few blocks say before anything is compared |
 //! | [`extents`] | sets of bytes of a file |
-//! | [`coverage`] | what of which files has arrived |
-//! | [`policy`] | what two nodes must agree on before anything moves |
+//! | [`coverage`] | which bytes of which files have arrived |
+//! | [`policy`] | what two nodes must agree on before data is transferred |
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -50,11 +54,12 @@ pub mod chunk;
 pub mod codec;
 pub mod coverage;
 pub mod delta;
+pub mod entries;
 pub mod extents;
+pub mod fingerprint;
 pub mod hello;
 pub mod inventory;
 pub mod limits;
-pub mod marks;
 pub mod message;
 pub mod policy;
 pub mod sample;

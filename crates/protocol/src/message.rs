@@ -1,29 +1,33 @@
-//! The vocabulary after the greeting, protocol version 1. Encoded with postcard: order of variants and fields is the format.
+//! The messages after the greeting, protocol version 1. They are encoded with postcard, so the order of
+//! variants and fields is the format.
 use serde::{Deserialize, Serialize};
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Packing};
+use crate::fingerprint::{Fingerprint, FingerprintKey};
 use crate::inventory::{FileEntry, FileId, Place};
-use crate::marks::{Mark, MarkKey};
 use crate::policy::NodeFacts;
 use crate::sample::Sample;
 
-/// One try of the donor's to send a state.
+/// One try of the donor to send a state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Where the files come from.
-    pub source: Source,
-    /// Why not from the source that would have come first; empty when it is that one.
+    /// The kind of snapshot that the files come from.
+    pub snapshot: SnapshotKind,
+    /// Why the preferred kind of snapshot is not used; empty if it is.
     pub reason: String,
-    /// What the joiner marks its files with; none when they are not compared.
-    pub marks: Option<MarkKey>,
+    /// The key for the joiner's fingerprints; none if files are not compared.
+    pub fingerprints: Option<FingerprintKey>,
+    /// Bytes of the files that this snapshot contains, including those that the joiner already has. For the
+    /// progress.
+    pub bytes: u64,
 }
 
-/// Everything one side can say.
+/// Every message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// Nothing new; the sender is alive and busy with what the text says.
+    /// A sign of life, with a text that names the current activity.
     Ping {
-        /// What it is doing.
+        /// The current activity.
         doing: String,
     },
     /// A line for the receiver's log.
@@ -31,56 +35,59 @@ pub enum Message {
         /// The line.
         text: String,
     },
-    /// The sender gives up; the connection is closed after this.
+    /// The sender gives up, and closes the connection after this.
     Abort {
         /// Why.
         reason: String,
     },
     /// Donor: IST follows, no data is needed.
     Bypass {
-        /// The position the joiner's server is to be told, `uuid:seqno`.
+        /// The position for the joiner's server, `uuid:seqno`.
         position: String,
         /// Its GTID domain.
         domain: Option<u32>,
     },
-    /// Donor: what a transfer would be.
+    /// Donor: the description of a transfer.
     Offer(Offer),
-    /// Joiner: let it begin (or: the bypass is understood).
+    /// Joiner: the transfer may begin (or: the bypass is accepted).
     Accept {
         /// Connections the joiner allows beside this one.
         workers: u16,
-        /// The old files must go as the new ones come: both do not fit.
+        /// Old files must be removed while new ones arrive, because there is no room for both.
         in_place: bool,
-        /// The joiner's server will change the number of undo tablespaces, which it can only do while no undo log is left:
-        /// the donor should give purge a moment before it stops.
+        /// The joiner's server will change the number of undo tablespaces, which requires that no undo log is
+        /// left. The donor should give purge a moment before it stops.
         empty_undo: bool,
-        /// The joiner's server is of a newer series: it must get files without redo to apply.
+        /// The joiner's server is of a newer series, or a version is unknown, so the joiner must get files
+        /// that need no redo.
         still: bool,
-        /// The joiner has files that may hold what would be sent.
+        /// The joiner has files that may contain part of the data.
         base: bool,
     },
-    /// Donor: it begins to send, from this source. What came from an earlier one is void.
+    /// Donor: sending begins, from this snapshot. Data of an earlier attempt is void.
     Attempt(Attempt),
-    /// Joiner, before it is ready for an attempt in which files are compared: a few blocks of what it has.
+    /// Joiner, before it is ready for an attempt in which files are compared: a few blocks of its files.
     Sample(Sample),
-    /// Donor, after a sample: what it plans.
+    /// Donor, after a sample: its plan.
     Plan {
-        /// Bytes that will probably be sent, before packing; none when everything is sent.
+        /// The estimate of the bytes to be sent, before packing; none if everything is sent.
         about: Option<u64>,
     },
-    /// Joiner: everything is ready for an attempt; workers may come.
+    /// Joiner: ready for an attempt; workers may connect.
     Ready,
-    /// Donor, on a worker connection: ranges of this file follow. Name and size are those of the moment; what counts
-    /// is the list at the end.
+    /// Donor, on a worker connection: ranges of this file follow. Name and size are the current ones; the
+    /// list at the end is authoritative.
     Begin(FileEntry),
-    /// Donor, on a worker connection: as [`Message::Begin`], of a file that is what it was asked for as.
+    /// Donor, on a worker connection: like [`Message::Begin`], for a file with the name and size under which
+    /// it was asked for.
     BeginKnown {
         /// The file.
         file: FileId,
     },
     /// Donor, on a worker connection: a range of a file; data follows as the frame's payload.
     Chunk(Chunk),
-    /// Donor, on a worker connection: a range that the joiner's own file holds, a chunk in few bytes.
+    /// Donor, on a worker connection: a range that the joiner's own file already holds. A short form of a
+    /// chunk.
     Same {
         /// The file.
         file: FileId,
@@ -89,34 +96,34 @@ pub enum Message {
         /// Length in bytes.
         len: u32,
     },
-    /// Donor, on a worker connection: all files that were asked for together are the joiner's own, whole.
-    SameTogether {
+    /// Donor, on a worker connection: every file of this group is identical to the joiner's own.
+    SameGroup {
         /// The first of them.
         first: FileId,
     },
-    /// Donor, first on a connection: it will ask on this one what the joiner's files hold.
+    /// Donor, first on a connection: it will carry questions about the joiner's files.
     Asks,
-    /// Donor, first on a connection: it listens on this one for what the joiner answers.
+    /// Donor, first on a connection: it will carry the joiner's answers.
     Answers,
-    /// Donor, among its questions: these files will be sent; the joiner says of each what its own file of this name holds.
-    Look(Vec<FileEntry>),
-    /// Donor, among its questions: as [`Message::Look`] of small files; one mark tells of each of their
-    /// [`groups`](crate::inventory::groups).
-    LookTogether(Vec<FileEntry>),
-    /// Donor, among its questions: files that were asked for together differ; the joiner tells of each.
-    LookApart {
+    /// Donor, a question: these files will be sent; the joiner describes its own file of each name.
+    CompareFiles(Vec<FileEntry>),
+    /// Donor, a question: like [`Message::CompareFiles`] for small files. The joiner sends one fingerprint
+    /// for each of their [`groups`](crate::inventory::groups).
+    CompareGroups(Vec<FileEntry>),
+    /// Donor, a question: the files of this group differ; the joiner describes each of them.
+    SplitGroup {
         /// The first of them.
         first: FileId,
     },
-    /// Donor, among its questions: this range of a file differs; the joiner tells its blocks.
-    LookCloser {
+    /// Donor, a question: this range of a file differs; the joiner sends the fingerprints of its blocks.
+    CompareBlocks {
         /// The file.
         file: FileId,
         /// Which range of it.
         range: u32,
     },
-    /// Donor, among its questions: these blocks of a range differ; the joiner tells their pieces.
-    LookInside {
+    /// Donor, a question: these blocks of a range differ; the joiner sends the fingerprints of their pieces.
+    ComparePieces {
         /// The file.
         file: FileId,
         /// Which range of it.
@@ -124,98 +131,158 @@ pub enum Message {
         /// Numbers of blocks in the range.
         blocks: Vec<u8>,
     },
-    /// Donor: it asks no more.
-    LooksEnd,
-    /// Joiner, among its answers: its own file is this long; none when it has none of that name.
-    Base {
+    /// Donor: no more questions follow.
+    CompareEnd,
+    /// Joiner, an answer: the length of its own file; none if it has no file of this name.
+    JoinersFile {
         /// The file.
         file: FileId,
         /// Bytes.
         size: Option<u64>,
     },
-    /// Joiner, among its answers: the mark of its own files of some names together ([`crate::marks::Together`]).
-    Together {
+    /// Joiner, an answer: the common fingerprint of its own files of a group
+    /// ([`crate::fingerprint::GroupHasher`]).
+    GroupFingerprint {
         /// The first of them.
         first: FileId,
-        /// Of all.
-        mark: Mark,
+        /// The fingerprint of the group.
+        fingerprint: Fingerprint,
     },
-    /// Joiner, among its answers: the marks of ranges of its own file.
-    Marks {
+    /// Joiner, an answer: the fingerprints of ranges of its own file.
+    RangeFingerprints {
         /// The file.
         file: FileId,
         /// The first range.
         first: u32,
         /// One for each range.
-        marks: Vec<Mark>,
+        fingerprints: Vec<Fingerprint>,
     },
-    /// Joiner, among its answers: the marks of the blocks of one range.
-    Blocks {
+    /// Joiner, an answer: the fingerprints of the blocks of one range.
+    BlockFingerprints {
         /// The file.
         file: FileId,
         /// The range.
         range: u32,
         /// One for each block.
-        marks: Vec<Mark>,
+        fingerprints: Vec<Fingerprint>,
     },
-    /// Joiner, among its answers: the marks of the pieces of the blocks that were asked for.
-    Pieces {
+    /// Joiner, an answer: the fingerprints of the pieces of the requested blocks.
+    PieceFingerprints {
         /// The file.
         file: FileId,
         /// The range.
         range: u32,
-        /// For each block those of all its pieces; empty where it has no such block.
-        marks: Vec<Vec<u8>>,
+        /// For each block the fingerprints of all its pieces; empty if it has no such block.
+        fingerprints: Vec<Vec<u8>>,
     },
-    /// Joiner, among its answers: what became of the blocks of a chunk that it was to rebuild.
+    /// Joiner, an answer: the result of rebuilding the blocks of a chunk.
     Rebuilt {
         /// The file.
         file: FileId,
         /// First byte of the chunk.
         offset: u64,
-        /// Where those begin, from there, that did not become what the donor has: they must be sent whole.
+        /// The starts, relative to the chunk, of the blocks whose result has a wrong fingerprint: they must be sent whole.
         failed: Vec<u32>,
     },
-    /// Joiner: nothing more is answered.
+    /// Joiner: no more answers follow.
     AnswersEnd,
-    /// Donor, on a worker connection: nothing more comes on it.
+    /// Donor, on a worker connection: no more data follows on it.
     WorkerDone {
         /// Chunks sent on this connection.
         chunks: u64,
     },
-    /// Joiner, on a worker connection: all of them are written.
+    /// Joiner, on a worker connection: all its chunks are written.
     WorkerStored,
-    /// Donor: files of the state that was sent, with their final names and sizes, ids ascending over all batches. A
-    /// file that was begun and is not named does not count.
+    /// Donor: files of the state that was sent, with their final names and sizes, ids ascending over all
+    /// batches. A file that was begun but is not listed is not part of the state.
     Files(Vec<FileEntry>),
-    /// Donor, among the files of the state: files with numbers that follow each other which are what they were asked for as.
+    /// Donor, among the files of the state: consecutive file numbers whose files still have the names and
+    /// sizes under which they were asked for.
     FilesKnown {
         /// The first of them.
         first: FileId,
         /// How many.
         count: u32,
     },
-    /// Donor: these were all.
+    /// Donor: the list of files is complete.
     FilesEnd {
-        /// How many, over all batches.
+        /// The number of files in all batches.
         count: u32,
-        /// The position the state is at, `uuid:seqno`.
+        /// The position of the state, `uuid:seqno`.
         position: String,
         /// Its GTID domain.
         domain: Option<u32>,
-        /// `gtid_binlog_state` at that position when the donor writes a binary log: `domain-server-seq` lines.
+        /// `gtid_binlog_state` at that position, if the donor writes a binary log: `domain-server-seq` lines.
         binlog_state: Option<String>,
     },
-    /// Donor: all workers are done, and everything has been said.
+    /// Donor: all workers are done, and nothing more follows.
     Complete {
         /// Chunks sent on all connections.
         chunks: u64,
     },
     /// Joiner: everything is verified and on stable storage.
     Stored,
+    /// Donor, now and then while it sends: how many bytes there are in all, with the redo and what is read again, for the
+    /// joiner's progress.
+    Total {
+        /// Bytes, whatever of them the joiner has.
+        bytes: u64,
+    },
+    /// Donor, after its offer was accepted and before an attempt: can write-sets bring the joiner back? With a key, a
+    /// [`Message::Sample`] follows a yes.
+    AskIst {
+        /// What the joiner fingerprints its files with; none when they are not compared.
+        fingerprints: Option<FingerprintKey>,
+    },
+    /// Joiner: whether they can.
+    CanIst(CanIst),
+    /// Donor: no file is sent. The joiner's server starts on its own files, and these write-sets follow as IST messages.
+    WriteSets {
+        /// The first seqno that is sent.
+        from: i64,
+        /// The last one; nothing is sent when it is lower.
+        to: i64,
+        /// The GTID domain that the joiner's server is to be told.
+        domain: Option<u32>,
+    },
+    /// Donor: a piece of the IST messages, cut anywhere; it follows as the frame's payload.
+    WriteSetBytes {
+        /// Bytes when unpacked, at most [`crate::limits::RANGE_BYTES`].
+        len: u32,
+        /// How it is packed.
+        packing: Packing,
+    },
+    /// Donor: these were all.
+    WriteSetsEnd,
+    /// Donor: the others cannot be read; an attempt with files follows.
+    WriteSetsFail {
+        /// Why.
+        why: String,
+    },
 }
 
-/// What a transfer would be, before anything was stopped on the donor.
+/// Whether write-sets can bring a joiner back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CanIst {
+    /// They can.
+    Yes {
+        /// The position that the joiner's server will start from, `uuid:seqno`.
+        position: String,
+        /// The first seqno that the donor's provider sends by itself.
+        first: i64,
+        /// The first seqno that the joiner has not from an earlier try.
+        next: i64,
+        /// Bytes of write-sets that the joiner has room for.
+        room: u64,
+    },
+    /// They cannot.
+    No {
+        /// Why.
+        why: String,
+    },
+}
+
+/// The description of a transfer, before anything is stopped on the donor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// `wsrep_node_name` of the donor.
@@ -230,35 +297,38 @@ pub struct Offer {
     pub external: Vec<(String, u64)>,
     /// Undo tablespaces of the donor.
     pub undo_tablespaces: u32,
-    /// What will not travel, one line each.
+    /// Files that will not be sent, one line each.
     pub left_out: Vec<String>,
+    /// Directories of the donor's databases, as far as they fit into one message: the joiner checks the
+    /// places where they will go.
+    pub databases: Vec<String>,
 }
 
-/// Where a donor's files come from.
+/// The kind of snapshot that a donor's files come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Source {
-    /// A snapshot of a server that goes on working: files may grow and change their names while they are sent, and the
-    /// redo log brings them to one point.
-    Native,
-    /// A server that holds its files still.
-    Frozen,
+pub enum SnapshotKind {
+    /// A snapshot of a working server: files may grow and be renamed while they are sent, and the redo log
+    /// brings them to one consistent position.
+    Online,
+    /// A snapshot of a server that blocks writes to its files.
+    Blocking,
 }
 
-impl Source {
-    /// Its name, as in `[sst] source=`.
+impl SnapshotKind {
+    /// Its name, as in `[sst] snapshot=`.
     pub fn name(self) -> &'static str {
         match self {
-            Source::Native => "native",
-            Source::Frozen => "frozen",
+            SnapshotKind::Online => "online",
+            SnapshotKind::Blocking => "blocking",
         }
     }
 }
 
-/// The line in both hosts' logs that says where the files come from.
-pub fn source_line(source: Source, reason: &str) -> String {
+/// The line in both hosts' logs that names the kind of snapshot.
+pub fn snapshot_line(kind: SnapshotKind, reason: &str) -> String {
     match reason {
-        "" => format!("source: {}", source.name()),
-        why => format!("source: {} ({why})", source.name()),
+        "" => format!("snapshot: {}", kind.name()),
+        why => format!("snapshot: {} ({why})", kind.name()),
     }
 }
 
@@ -283,26 +353,33 @@ impl Message {
             Message::FilesEnd { .. } => "FilesEnd",
             Message::Chunk(_) => "Chunk",
             Message::Same { .. } => "Same",
-            Message::SameTogether { .. } => "SameTogether",
+            Message::SameGroup { .. } => "SameGroup",
             Message::Asks => "Asks",
             Message::Answers => "Answers",
-            Message::Look(_) => "Look",
-            Message::LookTogether(_) => "LookTogether",
-            Message::LookApart { .. } => "LookApart",
-            Message::LookCloser { .. } => "LookCloser",
-            Message::LookInside { .. } => "LookInside",
-            Message::LooksEnd => "LooksEnd",
-            Message::Base { .. } => "Base",
-            Message::Together { .. } => "Together",
-            Message::Marks { .. } => "Marks",
-            Message::Blocks { .. } => "Blocks",
-            Message::Pieces { .. } => "Pieces",
+            Message::CompareFiles(_) => "Look",
+            Message::CompareGroups(_) => "CompareGroups",
+            Message::SplitGroup { .. } => "SplitGroup",
+            Message::CompareBlocks { .. } => "CompareBlocks",
+            Message::ComparePieces { .. } => "ComparePieces",
+            Message::CompareEnd => "CompareEnd",
+            Message::JoinersFile { .. } => "Base",
+            Message::GroupFingerprint { .. } => "Together",
+            Message::RangeFingerprints { .. } => "Fingerprints",
+            Message::BlockFingerprints { .. } => "Blocks",
+            Message::PieceFingerprints { .. } => "Pieces",
             Message::Rebuilt { .. } => "Rebuilt",
             Message::AnswersEnd => "AnswersEnd",
             Message::WorkerDone { .. } => "WorkerDone",
             Message::WorkerStored => "WorkerStored",
             Message::Complete { .. } => "Complete",
             Message::Stored => "Stored",
+            Message::Total { .. } => "Total",
+            Message::AskIst { .. } => "AskIst",
+            Message::CanIst(_) => "CanIst",
+            Message::WriteSets { .. } => "WriteSets",
+            Message::WriteSetBytes { .. } => "WriteSetBytes",
+            Message::WriteSetsEnd => "WriteSetsEnd",
+            Message::WriteSetsFail { .. } => "WriteSetsFail",
         }
     }
 }

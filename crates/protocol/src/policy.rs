@@ -1,12 +1,13 @@
-//! What two nodes must agree on before anything moves. A pure comparison: both sides log the same words.
+//! What two nodes must agree on before data is transferred. A pure comparison: both sides log the same texts.
 //!
 //! The written policy, with reasons, is `docs/policy.md`.
 use serde::{Deserialize, Serialize};
 
-/// A node's server and settings, as far as the other must know them.
+/// A node's server and settings, as far as the other node must know them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
-    /// Version text of the server program, for example `10.11.19-MariaDB-0+deb12u1`; `None` when it could not be learned.
+    /// Version text of the server program, for example `10.11.19-MariaDB-0+deb12u1`; `None` if it is not
+    /// known.
     pub server_version: Option<String>,
     /// `innodb_page_size` in bytes.
     pub page_size: u32,
@@ -14,8 +15,11 @@ pub struct NodeFacts {
     pub lower_case_table_names: u8,
     /// Files of `innodb_data_file_path`, in order.
     pub system_files: Vec<SystemFile>,
-    /// Names of the plugins that hold encryption keys (`file_key_management` ...), sorted.
+    /// Names of the plugins that hold encryption keys (`file_key_management` ...) and are loaded by the
+    /// options, sorted.
     pub key_plugins: Vec<String>,
+    /// A data file that only a server with the keys can open; `None` if there is none, or nobody searched.
+    pub encrypted: Option<String>,
 }
 
 /// A file of `innodb_data_file_path`.
@@ -27,18 +31,19 @@ pub struct SystemFile {
     pub autoextend: bool,
 }
 
-/// What the comparison found.
+/// The result of the comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Reasons to refuse, one sentence each with what to do; empty means the transfer may begin.
     pub refusals: Vec<String>,
-    /// Worth a line in both logs.
+    /// Problems that both logs report.
     pub warnings: Vec<String>,
-    /// The joiner's server is of a newer series, and that is allowed.
-    pub upgrade: bool,
+    /// The joiner must get files that need no redo: its server is of a newer series (and that is allowed), or
+    /// the series of a server is not known.
+    pub without_redo: bool,
 }
 
-/// What the joiner's operator allows beyond the default.
+/// What the joiner's operator allows in addition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// `allow-upgrade`: the joiner's server may be of a newer major version.
@@ -66,19 +71,36 @@ pub fn compare(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed) -> Verdi
             "innodb_data_file_path differs: {difference}; give the joiner the donor's number and sizes of files"
         ));
     }
-    if donor.key_plugins != joiner.key_plugins {
+    compare_keys(donor, joiner, &mut verdict);
+    verdict
+}
+
+/// If the donor's options name no plugin either, its plugin is installed in `mysql.plugin`, which is part of
+/// the data. Then nothing is refused.
+fn compare_keys(donor: &NodeFacts, joiner: &NodeFacts, verdict: &mut Verdict) {
+    if donor.key_plugins == joiner.key_plugins {
+        return;
+    }
+    if let (Some(file), true) = (&donor.encrypted, joiner.key_plugins.is_empty()) {
+        let plugins = donor.key_plugins.join(", ");
+        verdict.refusals.push(format!(
+            "the donor has encrypted data ({file}) and the joiner's options load no key management plugin, so its server \
+             could not open it; load {plugins} with plugin_load_add in the joiner's option file, with the donor's keys"
+        ));
+    } else {
         verdict.warnings.push(format!(
-            "key management plugins differ: donor {:?}, joiner {:?}; encrypted tables open only with the same keys",
+            "key management plugins differ: donor {:?}, joiner {:?}; encrypted tables can only be opened with the same keys",
             donor.key_plugins, joiner.key_plugins
         ));
     }
-    verdict
 }
 
 fn compare_versions(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed, verdict: &mut Verdict) {
     let (Some(d), Some(j)) = (series(&donor.server_version), series(&joiner.server_version)) else {
+        verdict.without_redo = true;
         verdict.warnings.push(format!(
-            "server versions could not be compared (donor {}, joiner {})",
+            "server versions could not be compared (donor {}, joiner {}): the donor sends files without redo to apply, since \
+             another series may not be able to read it",
             shown(&donor.server_version),
             shown(&joiner.server_version)
         ));
@@ -96,7 +118,7 @@ fn compare_versions(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed, ver
              allow-upgrade=1 under [sst] on it and run mariadb-upgrade after it joined"
         ));
     } else if j > d {
-        verdict.upgrade = true;
+        verdict.without_redo = true;
         verdict
             .warnings
             .push(format!("upgrade by state transfer: {both}; run mariadb-upgrade on the joiner"));
@@ -119,7 +141,7 @@ fn system_files_differ(donor: &[SystemFile], joiner: &[SystemFile]) -> Option<St
     }
     let last = donor.len().saturating_sub(1);
     for (index, (d, j)) in donor.iter().zip(joiner).enumerate() {
-        // The last file's size counts only where it cannot grow: an autoextend file is as long as it became.
+        // The last file's size counts only if the file cannot grow: an autoextend file may have any length.
         let same = if index == last { d.autoextend && j.autoextend || d == j } else { d.size == j.size };
         if !same {
             return Some(format!(

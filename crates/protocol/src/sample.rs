@@ -1,29 +1,28 @@
-//! What a few blocks say of how much two nodes share, before anything is compared: an estimate, and whether it is worth
-//! comparing at all.
+//! An estimate of how much two nodes share, from a few blocks, and whether comparing them pays at all.
 use serde::{Deserialize, Serialize};
 
+use crate::fingerprint::{BLOCK_BYTES, Fingerprint};
 use crate::inventory::Place;
-use crate::marks::{BLOCK_BYTES, Mark};
 
-/// Blocks that are looked at at most: the share is known to about three hundredths then.
+/// At most this many blocks are sampled. The share is then known to about 3 %.
 pub const SAMPLE_BLOCKS: usize = 256;
-/// Of little data fewer are: they would be much of what travels.
+/// Little data gets fewer sampled blocks, because they would be much of what is sent.
 const SAMPLE_BLOCKS_MIN: u64 = 96;
-/// Bytes for which one block is looked at, between the two.
+/// One block is sampled for this many bytes, between the two limits.
 const BYTES_FOR_ONE: u64 = 4 << 20;
-/// With fewer than this, none that is the same says nothing.
+/// With fewer sampled blocks than this, it proves nothing that none is the same.
 const ENOUGH: usize = 32;
-/// Pages of two databases have as much in common by chance: their layout.
+/// Pages of two unrelated databases are alike to this extent, because of their layout.
 const BY_CHANCE: f64 = 0.1;
 
 /// A few blocks of the joiner's data files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// The blocks; none of zeros.
+    /// The blocks, without those of zeros.
     pub blocks: Vec<Sampled>,
-    /// Bytes of the files that they stand for.
+    /// Bytes of the files that they represent.
     pub bytes: u64,
-    /// The joiner has more than these files: what a broken transfer left, or a backup.
+    /// The joiner has more than these files: those of an interrupted transfer, or a backup.
     pub more: bool,
 }
 
@@ -36,37 +35,39 @@ pub struct Sampled {
     pub path: String,
     /// Its number in the file, in [`BLOCK_BYTES`].
     pub block: u64,
-    /// Its mark.
-    pub mark: Mark,
-    /// The marks of a few of its pieces ([`crate::delta::few_marks`]).
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The fingerprints of a few of its pieces ([`crate::delta::few_fingerprints`]).
     pub pieces: Vec<u8>,
 }
 
-/// What of a sample a donor has.
+/// The part of a sample that the donor has too.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Shared {
-    /// Blocks that are the same.
+    /// Blocks that are equal.
     pub same: usize,
-    /// Of the bytes of the others the share that is the same; nothing where parts of pages are not sent.
+    /// The share of equal bytes in the other blocks; 0 if parts of pages are not sent.
     pub alike: f64,
 }
 
-/// What follows from a sample.
+/// The conclusion from a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Files are compared, and of so many bytes that the donor has this many are probably sent.
+    /// Files are compared, and this many of the donor's bytes will probably be sent.
     Incremental {
         /// Bytes, before packing.
         about: u64,
-        /// The same, where of pages that differ only parts are sent.
+        /// The same estimate if only parts of differing pages are sent.
         in_parts: u64,
+        /// The lower bound, from the sampled files alone: the others may be equal.
+        at_least: u64,
     },
-    /// Nothing is compared: the joiner's data is another one.
+    /// Nothing is compared, because the joiner's data is unrelated.
     Full,
 }
 
 impl Sample {
-    /// Decides, when the donor has so much of it, and `bytes` in all.
+    /// Decides for a donor that shares this much of the sample, and has `bytes` in all.
     pub fn decide(&self, shared: Shared, bytes: u64) -> Decision {
         let Shared { same, alike } = shared;
         if same == 0 && alike < BY_CHANCE && self.blocks.len() >= ENOUGH && !self.more {
@@ -74,16 +75,19 @@ impl Sample {
         }
         let share = same as f64 / self.blocks.len().max(1) as f64;
         let less = |share: f64| bytes.saturating_sub((self.bytes as f64 * share) as u64);
-        Decision::Incremental { about: less(share), in_parts: less(share + (1.0 - share) * alike) }
+        let in_parts = less(share + (1.0 - share) * alike);
+        let differs = (self.bytes as f64 * (1.0 - share) * (1.0 - alike)) as u64;
+        Decision::Incremental { about: less(share), in_parts, at_least: differs.min(in_parts) }
     }
 }
 
-/// How many blocks of so many bytes are looked at.
+/// The number of blocks to sample for this many bytes.
 pub fn blocks_of(bytes: u64) -> usize {
     (bytes / BYTES_FOR_ONE).clamp(SAMPLE_BLOCKS_MIN, SAMPLE_BLOCKS as u64) as usize
 }
 
-/// Blocks of files of these sizes, evenly over all of their bytes: file and number, at most `wanted`.
+/// Chooses blocks of files of these sizes, evenly over all their bytes: file and block number, at most
+/// `wanted`.
 pub fn spread(sizes: &[u64], wanted: usize) -> Vec<(usize, u64)> {
     let blocks = |size: &u64| size / u64::from(BLOCK_BYTES);
     let total: u64 = sizes.iter().map(blocks).sum();
@@ -107,25 +111,27 @@ mod tests {
     use super::*;
 
     fn sample(blocks: usize, bytes: u64, more: bool) -> Sample {
-        let (place, mark, pieces) = (Place::Datadir, Mark::default(), Vec::new());
-        let block = Sampled { place, path: "d/t.ibd".into(), block: 0, mark, pieces };
+        let (place, fingerprint, pieces) = (Place::Datadir, Fingerprint::default(), Vec::new());
+        let block = Sampled { place, path: "d/t.ibd".into(), block: 0, fingerprint, pieces };
         Sample { blocks: vec![block; blocks], bytes, more }
     }
 
     #[test]
     fn decides_by_what_is_the_same() {
         let decide = |sample: Sample, same, alike| sample.decide(Shared { same, alike }, 1200);
-        let about = |about, in_parts| Decision::Incremental { about, in_parts };
-        assert_eq!(decide(sample(256, 1000, false), 192, 0.0), about(450, 450));
-        assert_eq!(decide(sample(256, 1000, false), 192, 0.5), about(450, 325));
+        let about = |about, in_parts, at_least| Decision::Incremental { about, in_parts, at_least };
+        assert_eq!(decide(sample(256, 1000, false), 192, 0.0), about(450, 450, 250));
+        assert_eq!(decide(sample(256, 1000, false), 192, 0.5), about(450, 325, 125));
         assert_eq!(decide(sample(256, 1000, false), 0, 0.05), Decision::Full);
-        // Nodes that rewrote all pages, each in its own way.
-        assert_eq!(decide(sample(256, 1000, false), 0, 0.9), about(1200, 300));
-        // Too few to tell, or there is more than was looked at.
-        assert_eq!(decide(sample(10, 1000, false), 0, 0.0), about(1200, 1200));
-        assert_eq!(decide(sample(256, 1000, true), 0, 0.0), about(1200, 1200));
-        assert_eq!(decide(sample(0, 0, false), 0, 0.0), about(1200, 1200));
-        assert_eq!(decide(sample(4, 9000, false), 4, 0.0), about(0, 0));
+        // Nodes that modified all pages independently.
+        assert_eq!(decide(sample(256, 1000, false), 0, 0.9), about(1200, 300, 99));
+        // Too few blocks to conclude anything, or the joiner has more files than were sampled.
+        assert_eq!(decide(sample(10, 1000, false), 0, 0.0), about(1200, 1200, 1000));
+        assert_eq!(decide(sample(256, 1000, true), 0, 0.0), about(1200, 1200, 1000));
+        assert_eq!(decide(sample(0, 0, false), 0, 0.0), about(1200, 1200, 0));
+        assert_eq!(decide(sample(4, 9000, false), 4, 0.0), about(0, 0, 0));
+        // Most bytes are in files that were not sampled, and the sampled ones are equal.
+        assert_eq!(decide(sample(19, 20, false), 19, 0.0), about(1180, 1180, 0));
     }
 
     proptest! {

@@ -37,13 +37,13 @@ fn refuses_what_is_not_inside_one_range_of_a_file_that_was_begun() {
         assert!(matches!(refused, Err(CoverageError::BadRange { .. })), "{offset} {len}");
     }
     assert_eq!(begun().begin(FileId(FILES_MAX)), Err(CoverageError::TooMany(FILES_MAX)));
-    assert!(Coverage::new().mark(FILE, 0, 1).is_err());
+    assert!(Coverage::new().record(FILE, 0, 1).is_err());
 }
 
 #[test]
 fn a_file_is_begun_once() {
     let mut coverage = begun();
-    coverage.mark(FILE, 0, 100).expect("mark");
+    coverage.record(FILE, 0, 100).expect("record");
     assert_eq!(coverage.begin(FILE), Ok(false), "another worker begins it too");
     assert_eq!(coverage.missing(&file(100)), None, "and forgets nothing");
 }
@@ -51,7 +51,7 @@ fn a_file_is_begun_once() {
 #[test]
 fn what_came_before_is_known() {
     let mut coverage = begun();
-    coverage.mark(FILE, 4096, 4096).expect("mark");
+    coverage.record(FILE, 4096, 4096).expect("record");
     for (offset, len, before) in
         [(0, 4096, false), (0, 4097, true), (8191, 1, true), (8192, 4096, false), (4100, 10, true)]
     {
@@ -62,9 +62,9 @@ fn what_came_before_is_known() {
 #[test]
 fn a_donor_that_scatters_a_file_is_refused() {
     let mut coverage = begun();
-    let mut marks = (0..=PIECES_MAX as u64).map(|n| coverage.mark(FILE, n * 2, 1));
-    assert!(marks.by_ref().take(PIECES_MAX).all(|m| m.is_ok()));
-    assert_eq!(marks.next(), Some(Err(CoverageError::Scattered(FILE.0))));
+    let mut records = (0..=PIECES_MAX as u64).map(|n| coverage.record(FILE, n * 2, 1));
+    assert!(records.by_ref().take(PIECES_MAX).all(|m| m.is_ok()));
+    assert_eq!(records.next(), Some(Err(CoverageError::Scattered(FILE.0))));
 }
 
 #[test]
@@ -78,14 +78,14 @@ proptest! {
     /// Held against one flag a byte.
     #[test]
     fn the_same_as_counting_bytes(
-        marks in proptest::collection::vec((0u64..300, 1u32..80), 0..30), size in 0u64..400
+        pieces in proptest::collection::vec((0u64..300, 1u32..80), 0..30), size in 0u64..400
     ) {
         let mut coverage = begun();
         let mut bytes = [false; 400];
-        for (offset, len) in marks {
+        for (offset, len) in pieces {
             let now = offset as usize..offset as usize + len as usize;
             prop_assert_eq!(coverage.check(FILE, offset, len), Ok(bytes[now.clone()].contains(&true)));
-            coverage.mark(FILE, offset, len).expect("mark");
+            coverage.record(FILE, offset, len).expect("record");
             bytes[now].fill(true);
         }
         let first = bytes[..size as usize].iter().position(|come| !come);

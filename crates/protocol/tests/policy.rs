@@ -8,6 +8,7 @@ fn node(version: &str) -> NodeFacts {
         lower_case_table_names: 0,
         system_files: vec![SystemFile { size: 12 << 20, autoextend: true }],
         key_plugins: vec![],
+        encrypted: None,
     }
 }
 
@@ -32,10 +33,13 @@ fn an_older_joiner_is_refused_and_a_newer_one_only_when_allowed() {
 }
 
 #[test]
-fn an_unknown_version_warns() {
-    let unknown = NodeFacts { server_version: None, ..node("") };
-    let verdict = compare(&unknown, &node("10.11.19"), Allowed::default());
-    assert_eq!((verdict.refusals.len(), verdict.warnings.len()), (0, 1));
+fn an_unknown_version_on_either_side_warns_and_gets_no_redo() {
+    let (unknown, known) = (NodeFacts { server_version: None, ..node("") }, node("10.11.19"));
+    for (donor, joiner) in [(&unknown, &known), (&known, &unknown), (&unknown, &unknown)] {
+        let verdict = compare(donor, joiner, Allowed::default());
+        assert_eq!((verdict.refusals.len(), verdict.warnings.len(), verdict.without_redo), (0, 1, true));
+    }
+    assert!(!compare(&known, &known, Allowed::default()).without_redo);
 }
 
 #[test]
@@ -64,4 +68,25 @@ fn other_key_plugins_warn() {
     let joiner = NodeFacts { key_plugins: vec!["file_key_management".into()], ..node("10.11.19") };
     let verdict = compare(&node("10.11.19"), &joiner, Allowed::default());
     assert_eq!((verdict.refusals.len(), verdict.warnings.len()), (0, 1));
+}
+
+#[test]
+fn encrypted_data_is_refused_where_nobody_could_open_it() {
+    let plugin = || vec!["file_key_management".to_owned()];
+    let encrypted = Some("d/t.ibd".to_owned());
+    let donor = NodeFacts { key_plugins: plugin(), encrypted: encrypted.clone(), ..node("10.11.19") };
+    let verdict = compare(&donor, &node("10.11.19"), Allowed::default());
+    assert_eq!((verdict.refusals.len(), verdict.warnings.len()), (1, 0), "{verdict:?}");
+    assert!(verdict.refusals[0].contains("(d/t.ibd)") && verdict.refusals[0].contains("plugin_load_add"));
+    // Any plugin may have the keys: only a joiner without one is told that it has none.
+    let other = NodeFacts { key_plugins: vec!["hashicorp_key_management".to_owned()], ..node("10.11.19") };
+    let same = NodeFacts { key_plugins: plugin(), ..node("10.11.19") };
+    assert_eq!((refusals(&donor, &other).len(), refusals(&donor, &same).len()), (0, 0));
+    // Nothing is encrypted, or the plugin comes with the data.
+    let clear = NodeFacts { encrypted: None, ..donor };
+    let installed = NodeFacts { key_plugins: vec![], encrypted, ..node("10.11.19") };
+    assert_eq!(
+        (refusals(&clear, &node("10.11.19")).len(), refusals(&installed, &node("10.11.19")).len()),
+        (0, 0)
+    );
 }

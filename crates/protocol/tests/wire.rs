@@ -8,7 +8,7 @@ use rejoin_protocol::hello::{
 };
 use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place, batches, groups};
 use rejoin_protocol::limits::{HEADER_BYTES_MAX, PATH_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
-use rejoin_protocol::message::{Attempt, Message, Offer, Source};
+use rejoin_protocol::message::{Attempt, CanIst, Message, Offer, SnapshotKind};
 use rejoin_protocol::policy::{NodeFacts, SystemFile};
 use rejoin_protocol::sample::{Sample, Sampled};
 
@@ -17,6 +17,7 @@ fn hello() -> Hello {
         versions: (1, 2),
         capabilities: 5,
         connection: Connection::Worker(3),
+        run: 0x1817_1615_1413_1211,
         proof: [0xAB; 32],
         program: "rejoin 0.1.0".into(),
     }
@@ -26,7 +27,8 @@ fn hello() -> Hello {
 #[test]
 fn the_hello_is_frozen() {
     let mut expected = b"REJOIN\0\x01".to_vec();
-    expected.extend_from_slice(&[1, 0, 2, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12]);
+    expected.extend_from_slice(&[1, 0, 2, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 3, 0]);
+    expected.extend_from_slice(&[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 12]);
     expected.extend_from_slice(&[0xAB; 32]);
     expected.extend_from_slice(b"rejoin 0.1.0");
     assert_eq!(hello().encode(), expected);
@@ -81,6 +83,7 @@ fn one_of_each() -> Vec<Message> {
         lower_case_table_names: 0,
         system_files: vec![SystemFile { size: 12 << 20, autoextend: true }],
         key_plugins: vec!["file_key_management".into()],
+        encrypted: Some("d/t.ibd".into()),
     };
     let offer = Offer {
         node: "n1".into(),
@@ -90,6 +93,7 @@ fn one_of_each() -> Vec<Message> {
         external: vec![("/x/db".into(), 4096)],
         undo_tablespaces: 3,
         left_out: vec!["x: unknown".into()],
+        databases: vec!["shop".into()],
     };
     let chunk = Chunk {
         file: FileId(1),
@@ -97,7 +101,7 @@ fn one_of_each() -> Vec<Message> {
         len: 16384,
         parts: vec![(0, 4096), (8192, 4096)],
         same: vec![(4096, 4096)],
-        deltas: vec![Delta { start: 12288, len: 64, sent: vec![2], mark: [5; 16] }],
+        deltas: vec![Delta { start: 12288, len: 64, sent: vec![2], fingerprint: [5; 16] }],
         packing: Packing::Zstd,
         digest: 1 << 60,
         whole: Some(1 << 61),
@@ -109,13 +113,18 @@ fn one_of_each() -> Vec<Message> {
         Message::Bypass { position: "p".into(), domain: Some(1) },
         Message::Offer(offer),
         Message::Accept { workers: 4, in_place: true, empty_undo: false, still: true, base: true },
-        Message::Attempt(Attempt { source: Source::Native, reason: "w".into(), marks: Some([7; 32]) }),
+        Message::Attempt(Attempt {
+            snapshot: SnapshotKind::Online,
+            reason: "w".into(),
+            fingerprints: Some([7; 32]),
+            bytes: 1 << 40,
+        }),
         Message::Sample(Sample {
             blocks: vec![Sampled {
                 place: Place::Datadir,
                 path: "d/t.ibd".into(),
                 block: 9,
-                mark: [3; 16],
+                fingerprint: [3; 16],
                 pieces: vec![4, 5],
             }],
             bytes: 7,
@@ -127,20 +136,20 @@ fn one_of_each() -> Vec<Message> {
         Message::BeginKnown { file: FileId(7) },
         Message::Chunk(chunk),
         Message::Same { file: FileId(7), offset: 1 << 20, len: RANGE_BYTES },
-        Message::SameTogether { first: FileId(7) },
+        Message::SameGroup { first: FileId(7) },
         Message::Asks,
         Message::Answers,
-        Message::Look(vec![entry()]),
-        Message::LookTogether(vec![entry(), entry()]),
-        Message::LookApart { first: FileId(7) },
-        Message::LookCloser { file: FileId(7), range: 3 },
-        Message::LookInside { file: FileId(1), range: 2, blocks: vec![0, 63] },
-        Message::LooksEnd,
-        Message::Base { file: FileId(7), size: Some(1 << 33) },
-        Message::Together { first: FileId(7), mark: [4; 16] },
-        Message::Marks { file: FileId(7), first: 4, marks: vec![[1; 16], [2; 16]] },
-        Message::Blocks { file: FileId(7), range: 3, marks: vec![[3; 16]] },
-        Message::Pieces { file: FileId(1), range: 2, marks: vec![vec![1, 2, 3], vec![]] },
+        Message::CompareFiles(vec![entry()]),
+        Message::CompareGroups(vec![entry(), entry()]),
+        Message::SplitGroup { first: FileId(7) },
+        Message::CompareBlocks { file: FileId(7), range: 3 },
+        Message::ComparePieces { file: FileId(1), range: 2, blocks: vec![0, 63] },
+        Message::CompareEnd,
+        Message::JoinersFile { file: FileId(7), size: Some(1 << 33) },
+        Message::GroupFingerprint { first: FileId(7), fingerprint: [4; 16] },
+        Message::RangeFingerprints { file: FileId(7), first: 4, fingerprints: vec![[1; 16], [2; 16]] },
+        Message::BlockFingerprints { file: FileId(7), range: 3, fingerprints: vec![[3; 16]] },
+        Message::PieceFingerprints { file: FileId(1), range: 2, fingerprints: vec![vec![1, 2, 3], vec![]] },
         Message::Rebuilt { file: FileId(1), offset: 1 << 20, failed: vec![16384] },
         Message::AnswersEnd,
         Message::WorkerDone { chunks: 1 },
@@ -155,6 +164,14 @@ fn one_of_each() -> Vec<Message> {
         },
         Message::Complete { chunks: 1 },
         Message::Stored,
+        Message::Total { bytes: 1 << 33 },
+        Message::AskIst { fingerprints: Some([8; 32]) },
+        Message::CanIst(CanIst::Yes { position: "u:7".into(), first: 900, next: 8, room: 1 << 30 }),
+        Message::CanIst(CanIst::No { why: "ist=never is set".into() }),
+        Message::WriteSets { from: 8, to: 899, domain: Some(3) },
+        Message::WriteSetBytes { len: 24, packing: Packing::Plain },
+        Message::WriteSetsEnd,
+        Message::WriteSetsFail { why: "a gap".into() },
     ]
 }
 
@@ -221,7 +238,7 @@ fn long_headers_are_packed() {
         role: FileRole::Table,
     };
     let files: Vec<FileEntry> = (1..=1024).map(file).collect();
-    let message = Message::Look(files);
+    let message = Message::CompareFiles(files);
     let mut out = Vec::new();
     codec::encode(&message, 0, &mut out).expect("encode");
     assert!(out.len() < 1024 * 5, "{} bytes for 1024 files", out.len());
@@ -292,13 +309,16 @@ fn impossible_parts_are_refused() {
         let same = Chunk { same: bad.clone(), ..chunk(&[]) };
         assert!(same.payload_len().is_err(), "{bad:?}");
     }
+    // A buffer is made as long as the parts are: no range is longer than it may be.
+    let long = Chunk { len: u32::MAX, ..chunk(&[(0, RANGE_BYTES + 1)]) };
+    assert!(long.payload_len().is_err());
     let both = |parts, same: &[(u32, u32)]| Chunk { same: same.to_vec(), ..chunk(parts) };
     assert_eq!(both(&[(0, 4), (8, 4)], &[(4, 4), (12, 1)]).payload_len(), Ok((8, 0)));
     assert!(both(&[(0, 4), (8, 4)], &[(4, 5)]).payload_len().is_err(), "sent and the same");
     assert!(both(&[(4, 4)], &[(0, 5)]).payload_len().is_err(), "sent and the same");
     assert!(both(&[(4, 4), (20, 4)], &[(10, 2), (19, 2)]).payload_len().is_err(), "sent and the same");
 
-    let delta = |start, len, sent: &[u8]| Delta { start, len, sent: sent.to_vec(), mark: [0; 16] };
+    let delta = |start, len, sent: &[u8]| Delta { start, len, sent: sent.to_vec(), fingerprint: [0; 16] };
     let with = |deltas: &[Delta]| {
         Chunk { deltas: deltas.to_vec(), ..both(&[(0, 4)], &[(100, 4)]) }.payload_len().map_err(drop)
     };
@@ -348,15 +368,15 @@ fn paths_cannot_leave_their_place() {
 
 proptest! {
     #[test]
-    fn hello_comes_back(min in any::<u16>(), max in any::<u16>(), caps in any::<u64>(), number in any::<u16>(),
+    fn hello_comes_back(min in any::<u16>(), max in any::<u16>(), caps in any::<u64>(), number in any::<u16>(), run in any::<u64>(),
                         proof in any::<[u8; 32]>(), program in "[ -~]{0,300}") {
-        let said = Hello { versions: (min, max), capabilities: caps, connection: Connection::Worker(number), proof, program };
+        let said = Hello { versions: (min, max), capabilities: caps, connection: Connection::Worker(number), run, proof, program };
         let bytes = said.encode();
         let (head, tail) = bytes.split_first_chunk::<HELLO_BYTES>().expect("head");
         prop_assert_eq!(Hello::tail_len(head), tail.len());
         let heard = Hello::decode(head, tail).expect("decode");
         prop_assert_eq!(&heard.proof, &said.proof);
-        prop_assert_eq!(heard.connection, said.connection);
+        prop_assert_eq!((heard.connection, heard.run), (said.connection, run));
         prop_assert!(said.program.starts_with(&heard.program));
     }
 

@@ -1,19 +1,19 @@
-//! `rejoin check`: what would go wrong in the next transfer of this node.
+//! `rejoin check`: problems that the next transfer of this node would have.
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use node::check::collect::collect;
-use node::check::{Finding, Level, judge};
 use serde_json::json;
+use transfer::advisor::check::collect::collect;
+use transfer::advisor::check::{Finding, Level, judge};
 
-use super::say;
-use super::which::{Which, as_the_servers_user};
+use super::answer::say;
+use super::which::{Which, become_the_servers_user};
 
-/// How long a running server's writing is measured.
+/// How long the write rate of a running server is measured.
 const SAMPLE: Duration = Duration::from_secs(1);
 
-/// Which server, and what is printed.
+/// Which server, and the form of the output.
 #[derive(clap::Args)]
 pub struct Options {
     #[command(flatten)]
@@ -21,17 +21,16 @@ pub struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print only what is not ok
-    #[arg(long)]
+    /// Print only warnings and errors
+    #[arg(long, short)]
     quiet: bool,
 }
 
-/// Checks and answers with the exit code: 0 nothing wrong (notes may be there), 1 warnings, 2 errors.
+/// Runs the checks. The exit code is 0 if nothing is wrong (there may be notes), 1 for warnings, 2 for
+/// errors.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let wanted = options.node.wanted();
-    if let Some(code) = as_the_servers_user(&wanted)? {
-        return Ok(code);
-    }
+    let wanted = options.node.wanted()?;
+    become_the_servers_user(&wanted)?;
     let findings = judge(&collect(&wanted, SAMPLE)?);
     let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
     if options.json {

@@ -1,4 +1,4 @@
-//! How `rejoin gcache` words what was found, for people and as JSON.
+//! The output of `rejoin gcache`, as text and as JSON.
 use std::time::Duration;
 
 use anyhow::Result;
@@ -6,15 +6,21 @@ use formats::galera::conf_change::ConfChange;
 use formats::galera::gcache::{Action, Store};
 use formats::galera::write_set::WriteSet;
 use formats::mariadb::binlog_events;
-use node::gcache::sizing::{outage_for, warnings};
-use node::gcache::{Entry, Gcache, InUse, Payload, Rate, Report, Source};
-use node::words::{size, span};
 use serde_json::{Value, json};
+use transfer::human::{size, span};
+use transfer::writesets::gcache::sizing::{outage_for, warnings};
+use transfer::writesets::gcache::{Entry, Gcache, InUse, Payload, Rate, Report, Source};
+use transfer::writesets::store::StoredAction;
 
-/// Said with every answer: no file shows it.
-const UNSEEN: &str = "what a server keeps in its memory only (gcache.mem_size, 0 unless set) is in no file";
+/// Printed with every result, because no file shows it.
+const UNSEEN: &str =
+    "write-sets that the server holds in memory only (gcache.mem_size, default 0) are in no file";
 
-/// The answer for people.
+/// A write rate is estimated from at least this many write-sets, written over at least [`SPAN_MIN`].
+const WRITE_SETS_MIN: u64 = 10;
+const SPAN_MIN: Duration = Duration::from_secs(1);
+
+/// The summary as text.
 pub fn summary(cache: &Gcache, report: &Report) -> String {
     let mut lines = vec![
         format!("file           {} ({})", cache.path().display(), state(cache)),
@@ -30,7 +36,7 @@ pub fn summary(cache: &Gcache, report: &Report) -> String {
             report.write_sets, report.conf_changes, report.released, report.skipped
         ),
         format!(
-            "ring           {}; history of {} in it and in pages",
+            "ring           {}; ring and pages hold {} of history",
             size(cache.ring_bytes()),
             size(report.bytes)
         ),
@@ -38,23 +44,24 @@ pub fn summary(cache: &Gcache, report: &Report) -> String {
     for page in cache.pages() {
         let range =
             page.range.map_or("empty".to_owned(), |(first, last)| format!("seqnos {first} to {last}"));
-        let used = if page.live { "in use" } else { "not in use, does not count" };
+        let used = if page.live { "in use" } else { "not in use, not counted" };
         lines.push(format!("page           {}: {}, {range}, {used}", page.path.display(), size(page.bytes)));
     }
-    let lasting = outage_for(cache.ring_bytes(), &report.rate.unwrap_or(IDLE), largest(report));
-    match &report.rate {
-        Some(measured) => {
-            lines.push(format!("write rate     {}", rate(measured)));
+    match measured_rate(report) {
+        Ok(measured) => {
+            lines.push(format!("write rate     {}", rate(&measured)));
             lines.push(format!(
-                "outage         a node that stops now has {} to come back by IST",
-                span(lasting)
+                "outage         a node that stops now can return by IST within {}",
+                span(outage_for(cache.ring_bytes(), &measured, largest(report)))
             ));
         }
-        None => lines.push("write rate     not known: not two write-sets of one node".to_owned()),
+        Err(why) => lines.push(format!("write rate     not known: {why}")),
     }
     if report.visited.overwritten > 0 {
         let parts = report.visited.overwritten;
-        lines.push(format!("counts         without {parts} MiB that the server overwrote meanwhile"));
+        lines.push(format!(
+            "counts         exclude {parts} MiB that the server overwrote while the file was read"
+        ));
     }
     lines.extend(changes(report));
     lines.extend(warnings(cache, report).iter().map(|warning| format!("warning        {warning}")));
@@ -62,14 +69,27 @@ pub fn summary(cache: &Gcache, report: &Report) -> String {
     lines.join("\n")
 }
 
-const IDLE: Rate =
-    Rate { bytes_per_second: 0.0, actions_per_second: 0.0, span: Duration::ZERO, writer: formats::Uuid::NIL };
+/// Returns the write rate, or why the cache holds too little to estimate it.
+pub fn measured_rate(report: &Report) -> Result<Rate, String> {
+    let rate = report.rate.ok_or("no node wrote two write-sets of those in the cache")?;
+    if report.write_sets < WRITE_SETS_MIN {
+        return Err(format!(
+            "only {} write-sets in the cache: too few to estimate a rate",
+            report.write_sets
+        ));
+    }
+    if rate.span < SPAN_MIN {
+        let spanned = span(rate.span);
+        return Err(format!("the write-sets in the cache span only {spanned}: too short to estimate a rate"));
+    }
+    Ok(rate)
+}
 
 fn largest(report: &Report) -> u64 {
     report.largest.map_or(0, |(_, bytes)| bytes)
 }
 
-/// The newest configuration change with its members, and how many came before.
+/// Returns the newest configuration change with its members, and the number of changes before it.
 fn changes(report: &Report) -> Vec<String> {
     let Some(change) = report.changes.last() else { return Vec::new() };
     let mut lines = vec![format!(
@@ -88,12 +108,13 @@ fn state(cache: &Gcache) -> String {
         InUse::Closed => "closed cleanly".to_owned(),
         InUse::By(pid) => format!("in use by process {pid}"),
         InUse::Crashed => "left by a crash".to_owned(),
-        InUse::Unknown => "in use, or left by a crash: not all processes can be looked at".to_owned(),
+        InUse::Unknown => "in use, or left by a crash (no permission to inspect every process)".to_owned(),
     }
 }
 
-/// The answer for programs.
+/// The summary as JSON.
 pub fn json(cache: &Gcache, report: &Report) -> Value {
+    let rate = measured_rate(report).ok();
     let (first, last) = cache.range().map(|(first, last)| (first.0, last.0)).unzip();
     let pages: Vec<Value> = cache
         .pages()
@@ -127,8 +148,8 @@ pub fn json(cache: &Gcache, report: &Report) -> Value {
         "discarded": report.visited.discarded,
         "overwritten_mib": report.visited.overwritten,
         "largest_action": largest(report),
-        "rate": report.rate.as_ref().map(rate_json),
-        "outage_seconds": report.rate.map(|r| outage_for(cache.ring_bytes(), &r, largest(report)).as_secs()),
+        "rate": rate.as_ref().map(rate_json),
+        "outage_seconds": rate.map(|r| outage_for(cache.ring_bytes(), &r, largest(report)).as_secs()),
         "changes": report.changes.iter().map(change_json).collect::<Vec<_>>(),
         "warnings": warnings(cache, report),
         "unseen": UNSEEN,
@@ -148,7 +169,7 @@ fn change_json(change: &ConfChange) -> Value {
     json!({"seqno": change.state.seqno.0, "configuration": change.conf_id, "members": members.collect::<Vec<_>>()})
 }
 
-/// A rate for programs.
+/// A rate as JSON.
 pub fn rate_json(rate: &Rate) -> Value {
     json!({
         "bytes_per_second": rate.bytes_per_second,
@@ -158,14 +179,14 @@ pub fn rate_json(rate: &Rate) -> Value {
     })
 }
 
-/// A rate for people.
+/// A rate as text.
 pub fn rate(rate: &Rate) -> String {
     let per_second =
         format!("{}/s, {:.0} actions/s", size(rate.bytes_per_second as u64), rate.actions_per_second);
     format!("{per_second}, measured over {}", span(rate.span))
 }
 
-/// One action on one line.
+/// Formats one action as one line.
 pub fn line(entry: &Entry, source: &Source<'_>, as_json: bool) -> Result<String> {
     let header = &entry.header;
     let store = if header.store == Store::Ring { "ring" } else { "page" };
@@ -190,7 +211,26 @@ pub fn line(entry: &Entry, source: &Source<'_>, as_json: bool) -> Result<String>
     })
 }
 
-/// Who wrote it, and its events.
+/// One action of any store on one line.
+pub fn stored_line(action: &StoredAction, as_json: bool) -> String {
+    let (kind, what) = match action.action {
+        Action::WriteSet => ("write-set", write_set(&action.bytes)),
+        Action::ConfChange => ("change", members(&action.bytes)),
+        Action::Other(_) => ("other", String::new()),
+    };
+    match as_json {
+        true => json!({
+            "seqno": action.seqno.0, "kind": kind, "bytes": action.bytes.len(), "skipped": action.skipped, "what": what,
+        })
+        .to_string(),
+        false => {
+            let skipped = if action.skipped { " skipped" } else { "" };
+            format!("{:>12} {:>10}{skipped} {kind} {what}", action.seqno, action.bytes.len())
+        }
+    }
+}
+
+/// Formats the source of a write-set and its events.
 fn write_set(bytes: &[u8]) -> String {
     let Ok(set) = WriteSet::parse(bytes) else { return String::new() };
     let data = set.data.map(|data| data.records).unwrap_or_default();

@@ -1,4 +1,7 @@
 //! Run by an operator: `rejoin VERB`. One file per verb.
+mod alone;
+mod answer;
+mod archive;
 mod check;
 mod finish;
 mod gcache;
@@ -8,17 +11,27 @@ mod release;
 mod rollback;
 mod status;
 mod verify;
+pub(crate) mod version;
+mod watch;
 mod which;
 
-use std::path::PathBuf;
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use alone::Common;
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use transfer::panics::caught;
 
-/// A Galera node comes back by receiving a verified copy, staged beside its old datadir.
+/// State transfer (SST) for Galera Cluster that sends only what differs
 #[derive(Parser)]
-#[command(name = "rejoin", version, arg_required_else_help = true)]
+#[command(
+    name = "rejoin",
+    version,
+    long_version = version::LONG.as_str(),
+    arg_required_else_help = true,
+    term_width = 80
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -28,74 +41,111 @@ struct Cli {
 enum Verb {
     /// Put back the files that the last install replaced
     ///
-    /// The server must be stopped. What the install had put in their place is removed.
-    Rollback(rollback::Options),
+    /// The server must be stopped. Files that the install had put in their place are removed.
+    #[command(after_long_help = "Example:\n  rejoin rollback --datadir /var/lib/mysql")]
+    Rollback(Common),
     /// Finish an install that a crash interrupted
     ///
-    /// Does nothing when there is none, so it may be run before every start of the server
-    /// (systemd: ExecStartPre=-/usr/bin/rejoin finish --datadir /var/lib/mysql).
-    Finish(Datadir),
-    /// Remove the replaced files that are still kept
-    Release(Datadir),
-    /// Show how far a transfer is, and what it left in the datadir
+    /// Does nothing when there is no such install, so it may run before every start of the server. Refuses to
+    /// run while a server uses the datadir.
+    #[command(
+        after_long_help = "Example, in the unit of the server:\n  ExecStartPre=-/usr/bin/rejoin finish --let-join --datadir /var/lib/mysql"
+    )]
+    Finish(finish::Options),
+    /// Remove the previous state, and leftovers of unfinished transfers
+    ///
+    /// The server must be stopped, or report that it is Synced. rejoin removes the previous state by itself
+    /// once the node is Synced, unless keep-previous=always is set. Prints how many files and MiB were
+    /// removed.
+    #[command(after_long_help = "Example:\n  rejoin release --datadir /var/lib/mysql")]
+    Release(Common),
+    /// Show the progress of a transfer, and what it left in the datadir
+    ///
+    /// With --watch, follows the running transfer, or waits for the next one and follows that. You can start
+    /// it in a second terminal before you start the server.
+    #[command(after_long_help = "Example:\n  rejoin status --watch")]
     Status(status::Options),
-    /// Look for what would go wrong in the next transfer of this node, and say how to mend it
+    /// Find problems that the next transfer of this node would have
     ///
-    /// For a server that runs or is stopped; changes nothing. Exit code: 0 nothing wrong, 1 warnings, 2 errors,
-    /// 3 the check could not be made. As root it is made as the server's user.
+    /// Works on a running or a stopped server, and changes nothing. Each problem comes with a remedy. When
+    /// run by root, it becomes the server's user first. Exit code: 0 nothing wrong, 1 warnings, 2 errors, 3
+    /// the check could not be made.
+    #[command(after_long_help = "Example:\n  rejoin check --quiet")]
     Check(check::Options),
-    /// Predict how a node that is down would come back: which donor, by IST or SST, how much, and what would be better
+    /// Predict how a stopped node comes back: donor, IST or SST, size
     ///
-    /// Reads only. Exit code: 0 by IST, 1 by SST, 2 nobody gives now, 3 it cannot be told. As root it is made as the
-    /// server's user.
+    /// Changes nothing. Name the members to ask with --donor. Without it no member is asked: the last state
+    /// of the group that this node saw is shown, and the answer is "not known". When run by root, it becomes
+    /// the server's user first. Exit code: 0 by IST, or nothing is missing; 1 by SST; 2 no member can be the
+    /// donor now; 3 not known.
+    #[command(after_long_help = "Example:\n  rejoin plan --donor 10.0.0.1 --donor 10.0.0.2")]
     Plan(plan::Options),
     /// Compare two datadirs, page by page
     ///
-    /// Exit code: 0 the same, 1 different, 2 damaged pages, 3 they cannot be compared.
+    /// The first datadir must have no running server. Exit code: 0 the same, 1 different, 2 invalid command
+    /// line, 3 they cannot be compared, 4 damaged pages.
+    #[command(
+        after_long_help = "Example:\n  rejoin verify --datadir /backup/mysql --with /run/mysqld/mysqld.sock"
+    )]
     Verify(verify::Options),
-    /// Show which write-sets a node can still serve by IST, read from its galera.cache
+    /// Show which write-sets a node can still serve by IST
     ///
-    /// Strictly read-only, for a server that is stopped, that crashed, or that runs.
+    /// Reads the node's galera.cache. Read-only; the server may be running, stopped or crashed.
+    #[command(after_long_help = "Examples:\n  rejoin gcache\n  rejoin gcache size --outage 4h")]
     Gcache(gcache::Options),
+    /// Keep the write-sets that the server's cache overwrites, compressed, for as long as the disk allows
+    Archive(archive::Options),
     /// Started by the program itself after a transfer
-    #[command(name = node::keeper::VERB, hide = true, disable_help_flag = true)]
+    #[command(name = transfer::cleanup::VERB, hide = true, disable_help_flag = true)]
     KeepUntilSynced {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Started by the program itself before a transfer
+    #[command(name = transfer::writesets::ist::relay::VERB, hide = true, disable_help_flag = true)]
+    RelayIst {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
 }
 
-/// Which datadir.
-#[derive(Args)]
-struct Datadir {
-    /// The server's data directory
-    #[arg(long, value_name = "DIR")]
-    datadir: PathBuf,
+/// Returns the definition of the command line, for the manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Reads the command line and runs the verb.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Check(options) => return or_unknown(check::run(&options)),
-        Verb::Verify(options) => return or_unknown(verify::run(&options)),
-        Verb::Plan(options) => return or_unknown(plan::run(&options)),
-        Verb::Rollback(options) => rollback::run(&options),
-        Verb::Finish(at) => finish::run(&at.datadir),
-        Verb::Release(at) => release::run(&at.datadir),
-        Verb::Status(options) => status::run(&options),
-        Verb::Gcache(options) => gcache::run(&options),
-        Verb::KeepUntilSynced { words } => node::keeper::run(&words),
+        Verb::Check(options) => return or_unknown(caught(|| check::run(&options))),
+        Verb::Verify(options) => return or_unknown(caught(|| verify::run(&options))),
+        Verb::Plan(options) => return or_unknown(caught(|| plan::run(&options))),
+        verb => caught(|| done(verb)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("{error:#}"));
-            ExitCode::from(node::failure::kind_of(&error).exit_code())
+            ExitCode::from(transfer::failure::kind_of(&error).exit_code())
         }
     }
 }
 
-/// Of verbs whose exit code is an answer: a failure needs one of its own.
+fn done(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Check(_) | Verb::Verify(_) | Verb::Plan(_) => Ok(()),
+        Verb::Rollback(options) => rollback::run(&options),
+        Verb::Finish(options) => finish::run(&options),
+        Verb::Release(options) => release::run(&options),
+        Verb::Status(options) => status::run(&options),
+        Verb::Gcache(options) => gcache::run(&options),
+        Verb::Archive(options) => archive::run(&options),
+        Verb::KeepUntilSynced { words } => transfer::cleanup::run(&words),
+        Verb::RelayIst { words } => transfer::writesets::ist::relay::run(&words),
+    }
+}
+
+/// For verbs whose exit code is a result: a failure has an exit code of its own.
 fn or_unknown(outcome: Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));
@@ -103,16 +153,6 @@ fn or_unknown(outcome: Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// An answer to the operator.
-#[expect(
-    clippy::print_stdout,
-    reason = "an operator's command answers on stdout; only the server mode must not"
-)]
-fn say(text: &str) {
-    println!("{text}");
-}
-
-#[expect(clippy::print_stderr, reason = "an operator's command complains on stderr")]
 fn complain(text: &str) {
-    eprintln!("rejoin: {text}");
+    let _ = writeln!(std::io::stderr(), "rejoin: {text}");
 }

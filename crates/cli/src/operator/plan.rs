@@ -3,67 +3,67 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
-use node::failure::{Failure, Kind};
-use node::plan::choice::Rule;
-use node::plan::collect::collect;
-use node::plan::facts::{Facts, Known, Origin, Position};
-use node::plan::predict::{Prediction, Speeds, Way, predict};
-use node::plan::transfer::Estimate;
-use node::words::{size, span};
 use serde_json::{Value, json};
+use transfer::advisor::plan::choice::Rule;
+use transfer::advisor::plan::collect::collect;
+use transfer::advisor::plan::facts::{Facts, Known, Origin, Position};
+use transfer::advisor::plan::predict::{Prediction, Speeds, Way, predict};
+use transfer::advisor::plan::transfer::Estimate;
+use transfer::failure::{Failure, Kind};
+use transfer::human::{size, span};
 
-use super::say;
-use super::which::{UNKNOWN, Which, as_the_servers_user};
+use super::answer::Answer;
+use super::which::{UNKNOWN, Which, become_the_servers_user};
 
-/// How long a member's writing is measured.
+/// How long the write rate of a member is measured.
 const SAMPLE: Duration = Duration::from_secs(1);
 
-/// Which node, and whom to ask.
+/// Which node, and which members to ask.
 #[derive(clap::Args)]
 pub struct Options {
     #[command(flatten)]
     node: Which,
-    /// A member to ask, by its socket or address; may be given for each. Without any, the group is what this node saw last
+    /// Member to ask: its socket or address; may be given more than once
+    ///
+    /// Without it, the last state of the group that this node saw is used.
     #[arg(long, value_name = "SOCKET|HOST[:PORT]")]
     donor: Vec<String>,
-    /// Write-sets a second that this node applies, to weigh an IST against an SST
+    /// Write-sets per second that this node applies, to compare IST with SST
     #[arg(long, value_name = "NUMBER")]
     apply_rate: Option<f64>,
-    /// Bytes a second that a transfer gets here (100M), to weigh an IST against an SST
+    /// Bytes per second of a transfer (100M), to compare IST with SST
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     transfer_rate: Option<u64>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
     let size = formats::mariadb::option_file::parse_size(text);
-    size.filter(|size| *size > 0).ok_or_else(|| format!("{text:?} is no size: 100M, 1G"))
+    size.filter(|size| *size > 0).ok_or_else(|| format!("{text:?} is not a size such as 100M or 1G"))
 }
 
-/// Predicts, and answers with the exit code: 0 by IST (or nothing is missing), 1 by SST, 2 nobody gives.
+/// Predicts. The exit code is 0 for IST (or nothing missing), 1 for SST, 2 if the server would end or wait, 3
+/// for not known.
 pub fn run(options: &Options) -> Result<ExitCode> {
     if options.apply_rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-        bail!(Failure::new(Kind::Configuration, "--apply-rate is no positive number"));
+        bail!(Failure::new(Kind::Configuration, "--apply-rate must be a positive number"));
     }
-    let wanted = options.node.wanted();
-    if let Some(code) = as_the_servers_user(&wanted)? {
-        return Ok(code);
-    }
+    let wanted = options.node.wanted()?;
+    become_the_servers_user(&wanted)?;
     let facts = collect(&wanted, &options.donor, SAMPLE)?;
     let transfer = options.transfer_rate.map(|rate| rate as f64);
     let prediction = predict(&facts, Speeds { apply: options.apply_rate, transfer });
-    if options.json {
-        say(&format!("{:#}", as_json(&facts, &prediction)));
-    } else {
-        lines(&facts, &prediction).iter().for_each(|(what, text)| say(&format!("{what:<10} {text}")));
-    }
+    let lines = lines(&facts, &prediction);
+    let lines: Vec<String> = lines.iter().map(|(what, text)| format!("{what:<10} {text}")).collect();
+    options.answer.say(&lines.join("\n"), &as_json(&facts, &prediction));
     Ok(ExitCode::from(match (&facts.position, &prediction.way) {
         (Position::Unknown(_), _) => UNKNOWN,
+        // An old state of the group tells neither what is missing now nor which members are there to send it.
+        _ if facts.group.age.is_some() => UNKNOWN,
         (_, Way::Ist { .. } | Way::NothingMissing) => 0,
         (_, Way::Sst { .. }) => 1,
-        (_, Way::Waits | Way::Refused) => 2,
+        (_, Way::Waits | Way::Refused | Way::Ahead { .. }) => 2,
     }))
 }
 
@@ -71,7 +71,7 @@ fn lines(facts: &Facts, prediction: &Prediction) -> Vec<(&'static str, String)> 
     let group = &facts.group;
     let from = match group.age {
         None => "asked just now".to_owned(),
-        Some(age) => format!("as this node last saw it, {} ago", span(age)),
+        Some(age) => format!("as this node last saw it {} ago", span(age)),
     };
     let mut lines = vec![
         ("position", position(&facts.position)),
@@ -90,9 +90,9 @@ fn lines(facts: &Facts, prediction: &Prediction) -> Vec<(&'static str, String)> 
         let text = match pace.per_second {
             rate if rate > 0.0 => {
                 let until = clock(SystemTime::now() + lasts);
-                format!("at least {} more (until {until}), at {rate:.1} write-sets a second", span(lasts))
+                format!("at least {} more (until {until}), at {rate:.1} write-sets per second", span(lasts))
             }
-            _ => "as long as nothing is written".to_owned(),
+            _ => "until something is written".to_owned(),
         };
         lines.push(("lasts", text));
     }
@@ -100,7 +100,7 @@ fn lines(facts: &Facts, prediction: &Prediction) -> Vec<(&'static str, String)> 
     lines
 }
 
-/// The time of day, as the server's logs could have it.
+/// Formats a time of day as in the server's logs.
 fn clock(at: SystemTime) -> String {
     let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     format!("{:02}:{:02} UTC", seconds / 3600 % 24, seconds / 60 % 60)
@@ -109,7 +109,7 @@ fn clock(at: SystemTime) -> String {
 fn position(position: &Position) -> String {
     match position {
         Position::Noted(state) => format!("{state}, from grastate.dat"),
-        Position::Recovered(state) => format!("{state}, as InnoDB will recover it"),
+        Position::Recovered(state) => format!("{state}, to which InnoDB will recover"),
         Position::None(why) => format!("none: {why}"),
         Position::Unknown(why) => format!("unknown: {why}"),
     }
@@ -118,7 +118,7 @@ fn position(position: &Position) -> String {
 fn member(known: &Known, newest: i64) -> String {
     let member = &known.member;
     let history = match member.lowest_cached {
-        Some(lowest) => format!("has write-sets from {lowest} ({} of them)", newest - lowest.0 + 1),
+        Some(lowest) => format!("has the write-sets from {lowest} on ({} of them)", newest - lowest.0 + 1),
         None => "has no write-sets".to_owned(),
     };
     let stateless = if member.stateless { ", stateless" } else { "" };
@@ -131,41 +131,60 @@ fn member(known: &Known, newest: i64) -> String {
 }
 
 fn way(facts: &Facts, prediction: &Prediction) -> String {
+    let way = way_by(facts, prediction);
+    match facts.group.age {
+        None => way,
+        Some(_) if prediction.way == Way::NothingMissing => {
+            "not known: no member was asked (use --donor)".to_owned()
+        }
+        Some(_) => {
+            format!("not known: no member was asked (use --donor); in the group's last known state: {way}")
+        }
+    }
+}
+
+fn way_by(facts: &Facts, prediction: &Prediction) -> String {
     match &prediction.way {
         Way::NothingMissing => "nothing is missing: no state transfer".to_owned(),
+        Way::Ahead { by } => format!(
+            "none: this node is {by} write-sets ahead of the group, which was bootstrapped from an older node; its server \
+             would end with \"Reversing history\""
+        ),
         Way::Ist { donor, rule, from } => {
             format!("IST from {donor}, write-sets from {from} on: {}", reason(*rule))
         }
         Way::Sst { donor, rule } => {
-            format!("SST from {donor}: {}; here are {} of data", reason(*rule), size(facts.data))
+            format!("SST from {donor}: {}; this node has {} of data", reason(*rule), size(facts.data))
         }
-        Way::Waits => "waits: whoever could give is busy, this node will ask again every second".to_owned(),
-        Way::Refused => "none: nobody gives, this node's server will end; see wsrep_sst_donor".to_owned(),
+        Way::Waits => "waits: every possible donor is busy; this node will ask again every second".to_owned(),
+        Way::Refused => {
+            "none: no member can be the donor, so this node's server will end; see wsrep_sst_donor".to_owned()
+        }
     }
 }
 
 fn sent(sends: &Result<Estimate, String>) -> String {
     match sends {
-        Ok(Estimate { all, about: Some(about), why }) => {
-            format!("about {} of {} with rejoin, before compression ({why})", size(*about), size(*all))
-        }
-        Ok(Estimate { all, about: None, why }) => format!("at most {} with rejoin ({why})", size(*all)),
-        Err(why) => format!("with rejoin what differs; how much is not known: {why}"),
+        Ok(Estimate { about: Some(_), why, .. }) => format!("with rejoin, before compression: {why}"),
+        Ok(Estimate { all, about: None, why, .. }) => format!("at most {} with rejoin ({why})", size(*all)),
+        Err(why) => format!("with rejoin, only what differs; the size is not known: {why}"),
     }
 }
 
 fn reason(rule: Rule) -> &'static str {
     match rule {
         Rule::HasItAndNamed => {
-            "of those named in wsrep_sst_donor that have what is missing it reaches back least"
+            "named in wsrep_sst_donor and has the missing write-sets; of such members its cache reaches back least"
         }
-        Rule::HasItInSegment => "of those in this segment that have what is missing it reaches back least",
+        Rule::HasItInSegment => {
+            "in this segment and has the missing write-sets; of such members its cache reaches back least"
+        }
         Rule::HasItElsewhere => {
-            "nobody in this segment has what is missing; of the others it reaches back least"
+            "no member of this segment has the missing write-sets; of the others its cache reaches back least"
         }
         Rule::Named => "wsrep_sst_donor names it",
-        Rule::FirstInSegment => "the first in this segment that is Synced",
-        Rule::LastElsewhere => "nobody else is in this segment; the last elsewhere that is Synced",
+        Rule::FirstInSegment => "the first Synced member of this segment",
+        Rule::LastElsewhere => "no other member is in this segment; the last Synced one elsewhere",
     }
 }
 
@@ -173,6 +192,7 @@ fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
     let state = facts.position.state();
     let (kind, donor, rule) = match &prediction.way {
         Way::NothingMissing => ("nothing-missing", None, None),
+        Way::Ahead { .. } => ("ahead", None, None),
         Way::Ist { donor, rule, .. } => ("ist", Some(donor), Some(rule)),
         Way::Sst { donor, rule } => ("sst", Some(donor), Some(rule)),
         Way::Waits => ("waits", None, None),
@@ -200,15 +220,25 @@ fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
         "newest": facts.group.newest.0,
         "age_s": facts.group.age.map(|age| age.as_secs()),
         "members": members.collect::<Vec<_>>(),
+        "known": facts.group.age.is_none(),
         "way": kind,
         "donor": donor,
         "rule": rule,
         "safe": prediction.safe.0,
         "sends": prediction.sends.as_ref().map(|sends| match sends {
-            Ok(Estimate { all, about, why }) => json!({"bytes": about, "at_most_bytes": all, "why": why}),
-            Err(why) => json!({"bytes": null, "at_most_bytes": null, "why": why}),
+            Ok(Estimate { all, about, at_least, why, redo }) => json!({
+                "bytes": about,
+                "at_least_bytes": at_least,
+                "at_most_bytes": all,
+                "why": why,
+                "redo": redo.map(|redo| {
+                    json!({"bytes": redo.bytes, "rounds": redo.rounds, "recovery_s": redo.recovery.as_secs_f64()})
+                }),
+            }),
+            Err(why) => json!({"bytes": null, "at_least_bytes": null, "at_most_bytes": null, "why": why}),
         }),
         "missing": prediction.missing,
+        "ahead": match prediction.way { Way::Ahead { by } => by, _ => 0 },
         "missing_bytes": prediction.missing_bytes,
         "lasts_at_least_s": prediction.lasts_at_least.map(|lasts| lasts.as_secs()),
         "data_bytes": facts.data,

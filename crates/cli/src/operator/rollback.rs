@@ -1,47 +1,28 @@
-//! `rejoin rollback`: the files that the last install replaced come back.
-use std::path::PathBuf;
+//! `rejoin rollback`: puts back the files that the last install replaced.
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use formats::wsrep::invocation::SstArgs;
-use node::datadir::layout::Layout;
-use node::datadir::lineage::Lineage;
-use node::datadir::{managed, own_position};
-use node::server::options::ServerOptions;
-use node::sink::files::Disk;
-use node::sink::{rollback, tidy};
+use serde_json::json;
+use transfer::datadir::lineage::Lineage;
+use transfer::datadir::{managed, server_on};
+use transfer::install::files::Disk;
+use transfer::install::{record_check, rollback, tidy};
 
-use super::say;
+use super::alone::{Alone, Common};
 
-/// Where, and which option files describe the node's directories.
-#[derive(clap::Args)]
-pub struct Options {
-    /// The server's data directory
-    #[arg(long, value_name = "DIR")]
-    datadir: PathBuf,
-    /// Option file of the server; without it the usual ones are read
-    #[arg(long, value_name = "FILE")]
-    defaults_file: Option<PathBuf>,
-}
-
-/// Puts them back, unless a server runs on the datadir.
-pub fn run(options: &Options) -> Result<()> {
-    let datadir = std::path::absolute(&options.datadir)?;
-    let mut words = vec!["--datadir".to_owned(), datadir.to_string_lossy().into_owned()];
-    if let Some(file) = &options.defaults_file {
-        words.extend(["--defaults-file".to_owned(), file.to_string_lossy().into_owned()]);
-    }
-    let args = SstArgs::parse(&words);
-    let layout = Layout::resolve(&args, &ServerOptions::load(&args)?)?;
-    let found = node::joiner::old_files(managed::managed(&layout)?);
+/// Rolls back the last install.
+pub fn run(options: &Common) -> Result<()> {
+    let alone = Alone::on(&options.node, "rollback")?;
+    let (datadir, layout) = (&alone.datadir, &alone.layout);
+    record_check::check_undo(datadir, layout)?;
+    let found = transfer::joiner::old_files(managed::managed(layout)?);
     let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let in_use = |_: &std::path::Path| {
-        let server = own_position::server_using(&layout)?;
-        Ok(server.map(|s| s.pid.map_or("a server".to_owned(), |pid| format!("a server (process {pid})"))))
-    };
-    let done = rollback::rollback(&Disk, &datadir, &found, in_use, made)?;
-    tidy::remove_leftovers(&Disk, &datadir)?;
-    Lineage::forget(&datadir)?;
-    say(&format!("put back {} files; dropped the state at {}", done.files, done.dropped));
+    // Listing a large datadir takes time, and a server may have been started meanwhile.
+    let in_use = |_: &std::path::Path| Ok(server_on::server_on(layout)?.map(|server| server.to_string()));
+    let done = rollback::rollback(&Disk, datadir, &found, in_use, made)?;
+    tidy::remove_leftovers(&Disk, datadir)?;
+    Lineage::forget(datadir)?;
+    let text = format!("put back {} files; discarded the state at {}", done.files, done.dropped);
+    options.answer.say(&text, &json!({"put_back_files": done.files, "dropped": done.dropped.to_string()}));
     Ok(())
 }

@@ -1,102 +1,155 @@
-//! `rejoin status`: how far a transfer is, live when asked, and what transfers left in the datadir.
+//! `rejoin status`: the progress of a transfer, and what transfers left in the datadir.
+use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
-use node::server::progress::{STATUS_FILE, Status};
-use node::sink::files::Disk;
-use node::sink::kept;
+use anyhow::{Context, Result, bail};
+use transfer::datadir::owner::become_owner_of;
+use transfer::datadir::recognise::require_datadir;
+use transfer::failure::{Failure, Kind};
+use transfer::human::size;
+use transfer::install::files::Disk;
+use transfer::install::kept;
+use transfer::server::markers::is_transfer;
+use transfer::server::progress::{STATUS_FILE, Status};
+use transfer::settings::{KeepPrevious, Settings};
 
-use super::say;
+use super::answer::say;
+use super::watch::watch;
+use super::which::Which;
 
 /// What to show.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The server's data directory
-    #[arg(long, value_name = "DIR")]
-    datadir: std::path::PathBuf,
-    /// Follow the transfer with a progress bar until it ends
+    #[command(flatten)]
+    node: Which,
+    /// Follow the running transfer, or the next one, until it ends
     #[arg(long)]
     watch: bool,
-    /// Print the status file as it is (JSON)
+    /// Print the status file (JSON)
     #[arg(long)]
     json: bool,
 }
 
-/// Shows it.
+/// Prints it.
 pub fn run(options: &Options) -> Result<()> {
-    let path = options.datadir.join(STATUS_FILE);
+    let wanted = options.node.wanted()?;
+    let datadir = wanted.layout()?.datadir;
+    // The server's user wrote these files, so only that user's permissions are used to read them.
+    become_owner_of(&datadir)?;
+    require_datadir(&datadir)?;
+    let path = datadir.join(STATUS_FILE);
+    if options.watch {
+        watch(&path, &datadir)?;
+    }
     if options.json {
-        say(&std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?);
+        let Some(text) = text_of(&path)? else {
+            let text = format!("no transfer is recorded in {}", datadir.display());
+            bail!(
+                Failure::new(Kind::Configuration, text)
+                    .hint("rejoin writes its first status when a transfer begins")
+            );
+        };
+        say(&text);
         return Ok(());
     }
-    if options.watch {
-        watch(&path)?;
-    }
-    match read(&path) {
-        Ok(status) => say(&line(&status)),
-        Err(_) => say("no transfer is recorded here"),
-    }
-    say(&left_in(&options.datadir)?);
+    say(&match read(&path)? {
+        Some(status) => line(&status, runs(&status, &datadir)),
+        None => format!("no transfer is recorded in {}", datadir.display()),
+    });
+    let settings = wanted.options().and_then(|options| Settings::read(&options));
+    let always = settings.is_ok_and(|settings| settings.keep_previous == KeepPrevious::Always);
+    say(&left_in(&datadir, always)?);
     Ok(())
 }
 
-/// What `.rejoin/` says, in a sentence.
-fn left_in(datadir: &Path) -> Result<String> {
-    Ok(match kept::status(&Disk, &std::path::absolute(datadir)?, kept::allocated)? {
-        kept::Status::Nothing => "no files of transfers are kept".to_owned(),
+/// Describes the content of `.rejoin/` and `#sql-rejoin/` in a sentence. `always`: the previous state stays until the
+/// operator removes it.
+fn left_in(datadir: &Path, always: bool) -> Result<String> {
+    Ok(match kept::status(&Disk, datadir, kept::allocated)? {
+        kept::Status::Nothing => "no leftovers of earlier transfers".to_owned(),
         kept::Status::Staging { files } => {
-            format!("{files} files of an unfinished transfer; the datadir is as it was")
+            format!("an unfinished transfer left {files} files for the next one to reuse; the datadir itself is unchanged")
         }
         kept::Status::InstallInterrupted { purpose, position } => {
-            format!("an interrupted {purpose:?} of {position}: run rejoin finish, or start the server")
+            let what = format!("{purpose:?}").to_lowercase();
+            format!("an interrupted {what} of {position}: run rejoin finish, or start the server")
         }
         kept::Status::InstalledKept { bytes, position, .. } => {
-            format!(
-                "installed {position}; {} MB of replaced files are kept until the node is Synced",
-                bytes >> 20
-            )
+            let until = if always {
+                "you run rejoin release"
+            } else {
+                "the node is Synced (without a working login, until it has served clients for ten minutes)"
+            };
+            format!("installed {position}; the previous state ({}) is kept until {until}", size(bytes))
         }
         kept::Status::InPlaceBroken => {
-            "a transfer in place did not finish: the datadir is not complete".to_owned()
+            "a transfer in place did not finish: the datadir is incomplete, and no server may start alone on it".to_owned()
         }
     })
 }
 
-fn read(path: &Path) -> Result<Status> {
-    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is not a status file", path.display()))
+/// Reads the status file. Returns `None` when there is none.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read(path: &Path) -> Result<Option<Status>> {
+    let Some(text) = text_of(path)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).with_context(|| format!("{} is not a status file", path.display()))
 }
 
-fn line(status: &Status) -> String {
+fn text_of(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Whether the transfer's program still runs.
+pub fn runs(status: &Status, datadir: &Path) -> bool {
+    status.outcome.is_none() && is_transfer(status.pid, datadir)
+}
+
+/// Formats a transfer as one line.
+fn line(status: &Status, runs: bool) -> String {
     let seconds = status.elapsed_ms as f64 / 1000.0;
     let state = match &status.outcome {
-        Some(outcome) => format!("ended after {seconds:.1} s: {outcome}"),
-        None if running(status.pid) => format!("{}, since {seconds:.1} s", status.phase),
-        None => format!("died in \"{}\" after {seconds:.1} s", status.phase),
+        Some(outcome) if outcome == "ok" => format!("finished in {seconds:.1} s"),
+        Some(outcome) => format!("failed after {seconds:.1} s: {outcome}"),
+        None if runs => format!("{}, {seconds:.1} s so far", status.phase),
+        None => format!("the program ended unexpectedly after {seconds:.1} s, in phase \"{}\"", status.phase),
     };
-    let (done, total) = (status.done_bytes >> 20, status.total_bytes >> 20);
-    format!("{}: {state}; {done} of {total} MB, {} MB on the network", status.role, status.wire_bytes >> 20)
-}
-
-fn running(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
-}
-
-fn watch(path: &Path) -> Result<()> {
-    let style =
-        ProgressStyle::with_template("{msg:<32} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    let bar = ProgressBar::new(0).with_style(style.context("progress bar")?);
-    while let Ok(status) = read(path) {
-        bar.set_length(status.total_bytes);
-        bar.set_position(status.done_bytes);
-        bar.set_message(status.phase.clone());
-        if status.outcome.is_some() || !running(status.pid) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(300));
+    let mut parts = vec![format!("{}: {state}", status.role)];
+    if let Some(percent) = (status.done_bytes * 100).checked_div(status.total_bytes) {
+        parts.push(format!(
+            "{} of {} in place ({percent} %)",
+            size(status.done_bytes),
+            size(status.total_bytes)
+        ));
     }
-    bar.finish_and_clear();
-    Ok(())
+    if status.wire_bytes > 0 {
+        parts.push(format!("{} on the network", size(status.wire_bytes)));
+    }
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_no_figures_before_there_are_any() {
+        let mut status = Status { role: "joiner".to_owned(), elapsed_ms: 5400, ..Status::default() };
+        status.outcome = Some("ok".to_owned());
+        assert_eq!(line(&status, false), "joiner: finished in 5.4 s");
+        (status.done_bytes, status.total_bytes, status.wire_bytes) = (257 << 20, 257 << 20, 30_803);
+        assert_eq!(
+            line(&status, false),
+            "joiner: finished in 5.4 s; 257.0 MiB of 257.0 MiB in place (100 %); 30.1 KiB on the network"
+        );
+        (status.outcome, status.phase) = (None, "receiving".to_owned());
+        let running = line(&status, true);
+        assert!(running.starts_with("joiner: receiving, 5.4 s so far; "), "{running}");
+        assert!(line(&status, false).contains("ended unexpectedly"));
+    }
 }

@@ -5,23 +5,23 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use formats::wsrep::invocation::SstArgs;
-use node::datadir::layout::Layout;
-use node::server::options::ServerOptions;
-use node::verify::{Different, Report, Side, verify};
-use node::words::size;
+use transfer::advisor::verify::{Different, Report, Side, verify};
+use transfer::datadir::layout::Layout;
+use transfer::human::size;
+use transfer::server::options::ServerOptions;
 
-use super::say;
+use super::answer::say;
 
-/// Which two.
+/// Which two datadirs.
 #[derive(clap::Args)]
 pub struct Options {
-    /// A data directory on which no server runs
+    /// Data directory without a running server
     #[arg(long, value_name = "DIR")]
     datadir: PathBuf,
-    /// The other one; a server may run on it, and then its socket will do
+    /// The other data directory, or the socket of the server that runs on it
     #[arg(long, value_name = "DIR|SOCKET")]
     with: PathBuf,
-    /// Option file of the first, where directories are elsewhere
+    /// Option file of the first, if it sets other directories
     #[arg(long, value_name = "FILE")]
     defaults_file: Option<PathBuf>,
     /// Option file of the other
@@ -30,15 +30,15 @@ pub struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print nothing: the exit code answers
+    /// Print nothing; only the exit code tells the result
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,
 }
 
-/// Exit code of an answer that names damaged pages.
+/// Exit code for damaged pages.
 const DAMAGED: u8 = 4;
 
-/// Compares, and answers with the exit code: 0 the same, 1 different, 4 damaged pages.
+/// Compares. The exit code is 0 for the same, 1 for different, 4 for damaged pages.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let first = side(&options.datadir, options.defaults_file.as_deref())?;
     let is_socket = std::fs::metadata(&options.with).is_ok_and(|meta| meta.file_type().is_socket());
@@ -74,7 +74,8 @@ fn lines(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     if report.running {
         lines.push(
-            "note       a server runs on the second: what it has in memory only was not seen".to_owned(),
+            "note       a server runs on the second datadir: changes in its memory were not compared"
+                .to_owned(),
         );
     }
     lines.extend(report.unseen.iter().map(|what| format!("note       {what}")));
@@ -92,7 +93,7 @@ fn lines(report: &Report) -> Vec<String> {
         (0, true) if report.running => "same on disk".to_owned(),
         (0, true) => "same".to_owned(),
         (0, false) if report.state_in_redo => {
-            "not known to be the same: changes are in a redo log only".to_owned()
+            "not known to be the same: some changes are in a redo log only".to_owned()
         }
         (0, false) => "different".to_owned(),
         (pages, _) => format!("damaged: {pages} pages"),
@@ -104,16 +105,16 @@ fn lines(report: &Report) -> Vec<String> {
 fn different(different: &Different) -> String {
     let Different { file, own_life, sizes, pages, headers_only, first } = different;
     let what = if *own_life { "own-life" } else { "different" };
-    let mut told = vec![format!("{pages} pages or parts")];
+    let mut told = vec![format!("{pages} pages or parts of files")];
     if *headers_only > 0 {
-        told.push(format!("{headers_only} in checksum and LSN only"));
+        told.push(format!("{headers_only} of them in checksum and LSN only"));
     }
     if sizes.0 != sizes.1 {
-        told.push(format!("{} and {} bytes long", sizes.0, sizes.1));
+        told.push(format!("lengths {} and {} bytes", sizes.0, sizes.1));
     }
     if !first.is_empty() {
         let first: Vec<String> = first.iter().take(5).map(u64::to_string).collect();
-        told.push(format!("the first {}", first.join(" ")));
+        told.push(format!("first: {}", first.join(" ")));
     }
     format!("{what:<10} {file}: {}", told.join(", "))
 }

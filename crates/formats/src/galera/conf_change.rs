@@ -1,8 +1,10 @@
-//! A configuration change (a view): who was in the group, in which state, and how far back each could serve.
+//! A configuration change (a view): the members of the group, their states, and the oldest write-set that
+//! each could serve.
 //!
-//! From gcs/src/gcs_act_cchange.cpp (Galera 26.4.23) and from changes of real clusters: a version byte 0, a text of
-//! comma-separated numbers ended by NUL, an entry for each member, zeros up to a multiple of 8, and a checksum of 8
-//! bytes. It has a seqno of its own, so every gcache says what the whole cluster could serve at its last change.
+//! From gcs/src/gcs_act_cchange.cpp (Galera 26.4.23) and from changes of real clusters: a version byte 0, a
+//! text of comma-separated numbers that ends with NUL, an entry for each member, zeros up to a multiple of 8,
+//! and a checksum of 8 bytes. It has its own seqno, so every gcache records what the whole cluster could
+//! serve at its last change.
 
 use thiserror::Error;
 
@@ -14,7 +16,7 @@ use crate::wsrep::state_id::StateId;
 /// More members than any group has.
 const MAX_MEMBERS: usize = 4096;
 
-/// A configuration change whose checksum was right.
+/// A configuration change with a correct checksum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfChange {
     /// Protocol of the replicator, 11 with Galera 26.4.23.
@@ -23,24 +25,24 @@ pub struct ConfChange {
     pub application_protocol: i32,
     /// The history, and the seqno of this change in it.
     pub state: StateId,
-    /// Number of the configuration; -1 when it is not primary.
+    /// Number of the configuration; -1 if it is not primary.
     pub conf_id: i64,
     /// The members in the group's order.
     pub members: Vec<Member>,
 }
 
-/// A member at that moment.
+/// A member at the time of the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// The node's identity in the group.
     pub uuid: Uuid,
     /// `wsrep_node_name`.
     pub name: String,
-    /// Where it takes clients (`wsrep_node_incoming_address`).
+    /// The address at which it accepts clients (`wsrep_node_incoming_address`).
     pub incoming: String,
-    /// The lowest seqno in its gcache, `None` when it had nothing.
+    /// The lowest seqno in its gcache, `None` if it was empty.
     pub lowest_cached: Option<Seqno>,
-    /// What it was doing.
+    /// Its state.
     pub state: MemberState,
 }
 
@@ -49,17 +51,17 @@ pub struct Member {
 pub enum MemberState {
     /// Not part of a primary component.
     NonPrimary,
-    /// In the primary component, its data not yet the group's.
+    /// In the primary component, but without the group's data.
     Primary,
     /// Receiving a state transfer.
     Joiner,
-    /// Giving one, or desynchronized.
+    /// Sending a state transfer, or desynchronized.
     Donor,
-    /// Has its data, and catches up.
+    /// It has its data, and catches up.
     Joined,
     /// Up to date.
     Synced,
-    /// A number not known here.
+    /// An unknown number.
     Other(u8),
 }
 
@@ -80,25 +82,25 @@ impl std::fmt::Display for MemberState {
 /// What is wrong with a configuration change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ConfChangeError {
-    /// Of a version not known here.
+    /// The version is unknown.
     #[error("configuration change of version {0}")]
     Version(u8),
-    /// It ends too early.
-    #[error("configuration change cut short")]
+    /// The payload ends too early.
+    #[error("configuration change is truncated")]
     Short,
-    /// A number or identifier in it does not read.
+    /// A number or identifier in it cannot be parsed.
     #[error("configuration change: bad {0}")]
     Value(&'static str),
-    /// The checksum does not fit the bytes.
+    /// The checksum does not match the bytes.
     #[error("configuration change: wrong checksum")]
     Checksum,
 }
 
 impl ConfChange {
-    /// Reads a buffer's payload and verifies it.
+    /// Parses a buffer's payload and verifies it.
     ///
     /// # Errors
-    /// The first thing that does not fit.
+    /// The first problem.
     pub fn parse(payload: &[u8]) -> Result<ConfChange, ConfChangeError> {
         let (&version, rest) = payload.split_first().ok_or(ConfChangeError::Short)?;
         if version != 0 {
@@ -123,7 +125,7 @@ impl ConfChange {
             members.push(member);
             rest = behind;
         }
-        // What was read lies before `rest`; the checksum follows its padding.
+        // The parsed bytes precede `rest`; the checksum follows their padding.
         let used = payload.len().saturating_sub(rest.len());
         let covered_len = used.checked_next_multiple_of(8).ok_or(ConfChangeError::Short)?;
         let covered = payload.get(..covered_len).ok_or(ConfChangeError::Short)?;
@@ -162,7 +164,7 @@ impl Member {
     }
 }
 
-/// Text up to the next NUL, and what follows that.
+/// Returns the text up to the next NUL, and the bytes after that.
 fn text(bytes: &[u8]) -> Result<(String, &[u8]), ConfChangeError> {
     let end = bytes.iter().position(|&b| b == 0).ok_or(ConfChangeError::Short)?;
     let (text, rest) = bytes.split_at(end);

@@ -3,7 +3,7 @@
 //! From gcache/src of Galera 26.4.23 and from files of running, stopped and killed servers. Little-endian. A ring
 //! file is `gcache.size` + 1304 bytes: a text preamble in the first 1024, 256 bytes that stay zero, then buffers from
 //! 1280 on, the last 24 bytes only ever holding an end mark. A page file is buffers from its first byte on.
-//! What walks from buffer to buffer is [`super::ring`].
+//! [`super::ring`] walks from buffer to buffer.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::bytes::{array, le16, le32, le64};
 use crate::ids::{Seqno, Uuid};
 
-/// Name of the ring file unless `gcache.name` says otherwise.
+/// Name of the ring file, unless `gcache.name` sets another.
 pub const FILE_NAME: &str = "galera.cache";
 /// Page files are this and a number of at least six digits, in `gcache.dir`.
 pub const PAGE_PREFIX: &str = "gcache.page.";
@@ -22,7 +22,7 @@ pub const PREAMBLE_LEN: usize = 1024;
 pub const RING_START: u64 = 1280;
 /// Bytes of a buffer's header.
 pub const HEADER_LEN: usize = 24;
-/// What a ring file has beyond `gcache.size`.
+/// The bytes of a ring file beyond `gcache.size`.
 pub const RING_OVERHEAD: u64 = RING_START + HEADER_LEN as u64;
 
 /// Whether `name` is a page file's.
@@ -31,21 +31,21 @@ pub fn is_page_name(name: &str) -> bool {
         .is_some_and(|digits| digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// What the first bytes of a ring file say. The provider writes them when it opens the file, when the history
-/// changes, and when it closes the file cleanly; only then do they hold a range.
+/// The first bytes of a ring file. The provider writes them when it opens the file, when the history changes,
+/// and when it closes the file cleanly; only then do they hold a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preamble {
     /// 0 not determined, 1 buffers lie anywhere, 2 at multiples of 8.
     pub version: u32,
     /// The history.
     pub history: Uuid,
-    /// Lowest and highest seqno, when closed cleanly and not empty.
+    /// Lowest and highest seqno, if the file was closed cleanly and is not empty.
     pub range: Option<(Seqno, Seqno)>,
-    /// Where the oldest buffer is, in bytes from the file's start; when closed cleanly.
+    /// Where the oldest buffer is, in bytes from the file's start, if the file was closed cleanly.
     pub offset: Option<u64>,
     /// The file was closed cleanly. False while a server has it open, and after a crash.
     pub synced: bool,
-    /// A fork of the provider says that all bytes behind the preamble are encrypted.
+    /// Whether a fork of the provider marked all bytes behind the preamble as encrypted.
     pub encrypted: bool,
 }
 
@@ -53,24 +53,25 @@ pub struct Preamble {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PreambleError {
     /// The file ends before its preamble does.
-    #[error("cut short: a ring file has at least {RING_OVERHEAD} bytes")]
+    #[error("truncated: a ring file has at least {RING_OVERHEAD} bytes")]
     Short,
-    /// A key without which the rest means nothing is absent.
+    /// A required key is missing.
     #[error("no line '{0}:' in the preamble")]
     Missing(&'static str),
-    /// A value that does not read.
+    /// A value cannot be parsed.
     #[error("bad value of '{0}' in the preamble")]
     Value(&'static str),
-    /// A layout not known here.
+    /// The layout is unknown.
     #[error("ring file of version {0}")]
     Version(u32),
 }
 
 impl Preamble {
-    /// Reads the first [`PREAMBLE_LEN`] bytes of a file; more are ignored. Unknown keys and comments are skipped.
+    /// Parses the first [`PREAMBLE_LEN`] bytes of a file; more are ignored. Unknown keys and comments are
+    /// skipped.
     ///
     /// # Errors
-    /// Not a ring file, or one of another version.
+    /// The file is not a ring file, or has another version.
     pub fn parse(head: &[u8]) -> Result<Preamble, PreambleError> {
         let head = head.get(..PREAMBLE_LEN).ok_or(PreambleError::Short)?;
         let text = head.split(|&b| b == 0).next().unwrap_or_default();
@@ -89,14 +90,17 @@ impl Preamble {
             version,
             history: history.parse().map_err(|_| PreambleError::Value("GID"))?,
             range: low.zip(high).filter(|(low, high)| low <= high).map(|(l, h)| (Seqno(l), Seqno(h))),
-            // -1 when there is no buffer.
-            offset: number::<i64>(&keys, "offset")?.and_then(|n| u64::try_from(n).ok()),
+            // It is -1 if there is no buffer.
+            offset: match number::<i64>(&keys, "offset")? {
+                None | Some(-1) => None,
+                Some(n) => Some(u64::try_from(n).map_err(|_| PreambleError::Value("offset"))?),
+            },
             synced: number::<u32>(&keys, "synced")? == Some(1),
             encrypted: number::<u32>(&keys, "enc_encrypted")? == Some(1),
         })
     }
 
-    /// True where buffers lie at multiples of 8.
+    /// Whether buffers are at multiples of 8.
     pub fn aligned(&self) -> bool {
         self.version >= 2
     }
@@ -109,7 +113,7 @@ fn number<T: std::str::FromStr>(
     keys.get(key).map(|text| text.parse()).transpose().map_err(|_| PreambleError::Value(key))
 }
 
-/// Where a buffer was allocated. A third kind lives in the server's memory only and is in no file.
+/// Where a buffer was allocated. A third kind exists only in the server's memory and is in no file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Store {
     /// In `galera.cache`.
@@ -118,7 +122,7 @@ pub enum Store {
     Page,
 }
 
-/// What a buffer holds.
+/// The content of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// A write-set: see [`super::write_set`].
@@ -129,36 +133,36 @@ pub enum Action {
     Other(u8),
 }
 
-/// Whether a buffer has its place in the history.
+/// Whether a buffer has a position in the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Order {
     /// It has this seqno.
     Ordered(Seqno),
-    /// Allocated, and not (or never to be) ordered.
+    /// Allocated, but not ordered (yet).
     Unordered,
-    /// Thrown away; its bytes stay until they are overwritten.
+    /// Discarded; its bytes stay until they are overwritten.
     Discarded,
 }
 
-/// The 24 bytes before each buffer. Eight of them are a pointer of the server's and mean nothing here.
+/// The 24 bytes before each buffer. Eight of them are a pointer of the server, without meaning here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BufferHeader {
-    /// Its place in the history.
+    /// Its position in the history.
     pub order: Order,
-    /// Bytes with this header, padding included.
+    /// Bytes including this header and padding.
     pub size: u32,
-    /// The server needs it no more: it may be overwritten, and its [`BufferHeader::skipped`] is final.
+    /// The server no longer needs it: it may be overwritten, and its [`BufferHeader::skipped`] is final.
     pub released: bool,
-    /// It failed certification or was voted out: its seqno is used, its rows were applied nowhere.
+    /// It failed certification or was voted out: its seqno is used, but no node applied its rows.
     pub skipped: bool,
     /// Where it was allocated.
     pub store: Store,
-    /// What it holds.
+    /// Its content.
     pub action: Action,
 }
 
 impl BufferHeader {
-    /// Reads a header. `None`: all zero (the end mark), or bytes that no provider writes.
+    /// Parses a header. Returns `None` for zeros (the end mark), and for bytes that no provider writes.
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Option<BufferHeader> {
         let seqno = i64::from_le_bytes(array(bytes, 0)?);
         let (size, flags) = (le32(bytes, 16)?, le16(bytes, 20)?);
@@ -185,7 +189,7 @@ impl BufferHeader {
         Some(BufferHeader { order, size, released: flags & 1 != 0, skipped: flags & 2 != 0, store, action })
     }
 
-    /// True for the mark behind the newest buffer: all zero.
+    /// Whether this is the mark behind the newest buffer: all zero.
     pub fn is_end_mark(bytes: &[u8; HEADER_LEN]) -> bool {
         (0..3).all(|word| le64(bytes, word * 8) == Some(0))
     }

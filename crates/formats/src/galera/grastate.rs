@@ -1,4 +1,4 @@
-//! `grastate.dat`, the provider's note of the position it stopped at.
+//! `grastate.dat`, where the provider records the position at which it stopped.
 //!
 //! Established from galera/src/saved_state.cpp (Galera 26.4.23) and from files of running, stopped and failed
 //! nodes. The provider rewrites it in place and pads it, so blanks and empty lines may follow.
@@ -18,21 +18,21 @@ pub const FILE_NAME: &str = "grastate.dat";
 pub struct GraState {
     /// Format, `2.1` today.
     pub version: String,
-    /// The history; nil after a failed transfer and while one runs.
+    /// The history; nil after a failed transfer and during one.
     pub uuid: Uuid,
     /// The last write-set; -1 while the node runs and after a crash.
     pub seqno: Seqno,
-    /// The last node out of the cluster, which may start a new one.
+    /// Whether this was the last node to leave the cluster, so that it may bootstrap a new one.
     pub safe_to_bootstrap: bool,
 }
 
-/// Why the file does not read. A named line is the first bad one, counted from 1.
+/// Why the file cannot be parsed. The named line is the first invalid one, counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GraStateError {
-    /// A key without which the rest means nothing is absent.
+    /// A required key is missing.
     #[error("no line '{0}:'")]
     Missing(&'static str),
-    /// A value that does not read.
+    /// A value cannot be parsed.
     #[error("line {line}: bad value of '{key}'")]
     Value {
         /// The line's number.
@@ -43,11 +43,11 @@ pub enum GraStateError {
 }
 
 impl GraState {
-    /// Reads the file. Unknown keys, comments and blank lines are skipped. `version` and `safe_to_bootstrap`
-    /// may be absent (older providers): empty and true, as the provider takes them.
+    /// Parses the file. Unknown keys, comments and blank lines are skipped. `version` and `safe_to_bootstrap`
+    /// may be absent (older providers); like the provider, we then assume an empty text and true.
     ///
     /// # Errors
-    /// No `uuid` or no `seqno`, or a value that does not read.
+    /// No `uuid` or no `seqno`, or a value that cannot be parsed.
     pub fn parse(content: &str) -> Result<GraState, GraStateError> {
         let (mut version, mut uuid, mut seqno, mut safe) = (String::new(), None, None, true);
         for (at, line) in content.lines().enumerate() {

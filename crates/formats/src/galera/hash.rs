@@ -1,14 +1,15 @@
 //! The hashes that Galera puts on write-sets and configuration changes.
 //!
-//! The provider (26.4.23, galerautils) picks by length among three published, public-domain functions: FNV-1a
-//! with a final mix, MurmurHash3 and SpookyHash 1 without its short form. Here they are written from their published
-//! descriptions, and held against values that the provider itself computed (`tests/data/galera-hash-vectors.txt`).
+//! The provider (26.4.23, galerautils) chooses by length among three published, public-domain functions:
+//! FNV-1a with a final mix, MurmurHash3 and SpookyHash 1 without its short form. They are implemented here
+//! from their published descriptions, and tested against values that the provider itself computed
+//! (`tests/data/galera-hash-vectors.txt`).
 
 use crate::bytes::{array, le32, le64};
 
-/// Up to this length Galera's 64-bit hash is FNV.
+/// Below this length Galera's 64-bit hash is FNV.
 const FNV_BELOW: usize = 16;
-/// Up to this length Galera's 32-bit hash is the 32-bit Murmur.
+/// Below this length Galera's 32-bit hash is the 32-bit Murmur.
 const MURMUR32_BELOW: usize = 32;
 /// From this length on it is Spooky.
 const SPOOKY_FROM: usize = 512;
@@ -62,7 +63,9 @@ pub fn murmur128(parts: &[&[u8]]) -> [u64; 2] {
     state.finish()
 }
 
-struct Murmur128 {
+/// The same, of input that comes in pieces.
+#[derive(Debug)]
+pub(super) struct Murmur128 {
     h: [u64; 2],
     held: [u8; 16],
     len: u64,
@@ -78,7 +81,7 @@ const C1: u64 = 0x87c3_7b91_1142_53d5;
 const C2: u64 = 0x4cf5_ad43_2745_937f;
 
 impl Murmur128 {
-    fn update(&mut self, mut bytes: &[u8]) {
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
         let held = (self.len % 16) as usize;
         self.len = self.len.wrapping_add(bytes.len() as u64);
         if held > 0 {
@@ -110,10 +113,10 @@ impl Murmur128 {
         self.h = [h1, h2];
     }
 
-    fn finish(self) -> [u64; 2] {
+    pub(super) fn finish(self) -> [u64; 2] {
         let [mut h1, mut h2] = self.h;
         if !self.len.is_multiple_of(16) {
-            // What was held of an earlier block lies behind the tail: only the tail counts.
+            // Bytes of an earlier block may follow the tail in the buffer: only the tail counts.
             let tail = self.held.get(..(self.len % 16) as usize).unwrap_or_default();
             let [k1, k2] = Self::words(&padded(tail));
             h2 ^= k2.wrapping_mul(C2).rotate_left(33).wrapping_mul(C1);

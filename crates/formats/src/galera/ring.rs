@@ -1,38 +1,39 @@
-//! From buffer to buffer: where the history lies in a ring or page file.
+//! Walking from buffer to buffer, to find the history in a ring or page file.
 //!
-//! A ring holds two stretches of buffers at most: from the start to the end mark (`next`), and, behind it, what is left
-//! of the lap before, up to the end mark that lap left near the file's end. Where the older one begins is written down
-//! only at a clean end of the server; otherwise it is the first place behind `next` that looks like a buffer followed
-//! by another. The provider's own recovery goes the same way (gcache/src/gcache_rb_store.cpp, Galera 26.4.23).
+//! A ring holds at most two stretches of buffers: from the start to the end mark (`next`), and behind it the
+//! rest of the previous lap, up to the end mark which that lap left near the file's end. The start of the
+//! older one is recorded only by a clean end of the server; otherwise it is the first place behind `next`
+//! that looks like a buffer followed by another. The provider's own recovery does the same
+//! (gcache/src/gcache_rb_store.cpp, Galera 26.4.23).
 //!
-//! Nothing here reads a file: the caller hands in a function that gives the 24 bytes at an offset, or `None` behind
-//! the end. So the same walk serves a mapped file, a window that moves, and a test's array.
+//! Nothing here reads a file: the caller passes a function that returns the 24 bytes at an offset, or `None`
+//! beyond the end. So the same walk serves a mapped file, a moving window, and a test's array.
 
 use super::gcache::{BufferHeader, HEADER_LEN, Order, RING_START, Store};
 use super::seqnos::Seqnos;
 use crate::ids::Seqno;
 
-/// A buffer is marked for a later visit when at least this many bytes lie between it and the last marked one.
+/// A buffer becomes a mark for a later visit if at least this many bytes lie between it and the last mark.
 pub const MARK_EVERY: u64 = 1 << 20;
 
-/// How buffers lie in one file.
+/// The layout of the buffers in one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// Which kind of file.
+    /// The kind of file.
     pub store: Store,
-    /// Buffers lie at multiples of 8 (always, but for ring files of version 0 and 1).
+    /// Whether buffers are at multiples of 8 (always, except in ring files of version 0 and 1).
     pub aligned: bool,
     /// Bytes of the file.
     pub len: u64,
 }
 
-/// A buffer from which a walk may begin anew, so that a later visit of a file that is being written need not begin
-/// at its start.
+/// A buffer from which a walk may start, so that a later visit of a file that is being written need not start
+/// at its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// Where the buffer's header is, in bytes from the file's start.
     pub at: u64,
-    /// What was there: another order says that the place was written anew.
+    /// The order found there. If it is another one later, the place was overwritten.
     pub order: Order,
 }
 
@@ -41,24 +42,24 @@ pub struct Mark {
 pub struct Stretch {
     /// Its first buffer, in bytes from the file's start.
     pub from: u64,
-    /// Behind its last buffer.
+    /// The end of its last buffer.
     pub to: u64,
     /// The first seqno in it, if any buffer is ordered.
     pub first: Option<Seqno>,
     /// The highest seqno in it.
     pub last: Option<Seqno>,
-    /// Places to begin a visit at: the first buffer, and further ones at least [`MARK_EVERY`] apart.
+    /// Places where a visit may start: the first buffer, and further ones at least [`MARK_EVERY`] apart.
     pub marks: Vec<Mark>,
 }
 
-/// What a ring file holds.
+/// The content of a ring file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ring {
     /// The stretches in the order they were written.
     pub stretches: Vec<Stretch>,
     /// The seqnos of all ordered buffers.
     pub seqnos: Seqnos,
-    /// Where the next buffer goes.
+    /// The position of the next buffer.
     pub next: u64,
 }
 
@@ -73,10 +74,10 @@ impl Layout {
         Layout { store: Store::Page, aligned: true, len }
     }
 
-    /// Buffers end here at the latest.
+    /// The limit for the end of a buffer.
     fn limit(&self) -> u64 {
         match self.store {
-            // The last 24 bytes only ever hold an end mark.
+            // The last 24 bytes can only hold an end mark.
             Store::Ring => self.len.saturating_sub(HEADER_LEN as u64),
             Store::Page => self.len,
         }
@@ -88,8 +89,8 @@ impl Layout {
         fits.then_some(header)
     }
 
-    /// The buffer at `at`, if there is one: a plausible header, room for what it states, and behind it an end mark
-    /// or another plausible header.
+    /// Returns the buffer at `at`, if there is one: a plausible header, enough room for its size, and behind
+    /// it an end mark or another plausible header.
     ///
     /// # Errors
     /// Those of `read`.
@@ -110,8 +111,8 @@ impl Layout {
         Ok(follows.then_some(header))
     }
 
-    /// Visits buffer after buffer from `from` to `to` at most, and answers where it stopped. The visitor says
-    /// whether to go on.
+    /// Visits buffer after buffer from `from` up to `to`, and returns where it stopped. The visitor returns
+    /// whether to continue.
     ///
     /// # Errors
     /// Those of `read` and `visit`.
@@ -128,17 +129,19 @@ impl Layout {
             if !visit(at, header)? {
                 break;
             }
-            // The buffer ends within the file, so this cannot overflow; and it has 24 bytes at least, so this ends.
+            // The buffer ends within the file, so this cannot overflow; and it has at least 24 bytes, so this
+            // terminates.
             at = at.saturating_add(u64::from(header.size));
         }
         Ok(at)
     }
 }
 
-/// Finds what a ring file of this layout holds. `oldest` is where the oldest buffer is, when the preamble says it.
+/// Finds the content of a ring file of this layout. `oldest` is the position of the oldest buffer, if the
+/// preamble has it.
 ///
-/// Also for a file that a server is writing: what it wrote in the meantime behind the first stretch's end is taken as
-/// that stretch's continuation.
+/// This also works for a file that a server is writing: buffers that it has written behind the end of the
+/// first stretch in the meantime count as that stretch's continuation.
 ///
 /// # Errors
 /// Those of `read`.
@@ -173,7 +176,7 @@ pub fn scan<E>(
     Ok(Ring { stretches: newer, seqnos, next })
 }
 
-/// The first buffer behind the end mark at `next`.
+/// Finds the first buffer behind the end mark at `next`.
 fn find<E>(
     layout: Layout,
     next: u64,
@@ -190,7 +193,7 @@ fn find<E>(
     Ok(None)
 }
 
-/// Walks one stretch and notes its seqnos.
+/// Walks one stretch and records its seqnos.
 ///
 /// # Errors
 /// Those of `read`.

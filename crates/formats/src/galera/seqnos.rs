@@ -1,18 +1,21 @@
-//! Which seqnos were seen, as few runs without gaps: what a donor can serve is the run that ends at the newest.
+//! The set of seqnos that were found, as runs without gaps: a donor can serve the run that ends at the newest
+//! one.
 
 use std::collections::BTreeMap;
 
 use crate::ids::Seqno;
 
-/// A history in pieces has a handful of runs; bytes that only look like buffers must not cost memory without bound.
+/// A history with gaps has a handful of runs. This bounds the memory that bytes which only look like buffers
+/// can cost.
 const MAX_RUNS: usize = 1 << 16;
 
 /// A set of seqnos.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seqnos {
-    /// First seqno of a run to its last.
+    /// Maps the first seqno of a run to its last.
     runs: BTreeMap<i64, i64>,
-    /// The highest that came twice. Which of the two is right cannot be told, so the history begins behind it.
+    /// The highest seqno that was found twice. It is not known which of the two is right, so the history
+    /// begins behind it.
     twice: Option<i64>,
     overflowed: bool,
 }
@@ -38,25 +41,25 @@ impl Seqnos {
         self.runs.insert(first, last);
     }
 
-    /// First and last of the run without gaps that ends at the highest seqno; seqnos up to one that was there twice
-    /// do not count.
+    /// Returns first and last of the run without gaps that ends at the highest seqno. Seqnos up to a
+    /// duplicate one do not count.
     pub fn newest_run(&self) -> Option<(Seqno, Seqno)> {
         let (&first, &last) = self.runs.last_key_value()?;
         let first = self.twice.map_or(first, |twice| first.max(twice.saturating_add(1)));
         (first <= last).then_some((Seqno(first), Seqno(last)))
     }
 
-    /// How many runs there are; 1 for a history without gaps.
+    /// The number of runs; 1 for a history without gaps.
     pub fn runs(&self) -> usize {
         self.runs.len()
     }
 
-    /// Whether a seqno came twice.
+    /// Whether a seqno was found twice.
     pub fn has_duplicates(&self) -> bool {
         self.twice.is_some()
     }
 
-    /// Whether there were more pieces than any history has, and some were not kept.
+    /// Whether there were more runs than any history has, so that some were dropped.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }

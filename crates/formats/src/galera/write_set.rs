@@ -1,8 +1,8 @@
-//! A write-set: who wrote it, when, and its sets of keys and rows, each under a checksum.
+//! A write-set: its writer, its time, and its sets of keys and rows, each under a checksum.
 //!
 //! From galera/src/write_set_ng.hpp and galerautils/src/gu_rset.* (26.4.23) and from write-sets of real clusters.
 //! Little-endian: a header of 64 bytes, then up to four record sets in this order: keys, data, unordered, annotation.
-//! The header's flags and seqno are written anew when the write-set is certified; the rest never changes.
+//! The header's flags and seqno are rewritten when the write-set is certified; the rest never changes.
 
 use thiserror::Error;
 
@@ -19,7 +19,7 @@ pub mod flags {
     pub const COMMIT: u16 = 1;
     /// The transaction was rolled back: a part without rows.
     pub const ROLLBACK: u16 = 2;
-    /// Run in total order by every node before anything else: mostly DDL.
+    /// Executed in total order by every node before anything else: usually DDL.
     pub const TOTAL_ORDER: u16 = 4;
     /// The first (or only) part of a transaction.
     pub const BEGIN: u16 = 0x40;
@@ -27,7 +27,7 @@ pub mod flags {
     pub const CERTIFIED: u16 = 0x4000;
 }
 
-/// The first 64 bytes, whose checksum was right.
+/// The first 64 bytes, with a correct checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteSetHeader {
     /// 6 in groups of today's protocol, 5 in those before.
@@ -42,40 +42,40 @@ pub struct WriteSetHeader {
     pub has_annotation: bool,
     /// See [`flags`].
     pub flags: u16,
-    /// How many seqnos before its own it may be applied together with.
+    /// How many preceding seqnos it may be applied in parallel with.
     pub parallel_range: u16,
-    /// Its own seqno once it is certified; before that the last one its writer had seen.
+    /// Its own seqno once it is certified; before that, the last one that its writer had seen.
     pub seqno: Seqno,
-    /// The writer's clock when it wrote, in nanoseconds since that machine's start (CLOCK_MONOTONIC): times of
-    /// different writers do not compare.
+    /// The writer's clock at the time of writing, in nanoseconds since that machine's start
+    /// (CLOCK_MONOTONIC). Times of different writers do not compare.
     pub written_ns: u64,
     /// The node that wrote it.
     pub source: Uuid,
     /// The client's connection on that node.
     pub connection: u64,
-    /// The transaction's number on that node; all ones where there is none.
+    /// The transaction's number on that node; all ones if there is none.
     pub transaction: u64,
 }
 
 /// What is wrong with a write-set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WriteSetError {
-    /// It does not begin as one.
+    /// It does not begin like one.
     #[error("not a write-set")]
     Magic,
-    /// Of a version not known here.
+    /// The version is unknown.
     #[error("write-set of version {0}")]
     Version(u8),
     /// It ends within this part.
-    #[error("{0} cut short")]
+    #[error("{0} is truncated")]
     Short(Part),
-    /// A record set of a form not known here.
-    #[error("{0} in a form not known")]
+    /// A record set has an unknown form.
+    #[error("{0} has an unknown form")]
     Form(Part),
-    /// The checksum of this part does not fit its bytes.
+    /// The checksum of this part does not match its bytes.
     #[error("{0}: wrong checksum")]
     Checksum(Part),
-    /// Bytes that belong to nothing follow.
+    /// Unrelated bytes follow.
     #[error("{0} bytes behind the last part")]
     Trailing(usize),
 }
@@ -85,13 +85,13 @@ pub enum WriteSetError {
 pub enum Part {
     /// The 64 bytes at its start.
     Header,
-    /// What it is certified by.
+    /// The keys for certification.
     Keys,
-    /// What is applied.
+    /// The rows to apply.
     Data,
-    /// What may be applied at any time.
+    /// Data that may be applied at any time.
     Unordered,
-    /// What explains the data.
+    /// A description of the data.
     Annotation,
 }
 
@@ -108,10 +108,10 @@ impl std::fmt::Display for Part {
 }
 
 impl WriteSetHeader {
-    /// Reads the header; what follows it is not looked at.
+    /// Parses the header; the bytes behind it are ignored.
     ///
     /// # Errors
-    /// No write-set, another version, or a wrong checksum.
+    /// Not a write-set, another version, or a wrong checksum.
     pub fn parse(bytes: &[u8]) -> Result<WriteSetHeader, WriteSetError> {
         let header: [u8; HEADER_LEN] = array(bytes, 0).ok_or(WriteSetError::Short(Part::Header))?;
         let [magic, versions, len, sets] = array(&header, 0).unwrap_or_default();
@@ -119,7 +119,7 @@ impl WriteSetHeader {
         if magic != b'G' {
             return Err(WriteSetError::Magic);
         }
-        // Up to 4 (Galera 3) the sets have another form.
+        // Up to 4 (Galera 3) the sets have a different form.
         if !(5..=6).contains(&version) || usize::from(len) != HEADER_LEN {
             return Err(WriteSetError::Version(version));
         }
@@ -143,28 +143,39 @@ impl WriteSetHeader {
         })
     }
 
+    /// The record sets that follow, in their order.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part> + use<> {
+        let there = [
+            (Part::Keys, self.key_version != 0),
+            (Part::Data, self.data_version != 0),
+            (Part::Unordered, self.has_unordered),
+            (Part::Annotation, self.has_annotation),
+        ];
+        there.into_iter().filter(|(_, there)| *there).map(|(part, _)| part)
+    }
+
     /// Run by every node in total order: mostly DDL.
     pub fn is_total_order(&self) -> bool {
         self.flags & flags::TOTAL_ORDER != 0
     }
 }
 
-/// A whole write-set, every checksum of which was right.
+/// A whole write-set with correct checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteSet<'a> {
     /// Its header.
     pub header: WriteSetHeader,
-    /// What it is certified by.
+    /// The keys for certification.
     pub keys: Option<RecordSet<'a>>,
-    /// What is applied: events of MariaDB's binary log, see [`crate::mariadb::binlog_events`].
+    /// The rows to apply: events of MariaDB's binary log, see [`crate::mariadb::binlog_events`].
     pub data: Option<RecordSet<'a>>,
 }
 
 impl<'a> WriteSet<'a> {
-    /// Reads a write-set and verifies it.
+    /// Parses and verifies a write-set.
     ///
     /// # Errors
-    /// The first thing that does not fit.
+    /// The first problem.
     pub fn parse(bytes: &'a [u8]) -> Result<WriteSet<'a>, WriteSetError> {
         let header = WriteSetHeader::parse(bytes)?;
         let mut rest = bytes.get(HEADER_LEN..).unwrap_or_default();
@@ -191,14 +202,14 @@ impl<'a> WriteSet<'a> {
 /// Records under one checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordSet<'a> {
-    /// How many records it says it has.
+    /// The number of records that it states.
     pub count: u64,
     /// The records' bytes, without padding.
     pub records: &'a [u8],
 }
 
 impl<'a> RecordSet<'a> {
-    /// Reads the set at the start of `bytes` and answers what follows it.
+    /// Parses the set at the start of `bytes` and returns the bytes behind it.
     fn parse(bytes: &'a [u8], part: Part) -> Result<(RecordSet<'a>, &'a [u8]), WriteSetError> {
         let short = WriteSetError::Short(part);
         let head = SetHead::parse(bytes, part)?;
@@ -218,17 +229,17 @@ impl<'a> RecordSet<'a> {
 }
 
 /// The start of a record set of version 2.
-struct SetHead {
+pub(super) struct SetHead {
     /// Bytes up to the records' checksum.
-    len: usize,
-    checksum_len: usize,
+    pub(super) len: usize,
+    pub(super) checksum_len: usize,
     /// Bytes of the set with this head, without the padding at its end.
-    size: u64,
+    pub(super) size: u64,
     count: u64,
 }
 
 impl SetHead {
-    fn parse(bytes: &[u8], part: Part) -> Result<SetHead, WriteSetError> {
+    pub(super) fn parse(bytes: &[u8], part: Part) -> Result<SetHead, WriteSetError> {
         let short = WriteSetError::Short(part);
         let word = le32(bytes, 0).ok_or(short)?;
         let first = word as u8;
@@ -319,7 +330,7 @@ mod tests {
         fn never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), keep in 0usize..300) {
             let _ = WriteSet::parse(&bytes);
             let _ = RecordSet::parse(&bytes, Part::Data);
-            // Behind a header that is right.
+            // The changed bytes follow a correct header.
             let real = &REAL[24..];
             let keep = keep.min(real.len());
             bytes.splice(0..0, real[..keep].iter().copied());

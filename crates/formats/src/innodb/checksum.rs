@@ -6,11 +6,11 @@
 
 use crc32c::crc32c;
 
-/// What `innodb_checksum_algorithm=none` wrote for a checksum.
+/// The value that `innodb_checksum_algorithm=none` wrote as a checksum.
 pub const NO_CHECKSUM: u32 = 0xdead_beef;
 
 /// CRC-32C of bytes 4..26 XOR that of 38..n-8; stored at 0 and at n-8, in an encrypted page at 30.
-/// `None` when the page is shorter than a header and a trailer.
+/// `None` if the page is shorter than a header and a trailer.
 pub fn crc32(page: &[u8]) -> Option<u32> {
     let body = page.get(38..page.len().checked_sub(8)?)?;
     Some(crc32c(page.get(4..26)?) ^ crc32c(body))

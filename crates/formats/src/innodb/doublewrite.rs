@@ -19,8 +19,8 @@ pub fn extent_pages(page_size: usize) -> u32 {
     }
 }
 
-/// The page numbers of the two extents, as the transaction system page (page 5 of the system tablespace, whole)
-/// states them; `None` when it states none, as before the first start of a server has made the area.
+/// Returns the page numbers of the two extents from the transaction system page (page 5 of the system
+/// tablespace, whole); `None` if it has none, as before the first start of a server has created the area.
 pub fn extents(trx_sys_page: &[u8]) -> Option<[Range<PageNo>; 2]> {
     let page_size = trx_sys_page.len();
     let at = page_size.checked_sub(190)?;

@@ -1,8 +1,8 @@
-//! One page: its header, and whether it is whole.
+//! One page: its header, and whether it is intact.
 //!
 //! Header offsets from storage/innobase/include/fil0fil.h; the rules of validity from buf/buf0buf.cc
-//! (`buf_page_is_corrupted`), fil/fil0crypt.cc and page/page0zip.cc, MariaDB 10.11; held against files of
-//! 10.11.19 servers in every format, whole and damaged, against innochecksum, and for the old checksums against a
+//! (`buf_page_is_corrupted`), fil/fil0crypt.cc and page/page0zip.cc, MariaDB 10.11; compared with files of
+//! 10.11.19 servers in every format, intact and damaged, with innochecksum, and for the old checksums with a
 //! server.
 
 use super::checksum;
@@ -10,7 +10,7 @@ use super::tablespace::PageFormat;
 use crate::bytes::{be16, be32, be64};
 use crate::ids::{Lsn, PageNo, SpaceId};
 
-/// Page types this crate looks at (fil0fil.h).
+/// Page types that this crate reads (fil0fil.h).
 pub mod page_type {
     /// First page of a tablespace.
     pub const FSP_HDR: u16 = 8;
@@ -24,7 +24,7 @@ pub mod page_type {
     pub const INSTANT: u16 = 18;
     /// Part of a column that is stored elsewhere than its row.
     pub const BLOB: u16 = 10;
-    /// R-tree node: uses the bytes where others keep the key version.
+    /// R-tree node: it uses the bytes in which others have the key version.
     pub const RTREE: u16 = 17854;
     /// Page-compressed, in the formats before full_crc32.
     pub const PAGE_COMPRESSED: u16 = 34354;
@@ -32,27 +32,26 @@ pub mod page_type {
     pub const PAGE_COMPRESSED_ENCRYPTED: u16 = 37401;
 }
 
-/// What a page's checksum says.
+/// The result of verifying a page's checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageState {
-    /// Whole.
+    /// Intact.
     Valid,
     /// Never written, all zero: redo initialises it.
     Zero,
-    /// Page-compressed in a format that stores no checksum over the compressed bytes: read it twice and
-    /// compare.
+    /// Page-compressed in a format without a checksum over the compressed bytes: read it twice and compare.
     Unverifiable,
     /// Torn or damaged.
     Corrupt {
-        /// The checksum that the bytes call for.
+        /// The checksum computed from the bytes.
         expected: u32,
-        /// The checksum stored. May equal `expected` when it was the repeated LSN that disagreed.
+        /// The stored checksum. It may equal `expected` if the repeated LSN disagreed.
         found: u32,
     },
 }
 
 impl PageState {
-    /// True unless the page is corrupt.
+    /// Whether the page is not corrupt.
     pub fn is_usable(self) -> bool {
         !matches!(self, PageState::Corrupt { .. })
     }
@@ -63,8 +62,8 @@ pub fn page_no(page: &[u8]) -> Option<PageNo> {
     be32(page, 4).map(PageNo)
 }
 
-/// Tablespace identifier, at offset 34. `None` where it cannot be read: in full_crc32 files everything from 26 on
-/// is cipher text in an encrypted page and compressed bytes in a compressed one.
+/// Tablespace identifier, at offset 34. `None` if it cannot be read: in full_crc32 files everything from 26
+/// on is cipher text in an encrypted page and compressed bytes in a compressed one.
 pub fn space_id(format: &PageFormat, page: &[u8]) -> Option<SpaceId> {
     let compressed = page_type(page)? & 0x8000 != 0;
     if format.full_crc32 && (compressed || key_version(format, page)? != 0) {
@@ -89,8 +88,8 @@ pub fn key_version(format: &PageFormat, page: &[u8]) -> Option<u32> {
     be32(page, if format.full_crc32 { 0 } else { 26 })
 }
 
-/// Bytes of a page that carry content: the page's size, or for a page compressed in a full_crc32 file the
-/// shorter length its type states. `None` when that length is impossible or the page is cut.
+/// Bytes of a page that have content: the page's size, or for a page compressed in a full_crc32 file the
+/// shorter length that its type states. `None` if that length is impossible or the page is truncated.
 pub fn stored_len(format: &PageFormat, page: &[u8]) -> Option<usize> {
     let size = format.physical_size;
     let kind = page_type(page)?;
@@ -98,11 +97,11 @@ pub fn stored_len(format: &PageFormat, page: &[u8]) -> Option<usize> {
         return Some(size);
     }
     let len = usize::from(kind & 0x7fff) << 8;
-    // Header, checksum, and less than a page: a page that would not shrink is stored as it is.
+    // Header, checksum, and less than a page: a page that would not shrink is stored uncompressed.
     (len > 42 && len < size).then_some(len)
 }
 
-/// Checks one page of exactly `format.physical_size` bytes; any other length is `Corrupt`.
+/// Verifies one page of exactly `format.physical_size` bytes; any other length is `Corrupt`.
 pub fn verify(format: &PageFormat, page: &[u8]) -> PageState {
     let state = if page.len() != format.physical_size {
         None
@@ -124,7 +123,8 @@ fn verify_full_crc32(format: &PageFormat, page: &[u8]) -> Option<PageState> {
     let at = len.checked_sub(4)?;
     let found = be32(page, at)?;
     let expected = checksum::full_crc32(page, at)?;
-    // Only a page in clear repeats its LSN: of the others those bytes are cipher or compressed text.
+    // Only an unencrypted, uncompressed page repeats its LSN: in others those bytes are cipher or compressed
+    // text.
     let in_clear = !compressed && key_version(format, page)? == 0;
     let lsn_agrees = !in_clear || be32(page, 20)? == be32(page, len.checked_sub(8)?)?;
     if found == expected && lsn_agrees {
@@ -164,9 +164,9 @@ fn verify_old(format: &PageFormat, page: &[u8]) -> Option<PageState> {
     if found == expected && found_old == expected || is_blank(page, found, found_old) {
         return Some(PageState::Valid);
     }
-    // The algorithms before crc32, which a server reads unless told to be strict (innochecksum of 10.11 refuses
-    // them): each of the two places may hold its own checksum or the constant of "none"; the trailer of very
-    // old files holds the high word of the LSN.
+    // The algorithms before crc32, which a server accepts unless configured to be strict (innochecksum of
+    // 10.11 refuses them): each of the two places may hold its own checksum or the constant of "none"; the
+    // trailer of very old files holds the high word of the LSN.
     let old = [checksum::NO_CHECKSUM, be32(page, 16)?, checksum::innodb_old(page)?];
     let new = [checksum::NO_CHECKSUM, 0, checksum::innodb_new(page)?];
     if old.contains(&found_old) && new.contains(&found) {
@@ -175,14 +175,15 @@ fn verify_old(format: &PageFormat, page: &[u8]) -> Option<PageState> {
     Some(corrupt)
 }
 
-/// True for a page with a key version whose checksum over the cipher text, at 30, agrees. R-tree pages keep
-/// a sequence number where the key version would be and were never encrypted in these formats.
+/// Whether the page has a key version and a correct checksum over the cipher text, at 30. R-tree pages have a
+/// sequence number in place of the key version and were never encrypted in these formats.
 fn is_encrypted_with(page: &[u8], expected: u32) -> Option<bool> {
     let kind = page_type(page)?;
     Some(kind != page_type::RTREE && be32(page, 26)? != 0 && be32(page, 30)? == expected)
 }
 
-/// All zero but for the LSN that old servers wrote into bytes 26..34 of the first page of each system file.
+/// Whether the page is zero except for the LSN that old servers wrote into bytes 26..34 of the first page of
+/// each system file.
 fn is_blank(page: &[u8], found: u32, found_old: u32) -> bool {
     let zero = |part: Option<&[u8]>| part.is_some_and(|part| part.iter().all(|&b| b == 0));
     found == 0 && found_old == 0 && zero(page.get(..26)) && zero(page.get(34..))
@@ -194,7 +195,7 @@ mod tests {
     use crate::bytes::put;
     use proptest::prelude::*;
 
-    /// A page whose bytes come from `seed` and whose LSN is repeated as the formats before full_crc32 want.
+    /// A page with bytes from `seed` whose LSN is repeated as the formats before full_crc32 require.
     fn page(size: usize, seed: u8) -> Vec<u8> {
         let mut page: Vec<u8> = (0..size).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed)).collect();
         put(&mut page, 24, &17855u16.to_be_bytes());
@@ -295,7 +296,7 @@ mod tests {
 
     fn any_format() -> impl Strategy<Value = PageFormat> {
         any::<u32>().prop_filter_map("flags", |flags| {
-            // Mostly impossible bits are cleared so that most draws are formats.
+            // Most of the impossible bits are cleared so that most draws are formats.
             [flags & 0xff | 0x10, flags & 0x0001_03e1, flags & 0x3f | 0x21]
                 .into_iter()
                 .find_map(|f| PageFormat::from_flags(f).ok())

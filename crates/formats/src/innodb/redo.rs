@@ -1,4 +1,4 @@
-//! What a mini-transaction's records say: which pages they change, which files they name.
+//! The records of a mini-transaction: which pages they change, and which files they name.
 //!
 //! Layout from storage/innobase/include/mtr0types.h (record and file operation types), mtr0log.h (variable-length
 //! numbers) and log/log0recv.cc (`recv_sys_t::parse`), MariaDB 10.11; held against logs of 10.11.19 and 11.8.6
@@ -19,44 +19,44 @@ const PADDING: u8 = 0xf1;
 /// Subtype of an `EXTENDED` record with no further bytes: the tablespace ends before this page.
 pub(super) const TRIM_PAGES: u8 = 10;
 
-/// One record. In an encrypted log the types, lengths and page numbers are in clear and all else is not:
-/// there [`Record::Page`] stands for every change of a page, and file names are `None`.
+/// One record. In an encrypted log only types, lengths and page numbers are in clear: there [`Record::Page`]
+/// stands for every change of a page, and file names are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// A page is changed by what is not listed below.
+    /// A page is changed in a way that is not listed below.
     Page {
         /// Tablespace.
         space: SpaceId,
         /// Page.
         page: PageNo,
     },
-    /// A page is made anew: what it held does not matter.
+    /// A page is initialised: its old content does not matter.
     InitPage {
         /// Tablespace.
         space: SpaceId,
         /// Page.
         page: PageNo,
     },
-    /// A page is given back to its tablespace.
+    /// A page is freed.
     FreePage {
         /// Tablespace.
         space: SpaceId,
         /// Page.
         page: PageNo,
     },
-    /// The tablespace is cut: truncation of an undo tablespace.
+    /// The tablespace is truncated (an undo tablespace).
     TrimPages {
         /// Tablespace.
         space: SpaceId,
-        /// First page that is gone.
+        /// The first page that is removed.
         pages: PageNo,
     },
     /// A file operation.
     File(FileEvent<'a>),
 }
 
-/// What happened to a data file. Names are as the server spells them, mostly `./database/table.ibd`.
-/// In an encrypted log only the kind is in clear.
+/// An operation on a data file. Names are in the server's spelling, usually `./database/table.ibd`. In an
+/// encrypted log only the kind is in clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileEvent<'a> {
     /// Created.
@@ -80,7 +80,7 @@ pub enum FileEvent<'a> {
         /// Its old and its new name.
         names: Option<(&'a [u8], &'a [u8])>,
     },
-    /// Not a change: names a file that records since the last checkpoint are about.
+    /// Not a change: it names a file that records since the last checkpoint refer to.
     Modify {
         /// Tablespace.
         space: Option<SpaceId>,
@@ -95,17 +95,17 @@ pub enum FileEvent<'a> {
     },
 }
 
-/// Bytes that are no record.
+/// Bytes that are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a redo record: byte {byte:#04x} at offset {at} of its mini-transaction")]
 pub struct BadRecord {
     /// Offset from the start of the mini-transaction.
     pub at: usize,
-    /// The first byte of what is no record.
+    /// The first invalid byte.
     pub byte: u8,
 }
 
-/// A variable-length number: its value and the bytes it takes. `None` when cut or no number.
+/// Decodes a variable-length number: its value and its length in bytes. `None` if it is truncated or invalid.
 ///
 /// 1 byte below 0x80; 2 bytes from 0x80 (counting on from 0x80), 3 from 0xC0 (from 0x4080), 4 from 0xE0 (from
 /// 0x204080), 5 from 0xF0 (from 0x10204080): mtr0log.h `mlog_decode_varint`.
@@ -128,10 +128,11 @@ pub fn varint(bytes: &[u8]) -> Option<(u32, usize)> {
     }
 }
 
-/// Bytes of the record that starts here, its first byte included; `Ok(None)` when its length is cut.
+/// Returns the length of the record that starts here, its first byte included; `Ok(None)` if its length is
+/// truncated.
 ///
-/// The low 4 bits of the first byte count the bytes after it; 0 means that a number follows, which with 15 added
-/// counts them, its own bytes included.
+/// The low 4 bits of the first byte count the bytes after it; 0 means that a number follows, which with 15
+/// added counts them, including its own bytes.
 pub(super) fn record_len(bytes: &[u8]) -> Result<Option<usize>, ()> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let short = usize::from(first & 0x0f);
@@ -146,16 +147,16 @@ pub(super) fn record_len(bytes: &[u8]) -> Result<Option<usize>, ()> {
     }
 }
 
-/// A record of a page as it stands in the log.
+/// A page record in the form in which it is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PageRecord<'a> {
     pub(super) space: SpaceId,
     pub(super) page: PageNo,
     /// Bits 4-6 of the first byte.
     pub(super) kind: u8,
-    /// It goes on where the record before ended.
+    /// It continues where the previous record ended.
     pub(super) same_page: bool,
-    /// What follows the page's number.
+    /// The bytes behind the page's number.
     pub(super) body: &'a [u8],
 }
 
@@ -178,7 +179,7 @@ impl<'a> Records<'a> {
         Records { bytes, at: 0, encrypted, page: None }
     }
 
-    /// True in an encrypted log.
+    /// Whether the log is encrypted.
     pub(super) fn encrypted(&self) -> bool {
         self.encrypted
     }
@@ -228,7 +229,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// The next record of a page, those of files left out. Ends after the first [`BadRecord`].
+    /// The next record of a page; those of files are skipped. Ends after the first [`BadRecord`].
     pub(super) fn next_of_page(&mut self) -> Option<Result<PageRecord<'a>, BadRecord>> {
         loop {
             match self.next_read()? {

@@ -1,11 +1,12 @@
-//! What a mini-transaction does to the bytes of pages.
+//! The changes that a mini-transaction makes to the bytes of pages.
 //!
 //! Layouts of the bodies from storage/innobase/log/log0recv.cc (`recv_sys_t::parse`, `log_phys_t::apply`),
-//! include/mtr0types.h and mtr0log.h, MariaDB 10.11; held against `--wsrep-recover` of killed 10.11.19 servers.
+//! include/mtr0types.h and mtr0log.h, MariaDB 10.11; compared with `--wsrep-recover` of killed 10.11.19
+//! servers.
 //!
-//! Only what system pages need is understood: writing, filling and moving bytes, a page made anew, and the two
-//! records of undo pages. The rest (rows of index pages) is [`Change::Unknown`], and a page it changes has no known
-//! content any more: see [`super::redo_page`].
+//! Only the changes of system pages are supported: writing, filling and moving bytes, initialising a page,
+//! and the two records of undo pages. All others (rows of index pages) are [`Change::Unknown`]; after one,
+//! the content of its page is not known any more: see [`super::redo_page`].
 
 use super::redo::{BadRecord, EXTENDED, FREE_PAGE, INIT_PAGE, PageRecord, Records, TRIM_PAGES, varint};
 use super::redo_mtr::Mtr;
@@ -14,15 +15,15 @@ use crate::ids::{PageNo, SpaceId};
 const WRITE: u8 = 0x30;
 const MEMSET: u8 = 0x40;
 const MEMMOVE: u8 = 0x50;
-/// Checksums that debug servers add; changes nothing.
+/// Checksums that debug servers add; they change nothing.
 const OPTION: u8 = 0x70;
 /// Subtypes of `EXTENDED`.
 const UNDO_INIT: u8 = 2;
 const UNDO_APPEND: u8 = 3;
 
-/// Offset of the page type: what follows a page made anew on the same page counts from here.
+/// Offset of the page type: records that follow an initialisation on the same page count from here.
 const PAGE_TYPE: usize = 24;
-/// Nothing before this offset of a page is logged.
+/// Bytes before this offset of a page are not logged.
 const FIRST_LOGGED: usize = 8;
 /// Largest page.
 const PAGE_MAX: usize = 65536;
@@ -32,21 +33,21 @@ const PAGE_MAX: usize = 65536;
 pub struct PageChange<'a> {
     /// Tablespace.
     pub space: SpaceId,
-    /// Page; for [`Change::Trim`] the first that is gone.
+    /// Page; for [`Change::Trim`] the first one that is removed.
     pub page: PageNo,
-    /// What is done.
+    /// The change.
     pub change: Change<'a>,
 }
 
-/// What is done to a page. All ranges lie within the largest page; whether they lie within this one is up to who
-/// applies them.
+/// A change of a page. All ranges are within the largest page; whoever applies them must check that they are
+/// within this page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<'a> {
-    /// Made anew: all zero but for its number, its tablespace and its (empty) neighbours.
+    /// Initialised: all zero except for its number, its tablespace and its (empty) neighbours.
     Init,
-    /// Given back: what it holds does not count any more.
+    /// Freed: its content no longer counts.
     Free,
-    /// The tablespace is cut; an undo tablespace is emptied whole.
+    /// The tablespace is truncated; an undo tablespace is emptied completely.
     Trim,
     /// Bytes are written.
     Write {
@@ -55,13 +56,13 @@ pub enum Change<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
-    /// Bytes are filled with a pattern, repeated and cut as needed; it is not empty.
+    /// Bytes are filled with a pattern, repeated and truncated as needed; it is not empty.
     Fill {
         /// Offset in the page.
         at: usize,
         /// Bytes to fill.
         len: usize,
-        /// What with.
+        /// The pattern.
         pattern: &'a [u8],
     },
     /// Bytes are copied within the page; the ranges may overlap.
@@ -70,7 +71,7 @@ pub enum Change<'a> {
         at: usize,
         /// Bytes to copy.
         len: usize,
-        /// Where they come from.
+        /// The source.
         from: usize,
     },
     /// Becomes an empty undo page.
@@ -79,17 +80,17 @@ pub enum Change<'a> {
     UndoAppend(&'a [u8]),
     /// Nothing.
     Nothing,
-    /// Something else, or a body that does not fit its type.
+    /// Another change, or a body that does not match its type.
     Unknown,
-    /// The log is encrypted: only that the page changes can be told. It may also be [`Change::Trim`] when `cut`.
+    /// The log is encrypted: it only shows that the page changes. If `cut`, it may also be [`Change::Trim`].
     Encrypted {
-        /// The record has the length and type of one that cuts the tablespace.
+        /// The record has the length and type of one that truncates the tablespace.
         cut: bool,
     },
 }
 
 impl<'a> Mtr<'a> {
-    /// What it does to pages, in order.
+    /// The changes of pages, in order.
     pub fn changes(&self) -> Changes<'a> {
         Changes { records: self.records(), last: None }
     }
@@ -99,7 +100,7 @@ impl<'a> Mtr<'a> {
 #[derive(Debug, Clone)]
 pub struct Changes<'a> {
     records: Records<'a>,
-    /// Where the record before ended; `None` when none may go on there.
+    /// Where the previous record ended; `None` if the next one must not continue there.
     last: Option<usize>,
 }
 
@@ -140,13 +141,14 @@ fn extended(body: &[u8]) -> (Change<'_>, Option<usize>) {
     match body {
         [TRIM_PAGES] => (Change::Trim, None),
         [UNDO_INIT] => (Change::UndoInit, Some(PAGE_TYPE)),
-        // Two bytes of type and number at least.
+        // At least two bytes of type and number.
         [UNDO_APPEND, data @ ..] if data.len() > 2 => (Change::UndoAppend(data), Some(PAGE_TYPE)),
         _ => (Change::Unknown, Some(PAGE_TYPE)),
     }
 }
 
-/// A record of types `WRITE`, `MEMSET` and `MEMMOVE` after one that ended at `last`; with where it ends.
+/// Parses a record of types `WRITE`, `MEMSET` and `MEMMOVE` after one that ended at `last`, and returns where
+/// it ends.
 fn bytes(kind: u8, body: &[u8], last: usize) -> Option<(Change<'_>, usize)> {
     let (offset, rest) = number(body)?;
     let at = last.checked_add(offset)?;
@@ -174,7 +176,7 @@ fn end(at: usize, len: usize) -> Option<usize> {
     at.checked_add(len).filter(|&end| end <= PAGE_MAX)
 }
 
-/// A variable-length number of at most 3 bytes, and what follows it.
+/// Parses a variable-length number of at most 3 bytes, and returns the bytes behind it.
 fn number(body: &[u8]) -> Option<(usize, &[u8])> {
     let (value, len) = varint(body)?;
     (len <= 3).then_some((value as usize, body.get(len..)?))

@@ -13,27 +13,27 @@ use crate::ids::Lsn;
 pub const HEADER_BYTES: usize = 512;
 /// Offsets of the two checkpoint blocks.
 pub const CHECKPOINT_OFFSETS: [u64; 2] = [4096, 8192];
-/// Bytes of a checkpoint block that mean something.
+/// Bytes of a checkpoint block that are used.
 pub const CHECKPOINT_BYTES: usize = 64;
 /// Where the log records begin.
 pub const DATA_START: u64 = 12288;
 
-/// Which layout the log has.
+/// The layout of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RedoFormat {
-    /// One circular file, since 10.8; clear.
+    /// One circular file, since 10.8; unencrypted.
     Circular,
-    /// One circular file, encrypted, with a format word of its own: 11.x and late 10.11 (seen with 10.11.19).
+    /// One circular file, encrypted, with its own format word: 11.x and late 10.11 (seen with 10.11.19).
     CircularEncrypted,
-    /// One circular file, encrypted by earlier servers since 10.8: the word of [`RedoFormat::Circular`], told from
-    /// it by a key version at offset 48.
+    /// One circular file, encrypted by earlier servers since 10.8: it has the word of
+    /// [`RedoFormat::Circular`], and differs from it by a key version at offset 48.
     CircularEncryptedUnmarked,
     /// Blocks of 512 bytes, 10.5 to 10.7.
     Blocks10_5 {
         /// The encryption bit of the format word.
         encrypted: bool,
     },
-    /// Anything else: 10.4 and before (small numbers), MySQL, or a later format. The word is kept.
+    /// Any other format: 10.4 and before (small numbers), MySQL, or a later format, with its format word.
     Other(u32),
 }
 
@@ -43,7 +43,13 @@ const WORD_10_5: u32 = 0x5048_5953;
 const WORD_10_5_ENCRYPTED: u32 = WORD_10_5 | 0x8000_0000;
 
 impl RedoFormat {
-    /// True for the layouts this crate's offsets hold for.
+    /// Whether it is unreadable without the key.
+    pub fn is_encrypted(self) -> bool {
+        use RedoFormat::{Blocks10_5, CircularEncrypted, CircularEncryptedUnmarked};
+        matches!(self, CircularEncrypted | CircularEncryptedUnmarked | Blocks10_5 { encrypted: true })
+    }
+
+    /// Whether the offsets in this crate apply to the layout.
     pub fn is_circular(self) -> bool {
         matches!(
             self,
@@ -57,20 +63,21 @@ impl RedoFormat {
 pub struct RedoHeader {
     /// Layout.
     pub format: RedoFormat,
-    /// LSN that stands at [`DATA_START`] on the first lap.
+    /// LSN at [`DATA_START`] on the first lap.
     pub first_lsn: Lsn,
-    /// Who made the file, up to 32 bytes; `Backup ` at its start tells the server that this is a restored copy.
+    /// The creator of the file, up to 32 bytes; a leading `Backup ` tells the server that this is a restored
+    /// copy.
     pub creator: String,
 }
 
-/// Why a block does not read. A file that is being replaced can show this for a moment: read again.
+/// Why a block is invalid. A file that is being replaced can have this state for a moment, so read it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RedoError {
     /// Fewer bytes than the block has.
-    #[error("redo log head cut short")]
+    #[error("the redo log's header is truncated")]
     Short,
-    /// Checksum of the block.
-    #[error("redo log block has checksum {found:#010x}, its bytes call for {expected:#010x}")]
+    /// The checksum of the block is wrong.
+    #[error("the redo log block has checksum {found:#010x} instead of {expected:#010x}")]
     Checksum {
         /// Over the bytes.
         expected: u32,
@@ -78,16 +85,16 @@ pub enum RedoError {
         found: u32,
     },
     /// A creator text of more than 32 bytes, or a format other than `Circular`, cannot be written.
-    #[error("a redo log header of this kind is not written here")]
+    #[error("a redo log header of this kind cannot be written")]
     Unwritable,
 }
 
 impl RedoHeader {
-    /// Reads the first 512 bytes of the file. The checksum is verified for every layout since 10.2, which
-    /// share its place.
+    /// Parses the first 512 bytes of the file. The checksum is verified for every layout since 10.2; its
+    /// position is the same in all of them.
     ///
     /// # Errors
-    /// Cut short, or checksum.
+    /// Truncated, or a wrong checksum.
     pub fn parse(block: &[u8]) -> Result<RedoHeader, RedoError> {
         let block = block.get(..HEADER_BYTES).ok_or(RedoError::Short)?;
         let word = |at| be32(block, at).ok_or(RedoError::Short);
@@ -112,7 +119,7 @@ impl RedoHeader {
         })
     }
 
-    /// The header block of a clear circular log, checksum included.
+    /// The header block of an unencrypted circular log, with its checksum.
     ///
     /// # Errors
     /// `Unwritable` for any other format, or a creator text longer than 32 bytes.
@@ -135,15 +142,16 @@ impl RedoHeader {
 pub struct Checkpoint {
     /// Recovery starts here.
     pub lsn: Lsn,
-    /// Where the FILE_CHECKPOINT record of this checkpoint stands.
+    /// The position of this checkpoint's FILE_CHECKPOINT record.
     pub end_lsn: Lsn,
 }
 
 impl Checkpoint {
-    /// Reads 64 bytes at one of [`CHECKPOINT_OFFSETS`].
+    /// Parses 64 bytes at one of [`CHECKPOINT_OFFSETS`].
     ///
     /// # Errors
-    /// Cut short, or checksum; the block that was never used is all zero, which fails the checksum too.
+    /// Truncated, or a wrong checksum; a block that was never used is all zero, which has a wrong checksum
+    /// too.
     pub fn parse(block: &[u8]) -> Result<Checkpoint, RedoError> {
         let covered = block.get(..60).ok_or(RedoError::Short)?;
         let (expected, found) = (crc32c(covered), be32(block, 60).ok_or(RedoError::Short)?);
@@ -154,7 +162,7 @@ impl Checkpoint {
         Ok(Checkpoint { lsn: at(0)?, end_lsn: at(8)? })
     }
 
-    /// The block, checksum included.
+    /// The block with its checksum.
     pub fn emit(&self) -> [u8; CHECKPOINT_BYTES] {
         let mut block = [0; CHECKPOINT_BYTES];
         put(&mut block, 0, &self.lsn.0.to_be_bytes());
@@ -167,7 +175,7 @@ impl Checkpoint {
     /// The newest valid checkpoint in the first [`DATA_START`] bytes of the file (9 KiB are enough).
     ///
     /// # Errors
-    /// The error of the first block when neither is valid.
+    /// The error of the first block if neither is valid.
     pub fn newest(head: &[u8]) -> Result<Checkpoint, RedoError> {
         let read = |at: u64| {
             let block = usize::try_from(at).ok().and_then(|at| head.get(at..));
@@ -182,8 +190,8 @@ impl Checkpoint {
     }
 }
 
-/// Offset in the file at which `lsn` stands, of a circular log of `file_size` bytes; `None` for an LSN before
-/// the first, or a file without room for records.
+/// Offset of `lsn` in the file of a circular log of `file_size` bytes; `None` for an LSN before the first, or
+/// a file without room for records.
 pub fn offset_of(lsn: Lsn, first_lsn: Lsn, file_size: u64) -> Option<u64> {
     let capacity = file_size.checked_sub(DATA_START).filter(|&c| c > 0)?;
     Some(DATA_START + lsn.0.checked_sub(first_lsn.0)? % capacity)
@@ -206,7 +214,7 @@ mod tests {
         block[100] = 1;
         assert!(matches!(RedoHeader::parse(&block), Err(RedoError::Checksum { .. })));
         assert_eq!(RedoHeader::parse(&block[..511]), Err(RedoError::Short));
-        // A block never used: the CRC-32C of zeros is not zero.
+        // The block was never used: the CRC-32C of zeros is not zero.
         assert!(Checkpoint::parse(&[0; 64]).is_err());
     }
 

@@ -1,4 +1,4 @@
-//! The framing of mini-transactions in the log of 10.8 and later: an incremental reader fed with bytes.
+//! The framing of mini-transactions in the log of 10.8 and later: an incremental reader.
 //!
 //! Records follow each other; a byte 0 or 1 where a record would begin ends the mini-transaction. It is the
 //! sequence bit, which changes with each lap around the file and so tells new bytes from old ones. Then an
@@ -18,11 +18,11 @@ use crate::ids::Lsn;
 const NONCE: usize = 8;
 /// Bytes of the checksum.
 const CRC: usize = 4;
-/// Longest mini-transaction that is taken for one. A server writes a few megabytes at most (a page per record and
-/// a tree's path per mini-transaction); what claims more is damage.
+/// The longest mini-transaction that is accepted. A server writes a few megabytes at most (a page per record
+/// and a tree's path per mini-transaction); a longer one is damage.
 pub const MTR_BYTES_MAX: usize = 32 << 20;
 
-/// Where an LSN stands in a circular log file.
+/// The mapping of LSNs to offsets in a circular log file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// LSN at the start of the data on the first lap.
@@ -32,7 +32,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Of a file with this header and size; `None` when there is no room for records.
+    /// The geometry of a file with this header and size; `None` if it has no room for records.
     pub fn new(first_lsn: Lsn, file_size: u64) -> Option<Geometry> {
         let capacity = file_size.checked_sub(DATA_START).filter(|&c| c > 0)?;
         Some(Geometry { first_lsn, capacity })
@@ -43,14 +43,14 @@ impl Geometry {
         Some(DATA_START + lsn.0.checked_sub(self.first_lsn.0)?.checked_rem(self.capacity)?)
     }
 
-    /// What ends a mini-transaction whose end marker stands at `lsn`.
+    /// The end marker of a mini-transaction that ends at `lsn`.
     pub fn sequence_bit(&self, lsn: Lsn) -> u8 {
         let laps = lsn.0.saturating_sub(self.first_lsn.0).checked_div(self.capacity).unwrap_or(0);
         u8::from(laps & 1 == 0)
     }
 }
 
-/// Why the bytes at an LSN are no mini-transaction.
+/// Why the bytes at an LSN are not a mini-transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("no mini-transaction at LSN {start}: {kind} at LSN {at}")]
 pub struct BadMtr {
@@ -65,7 +65,7 @@ pub struct BadMtr {
 /// What is wrong with a mini-transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadMtrKind {
-    /// An end marker where the first record would be: the log ends here, or the bytes are of another lap.
+    /// An end marker in place of the first record: the log ends here, or the bytes are of another lap.
     #[error("no record")]
     Empty,
     /// Not a record.
@@ -74,7 +74,7 @@ pub enum BadMtrKind {
     /// The sequence bit is that of another lap.
     #[error("end marker of another lap")]
     Lap,
-    /// Checksum.
+    /// The checksum is wrong.
     #[error("checksum mismatch")]
     Checksum,
     /// Longer than [`MTR_BYTES_MAX`].
@@ -91,7 +91,7 @@ pub struct Mtr<'a> {
     pub end: Lsn,
     /// All its bytes, checksum included.
     pub bytes: &'a [u8],
-    /// How many of them are records: the end marker stands at this offset.
+    /// How many of them are records: the offset of the end marker.
     pub records_len: usize,
     encrypted: bool,
 }
@@ -102,8 +102,7 @@ impl<'a> Mtr<'a> {
         Records::new(self.bytes.get(..self.records_len).unwrap_or_default(), self.encrypted)
     }
 
-    /// True when its records name at least one file operation. Cheap: those come first or not at all, except
-    /// that a page record may precede none.
+    /// The file operations among its records. This is cheap, because they come first or not at all.
     pub fn file_events(&self) -> impl Iterator<Item = super::redo::FileEvent<'a>> + use<'a> {
         self.records().filter_map(|record| match record {
             Ok(Record::File(event)) => Some(event),
@@ -112,8 +111,8 @@ impl<'a> Mtr<'a> {
     }
 }
 
-/// Cuts a stream of bytes into mini-transactions. Give it bytes with [`MtrReader::feed`] and take from it with
-/// [`MtrReader::next_mtr`] until that answers `None`. Holds what was fed and not yet taken.
+/// Splits a stream of bytes into mini-transactions. Pass it bytes with [`MtrReader::feed`], and call
+/// [`MtrReader::next_mtr`] until it returns `None`. It stores the bytes that were fed but not yet consumed.
 #[derive(Debug)]
 pub struct MtrReader {
     geometry: Geometry,
@@ -121,14 +120,14 @@ pub struct MtrReader {
     /// LSN of `buffer[taken]`.
     at: Lsn,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that were handed out.
+    /// Bytes of the buffer that were returned.
     taken: usize,
-    /// Bytes after `taken` known to be whole records.
+    /// Bytes after `taken` that are known to be complete records.
     walked: usize,
 }
 
 impl MtrReader {
-    /// Starts at an LSN at which a mini-transaction begins: a checkpoint's.
+    /// Starts at an LSN at which a mini-transaction begins: that of a checkpoint.
     pub fn new(geometry: Geometry, encrypted: bool, at: Lsn) -> MtrReader {
         MtrReader { geometry, encrypted, at, buffer: Vec::new(), taken: 0, walked: 0 }
     }
@@ -143,7 +142,7 @@ impl MtrReader {
         Lsn(self.at.0 + (self.buffer.len() - self.taken) as u64)
     }
 
-    /// Forgets what was fed and not taken: it is read again, perhaps from another file.
+    /// Discards the bytes that were fed but not consumed: they will be read again, perhaps from another file.
     pub fn rewind(&mut self, geometry: Geometry) {
         self.geometry = geometry;
         self.buffer.clear();
@@ -158,10 +157,11 @@ impl MtrReader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next complete mini-transaction, or `None` when more bytes are needed.
+    /// Returns the next complete mini-transaction, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// The bytes are none. The reader stays where it is: rewind and feed again what may have been read too early.
+    /// The bytes are not a mini-transaction. The reader does not advance: rewind, and feed again what may
+    /// have been read too early.
     pub fn next_mtr(&mut self) -> Result<Option<Mtr<'_>>, BadMtr> {
         let Some(records_len) = self.walk()? else { return Ok(None) };
         let total = records_len + 1 + if self.encrypted { NONCE } else { 0 } + CRC;
@@ -177,7 +177,7 @@ impl MtrReader {
         Ok(Some(Mtr { start, end, bytes, records_len, encrypted: self.encrypted }))
     }
 
-    /// Offset of the end marker once it is there.
+    /// Returns the offset of the end marker once it has been fed.
     fn walk(&mut self) -> Result<Option<usize>, BadMtr> {
         loop {
             let here = self.buffer.get(self.taken + self.walked..).unwrap_or_default();

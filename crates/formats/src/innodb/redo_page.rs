@@ -1,8 +1,9 @@
-//! One page in memory, on which redo is played as crash recovery would.
+//! One page in memory, to which redo is applied as in crash recovery.
 //!
-//! The rules from storage/innobase/log/log0recv.cc (`recv_recover_page`, `log_phys_t::apply`), MariaDB 10.11: a change is
-//! made only when its mini-transaction began at or after the page's LSN, and afterwards the page's LSN is where the
-//! mini-transaction ended. A page made anew does not depend on what the file holds, nor on that LSN.
+//! The rules are from storage/innobase/log/log0recv.cc (`recv_recover_page`, `log_phys_t::apply`), MariaDB
+//! 10.11: a change is applied only if its mini-transaction began at or after the page's LSN, and afterwards
+//! the page's LSN is the end of the mini-transaction. An initialised page depends neither on its content in
+//! the file nor on that LSN.
 
 use thiserror::Error;
 
@@ -19,46 +20,46 @@ const UNDO_FREE: usize = UNDO_TYPE + 4;
 const UNDO_NODE: usize = UNDO_TYPE + 6;
 const UNDO_HEADER_END: usize = UNDO_TYPE + 18;
 
-/// Why the content of a page cannot be told.
+/// Why the content of a page is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Gap {
-    /// The files do not have it, or it was never written.
+    /// It is not in the files, or was never written.
     #[error("is not in the files")]
     Missing,
-    /// Checksum, number or tablespace are wrong.
+    /// Its checksum, number or tablespace is wrong.
     #[error("is damaged in its file")]
     Damaged,
     /// Encrypted.
     #[error("is encrypted")]
     Encrypted,
-    /// Changed by redo that is encrypted.
+    /// It is changed by encrypted redo.
     #[error("is changed by encrypted redo")]
     EncryptedRedo,
-    /// Given back to its tablespace.
+    /// It was freed.
     #[error("was freed")]
     Freed,
-    /// Its tablespace was cut.
-    #[error("was cut off with its tablespace")]
+    /// Its tablespace was truncated.
+    #[error("was removed when its tablespace was truncated")]
     Trimmed,
-    /// Changed in a way this crate does not know, or by a record that does not fit the page.
-    #[error("is changed by redo in a way that is not known here")]
+    /// It is changed in a way that this crate does not support, or by a record that does not fit the page.
+    #[error("is changed by redo in a way that is not supported")]
     Unknown,
 }
 
-/// A page, and what redo has made of it.
+/// A page, and the state to which redo has brought it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageImage {
     space: SpaceId,
     page: PageNo,
     size: usize,
-    /// Changes that began before are in it already. Not moved on: what is played later begins later.
+    /// Changes that began before are already included. It is not advanced, because later changes begin later.
     since: Lsn,
     content: Result<Vec<u8>, Gap>,
 }
 
 impl PageImage {
-    /// A page as its file has it, `bytes` being its whole content, or a reason why there is none. `size` is the
-    /// page size.
+    /// A page with its content from the file, `bytes`, or the reason why it has none. `size` is the page
+    /// size.
     pub fn new(space: SpaceId, page: PageNo, size: usize, content: Result<Vec<u8>, Gap>) -> PageImage {
         let content =
             content.and_then(|bytes| if bytes.len() == size { Ok(bytes) } else { Err(Gap::Damaged) });
@@ -66,26 +67,26 @@ impl PageImage {
         PageImage { space, page, size, since, content }
     }
 
-    /// The page's bytes. Its checksum and the second place of its LSN are not kept up.
+    /// Returns the page's bytes. Its checksum and the second copy of its LSN are not updated.
     ///
     /// # Errors
-    /// Why they cannot be told.
+    /// Why they are not known.
     pub fn content(&self) -> Result<&[u8], Gap> {
         self.content.as_deref().map_err(|gap| *gap)
     }
 
-    /// LSN of its newest change; 0 when there is no content.
+    /// LSN of its newest change; 0 if there is no content.
     pub fn lsn(&self) -> Lsn {
         self.content.as_ref().ok().and_then(|bytes| page::lsn(bytes)).unwrap_or_default()
     }
 
-    /// True when this change is one of this page.
+    /// Whether this change is for this page.
     pub fn concerns(&self, change: &PageChange<'_>) -> bool {
         if change.space != self.space {
             return false;
         }
         match change.change {
-            // Cutting an undo tablespace empties it; it is built up again from its first page.
+            // Truncating an undo tablespace empties it; it is rebuilt from its first page.
             Change::Trim | Change::Encrypted { cut: true } => {
                 self.space != SpaceId(0) || self.page >= change.page
             }
@@ -93,8 +94,8 @@ impl PageImage {
         }
     }
 
-    /// Plays a change of a mini-transaction from `start` to `end`. One that does not concern this page does
-    /// nothing. Changes must come in the order of the log.
+    /// Applies a change of a mini-transaction from `start` to `end`. Does nothing if the change is for
+    /// another page. Changes must come in the order of the log.
     pub fn play(&mut self, start: Lsn, end: Lsn, change: &PageChange<'_>) {
         if !self.concerns(change) {
             return;
@@ -134,7 +135,7 @@ impl PageImage {
     }
 }
 
-/// `None` when the change is unknown or does not fit the page, which may then be half changed.
+/// Returns `None` if the change is unknown or does not fit the page, which may then be partly changed.
 fn apply(bytes: &mut [u8], change: &Change<'_>) -> Option<()> {
     match *change {
         Change::Write { at, bytes: new } => {
@@ -165,7 +166,7 @@ fn apply(bytes: &mut [u8], change: &Change<'_>) -> Option<()> {
         Change::UndoAppend(data) => {
             let free = be16(bytes, UNDO_FREE)?;
             let at = usize::from(free);
-            // The record, and before and after it the offsets of where the next begins and where it began.
+            // The record, framed by the offsets of where the next one begins and where this one began.
             let next = at.checked_add(data.len())?.checked_add(4)?;
             if at < UNDO_HEADER_END || next.checked_add(2)? >= bytes.len().checked_sub(38)? {
                 return None;

@@ -48,7 +48,7 @@ fn a_page_made_anew_needs_no_file() {
         (page::page_no(bytes), &bytes[34..38], &bytes[100..103]),
         (Some(PAGE), &[0, 0, 0, 3][..], &[1, 2, 3][..])
     );
-    // Also when the file has a later state: the log goes on to it.
+    // This also holds if the file has a later state: the log continues to it.
     let mut later = image(9000);
     later.play(Lsn(20), Lsn(30), &of(9, Change::Init));
     later.play(Lsn(20), Lsn(30), &of(9, WRITE));
@@ -121,7 +121,7 @@ fn any_change(data: &[u8], at: usize, len: usize, from: usize, kind: u8) -> Chan
 }
 
 proptest! {
-    /// Any changes to any page: it keeps its size, and its LSN is that of what was played last.
+    /// Any changes to any page: it keeps its size, and its LSN is that of the last applied change.
     #[test]
     fn never_panics(
         size in 0usize..5000,
@@ -141,7 +141,8 @@ proptest! {
         }
     }
 
-    /// The page a file holds at any point of the log ends as the one from its beginning.
+    /// From the state in the file at any point of the log, the page reaches the same result as from its
+    /// beginning.
     #[test]
     fn where_the_file_stands_does_not_matter(
         writes in prop::collection::vec((8usize..4000, 1usize..90, any::<u8>()), 1..30),
@@ -150,7 +151,7 @@ proptest! {
         let play = |page: &mut PageImage, range: std::ops::Range<usize>| {
             for n in range {
                 let Some(&(at, len, byte)) = writes.get(n) else { continue };
-                // Moved and filled: not the same when done twice.
+                // Move and fill are not idempotent.
                 let at = if (16 - len.min(8)..24).contains(&at) { 40 } else { at };
                 let (start, end) = (Lsn(n as u64 * 10), Lsn(n as u64 * 10 + 10));
                 page.play(start, end, &of(9, Change::Move { at, len, from: at + 1 }));

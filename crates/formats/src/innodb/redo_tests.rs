@@ -20,13 +20,13 @@ fn put_varint(out: &mut Vec<u8>, value: u32) {
     }
 }
 
-/// A record with this type and body, the length spelled as a server does.
+/// A record with this type and body, with its length encoded as a server does.
 fn record(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![kind];
     if body.len() < 16 && !body.is_empty() {
         out[0] |= body.len() as u8;
     } else {
-        // The number counts its own bytes: find the length that agrees with itself.
+        // The number counts its own bytes: find the length that is consistent with itself.
         for own in 1..=5 {
             let Some(value) = (body.len() + own).checked_sub(15) else { continue };
             let mut number = Vec::new();
@@ -176,7 +176,7 @@ fn the_key_information_of_an_encrypted_log_is_kept() {
 
 fn any_records() -> impl Strategy<Value = Vec<Vec<Vec<u8>>>> {
     let body = (0u32..100_000, any::<u32>(), prop::collection::vec(any::<u8>(), 0..60));
-    // A first record names its page; those after it may be about the same one.
+    // A first record names its page; the next ones may be about the same page.
     let record = (0x20u8..0x80, body, any::<bool>());
     let mtr = prop::collection::vec(record, 1..6).prop_map(|records| {
         let each = records.into_iter().enumerate().map(|(at, (kind, (space, page, rest), same))| {
@@ -225,7 +225,7 @@ proptest! {
         }
         prop_assert_eq!(count, mtrs.len());
         prop_assert_eq!(reader.at(), Lsn(FIRST.0 + log.len() as u64));
-        // What was written flat reads with an endless first lap, and only end markers changed.
+        // The flat log reads with an endless first lap, and only end markers differ.
         let mut again = MtrReader::new(super::super::redo_mtr::Geometry { first_lsn: FIRST, capacity: u64::MAX }, nonce.is_some(), FIRST);
         again.feed(&flat);
         let mut read = 0;

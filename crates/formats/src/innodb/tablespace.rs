@@ -1,4 +1,4 @@
-//! A tablespace's first page: identity, size, and the flags that say how every page of it is laid out.
+//! A tablespace's first page: identity, size, and the flags that determine the layout of all its pages.
 //!
 //! Established from storage/innobase/include/fsp0types.h, fil0fil.h and fsp0fsp.h (MariaDB 10.11) and from files
 //! of 10.11.19 servers in every page size, compressed, page-compressed and encrypted.
@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::bytes::be32;
 use crate::ids::SpaceId;
 
-/// Bytes of page 0 that [`parse_page0`] looks at.
+/// Bytes of page 0 that [`parse_page0`] reads.
 pub const PAGE0_BYTES: usize = 58;
 
 /// How the pages of one tablespace are stored.
@@ -26,7 +26,7 @@ pub struct PageFormat {
     pub zip: bool,
 }
 
-/// Flags no MariaDB server since 10.1.21 writes.
+/// Flags that no MariaDB server since 10.1.21 writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("tablespace flags {0:#010x} are not valid")]
 pub struct BadFlags(pub u32);
@@ -45,10 +45,10 @@ impl PageFormat {
         }
     }
 
-    /// Reads the flags word of page 0.
+    /// Parses the flags word of page 0.
     ///
     /// # Errors
-    /// A bit that must be zero is set, or a page size that does not exist.
+    /// A bit that must be zero is set, or the page size does not exist.
     pub fn from_flags(flags: u32) -> Result<PageFormat, BadFlags> {
         if flags & FULL_CRC32 != 0 { Self::full(flags) } else { Self::old(flags) }.ok_or(BadFlags(flags))
     }
@@ -93,13 +93,13 @@ fn page_size(code: u32) -> Option<usize> {
     (3..=7).contains(&code).then(|| 512usize << code)
 }
 
-/// What page 0 says of its tablespace.
+/// The content of page 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TablespaceHeader {
     /// Identifier.
     pub space: SpaceId,
-    /// Size in pages, as the server last noted it; the file may be longer or, for a crashed server, shorter. For
-    /// a system tablespace of several files this is the size of all.
+    /// Size in pages, as the server last recorded it; the file may be longer or, for a crashed server,
+    /// shorter. For a system tablespace of several files this is the size of all.
     pub pages: u32,
     /// The flags as stored.
     pub flags: u32,
@@ -107,16 +107,16 @@ pub struct TablespaceHeader {
     pub format: PageFormat,
 }
 
-/// Why a first page does not read.
+/// Why a first page is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Page0Error {
     /// Fewer than [`PAGE0_BYTES`] bytes.
-    #[error("first page cut short: {0} bytes")]
+    #[error("the first page is truncated: {0} bytes")]
     Short(usize),
     /// Never written: the file is being created and redo will initialise it.
     #[error("first page is all zero")]
     Zero,
-    /// Not page 0 of anything.
+    /// It is not page 0.
     #[error("page number {0} in the first page")]
     PageNumber(u32),
     /// The two places that hold the identifier disagree.
@@ -127,16 +127,16 @@ pub enum Page0Error {
         /// At offset 38.
         body: u32,
     },
-    /// The flags make no sense.
+    /// The flags are invalid.
     #[error(transparent)]
     Flags(#[from] BadFlags),
 }
 
-/// Reads the first page of a file, or as much of it as [`PAGE0_BYTES`]. The checksum is not looked at: the
-/// format must be known first.
+/// Parses the first page of a file, or the first [`PAGE0_BYTES`] of it. The checksum is not verified, because
+/// the format must be known first.
 ///
 /// # Errors
-/// The first thing that shows this is not a page 0.
+/// The first sign that this is not a page 0.
 pub fn parse_page0(page: &[u8]) -> Result<TablespaceHeader, Page0Error> {
     let short = Page0Error::Short(page.len());
     let head = page.get(..PAGE0_BYTES).ok_or(short)?;
@@ -158,6 +158,34 @@ pub fn parse_page0(page: &[u8]) -> Result<TablespaceHeader, Page0Error> {
         flags,
         format: PageFormat::from_flags(flags)?,
     })
+}
+
+/// Where the list of extents begins in page 0 (the server adds the header's offset twice), and the size of an
+/// entry without its bitmap of two bits for each page (`FSP_HEADER_OFFSET` + `XDES_ARR_OFFSET`,
+/// `XDES_BITMAP`).
+const EXTENTS_AT: usize = 38 + 150;
+const EXTENT_HEAD: usize = 24;
+/// The beginning of the crypt data behind that list (`CRYPT_MAGIC`, fil0crypt.cc).
+const CRYPT_MAGIC: [u8; 6] = [b's', 0xe, 0xc, b'R', b'E', b't'];
+/// `CRYPT_SCHEME_1`; 0 is a tablespace that was never encrypted.
+const CRYPT_SCHEME: u8 = 1;
+
+/// Whether pages of a tablespace may be encrypted, according to the crypt data in its first page: some were
+/// encrypted, with whatever key, or `ENCRYPTED=YES` means that they will be. Needs all of page 0; false if it
+/// is truncated or not page 0.
+pub fn is_encrypted(page0: &[u8]) -> bool {
+    let Ok(TablespaceHeader { format, .. }) = parse_page0(page0) else { return false };
+    // An extent has 1 MiB for pages up to 16 KiB, and 64 pages for larger ones.
+    let pages = ((1 << 20) / format.logical_size).max(64);
+    let entry = EXTENT_HEAD + pages / 4;
+    let at = EXTENTS_AT + entry * (format.physical_size / pages);
+    let data = page0.get(at..).unwrap_or_default();
+    // Magic, scheme, length of the vector, the vector, oldest key version, key, wish.
+    let [scheme, vector] = [6, 7].map(|at| data.get(at).copied().unwrap_or(0));
+    let versions = 8 + usize::from(vector);
+    let oldest = be32(data, versions).unwrap_or(0);
+    let wish = data.get(versions + 8).copied().unwrap_or(0);
+    data.starts_with(&CRYPT_MAGIC) && scheme == CRYPT_SCHEME && (oldest != 0 || wish == 1)
 }
 
 #[cfg(test)]
@@ -205,6 +233,7 @@ mod tests {
         #[test]
         fn never_panics(page in prop::collection::vec(any::<u8>(), 0..100)) {
             let _ = parse_page0(&page);
+            let _ = is_encrypted(&page);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Undo log header pages: which transactions were prepared when the server ended.
 //!
-//! Such a transaction of a cluster has its position in its undo log, not yet in the rollback segment. A server without
-//! a binary log commits those that follow the last position without a gap during its recovery, and so moves on
-//! (sql/handler.cc, `xarecover_handlerton` and `wsrep_order_and_check_continuity`). Layout from
-//! storage/innobase/include/trx0rseg.h and trx0undo.h. All MariaDB 10.11.
+//! A prepared transaction of a cluster has its position in its undo log, not yet in the rollback segment.
+//! During recovery, a server without a binary log commits those that follow the last position without a gap,
+//! which advances the position (sql/handler.cc, `xarecover_handlerton` and
+//! `wsrep_order_and_check_continuity`). Layout from storage/innobase/include/trx0rseg.h and trx0undo.h. All
+//! MariaDB 10.11.
 
 use super::wsrep_position::{StoredPosition, position_in_xid};
 use crate::bytes::{array, be16, be32};
@@ -11,7 +12,7 @@ use crate::ids::{PageNo, Seqno};
 
 /// Slots of a rollback segment header: after format, sizes, list of old logs and a segment header.
 const SLOTS: usize = 38 + 34;
-/// Of the segment, behind the page's undo header.
+/// The state of the segment, behind the page's undo header.
 const STATE: usize = 38 + 18;
 const LAST_LOG: usize = STATE + 2;
 /// State of a prepared transaction.
@@ -20,7 +21,7 @@ const PREPARED: u16 = 5;
 const XID_EXISTS: usize = 20;
 const XID: usize = 46;
 
-/// The undo log header pages that a rollback segment header names, in slot order; unused slots left out.
+/// The undo log header pages that a rollback segment header names, in slot order, without unused slots.
 pub fn undo_pages(rseg: &[u8], page_size: usize) -> impl Iterator<Item = PageNo> {
     let slots = rseg.get(SLOTS..).unwrap_or_default().chunks_exact(4).take(page_size / 16);
     slots
@@ -29,18 +30,18 @@ pub fn undo_pages(rseg: &[u8], page_size: usize) -> impl Iterator<Item = PageNo>
         .filter(|&page| page != PageNo::NULL && page != PageNo(0))
 }
 
-/// What an undo log header page says of its transaction.
+/// The state of the transaction in an undo log header page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UndoState {
-    /// Under way, or ended: recovery rolls it back, or has nothing to do.
+    /// Active or ended: recovery rolls it back, or has nothing to do.
     Settled,
     /// Prepared, at this position of a cluster.
     Prepared(StoredPosition),
-    /// Prepared, and no transaction of a cluster.
+    /// Prepared, but not a transaction of a cluster.
     PreparedElsewhere,
 }
 
-/// Reads one; `None` when the page is cut.
+/// Parses one; `None` if the page is truncated.
 pub fn undo_state(page: &[u8]) -> Option<UndoState> {
     if be16(page, STATE)? != PREPARED {
         return Some(UndoState::Settled);
@@ -51,7 +52,8 @@ pub fn undo_state(page: &[u8]) -> Option<UndoState> {
     Some(position.map_or(UndoState::PreparedElsewhere, UndoState::Prepared))
 }
 
-/// Where a server without a binary log arrives that finds `stored` and these prepared transactions.
+/// Returns the position that a server without a binary log reaches from `stored` and these prepared
+/// transactions.
 pub fn follow_prepared(
     stored: Option<StoredPosition>,
     mut prepared: Vec<StoredPosition>,

@@ -3,12 +3,12 @@
 //! Layout from storage/innobase/trx/trx0rseg.cc and include/trx0sys.h, trx0rseg.h, and sql/wsrep_xid.cc (MariaDB
 //! 10.11), decoded from real files.
 //!
-//! The transaction system page is never encrypted, but the segment headers it names are, once
-//! `innodb_encrypt_tables` has had the system tablespace encrypted in the background (seen with 10.11.19): then no
-//! position can be read without the key, which [`read_rseg`] tells from there being none.
+//! The transaction system page is never encrypted, but the segment headers that it names are, once
+//! `innodb_encrypt_tables` has encrypted the system tablespace in the background (seen with 10.11.19). Then
+//! no position can be read without the key, which [`read_rseg`] distinguishes from having none.
 //!
-//! On disk the position is that of the last checkpoint, not of the last commit: after a crash redo must be applied
-//! first.
+//! On disk the position is that of the last checkpoint, not of the last commit: after a crash redo must be
+//! applied first.
 
 use thiserror::Error;
 
@@ -21,7 +21,7 @@ use crate::wsrep::state_id::{Gtid, StateId};
 /// Number of the transaction system page in the system tablespace.
 pub const TRX_SYS_PAGE: PageNo = PageNo(5);
 
-/// Where every page's own data begins.
+/// Where a page's own data begins.
 const PAGE_DATA: usize = 38;
 /// Slots of the transaction system page: after an 8-byte transaction number and a 10-byte segment header.
 const RSEG_SLOTS: usize = PAGE_DATA + 18;
@@ -36,12 +36,12 @@ pub struct StoredPosition {
     pub gtid: Option<Gtid>,
 }
 
-/// The segment header is encrypted: whether it holds a position cannot be told.
+/// The segment header is encrypted, so it is not known whether it holds a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the rollback segment header is encrypted")]
 pub struct Encrypted;
 
-/// As [`stored_position`], for a whole page of a file of this format.
+/// Like [`stored_position`], for a whole page of a file of this format.
 ///
 /// # Errors
 /// The page is encrypted.
@@ -52,28 +52,28 @@ pub fn read_rseg(format: &PageFormat, page: &[u8]) -> Result<Option<StoredPositi
     Ok(stored_position(page, format.logical_size))
 }
 
-/// The rollback segment header pages named by the transaction system page (page 5 of the system tablespace), in
-/// slot order, unused slots left out. At most 128; empty when the page is cut.
+/// The rollback segment header pages named by the transaction system page (page 5 of the system tablespace),
+/// in slot order, without unused slots. At most 128; empty if the page is truncated.
 pub fn rseg_slots(trx_sys_page: &[u8]) -> Vec<(SpaceId, PageNo)> {
     (0..RSEG_SLOT_COUNT)
         .filter_map(|slot| {
             let at = RSEG_SLOTS + slot * 8;
             let page = PageNo(be32(trx_sys_page, at + 4)?);
-            // A slot whose page is FIL_NULL was never used; page 0 can hold no segment (a page of zeros).
+            // A slot whose page is FIL_NULL was never used; page 0 cannot hold a segment (a page of zeros).
             (page != PageNo::NULL && page != PageNo(0)).then_some((SpaceId(be32(trx_sys_page, at)?), page))
         })
         .collect()
 }
 
-/// The position in one rollback segment header page; `None` when it holds none, has an older layout, or is cut.
-/// The cluster position is the highest over all segments, see [`newest`].
+/// The position in one rollback segment header page; `None` if it holds none, has an older layout, or is
+/// truncated. The cluster position is the highest over all segments, see [`newest`].
 pub fn position_in_rseg(page: &[u8], page_size: usize) -> Option<StateId> {
     stored_position(page, page_size).map(|stored| stored.state)
 }
 
-/// As [`position_in_rseg`], with the replication GTID.
+/// Like [`position_in_rseg`], with the replication GTID.
 pub fn stored_position(page: &[u8], page_size: usize) -> Option<StoredPosition> {
-    // Non-zero: a segment of 10.2 or older, which keeps no position here.
+    // Non-zero: a segment of 10.2 or older, which has no position here.
     if be32(page, PAGE_DATA)? != 0 {
         return None;
     }
@@ -82,7 +82,8 @@ pub fn stored_position(page: &[u8], page_size: usize) -> Option<StoredPosition> 
     position_in_xid(page, xid)
 }
 
-/// The position in the XID that begins at `xid`: format, two lengths, data, the same wherever InnoDB stores one.
+/// The position in the XID that begins at `xid`: format, two lengths, data. InnoDB stores all XIDs in this
+/// form.
 pub(super) fn position_in_xid(page: &[u8], xid: usize) -> Option<StoredPosition> {
     let word = |at: usize| be32(page, xid.checked_add(at)?);
     let (format, gtrid_len, bqual_len) = (word(0)?, word(4)?, word(8)?);
@@ -110,9 +111,9 @@ pub(super) fn position_in_xid(page: &[u8], xid: usize) -> Option<StoredPosition>
     Some(StoredPosition { state: StateId { uuid, seqno }, gtid })
 }
 
-/// The one that counts: the highest sequence number. Segments of an earlier history can linger with higher
-/// numbers; the server takes the highest all the same, and clears them when it adopts a new history. Of equal ones
-/// it takes the first, and of -1 it makes nothing (trx0rseg.cc, `trx_rseg_read_wsrep_checkpoint`).
+/// The position that counts: the highest sequence number. Segments of an earlier history can remain with
+/// higher numbers; the server takes the highest nevertheless, and clears them when it adopts a new history.
+/// Among equal ones it takes the first, and it ignores -1 (trx0rseg.cc, `trx_rseg_read_wsrep_checkpoint`).
 pub fn newest(positions: impl IntoIterator<Item = StoredPosition>) -> Option<StoredPosition> {
     let defined = positions.into_iter().filter(|stored| stored.state.seqno > Seqno::UNDEFINED);
     defined.reduce(|best, next| if next.state.seqno > best.state.seqno { next } else { best })

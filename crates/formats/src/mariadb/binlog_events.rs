@@ -1,20 +1,21 @@
-//! What a write-set's data are to MariaDB: events of its binary log, without the file around them.
+//! The data of a write-set: events of MariaDB's binary log, without the file around them.
 //!
-//! From sql/log_event.h and log_event.cc (MariaDB 10.11) and from write-sets of a 10.11.19 server. Rows come as
-//! `Annotate_rows`, `Table_map` and rows events without checksums and without a `Format_description`; what is run in total
-//! order comes with a `Format_description` of its own and with checksums. `mariadb-binlog` reads either once the
-//! right head is put before it.
+//! From sql/log_event.h and log_event.cc (MariaDB 10.11) and from write-sets of a 10.11.19 server. Rows are
+//! `Annotate_rows`, `Table_map` and rows events without checksums and without a `Format_description`;
+//! statements in total order have their own `Format_description` and checksums. `mariadb-binlog` reads either
+//! with the right header in front.
 
 use super::gtid_list::crc32_ieee;
 use crate::bytes::{array, le32};
 
-/// Bytes of the header that every event begins with.
+/// Bytes of the header of every event.
 const HEADER_LEN: usize = 19;
 const FORMAT_DESCRIPTION: u8 = 15;
 const MAGIC: &[u8; 4] = b"\xfebin";
-/// Bytes of a `Format_description` of MariaDB 10.11, its checksum included.
+/// Bytes of a `Format_description` of MariaDB 10.11, with its checksum.
 const DESCRIPTION_LEN: usize = 252;
-/// What it says of events: type, and how many bytes lie between header and body; of the types left out, none.
+/// Its table of event types: the type, and the bytes between header and body; types that are not listed have
+/// none.
 #[rustfmt::skip]
 const POST_HEADERS: [(usize, u8); 33] = [
     (1, 56), (2, 13), (4, 8), (6, 18), (8, 4), (9, 4), (10, 4), (11, 4), (12, 18), (15, 228), (17, 4),
@@ -33,7 +34,7 @@ pub struct Event<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The events of a write-set's data, in order. Ends early where the bytes are no events.
+/// The events of a write-set's data, in order. Ends early at bytes that are not an event.
 pub fn events(mut data: &[u8]) -> impl Iterator<Item = Event<'_>> {
     std::iter::from_fn(move || {
         let len = usize::try_from(le32(data, 9)?).ok().filter(|&len| len >= HEADER_LEN)?;
@@ -44,7 +45,8 @@ pub fn events(mut data: &[u8]) -> impl Iterator<Item = Event<'_>> {
     })
 }
 
-/// The name of an event's type as `mariadb-binlog` prints it; `None` for types that write-sets do not hold.
+/// The name of an event's type as `mariadb-binlog` prints it; `None` for types that do not occur in
+/// write-sets.
 pub fn name(kind: u8) -> Option<&'static str> {
     Some(match kind {
         2 => "Query",
@@ -66,7 +68,7 @@ pub fn name(kind: u8) -> Option<&'static str> {
     })
 }
 
-/// What to put before a write-set's data so that the whole is a file that `mariadb-binlog` reads.
+/// The header to put before a write-set's data, so that the whole is a file that `mariadb-binlog` reads.
 pub fn file_head(data: &[u8]) -> Vec<u8> {
     let mut head = MAGIC.to_vec();
     let first = events(data).next();
@@ -76,7 +78,7 @@ pub fn file_head(data: &[u8]) -> Vec<u8> {
     head
 }
 
-/// A `Format_description` that says: events of MariaDB 10.11 follow, without checksums. It has one itself.
+/// A `Format_description` for events of MariaDB 10.11 without checksums. It has one itself.
 fn description(time: u32) -> Vec<u8> {
     let mut event = Vec::with_capacity(DESCRIPTION_LEN);
     event.extend(time.to_le_bytes());
@@ -85,7 +87,7 @@ fn description(time: u32) -> Vec<u8> {
     event.extend((DESCRIPTION_LEN as u32).to_le_bytes());
     event.extend((DESCRIPTION_LEN as u32 + 4).to_le_bytes());
     event.extend(0u16.to_le_bytes());
-    // The body: version 4, the server's version in 50 bytes, no time of creation (that would end transactions).
+    // The body: version 4, the server's version in 50 bytes, no creation time (that would end transactions).
     event.extend(4u16.to_le_bytes());
     let mut version = [0; 50];
     crate::bytes::put(&mut version, 0, b"10.11.0-MariaDB-log");
@@ -129,10 +131,11 @@ mod tests {
         let ours = description(7);
         let theirs = &HEAD[4..][..DESCRIPTION_LEN];
         assert_eq!(ours.len(), theirs.len());
-        // Equal from the header's length on, but for the algorithm of checksums and the checksum itself.
+        // They are equal from the header's length on, except for the checksum algorithm and the checksum
+        // itself.
         assert_eq!(ours[75..247], theirs[75..247]);
         assert_eq!((ours[247], theirs[247]), (0, 1));
-        // Our own reader takes it: it then misses the list that no write-set has.
+        // Our own reader accepts it, and then reports that the list is missing, which no write-set has.
         let file = [file_head(&[]), b"0123456789012345678".to_vec()].concat();
         assert!(matches!(gtid_list::parse(&file), Err(BinlogError::EventLength { at: 256, .. })));
     }

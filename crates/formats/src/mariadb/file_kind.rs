@@ -1,20 +1,20 @@
-//! What a file in a data directory is, from its name alone.
+//! The kind of a file in a data directory, from its name alone.
 //!
-//! Names from the servers' own data directories and, for those rarely seen, from storage/innobase/include/log0log.h,
-//! srv/srv0start.cc, storage/maria, sql/ddl_log.cc, sql/log.h, sql/wsrep_sst.cc, sql/handler.cc and the engines'
-//! `ha_*.cc` (MariaDB 10.11), and gcache/src (Galera 26.4.23). Names are bytes-for-bytes as the server
-//! spells them: case counts.
+//! Names from the servers' own data directories and, for rare ones, from storage/innobase/include/log0log.h,
+//! srv/srv0start.cc, storage/maria, sql/ddl_log.cc, sql/log.h, sql/wsrep_sst.cc, sql/handler.cc and the
+//! engines' `ha_*.cc` (MariaDB 10.11), and gcache/src (Galera 26.4.23). Names are byte for byte in the
+//! server's spelling: case counts.
 
 /// A file directly in the data directory (or in a directory the configuration names for its kind).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileKind {
     /// `ib_logfile<N>`, InnoDB's redo log; only 0 exists since 10.5.
     Redo,
-    /// `ib_logfile101`, a redo log being made: at start, or for an online resize.
+    /// `ib_logfile101`, a redo log being created: at start, or for an online resize.
     RedoResizing,
     /// `undoNNN`, an undo tablespace.
     Undo,
-    /// `ibtmp*`, tablespace of temporary tables, made anew at each start.
+    /// `ibtmp*`, tablespace of temporary tables, created at each start.
     TempTablespace,
     /// `ib_buffer_pool`, the list of pages to warm up with (its name can be configured).
     BufferPoolDump,
@@ -24,7 +24,7 @@ pub enum FileKind {
     AriaLog,
     /// `aria_log_control`.
     AriaControl,
-    /// `ddl_recovery.log` and its backup, or `<basename>-ddl-recovery.log` and its backup: DDL under way.
+    /// `ddl_recovery.log` and its backup, or `<basename>-ddl-recovery.log` and its backup: DDL in progress.
     DdlRecovery,
     /// `tc.log`, the transaction coordinator's.
     TcLog,
@@ -32,17 +32,17 @@ pub enum FileKind {
     GaleraState,
     /// `galera.cache`, `gcache.page.NNNNNN`.
     GaleraCache,
-    /// `sst_in_progress`, `wsrep_sst.pid`, `tables_flushed`, `sst_error`: signs of a transfer.
+    /// `sst_in_progress`, `wsrep_sst.pid`, `tables_flushed`, `sst_error`: markers of a transfer.
     SstMarker,
-    /// `master*.info`, `relay-log*.info`, `multi-master.info`: what this node replicates from.
+    /// `master*.info`, `relay-log*.info`, `multi-master.info`: the replication sources of this node.
     ReplicaState,
     /// `mysql_upgrade_info`, `mariadb_upgrade_info`.
     UpgradeInfo,
     /// `*.pem`: this host's keys and certificates.
     Pem,
-    /// `*.err`, `*.log` that is none of the above.
+    /// `*.err`, or `*.log` that is none of the above.
     Log,
-    /// None of these. The system tablespace is among them: its names come from the configuration.
+    /// None of these. That includes the system tablespace, whose names come from the configuration.
     Unknown,
 }
 
@@ -110,7 +110,7 @@ pub enum TableFile {
     Definition,
     /// `.ibd`: an InnoDB tablespace.
     InnodbTablespace,
-    /// `.isl`: path of a tablespace that lies elsewhere (`DATA DIRECTORY`).
+    /// `.isl`: path of a tablespace elsewhere (`DATA DIRECTORY`).
     InnodbLink,
     /// `.cfg`: left by `FLUSH TABLES ... FOR EXPORT`.
     InnodbImport,
@@ -136,7 +136,7 @@ pub enum TableFile {
     Merge,
     /// `.TRG`: triggers of a table.
     Trigger,
-    /// `.TRN`: which table a trigger is of.
+    /// `.TRN`: the table that a trigger belongs to.
     TriggerName,
     /// `.par`: partitions of a table.
     Partition,
@@ -173,14 +173,14 @@ pub fn in_database(name: &str) -> TableFile {
     }
 }
 
-/// True for the files of tables that a statement is making or a temporary table has: `#sql` at the start. A
-/// user's `#` becomes `@0023` in a file name, so no table of a user can look so.
+/// Whether this is a file of a table that a statement is creating, or of a temporary table: `#sql` at the
+/// start. A user's `#` becomes `@0023` in a file name, so no table of a user has such a name.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with("#sql")
 }
 
-/// True when a directory of this name in the data directory is a database. Not: hidden ones (ours among them), a
-/// filesystem's `lost+found`, and those where RocksDB and MySQL keep their own files.
+/// Whether a directory of this name in the data directory is a database. Not: hidden ones (including ours), a
+/// filesystem's `lost+found`, and those in which RocksDB and MySQL have their own files.
 pub fn database_directory(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
@@ -188,9 +188,9 @@ pub fn database_directory(name: &str) -> bool {
         && !matches!(name, "lost+found" | "#rocksdb" | "#innodb_redo" | "#innodb_temp")
 }
 
-/// True when `file_name` is a binary log of the base name, its index, or its saved state:
-/// `<basename>.NNNNNN` (six digits or more), `<basename>.index`, `<basename>.state`. Both without directories;
-/// a base name that was configured with an extension has lost it, as the server drops it.
+/// Whether `file_name` is a binary log of the base name, its index, or its saved state: `<basename>.NNNNNN`
+/// (six digits or more), `<basename>.index`, `<basename>.state`. Both are without directories; a base name
+/// that was configured with an extension has none here, because the server drops it.
 pub fn is_binlog_of(basename: &str, file_name: &str) -> bool {
     !basename.is_empty()
         && file_name

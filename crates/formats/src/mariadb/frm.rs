@@ -1,16 +1,16 @@
 //! `.frm` files: which storage engine holds a table.
 //!
-//! Layout from sql/table.cc, sql/unireg.cc and sql/handler.h (MariaDB 10.11), held against files that 10.11.19
-//! made for every engine it ships.
+//! Layout from sql/table.cc, sql/unireg.cc and sql/handler.h (MariaDB 10.11), compared with files that
+//! 10.11.19 created for every engine it ships.
 //!
-//! Not every table has such a file: of ARCHIVE, S3 and PERFORMANCE_SCHEMA tables the definition is kept elsewhere
-//! (ARCHIVE: inside the `.ARZ`) and a `.frm` appears only once a server has opened the table.
+//! Not every table has such a file: the definition of ARCHIVE, S3 and PERFORMANCE_SCHEMA tables is stored
+//! elsewhere (ARCHIVE: inside the `.ARZ`), and a `.frm` appears only once a server has opened the table.
 
 use thiserror::Error;
 
 use crate::bytes::{array, le16, le32};
 
-/// What a `.frm` file defines.
+/// The engine in a `.frm` file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Engine {
     /// InnoDB.
@@ -21,25 +21,25 @@ pub enum Engine {
     MyIsam,
     /// MERGE over MyISAM tables.
     Merge,
-    /// MEMORY: no files but the definition.
+    /// MEMORY: no files except the definition.
     Memory,
     /// CSV.
     Csv,
     /// ARCHIVE.
     Archive,
-    /// BLACKHOLE: no files but the definition.
+    /// BLACKHOLE: no files except the definition.
     Blackhole,
-    /// FEDERATED or FEDERATEDX: rows live elsewhere.
+    /// FEDERATED or FEDERATEDX: rows are elsewhere.
     Federated,
     /// PERFORMANCE_SCHEMA.
     PerformanceSchema,
     /// RocksDB.
     RocksDb,
-    /// S3: rows live in an object store.
+    /// S3: rows are in an object store.
     S3,
-    /// Another engine, by the name stored, in upper case; or `#N` where only the number is known.
+    /// Another engine, by the stored name in upper case; or `#N` if only the number is known.
     Other(String),
-    /// Partitioned: the engine of the parts, when derivable.
+    /// Partitioned: the engine of the parts, if it can be determined.
     Partition {
         /// The parts' engine.
         of: Option<Box<Engine>>,
@@ -53,11 +53,11 @@ pub enum Engine {
     View,
 }
 
-/// Why a file does not read as a definition.
+/// Why a file is not a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FrmError {
     /// Fewer bytes than the fixed header.
-    #[error("definition cut short: {0} bytes")]
+    #[error("the definition is truncated: {0} bytes")]
     Short(usize),
     /// Neither a table nor a view.
     #[error("not a table definition")]
@@ -67,7 +67,7 @@ pub enum FrmError {
 const HEADER: usize = 64;
 
 impl Engine {
-    /// By its name as `ENGINE=` takes it, in any case.
+    /// By its name as in `ENGINE=`, in any case.
     pub fn from_name(name: &str) -> Engine {
         match name.to_ascii_uppercase().as_str() {
             "INNODB" => Engine::InnoDb,
@@ -87,8 +87,8 @@ impl Engine {
         }
     }
 
-    /// By the number of the header (`legacy_db_type`, sql/handler.h). Engines without a number of their own get
-    /// one at start-up, which means nothing outside that server.
+    /// By the number in the header (`legacy_db_type`, sql/handler.h). Engines without a fixed number get one
+    /// at start-up, which has no meaning outside that server.
     fn from_number(number: u8) -> Engine {
         match number {
             6 => Engine::Memory,
@@ -107,10 +107,10 @@ impl Engine {
     }
 }
 
-/// The engine of the table that `frm`, a whole definition file, defines.
+/// Returns the engine of the table that `frm`, a whole definition file, defines.
 ///
 /// # Errors
-/// Cut short, or not a definition.
+/// Truncated, or not a definition.
 pub fn engine(frm: &[u8]) -> Result<Engine, FrmError> {
     if frm.starts_with(b"TYPE=VIEW\n") {
         return Ok(Engine::View);
@@ -128,7 +128,8 @@ pub fn engine(frm: &[u8]) -> Result<Engine, FrmError> {
     Ok(if is_sequence(header) { Engine::Sequence { of: Box::new(engine) } } else { engine })
 }
 
-/// Byte 39 holds three choices of two bits each (0 unset, 1 no, 2 yes): transactional, page checksum, sequence.
+/// Byte 39 holds three settings of two bits each (0 unset, 1 no, 2 yes): transactional, page checksum,
+/// sequence.
 fn is_sequence(header: &[u8]) -> bool {
     array::<1>(header, 39).is_some_and(|[choices]| (choices >> 4) & 3 == 2)
 }
@@ -138,7 +139,8 @@ fn extra_engine_name(frm: &[u8]) -> Option<String> {
     if le32(frm, 55)? == 0 {
         return None;
     }
-    // Start of the key block, its length (in 32 bits when 16 do not do), and the length of the default row.
+    // Start of the key block, its length (in 32 bits if 16 do not suffice), and the length of the default
+    // row.
     let keys = usize::from(le16(frm, 6)?);
     let key_len = match le16(frm, 14)? {
         0xffff => usize::try_from(le32(frm, 47)?).ok()?,
@@ -153,16 +155,17 @@ fn extra_engine_name(frm: &[u8]) -> Option<String> {
     printable.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
-/// The parts' engine: its name in the tagged segment behind the header (tag 1), else its number at byte 61.
+/// The parts' engine: its name in the tagged segment behind the header (tag 1), otherwise its number at byte
+/// 61.
 fn part_engine(frm: &[u8], number: u8) -> Option<Engine> {
     tagged(frm, 1).map(|name| Engine::from_name(&String::from_utf8_lossy(name))).or_else(|| {
-        // 0 is "unknown"; a partition in a partition cannot be.
+        // 0 is "unknown"; partitions cannot be nested.
         Some(Engine::from_number(number)).filter(|e| number != 0 && !matches!(e, Engine::Partition { .. }))
     })
 }
 
-/// A value of the tagged segment: u8 tag, u8 length (0: u16 follows), bytes. The segment stands at 64, its
-/// length at 4; files of old servers have a `/` there instead.
+/// A value of the tagged segment: u8 tag, u8 length (0: u16 follows), bytes. The segment is at 64, its length
+/// at 4; files of old servers have a `/` there instead.
 fn tagged(frm: &[u8], wanted: u8) -> Option<&[u8]> {
     let len = usize::from(le16(frm, 4)?);
     let mut rest = frm.get(HEADER..)?.get(..len)?;

@@ -1,4 +1,4 @@
-//! The replication positions at the start of a binary log, and the `.state` file that says the same.
+//! The replication positions at the start of a binary log, and the `.state` file with the same content.
 //!
 //! From sql/log_event.h, log_event.cc (MariaDB 10.11: common header, Format_description, Gtid_list and
 //! Start_encryption events) and sql/rpl_gtid.cc (the `.state` file), and from files of a 10.11.19 server.
@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::bytes::{array, le16, le32, le64};
 use crate::wsrep::state_id::Gtid;
 
-/// Bytes that are always enough to hold the events read here when the list has up to 200 entries.
+/// Bytes that suffice for these events if the list has up to 200 entries.
 pub const USUAL_HEAD: usize = 4096;
 
 const MAGIC: &[u8; 4] = b"\xfebin";
@@ -21,14 +21,14 @@ const START_ENCRYPTION: u8 = 164;
 /// More entries than any server has domains: 16 bytes each, so 16 MiB.
 const MAX_ENTRIES: u32 = 1 << 20;
 
-/// Why a binary log's start does not give its positions.
+/// Why the positions cannot be read from a binary log's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BinlogError {
     /// Not a binary log.
     #[error("no binary log magic")]
     Magic,
-    /// The bytes end before the list does: give at least this many.
-    #[error("cut short: {needed} bytes needed")]
+    /// The bytes end before the list does: at least this many are needed.
+    #[error("truncated: {needed} bytes are needed")]
     Short {
         /// Bytes from the file's start.
         needed: usize,
@@ -36,7 +36,7 @@ pub enum BinlogError {
     /// The first event is not a Format_description.
     #[error("first event has type {0}, not a format description")]
     NoFormatDescription(u8),
-    /// An event whose length cannot be.
+    /// An event with an impossible length.
     #[error("event at {at} has length {len}")]
     EventLength {
         /// Offset of the event.
@@ -44,10 +44,10 @@ pub enum BinlogError {
         /// Length it states.
         len: u32,
     },
-    /// A checksum algorithm not known here.
+    /// An unknown checksum algorithm.
     #[error("checksum algorithm {0}")]
     ChecksumAlgorithm(u8),
-    /// An event's CRC-32 does not fit its bytes.
+    /// An event's CRC-32 does not match its bytes.
     #[error("event at {at} has a wrong checksum")]
     Checksum {
         /// Offset of the event.
@@ -56,10 +56,10 @@ pub enum BinlogError {
     /// Encrypted from here on.
     #[error("the binary log is encrypted")]
     Encrypted,
-    /// Another event stands where the list should: a log of MySQL or of a server before 10.0.
-    #[error("event type {0} where the list of positions should be")]
+    /// Another event is in place of the list: a log of MySQL or of a server before 10.0.
+    #[error("event type {0} instead of the list of positions")]
     NoList(u8),
-    /// More entries than can be.
+    /// More entries than possible.
     #[error("list of {0} positions")]
     TooMany(u32),
 }
@@ -71,12 +71,12 @@ struct Event<'a> {
     whole: &'a [u8],
 }
 
-/// The positions stated at the start of a binary log: what the log's predecessors contain. Give it the file's
-/// first [`USUAL_HEAD`] bytes; `Short` says when it needs more. Order as stored: of each domain the newest
-/// position comes last.
+/// Returns the positions at the start of a binary log: the content of its predecessors. Pass the file's first
+/// [`USUAL_HEAD`] bytes; `Short` reports that more are needed. The order is that of the file: the newest
+/// position of each domain comes last.
 ///
 /// # Errors
-/// The first thing that does not fit.
+/// The first problem.
 pub fn parse(head: &[u8]) -> Result<Vec<Gtid>, BinlogError> {
     match head.get(..4) {
         None => return Err(BinlogError::Short { needed: 4 + HEADER }),
@@ -96,7 +96,7 @@ pub fn parse(head: &[u8]) -> Result<Vec<Gtid>, BinlogError> {
     }
 }
 
-/// Reads the event at `at`: u32 time, u8 type, u32 server, u32 length, u32 next position, u16 flags.
+/// Parses the event at `at`: u32 time, u8 type, u32 server, u32 length, u32 next position, u16 flags.
 fn event(head: &[u8], at: usize) -> Result<Event<'_>, BinlogError> {
     let header = head.get(at..).filter(|rest| rest.len() >= HEADER);
     let header = header.ok_or(BinlogError::Short { needed: at + HEADER })?;
@@ -150,7 +150,7 @@ fn entries(list: &Event<'_>, crc: bool) -> Result<Vec<Gtid>, BinlogError> {
         .ok_or(bad)
 }
 
-/// The CRC-32 of zlib (reflected 0xedb88320), bit by bit: events read here are short.
+/// The CRC-32 of zlib (reflected 0xedb88320), bit by bit, because the events are short.
 pub(super) fn crc32_ieee(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
@@ -166,7 +166,7 @@ pub fn state_text(list: &[Gtid]) -> String {
     })
 }
 
-/// Reads a `<binlog>.state` file.
+/// Parses a `<binlog>.state` file.
 ///
 /// # Errors
 /// Number, from 1, of the first line that is not a position.

@@ -1,5 +1,6 @@
-//! Files of the MariaDB server that are not InnoDB's.
+//! Files of the MariaDB server that do not belong to InnoDB.
 
+pub mod aria_index;
 pub mod binlog_events;
 pub mod file_kind;
 pub mod frm;

@@ -1,8 +1,8 @@
 //! `my.cnf`, as the server reads it.
 //!
-//! Grammar from mysys/my_default.c (MariaDB 10.11), compared line by line with `my_print_defaults` of 10.11.19.
-//! One file in, its lines out; following `!include` and `!includedir` is the caller's work, as is the list of
-//! standard places.
+//! Grammar from mysys/my_default.c (MariaDB 10.11), compared line by line with `my_print_defaults` of
+//! 10.11.19. It parses one file into lines; the caller follows `!include` and `!includedir`, and knows the
+//! standard directories.
 //!
 //! - Blank lines and lines that start with `#` or `;` are comments. A `#` later in a line starts a comment too,
 //!   unless it stands inside quotes; a `;` does not.
@@ -25,18 +25,18 @@ pub use super::option_set::{Entry, OptionSet};
 pub struct Line {
     /// Its number in the file, from 1.
     pub number: usize,
-    /// What it says.
+    /// The parsed content.
     pub item: Item,
 }
 
-/// What a line says. Bytes that are not UTF-8 are replaced.
+/// The content of a line. Bytes that are not UTF-8 are replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
     /// `[name]`: the options that follow belong to it.
     Group(String),
     /// `name` or `name=value`, the name as written.
     Option {
-        /// As written: neither `_` nor prefixes are changed, see [`normalise`].
+        /// In the original spelling: neither `_` nor prefixes are changed, see [`normalise`].
         name: String,
         /// `None` for a bare name; `Some("")` for `name=`.
         value: Option<String>,
@@ -47,7 +47,7 @@ pub enum Item {
     IncludeDir(String),
 }
 
-/// A line that makes the server refuse the whole file.
+/// A line for which the server refuses the whole file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("line {line}: {kind}")]
 pub struct OptionFileError {
@@ -60,7 +60,7 @@ pub struct OptionFileError {
 /// What is wrong with a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ErrorKind {
-    /// An option stands before the first group.
+    /// An option precedes the first group.
     #[error("option before any [group]")]
     NoGroup,
     /// `[` without `]`.
@@ -71,20 +71,20 @@ pub enum ErrorKind {
     NoPath,
 }
 
-/// All of a file: what was understood, and what was not.
+/// The content of a file: valid lines and errors.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OptionFile {
     /// Lines in file order.
     pub lines: Vec<Line>,
-    /// Lines the server would refuse the file for, in file order. Reading went on after them.
+    /// Lines for which the server would refuse the file, in file order. Parsing continues after them.
     pub errors: Vec<OptionFileError>,
 }
 
-/// What the server reads at a time.
+/// The number of bytes that the server reads at a time.
 const CHUNK: usize = 4094;
 
 impl OptionFile {
-    /// Reads a whole file.
+    /// Parses a whole file.
     pub fn parse(content: &[u8]) -> OptionFile {
         let mut file = OptionFile::default();
         let mut in_group = false;
@@ -122,7 +122,7 @@ fn read_line(line: &[u8], in_group: bool) -> Result<Option<Item>, ErrorKind> {
 fn directive(rest: &[u8]) -> Result<Option<Item>, ErrorKind> {
     let word_end = rest.iter().position(|&b| is_space(b)).unwrap_or(rest.len());
     let (word, path) = rest.split_at_checked(word_end).unwrap_or((rest, &[]));
-    // The server drops the last byte unseen, see above.
+    // The server drops the last byte without looking at it, see above.
     let path = trim_start(path).split_last().map_or(&[][..], |(_, path)| path);
     let path = text(trim_end(path));
     let item = match word {
@@ -185,8 +185,8 @@ fn unescape(value: &[u8]) -> Vec<u8> {
     out
 }
 
-/// White space as in latin1, which the server reads option files in: 0xa0 is among it, so a value that ends with
-/// a UTF-8 letter whose last byte is that one loses it there too.
+/// White space of latin1, in which the server reads option files. It includes 0xa0, so a value that ends with
+/// a UTF-8 letter with that last byte loses it, as in the server.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }

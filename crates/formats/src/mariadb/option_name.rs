@@ -1,11 +1,11 @@
-//! Names and values of the server's options, as mysys/my_getopt.c (MariaDB 10.11) takes them.
+//! Names and values of the server's options, by the rules of mysys/my_getopt.c (MariaDB 10.11).
 
-/// An option's name in one spelling.
+/// An option's name in its normal form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Normalised {
     /// With `-` for `_`, without `loose-` and without a switching prefix.
     pub name: String,
-    /// What a switching prefix says: `skip-` and `disable-` false, `enable-` true.
+    /// The value of a switching prefix: `skip-` and `disable-` false, `enable-` true.
     pub switch: Option<bool>,
 }
 
@@ -23,8 +23,8 @@ const NAMED_SKIP: [&str; 9] = [
     "skip-slave-start",
 ];
 
-/// Brings a name (with or without `--` before it) to one spelling. Case counts; abbreviations, which the server
-/// accepts as long as they are unique, are not resolved.
+/// Normalises a name (with or without `--`). Case counts. Abbreviations, which the server accepts as long as
+/// they are unique, are not resolved.
 pub fn normalise(name: &str) -> Normalised {
     let name = name.strip_prefix("--").unwrap_or(name).replace('_', "-");
     let name = name.strip_prefix("loose-").unwrap_or(&name);
@@ -40,9 +40,9 @@ pub fn normalise(name: &str) -> Normalised {
     plain(None, name)
 }
 
-/// A size: decimal digits, then nothing or one of `k m g t p e` in either case, each 1024 times the one before.
-/// As in the server, what follows that letter is not looked at (`64MB` is `64M`). `None` for anything
-/// else and for what does not fit in 64 bits.
+/// Parses a size: decimal digits, then nothing or one of `k m g t p e` in either case, each 1024 times the
+/// previous one. As in the server, characters after that letter are ignored (`64MB` is `64M`). `None` for
+/// anything else and for values above 64 bits.
 pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -60,8 +60,9 @@ pub fn parse_size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// A switch: `1 on true yes`, and the empty text of an option without a value, are true; `0 off false no` are
-/// false; in any case of letters. `yes` and `no` are ours, the server takes them for false with a warning.
+/// Parses a switch: `1 on true yes`, and the empty text of an option without a value, are true; `0 off false
+/// no` are false; in any case of letters. `yes` and `no` are our addition: the server takes them for false
+/// with a warning.
 pub fn parse_bool(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "" | "1" | "on" | "true" | "yes" => Some(true),

@@ -1,11 +1,11 @@
-//! The options of all files and of the command line, in the order the server meets them.
+//! The options of all files and of the command line, in the server's order.
 
 use super::option_name::normalise;
 
-/// One option as met.
+/// One option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Group it stood in.
+    /// The group that it was in.
     pub group: String,
     /// Normalised name.
     pub name: String,
@@ -13,17 +13,17 @@ pub struct Entry {
     pub value: Option<String>,
 }
 
-/// Options in the order met; of several the last counts.
+/// Options in order; the last setting of an option counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OptionSet {
     entries: Vec<Entry>,
 }
 
 impl OptionSet {
-    /// Adds one option, met after all before.
+    /// Adds one option, after all others.
     pub fn push(&mut self, group: &str, name: &str, value: Option<&str>) {
         let name = normalise(name);
-        // `skip-x` needs no value; `skip-x=0` says x after all.
+        // `skip-x` needs no value; `skip-x=0` sets x after all.
         let value = match (name.switch, value) {
             (None, value) => value.map(str::to_owned),
             (Some(on), Some("0")) => Some(u8::from(!on).to_string()),
@@ -32,8 +32,8 @@ impl OptionSet {
         self.entries.push(Entry { group: group.to_owned(), name: name.name, value });
     }
 
-    /// Adds a server's command line as options of `group`, met last, so they win. Understands `--name=value`,
-    /// `--name value` and `--name`; one-letter options and stray words are skipped.
+    /// Adds a server's command line as options of `group`. It comes last, so it wins. Supports
+    /// `--name=value`, `--name value` and `--name`; one-letter options and other words are skipped.
     pub fn overlay_argv(&mut self, group: &str, argv: &[String]) {
         let mut words = argv.iter().map(String::as_str).peekable();
         while let Some(word) = words.next() {
@@ -59,13 +59,13 @@ impl OptionSet {
         self.entry(groups, name).map(|entry| entry.value.as_deref().unwrap_or_default())
     }
 
-    /// As [`Self::get`], but groups are tried in order and the first that has the option decides, wherever it
-    /// stands: how wsrep_sst_common's `parse_cnf` searches its group lists.
+    /// Like [`Self::get`], but groups are tried in order and the first that has the option wins, wherever it
+    /// is: wsrep_sst_common's `parse_cnf` searches its group lists like this.
     pub fn get_in_order(&self, groups: &[&str], name: &str) -> Option<&str> {
         groups.iter().find_map(|group| self.get(&[group], name))
     }
 
-    /// All options in the order met.
+    /// All options in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }

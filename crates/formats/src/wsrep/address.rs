@@ -1,4 +1,4 @@
-//! Addresses: where a joiner listens, and the text after `ready ` that tells the donor.
+//! Addresses: where a joiner listens, and the text after `ready ` for the donor.
 //!
 //! The server cuts the text at its last `@`, gives the donor's program the part after it as `--address` and refuses
 //! characters outside `[A-Za-z0-9_.:[]/-]` there; since 10.11.19 it also refuses anything but
@@ -38,7 +38,7 @@ pub enum BadAddress {
     /// A character the server would refuse before the `@`.
     #[error("the authentication part has a character outside [A-Za-z0-9_.-] or more than one ':'")]
     Auth,
-    /// The whole is no line the server can read.
+    /// The whole is not a line that the server can read.
     #[error(transparent)]
     Line(#[from] BadLine),
 }
@@ -48,7 +48,7 @@ pub enum BadAddress {
 pub struct ListenAddress {
     /// Name or address, without brackets.
     pub host: String,
-    /// Port, when the administrator gave one.
+    /// Port, if the administrator set one.
     pub port: Option<u16>,
 }
 
@@ -63,7 +63,7 @@ impl ListenAddress {
         Ok(ListenAddress { host: host.to_owned(), port })
     }
 
-    /// The host as it stands before a port: IPv6 in brackets.
+    /// The host in the form that precedes a port: IPv6 in brackets.
     pub fn display_host(&self) -> String {
         bracketed(&self.host)
     }
@@ -82,20 +82,20 @@ impl fmt::Display for ListenAddress {
 /// The text after `ready `: `[USER[:PASS]@]HOST[:PORT][/MODULE[/FIELD...]]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ReadyText {
-    /// What the donor's program gets beside the address: user and password, each may be empty.
+    /// What the donor's program gets in addition to the address: user and password, each may be empty.
     pub auth: Option<(String, String)>,
     /// Name or address, without brackets.
     pub host: String,
     /// Port.
     pub port: u16,
-    /// Name of the protocol spoken there, `rejoin` for ours; empty when the text has none.
+    /// Name of the protocol, `rejoin` for ours; empty if the text has none.
     pub module: String,
     /// What follows the module, separated by `/`; fields may be empty.
     pub fields: Vec<String>,
 }
 
 impl fmt::Debug for ReadyText {
-    /// Shows everything but the password.
+    /// Shows everything except the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadyText")
             .field("auth", &self.auth.as_ref().map(|(user, _)| (user, "[hidden]")))
@@ -108,7 +108,7 @@ impl fmt::Debug for ReadyText {
 }
 
 impl ReadyText {
-    /// Builds the text, refusing whatever the donor's server would.
+    /// Builds the text, and refuses whatever the donor's server would refuse.
     ///
     /// # Errors
     /// The first part that breaks a rule; the whole longer than the server reads.
@@ -142,7 +142,7 @@ impl ReadyText {
         Ok(text)
     }
 
-    /// Reads the text, or a donor's `--address` (which has no `@` any more). No port means 4444.
+    /// Parses the text, or a donor's `--address` (which has no `@` any more). Without a port it is 4444.
     ///
     /// # Errors
     /// The first part that breaks a rule.

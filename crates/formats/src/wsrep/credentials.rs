@@ -1,11 +1,11 @@
-//! Names and passwords the server hands us.
+//! Names and passwords that the server passes to us.
 //!
 //! 10.11 puts `user:password` into the environment; 11.x writes `key=value` lines to a donor's stdin and closes it
 //! (sql/wsrep_sst.cc, MariaDB 11.8; read by scripts/wsrep_sst_common.sh of the same version).
 
 use std::fmt;
 
-/// Text that no log line may show: `Debug` and `Display` print a fixed placeholder.
+/// Text that must not appear in a log line: `Debug` and `Display` print a fixed placeholder.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 
@@ -20,7 +20,7 @@ impl Secret {
         &self.0
     }
 
-    /// True when there is no text.
+    /// Whether there is no text.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -49,7 +49,7 @@ impl fmt::Display for Secret {
 pub struct Account {
     /// Its name; may be empty.
     pub user: String,
-    /// Its password; empty when none was given.
+    /// Its password; empty if there is none.
     pub password: Secret,
 }
 
@@ -65,19 +65,19 @@ impl Account {
     }
 }
 
-/// What a server of 11.x writes on a donor's stdin.
+/// What an 11.x server writes to a donor's stdin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DonorStdin {
     /// `sst_user`, `sst_password`: an account on this server.
     pub local: Option<Account>,
-    /// `sst_remote_user`, `sst_remote_password`: what the joiner put before the `@` of its address.
+    /// `sst_remote_user`, `sst_remote_password`: the text before the `@` of the joiner's address.
     pub remote: Option<Account>,
 }
 
 impl DonorStdin {
-    /// Reads all of stdin. Unknown keys and lines without `=` are skipped; a value ends at the newline (a
-    /// carriage return before it is dropped) and may itself hold `=`. Bytes that are not UTF-8 are replaced:
-    /// such a password cannot be used, which the log-in will tell.
+    /// Parses all of stdin. Unknown keys and lines without `=` are skipped; a value ends at the newline (a
+    /// carriage return before it is dropped) and may contain `=`. Bytes that are not UTF-8 are replaced; such
+    /// a password does not work, which the login will report.
     pub fn parse(input: &[u8]) -> DonorStdin {
         let mut found = DonorStdin::default();
         for line in String::from_utf8_lossy(input).split('\n') {

@@ -1,8 +1,8 @@
 //! The command line with which a server starts its SST program.
 //!
-//! Established from sql/wsrep_sst.cc (MariaDB 10.11 and 11.8), from scripts/wsrep_sst_common.sh (10.11, which also
+//! From sql/wsrep_sst.cc (MariaDB 10.11 and 11.8), from scripts/wsrep_sst_common.sh (10.11, which also
 //! accepts options of older servers and other forks) and from captured command lines. The list of options
-//! grows with server versions, so what is not known is kept and never an error.
+//! grows with server versions, so unknown options are collected and never an error.
 
 /// What the server wants from us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,7 +13,7 @@ pub enum Role {
     Donor,
 }
 
-/// The server's arguments, one field each; `None` or empty where the server did not give it.
+/// The server's arguments, one field each; `None` or empty if the server did not pass it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SstArgs {
     /// `--role`; `None` when absent or not one of the two words.
@@ -44,7 +44,7 @@ pub struct SstArgs {
     pub gtid: Option<String>,
     /// `--gtid-domain-id`.
     pub gtid_domain_id: Option<u32>,
-    /// `--bypass`: the joiner gets write-sets only, send no data.
+    /// `--bypass`: the joiner gets only write-sets; send no data.
     pub bypass: bool,
     /// `--auth`, `user:password` (older servers).
     pub auth: Option<String>,
@@ -72,14 +72,14 @@ pub struct SstArgs {
     pub log_basename: Option<String>,
     /// Everything after `--mysqld-args`: the server's own arguments.
     pub mysqld_args: Vec<String>,
-    /// Words not understood, in order: options, the value following each, stray words.
+    /// Unknown words, in order: options, the value following each, other words.
     pub unknown: Vec<String>,
 }
 
 impl SstArgs {
-    /// Reads `argv` without the program's name. Any order, `--option value` and `--option=value`; of an option
-    /// given twice the last counts. An option whose value is missing (the next word starts with `--`, or there
-    /// is none) and a number that is none are left unset. Nothing is an error.
+    /// Parses `argv` without the program's name. In any order, `--option value` and `--option=value`; the
+    /// last setting of an option counts. An option whose value is missing (the next word starts with `--`, or
+    /// there is none) and an invalid number are left unset. Nothing is an error.
     pub fn parse(argv: &[String]) -> SstArgs {
         let mut args = SstArgs::default();
         let mut words = argv.iter().map(String::as_str).peekable();
@@ -111,14 +111,14 @@ impl SstArgs {
         args
     }
 
-    /// The role, donor when none was given: MariaDB 10.11 starts the mysqldump method's donor without
-    /// `--role`, and wsrep_sst_common reads it so.
+    /// The role; donor if none was given: MariaDB 10.11 starts the mysqldump method's donor without `--role`,
+    /// and wsrep_sst_common does the same.
     pub fn effective_role(&self) -> Role {
         self.role.unwrap_or(Role::Donor)
     }
 
-    /// Value of the last `--NAME=VALUE` (or `--NAME VALUE`) among the server's own arguments; `-` and `_` in names
-    /// are the same. `Some("")` when the option stands there without a value.
+    /// Value of the last `--NAME=VALUE` (or `--NAME VALUE`) among the server's own arguments; `-` and `_` in
+    /// names are equal. `Some("")` if the option has no value.
     pub fn mysqld_option(&self, name: &str) -> Option<&str> {
         let same = |word: &str| {
             word.len() == name.len()
@@ -139,7 +139,7 @@ impl SstArgs {
         found
     }
 
-    /// Stores one known option; false when the name is not known.
+    /// Stores one known option; false if the name is unknown.
     fn set(&mut self, name: &str, value: Option<&str>) -> bool {
         let text = value.map(str::to_owned);
         let slot = match name {
@@ -180,7 +180,7 @@ impl SstArgs {
         true
     }
 
-    /// An unknown role is left unset: a role of a later server must not be taken for the wrong one of two.
+    /// An unknown role is left unset, so that a role of a later server is not mistaken for one of the two.
     fn set_role(&mut self, value: Option<&str>) -> bool {
         match value {
             Some("joiner") => self.role = Some(Role::Joiner),
@@ -195,7 +195,7 @@ fn fold_dash(byte: u8) -> u8 {
     if byte == b'_' { b'-' } else { byte }
 }
 
-/// Stores a number when it is one; the option counts as known either way.
+/// Stores a number if it is valid; the option counts as known either way.
 fn number<T: std::str::FromStr>(slot: &mut Option<T>, value: Option<&str>) -> bool {
     if let Some(parsed) = value.and_then(|v| v.trim().parse().ok()) {
         *slot = Some(parsed);

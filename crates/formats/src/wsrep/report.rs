@@ -1,8 +1,8 @@
-//! The lines we print on stdout for the server.
+//! The lines that we print on stdout for the server.
 //!
-//! The server reads with `fgets`: a joiner's lines into 512 bytes, a donor's into 128, terminator and newline
-//! included, and takes what does not fit for the next line (sql/wsrep_sst.cc, MariaDB 10.11 and 11.8). So the
-//! limits here are what keeps one line from becoming two.
+//! The server reads with `fgets`: a joiner's lines into 512 bytes, a donor's into 128, with terminator and
+//! newline, and treats the rest of a longer line as the next line (sql/wsrep_sst.cc, MariaDB 10.11 and 11.8).
+//! The limits here prevent that.
 
 use thiserror::Error;
 
@@ -14,24 +14,24 @@ pub const READY_MAX: usize = 504;
 /// One line on stdout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReportLine {
-    /// Joiner, first line: we listen; the text travels to the donor.
+    /// Joiner, first line: we listen; the text goes to the donor.
     Ready(String),
-    /// Either side: a stage of so many bytes begins.
+    /// Either side: a stage of this many bytes begins.
     Total(u64),
-    /// Either side: so many bytes of the stage are done.
+    /// Either side: this many bytes of the stage are done.
     Complete(u64),
     /// Joiner, last line: the state now in the data directory.
     JoinerState {
         /// The state.
         state: StateId,
-        /// Replication domain, read with `wsrep_gtid_mode=ON` only.
+        /// Replication domain, used with `wsrep_gtid_mode=ON` only.
         domain: Option<u32>,
     },
-    /// Donor: stand still (`FLUSH TABLES WITH READ LOCK` and more).
+    /// Donor: block writes (`FLUSH TABLES WITH READ LOCK` and more).
     FlushTables,
-    /// Donor: go on.
+    /// Donor: resume.
     Continue,
-    /// Donor, last line: sent.
+    /// Donor, last line: the state was sent.
     Done {
         /// The state sent.
         state: StateId,
@@ -43,16 +43,16 @@ pub enum ReportLine {
 /// Why a line cannot be printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadLine {
-    /// The server would cut the line and take the rest for another.
+    /// The server would split the line and treat the rest as another.
     #[error("the ready text has {bytes} bytes, the server reads at most {READY_MAX}")]
     TooLong {
         /// Bytes of the text.
         bytes: usize,
     },
-    /// The server wants at least one byte after `ready `.
+    /// The server requires at least one byte after `ready `.
     #[error("the ready text is empty")]
     Empty,
-    /// A newline would end the line early; nothing else outside printable ASCII is of use there either.
+    /// A newline would end the line early; no other byte outside printable ASCII is useful either.
     #[error("the ready text has a byte outside printable ASCII at {at}")]
     ControlCharacter {
         /// Offset of the byte.
@@ -60,7 +60,7 @@ pub enum BadLine {
     },
 }
 
-/// Why a line cannot be read back.
+/// Why a line cannot be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum UnknownLine {
     /// Not a line of the contract.
@@ -69,7 +69,7 @@ pub enum UnknownLine {
     /// A `total` or `complete` without a number.
     #[error("no number after the word")]
     Number,
-    /// A state that does not read.
+    /// An invalid state.
     #[error("state: {0}")]
     State(#[from] BadStateId),
     /// A `ready` text that breaks the rules of [`BadLine`].
@@ -78,10 +78,10 @@ pub enum UnknownLine {
 }
 
 impl ReportLine {
-    /// The line with its newline, exactly as the server wants it.
+    /// The line with its newline, exactly as the server expects it.
     ///
     /// # Errors
-    /// Only `Ready` can fail; every other line is short and made of digits and fixed words.
+    /// Only `Ready` can fail; every other line is short and consists of digits and fixed words.
     pub fn to_text(&self) -> Result<String, BadLine> {
         Ok(match self {
             ReportLine::Ready(text) => {
@@ -97,10 +97,10 @@ impl ReportLine {
         })
     }
 
-    /// Reads a line back, without its newline: for tests and for showing what another program printed.
+    /// Parses a line without its newline: for tests, and for showing what another program printed.
     ///
     /// # Errors
-    /// The line is not one of ours, or its operand does not read.
+    /// The line is not one of ours, or its operand is invalid.
     pub fn parse(line: &str) -> Result<ReportLine, UnknownLine> {
         let line = line.strip_suffix('\n').unwrap_or(line);
         let number = |text: &str| text.parse::<u64>().map_err(|_| UnknownLine::Number);

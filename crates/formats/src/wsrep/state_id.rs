@@ -16,7 +16,7 @@ use crate::ids::{Seqno, Uuid};
 pub struct StateId {
     /// The history.
     pub uuid: Uuid,
-    /// The last write-set contained; -1 when not known.
+    /// The last write-set in it; -1 if it is not known.
     pub seqno: Seqno,
 }
 
@@ -31,14 +31,14 @@ pub struct Gtid {
     pub seq: u64,
 }
 
-/// A state with what followed it on the same line.
+/// A state with the rest of its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnnotatedStateId {
     /// The state itself.
     pub state: StateId,
     /// The replication domain, whether it came as ` DOMAIN` or as the first part of `,DOMAIN-SERVER-SEQ`.
     pub domain: Option<u32>,
-    /// The whole replication GTID when there was one.
+    /// The whole replication GTID, if there was one.
     pub gtid: Option<Gtid>,
 }
 
@@ -63,16 +63,16 @@ impl StateId {
     /// No history, no position.
     pub const UNDEFINED: StateId = StateId { uuid: Uuid::NIL, seqno: Seqno::UNDEFINED };
 
-    /// True when history and number both say something.
+    /// Whether history and number are both defined.
     pub fn is_defined(&self) -> bool {
         !self.uuid.is_nil() && self.seqno.0 >= 0
     }
 
-    /// Reads `UUID:SEQNO`, `UUID:SEQNO,DOMAIN-SERVER-SEQ` or `UUID:SEQNO DOMAIN`, with white space around.
+    /// Parses `UUID:SEQNO`, `UUID:SEQNO,DOMAIN-SERVER-SEQ` or `UUID:SEQNO DOMAIN`, with white space around.
     /// Words after the domain are ignored, as the server does.
     ///
     /// # Errors
-    /// The first part that does not fit.
+    /// The first invalid part.
     pub fn parse_annotated(text: &str) -> Result<AnnotatedStateId, BadStateId> {
         let text = text.trim();
         let end = text.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! The file `tables_flushed` that a donor's server writes into its data directory once `flush tables` holds:
+//! The file `tables_flushed` that a donor's server writes into its data directory after `flush tables`:
 //! `UUID:SEQNO DOMAIN\n` (sql/wsrep_sst.cc, MariaDB 10.11 and 11.8; older servers leave the domain out).
 
 use super::state_id::{AnnotatedStateId, BadStateId, StateId};
@@ -6,13 +6,13 @@ use super::state_id::{AnnotatedStateId, BadStateId, StateId};
 /// Name of the file, in the data directory.
 pub const FILE_NAME: &str = "tables_flushed";
 
-/// Name of the empty file that stands there instead when the server could not flush.
+/// Name of the empty file that replaces it if the server could not flush.
 pub const ERROR_FILE_NAME: &str = "sst_error";
 
-/// Reads the file's content; the position is the one at which the server stands still.
+/// Parses the file's content; the position is the one at which the server blocks writes.
 ///
 /// # Errors
-/// The first part that does not fit; an empty file is `NoColon`.
+/// The first invalid part; an empty file is `NoColon`.
 pub fn parse(content: &str) -> Result<AnnotatedStateId, BadStateId> {
     StateId::parse_annotated(content.lines().next().unwrap_or_default())
 }

@@ -5,13 +5,13 @@ use clap::Args;
 use rejoin_lab::data;
 
 mod contender;
-pub(super) mod ground;
+pub(super) mod fixture;
 pub(super) mod machine;
 mod table;
 mod trial;
 
 use contender::Contender;
-use ground::Ground;
+use fixture::Fixture;
 use trial::Trial;
 
 /// What to measure.
@@ -42,16 +42,16 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0, "nothing to measure");
     let contenders = if options.method.is_empty() { Contender::ALL.to_vec() } else { options.method.clone() };
     println!("loading {} MB ...", options.megabytes);
-    let ground = Ground::make(options)?;
+    let fixture = Fixture::make(options)?;
     println!("one join that does not count ...");
-    Trial::run(&ground, contenders[0], 0, false).context("the first join")?;
+    Trial::run(&fixture, contenders[0], 0, false).context("the first join")?;
     let mut trials = Vec::new();
     for repetition in 1..=options.repeat {
         for loaded in [false, true] {
             for &contender in &contenders {
                 let what =
                     format!("{} {repetition}, {}", contender.name(), if loaded { "loaded" } else { "idle" });
-                let trial = Trial::run(&ground, contender, repetition, loaded).context(what.clone())?;
+                let trial = Trial::run(&fixture, contender, repetition, loaded).context(what.clone())?;
                 println!("  {what}: {:.1} s", trial.observed.took.as_secs_f64());
                 trials.push(trial);
             }
@@ -59,9 +59,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     println!(
         "\nFull SST of a datadir of {:.2} GB to an empty node.",
-        data::disk_bytes(&ground.donor().datadir())? as f64 / 1e9
+        data::disk_bytes(&fixture.donor().datadir())? as f64 / 1e9
     );
-    println!("{}; {}.", machine::line()?, ground::SETTINGS.join(", "));
+    println!("{}; {}.", machine::line()?, fixture::SETTINGS.join(", "));
     let cached = if options.cold { "nothing" } else { "all" };
     println!("The page cache had {cached} of the donor's files before each join.\n");
     println!("{}\n{}", table::table(&trials, &contenders), table::NOTES);

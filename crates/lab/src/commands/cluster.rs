@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use rejoin_lab::{Cluster, zoo};
+use rejoin_lab::{Cluster, sample_schema};
 
 /// What to start.
 #[derive(Args)]
@@ -35,7 +35,7 @@ pub fn run(options: &Options) -> Result<()> {
         println!("  mariadb -u root -S {}", node.socket().display());
         println!("  error log {}", node.error_log().display());
         if i == 0 && options.zoo {
-            zoo::create(node)?;
+            sample_schema::create(node)?;
         }
     }
     println!("Enter ends it.");

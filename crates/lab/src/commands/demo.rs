@@ -8,7 +8,7 @@ use clap::Args;
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::progress::{StatusReader, sent};
 use rejoin_lab::wire::Wire;
-use rejoin_lab::{Cluster, Node, compare, data, zoo};
+use rejoin_lab::{Cluster, Node, compare, data, sample_schema};
 
 use super::watch;
 
@@ -72,7 +72,7 @@ impl Story {
     fn begin(&self) -> Result<Row> {
         println!("node 1: Synced after {:.1} s", self.node(1).bootstrap()?.as_secs_f64());
         println!("loading {TABLES} tables of {} rows, and one table of every kind ...", self.rows);
-        zoo::create(self.node(1))?;
+        sample_schema::create(self.node(1))?;
         data::sysbench_tables(self.node(1), TABLES, self.rows)?;
         self.node(2).wipe()?;
         println!("node 2: Synced after {:.1} s", self.node(2).join()?.as_secs_f64());

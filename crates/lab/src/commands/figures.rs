@@ -10,12 +10,12 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rejoin_lab::data;
 
-mod ground;
+mod fixture;
 mod pairs;
 mod trial;
 
 use super::bench::machine;
-use ground::Ground;
+use fixture::Fixture;
 use trial::{Contender, Trial};
 
 /// What to measure.
@@ -69,9 +69,9 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Two nodes with this much rewritten while both were members, and every method for each share of rows changed since.
 fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result<()> {
-    let ground = Ground::make(options)?;
-    let rewritten = ground.rewrite(churn)?;
-    ground.leave().context("the joiner leaves")?;
+    let fixture = Fixture::make(options)?;
+    let rewritten = fixture.rewrite(churn)?;
+    fixture.leave().context("the joiner leaves")?;
     println!("Churn {churn} ({rewritten} transactions, {}):\n", options.rand_type);
     if !options.pairs {
         println!("{}", trial::HEAD);
@@ -79,25 +79,25 @@ fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result
     let mut before = 0.0;
     for &changed in &options.changed {
         ensure!(changed >= before, "--changed must not fall: it is done on top of what was changed before");
-        ground.change((changed - before) / 100.0)?;
+        fixture.change((changed - before) / 100.0)?;
         before = changed;
         for &contender in contenders {
             let what = format!("churn {churn}, {changed} % changed, {}", contender.name());
-            let trial = Trial::run(&ground, contender, options.loaded).context(what)?;
+            let trial = Trial::run(&fixture, contender, options.loaded).context(what)?;
             if !options.pairs {
                 println!("| {changed} % | {}", trial.row());
             }
         }
         if options.pairs {
-            println!("{changed} % changed: {}", pairs::weigh(ground.old(), &ground.joiner().datadir())?);
+            println!("{changed} % changed: {}", pairs::weigh(fixture.old(), &fixture.joiner().datadir())?);
         } else {
-            println!("| {changed} % | {}", ground.pages()?.row());
+            println!("| {changed} % | {}", fixture.pages()?.row());
         }
     }
-    print!("\n{:.1} MB on disk; reading both datadirs at once takes ", ground.megabytes()?);
+    print!("\n{:.1} MB on disk; reading both datadirs at once takes ", fixture.megabytes()?);
     // What was just compared, and what the server wrote past it, is not all there.
-    ground.read_both(false)?;
-    let (cached, from_disk) = (ground.read_both(false)?, ground.read_both(true)?);
+    fixture.read_both(false)?;
+    let (cached, from_disk) = (fixture.read_both(false)?, fixture.read_both(true)?);
     println!("{cached:.2} s from the page cache, {from_disk:.2} s with the donor's from the disk.\n");
     Ok(())
 }
@@ -109,14 +109,14 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const ROWS_EACH: f64 = 3.0;
 
 fn transactions(rows: u32, times: f64) -> u64 {
-    (f64::from(rows) * f64::from(ground::TABLES) * times / ROWS_EACH) as u64
+    (f64::from(rows) * f64::from(fixture::TABLES) * times / ROWS_EACH) as u64
 }
 
 fn sysbench_run(node: &rejoin_lab::Node, rows: u32, rand_type: &str, events: u64) -> Result<()> {
     if events == 0 {
         return Ok(());
     }
-    let mut command = data::sysbench(node, "oltp_write_only", ground::TABLES, rows)?;
+    let mut command = data::sysbench(node, "oltp_write_only", fixture::TABLES, rows)?;
     command.args([
         "--threads=4",
         "--time=0",

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use rejoin_lab::ddl::{Repertoire, Storm};
 use rejoin_lab::load::{Intensity, Load, Sysbench};
 use rejoin_lab::states::{Foreign, JoinerState};
-use rejoin_lab::{Cluster, compare, data, zoo};
+use rejoin_lab::{Cluster, compare, data, sample_schema};
 
 const TABLES: u32 = 4;
 /// Further ones, of which only a few rows change from one join to the next.
@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
     let builder = builder.provider("gcache.size", "128M");
     let cluster = options.sst.iter().fold(builder, |builder, line| builder.sst(line)).build()?;
     cluster.node(1).bootstrap()?;
-    zoo::create(cluster.node(1))?;
+    sample_schema::create(cluster.node(1))?;
     data::sysbench_tables(cluster.node(1), TABLES + COLD, options.rows)?;
     cluster.node(3).wipe()?;
     cluster.node(3).join()?;
@@ -114,7 +114,7 @@ fn join(
     let told = |what: &str| {
         said.lines().find_map(|line| line.split_once(what)).map_or("", |(_, rest)| rest).to_owned()
     };
-    println!("    source: {}; at{}", told("source: "), told("the settled moment is at"));
+    println!("    snapshot: {}; at{}", told("snapshot: "), told("the consistency point is at"));
     let installed = joiner.log_since(mark);
     if let Some((_, files)) = installed.lines().find_map(|line| line.split_once("installing: ")) {
         println!("    {files}");

@@ -1,11 +1,15 @@
 //! One file for each command.
 
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 pub mod demo;
 pub mod figures;
 pub mod joins;
 pub mod moment;
 mod observed;
+pub mod redo_table;
+pub mod scale;
 pub mod storm;
+pub mod strangers;
 mod watch;

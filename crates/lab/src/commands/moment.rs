@@ -1,4 +1,4 @@
-//! `lab moment`: what many tables, and a large table without transactions, cost in the settled moment.
+//! `lab moment`: what many tables, and a large table without transactions, cost in the consistency point.
 
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ fn measure(what: &str, donor: &Node, joiner: &Node, options: &Options) -> Result
         ms(during.longest),
     );
     let log = observed.donor_log();
-    let telling = ["source: ", "the settled moment is at ", "sent "];
+    let telling = ["snapshot: ", "the consistency point is at ", "sent "];
     let told = log.lines().filter_map(|line| line.split_once("WSREP_SST: [INFO] "));
     let told = told.filter(|(_, text)| telling.iter().any(|lead| text.starts_with(lead)));
     told.for_each(|(_, text)| println!("  {text}"));

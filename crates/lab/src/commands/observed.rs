@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::Node;
 use rejoin_lab::follow::{Follower, Line};
+use rejoin_lab::usage::HighWater;
 
 /// How long a join may take.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -21,17 +22,43 @@ pub struct Observed {
 impl Observed {
     /// Starts `joiner` with these further arguments and waits until it is Synced.
     pub fn join(donor: &Node, joiner: &Node, args: &[&str]) -> Result<Self> {
+        Self::join_within(donor, joiner, args, PATIENCE)
+    }
+
+    /// As [`Observed::join`], which fails when it takes longer.
+    pub fn join_within(donor: &Node, joiner: &Node, args: &[&str], patience: Duration) -> Result<Self> {
+        Ok(Self::join_watched_within(donor, joiner, args, patience)?.0)
+    }
+
+    /// As [`Observed::join`], with the most memory that a program of the joiner's server had.
+    pub fn join_watched(donor: &Node, joiner: &Node, args: &[&str]) -> Result<(Self, u64)> {
+        Self::join_watched_within(donor, joiner, args, PATIENCE)
+    }
+
+    fn join_watched_within(
+        donor: &Node,
+        joiner: &Node,
+        args: &[&str],
+        patience: Duration,
+    ) -> Result<(Self, u64)> {
         let followers = (Follower::start(donor)?, Follower::start(joiner)?);
         let began = Instant::now();
         joiner.begin(args)?;
-        let took = joiner.wait_synced(PATIENCE)?;
+        let memory = HighWater::watch(joiner.pid().context("the joiner ended")?)?;
+        let took = joiner.wait_synced(patience)?;
         donor.wait_synced_again(Duration::from_secs(60))?;
-        Ok(Self { took, began, donor: followers.0.stop()?, joiner: followers.1.stop()? })
+        let observed = Self { took, began, donor: followers.0.stop()?, joiner: followers.1.stop()? };
+        Ok((observed, memory.stop()?))
     }
 
     /// What the donor logged.
     pub fn donor_log(&self) -> String {
         self.donor.iter().map(|line| format!("{}\n", line.text)).collect()
+    }
+
+    /// What the joiner logged, line by line.
+    pub fn joiner_log_lines(&self) -> impl Iterator<Item = &str> {
+        self.joiner.iter().map(|line| line.text.as_str())
     }
 
     /// A figure of another method than the one that was meant is worse than none.

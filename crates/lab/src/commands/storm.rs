@@ -13,14 +13,14 @@ use fastrand::Rng;
 
 mod case;
 pub mod figures;
-mod ground;
+mod fixture;
 mod judge;
+pub mod log_report;
 mod round;
-pub mod told;
-mod weather;
+mod workload;
 
 use case::Case;
-use ground::Ground;
+use fixture::Fixture;
 use judge::Wrong;
 use round::Round;
 
@@ -83,20 +83,20 @@ impl Options {
 pub fn run(options: &Options) -> Result<()> {
     let mut rng = Rng::with_seed(options.seed);
     let mut rounds: Vec<Round> = Vec::new();
-    let mut ground: Option<Ground> = None;
+    let mut fixture: Option<Fixture> = None;
     for (i, case) in options.plan().into_iter().enumerate() {
-        let here = match ground.take().filter(|ground| ground.case == case) {
-            Some(ground) => ground,
-            None => Ground::make(case, options).with_context(|| format!("a cluster for {case:?}"))?,
+        let here = match fixture.take().filter(|fixture| fixture.case == case) {
+            Some(fixture) => fixture,
+            None => Fixture::make(case, options).with_context(|| format!("a cluster for {case:?}"))?,
         };
         let round =
             round::run(&here, options, i + 1, &mut rng).with_context(|| format!("round {}", i + 1))?;
         say(&round.to_string())?;
         // What a wrong joiner did to the others is not asked: the next round gets a new cluster.
-        ground = Some(here).filter(|_| round.wrong.is_none());
+        fixture = Some(here).filter(|_| round.wrong.is_none());
         rounds.push(round);
     }
-    drop(ground);
+    drop(fixture);
     say(&figures::summary(&rounds))?;
     let wrong = rounds.iter().filter(|round| round.wrong.is_some()).count();
     match options.expect_wrong {

@@ -30,7 +30,7 @@ fn strangers_are_refused_and_the_donor_completes() -> Result<()> {
     let wrong_secret = fakes.bypass(&address, &format!("{user}:{}.{pin}", wrong(secret)))?.end(SOON)?;
     refused(&wrong_secret, "the secret is not that of this transfer")?;
     let wrong_pin = fakes.bypass(&address, &format!("{user}:{secret}.{}", wrong(pin)))?.end(SOON)?;
-    refused(&wrong_pin, "another certificate than the invitation names")?;
+    refused(&wrong_pin, "a different certificate than the invitation names")?;
     let without = fakes.donor_call(fakes.donor_line(&address, 0, ""), "").start()?.end(SOON)?;
     refused(&without, "secret")?;
 
@@ -39,7 +39,7 @@ fn strangers_are_refused_and_the_donor_completes() -> Result<()> {
     let through = address.replace(&format!(":{port}"), &format!(":{tap}"));
     let mut donor = fakes.full(&through, &auth)?;
     assert_eq!(donor.line(SOON)?, "flush tables");
-    let mut second = Fakes::of(Cluster::builder().nodes(1))?;
+    let mut second = Fakes::of(Cluster::builder().nodes(2))?;
     let of_second = second.cluster.node(1).datadir();
     let line = fakes.donor_line(&address, 0, "--bypass");
     let line = line.replace(&fakes.donor().datadir().display().to_string(), &of_second.display().to_string());
@@ -56,9 +56,9 @@ fn strangers_are_refused_and_the_donor_completes() -> Result<()> {
     assert_eq!(joiner.stdout.last(), Some(&format!("{} 0", fakes.still_at)), "{}", joiner.stderr);
     for reason in [
         "speaks plain text, not TLS (first bytes \"GET / HTTP",
-        "does not ask for the rejoin protocol (ALPN)",
+        "does not request the rejoin protocol (ALPN)",
         "the secret is not that of this transfer",
-        "was shown another certificate than the invitation names",
+        "got a different certificate than its invitation names",
         "another donor is already connected",
     ] {
         let named = |l: &str| l.contains("refused a connection from 127.0.0.1:") && l.contains(reason);
@@ -228,8 +228,8 @@ fn an_operators_own_ca_on_both_nodes_or_on_neither() -> Result<()> {
         (
             &ours,
             &[],
-            "shows no certificate, and this joiner has a CA",
-            "wants a certificate, this donor has none",
+            "presents no certificate, but this joiner has a CA",
+            "requires a certificate, but this donor has none",
         ),
         (&[], &ours, "does not accept this joiner's certificate", "that our CA (ssl-ca) does not accept"),
         (&ours, &theirs, "does not accept", "does not accept"),

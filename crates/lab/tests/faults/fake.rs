@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rejoin_lab::places::User;
 use rejoin_lab::{places, process};
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -35,12 +36,14 @@ pub struct Call {
     datadir: PathBuf,
     env: Vec<(String, String)>,
     stdin: Option<String>,
+    user: Option<User>,
+    server: Option<PathBuf>,
 }
 
 impl Call {
     /// `line` is what the server gives to `sh -c`.
     pub fn new(line: String, datadir: &Path) -> Call {
-        Call { line, datadir: datadir.to_owned(), env: vec![], stdin: None }
+        Call { line, datadir: datadir.to_owned(), env: vec![], stdin: None, user: None, server: None }
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Call {
@@ -54,12 +57,36 @@ impl Call {
         self
     }
 
+    /// As this user instead of ours.
+    pub fn user(self, user: Option<User>) -> Call {
+        Call { user, ..self }
+    }
+
+    /// What the parent says its program is; the machine's own server by default. Without a server of a known version
+    /// nothing is sent that depends on it.
+    pub fn server(self, program: &Path) -> Call {
+        Call { server: Some(program.to_owned()), ..self }
+    }
+
     pub fn start(self) -> Result<Run> {
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = Command::new("sh");
+        let mut command = as_server(&self.server.clone().map_or_else(places::server, Ok)?, "sh");
         // The server's umask; its descriptors leak.
         let leaky = format!("umask 0006; {}", self.line);
-        command.args(["-c", &leaky]).current_dir(&self.datadir).process_group(0);
+        let switched = self.user.map(|user| user.command("sh"));
+        let words: Vec<String> = switched
+            .iter()
+            .flat_map(|command| {
+                let words = [command.get_program()].into_iter().chain(command.get_args());
+                words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()
+            })
+            .collect();
+        match words.is_empty() {
+            // The shell stays, since it is taken for the server.
+            true => command.args(["-c", &format!("{leaky}; exit $?")]),
+            false => command.args(["-c", "\"$@\"; exit $?", "sh"]).args(words).args(["-c", &leaky]),
+        };
+        command.current_dir(&self.datadir).process_group(0);
         command.env("PATH", format!("{}:{path}", program_dir()?.display()));
         command.env_remove("WSREP_SST_OPT_AUTH").env_remove("WSREP_SST_OPT_REMOTE_AUTH");
         command.envs(self.env.iter().map(|(k, v)| (k, v)));
@@ -85,6 +112,13 @@ impl Call {
         });
         Ok(Run { child, lines, said: vec![], stderr: Some(stderr), datadir: self.datadir, began })
     }
+}
+
+/// A process that is taken for a server: `program` is the first word of its command line.
+pub fn as_server(server: &Path, program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.arg0(server);
+    command
 }
 
 /// A run of the program.

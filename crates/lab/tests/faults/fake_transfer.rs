@@ -1,12 +1,12 @@
 //! Two datadirs, and transfers between them under fake parents.
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rejoin_lab::places::User;
 use rejoin_lab::{Builder, Cluster, Node, process};
 
-use crate::fake::{Call, Ended, Run};
+use crate::fake::{Call, Ended, Run, as_server};
 use crate::pair::{set_sst, until};
 
 /// The history the fake donor is at where nobody looks into its files.
@@ -18,6 +18,8 @@ pub struct Fakes {
     pub cluster: Cluster,
     /// Where the donor's server says it stands still.
     pub still_at: String,
+    /// Whom the programs run as, where it is not us.
+    pub user: Option<User>,
     server: std::process::Child,
 }
 
@@ -27,10 +29,16 @@ impl Fakes {
     }
 
     pub fn of(builder: Builder) -> Result<Fakes> {
+        // There is no group here that a joiner's failure could be kept from.
+        let soon =
+            [("suspect_timeout", "PT0.5S"), ("inactive_timeout", "PT0.5S"), ("keepalive_period", "PT0.1S")];
+        let soon = soon.into_iter().chain([("inactive_check_period", "PT0.1S")]);
+        let builder =
+            soon.fold(builder, |all, (name, value)| all.provider_of(2, &format!("evs.{name}"), value));
         let cluster = builder.build()?;
-        let mut server = Command::new("sleep");
+        let mut server = as_server(cluster.node(2).installation().server(), "sleep");
         server.arg("600");
-        Ok(Fakes { cluster, still_at: format!("{UUID}:18"), server: process::spawn(server)? })
+        Ok(Fakes { cluster, still_at: format!("{UUID}:18"), user: None, server: process::spawn(server)? })
     }
 
     /// With a donor that was a node once: its files say where they stand, which the joiner holds against what it is told.
@@ -89,7 +97,8 @@ impl Fakes {
 
     pub fn joiner_ready_at(&self, address: &str) -> Result<(Run, String, String)> {
         let line = self.joiner_line(address, 0);
-        let mut run = Call::new(line, &self.joiner().datadir()).env("WSREP_SST_OPT_AUTH", "").start()?;
+        let call = Call::new(line, &self.joiner().datadir()).env("WSREP_SST_OPT_AUTH", "").user(self.user);
+        let mut run = call.start()?;
         let (auth, address) = run.ready()?;
         Ok((run, auth, address))
     }
@@ -110,6 +119,8 @@ impl Fakes {
     pub fn donor_call(&self, line: String, auth: &str) -> Call {
         let call = Call::new(line, &self.donor().datadir()).env("WSREP_SST_OPT_AUTH", "");
         call.env("WSREP_SST_OPT_REMOTE_AUTH", auth)
+            .user(self.user)
+            .server(self.donor().installation().server())
     }
 
     pub fn bypass(&self, address: &str, auth: &str) -> Result<Run> {
@@ -122,8 +133,13 @@ impl Fakes {
 
     /// What the donor's server does after `flush tables`: it says where it stands still.
     pub fn stand_still(&self) -> Result<()> {
+        self.stand_still_at(&self.still_at)
+    }
+
+    /// The same, at this position.
+    pub fn stand_still_at(&self, position: &str) -> Result<()> {
         let part = self.donor().datadir().join("tables_flushed.tmp");
-        fs::write(&part, format!("{} 0\n", self.still_at))?;
+        fs::write(&part, format!("{position} 0\n"))?;
         fs::rename(part, self.donor().datadir().join("tables_flushed")).context("tables_flushed")
     }
 
@@ -143,6 +159,10 @@ impl Fakes {
     pub fn nothing_is_left(&self) -> Result<()> {
         for node in [self.donor(), self.joiner()] {
             for mark in ["sst_in_progress", "wsrep_sst.pid", "tables_flushed"] {
+                // A database may have this name.
+                if node.datadir().join(mark).is_dir() {
+                    continue;
+                }
                 anyhow::ensure!(!node.datadir().join(mark).exists(), "{mark} is left on {}", node.name());
             }
         }

@@ -2,15 +2,22 @@
 //! wherever a server has a part in it.
 mod channel;
 mod contract;
+mod dry_run;
 mod ends;
 mod fake;
 mod fake_transfer;
 mod filesystems;
+mod gone;
+mod holders;
+mod hostile;
+mod logins;
 mod manifest;
-mod mounted;
 mod native;
 mod old_state;
 mod pair;
+mod panics;
 mod room;
+mod server_uses;
 mod servers_ends;
 mod staged;
+mod verbs;

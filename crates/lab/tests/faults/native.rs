@@ -1,4 +1,4 @@
-//! Which source serves, and what both hosts hear of it: rights, settings, rot, an overrun log, killed sessions.
+//! Which snapshot serves, and what both hosts hear of it: rights, settings, corruption, an overrun log, killed sessions.
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn which_source_serves() -> Result<()> {
     let mut pair = Pair::new(builder)?;
     rights(&mut pair).context("rights")?;
     settings(&mut pair).context("settings")?;
-    rot(&mut pair).context("rot")?;
+    corruption(&mut pair).context("corruption")?;
     killed_sessions(&mut pair).context("killed sessions")
 }
 
@@ -43,6 +43,10 @@ fn both_say(pair: &Pair, marks: (LogMark, LogMark), line: &str) -> Result<()> {
 }
 
 fn rights(pair: &mut Pair) -> Result<()> {
+    pair.donor().exec(&["CREATE USER locked@localhost IDENTIFIED BY 'x' ACCOUNT LOCK"])?;
+    let marks = joins_with(pair, &["wsrep-sst-auth=locked:x"])?;
+    both_say(pair, marks, "snapshot: blocking (no login to the donor's server: ")?;
+    both_say(pair, marks, "ALTER USER 'locked'@'localhost' ACCOUNT UNLOCK;")?;
     pair.donor().exec(&[
         "CREATE USER weak@localhost IDENTIFIED BY 'x'",
         "CREATE USER enough@localhost IDENTIFIED BY 'x'",
@@ -51,41 +55,41 @@ fn rights(pair: &mut Pair) -> Result<()> {
         "GRANT RELOAD, BINLOG MONITOR ON *.* TO mysql@localhost",
     ])?;
     let marks = joins_with(pair, &["wsrep-sst-auth=weak:x"])?;
-    both_say(pair, marks, "source: frozen (")?;
+    both_say(pair, marks, "snapshot: blocking (")?;
     both_say(pair, marks, "GRANT RELOAD, BINLOG MONITOR ON *.* TO `weak`@`localhost`;")?;
     let marks = joins_with(pair, &["wsrep-sst-auth=enough:x"])?;
-    both_say(pair, marks, "source: native")?;
-    both_say(pair, marks, "the settled moment is at ")?;
+    both_say(pair, marks, "snapshot: online")?;
+    both_say(pair, marks, "the consistency point is at ")?;
     // Without an account, and with one that is gone: the login of the server's own user of the system.
     for auth in ["wsrep-sst-auth=", "wsrep-sst-auth=gone:x"] {
         let marks = joins_with(pair, &[auth])?;
-        both_say(pair, marks, "source: native")?;
+        both_say(pair, marks, "snapshot: online")?;
     }
     Ok(())
 }
 
 fn settings(pair: &mut Pair) -> Result<()> {
-    let marks = joins_with(pair, &["source=frozen"])?;
-    both_say(pair, marks, "source: frozen (source=frozen is set on the donor)")?;
+    let marks = joins_with(pair, &["snapshot=blocking"])?;
+    both_say(pair, marks, "snapshot: blocking (snapshot=blocking is set on the donor)")?;
     pair.donor().exec(&["SET GLOBAL wsrep_mode = 'BF_ABORT_MARIABACKUP'"])?;
     let marks = joins_with(pair, &[])?;
-    both_say(pair, marks, "source: frozen (wsrep_mode of the donor has BF_ABORT_MARIABACKUP")?;
+    both_say(pair, marks, "snapshot: blocking (wsrep_mode of the donor has BF_ABORT_MARIABACKUP")?;
     let marks = (pair.donor().log_mark(), pair.joiner().log_mark());
-    pair.begin(&["source=native"])?;
+    pair.begin(&["snapshot=online"])?;
     pair.joiners_server_ended()?;
     both_say(
         pair,
         marks,
-        "the native source does not serve: wsrep_mode of the donor has BF_ABORT_MARIABACKUP",
+        "the online snapshot does not serve: wsrep_mode of the donor has BF_ABORT_MARIABACKUP",
     )?;
     pair.donor_is_released()?;
     pair.donor().exec(&["SET GLOBAL wsrep_mode = ''"])?;
-    let marks = joins_with(pair, &["source=native"])?;
-    both_say(pair, marks, "source: native")
+    let marks = joins_with(pair, &["snapshot=online"])?;
+    both_say(pair, marks, "snapshot: online")
 }
 
-/// A page that is damaged on the donor's disk goes nowhere, whichever source reads it.
-fn rot(pair: &mut Pair) -> Result<()> {
+/// A page that is damaged on the donor's disk goes nowhere, whichever snapshot reads it.
+fn corruption(pair: &mut Pair) -> Result<()> {
     pair.donor().exec(&[
         "USE sbtest",
         "CREATE TABLE sbtest.rotten (a INT PRIMARY KEY, b CHAR(200)) ENGINE=InnoDB",
@@ -99,10 +103,10 @@ fn rot(pair: &mut Pair) -> Result<()> {
     file.read_exact_at(&mut good, 10 * 16384)?;
     file.write_all_at(&[0x5a; 16384], 10 * 16384)?;
     file.sync_all()?;
-    for source in ["source=native", "source=frozen"] {
+    for snapshot in ["snapshot=online", "snapshot=blocking"] {
         let marks = (pair.donor().log_mark(), pair.joiner().log_mark());
-        pair.begin(&[source])?;
-        pair.joiners_server_ended().context(source)?;
+        pair.begin(&[snapshot])?;
+        pair.joiners_server_ended().context(snapshot)?;
         both_say(pair, marks, "sbtest/rotten.ibd page 10")?;
         both_say(pair, marks, "choose another donor")?;
         pair.donor_is_released()?;
@@ -130,12 +134,12 @@ fn killed_sessions(pair: &mut Pair) -> Result<()> {
     }
     ensure!(killed >= 2, "only {killed} sessions");
     pair.joiner().wait_synced(Duration::from_secs(60))?;
-    both_say(pair, marks, "source: native")?;
-    ensure!(!pair.donor().log_since(marks.0).contains("source: frozen"), "{}", words_of(pair.donor()));
+    both_say(pair, marks, "snapshot: online")?;
+    ensure!(!pair.donor().log_since(marks.0).contains("snapshot: blocking"), "{}", words_of(pair.donor()));
     compare::assert_equal(pair.donor(), pair.joiner())
 }
 
-/// The log comes round while the program is stopped: it begins anew once, and then takes the other source.
+/// The log comes round while the program is stopped: it begins anew once, and then takes the other snapshot.
 #[test]
 fn an_overrun_log() -> Result<()> {
     let builder = Cluster::builder().mysqld_of(1, "innodb_log_file_size=8M");
@@ -145,14 +149,14 @@ fn an_overrun_log() -> Result<()> {
     pair.wait_for_data()?;
     overrun(pair.donor())?;
     until("it began anew", SOON, || {
-        Ok(pair.joiner().log_since(marks.1).contains("source: native (the redo log came round"))
+        Ok(pair.joiner().log_since(marks.1).contains("snapshot: online (the redo log came round"))
     })?;
     // What the status file says may still be of the first attempt; the log is followed before the first page is read.
     std::thread::sleep(Duration::from_secs(2));
     overrun(pair.donor())?;
     set_sst(pair.donor(), &[])?;
     pair.joiner().wait_synced(Duration::from_secs(120)).with_context(|| words_of(pair.donor()))?;
-    both_say(&pair, marks, "source: frozen (the redo log came round before it could be read")?;
+    both_say(&pair, marks, "snapshot: blocking (the redo log came round before it could be read")?;
     both_say(&pair, marks, "innodb_log_file_size=")?;
     compare::assert_equal(pair.donor(), pair.joiner())
 }

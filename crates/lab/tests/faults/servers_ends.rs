@@ -7,14 +7,31 @@ use rejoin_lab::{Cluster, compare};
 
 use crate::fake::Call;
 use crate::fake_transfer::{Fakes, SOON};
-use crate::pair::{PROMPTLY, Pair, set_sst, until};
+use crate::pair::{PROMPTLY, Pair, set_sst, until, words_of};
+
+/// What a joiner allows for the expulsion of its donor at `evs.inactive_timeout=PT6S`.
+const EXPULSION: Duration = Duration::from_secs(12);
 
 /// One test, because each case leaves what the next one starts from.
 #[test]
 fn servers_that_are_killed() -> Result<()> {
-    let mut pair = Pair::new(Cluster::builder().nodes(2))?;
+    let mut pair = Pair::new(Cluster::builder().nodes(2).provider("evs.inactive_timeout", "PT6S"))?;
+    the_joiners_server_is_told(&mut pair).context("SIGTERM to the joiner's server")?;
     the_joiners_server(&mut pair).context("kill -9 of the joiner's server")?;
     the_donors_server(&mut pair).context("kill -9 of the donor's server")
+}
+
+/// The server itself would take no notice before the transfer is over, and may hang then.
+fn the_joiners_server_is_told(pair: &mut Pair) -> Result<()> {
+    pair.begin_slowly()?;
+    let told = Instant::now();
+    pair.joiner().terminate();
+    pair.all_ends(told)?;
+    ensure!(pair.joiner().wait_exit(SOON).is_some(), "the joiner's server neither serves nor ends");
+    pair.donor_is_released()?;
+    pair.old_data_is_untouched()?;
+    pair.reason_in_both_logs(pair.joiner(), "joiner", "received a signal to stop")?;
+    pair.reason_in_both_logs(pair.donor(), "donor", "the joiner gave up: our own server (process ")
 }
 
 fn the_joiners_server(pair: &mut Pair) -> Result<()> {
@@ -35,8 +52,13 @@ fn the_donors_server(pair: &mut Pair) -> Result<()> {
     pair.begin_slowly()?;
     let killed = Instant::now();
     pair.donor().kill();
-    pair.all_ends(killed)?;
+    pair.ends(pair.donor(), killed, PROMPTLY)?;
+    // Alone it is no Primary component, whose word would end its server: it waits as long as an expulsion may take.
+    pair.ends(pair.joiner(), killed, EXPULSION + PROMPTLY)?;
+    ensure!(killed.elapsed() > EXPULSION, "the joiner's program ended after {:?}", killed.elapsed());
+    pair.nothing_is_left()?;
     pair.joiners_server_ended()?;
+    ensure!(pair.joiner().log_since_start().contains("at the latest in 12 s"), "{}", words_of(pair.joiner()));
     pair.reason_in_both_logs(pair.donor(), "donor", "our own server (process ")?;
     pair.reason_in_both_logs(pair.joiner(), "joiner", "the donor gave up: our own server (process ")?;
     let grastate = pair.donor().datadir().join("grastate.dat");
@@ -58,7 +80,11 @@ fn no_donor_ever_comes() -> Result<()> {
     assert_eq!(ended.code, Some(110), "ETIMEDOUT: {}", ended.stderr);
     assert_eq!(ended.stdout.len(), 1, "nothing after ready: {:?}", ended.stdout);
     let port = fakes.joiner().ports().sst();
-    ensure!(ended.stderr.contains(&format!("no donor came to port {port} within 2 s")), "{}", ended.stderr);
+    ensure!(
+        ended.stderr.contains(&format!("no donor connected to port {port} within 2 s")),
+        "{}",
+        ended.stderr
+    );
     fakes.nothing_is_left()
 }
 

@@ -45,7 +45,7 @@ fn staged(stage: &Path, len: u64) -> Option<(File, u64, u8)> {
     let of_length = files.filter(|path| path.metadata().is_ok_and(|meta| meta.len() == len));
     let mut opened = of_length.filter_map(|path| File::options().read(true).write(true).open(path).ok());
     opened.find_map(|file| {
-        // Those before may be read again in the settled moment.
+        // Those before may be read again in the consistency point.
         let found = (4..len >> 14).map(|page| (page << 14) + 8000).find_map(|at| {
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).ok()?;

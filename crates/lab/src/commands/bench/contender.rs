@@ -7,10 +7,8 @@ use clap::ValueEnum;
 pub enum Contender {
     /// As it is without any setting.
     Rejoin,
-    /// With `source=frozen` under `[sst]`: the donor holds still.
+    /// With `snapshot=blocking` under `[sst]`: the donor holds still.
     Frozen,
-    /// With `checkpoint-first=1` under `[sst]`: the donor's server writes a checkpoint before the copy.
-    Checkpoint,
     /// As shipped with the server.
     Rsync,
     /// As shipped with the server.
@@ -25,8 +23,7 @@ impl Contender {
     pub fn name(self) -> &'static str {
         match self {
             Self::Rejoin => "rejoin",
-            Self::Frozen => "rejoin, source=frozen",
-            Self::Checkpoint => "rejoin, checkpoint-first=1",
+            Self::Frozen => "rejoin, snapshot=blocking",
             Self::Rsync => "rsync",
             Self::Mariabackup => "mariabackup",
         }
@@ -35,7 +32,7 @@ impl Contender {
     /// `wsrep_sst_method`.
     pub fn method(self) -> &'static str {
         match self {
-            Self::Rejoin | Self::Frozen | Self::Checkpoint => "rejoin",
+            Self::Rejoin | Self::Frozen => "rejoin",
             Self::Rsync => "rsync",
             Self::Mariabackup => "mariabackup",
         }
@@ -44,9 +41,8 @@ impl Contender {
     /// Lines for `[sst]` of the donor.
     pub fn settings(self) -> &'static [&'static str] {
         match self {
-            Self::Rejoin => &["source=auto", "checkpoint-first=0"],
-            Self::Frozen => &["source=frozen"],
-            Self::Checkpoint => &["source=auto", "checkpoint-first=1"],
+            Self::Rejoin => &["snapshot=auto"],
+            Self::Frozen => &["snapshot=blocking"],
             Self::Rsync | Self::Mariabackup => &[],
         }
     }

@@ -102,7 +102,7 @@ fn felt(trial: &Trial, value: fn(&Clients) -> f64) -> Option<f64> {
 /// Of the donor's commits a second, how many were left: in percent.
 fn kept(clients: &Clients) -> f64 {
     let rate =
-        |(felt, time): &(super::ground::Felt, Duration)| felt.donor.commits as f64 / time.as_secs_f64();
+        |(felt, time): &(super::fixture::Felt, Duration)| felt.donor.commits as f64 / time.as_secs_f64();
     100.0 * rate(&clients.during) / rate(&clients.calm)
 }
 

@@ -8,9 +8,9 @@ use rejoin_lab::usage::{CpuSeconds, PeakMemory};
 use rejoin_lab::wire::Wire;
 
 use super::contender::Contender;
-use super::ground::{Felt, Ground};
+use super::fixture::{Felt, Fixture};
 use crate::commands::observed::Observed;
-use crate::commands::storm::told::{Source, Told};
+use crate::commands::storm::log_report::{LogReport, SnapshotKind};
 
 /// How long clients are watched without a join.
 const CALM: Duration = Duration::from_secs(8);
@@ -44,11 +44,11 @@ pub struct Clients {
 }
 
 impl Trial {
-    pub fn run(ground: &Ground, contender: Contender, repetition: u32, loaded: bool) -> Result<Self> {
-        ground.prepare(contender)?;
-        let calm = if loaded { Some(calm(ground)?) } else { None };
-        let clients = if loaded { Some(ground.clients()?) } else { None };
-        let (donor, joiner) = (ground.donor(), ground.joiner());
+    pub fn run(fixture: &Fixture, contender: Contender, repetition: u32, loaded: bool) -> Result<Self> {
+        fixture.prepare(contender)?;
+        let calm = if loaded { Some(calm(fixture)?) } else { None };
+        let clients = if loaded { Some(fixture.clients()?) } else { None };
+        let (donor, joiner) = (fixture.donor(), fixture.joiner());
         let pid = donor.pid().context("the donor is down")?;
         let (wire, memory) = (Wire::listen(joiner.ports().sst())?, PeakMemory::watch(pid)?);
         let before = CpuSeconds::of(pid)?;
@@ -69,7 +69,7 @@ impl Trial {
             }
             None => None,
         };
-        check(ground, contender, &observed)?;
+        check(fixture, contender, &observed)?;
         let (wire, memory) = (wire.stop()?, memory.stop()?);
         joiner.stop()?;
         let programs = used.children + joiners.children;
@@ -87,8 +87,8 @@ impl Trial {
     }
 }
 
-fn calm(ground: &Ground) -> Result<(Felt, Duration)> {
-    let clients = ground.clients()?;
+fn calm(fixture: &Fixture) -> Result<(Felt, Duration)> {
+    let clients = fixture.clients()?;
     let began = Instant::now();
     std::thread::sleep(CALM);
     Ok((clients.stop()?, began.elapsed()))
@@ -109,16 +109,16 @@ fn wait_for_programs(node: &Node) -> Result<()> {
 }
 
 /// A figure of something else is worse than none.
-fn check(ground: &Ground, contender: Contender, observed: &Observed) -> Result<()> {
+fn check(fixture: &Fixture, contender: Contender, observed: &Observed) -> Result<()> {
     observed.ran(contender.method())?;
-    let source = Told::read(&observed.donor_log()).source;
-    match (contender, &source) {
-        (Contender::Rejoin | Contender::Checkpoint, Some(Source::Native))
-        | (Contender::Frozen, Some(Source::Frozen(_))) => {}
+    let snapshot = LogReport::read(&observed.donor_log()).snapshot;
+    match (contender, &snapshot) {
+        (Contender::Rejoin, Some(SnapshotKind::Online))
+        | (Contender::Frozen, Some(SnapshotKind::Blocking(_))) => {}
         (Contender::Rsync | Contender::Mariabackup, None) => {}
-        _ => anyhow::bail!("{} took the source {source:?}", contender.name()),
+        _ => anyhow::bail!("{} took the snapshot {snapshot:?}", contender.name()),
     }
-    let errors = ground.joiner().unexpected_errors(&[]);
+    let errors = fixture.joiner().unexpected_errors(&[]);
     ensure!(errors.is_empty(), "errors in the joiner's log:\n{}", errors.join("\n"));
     Ok(())
 }

@@ -19,7 +19,7 @@ const SAMPLE: usize = 2000;
 const LEVEL: i32 = 1;
 /// Pieces of aligned blocks that are weighed.
 const PIECES: [usize; 4] = [16, 32, 64, 128];
-/// Bytes of a mark of a piece.
+/// Bytes of a fingerprint of a piece.
 const MARK: usize = 2;
 
 /// What it takes to make a new page of an old one.

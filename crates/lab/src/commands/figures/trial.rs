@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use rejoin_lab::compare;
 use rejoin_lab::wire::Wire;
 
-use super::ground::Ground;
+use super::fixture::Fixture;
 use crate::commands::observed::Observed;
 
 /// A method, and how it is set.
@@ -76,12 +76,12 @@ pub struct Trial {
 
 impl Trial {
     /// Puts the joiner back, lets it join, compares it and stops it.
-    pub fn run(ground: &Ground, contender: Contender, loaded: bool) -> Result<Self> {
+    pub fn run(fixture: &Fixture, contender: Contender, loaded: bool) -> Result<Self> {
         let (method, lines) = contender.settings();
-        let (donor, joiner) = (ground.donor(), ground.joiner());
+        let (donor, joiner) = (fixture.donor(), fixture.joiner());
         donor.add_options("sst", &lines)?;
-        ground.prepare(method)?;
-        let clients = if loaded { Some(ground.clients()?) } else { None };
+        fixture.prepare(method)?;
+        let clients = if loaded { Some(fixture.clients()?) } else { None };
         let wire = Wire::listen(joiner.ports().sst())?;
         let observed = Observed::join(donor, joiner, &[&format!("--wsrep-sst-method={method}")])?;
         let wire = wire.stop()?;

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::judge::Wrong;
+use super::log_report::{ConsistencyPoint, SnapshotKind};
 use super::round::{Round, ms};
-use super::told::{Moment, Source};
 
 /// The sums, and the least, the middle and the most of what was measured.
 pub fn summary(rounds: &[Round]) -> String {
@@ -39,8 +39,9 @@ pub fn summary(rounds: &[Round]) -> String {
     row("p99 on the other node, while the donor gave, ms", known(|r| r.other_given));
     row("p99 on the other node, during the join, ms", all(|r| ms(r.other.1.p99)));
     row("p99 on the other node, with the joiner, ms", known(|r| r.other_after));
-    let moments: Vec<&Moment> = rounds.iter().filter_map(|round| round.told.moment.as_ref()).collect();
-    let all = |value: fn(&Moment) -> f64| moments.iter().map(|moment| value(moment)).collect();
+    let moments: Vec<&ConsistencyPoint> =
+        rounds.iter().filter_map(|round| round.told.moment.as_ref()).collect();
+    let all = |value: fn(&ConsistencyPoint) -> f64| moments.iter().map(|moment| value(moment)).collect();
     row("replication paused, ms", all(|m| m.paused));
     row("commits held, ms", all(|m| m.commits_held));
     row("failed tries held, ms", all(|m| m.failed_held));
@@ -51,16 +52,19 @@ pub fn summary(rounds: &[Round]) -> String {
 
 fn sources(rounds: &[Round], out: &mut String) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for source in rounds.iter().filter_map(|round| round.told.source.as_ref()) {
-        let name = match source {
-            Source::Native => "native".to_owned(),
-            Source::Frozen(why) => format!("frozen: {}", without_particulars(why)),
+    for snapshot in rounds.iter().filter_map(|round| round.told.snapshot.as_ref()) {
+        let name = match snapshot {
+            SnapshotKind::Online => "online".to_owned(),
+            SnapshotKind::Blocking(why) => format!("blocking: {}", without_particulars(why)),
         };
         *counts.entry(name).or_default() += 1;
     }
     for (name, count) in counts {
         let _ = writeln!(out, "  {count} {name}");
     }
+    let newer: Vec<u32> = rounds.iter().filter_map(|round| round.told.newer).collect();
+    let taken = newer.iter().filter(|newer| **newer > 0).count();
+    let _ = writeln!(out, "  {taken} of {} online ones recovered from a newer checkpoint", newer.len());
     let _ = writeln!(out, "{:52} {:>8} {:>8} {:>8}", "over all rounds", "min", "median", "max");
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use rejoin_lab::compare::{self, Difference};
 use rejoin_lab::{LogMark, Node, process, sst};
 
-use super::ground::Ground;
-use super::told::{Source, Told};
+use super::fixture::Fixture;
+use super::log_report::{LogReport, SnapshotKind};
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,19 +80,19 @@ pub struct Logs {
 
 impl Logs {
     /// From now on.
-    pub fn from_now(ground: &Ground) -> Self {
-        Self { marks: ground.nodes().map(Node::log_mark) }
+    pub fn from_now(fixture: &Fixture) -> Self {
+        Self { marks: fixture.nodes().map(Node::log_mark) }
     }
 
     /// Donor, other, joiner.
-    pub fn texts(&self, ground: &Ground) -> [String; 3] {
-        let [donor, other, joiner] = ground.nodes();
+    pub fn texts(&self, fixture: &Fixture) -> [String; 3] {
+        let [donor, other, joiner] = fixture.nodes();
         [donor.log_since(self.marks[0]), other.log_since(self.marks[1]), joiner.log_since(self.marks[2])]
     }
 
     /// Why the node did not join, which it had `ended` or went on trying.
-    pub fn why_not_joined(&self, ground: &Ground, ended: bool) -> (Wrong, Vec<String>) {
-        let texts = self.texts(ground);
+    pub fn why_not_joined(&self, fixture: &Fixture, ended: bool) -> (Wrong, Vec<String>) {
+        let texts = self.texts(fixture);
         let joiner = &texts[2];
         let wrong = if thrown_out(&texts).is_some() {
             Wrong::ThrownOut
@@ -104,8 +104,8 @@ impl Logs {
             Wrong::SstFailed
         };
         let mut reasons: Vec<String> = thrown_out(&texts).into_iter().collect();
-        reasons.extend(ground.joiner().unexpected_errors_since(self.marks[2], &ALLOWED).into_iter().take(6));
-        reasons.extend(ground.donor().unexpected_errors_since(self.marks[0], &ALLOWED).into_iter().take(3));
+        reasons.extend(fixture.joiner().unexpected_errors_since(self.marks[2], &ALLOWED).into_iter().take(6));
+        reasons.extend(fixture.donor().unexpected_errors_since(self.marks[0], &ALLOWED).into_iter().take(3));
         if reasons.is_empty() {
             reasons.push(process::tail(joiner, 3));
         }
@@ -113,44 +113,44 @@ impl Logs {
     }
 
     /// Whether all three are equal now, and nobody complained on the way.
-    pub fn after_joining(&self, ground: &Ground) -> Verdict {
-        if let Some(line) = thrown_out(&self.texts(ground)) {
+    pub fn after_joining(&self, fixture: &Fixture) -> Verdict {
+        if let Some(line) = thrown_out(&self.texts(fixture)) {
             return Some((Wrong::ThrownOut, vec![line]));
         }
-        let found = match compare::compare_all(&[ground.donor(), ground.other()], ground.joiner()) {
+        let found = match compare::compare_all(&[fixture.donor(), fixture.other()], fixture.joiner()) {
             Ok(found) => found,
             Err(error) => {
-                let gone = thrown_out(&self.texts(ground)).or_else(|| lost(ground));
+                let gone = thrown_out(&self.texts(fixture)).or_else(|| lost(fixture));
                 let wrong = if gone.is_some() { Wrong::ThrownOut } else { Wrong::Hung };
                 return Some((wrong, gone.into_iter().chain([format!("{error:#}")]).collect()));
             }
         };
         let joiners = found.beside.iter().all(|list| !list.is_empty()) || !found.damage.is_empty();
-        let mut reasons = self.positions(ground);
-        for (node, mark) in ground.nodes().into_iter().zip(self.marks) {
+        let mut reasons = self.positions(fixture);
+        for (node, mark) in fixture.nodes().into_iter().zip(self.marks) {
             let errors = node.unexpected_errors_since(mark, &ALLOWED).into_iter();
             reasons.extend(errors.map(|line| format!("{}: {line}", node.name())));
         }
         let wrong = if joiners || !reasons.is_empty() { Wrong::NotEqual } else { Wrong::MembersDiffer };
-        reasons.splice(0..0, said_of(&found, ground));
-        match thrown_out(&self.texts(ground)).or_else(|| lost(ground)) {
+        reasons.splice(0..0, said_of(&found, fixture));
+        match thrown_out(&self.texts(fixture)).or_else(|| lost(fixture)) {
             Some(line) => Some((Wrong::ThrownOut, [vec![line], reasons].concat())),
             None => (!reasons.is_empty()).then_some((wrong, reasons)),
         }
     }
 
     /// The joiner's server truncated undo tablespaces before it read its position: that may be an older one.
-    pub fn truncated_undo_first(&self, ground: &Ground) -> bool {
-        let [_, _, joiner] = self.texts(ground);
+    pub fn truncated_undo_first(&self, fixture: &Fixture) -> bool {
+        let [_, _, joiner] = self.texts(fixture);
         sst::truncated_undo_first(&joiner)
     }
 
-    /// The recovered position must be that of the settled moment, which both hosts told.
-    fn positions(&self, ground: &Ground) -> Vec<String> {
-        let [donor, _, joiner] = self.texts(ground);
+    /// The recovered position must be that of the consistency point, which both hosts told.
+    fn positions(&self, fixture: &Fixture) -> Vec<String> {
+        let [donor, _, joiner] = self.texts(fixture);
         let recovered = sst::recovered_position(&joiner);
-        let told = [("donor", Told::read(&donor)), ("joiner", Told::read(&joiner))];
-        let native = told.iter().any(|(_, told)| told.source == Some(Source::Native));
+        let told = [("donor", LogReport::read(&donor)), ("joiner", LogReport::read(&joiner))];
+        let native = told.iter().any(|(_, told)| told.snapshot == Some(SnapshotKind::Online));
         let mut wrong = Vec::new();
         for (host, told) in told {
             match (told.moment, &recovered) {
@@ -163,7 +163,7 @@ impl Logs {
                     wrong.push(format!("recovered at {recovered:?}, the {host} told {:?}", moment.position));
                 }
                 (Some(_), Err(error)) => wrong.push(format!("{error:#}")),
-                (None, _) if native => wrong.push(format!("the {host} told nothing of a settled moment")),
+                (None, _) if native => wrong.push(format!("the {host} told nothing of a consistency point")),
                 _ => {}
             }
         }
@@ -171,12 +171,13 @@ impl Logs {
     }
 }
 
-fn said_of(found: &compare::Found, ground: &Ground) -> Vec<String> {
+fn said_of(found: &compare::Found, fixture: &Fixture) -> Vec<String> {
     let mut all: Vec<String> = found.damage.iter().map(Difference::to_string).collect();
     let [donor, other] = [&found.beside[0], &found.beside[1]];
     all.extend(donor.iter().map(Difference::to_string));
     // An object that is as on one of the two old members only: these two differ.
-    for (name, mine, its) in [(ground.other().name(), other, donor), (ground.donor().name(), donor, other)] {
+    for (name, mine, its) in [(fixture.other().name(), other, donor), (fixture.donor().name(), donor, other)]
+    {
         let alone = mine.iter().filter(|difference| !its.contains(difference));
         all.extend(alone.map(|difference| format!("beside {name} alone: {difference}")));
     }
@@ -189,7 +190,7 @@ fn thrown_out(texts: &[String; 3]) -> Option<String> {
     nodes.find_map(|(i, text)| text.lines().find(telling).map(|line| format!("n{}: {line}", i + 1)))
 }
 
-fn lost(ground: &Ground) -> Option<String> {
-    let gone = ground.nodes().into_iter().find(|node| !node.is_alive());
+fn lost(fixture: &Fixture) -> Option<String> {
+    let gone = fixture.nodes().into_iter().find(|node| !node.is_alive());
     gone.map(|node| format!("{} is gone: {}", node.name(), process::tail(&node.log_text(), 2)))
 }

@@ -12,10 +12,10 @@ use rejoin_lab::load::LoadReport;
 
 use super::Options;
 use super::case::{self, Case};
-use super::ground::Ground;
+use super::fixture::Fixture;
 use super::judge::{Logs, Verdict, Wrong};
-use super::told::{Source, Told};
-use super::weather::{Giving, Passed, Probes, Weather};
+use super::log_report::{LogReport, SnapshotKind};
+use super::workload::{Giving, Passed, Probes, Workload};
 
 /// The time without a join is as long as the last join, within these.
 const CALM: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(6));
@@ -45,68 +45,68 @@ pub struct Round {
     ddl_rate: f64,
     tps: f64,
     /// What the donor told.
-    pub told: Told,
+    pub told: LogReport,
     notes: Vec<String>,
     took: Duration,
 }
 
 /// Runs it: a time without a join, the join, an end to all writing, and the comparison.
-pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> Result<Round> {
+pub fn run(fixture: &Fixture, options: &Options, number: usize, rng: &mut Rng) -> Result<Round> {
     let began = Instant::now();
-    let joiner = ground.joiner();
+    let joiner = fixture.joiner();
     // A new machine, or one that comes back with what it had.
     if number.is_multiple_of(2) {
         joiner.remove_grastate()?
     } else {
         joiner.wipe()?
     }
-    let logs = Logs::from_now(ground);
-    let weather = Weather::start(ground, options, rng)?;
-    let calm_for = ground.last_join.get().clamp(CALM.0, CALM.1);
+    let logs = Logs::from_now(fixture);
+    let workload = Workload::start(fixture, options, rng)?;
+    let calm_for = fixture.last_join.get().clamp(CALM.0, CALM.1);
     let without_join = || {
-        let probes = Probes::start(ground, options)?;
+        let probes = Probes::start(fixture, options)?;
         std::thread::sleep(calm_for);
         probes.stop()
     };
     let calm = without_join()?;
 
-    let probes = Probes::start(ground, options)?;
-    let giving = Giving::watch(ground.donor())?;
-    let ddl_before = weather.ddl();
+    let probes = Probes::start(fixture, options)?;
+    let giving = Giving::watch(fixture.donor())?;
+    let ddl_before = workload.ddl();
     let started = Instant::now();
     joiner.begin(&[])?;
     let joined = joiner.wait_synced(options.patience());
     let took = started.elapsed();
-    let ddl = weather.ddl() - ddl_before;
+    let ddl = workload.ddl() - ddl_before;
     let ended = took < options.patience();
     if !ended {
         // Clients of servers that hang get their end this way.
-        ground.nodes().into_iter().for_each(Node::kill);
+        fixture.nodes().into_iter().for_each(Node::kill);
     }
     let during = probes.stop()?;
     let given = giving.stop()?;
     let after = joined.is_ok().then(without_join).transpose()?;
-    let weather = weather.stop(ground.donor());
+    let workload = workload.stop(fixture.donor());
 
     let mut notes = Vec::new();
-    let verdict = judge(ground, options, &logs, &joined, ended, &weather, &mut notes)?;
+    let verdict = judge(fixture, options, &logs, &joined, ended, &workload, &mut notes)?;
     if let (Some(_), Some(dir)) = (&verdict, &options.evidence) {
-        keep(ground, &logs.texts(ground), dir, number)?;
+        keep(fixture, &logs.texts(fixture), dir, number)?;
     }
-    let tps = weather.map_or(0.0, |passed| passed.tps);
+    let tps = workload.map_or(0.0, |passed| passed.tps);
     if verdict.is_none() {
         ensure!(during.0.commits > 0, "nothing was committed on the donor: {:?}", during.0.last_error);
         ensure!(ddl > 0 || options.ddl_every == 0, "no DDL succeeded");
-        ground.last_join.set(took);
+        fixture.last_join.set(took);
         joiner.stop()?;
     }
-    let [donor_log, _, joiner_log] = logs.texts(ground);
-    let told = [donor_log, joiner_log].map(|log| Told::read(&log));
-    let told = told.into_iter().find(|told| told.source.is_some()).unwrap_or_default();
+    let [donor_log, _, joiner_log] = logs.texts(fixture);
+    let told = [donor_log, joiner_log].map(|log| LogReport::read(&log));
+    let told = told.into_iter().find(|told| told.snapshot.is_some()).unwrap_or_default();
     let (wrong, reasons) = verdict.map_or((None, Vec::new()), |(wrong, reasons)| (Some(wrong), reasons));
     Ok(Round {
         number,
-        case: ground.case,
+        case: fixture.case,
         wrong,
         reasons,
         joined: joined.ok(),
@@ -124,27 +124,27 @@ pub fn run(ground: &Ground, options: &Options, number: usize, rng: &mut Rng) -> 
 }
 
 fn judge(
-    ground: &Ground,
+    fixture: &Fixture,
     options: &Options,
     logs: &Logs,
     joined: &Result<Duration>,
     ended: bool,
-    weather: &Result<Passed>,
+    workload: &Result<Passed>,
     notes: &mut Vec<String>,
 ) -> Result<Verdict> {
     if joined.is_err() {
-        return Ok(Some(logs.why_not_joined(ground, ended)));
+        return Ok(Some(logs.why_not_joined(fixture, ended)));
     }
     let asked = format!("Running: 'wsrep_sst_{} --role 'joiner'", options.method);
-    ensure!(logs.texts(ground)[2].contains(&asked), "the joiner did not ask for a transfer");
-    if ground.case == Case::Import && case::leave_out_discarded(ground.donor(), ground.joiner())? {
+    ensure!(logs.texts(fixture)[2].contains(&asked), "the joiner did not ask for a transfer");
+    if fixture.case == Case::Import && case::leave_out_discarded(fixture.donor(), fixture.joiner())? {
         notes.push("copied between DISCARD and IMPORT".to_owned());
     }
-    if logs.truncated_undo_first(ground) {
+    if logs.truncated_undo_first(fixture) {
         notes.push("the joiner's server truncated undo tablespaces before it read its position".to_owned());
     }
-    let mut verdict = logs.after_joining(ground);
-    match weather {
+    let mut verdict = logs.after_joining(fixture);
+    match workload {
         Ok(passed) => notes.extend(passed.besides.clone()),
         Err(error) => {
             let (_, reasons) = verdict.get_or_insert((Wrong::ThrownOut, Vec::new()));
@@ -154,14 +154,14 @@ fn judge(
     Ok(verdict)
 }
 
-fn keep(ground: &Ground, texts: &[String; 3], dir: &Path, number: usize) -> Result<()> {
+fn keep(fixture: &Fixture, texts: &[String; 3], dir: &Path, number: usize) -> Result<()> {
     fs::create_dir_all(dir)?;
     // That method's program keeps the reason to itself.
-    let own = ground.donor().datadir().join("mariabackup.backup.log");
+    let own = fixture.donor().datadir().join("mariabackup.backup.log");
     if own.exists() {
         fs::copy(own, dir.join(format!("round{number}-mariabackup.log"))).context("evidence")?;
     }
-    for node in [ground.donor(), ground.joiner()] {
+    for node in [fixture.donor(), fixture.joiner()] {
         // The newest log of a transfer by rejoin, and which files are there.
         let mut logs: Vec<_> = fs::read_dir(node.datadir())?.flatten().map(|entry| entry.path()).collect();
         let of_transfer =
@@ -214,9 +214,9 @@ impl fmt::Display for Round {
         }
         write!(f, ";")?;
         write!(f, " {:.0} DDL/s, {:.0} tps;", self.ddl_rate, self.tps)?;
-        match &self.told.source {
-            Some(Source::Native) => write!(f, " native;")?,
-            Some(Source::Frozen(why)) => write!(f, " frozen ({why});")?,
+        match &self.told.snapshot {
+            Some(SnapshotKind::Online) => write!(f, " online;")?,
+            Some(SnapshotKind::Blocking(why)) => write!(f, " blocking ({why});")?,
             None => {}
         }
         if let Some(moment) = &self.told.moment {

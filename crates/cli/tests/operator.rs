@@ -1,0 +1,201 @@
+//! The verbs as an operator types them, where no server is needed: what they refuse, what they say, which options they take.
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const REJOIN: &str = env!("CARGO_BIN_EXE_rejoin");
+/// `EINVAL`.
+const REFUSED: i32 = 22;
+
+/// A directory to work in, with an option file that says nothing and a datadir of a server that never ran.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let place = Place(tempfile::tempdir().unwrap());
+        fs::create_dir(place.at("data")).unwrap();
+        fs::create_dir(place.at("other")).unwrap();
+        fs::write(place.at("other/letter.txt"), "dear").unwrap();
+        fs::write(place.at("data/ibdata1"), "").unwrap();
+        fs::write(place.at("my.cnf"), "[mysqld]\n").unwrap();
+        place
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn rejoin(&self, verb: &str, datadir: &Path, more: &[&str]) -> Output {
+        let mut command = Command::new(REJOIN);
+        command.arg(verb).arg("--datadir").arg(datadir).arg("--defaults-file").arg(self.at("my.cnf"));
+        command.args(more).output().unwrap()
+    }
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_no_datadir_is_refused_and_left_as_it_is() {
+    let place = Place::new();
+    let other = place.at("other");
+    for verb in ["status", "finish", "release", "rollback"] {
+        let output = place.rejoin(verb, &other, &[]);
+        let text = err(&output);
+        assert_eq!(output.status.code(), Some(REFUSED), "{verb}: {text}{}", out(&output));
+        assert!(text.contains("other is not a MariaDB data directory (hint: "), "{verb}: {text}");
+        let output = place.rejoin(verb, &place.at("nowhere"), &[]);
+        assert_ne!(output.status.code(), Some(0), "{verb}: {}", out(&output));
+        assert!(err(&output).contains("nowhere"), "{verb}: {}", err(&output));
+    }
+    assert_eq!(names(&other), ["letter.txt"]);
+
+    let output = place.rejoin("check", &other, &[]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    let about: Vec<&str> = text.lines().filter(|line| line.contains("/other")).collect();
+    assert_eq!(about.len(), 1, "{text}");
+    assert!(about[0].starts_with("error    directory") && !text.contains("chown"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_read_is_refused() {
+    let place = Place::new();
+    let shut = place.at("data");
+    // Root becomes the owner first: this is nobody's then.
+    let root = rustix_is_root();
+    if root {
+        fs::set_permissions(place.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(&shut, Some(65534), Some(65534)).unwrap();
+    }
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
+    for verb in ["status", "finish", "release", "rollback"] {
+        let output = place.rejoin(verb, &shut, &[]);
+        assert_eq!(output.status.code(), Some(REFUSED), "{verb}: {}{}", err(&output), out(&output));
+        assert!(err(&output).contains("cannot be read: Permission denied"), "{verb}: {}", err(&output));
+    }
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+fn rustix_is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+#[test]
+fn release_says_what_it_removed() {
+    let place = Place::new();
+    let data = place.at("data");
+    assert!(out(&place.rejoin("release", &data, &[])).starts_with("nothing to remove in "));
+    fs::create_dir(data.join("#sql-rejoin")).unwrap();
+    fs::create_dir_all(data.join(".rejoin/stage")).unwrap();
+    for number in 1..=2 {
+        fs::write(data.join(format!(".rejoin/stage/{number}-x")), vec![7; 1 << 20]).unwrap();
+    }
+    let output = place.rejoin("release", &data, &[]);
+    assert!(out(&output).starts_with("removed 2 files, 2.0 MiB, from "), "{}{}", out(&output), err(&output));
+    assert!(!data.join(".rejoin").exists());
+    let json = out(&place.rejoin("release", &data, &["--json"]));
+    assert!(json.contains("\"removed_files\": 0"), "{json}");
+}
+
+#[test]
+fn verbs_agree_on_their_options() {
+    let place = Place::new();
+    let data = place.at("data");
+    let finish = place.rejoin("finish", &data, &["--json"]);
+    assert!(out(&finish).contains("\"found\": \"nothing\""), "{}{}", out(&finish), err(&finish));
+    let quiet = place.rejoin("finish", &data, &["-q"]);
+    assert_eq!((out(&quiet).as_str(), quiet.status.code()), ("", Some(0)), "{}", err(&quiet));
+    assert!(out(&place.rejoin("status", &data, &[])).contains("no transfer is recorded in "));
+
+    // The datadir of the option file is as good as one on the command line.
+    fs::write(place.at("my.cnf"), format!("[mysqld]\ndatadir={}\n", data.display())).unwrap();
+    for verb in ["status", "finish", "release"] {
+        let output =
+            Command::new(REJOIN).arg(verb).arg("--defaults-file").arg(place.at("my.cnf")).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{verb}: {}", err(&output));
+        assert!(out(&output).contains(data.to_str().unwrap()), "{verb}: {}", out(&output));
+    }
+    // So is gcache.dir.
+    let ring = place.at("ring");
+    fs::write(
+        place.at("my.cnf"),
+        format!("[mysqld]\nwsrep_provider_options=gcache.dir={}\n", ring.display()),
+    )
+    .unwrap();
+    let gcache = place.rejoin("gcache", &data, &[]);
+    assert!(err(&gcache).contains("ring"), "{}{}", err(&gcache), out(&gcache));
+    for (verb, options) in [
+        ("check", ["--datadir", "--defaults-file", "--json", "-q"].as_slice()),
+        ("plan", &["--datadir", "--defaults-file", "--json", "-q"]),
+        ("verify", &["--datadir", "--defaults-file", "--json", "-q"]),
+        ("status", &["--datadir", "--defaults-file", "--json"]),
+        ("gcache", &["--datadir", "--defaults-file", "--json"]),
+        ("finish", &["--datadir", "--defaults-file", "--json", "-q"]),
+        ("release", &["--datadir", "--defaults-file", "--json", "-q"]),
+        ("rollback", &["--datadir", "--defaults-file", "--json", "-q"]),
+    ] {
+        let help = out(&Command::new(REJOIN).args([verb, "-h"]).output().unwrap());
+        for option in options {
+            assert!(help.contains(option), "rejoin {verb} has no {option}: {help}");
+        }
+    }
+}
+
+#[test]
+fn help_says_the_exit_codes_that_the_program_has() {
+    let help = |verb: &str| {
+        let text = out(&Command::new(REJOIN).args([verb, "--help"]).output().unwrap());
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let verify = help("verify");
+    assert!(verify.contains("2 invalid command line"), "{verify}");
+    assert!(verify.contains("4 damaged") && !verify.contains("2 damaged"), "{verify}");
+    let bad = Command::new(REJOIN).args(["verify", "--nonsense"]).output().unwrap();
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(help("plan").contains("3 not known"), "{}", help("plan"));
+}
+
+#[test]
+fn help_fits_a_terminal_of_80_columns() {
+    for verb in ["", "rollback", "finish", "release", "status", "check", "plan", "verify", "gcache"] {
+        for form in ["-h", "--help"] {
+            let words = [verb, form].into_iter().filter(|word| !word.is_empty());
+            let help = out(&Command::new(REJOIN).args(words).output().unwrap());
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "rejoin {verb} {form}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_servers_name_for_the_program_says_what_it_is() {
+    let place = Place::new();
+    let program = place.at("wsrep_sst_rejoin");
+    symlink(REJOIN, &program).unwrap();
+    let run =
+        |words: &[&str]| Command::new(&program).args(words).current_dir(place.0.path()).output().unwrap();
+    for (words, code) in [(&["--help"][..], 0), (&["-h"], 0), (&[], REFUSED)] {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", err(&output));
+        assert!(out(&output).contains("wsrep_sst_method = rejoin"), "{words:?}: {}", out(&output));
+    }
+    let version = out(&run(&["--version"]));
+    assert!(version.starts_with(&format!("rejoin {}", env!("CARGO_PKG_VERSION"))), "{version}");
+}

@@ -1,0 +1,93 @@
+//! A filesystem of its own under a node's datadir.
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, mount, mount_remount};
+
+use crate::places::{self, User};
+use crate::skipped::with_own_mounts;
+use crate::{copy_tree, process};
+
+/// A mount that goes away with this.
+#[derive(Debug)]
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// One in memory, that a few megabytes fill.
+    pub fn small(datadir: &Path, megabytes: u64, user: User) -> Result<Mounted> {
+        let options = format!("size={megabytes}M,mode=0750,uid={},gid={}", user.uid, user.gid);
+        Mounted::over(datadir, || {
+            // The command wants root, also where another may mount.
+            Ok(mount("tmpfs", datadir, "tmpfs", MountFlags::empty(), &*CString::new(options)?)?)
+        })
+    }
+
+    /// Why this machine cannot have one of this kind.
+    pub fn what_is_missing_for(kind: &str, user: User) -> Result<Option<&'static str>> {
+        let known = std::fs::read_to_string("/proc/filesystems")?;
+        Ok(match () {
+            () if !user.switch => Some("only root mounts"),
+            () if !known.lines().any(|line| line.trim() == kind) => Some("the kernel does not know it"),
+            () if !Path::new("/dev/loop-control").exists() => Some("there are no loop devices"),
+            () => None,
+        })
+    }
+
+    /// One that `mkfs.KIND` makes in a file beside the datadir. What is never written takes no room.
+    pub fn made(kind: &str, datadir: &Path, gigabytes: u64, user: User) -> Result<Mounted> {
+        let image = datadir.with_extension(kind);
+        std::fs::File::create(&image)?.set_len(gigabytes << 30)?;
+        let mut make = Command::new(places::program(&format!("mkfs.{kind}"))?);
+        make.arg("-q").arg(&image);
+        process::run(make, Duration::from_secs(30))?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", kind, "-o", "loop"]).args([&image, datadir]);
+        let mounted = Mounted::over(datadir, || process::run(mount, Duration::from_secs(10)).map(drop))?;
+        user.own(datadir)?;
+        Ok(mounted)
+    }
+
+    /// What is in the datadir is on it then.
+    fn over(datadir: &Path, mount: impl FnOnce() -> Result<()>) -> Result<Mounted> {
+        let aside = datadir.with_extension("aside");
+        std::fs::rename(datadir, &aside)?;
+        std::fs::create_dir(datadir)?;
+        mount().context(
+            "this test mounts a filesystem of its own: that needs CAP_SYS_ADMIN (in a container: --cap-add SYS_ADMIN, and \
+             --device /dev/loop-control with loop devices for a made one)",
+        )?;
+        let mounted = Mounted(datadir.to_owned());
+        copy_tree(&aside, datadir).context("the old datadir on it")?;
+        std::fs::remove_dir_all(aside)?;
+        Ok(mounted)
+    }
+
+    /// Another size of one in memory.
+    pub fn resize(&self, megabytes: u64) -> Result<()> {
+        let size = CString::new(format!("size={megabytes}M"))?;
+        mount_remount(&self.0, MountFlags::empty(), &*size).context("another size of the small filesystem")
+    }
+
+    /// Bytes in use, once everything has its place on the disk.
+    pub fn used(&self) -> Result<u64> {
+        let root = std::fs::File::open(&self.0)?;
+        rustix::fs::syncfs(&root)?;
+        let stat = rustix::fs::fstatvfs(&root)?;
+        Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
+    }
+}
+
+/// Runs a test's body where it may mount: here for root, else the whole test once more in a user namespace of its own.
+pub fn where_we_may_mount(test: &str, body: impl FnOnce(User) -> Result<()>) -> Result<()> {
+    let user = User::for_servers()?;
+    if user.switch { body(user) } else { with_own_mounts(test, || body(user)) }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        process::unmount(&self.0);
+    }
+}

@@ -1,0 +1,159 @@
+//! A network of a cluster's own: each node has an interface, and a switch joins them. The kernel's namespaces, so that
+//! nothing is configured outside, and nothing is left when the processes that hold them are gone.
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process;
+
+/// Where nodes are that have no network of their own.
+pub const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// Bytes that may pass a shaped interface at once, at least: a packet that the kernel has put together is that long.
+const SHAPED_BURST: u64 = 128 << 10;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The namespaces, held by a process each. They end with the cluster, whose mark they carry.
+#[derive(Debug)]
+pub struct Network {
+    switch: Holder,
+    nodes: Vec<Holder>,
+}
+
+/// A node's connection to the switch.
+#[derive(Debug)]
+pub struct Wire {
+    switch: u32,
+    holder: u32,
+    number: usize,
+}
+
+impl Network {
+    /// A switch, and an interface for each node. With `transfers` a second one each, for state transfers alone.
+    pub fn new(cluster: &Path, nodes: usize, transfers: bool) -> Result<Network> {
+        let hold = || Holder::new(cluster).context("a network of its own needs root and network namespaces");
+        let network = Network { switch: hold()?, nodes: (0..nodes).map(|_| hold()).collect::<Result<_>>()? };
+        ip(network.switch.pid(), "link add switch type bridge")?;
+        ip(network.switch.pid(), "link set switch up")?;
+        for number in 1..=nodes {
+            let wire = network.wire(number);
+            let (port, holder) = (wire.port(), wire.holder);
+            ip(wire.switch, &format!("link add {port} type veth peer name eth0 netns {holder}"))?;
+            ip(wire.switch, &format!("link set {port} up"))?;
+            ip(holder, &format!("addr add {}/24 dev eth0", wire.address()))?;
+            ip(holder, "link set eth0 up")?;
+            ip(holder, "link set lo up")?;
+            wire.reconnect()?;
+            if transfers {
+                wire.add_transfers()?;
+            }
+        }
+        Ok(network)
+    }
+
+    /// The wire of node `n`, counted from 1.
+    pub fn wire(&self, n: usize) -> Wire {
+        Wire { switch: self.switch.pid(), holder: self.nodes[n - 1].pid(), number: n }
+    }
+}
+
+impl Wire {
+    /// The node's address.
+    pub fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 99, 0, self.number as u8)
+    }
+
+    /// Where the node receives state transfers, where these have a network to themselves.
+    pub fn transfer_address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 99, 1, self.number as u8)
+    }
+
+    /// From now on this node sends state transfers at `rate` bytes a second at most: a token bucket in front of its second
+    /// interface. The group's traffic has the first one, so that what clients write does not wait behind a transfer.
+    pub fn shape(&self, rate: u64) -> Result<()> {
+        let burst = (rate / 100).max(SHAPED_BURST);
+        let words =
+            format!("qdisc replace dev eth1 root tbf rate {}bit burst {burst} latency 100ms", rate * 8);
+        tool(self.holder, "tc", &words)
+    }
+
+    fn add_transfers(&self) -> Result<()> {
+        let (port, holder) = (format!("transfer{}", self.number), self.holder);
+        ip(self.switch, &format!("link add {port} type veth peer name eth1 netns {holder}"))?;
+        ip(self.switch, &format!("link set {port} up"))?;
+        ip(self.switch, &format!("link set {port} master switch"))?;
+        ip(holder, &format!("addr add {}/24 dev eth1", self.transfer_address()))?;
+        ip(holder, "link set eth1 up")
+    }
+
+    /// `command` at this end of the wire.
+    pub fn inside(&self, command: &Command) -> Command {
+        let mut outer = enter(self.holder);
+        outer.arg(command.get_program()).args(command.get_args());
+        outer
+    }
+
+    /// Nothing passes any more, and nobody is told: the interfaces stay up.
+    pub fn cut(&self) -> Result<()> {
+        ip(self.switch, &format!("link set {} nomaster", self.port()))
+    }
+
+    /// What is sent passes again.
+    pub fn reconnect(&self) -> Result<()> {
+        ip(self.switch, &format!("link set {} master switch", self.port()))
+    }
+
+    fn port(&self) -> String {
+        format!("port{}", self.number)
+    }
+}
+
+/// A process that does nothing but keep a network namespace.
+#[derive(Debug)]
+struct Holder(Child);
+
+impl Holder {
+    fn new(cluster: &Path) -> Result<Holder> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "unshare", "--net", "sleep", "infinity"]);
+        command.env(process::MARK, cluster).stdin(Stdio::null());
+        let holder = Holder(process::spawn(command)?);
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net"));
+        let (began, ours) = (Instant::now(), namespace("self")?);
+        while namespace(&holder.pid().to_string())? == ours {
+            ensure!(began.elapsed() < PATIENCE, "no network namespace was made");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(holder)
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn enter(holder: u32) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/proc/{holder}/ns/net")).arg("--");
+    command
+}
+
+fn ip(holder: u32, words: &str) -> Result<()> {
+    tool(holder, "ip", words)
+}
+
+fn tool(holder: u32, program: &str, words: &str) -> Result<()> {
+    let mut command = enter(holder);
+    command.arg(program).args(words.split(' '));
+    process::run(command, PATIENCE).with_context(|| format!("{program} {words}")).map(drop)
+}

@@ -1,0 +1,241 @@
+//! The archive of write-sets against real servers: conflicting writers, a ring that wraps, archivers and servers that are
+//! killed, large transactions through page files.
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use formats::galera::gcache::Action;
+use rejoin_lab::archiver::Archiver;
+use rejoin_lab::load::{Intensity, Load};
+use rejoin_lab::places;
+use rejoin_lab::{Cluster, Node, data, process};
+use serde_json::Value;
+use transfer::writesets::archive::Archive;
+use transfer::writesets::store::{StoredAction, WriteSetStore};
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn rejoin(args: &[&str]) -> Result<String> {
+    let mut command = Command::new(places::rejoin_binary()?);
+    command.args(args);
+    process::run(command, PATIENCE)
+}
+
+/// All actions of the newest run, each verified.
+fn actions(dir: &Path) -> Result<BTreeMap<i64, StoredAction>> {
+    let archive = Archive::open(dir)?;
+    let (first, last) = archive.range().context("an empty archive")?;
+    let mut all = BTreeMap::new();
+    archive.read(first, last, &mut |action| {
+        all.insert(action.seqno.0, action);
+        Ok(true)
+    })?;
+    assert_eq!(all.len() as i64, last.0 - first.0 + 1);
+    Ok(all)
+}
+
+fn number(node: &Node, name: &str) -> Result<i64> {
+    Ok(node.status(name)?.parse()?)
+}
+
+fn wait_quiet(nodes: [&Node; 2]) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let of = |node| number(node, "wsrep_last_committed");
+    let mut before = (of(nodes[0])?, -1);
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = (of(nodes[0])?, of(nodes[1])?);
+        if now == before && now.0 == now.1 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "no rest: {now:?}");
+        before = now;
+    }
+}
+
+/// What is the same on every node: how far back a write-set depends (header bytes 6 and 7, and so the header's checksum) is for
+/// each node to find out, whose certification index may begin elsewhere.
+fn of_every_node(action: &StoredAction) -> StoredAction {
+    let mut action = action.clone();
+    if action.action == Action::WriteSet {
+        action.bytes[6..8].fill(0);
+        action.bytes[56..64].fill(0);
+    }
+    action
+}
+
+fn verify(dir: &Path) -> Result<String> {
+    rejoin(&["archive", "verify", "--archive", &dir.to_string_lossy()])
+}
+
+#[test]
+fn every_write_set_is_archived_whoever_is_killed() -> Result<()> {
+    let cluster = Cluster::builder()
+        .provider("gcache.size", "5M")
+        .provider("gcache.page_size", "8M")
+        .mysqld("max_allowed_packet=64M")
+        .build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    n1.bootstrap()?;
+    // So few rows that two writers cannot but meet.
+    let few = Intensity { threads: 3, tables: 1, rows: 60, pause: Duration::ZERO };
+    data::sysbench_tables(n1, few.tables, few.rows)?;
+    n1.exec(&["CREATE DATABASE d", "CREATE TABLE d.t (a INT PRIMARY KEY, c LONGTEXT) ENGINE=InnoDB"])?;
+    n2.join()?;
+    let mut one = Archiver::start(n1)?;
+    let mut two = Archiver::start(n2)?;
+    one.wait_until_it_follows()?;
+    two.wait_until_it_follows()?;
+    let start = number(n1, "wsrep_last_committed")?;
+
+    // Conflicts, a ring that wraps, and one archiver killed again and again.
+    let failures = || {
+        Ok::<i64, anyhow::Error>(
+            number(n1, "wsrep_local_cert_failures")? + number(n2, "wsrep_local_cert_failures")?,
+        )
+    };
+    let downto = number(n1, "wsrep_local_cached_downto")?;
+    let loads = [Load::start(n1, few)?, Load::start(n2, few)?];
+    for round in 0..4 {
+        std::thread::sleep(Duration::from_millis(400 + 150 * round));
+        two.kill()?;
+        n1.exec(&[&format!("INSERT INTO d.t VALUES ({round}, 'x')")])?;
+        two = Archiver::start(n2)?;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while number(n1, "wsrep_local_cached_downto")? == downto {
+        ensure!(Instant::now() < deadline, "the ring does not wrap");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    loads.into_iter().try_for_each(|load| load.stop().map(drop))?;
+    wait_quiet([n1, n2])?;
+    let failed = failures()?;
+    ensure!(failed > 0, "the writers never met");
+
+    // A server is killed, and comes back while the other one writes.
+    n2.kill();
+    n1.exec(&["INSERT INTO d.t VALUES (100, 'x')"])?;
+    n2.join()?;
+    n1.exec(&["INSERT INTO d.t VALUES (101, 'x')"])?;
+    wait_quiet([n1, n2])?;
+
+    // A provider that closes its file in order makes all its verdicts final.
+    n2.stop()?;
+    two.wait_for(n2.grastate()?.seqno)?;
+    n1.stop()?;
+    one.wait_for(n1.grastate()?.seqno)?;
+    let (dir_one, dir_two) = (one.dir().to_owned(), two.dir().to_owned());
+    one.stop()?;
+    two.stop()?;
+
+    let status: Value = serde_json::from_str(&rejoin(&[
+        "archive",
+        "status",
+        "--json",
+        "--archive",
+        &dir_one.to_string_lossy(),
+    ])?)?;
+    assert_eq!(status["gaps"].as_array().map(Vec::len), Some(0), "{status}");
+    assert_eq!(status["ranges"].as_array().map(Vec::len), Some(1), "{status}");
+    let all = actions(&dir_one)?;
+    assert_eq!(all.first_key_value().map(|(seqno, _)| *seqno), Some(1));
+    let skipped = all.values().filter(|action| action.skipped).count() as i64;
+    assert_eq!(skipped, failed, "skipped actions are those that failed certification");
+
+    // The other archive may have gaps, where its archiver was dead for too long; what it has is the same.
+    let theirs = actions(&dir_two)?;
+    ensure!(theirs.keys().any(|seqno| *seqno > start), "nothing to compare");
+    for (seqno, theirs) in theirs {
+        let ours = all.get(&seqno).context("more than the other")?;
+        assert_eq!(of_every_node(ours), of_every_node(&theirs), "seqno {seqno} differs");
+    }
+
+    // Sound, the same in the cache's own words, and a flipped bit is found and named.
+    for dir in [&dir_one, &dir_two] {
+        let text = verify(dir)?;
+        ensure!(text.contains(" 0 faults"), "{text}");
+    }
+    let list = rejoin(&["gcache", "--list", &dir_one.to_string_lossy()])?;
+    assert_eq!(list.lines().count(), all.len());
+    let segments = Archive::open(&dir_one)?;
+    let segment = segments.segments().last().context("no segment")?.path.clone();
+    let mut bytes = std::fs::read(&segment)?;
+    bytes[200] ^= 1;
+    std::fs::write(&segment, bytes)?;
+    let text = format!("{:#}", verify(&dir_one).unwrap_err());
+    ensure!(text.contains("seqnos 1 to ") && text.contains("are damaged"), "{text}");
+    Ok(())
+}
+
+/// A provider that deletes a page file drops all write-sets before it from its ring, final or not. What is lost by that is
+/// recorded as a gap, and everything behind it is archived.
+#[test]
+fn large_transactions_go_through_page_files() -> Result<()> {
+    let cluster = Cluster::builder().nodes(1).provider("gcache.size", "5M").build()?;
+    let n1 = cluster.node(1);
+    n1.bootstrap()?;
+    n1.exec(&["CREATE DATABASE d", "CREATE TABLE d.t (a INT PRIMARY KEY, c LONGTEXT) ENGINE=InnoDB"])?;
+    let mut archiver = Archiver::start(n1)?;
+    archiver.wait_until_it_follows()?;
+    for round in 0..4 {
+        n1.exec(&[&format!("INSERT INTO d.t VALUES ({round}, REPEAT('x', 3000000))")])?;
+        n1.exec(&[&format!("INSERT INTO d.t VALUES (10 + {round}, 'x')")])?;
+    }
+    ensure!(n1.log_text().contains("gcache.page."), "no page file was used");
+    n1.stop()?;
+    archiver.wait_for(n1.grastate()?.seqno)?;
+    let dir = archiver.dir().to_owned();
+    archiver.stop()?;
+    actions(&dir)?;
+    ensure!(verify(&dir)?.contains(" 0 faults"), "{}", verify(&dir)?);
+    Ok(())
+}
+
+#[test]
+fn a_new_history_and_a_second_archiver() -> Result<()> {
+    let cluster = Cluster::builder().nodes(1).build()?;
+    let n1 = cluster.node(1);
+    n1.bootstrap()?;
+    n1.exec(&["CREATE DATABASE d", "CREATE TABLE d.t (a INT PRIMARY KEY) ENGINE=InnoDB"])?;
+    let old = n1.status("wsrep_cluster_state_uuid")?;
+    let mut archiver = Archiver::start(n1)?;
+    archiver.wait_until_it_follows()?;
+
+    // Two never write one archive.
+    let mut command = Command::new(places::rejoin_binary()?);
+    command.args(["archive", "run", "--datadir"]).arg(n1.datadir());
+    let text = format!("{:#}", process::run(command, PATIENCE).unwrap_err());
+    ensure!(text.contains("rejoin archive run") && text.contains("locked"), "{text}");
+
+    // What only the server's memory holds is a gap, and no more than that.
+    n1.exec(&["SET GLOBAL wsrep_provider_options='gcache.mem_size=32M'", "INSERT INTO d.t VALUES (1)"])?;
+    n1.exec(&["SET GLOBAL wsrep_provider_options='gcache.mem_size=0'", "INSERT INTO d.t VALUES (2)"])?;
+    n1.stop()?;
+    let last = n1.grastate()?.seqno;
+    archiver.wait_for(last)?;
+    let (_, gaps) = Archive::open(archiver.dir())?.runs();
+    let gap = gaps.last().context("no gap")?;
+    assert_eq!((gap.first, gap.last), (gap.first, gap.first), "one write-set was in memory only: {gap:?}");
+
+    std::fs::remove_file(n1.datadir().join("grastate.dat"))?;
+    n1.bootstrap()?;
+    let new = n1.status("wsrep_cluster_state_uuid")?;
+    ensure!(new != old, "the history is the same");
+    n1.exec(&["INSERT INTO d.t VALUES (3)"])?;
+    n1.stop()?;
+    let deadline = Instant::now() + PATIENCE;
+    while Archive::open(archiver.dir())?.newest_run().is_none_or(|run| run.history.to_string() != new) {
+        ensure!(Instant::now() < deadline, "the new history is not archived: {}", archiver.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let archive = Archive::open(archiver.dir())?;
+    assert_eq!(archive.history().to_string(), new);
+    assert_eq!(archive.range().map(|(first, _)| first.0), Some(1));
+    let histories: Vec<String> = archive.runs().0.iter().map(|run| run.history.to_string()).collect();
+    assert_eq!(histories.first(), Some(&old), "the old one is still there");
+    let dir = archiver.dir().to_owned();
+    archiver.stop()?;
+    verify(&dir).map(drop)
+}

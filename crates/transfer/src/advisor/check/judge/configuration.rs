@@ -1,0 +1,266 @@
+//! The option files, and where the running server differs from them.
+use super::super::Findings;
+use super::super::facts::{Facts, Server};
+use crate::server::provider_options::{IST_DOOR_HINT, ist_door};
+use crate::settings::{IstChoice, SnapshotChoice};
+
+/// Adds the findings.
+pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
+    files(facts, findings);
+    settings(facts, findings);
+    method(facts, findings);
+    membership(facts, findings);
+    pauses(facts, findings);
+    donor(facts, findings);
+    deep_ist(facts, findings);
+}
+
+/// Whether write-sets of a member's archive could bring this node back. Only for who shows that he wants it: everything else
+/// works without.
+fn deep_ist(facts: &Facts, findings: &mut Findings) {
+    let options = facts.provider_options();
+    let wanted = facts.settings.as_ref().is_ok_and(|settings| {
+        settings.ist == IstChoice::Always || settings.archive.is_some() && settings.ist != IstChoice::Never
+    });
+    let begun = facts.in_files("wsrep_provider_options").is_some_and(|text| text.contains("ist.recv_bind"));
+    if !wanted && !begun {
+        return;
+    }
+    match ist_door(&options, facts.setting("wsrep_node_address")) {
+        Ok(door) => {
+            let (host, port) = door.advertised;
+            findings.ok(
+                "deep ist",
+                format!("IST comes in at {host}:{port}: archived write-sets can be put before it"),
+            );
+        }
+        Err(why) => findings.note(
+            "deep ist",
+            format!("a member's archive cannot bring this node back, only files or IST: {why}"),
+            IST_DOOR_HINT,
+        ),
+    }
+}
+
+fn files(facts: &Facts, findings: &mut Findings) {
+    for warning in facts.options.warnings() {
+        findings.warning(
+            "options",
+            warning.as_str(),
+            "correct the file: the server reads it in the same way",
+        );
+    }
+    if facts.options.files().is_empty() {
+        findings.warning(
+            "options",
+            "no option file was read",
+            "name the server's option file with --defaults-file, or check who may read /etc/mysql/my.cnf",
+        );
+    }
+    if let Some(why) = &facts.bad_layout {
+        findings.error("options", why.as_str(), "correct the option: neither donor nor joiner can use it");
+    }
+    findings.ok_if_clean("options", format!("{} option files read", facts.options.files().len()));
+    if facts.datadir.compiled_in {
+        let path = facts.datadir.path.display();
+        findings.ok("options", format!("datadir is not set; using the server's default {path}"));
+    }
+}
+
+fn settings(facts: &Facts, findings: &mut Findings) {
+    let settings = match &facts.settings {
+        Ok(settings) => settings,
+        Err(why) => {
+            return findings.error("sst", why.as_str(), "see the valid values in docs/options.md");
+        }
+    };
+    if let Some(own) = &settings.certificates
+        && let Err(why) = crate::peer::tls::server(Some(own))
+    {
+        findings.error(
+            "sst",
+            format!("the certificates under [sst] cannot be used: {why:#}"),
+            "correct ssl-ca, ssl-cert and ssl-key, or remove all three: a transfer then creates its own certificates",
+        );
+    }
+    if settings.snapshot == SnapshotChoice::Blocking {
+        findings.note(
+            "sst",
+            "snapshot=blocking: this node blocks writes while it donates",
+            "snapshot=auto under [sst]",
+        );
+    }
+    if settings.allow_corrupt_pages {
+        findings.warning(
+            "sst",
+            "allow-corrupt-pages=1: damaged pages of this node are sent to joiners",
+            "remove it after the transfer that it was set for",
+        );
+    }
+    findings.ok_if_clean("sst", "all options under [sst] are valid");
+}
+
+/// The joiner's method counts for both sides, and a joiner takes it from its option files.
+fn method(facts: &Facts, findings: &mut Findings) {
+    const FIX: &str = "wsrep_sst_method = rejoin under [mysqld], on every node";
+    match facts.in_files("wsrep_sst_method") {
+        Some("rejoin") => findings.ok("method", "wsrep_sst_method = rejoin"),
+        None | Some("") => {
+            findings.error("method", "wsrep_sst_method is not set: the server uses rsync", FIX)
+        }
+        Some(other) => {
+            findings.error(
+                "method",
+                format!("wsrep_sst_method = {other}: the next start uses that method"),
+                FIX,
+            );
+        }
+    }
+    let live = facts.live().and_then(|live| live.variables.get("wsrep_sst_method"));
+    if let Some(live) = live.filter(|live| Some(live.as_str()) != facts.in_files("wsrep_sst_method")) {
+        findings.warning(
+            "method",
+            format!("the running server has wsrep_sst_method = {live}, which its option files do not set"),
+            "SET GLOBAL wsrep_sst_method = 'rejoin'; and the same in the option file",
+        );
+    }
+}
+
+fn membership(facts: &Facts, findings: &mut Findings) {
+    let is_on =
+        facts.setting("wsrep_on").is_some_and(|value| !matches!(value.to_uppercase().as_str(), "0" | "OFF"));
+    if !is_on {
+        findings.error(
+            "cluster",
+            "wsrep_on is off: the server is not a member of a cluster",
+            "wsrep_on = ON under [mysqld]",
+        );
+    }
+    match facts.in_files("wsrep_cluster_address") {
+        None | Some("") => findings.error(
+            "cluster",
+            "wsrep_cluster_address is not set: the server never joins",
+            "wsrep_cluster_address = gcomm://HOST,HOST,... with all members",
+        ),
+        Some("gcomm://") => findings.warning(
+            "cluster",
+            "wsrep_cluster_address = gcomm:// names no member: the next start bootstraps a new cluster of one node",
+            "name all members; for the first start of a cluster use galera_new_cluster",
+        ),
+        Some(_) => {}
+    }
+    findings.ok_if_clean("cluster", facts.in_files("wsrep_cluster_address").unwrap_or_default());
+}
+
+/// With these settings the server does not pause replication for a backup (docs/online-snapshot.md).
+fn pauses(facts: &Facts, findings: &mut Findings) {
+    if facts.setting("wsrep_sst_method") == Some("mariabackup") && matches!(facts.server, Server::Running(_))
+    {
+        findings.warning(
+            "pause",
+            "wsrep_sst_method = mariabackup on the running server: it does not pause replication for a backup, so it can donate only with the blocking snapshot",
+            "SET GLOBAL wsrep_sst_method = 'rejoin';",
+        );
+    }
+    let modes = facts.setting("wsrep_mode").unwrap_or_default();
+    if modes.split(',').any(|mode| mode.trim().eq_ignore_ascii_case("BF_ABORT_MARIABACKUP")) {
+        findings.warning(
+            "pause",
+            "wsrep_mode has BF_ABORT_MARIABACKUP: the server does not pause replication for a backup, so it can donate only with the blocking snapshot",
+            "remove it from wsrep_mode",
+        );
+    }
+}
+
+fn donor(facts: &Facts, findings: &mut Findings) {
+    let rejects = facts.setting("wsrep_sst_donor_rejects_queries").unwrap_or_default();
+    if matches!(rejects.to_uppercase().as_str(), "1" | "ON") {
+        findings.warning(
+            "donor",
+            "wsrep_sst_donor_rejects_queries = ON: this node rejects its clients while it donates, although it could serve them",
+            "wsrep_sst_donor_rejects_queries = OFF",
+        );
+    }
+    let wanted = facts.setting("wsrep_sst_donor").unwrap_or_default();
+    if !wanted.is_empty() && !wanted.ends_with(',') && !wanted.starts_with(',') {
+        findings.warning(
+            "donor",
+            format!("wsrep_sst_donor = {wanted}: if none of these is available the node does not start"),
+            format!("wsrep_sst_donor = {wanted}, (the trailing comma allows any other member)"),
+        );
+    }
+    if wanted.split(',').any(|name| name.trim().parse::<std::net::IpAddr>().is_ok()) {
+        findings.warning(
+            "donor",
+            format!("wsrep_sst_donor = {wanted}: it must list node names (wsrep_node_name), not addresses"),
+            "name the nodes",
+        );
+    }
+    findings.ok_if_clean("donor", if wanted.is_empty() { "any member" } else { wanted });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Level::{Error, Note, Warning};
+    use super::super::fixture::{found, running, set, set_sst, stopped, with_options, with_sst};
+
+    #[test]
+    fn method_and_membership() {
+        let rsync = with_options(stopped(), &["--wsrep_sst_method=rsync"]);
+        assert!(found(&rsync, "method", Error).contains("rsync"));
+        let off = with_options(stopped(), &["--wsrep_on=OFF"]);
+        assert!(found(&off, "cluster", Error).contains("wsrep_on"));
+        let alone = with_options(stopped(), &["--wsrep_cluster_address=gcomm://"]);
+        assert!(found(&alone, "cluster", Warning).contains("new cluster"));
+        let nowhere = with_options(stopped(), &["--wsrep_cluster_address="]);
+        assert!(found(&nowhere, "cluster", Error).contains("never joins"));
+        let mut changed = running();
+        set(&mut changed, "wsrep_sst_method", "mariabackup");
+        assert!(found(&changed, "method", Warning).contains("do not set"));
+        assert!(found(&changed, "pause", Warning).contains("blocking snapshot"));
+        let mut abort = running();
+        set(&mut abort, "wsrep_mode", "REPLICATE_MYISAM,BF_ABORT_MARIABACKUP");
+        assert!(found(&abort, "pause", Warning).contains("BF_ABORT"));
+    }
+
+    #[test]
+    fn donors() {
+        let named = with_options(stopped(), &["--wsrep_sst_donor=n1,n2"]);
+        assert!(found(&named, "donor", Warning).contains("does not start"));
+        let numbers = with_options(stopped(), &["--wsrep_sst_donor=10.0.0.1,"]);
+        assert!(found(&numbers, "donor", Warning).contains("node names"));
+        let mut rejects = running();
+        set(&mut rejects, "wsrep_sst_donor_rejects_queries", "ON");
+        assert!(found(&rejects, "donor", Warning).contains("rejects its clients"));
+    }
+
+    #[test]
+    fn provider_options_of_deep_ist() {
+        use crate::advisor::check::Level::Ok;
+        let about =
+            |lines: &str| super::super::judge(&with_sst(lines)).iter().any(|f| f.subject == "deep ist");
+        assert!(!about(""), "nobody asked for it");
+        assert!(found(&with_sst("archive=/a\n"), "deep ist", Note).contains("socket.ssl_key"));
+        let set = |options: &str| with_options(stopped(), &[&format!("--wsrep_provider_options={options}")]);
+        let half = set("ist.recv_bind=127.0.0.1");
+        assert!(found(&half, "deep ist", Note).contains("ist.recv_addr is not set"));
+        let whole = set("ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1");
+        assert!(found(&whole, "deep ist", Ok).contains("10.0.0.1:4568"));
+    }
+
+    #[test]
+    fn files_and_our_own_options() {
+        assert!(found(&with_sst("threads=99\n"), "sst", Error).contains("threads=99"));
+        assert!(found(&with_sst("snapshot=blocking\n"), "sst", Note).contains("blocks writes"));
+        assert!(found(&with_sst("allow-corrupt-pages=1\n"), "sst", Warning).contains("damaged"));
+        let certificates = "ssl-ca=/nowhere/ca\nssl-cert=/nowhere/c\nssl-key=/nowhere/k\n";
+        assert!(found(&with_sst(certificates), "sst", Error).contains("certificates"));
+        let mut facts = stopped();
+        set_sst(&mut facts, "garbage [\n[unclosed\n");
+        assert!(found(&facts, "options", Warning).contains("option file"));
+        facts.options = Default::default();
+        assert!(found(&facts, "options", Warning).contains("no option file"));
+        facts.bad_layout = Some("innodb_page_size=\"5\" cannot be used".to_owned());
+        assert!(found(&facts, "options", Error).contains("innodb_page_size"));
+    }
+}

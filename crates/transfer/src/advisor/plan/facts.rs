@@ -1,0 +1,108 @@
+//! The facts about a stopped node and the group that it would join, as a value.
+use std::time::Duration;
+
+use formats::wsrep::state_id::StateId;
+use formats::{Seqno, Uuid};
+
+use super::choice::Member;
+use super::transfer::Estimate;
+use crate::datadir::lineage::Lineage;
+
+/// Everything that a prediction depends on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `wsrep_node_name` of this node.
+    pub name: String,
+    /// `gmcast.segment` of this node.
+    pub segment: u8,
+    /// `wsrep_sst_donor` of this node.
+    pub wanted: String,
+    /// The position of its data.
+    pub position: Position,
+    /// The oldest write-set in its own gcache, if the provider will recover it: it counts among those of the
+    /// members.
+    pub lowest_cached: Option<Seqno>,
+    /// The origin of its data.
+    pub lineage: Option<Lineage>,
+    /// Bytes of its data files.
+    pub data: u64,
+    /// The group.
+    pub group: Group,
+}
+
+/// The position of a node's data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// It is in `grastate.dat`.
+    Noted(StateId),
+    /// InnoDB will recover to it; the provider gets it only if the start passes it on
+    /// (`wsrep_start_position`, as `galera_recovery` does).
+    Recovered(StateId),
+    /// There is none, for this reason.
+    None(String),
+    /// It is not known, for this reason.
+    Unknown(String),
+}
+
+impl Position {
+    /// The position, whichever way the provider gets it.
+    pub fn state(&self) -> Option<StateId> {
+        match self {
+            Position::Noted(state) | Position::Recovered(state) => Some(*state),
+            Position::None(_) | Position::Unknown(_) => None,
+        }
+    }
+}
+
+/// The group as it is, or was.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its history.
+    pub history: Uuid,
+    /// Its last write-set.
+    pub newest: Seqno,
+    /// Its members in its order, without this node.
+    pub members: Vec<Known>,
+    /// How old this information is; none if a member was queried just now.
+    pub age: Option<Duration>,
+    /// The write rate, from a running member.
+    pub pace: Option<Pace>,
+}
+
+/// The write rate of the group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// Write-sets per second: the current rate, or the mean since the member's start if that is higher.
+    pub per_second: f64,
+    /// Mean bytes of a write-set.
+    pub bytes_each: f64,
+}
+
+/// A member, and the source of the information about it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The member.
+    pub member: Member,
+    /// The source.
+    pub from: Origin,
+    /// What rejoin would send from it, or why that is not known.
+    pub sends: Result<Estimate, String>,
+}
+
+impl Known {
+    /// A member that was not queried itself.
+    pub(super) fn not_asked(member: Member, from: Origin) -> Known {
+        Known { member, from, sends: Err("it was not asked".to_owned()) }
+    }
+}
+
+/// The source of information about a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was queried itself.
+    Asked,
+    /// The last view change, which has no segment; and why it was not queried.
+    View(String),
+    /// Only its name is known; and why it was not queried.
+    Nothing(String),
+}

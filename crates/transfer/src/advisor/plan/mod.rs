@@ -1,0 +1,11 @@
+//! `rejoin plan`: predicts how a stopped node would come back, before it is started.
+//!
+//! Collecting and deciding are separate: [`facts`] is a value, filled by [`collect`] (files of this node,
+//! sessions on members); [`choice`] has Galera's rules; [`predict`] combines both for the operator;
+//! [`transfer`] estimates what rejoin would send, like a transfer at its start.
+mod ask;
+pub mod choice;
+pub mod collect;
+pub mod facts;
+pub mod predict;
+pub mod transfer;

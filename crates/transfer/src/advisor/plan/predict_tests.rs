@@ -1,0 +1,144 @@
+use formats::Uuid;
+use formats::wsrep::state_id::StateId;
+
+use super::super::facts::{Group, Known, Pace};
+use super::*;
+use crate::datadir::lineage::Lineage;
+
+const HISTORY: &str = "2f0eaefd-0000-11f0-a0a0-000000000000";
+
+fn at(seqno: i64) -> StateId {
+    StateId { uuid: HISTORY.parse().unwrap(), seqno: Seqno(seqno) }
+}
+
+fn known(name: &str, state: MemberState, lowest: i64) -> Known {
+    let lowest_cached = Some(Seqno(lowest));
+    let member = Member { name: name.to_owned(), segment: 0, state, stateless: false, lowest_cached };
+    Known { member, from: Origin::Asked, sends: Err(String::new()) }
+}
+
+/// A node at 10,000; n1 has the last thousand write-sets and n2 the last nine thousand.
+fn facts(position: Position) -> Facts {
+    let members = vec![known("n1", MemberState::Synced, 9_000), known("n2", MemberState::Synced, 1_000)];
+    let pace = Some(Pace { per_second: 10.0, bytes_each: 500.0 });
+    let (history, newest) = (HISTORY.parse().unwrap(), Seqno(10_000));
+    Facts {
+        name: "n3".to_owned(),
+        segment: 0,
+        wanted: String::new(),
+        position,
+        lowest_cached: None,
+        lineage: None,
+        data: 1_000_000,
+        group: Group { history, newest, members, age: None, pace },
+    }
+}
+
+fn donor(prediction: &Prediction) -> (&str, bool) {
+    match &prediction.way {
+        Way::Ist { donor, .. } => (donor, true),
+        Way::Sst { donor, .. } => (donor, false),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_ist_is_counted_and_timed() {
+    let prediction = predict(&facts(Position::Noted(at(9_500))), Speeds::default());
+    assert_eq!(donor(&prediction), ("n1", true));
+    assert_eq!((prediction.missing, prediction.missing_bytes), (Some(500), Some(250_000)));
+    // 501 write-sets until the one that it needs is the oldest.
+    assert_eq!(prediction.lasts_at_least, Some(Duration::from_secs_f64(50.1)));
+    assert!(prediction.advice.is_empty(), "{:?}", prediction.advice);
+
+    let slow = Speeds { apply: Some(10.0), transfer: Some(1e6) };
+    let advice = predict(&facts(Position::Noted(at(9_500))), slow).advice;
+    assert!(advice[0].contains("move grastate.dat away"), "{advice:?}");
+    assert!(
+        predict(&facts(Position::Noted(at(9_500))), Speeds { transfer: Some(1e3), ..slow }).advice.is_empty()
+    );
+    assert_eq!(predict(&facts(Position::Noted(at(10_000))), slow).way, Way::NothingMissing);
+}
+
+#[test]
+fn a_position_of_another_history_is_none() {
+    let other = StateId { uuid: Uuid::NIL, seqno: Seqno(9_500) };
+    for position in [Position::Noted(other), Position::None(String::new()), Position::Unknown(String::new())]
+    {
+        let prediction = predict(&facts(position), Speeds::default());
+        assert_eq!((donor(&prediction), prediction.missing), (("n1", false), None));
+    }
+    let advice = predict(&facts(Position::Recovered(at(9_500))), Speeds::default()).advice;
+    assert!(advice[0].contains("wsrep_start_position"), "{advice:?}");
+}
+
+#[test]
+fn who_has_more_history_is_named_where_that_helps() {
+    // 1000 + 9000 / 128: in the gap, so n1 would send everything.
+    let in_gap = predict(&facts(Position::Noted(at(1_050))), Speeds::default());
+    assert_eq!((donor(&in_gap), in_gap.safe), (("n1", false), Seqno(1_070)));
+    assert!(in_gap.advice[0].starts_with("set wsrep_sst_donor=n2"), "{:?}", in_gap.advice);
+
+    let mut busy = facts(Position::Noted(at(5_000)));
+    busy.group.members[1].member.state = MemberState::Donor;
+    let prediction = predict(&busy, Speeds::default());
+    assert_eq!(donor(&prediction), ("n1", false));
+    assert!(
+        prediction.advice[0].contains("n2 has the missing write-sets and is Donor"),
+        "{:?}",
+        prediction.advice
+    );
+
+    busy.group.members[0].from = Origin::Nothing("no account".to_owned());
+    assert!(predict(&busy, Speeds::default()).advice[1].starts_with("not asked, so assumed"));
+    // For a full transfer, the origin of the data counts.
+    let lineage = |donor| Some(Lineage::now(donor, "u:1"));
+    let from = |donor| {
+        predict(&Facts { lineage: lineage(donor), ..facts(Position::Noted(at(500))) }, Speeds::default())
+    };
+    assert!(from("n2").advice[0].starts_with("set wsrep_sst_donor=n2,"), "{:?}", from("n2").advice);
+    assert!(from("n1").advice.is_empty() && from("gone").advice.is_empty());
+    // No member has it, so there is nothing to recommend.
+    assert!(predict(&facts(Position::Noted(at(500))), Speeds::default()).advice.is_empty());
+}
+
+#[test]
+fn who_shares_most_is_named_for_an_sst() {
+    let estimate = |about| Ok(Estimate { all: 900, about, at_least: 0, why: "why".to_owned(), redo: None });
+    let with = |of_n1, of_n2| {
+        let mut facts = facts(Position::Noted(at(500)));
+        facts.lineage = Some(Lineage::now("n2", "u:1"));
+        facts.group.members[0].sends = of_n1;
+        facts.group.members[1].sends = of_n2;
+        predict(&facts, Speeds::default())
+    };
+    let prediction = with(estimate(Some(800)), estimate(Some(100)));
+    assert_eq!((donor(&prediction), &prediction.sends), (("n1", false), &Some(estimate(Some(800)))));
+    assert!(prediction.advice[0].contains("about 100 B instead of 800 B"), "{:?}", prediction.advice);
+    // A small saving is no reason, and a sample counts more than the origin of the data.
+    assert!(with(estimate(Some(800)), estimate(Some(750))).advice.is_empty());
+    assert!(with(estimate(Some(800)), estimate(Some(900))).advice.is_empty());
+    // Nothing was sampled.
+    let guess = with(estimate(None), estimate(None));
+    assert!(guess.advice[0].contains("least differs"), "{:?}", guess.advice);
+    let ist = predict(&facts(Position::Noted(at(9_500))), Speeds::default());
+    assert_eq!(ist.sends, None);
+}
+
+#[test]
+fn a_node_that_is_ahead_of_its_group_is_told_what_either_choice_costs() {
+    for position in [Position::Noted(at(10_007)), Position::Recovered(at(10_007))] {
+        let prediction = predict(&facts(position), Speeds::default());
+        assert_eq!(prediction.way, Way::Ahead { by: 7 });
+        let said = |words: &str| prediction.advice.iter().any(|advice| advice.contains(words));
+        assert!(said("7 write-sets of this node, those after 10000, are lost"), "{:?}", prediction.advice);
+        assert!(said("whatever the group has committed since it was bootstrapped is lost"));
+    }
+    // No member was queried: the node cannot be ahead of a group that it only saw earlier.
+    let mut seen_last = facts(Position::Noted(at(10_007)));
+    seen_last.group.age = Some(Duration::from_secs(5));
+    assert_eq!(predict(&seen_last, Speeds::default()).way, Way::NothingMissing);
+    // The numbers of another history do not compare.
+    let other = StateId { uuid: Uuid::NIL, seqno: Seqno(10_007) };
+    assert!(matches!(predict(&facts(Position::Noted(other)), Speeds::default()).way, Way::Sst { .. }));
+}

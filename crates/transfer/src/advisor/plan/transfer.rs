@@ -1,0 +1,118 @@
+//! Estimates what rejoin would send of a member's data, as a transfer does at its start, without starting
+//! anything.
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use protocol::fingerprint::FingerprintKey;
+use protocol::sample::{Decision, Sample};
+
+use crate::datadir::engines::EnginePolicy;
+use crate::datadir::layout::Layout;
+use crate::datadir::managed::ManagedFile;
+use crate::datadir::of_server::layout_of;
+use crate::datadir::own_position::server_using;
+use crate::datadir::{sample, scan};
+use crate::human::size;
+use crate::peer::secret::random_bytes;
+use crate::server::options::ServerOptions;
+use crate::settings;
+use crate::snapshot::online::estimate::Prices;
+use crate::snapshot::online::outlook::Expected;
+use crate::sql::{Answer, Listens, Session};
+
+/// Bytes that a transfer from a member would send, before compression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// The size of its data.
+    pub all: u64,
+    /// The most that will be sent, from a sample; none if it is not known, which leaves `all` as the most.
+    pub about: Option<u64>,
+    /// The least that will be sent, from the same sample.
+    pub at_least: u64,
+    /// The same in words, with its basis; or why it is not known.
+    pub why: String,
+    /// What is expected of the redo, beside all that; none where the server does not tell.
+    pub redo: Option<Expected>,
+}
+
+/// This node's data to compare with.
+pub(super) enum Here {
+    /// A few blocks of it.
+    Sampled(Sample, FingerprintKey),
+    /// Nothing is compared, for this reason.
+    Nothing(&'static str),
+}
+
+impl Here {
+    /// Samples this node's files.
+    pub fn of(layout: &Layout, old: &[ManagedFile], options: &ServerOptions) -> Result<Here> {
+        if options.sst_bool("incremental")? == Some(false) {
+            return Ok(Here::Nothing("incremental=0 is set on this node"));
+        }
+        let key = random_bytes()?;
+        let sample = sample::of(&layout.datadir, old, &key, settings::base(options).is_some());
+        Ok(Here::Sampled(sample, key))
+    }
+
+    /// Estimates what a member would send. Its files are read if it runs on this host; otherwise it is
+    /// queried for their size.
+    pub fn estimate(
+        &self,
+        at: &Listens,
+        session: &mut Session,
+        variables: &BTreeMap<String, String>,
+    ) -> Answer<Result<Estimate, String>> {
+        let outlook = session.redo_outlook()?;
+        // What its rlimit is, and what the link carries, shows when the transfer begins.
+        let prices = Prices::new(None, None, 0.0);
+        let with_redo = |estimate: Estimate| match outlook {
+            Some(outlook) => Estimate {
+                why: format!("{}; {}", estimate.why, outlook.in_words(&prices)),
+                redo: Some(outlook.expect(&prices)),
+                ..estimate
+            },
+            None => estimate,
+        };
+        match self.beside(at, variables) {
+            Ok(estimate) => Ok(Ok(with_redo(estimate))),
+            Err(why) => Ok(match session.innodb_bytes()? {
+                Some(all) => Ok(with_redo(Estimate {
+                    all,
+                    about: None,
+                    at_least: 0,
+                    why: why.to_string(),
+                    redo: None,
+                })),
+                None => Err("the account there lacks PROCESS to read the size of the data".to_owned()),
+            }),
+        }
+    }
+
+    fn beside(&self, at: &Listens, variables: &BTreeMap<String, String>) -> Result<Estimate> {
+        let (layout, options) = layout_of(variables)?;
+        // Another host's server may name a directory that is this node's own on this host.
+        let is_here = matches!(at, Listens::Socket(_)) && matches!(server_using(&layout), Ok(Some(_)));
+        ensure!(
+            is_here,
+            "its files are on another host, so how much of them this node already has is known only when the transfer begins"
+        );
+        let unread = "this user cannot read its files";
+        let files = scan::scan(&layout, &EnginePolicy::from_options(&options)).context(unread)?.files;
+        let all = scan::bytes(&files, false);
+        let (sample, key) = match self {
+            Here::Sampled(sample, key) => (sample, key),
+            Here::Nothing(why) => {
+                let why = format!("{} to send: {why}", size(all));
+                return Ok(Estimate { all, about: Some(all), at_least: all, why, redo: None });
+            }
+        };
+        let shared = sample::shared(&layout, sample, key, true);
+        let decision = sample.decide(shared, all);
+        let why = sample::in_words(decision, shared, sample.blocks.len(), all);
+        let (about, at_least) = match decision {
+            Decision::Full => (all, all),
+            Decision::Incremental { about, at_least, .. } => (about, at_least),
+        };
+        Ok(Estimate { all, about: Some(about), at_least, why, redo: None })
+    }
+}

@@ -1,0 +1,122 @@
+//! Removes the previous state once the node has been Synced.
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use formats::wsrep::invocation::SstArgs;
+
+use crate::cancel::Cancel;
+use crate::datadir::layout::Layout;
+use crate::disk::lock::DatadirLock;
+use crate::install::files::Disk;
+use crate::install::kept::{self, Status};
+use crate::install::record_check;
+use crate::install::tidy;
+use crate::job::{self, Job};
+use crate::server::credentials;
+use crate::server::options::ServerOptions;
+use crate::server::parent::{self, ServerProcess};
+use crate::server::synced::{self, Witness};
+use crate::settings::{KeepPrevious, Settings};
+
+/// How long we wait for another process that works on the datadir. The previous state can be removed later.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The verb of the waiting process; not meant for operators.
+pub const VERB: &str = "keep-until-synced";
+
+/// Starts the process that waits until the node is Synced, if there is a previous state to remove.
+///
+/// It must outlive us, because the server waits for our end before it opens its engines. If it cannot be started, the
+/// previous state stays until the node is a donor or until `rejoin release`.
+pub fn start_if_needed(job: &Job) {
+    if job.settings.keep_previous == KeepPrevious::Always || !something_is_kept(&job.datadir) {
+        return;
+    }
+    if let Err(error) = start(job) {
+        tracing::warn!("the previous state is kept until you run `rejoin release`: {error:#}");
+    }
+}
+
+fn start(job: &Job) -> Result<()> {
+    let program = own_program(std::env::current_exe().context("cannot find our own program")?);
+    let server = job.server.context("our server's process is not known")?;
+    Command::new(program)
+        // Under the server's name for us, the program would start a transfer.
+        .arg0("rejoin")
+        .arg(VERB)
+        .arg(server.pid.to_string())
+        .args(std::env::args_os().skip(1))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start the process that waits for Synced")?;
+    Ok(())
+}
+
+/// A package that is upgraded during the transfer replaces the file we were started from. The kernel still has it, under
+/// this name.
+pub(crate) fn own_program(started_from: PathBuf) -> PathBuf {
+    if started_from.exists() { started_from } else { PathBuf::from("/proc/self/exe") }
+}
+
+/// The waiting process: `words` are the server's process id and the arguments the server had given the joiner.
+pub fn run(words: &[String]) -> Result<()> {
+    // A separate session: a signal to the server's process group is not meant for us, but we end with the server.
+    let _ = rustix::process::setsid();
+    let (pid, words) = words.split_first().context("the server's process id is missing")?;
+    let server = ServerProcess { pid: pid.parse().context("the server's process id is no number")? };
+    let args = SstArgs::parse(words);
+    let datadir = job::datadir_of(&args)?;
+    let options = ServerOptions::load(&args)?;
+    let settings = Settings::read(&options)?;
+    let cancel = Cancel::new();
+    parent::watch(Some(server), None, cancel.clone(), || {})?;
+    let socket = synced::socket_path(options.server("socket"), &datadir);
+    let account = credentials::collect(&args, &options, false).local;
+    let witness = synced::wait_until_synced(&socket, account.as_ref(), &cancel)?;
+    match witness {
+        Witness::Status => tracing::info!("the node is Synced"),
+        Witness::Greeting => {
+            tracing::info!("the server accepts clients; without a login its state is not known")
+        }
+    }
+    let layout = || Layout::resolve(&args, &options);
+    release(&datadir, &settings, "the cleanup after a transfer", layout, &cancel)
+}
+
+/// A donor has been Synced, so the previous state of an earlier install is no longer needed.
+pub fn release_as_donor(job: &Job) {
+    let layout = || Layout::resolve(&job.args, &job.options);
+    if let Err(error) = release(&job.datadir, &job.settings, "a donor", layout, &job.cancel) {
+        tracing::warn!("the previous state of an earlier transfer could not be removed: {error:#}");
+    }
+}
+
+/// The server is running, which is correct here, but no other process may work on the datadir.
+fn release(
+    datadir: &Path,
+    settings: &Settings,
+    role: &str,
+    layout: impl FnOnce() -> Result<Layout>,
+    cancel: &Cancel,
+) -> Result<()> {
+    if settings.keep_previous == KeepPrevious::Always || !something_is_kept(datadir) {
+        return Ok(());
+    }
+    let _lock = DatadirLock::take(datadir, role, LOCK_PATIENCE, cancel)?;
+    record_check::check(datadir, layout)?;
+    if !something_is_kept(datadir) {
+        return Ok(());
+    }
+    tidy::remove_everything(&Disk, datadir)?;
+    tracing::info!("removed the previous state");
+    Ok(())
+}
+
+fn something_is_kept(datadir: &Path) -> bool {
+    matches!(kept::status(&Disk, datadir, |_| Ok(0)), Ok(Status::InstalledKept { .. }))
+}

@@ -1,0 +1,524 @@
+//! What the joiner's own files hold, as the donor hears it: so that only what differs is sent.
+//!
+//! Questions go out on one connection as soon as it is known what will be sent, answers come in on another one. Whoever
+//! hands over bytes waits for their answer; never in a consistency point. Of a block that differs the parts that do are asked
+//! for where that pays: a question and an answer more, against the bytes that need not be sent.
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use protocol::chunk::is_zero;
+use protocol::delta::{self, Delta};
+use protocol::entries::Entries;
+use protocol::extents::Extents;
+use protocol::fingerprint::{self, BLOCK_BYTES, Fingerprint, FingerprintKey};
+use protocol::inventory::{FileEntry, FileId, batches, groups};
+use protocol::limits::RANGE_BYTES;
+use protocol::message::Message;
+
+use crate::cancel::{Cancel, LOOK_EVERY};
+use crate::compare::groups::{Ask, Group, Groups, split};
+use crate::compare::pending_rebuilds::{Block, PendingRebuilds};
+use crate::send::cost_model::CostModel;
+use crate::threads::lock;
+
+/// Ranges of a file that differs which are looked at closely ahead of their turn, at most.
+const CLOSER_AHEAD: u32 = 8;
+
+/// Parts of pages cost the joiner reads, and both hosts work, that are not measured here: they must save half. Where the
+/// link is what limits they save more.
+const WORTH_IT: f64 = 0.5;
+
+/// How long one range waits for the joiner's answer, at most, while the donor's server holds its files still.
+const HELD_STILL_WAIT: Duration = Duration::from_millis(500);
+
+/// `delta`: whether parts of pages are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// Where that is cheaper, as measured.
+    Auto,
+    /// Always.
+    Always,
+    /// Never: pages are sent whole.
+    Never,
+}
+
+/// What of a range need not be sent.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Parts that the joiner has: start and length, ascending.
+    pub same: Vec<(u32, u32)>,
+    /// Blocks that it rebuilds, ascending.
+    pub deltas: Vec<Delta>,
+    /// What it takes for that.
+    pub literals: Vec<u8>,
+    /// Parts of blocks were looked for.
+    looked_inside: bool,
+    /// It waited for the joiner's answers, or would have.
+    waited: bool,
+}
+
+/// What is known of the joiner's files.
+pub struct Compare<'a> {
+    key: FingerprintKey,
+    parts: Parts,
+    /// Whole, or in parts.
+    way: Mutex<CostModel>,
+    /// Blocks that the joiner rebuilds.
+    pending_rebuilds: PendingRebuilds,
+    pub(super) files: Mutex<Files>,
+    pub(super) heard: Condvar,
+    /// Small files.
+    together: Groups,
+    /// Only while the donor's clients wait for us: whether to send at once or to wait for the joiner's answers.
+    patience: Option<Mutex<CostModel>>,
+    /// Until nothing more is asked.
+    ask: Mutex<Option<Sender<Message>>>,
+    /// Until the connection takes it.
+    pub(super) asked: Mutex<Option<Receiver<Message>>>,
+    /// Bytes that need not be sent.
+    same: AtomicU64,
+    pub(super) cancel: &'a Cancel,
+}
+
+/// All files that were asked for. Of very many small ones nothing is left to be known soon: of these only what they were
+/// asked for as is kept.
+#[derive(Default)]
+pub(super) struct Files {
+    asked: Entries,
+    /// Those that were not answered yet, or of which ranges are still to be handed over.
+    open: HashMap<FileId, Theirs>,
+}
+
+impl Files {
+    /// What is known of a file; none when nothing is left to be known, or it was not asked for.
+    pub fn get_mut(&mut self, file: FileId) -> Option<&mut Theirs> {
+        self.open.get_mut(&file)
+    }
+
+    /// It was asked for.
+    pub fn is_asked(&self, file: FileId) -> bool {
+        self.asked.contains(file)
+    }
+
+    /// Drops what is kept of a file that was answered and handed over as a whole.
+    pub fn close_if_done(&mut self, file: FileId) {
+        if self.open.get(&file).is_some_and(Theirs::is_done) {
+            self.open.remove(&file);
+        }
+    }
+}
+
+pub(super) struct Theirs {
+    /// Length of ours when it was asked for.
+    ours: u64,
+    /// Length of its file once it has answered; `Some(None)`: it has none.
+    pub size: Option<Option<u64>>,
+    /// Fingerprints that were heard of ranges that were not handed over yet.
+    pub ranges: HashMap<u32, Fingerprint>,
+    /// Ranges that were handed over: they may hold something else by now, so they are compared no more. Neighbours are one
+    /// entry, so this stays small however large the file is.
+    used: Extents,
+    /// What is looked at closely; of most files nothing.
+    close: Option<Box<Close>>,
+}
+
+/// Ranges of a file that differ.
+#[derive(Default)]
+pub(super) struct Close {
+    pub blocks: HashMap<u32, Vec<Fingerprint>>,
+    /// Fingerprints of pieces of the blocks that were asked for.
+    pub pieces: HashMap<u32, Vec<Vec<u8>>>,
+    /// Ranges whose blocks have been asked for and were not used yet.
+    pub asked: HashSet<u32>,
+    /// Ranges that are looked at closely ahead: more with each that differs, fewer with each that does not.
+    ahead: u32,
+}
+
+impl Theirs {
+    fn unknown(entry: &FileEntry) -> Theirs {
+        Theirs { ours: entry.size, size: None, ranges: HashMap::new(), used: Extents::default(), close: None }
+    }
+
+    /// What is looked at closely.
+    pub fn close(&mut self) -> &mut Close {
+        self.close.get_or_insert_default()
+    }
+
+    /// Ranges of which the joiner says fingerprints: those that both files have, as ours was when it was asked for.
+    pub fn ranges_asked(&self) -> u32 {
+        fingerprint::ranges(self.size.flatten().unwrap_or(0).min(self.ours))
+    }
+
+    /// A fingerprint of the joiner's, which may come before the length of its file: several threads of it answer. One of a range that
+    /// was handed over already is of no use any more.
+    pub fn hear(&mut self, range: u32, fingerprint: Fingerprint) {
+        if range < fingerprint::ranges(self.ours) && !self.used.overlaps(one(range)) {
+            self.ranges.insert(range, fingerprint);
+        }
+    }
+
+    /// The joiner has answered, and every range that was asked for was handed over.
+    fn is_done(&self) -> bool {
+        let all = 0..u64::from(fingerprint::ranges(self.ours));
+        self.size.is_some() && (all.is_empty() || self.used.covers(all))
+    }
+
+    fn use_up(&mut self, range: u32) {
+        self.used.add(one(range));
+        self.ranges.remove(&range);
+        if let Some(close) = &mut self.close {
+            close.asked.remove(&range);
+            close.pieces.remove(&range);
+            close.blocks.remove(&range);
+        }
+    }
+}
+
+fn one(range: u32) -> std::ops::Range<u64> {
+    u64::from(range)..u64::from(range) + 1
+}
+
+impl<'a> Compare<'a> {
+    /// Nothing asked yet.
+    pub fn new(key: FingerprintKey, parts: Parts, cancel: &'a Cancel) -> Compare<'a> {
+        let (ask, asked) = mpsc::channel();
+        let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
+        let (files, heard, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
+        let (way, pending_rebuilds) = (Mutex::new(CostModel::new(WORTH_IT)), PendingRebuilds::default());
+        let (together, patience) = (Groups::default(), None);
+        Compare {
+            key,
+            parts,
+            way,
+            pending_rebuilds,
+            files,
+            heard,
+            together,
+            patience,
+            ask,
+            asked,
+            same,
+            cancel,
+        }
+    }
+
+    /// For a server that holds its files still while they are read: its clients wait, so a range waits for the joiner's
+    /// answer only where that is faster than to send it, as measured, and never long.
+    pub fn held_still(self) -> Compare<'a> {
+        Compare { patience: Some(Mutex::new(CostModel::new(1.0))), ..self }
+    }
+
+    /// Blocks that the joiner rebuilds and has not spoken of yet.
+    pub fn pending_rebuilds(&self) -> &PendingRebuilds {
+        &self.pending_rebuilds
+    }
+
+    /// Bytes that the joiner has.
+    pub fn same_bytes(&self) -> u64 {
+        self.same.load(Ordering::Relaxed)
+    }
+
+    /// Small files that are compared as one.
+    pub fn together(&self) -> &Groups {
+        &self.together
+    }
+
+    /// Asks what the joiner has of files that will be read in this order; of each once.
+    pub fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
+        let mut new = Vec::new();
+        let mut files = lock(&self.files);
+        for entry in entries {
+            if !files.asked.contains(entry.id) {
+                files.asked.insert(entry);
+                files.open.insert(entry.id, Theirs::unknown(entry));
+                new.push(entry.clone());
+            }
+        }
+        drop(files);
+        for ask in split(new) {
+            match ask {
+                Ask::Each(entries) => {
+                    batches(&entries).for_each(|batch| self.ask(Message::CompareFiles(batch.to_vec())));
+                }
+                Ask::Grouped(entries) => batches(&entries).for_each(|batch| {
+                    groups(batch).for_each(|group| self.together.expect(group.to_vec()));
+                    self.ask(Message::CompareGroups(batch.to_vec()));
+                }),
+            }
+        }
+    }
+
+    /// The joiner has all of a group that is whole.
+    ///
+    /// # Errors
+    /// Cancelled.
+    pub fn is_same_group(&self, group: &Group) -> Result<bool> {
+        let ours = group.fingerprint(&self.key);
+        let began = Instant::now();
+        loop {
+            self.cancel.check()?;
+            let Some(theirs) = self.together.theirs(group.first()) else {
+                if self.patience.is_some() && began.elapsed() >= HELD_STILL_WAIT {
+                    return Ok(false);
+                }
+                continue;
+            };
+            if ours == theirs {
+                self.same.fetch_add(group.total_bytes(), Ordering::Relaxed);
+                self.used_up(group);
+            }
+            return Ok(ours == theirs);
+        }
+    }
+
+    /// Files that are the same together are not asked for again: what is read of them later is compared with nothing.
+    fn used_up(&self, group: &Group) {
+        let mut files = lock(&self.files);
+        for entry in &group.entries {
+            if let Some(theirs) = files.get_mut(entry.id) {
+                theirs.size = Some(Some(entry.size));
+                theirs.use_up(0);
+            }
+            files.close_if_done(entry.id);
+        }
+    }
+
+    /// Asks for each file of a group.
+    pub fn ask_apart(&self, group: &Group) {
+        self.ask(Message::SplitGroup { first: group.first() });
+    }
+
+    /// The joiner knows a file as this one: it has answered about it, alone or with others.
+    pub fn is_known(&self, entry: &FileEntry) -> bool {
+        let files = lock(&self.files);
+        let is_open = |theirs: &Theirs| theirs.size.is_none() && !self.together.is_answered(entry.id);
+        files.asked.get(entry.id).as_ref() == Some(entry) && !files.open.get(&entry.id).is_some_and(is_open)
+    }
+
+    /// What a file was asked for as.
+    pub fn entry(&self, file: FileId) -> Option<FileEntry> {
+        lock(&self.files).asked.get(file)
+    }
+
+    /// Nothing more is asked.
+    pub fn close(&self) {
+        drop(lock(&self.ask).take());
+    }
+
+    fn ask(&self, message: Message) {
+        // The other end is gone only when the connection is, which the cancel tells.
+        if let Some(ask) = &*lock(&self.ask) {
+            let _ = ask.send(message);
+        }
+    }
+
+    /// What of a range the joiner has. `wait` for answers, or take what is known. A range is compared once.
+    ///
+    /// # Errors
+    /// Cancelled.
+    pub fn look(&self, file: FileId, offset: u64, bytes: &[u8], wait: bool) -> Result<Found> {
+        let range_bytes = u64::from(RANGE_BYTES);
+        if !offset.is_multiple_of(range_bytes) {
+            return Ok(Found::default());
+        }
+        let Ok(range) = u32::try_from(offset / range_bytes) else { return Ok(Found::default()) };
+        let wait = wait && self.waits();
+        let known = self.wait_for(file, wait, |theirs| {
+            if theirs.used.overlaps(one(range)) {
+                return Some(None);
+            }
+            match theirs.size? {
+                Some(size) if range < theirs.ranges_asked() => {
+                    Some(Some((size, *theirs.ranges.get(&range)?)))
+                }
+                _ => Some(None),
+            }
+        })?;
+        let Some(Some((size, theirs))) = known else {
+            self.done_with(file, range);
+            return Ok(Found { waited: wait, ..Found::default() });
+        };
+        let held = (size - offset).min(range_bytes) as u32;
+        let mut found = Found { waited: wait, ..Found::default() };
+        let ours = fingerprint::block_fingerprints(&self.key, bytes);
+        if held as usize == bytes.len() && fingerprint::range_fingerprint(&self.key, &ours) == theirs {
+            found.same = vec![(0, held)];
+            self.look_less_far(file);
+        } else if !is_zero(bytes) {
+            // Of zeros nothing is sent anyway: InnoDB's doublewrite buffer, for one.
+            self.compare_blocks(file, range);
+            let blocks = self.wait_for(file, wait, |theirs| theirs.close().blocks.remove(&range))?;
+            found.same =
+                fingerprint::same_parts(&ours, bytes.len() as u32, &blocks.unwrap_or_default(), held);
+            if wait && self.want_parts() {
+                self.compare_pieces(file, range, bytes, &ours, held, &mut found)?;
+            }
+        }
+        self.done_with(file, range);
+        let same: u64 = found.same.iter().map(|(_, len)| u64::from(*len)).sum();
+        let rebuilt: u64 = found.deltas.iter().map(|delta| u64::from(delta.len)).sum();
+        self.same.fetch_add(same + rebuilt - found.literals.len() as u64, Ordering::Relaxed);
+        Ok(found)
+    }
+
+    fn want_parts(&self) -> bool {
+        match self.parts {
+            Parts::Never => false,
+            Parts::Always => true,
+            Parts::Auto => lock(&self.way).choose_second(),
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.patience.as_ref().is_none_or(|patience| lock(patience).choose_second())
+    }
+
+    /// So many bytes, `differing` of which were not the same, are on their way after so long: what it cost to look inside,
+    /// or not to, and to wait for answers, or not to.
+    pub fn learn(&self, found: &Found, bytes: usize, differing: usize, took: Duration) {
+        lock(&self.way).learn(found.looked_inside, differing, took);
+        if let Some(patience) = &self.patience {
+            lock(patience).learn(found.waited, bytes, took);
+        }
+    }
+
+    /// Of blocks that the joiner has in another version, the parts that differ.
+    fn compare_pieces(
+        &self,
+        file: FileId,
+        range: u32,
+        bytes: &[u8],
+        ours: &[Fingerprint],
+        held: u32,
+        found: &mut Found,
+    ) -> Result<()> {
+        found.looked_inside = true;
+        let block_bytes = BLOCK_BYTES as usize;
+        let is_same = |start: usize| {
+            found.same.iter().any(|(from, len)| (*from..*from + *len).contains(&(start as u32)))
+        };
+        let differs = |(number, block): &(usize, &[u8])| {
+            let start = number * block_bytes;
+            // The end of a file that is longer on one side.
+            let their_end = (held as usize).min(start + block_bytes);
+            start + block.len() == their_end && !is_same(start) && !is_zero(block)
+        };
+        let blocks: Vec<(usize, &[u8])> = bytes.chunks(block_bytes).enumerate().filter(differs).collect();
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let numbers = blocks.iter().map(|(number, _)| *number as u8).collect();
+        self.ask(Message::ComparePieces { file, range, blocks: numbers });
+        let fingerprints =
+            self.wait_for(file, true, |theirs| theirs.close().pieces.remove(&range))?.unwrap_or_default();
+        let offset = u64::from(range) * u64::from(RANGE_BYTES);
+        let mut kept = Vec::new();
+        for ((number, block), fingerprints) in blocks.into_iter().zip(fingerprints) {
+            let (start, whole) = (number * block_bytes, ours[number]);
+            let made = delta::diff(&self.key, start as u32, block, whole, &fingerprints, &mut found.literals);
+            if let Some(delta) = made {
+                found.deltas.push(delta);
+                kept.push(Block { file, offset: offset + start as u64, bytes: block.to_vec() });
+            }
+        }
+        if !kept.is_empty() {
+            self.pending_rebuilds.keep(file, offset, kept);
+        }
+        Ok(())
+    }
+
+    /// A file that differs in some ranges probably differs in those that follow: their blocks are asked for ahead, the
+    /// further the more of them did.
+    fn compare_blocks(&self, file: FileId, range: u32) {
+        let mut files = lock(&self.files);
+        let Some(theirs) = files.get_mut(file) else { return };
+        let asked = theirs.ranges_asked();
+        let close = theirs.close();
+        let end = asked.min(range.saturating_add(1 + close.ahead));
+        close.ahead = (close.ahead * 2).clamp(1, CLOSER_AHEAD);
+        let wanted: Vec<u32> = (range..end).filter(|range| close.asked.insert(*range)).collect();
+        drop(files);
+        for range in wanted {
+            self.ask(Message::CompareBlocks { file, range });
+        }
+    }
+
+    /// A range of it was the same.
+    fn look_less_far(&self, file: FileId) {
+        if let Some(close) = lock(&self.files).get_mut(file).and_then(|theirs| theirs.close.as_mut()) {
+            close.ahead /= 2;
+        }
+    }
+
+    /// What was heard of a range is used once.
+    fn done_with(&self, file: FileId, range: u32) {
+        let mut files = lock(&self.files);
+        if let Some(theirs) = files.get_mut(file) {
+            theirs.use_up(range);
+        }
+        files.close_if_done(file);
+    }
+
+    fn wait_for<T>(
+        &self,
+        file: FileId,
+        wait: bool,
+        mut get: impl FnMut(&mut Theirs) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let began = Instant::now();
+        let is_late = || self.patience.is_some() && began.elapsed() >= HELD_STILL_WAIT;
+        let mut files = lock(&self.files);
+        loop {
+            let Some(theirs) = files.get_mut(file) else { return Ok(None) };
+            let found = get(theirs);
+            if found.is_some() || !wait || is_late() {
+                return Ok(found);
+            }
+            self.cancel.check()?;
+            files = self.heard.wait_timeout(files, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::inventory::{FileRole, Place};
+
+    use super::*;
+
+    /// What is remembered of a file does not grow with its length: neither what was heard nor what was handed over.
+    #[test]
+    fn what_was_handed_over_is_one_entry_and_late_fingerprints_are_dropped() {
+        let cancel = Cancel::new();
+        let compare = Compare::new([1; 32], Parts::Never, &cancel);
+        let size = 1000 * u64::from(RANGE_BYTES);
+        let (path, role) = ("d/t.ibd".to_owned(), FileRole::Table);
+        let entry = FileEntry { id: FileId(7), place: Place::Datadir, path, size, allocated: size, role };
+        compare.expect(&mut std::iter::once(&entry));
+        let theirs =
+            |change: &mut dyn FnMut(&mut Theirs)| change(lock(&compare.files).get_mut(entry.id).unwrap());
+        theirs(&mut |theirs| {
+            // The length comes last, as it may.
+            (0..2000).for_each(|range| theirs.hear(range, Fingerprint::default()));
+            theirs.size = Some(Some(2 * size));
+            // Ours had 1000 when it was asked for: what the joiner says beyond them is of no use.
+            assert_eq!((theirs.ranges_asked(), theirs.ranges.len()), (1000, 1000));
+        });
+        for range in 0..999 {
+            compare.look(entry.id, range * u64::from(RANGE_BYTES), &[0], true).unwrap();
+        }
+        theirs(&mut |theirs| {
+            theirs.hear(5, Fingerprint::default());
+            assert_eq!((theirs.ranges.len(), theirs.used.len(), theirs.close().asked.len()), (1, 1, 0));
+        });
+        // Of a file that was handed over as a whole only what it was asked for as is left.
+        compare.look(entry.id, 999 * u64::from(RANGE_BYTES), &[0], true).unwrap();
+        let is_open = lock(&compare.files).get_mut(entry.id).is_some();
+        assert!(!is_open && compare.is_known(&entry));
+        assert!(compare.look(entry.id, 0, &[0], true).unwrap().same.is_empty());
+    }
+}

@@ -1,0 +1,326 @@
+//! Small files are compared with one fingerprint for as many as make a range: a datadir of many of them costs a few bytes each.
+//!
+//! What is read of them waits here until a group is whole. When the joiner has all of it, one message says so; otherwise each
+//! file is compared by itself.
+use std::collections::{HashMap, HashSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use protocol::fingerprint::{self, Fingerprint, FingerprintKey};
+use protocol::inventory::{FileEntry, FileId, FileRole};
+use protocol::limits::RANGE_BYTES;
+
+use crate::cancel::{Cancel, LOOK_EVERY};
+
+/// What is asked about files.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Each by itself.
+    Each(Vec<FileEntry>),
+    /// With one fingerprint for each group of them.
+    Grouped(Vec<FileEntry>),
+}
+
+/// Files with one fingerprint.
+#[derive(Debug)]
+pub struct Group {
+    /// As they were asked for.
+    pub entries: Vec<FileEntry>,
+    /// What was read of them.
+    pub bytes: HashMap<FileId, Vec<u8>>,
+    /// Bytes that were not read yet.
+    missing: u64,
+}
+
+/// What becomes of bytes that are handed over.
+#[derive(Debug)]
+pub enum Put<'a> {
+    /// They are of no group, or of one that was handed over.
+    Apart,
+    /// They wait for the rest of their group.
+    Waits,
+    /// With them their group is whole.
+    Whole(Leaving<'a>),
+    /// They are not what was expected: the group, without them, is not compared as one.
+    Broken(Leaving<'a>),
+}
+
+/// A group that one thread is handing over. As long as this lives, every other thread that has newer bytes of one of its
+/// files waits in [`Groups::put`]: the joiner keeps what arrives last, so the older bytes must be queued first.
+#[derive(Debug)]
+pub struct Leaving<'a> {
+    /// The group.
+    pub group: Group,
+    together: &'a Groups,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.together.lock().leaving.remove(&self.group.first());
+        self.together.heard.notify_all();
+    }
+}
+
+/// All groups of an attempt.
+#[derive(Debug, Default)]
+pub struct Groups {
+    state: Mutex<State>,
+    heard: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: HashMap<FileId, Group>,
+    /// First files of the groups that are being handed over.
+    leaving: HashSet<FileId>,
+    /// Every file that is or was in a group, with the first of it.
+    first_of: HashMap<FileId, FileId>,
+    theirs: HashMap<FileId, Fingerprint>,
+}
+
+/// Splits files, in the order in which they will be read, into what is asked about them.
+pub fn split(entries: Vec<FileEntry>) -> Vec<Ask> {
+    let (mut asks, mut small) = (Vec::new(), Vec::new());
+    for entry in entries {
+        if is_small(&entry) {
+            small.push(entry);
+        } else {
+            close(&mut asks, &mut small);
+            push(&mut asks, entry);
+        }
+    }
+    close(&mut asks, &mut small);
+    asks
+}
+
+/// Tables of `mysql` that each node writes its own way: the members it sees, made anew at every start, and statistics.
+const OWN: [&str; 3] = ["mysql/wsrep_", "mysql/innodb_table_stats.", "mysql/innodb_index_stats."];
+
+/// Files that hardly ever are the same on two nodes would spoil their group.
+fn is_small(entry: &FileEntry) -> bool {
+    let table = matches!(entry.role, FileRole::Table | FileRole::TableElsewhere { .. });
+    let own = OWN.iter().any(|name| entry.path.starts_with(name));
+    table && !own && (1..=u64::from(RANGE_BYTES)).contains(&entry.size)
+}
+
+/// What was gathered is asked about.
+fn close(asks: &mut Vec<Ask>, small: &mut Vec<FileEntry>) {
+    match small.len() {
+        0 | 1 => small.drain(..).for_each(|entry| push(asks, entry)),
+        _ => asks.push(Ask::Grouped(std::mem::take(small))),
+    }
+}
+
+fn push(asks: &mut Vec<Ask>, entry: FileEntry) {
+    match asks.last_mut() {
+        Some(Ask::Each(entries)) => entries.push(entry),
+        _ => asks.push(Ask::Each(vec![entry])),
+    }
+}
+
+impl Group {
+    /// Its first file, after which it is called.
+    pub fn first(&self) -> FileId {
+        self.entries[0].id
+    }
+
+    /// Bytes of all of its files.
+    pub fn total_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.size).sum()
+    }
+
+    /// Its fingerprint, when it is whole.
+    pub fn fingerprint(&self, key: &FingerprintKey) -> Fingerprint {
+        let mut together = fingerprint::GroupHasher::new(key);
+        for entry in &self.entries {
+            let bytes = self.bytes.get(&entry.id).map(Vec::as_slice).unwrap_or_default();
+            let range = fingerprint::range_fingerprint(key, &fingerprint::block_fingerprints(key, bytes));
+            together.add(Some(entry.size), &[range]);
+        }
+        together.fingerprint()
+    }
+}
+
+impl Groups {
+    /// A group that is asked about.
+    pub fn expect(&self, entries: Vec<FileEntry>) {
+        let mut state = self.lock();
+        let group = Group { missing: 0, bytes: HashMap::new(), entries };
+        let (first, missing) = (group.first(), group.total_bytes());
+        state.first_of.extend(group.entries.iter().map(|entry| (entry.id, first)));
+        state.waiting.insert(first, Group { missing, ..group });
+    }
+
+    /// The joiner's fingerprint of a group; false when there is no such group.
+    pub fn hear(&self, first: FileId, fingerprint: Fingerprint) -> bool {
+        let mut state = self.lock();
+        let is_one = state.first_of.get(&first) == Some(&first);
+        if is_one {
+            state.theirs.insert(first, fingerprint);
+            self.heard.notify_all();
+        }
+        is_one
+    }
+
+    /// The joiner has given the fingerprint of the group that a file is of.
+    pub fn is_answered(&self, file: FileId) -> bool {
+        let state = self.lock();
+        state.first_of.get(&file).is_some_and(|first| state.theirs.contains_key(first))
+    }
+
+    /// The joiner's fingerprint of a group, or none after a while without one.
+    pub fn theirs(&self, first: FileId) -> Option<Fingerprint> {
+        let state = self.lock();
+        let waited =
+            self.heard.wait_timeout_while(state, LOOK_EVERY, |state| !state.theirs.contains_key(&first));
+        waited.unwrap_or_else(PoisonError::into_inner).0.theirs.get(&first).copied()
+    }
+
+    /// All bytes of a group take one way, whatever becomes of it: that of its first file.
+    pub fn first_of(&self, file: FileId) -> FileId {
+        self.lock().first_of.get(&file).copied().unwrap_or(file)
+    }
+
+    /// Takes what was read of a file, from its front. Waits while another thread hands over the file's group.
+    ///
+    /// # Errors
+    /// Cancelled.
+    pub fn put(&self, file: FileId, offset: u64, bytes: &[u8], cancel: &Cancel) -> Result<Put<'_>> {
+        let mut state = self.lock();
+        let Some(first) = state.first_of.get(&file).copied() else { return Ok(Put::Apart) };
+        while state.leaving.contains(&first) {
+            cancel.check()?;
+            state = self.heard.wait_timeout(state, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let Some(group) = state.waiting.get_mut(&first) else { return Ok(Put::Apart) };
+        let size = group.entries.iter().find(|entry| entry.id == file).map_or(0, |entry| entry.size);
+        let read = group.bytes.get(&file).map_or(0, Vec::len) as u64;
+        let is_next = read == offset && offset + bytes.len() as u64 <= size;
+        if is_next {
+            group.bytes.entry(file).or_default().extend_from_slice(bytes);
+            group.missing -= bytes.len() as u64;
+            if group.missing > 0 {
+                return Ok(Put::Waits);
+            }
+        }
+        let leaving = self.take(&mut state, first);
+        Ok(leaving.map_or(Put::Apart, if is_next { Put::Whole } else { Put::Broken }))
+    }
+
+    /// One of the groups that are not whole; none when all were handed over.
+    pub fn take_unfinished(&self) -> Option<Leaving<'_>> {
+        let mut state = self.lock();
+        let first = *state.waiting.keys().next()?;
+        self.take(&mut state, first)
+    }
+
+    fn take(&self, state: &mut State, first: FileId) -> Option<Leaving<'_>> {
+        let group = state.waiting.remove(&first)?;
+        state.leaving.insert(first);
+        Some(Leaving { group, together: self })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::inventory::Place;
+
+    use super::*;
+
+    fn file(id: u32, size: u64) -> FileEntry {
+        let (path, role) = (format!("d/t{id}.ibd"), FileRole::Table);
+        FileEntry { id: FileId(id), place: Place::Datadir, path, size, allocated: size, role }
+    }
+
+    fn put<'a>(together: &'a Groups, file: u32, offset: u64, bytes: &[u8]) -> Put<'a> {
+        together.put(FileId(file), offset, bytes, &Cancel::default()).unwrap()
+    }
+
+    #[test]
+    fn small_tables_that_follow_each_other_are_asked_for_together() {
+        let range = u64::from(RANGE_BYTES);
+        let aria = FileEntry { role: FileRole::AriaLog, ..file(7, 8192) };
+        let large = |id| file(id, range + 1);
+        let asks =
+            split(vec![large(1), large(2), file(3, 7), file(4, range), file(5, 0), file(6, 3), aria.clone()]);
+        let expected = [
+            Ask::Each(vec![large(1), large(2)]),
+            Ask::Grouped(vec![file(3, 7), file(4, range)]),
+            Ask::Each(vec![file(5, 0), file(6, 3), aria]),
+        ];
+        assert_eq!(asks, expected);
+        assert_eq!(split(Vec::new()), []);
+    }
+
+    #[test]
+    fn a_group_is_whole_when_every_byte_of_it_was_read() {
+        let (together, key) = (Groups::default(), [3; 32]);
+        together.expect(vec![file(1, 3), file(2, 4)]);
+        assert!(matches!(put(&together, 3, 0, b"x"), Put::Apart));
+        assert!(matches!(put(&together, 2, 0, b"ab"), Put::Waits));
+        assert!(matches!(put(&together, 1, 0, b"xyz"), Put::Waits));
+        let Put::Whole(whole) = put(&together, 2, 2, b"cd") else { panic!("not whole") };
+        let group = &whole.group;
+        assert_eq!(
+            (group.first(), group.total_bytes(), &group.bytes[&FileId(2)][..]),
+            (FileId(1), 7, &b"abcd"[..])
+        );
+        // As a joiner makes it.
+        let range = |bytes: &[u8]| {
+            fingerprint::range_fingerprint(&key, &fingerprint::block_fingerprints(&key, bytes))
+        };
+        let mut theirs = fingerprint::GroupHasher::new(&key);
+        theirs.add(Some(3), &[range(b"xyz")]);
+        theirs.add(Some(4), &[range(b"abcd")]);
+        assert_eq!(group.fingerprint(&key), theirs.fingerprint());
+        drop(whole);
+        // Read again later: an ordinary file, on the way of its group.
+        assert!(matches!(put(&together, 2, 0, b"abcd"), Put::Apart));
+        assert_eq!((together.first_of(FileId(2)), together.first_of(FileId(3))), (FileId(1), FileId(3)));
+        assert!(together.take_unfinished().is_none());
+    }
+
+    #[test]
+    fn what_is_not_as_expected_breaks_its_group() {
+        let expected = || {
+            let together = Groups::default();
+            together.expect(vec![file(1, 3), file(2, 4)]);
+            together
+        };
+        // Read again before the others, and longer than it was.
+        for (offset, bytes) in [(0, &b"new"[..]), (3, b"more")] {
+            let together = expected();
+            assert!(matches!(put(&together, 1, 0, b"xyz"), Put::Waits));
+            let again = put(&together, 1, offset, bytes);
+            let Put::Broken(broken) = again else { panic!("{again:?}") };
+            assert_eq!(broken.group.bytes[&FileId(1)], b"xyz");
+            drop(broken);
+            assert!(matches!(put(&together, 2, 0, b"abcd"), Put::Apart));
+        }
+        // Longer from the start: nothing of it is in the group.
+        let together = expected();
+        let Put::Broken(broken) = put(&together, 1, 0, b"longer") else { panic!("not broken") };
+        assert!(broken.group.bytes.is_empty());
+        // One of it never comes.
+        let together = expected();
+        assert!(matches!(put(&together, 1, 0, b"xyz"), Put::Waits));
+        assert_eq!(together.take_unfinished().map(|leaving| leaving.group.first()), Some(FileId(1)));
+    }
+
+    #[test]
+    fn the_joiners_fingerprint_of_a_group_is_waited_for() {
+        let together = Groups::default();
+        together.expect(vec![file(1, 3), file(2, 4)]);
+        assert_eq!(together.theirs(FileId(1)), None);
+        assert!(!together.hear(FileId(2), [1; 16]), "not the first of any");
+        assert!(![1, 2].into_iter().any(|file| together.is_answered(FileId(file))));
+        assert!(together.hear(FileId(1), [1; 16]));
+        let answered: Vec<bool> = (1..=3).map(|file| together.is_answered(FileId(file))).collect();
+        assert_eq!(answered, [true, true, false]);
+        assert_eq!(together.theirs(FileId(1)), Some([1; 16]));
+    }
+}

@@ -1,0 +1,147 @@
+//! The files that a joiner's install replaces or removes, and those that it must not touch.
+//!
+//! | files | what happens | why |
+//! |---|---|---|
+//! | system tablespace files, `undoNNN`, `ib_logfileN`, `aria_log.N`, `aria_log_control` | replaced as one set | mixing redo, undo and pages of two states corrupts the data |
+//! | files of tables and databases (`.frm .ibd .isl .MYD .MYI .MAD .MAI .CSV .CSM .ARZ .ARM .MRG .TRG .TRN .par .cfg db.opt`) | replaced by the donor's; removed where the donor has none | a table the dictionary does not know blocks its name; an old page with a high LSN is skipped by recovery |
+//! | links of `DATA DIRECTORY` and `INDEX DIRECTORY`, `.isl`, and their targets | replaced or removed like tables | the file outside is this table's own earlier copy |
+//! | `mariadb_upgrade_info`, `mysql_upgrade_info`, the buffer pool dump | replaced or removed | they describe the data |
+//! | `ddl_recovery.log` and its backup | removed | an unfinished rename in the old state would be applied to the new tables |
+//! | `tc.log` | removed | it would resolve transactions of the old state |
+//! | temporary tablespaces (`ibtmp*`), `ib_logfile101`, `ib_buffer_pool.incomplete` | removed | created at each start; the resized log of the old state must not be used for the new one |
+//! | binary logs, their index and `.state` | removed | the server resolves prepared transactions and its GTID position from them |
+//! | relay logs, their index, `master*.info`, `relay-log*.info`, `multi-master.info` | removed unless `cpat` matches | positions that belong to the old data |
+//! | `#sql*` of other engines than InnoDB | removed unless `cpat` matches | leftovers of statements |
+//! | `grastate.dat`, `gvwstate.dat`, `galera.cache`, `gcache.page.*` | kept | they belong to the provider, which is running |
+//! | `sst_in_progress`, `wsrep_sst.pid`, `tables_flushed`, `sst_error`, `rejoin-lock`, `*.pid`, sockets |
+//! kept | they belong to running programs |
+//! | `*.pem`, `*.err`, `*.log` | kept | they belong to this host |
+//! | directories of databases that the donor does not have | removed if possible | a server would show an empty database |
+//! | names that begin with `.`, `lost+found`, directories in `ignore_db_dirs`, of other engines, or without any table file | kept | not a database |
+//! | any file not named above, also inside a database | kept | its purpose is unknown |
+//! | table files that `[sst] cpat` matches | kept, but a file of the same name from the donor replaces it |
+//! the operator asked for it |
+//!
+//! `cpat` cannot keep files that would act on the new data: the set of the first row, the DDL and coordinator
+//! logs, the temporary tablespaces and the binary logs.
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use protocol::inventory::{FileEntry, FileRole, Place};
+
+use super::layout::Layout;
+use super::walk::{self, Found, What, follow};
+use crate::failure::{Failure, Kind};
+
+/// Why a file of the joiner is in the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Managed {
+    /// One of the set that is replaced as a whole: system tablespace, undo, redo, Aria logs.
+    SystemSet,
+    /// A file of a table or database in the datadir, or a link to one.
+    Table,
+    /// A table's file outside the datadir: this node's own earlier copy.
+    TableElsewhere {
+        /// Path in the datadir of the `.isl` file or link that leads to it.
+        owner: String,
+    },
+    /// Another file that belongs to the data.
+    Server,
+    /// It must not stay, and the donor has no counterpart.
+    RemoveOnly,
+    /// A database's directory: it is removed if it is empty in the end. (Or a link to a directory.)
+    DatabaseDirectory,
+}
+
+/// A file that an install replaces or removes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagedFile {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Why.
+    pub what: Managed,
+    /// Length in bytes.
+    pub size: u64,
+    /// Bytes allocated: the space that removing it frees.
+    pub allocated: u64,
+    /// `cpat` matches it, but it would act on the new data: it is removed anyway, which the log should
+    /// mention.
+    pub keep_overruled: bool,
+}
+
+/// Lists the files that an install replaces or removes. Missing directories are empty.
+///
+/// # Errors
+/// A directory or file cannot be read.
+pub fn managed(layout: &Layout) -> Result<Vec<ManagedFile>> {
+    let mut files = Vec::new();
+    let mut take = |found: Found| {
+        let (what, keepable) = match found.what {
+            What::Travels { role, .. } => of_role(role),
+            What::Past { keepable } => (Managed::RemoveOnly, keepable),
+            What::Own | What::LeftOut(_) => return,
+        };
+        let wanted = layout.keep.as_ref().is_some_and(|keep| keep.keeps(&found.path));
+        if wanted && keepable {
+            return;
+        }
+        let (size, allocated) = found.look.map_or((0, 0), |look| (look.signature.size, look.allocated));
+        files.push(ManagedFile { path: found.path, what, size, allocated, keep_overruled: wanted });
+    };
+    let databases = walk::walk(layout, &mut |_, _| {}, &mut take)?.databases;
+    // Last, so that a list worked through in order empties a directory before it comes to it.
+    let what = Managed::DatabaseDirectory;
+    let directory =
+        |path| ManagedFile { path, what: what.clone(), size: 0, allocated: 0, keep_overruled: false };
+    files.extend(databases.into_iter().map(directory));
+    Ok(files)
+}
+
+/// The kind of a file of that role on this node, and whether `cpat` may keep it.
+fn of_role(role: FileRole) -> (Managed, bool) {
+    match role {
+        FileRole::SystemTablespace { .. } | FileRole::Undo | FileRole::Redo | FileRole::AriaLog => {
+            (Managed::SystemSet, false)
+        }
+        FileRole::Table | FileRole::Link { .. } => (Managed::Table, true),
+        FileRole::TableElsewhere { owner } => (Managed::TableElsewhere { owner }, true),
+        FileRole::Server => (Managed::Server, true),
+    }
+}
+
+/// Returns files at paths of donor's files outside the datadir that are not this node's own earlier copies.
+/// The transfer must not begin while there are any, because their owner is unknown.
+pub fn foreign_files_at_targets(entries: &[FileEntry], managed: &[ManagedFile]) -> Vec<Failure> {
+    if !entries.iter().any(|entry| entry.place == Place::External) {
+        // This is checked for each file that begins.
+        return Vec::new();
+    }
+    let is_elsewhere = |file: &&ManagedFile| matches!(file.what, Managed::TableElsewhere { .. });
+    let own: HashSet<PathBuf> = managed.iter().filter(is_elsewhere).map(|file| follow(&file.path)).collect();
+    let outside = entries.iter().filter(|entry| entry.place == Place::External);
+    let foreign = outside.filter(|entry| {
+        fs::symlink_metadata(&entry.path).is_ok() && !own.contains(&follow(entry.path.as_ref()))
+    });
+    foreign
+        .map(|entry| {
+            let owner = match &entry.role {
+                FileRole::TableElsewhere { owner } => owner.as_str(),
+                _ => "a table",
+            };
+            Failure::new(
+                Kind::Configuration,
+                format!(
+                    "{} exists on this node and is not an earlier copy of the donor's {owner}",
+                    entry.path
+                ),
+            )
+            .hint("find out whose file it is and move it away, then start the node again")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "managed_tests.rs"]
+mod tests;

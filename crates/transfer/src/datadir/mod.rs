@@ -1,0 +1,31 @@
+//! The files of a node: where they are, which of them a donor sends, which a joiner replaces.
+mod accept;
+pub mod cpat;
+mod database;
+pub mod encrypted;
+pub mod engines;
+pub mod layout;
+pub mod lineage;
+pub mod managed;
+pub mod of_server;
+pub mod own_position;
+pub mod owner;
+mod page_files;
+mod played_pages;
+#[cfg(test)]
+mod real_tests;
+pub mod recognise;
+pub mod recovered_position;
+mod redo_file;
+pub(crate) mod sample;
+pub mod scan;
+pub mod server_on;
+pub mod system_files;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod walk;
+
+/// The directory of the previous state and of all records in a datadir. Names that begin with `#sql` are
+/// invisible to a server's clients, and the server leaves them alone (observed on 10.11.19: SHOW DATABASES,
+/// mariadb-dump, mariadb-check, mariadb-upgrade, start, recovery).
+pub const KEPT_DIRECTORY: &str = "#sql-rejoin";

@@ -1,0 +1,382 @@
+//! Looks at every name of a node's directories once and says what each is. [`super::scan`] (what a donor sends) and
+//! [`super::managed`] (what a joiner replaces) are two views of the same list, so that they cannot disagree.
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{self, DirEntry, Metadata};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use formats::mariadb::file_kind::{self, FileKind};
+use protocol::inventory::{FileRole, Place};
+use rustix::process::geteuid;
+
+use super::KEPT_DIRECTORY;
+use super::database::{self, Definition};
+use super::layout::{Layout, with_suffix};
+use super::lineage;
+use crate::disk::identity::{self, Look};
+use crate::disk::lock;
+use crate::disk::probe::{Probe, RealProbe};
+use crate::disk::watch::Changed;
+use crate::failure::Failure;
+use crate::server::progress::STATUS_FILE;
+
+/// One name that was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub path: PathBuf,
+    pub what: What,
+    /// `None` where nobody looked.
+    pub look: Option<Look>,
+    /// This process, so also the server, may read it.
+    pub readable: bool,
+}
+
+impl Found {
+    pub(super) fn new(path: PathBuf, what: What, meta: Option<&Metadata>) -> Found {
+        let readable = !matches!(what, What::Travels { .. }) || meta.is_none_or(|meta| may_read(&path, meta));
+        Found { path, what, look: meta.map(identity::of), readable }
+    }
+}
+
+/// What a name is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// A donor sends it; a joiner replaces it.
+    Travels { place: Place, path: String, role: FileRole },
+    /// Belongs to the life of one datadir: a donor does not send it, a joiner removes it.
+    Past {
+        /// It does nothing to the new data when a joiner's operator wants to keep it.
+        keepable: bool,
+    },
+    /// Belongs to this host or to a running program: neither sent nor touched, not worth a word.
+    Own,
+    /// Not sent and not touched, for this reason, and a donor says so.
+    LeftOut(String),
+}
+
+/// Whether the server, which is of our user, may read a file. Its own files need no call to the system.
+pub(super) fn may_read(path: &Path, meta: &Metadata) -> bool {
+    let own = geteuid();
+    match () {
+        () if own.is_root() || meta.is_symlink() => true,
+        () if own.as_raw() == meta.uid() => meta.mode() & 0o400 != 0,
+        () => RealProbe.may_open(path, false),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Logs {
+    Binary,
+    Relay,
+}
+
+/// Takes each name as it is found: there can be very many, and no two lists of them are needed at a time.
+pub(super) type Take<'a> = &'a mut dyn FnMut(Found);
+
+/// A walk, and what it found beside names.
+pub(super) struct Walked<'a> {
+    take: Take<'a>,
+    /// Definitions without a data file beside them.
+    pub lonely: Vec<Definition>,
+    /// Directories of databases.
+    pub databases: Vec<PathBuf>,
+    /// Why this node cannot be a donor: the server uses these, and they cannot be carried.
+    pub refusals: Vec<Failure>,
+    /// Paths seen, the directory part canonical, so that a directory with two roles is listed once.
+    seen: HashSet<PathBuf>,
+}
+
+/// Told the name and the path of a database's directory before it is read.
+pub(crate) type Before<'a> = &'a mut dyn FnMut(&str, &Path);
+
+/// Lists all directories of the layout. What vanishes meanwhile is not listed.
+pub(super) fn walk<'a>(layout: &Layout, before: Before<'_>, take: Take<'a>) -> Result<Walked<'a>> {
+    let mut walked = Walked::new(take);
+    walked.configured_files(layout)?;
+    walked.numbered_files(layout)?;
+    walked.logs_of(layout.binlog.as_deref(), Logs::Binary)?;
+    walked.logs_of(Some(&layout.relay_log), Logs::Relay)?;
+    walked.datadir(layout, &|_| true, before)?;
+    Ok(walked)
+}
+
+/// Lists the files that are of no database, and of databases what may have changed.
+pub(super) fn walk_changed<'a>(
+    layout: &Layout,
+    changes: &HashMap<String, Changed>,
+    before: Before<'_>,
+    take: Take<'a>,
+) -> Result<Walked<'a>> {
+    let mut walked = Walked::new(take);
+    walked.configured_files(layout)?;
+    walked.numbered_files(layout)?;
+    let wanted = |name: &str| {
+        changes.get(name) == Some(&Changed::All) || file_kind::top_level(name) == FileKind::UpgradeInfo
+    };
+    walked.datadir(layout, &wanted, before)?;
+    let own_dirs: Vec<PathBuf> = layout.directories().into_iter().map(follow).collect();
+    for (database, changed) in changes {
+        if let Changed::Names(names) = changed {
+            database::list_names(&mut walked, layout, database, names, &own_dirs)?;
+        }
+    }
+    Ok(walked)
+}
+
+/// Lists only the numbered files and one database.
+pub(super) fn walk_database<'a>(layout: &Layout, name: &str, take: Take<'a>) -> Result<Walked<'a>> {
+    let mut walked = Walked::new(take);
+    walked.numbered_files(layout)?;
+    let own_dirs: Vec<PathBuf> = layout.directories().into_iter().map(follow).collect();
+    database::list(&mut walked, layout, &layout.datadir.join(name), name, &own_dirs)?;
+    Ok(walked)
+}
+
+impl<'a> Walked<'a> {
+    fn new(take: Take<'a>) -> Walked<'a> {
+        let (lonely, databases, refusals, seen) = Default::default();
+        Walked { take, lonely, databases, refusals, seen }
+    }
+
+    /// Hands over a name.
+    pub(super) fn found(&mut self, found: Found) {
+        (self.take)(found);
+    }
+
+    /// Adds a name unless it is there already.
+    pub(super) fn add(&mut self, path: PathBuf, what: What, meta: Option<&Metadata>) {
+        let key = canonical_name(&path);
+        if self.seen.insert(key) {
+            self.found(Found::new(path, what, meta));
+        }
+    }
+
+    /// Files whose names the configuration gives.
+    fn configured_files(&mut self, layout: &Layout) -> Result<()> {
+        let mut names = HashSet::new();
+        for (index, file) in layout.system_files.iter().enumerate() {
+            let index = u16::try_from(index).unwrap_or(u16::MAX);
+            let mut path = file_name(&file.path).to_owned();
+            if !names.insert(path.clone()) {
+                // Two files of one name in two directories: on the wire the names must differ.
+                path = format!("{index}-{path}");
+            }
+            let role = FileRole::SystemTablespace { index };
+            self.configured(&file.path, What::Travels { place: Place::DataHome, path, role })?;
+        }
+        if let Some(name) =
+            layout.buffer_pool_dump.strip_prefix(&layout.data_home).ok().and_then(Path::to_str)
+        {
+            let what =
+                What::Travels { place: Place::DataHome, path: name.to_owned(), role: FileRole::Server };
+            self.configured(&layout.buffer_pool_dump, what)?;
+        }
+        self.configured(
+            &with_suffix(&layout.buffer_pool_dump, ".incomplete"),
+            What::Past { keepable: false },
+        )?;
+        for path in layout
+            .temp_files
+            .iter()
+            .chain(&layout.ddl_logs)
+            .chain([&layout.tc_log])
+            .chain(&layout.binlog_index)
+        {
+            self.configured(path, What::Past { keepable: false })?;
+        }
+        self.configured(&layout.relay_log_index, What::Past { keepable: true })
+    }
+
+    /// One file by its path. A symbolic link (an operator's own way to split a datadir) is followed: it stays, and the
+    /// file behind it is what counts.
+    fn configured(&mut self, path: &Path, what: What) -> Result<()> {
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_file() => {
+                let (name, real) = (canonical_name(path), follow(path));
+                if name == real || self.seen.insert(name) {
+                    self.add(real, what, Some(&meta));
+                }
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(e) if is_gone(&e) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("cannot look at {}", path.display())),
+        }
+    }
+
+    /// Redo, undo and Aria logs in their directories.
+    fn numbered_files(&mut self, layout: &Layout) -> Result<()> {
+        let places = [Place::LogHome, Place::UndoDir, Place::AriaLogDir];
+        for (place, dir) in places.iter().filter_map(|place| Some((*place, layout.directory(*place)?))) {
+            for entry in entries(dir)? {
+                let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+                let role = match (place, file_kind::top_level(&name)) {
+                    (Place::LogHome, FileKind::Redo) => FileRole::Redo,
+                    (Place::UndoDir, FileKind::Undo) => FileRole::Undo,
+                    (Place::AriaLogDir, FileKind::AriaLog | FileKind::AriaControl) => FileRole::AriaLog,
+                    (Place::LogHome, FileKind::RedoResizing) => {
+                        self.configured(&entry.path(), What::Past { keepable: false })?;
+                        continue;
+                    }
+                    _ => continue,
+                };
+                self.configured(&entry.path(), What::Travels { place, path: name, role })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Binary or relay logs of a base name. A replica of several sources has `BASE-CONNECTION.NNNNNN` too.
+    fn logs_of(&mut self, base: Option<&Path>, kind: Logs) -> Result<()> {
+        let Some((base, dir)) = base.and_then(|base| Some((base, base.parent()?))) else { return Ok(()) };
+        let stem = file_name(base);
+        for entry in entries(dir)? {
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            let own_stem = match name.split_once('.') {
+                Some((own, _)) if kind == Logs::Relay && own.starts_with(&format!("{stem}-")) => own,
+                _ => stem,
+            };
+            if file_kind::is_binlog_of(own_stem, &name) && entry.file_type().is_ok_and(|t| !t.is_dir()) {
+                let Some(meta) = metadata(&entry)? else { continue };
+                self.add(entry.path(), What::Past { keepable: kind == Logs::Relay }, Some(&meta));
+            }
+        }
+        Ok(())
+    }
+
+    /// The datadir itself, then the databases: of names that are wanted.
+    fn datadir(&mut self, layout: &Layout, wanted: &dyn Fn(&str) -> bool, before: Before<'_>) -> Result<()> {
+        let own_dirs: Vec<PathBuf> = layout.directories().into_iter().map(follow).collect();
+        for entry in entries(&layout.datadir)? {
+            let path = entry.path();
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                self.add(path, What::LeftOut("its name is not UTF-8".to_owned()), None);
+                continue;
+            };
+            if !wanted(&name) || self.seen.contains(&canonical_name(&path)) {
+                continue;
+            }
+            let Some(meta) = metadata(&entry)? else { continue };
+            let leads_to_directory = meta.is_symlink() && path.is_dir();
+            if !meta.is_dir() && !leads_to_directory {
+                self.add(path, top_level(&name, &meta), Some(&meta));
+            } else if own_dirs.contains(&follow(&path)) || is_no_databases(&name) {
+                self.add(path, What::Own, None);
+            } else if layout.ignore_db_dirs.contains(&name) {
+                self.add(path, What::LeftOut("ignore_db_dirs names it".to_owned()), None);
+            } else if !file_kind::database_directory(&name) {
+                let why = "a directory of another engine or server".to_owned();
+                self.add(path, What::LeftOut(why), None);
+            } else {
+                before(&name, &path);
+                database::list(self, layout, &path, &name, &own_dirs)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Directories that every server passes over, and ours.
+fn is_no_databases(name: &str) -> bool {
+    name.starts_with('.') || name == "lost+found" || name == KEPT_DIRECTORY
+}
+
+/// What a distribution's packages keep for themselves: `debian-10.11.flag` says which series was last installed on this host.
+pub(crate) fn is_packagers(name: &str) -> bool {
+    name.starts_with("debian-") && name.ends_with(".flag")
+}
+
+/// What a file directly in the datadir is that no setting names.
+fn top_level(name: &str, meta: &Metadata) -> What {
+    if !meta.is_file() && !meta.is_symlink() {
+        // Sockets, FIFOs.
+        return What::Own;
+    }
+    let left_out = |why: &str| What::LeftOut(why.to_owned());
+    match file_kind::top_level(name) {
+        FileKind::UpgradeInfo => {
+            What::Travels { place: Place::Datadir, path: name.to_owned(), role: FileRole::Server }
+        }
+        FileKind::TempTablespace | FileKind::RedoResizing | FileKind::DdlRecovery | FileKind::TcLog => {
+            What::Past { keepable: false }
+        }
+        FileKind::ReplicaState => What::Past { keepable: true },
+        FileKind::GaleraState
+        | FileKind::GaleraCache
+        | FileKind::SstMarker
+        | FileKind::Pem
+        | FileKind::Log => What::Own,
+        FileKind::Redo => left_out("a redo log, but innodb_log_group_home_dir is elsewhere"),
+        FileKind::Undo => left_out("an undo tablespace, but innodb_undo_directory is elsewhere"),
+        FileKind::AriaLog | FileKind::AriaControl => {
+            left_out("an Aria log, but aria_log_dir_path is elsewhere")
+        }
+        FileKind::BufferPoolDump => left_out("a dump of the buffer pool, but the configured one is another"),
+        FileKind::DoublewriteOther => left_out("a doublewrite file of MySQL"),
+        FileKind::Unknown if file_kind::is_temporary(name) => What::Past { keepable: true },
+        FileKind::Unknown
+            if name.ends_with(".pid")
+                || is_packagers(name)
+                || name.starts_with(STATUS_FILE)
+                || [lineage::FILE, lock::FILE].contains(&name) =>
+        {
+            What::Own
+        }
+        FileKind::Unknown => left_out("not a file of the server's that is known"),
+    }
+}
+
+/// Entries of a directory; none when it does not exist.
+pub(super) fn entries(dir: &Path) -> Result<Vec<DirEntry>> {
+    let read = || -> std::io::Result<Vec<DirEntry>> { fs::read_dir(dir)?.collect() };
+    match read() {
+        Ok(entries) => Ok(entries),
+        Err(e) if is_gone(&e) => Ok(Vec::new()),
+        Err(e) => Err(e).with_context(|| format!("cannot list {}", dir.display())),
+    }
+}
+
+/// Names in a directory; none when it does not exist.
+pub(super) fn names(dir: &Path) -> Result<Vec<OsString>> {
+    let read = || -> std::io::Result<Vec<OsString>> {
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
+    };
+    match read() {
+        Ok(names) => Ok(names),
+        Err(e) if is_gone(&e) => Ok(Vec::new()),
+        Err(e) => Err(e).with_context(|| format!("cannot list {}", dir.display())),
+    }
+}
+
+/// One `fstatat`, links not followed; `None` when the name is gone.
+fn metadata(entry: &DirEntry) -> Result<Option<Metadata>> {
+    match entry.metadata() {
+        Ok(meta) => Ok(Some(meta)),
+        Err(e) if is_gone(&e) => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot look at {}", entry.path().display())),
+    }
+}
+
+pub(super) fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// The path behind links, or itself when nothing is there.
+pub(super) fn follow(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The same name in its directory, however the directory was reached.
+fn canonical_name(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) => follow(dir).join(name),
+        _ => path.to_path_buf(),
+    }
+}
+
+pub(super) fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}

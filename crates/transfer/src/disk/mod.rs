@@ -1,0 +1,10 @@
+//! Files and directories as they are after a crash: durability, filesystems, free space.
+pub mod copy;
+pub mod durable;
+pub mod filesystem;
+pub mod holes;
+pub mod identity;
+pub mod lock;
+pub mod probe;
+pub mod reserve;
+pub mod watch;

@@ -1,0 +1,245 @@
+//! The donor's side of a transfer, top to bottom.
+mod attempt;
+mod decision;
+mod deep_ist;
+mod offer;
+mod unreadable;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use formats::wsrep::credentials::Account;
+use formats::wsrep::report::ReportLine;
+use formats::wsrep::state_id::StateId;
+use protocol::fingerprint::FingerprintKey;
+use protocol::hello::capability;
+use protocol::message::{Attempt, Message, SnapshotKind};
+use protocol::sample::Sample;
+
+use crate::cleanup;
+use crate::datadir::engines::EnginePolicy;
+use crate::datadir::layout::Layout;
+use crate::datadir::scan::{self, Scan};
+use crate::failure::{Failure, Kind, is_lost, kind_of};
+use crate::invitation;
+use crate::job::Job;
+use crate::panics::caught;
+use crate::peer::Established;
+use crate::peer::dial::Dialer;
+use crate::peer::link::Link;
+use crate::send::file_list::FileList;
+use crate::send::packer::Compression;
+use crate::server::credentials;
+use crate::threads::Thread;
+use attempt::DonorSession;
+use offer::{Accepted, accepted};
+
+/// How long the end of the joiner is kept from our server, and so from the group: a joiner that was told to stop ends at
+/// once, and its server with it. Were the group's "Will never receive state" to reach that server while it closes, two
+/// threads would close the group connection and could wait for each other: a server that neither serves nor ends.
+/// A failure of the donor's own needs no such pause: the joiner's program waits for the group's word.
+const JOINER_ENDS_FIRST: Duration = Duration::from_secs(1);
+
+/// A position and its GTID domain.
+type Position = (StateId, Option<u32>);
+
+/// Serves one joiner. The server hears `done` only when the joiner has everything on stable storage.
+pub fn run(job: &Job) -> Result<()> {
+    job.progress.phase("contacting the joiner", "");
+    let _limit = job.limit()?;
+    let credentials = credentials::collect(&job.args, &job.options, true);
+    let dialer = invitation::read(&job.args, credentials.remote.as_ref())?.dialer(job)?;
+    let end = Instant::now() + job.settings.first_contact;
+    let (mut link, outcome) = loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let Established { mut link, capabilities, program, .. } = dialer.dial_control(left)?;
+        link.count_in(&job.progress);
+        link.share_waits(&job.progress);
+        tracing::info!("connected to {}, {program}", link.peer());
+        let agreed = caught(|| {
+            Thread::Main.panic_on_purpose();
+            Ok(match job.args.bypass {
+                true => Agreed::Bypass(bypass(job, &mut link)?),
+                false => Agreed::Transfer(Box::new(agree(job, &mut link, credentials.local.as_ref())?)),
+            })
+        });
+        break match agreed {
+            // The joiner waits for us as long as it has not said no.
+            Err(error) if is_lost(&error) && Instant::now() < end => {
+                tracing::warn!("{error:#} before anything was agreed on; connecting again");
+                continue;
+            }
+            Err(error) => (link, Err(error)),
+            Ok(Agreed::Bypass(position)) => (link, Ok(position)),
+            Ok(Agreed::Transfer(terms)) => {
+                let compression = match capabilities & capability::ZSTD {
+                    0 => Compression::Never,
+                    _ => job.settings.compression,
+                };
+                let deep_ist = capabilities & capability::DEEP_IST != 0;
+                let context = TransferContext { dialer, compression, account: credentials.local, deep_ist };
+                let outcome = caught(|| transfer(job, &mut link, &context, *terms));
+                (link, outcome)
+            }
+        };
+    };
+    match outcome {
+        Ok((state, domain)) => {
+            job.report.say(&ReportLine::Done { state, domain })?;
+            cleanup::release_as_donor(job);
+            Ok(())
+        }
+        Err(error) => {
+            link.abort(&format!("{error:#}"));
+            if matches!(kind_of(&error), Kind::Peer | Kind::Timeout) {
+                job.cancel.sleep_unless_ended(JOINER_ENDS_FIRST);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The joiner only needs to know that IST follows, and its own position back.
+fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
+    let (state, domain) = position_given(job)?;
+    link.send(&Message::Bypass { position: state.to_string(), domain })?;
+    accepted(link.recv()?)?;
+    tracing::info!("IST follows from {state}; no data is sent");
+    Ok((state, domain))
+}
+
+/// What both sides agreed on.
+enum Agreed {
+    /// IST follows from here; nothing else is to be done.
+    Bypass(Position),
+    /// Data is to be sent.
+    Transfer(Box<Terms>),
+}
+
+/// What was found on this side, and what the joiner said to it.
+struct Terms {
+    layout: Layout,
+    engines: EnginePolicy,
+    offered: Scan,
+    accepted: Accepted,
+}
+
+/// What a transfer has beside its job and its link.
+struct TransferContext {
+    dialer: Dialer,
+    compression: Compression,
+    account: Option<Account>,
+    /// The joiner knows how to come back by write-sets.
+    deep_ist: bool,
+}
+
+/// A state that was sent as a whole: what it consists of and where it is.
+struct Sent {
+    /// Its files, and what tells the joiner of them.
+    list: FileList,
+    position: Position,
+    /// GTID state of our binary log, as lines of a `.state` file.
+    binlog_state: Option<String>,
+    chunks: u64,
+}
+
+fn agree(job: &Job, link: &mut Link, account: Option<&Account>) -> Result<Terms> {
+    job.progress.phase("listing files", "");
+    let layout = Layout::resolve(&job.args, &job.options)?;
+    let engines = EnginePolicy::from_options(&job.options);
+    let offered = scan::scan(&layout, &engines)?;
+    offered.refuse_what_cannot_travel()?;
+    unreadable::refuse_in_use(job, account, &offered)?;
+    let accepted = offer::agree(job, link, &layout, &offered)?;
+    Ok(Terms { layout, engines, offered, accepted })
+}
+
+fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms) -> Result<Position> {
+    let Terms { layout, engines, offered, accepted } = terms;
+    let bytes = (scan::bytes(&offered.files, true), scan::bytes(&offered.files, false));
+    // Each snapshot lists anew, and there can be very many.
+    let skipped = offered.skipped;
+    drop(offered.files);
+
+    let session = DonorSession {
+        job,
+        context,
+        accepted: &accepted,
+        layout: &layout,
+        engines: &engines,
+        skipped: &skipped,
+        offered: bytes,
+    };
+    if context.deep_ist
+        && let Some(position) = deep_ist::instead(&session, link)?
+    {
+        return Ok(position);
+    }
+    let sent = session.send(link)?;
+    link.tell_total()?;
+    job.progress.all_is_copied();
+    let bytes = sent.list.files().total_bytes();
+    job.progress.phase("waiting for the joiner to store everything", &format!("{} chunks", sent.chunks));
+    let position = sent.position;
+    send_file_list(link, sent)?;
+    expect(link.recv()?, &Message::Stored)?;
+    log_totals(job, bytes);
+    Ok(position)
+}
+
+/// Begins an attempt; what an earlier one sent is void. With a key to fingerprint its files with the joiner gives a sample.
+fn begin(
+    job: &Job,
+    link: &mut Link,
+    kind: SnapshotKind,
+    reason: &str,
+    fingerprints: Option<FingerprintKey>,
+    bytes: u64,
+) -> Result<Option<Sample>> {
+    job.progress.attempt(bytes);
+    tracing::info!("{}", protocol::message::snapshot_line(kind, reason));
+    let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
+    link.send(&Message::Attempt(Attempt { snapshot: kind, reason, fingerprints, bytes }))?;
+    if fingerprints.is_none() {
+        return Ok(None);
+    }
+    receive_sample(link).map(Some)
+}
+
+fn receive_sample(link: &mut Link) -> Result<Sample> {
+    match link.recv()? {
+        Message::Sample(sample) => Ok(sample),
+        other => Err(unexpected(&other, "Sample").into()),
+    }
+}
+
+fn send_file_list(link: &mut Link, sent: Sent) -> Result<()> {
+    sent.list.messages(|files| link.gather(files))?;
+    let (count, (state, domain)) = (sent.list.files().len() as u32, sent.position);
+    let (position, binlog_state) = (state.to_string(), sent.binlog_state);
+    link.send(&Message::FilesEnd { count, position, domain, binlog_state })?;
+    link.send(&Message::Complete { chunks: sent.chunks })
+}
+
+/// The position the server gave us for `done` when nothing is copied.
+fn position_given(job: &Job) -> Result<Position> {
+    let text = job.args.gtid.as_deref().unwrap_or("");
+    let state = text.parse::<StateId>().with_context(|| format!("the server gave --gtid {text:?}"))?;
+    Ok((state, job.args.gtid_domain_id))
+}
+
+fn expect(message: Message, wanted: &Message) -> Result<(), Failure> {
+    if message == *wanted { Ok(()) } else { Err(unexpected(&message, wanted.name())) }
+}
+
+fn unexpected(message: &Message, wanted: &str) -> Failure {
+    Failure::new(Kind::Peer, format!("the joiner said {} where {wanted} was due", message.name()))
+}
+
+fn log_totals(job: &Job, bytes: u64) {
+    let wire = job.progress.wire_bytes();
+    let seconds = job.progress.elapsed().as_secs_f64();
+    let size = crate::human::size;
+    let rate = size((bytes as f64 / seconds) as u64);
+    tracing::info!("sent {} as {} on the network in {seconds:.1} s ({rate}/s)", size(bytes), size(wire));
+}

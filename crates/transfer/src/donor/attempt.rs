@@ -1,0 +1,318 @@
+//! Which snapshot is sent, and what is tried when one does not serve.
+use anyhow::Result;
+use protocol::fingerprint::FingerprintKey;
+use protocol::message::{Message, SnapshotKind};
+
+use super::decision::PlanInputs;
+use super::offer::Accepted;
+use super::{Sent, TransferContext, begin, expect};
+use crate::compare::comparison::{Compare, Parts};
+use crate::datadir::engines::EnginePolicy;
+use crate::datadir::layout::Layout;
+use crate::datadir::scan::Skipped;
+use crate::failure::{Failure, Kind};
+use crate::job::Job;
+use crate::panics::caught;
+use crate::peer::dial::CONNECT_WITHIN;
+use crate::peer::link::Link;
+use crate::peer::secret::random_bytes;
+use crate::send::queue::SendQueue;
+use crate::send::throttle::Throttle;
+use crate::server::synced;
+use crate::settings::{Blocking as Permission, SnapshotChoice};
+use crate::snapshot::Snapshot;
+use crate::snapshot::blocking::Blocking;
+use crate::snapshot::declined::{Declined, SnapshotError};
+use crate::snapshot::online::Online;
+use crate::snapshot::online::listing::Roots;
+use crate::snapshot::online::outlook::Outlook;
+use crate::snapshot::online::rounds::Policy;
+use crate::snapshot::online::snapshot::Options;
+use crate::sql::{ANSWER_WITHIN, Login, Session};
+use crate::threads::{Running, Thread, scoped};
+
+/// Times the redo log may come round before the blocking snapshot is taken: the second time the copy is nearly all in the
+/// page cache and may be fast enough.
+const OVERRUNS_MAX: u32 = 2;
+
+/// A server of another series may not be able to apply the donor's redo.
+const NEWER: &str = "the joiner's server is of a newer series, or a version is not known: it gets files without redo to apply";
+/// Damaged pages named in the error logs.
+const DAMAGE_LINES: usize = 50;
+
+/// Everything an attempt needs.
+pub(super) struct DonorSession<'a> {
+    pub job: &'a Job,
+    pub context: &'a TransferContext,
+    pub accepted: &'a Accepted,
+    pub layout: &'a Layout,
+    pub engines: &'a EnginePolicy,
+    pub skipped: &'a Skipped,
+    /// Bytes that were offered, with the redo log and without.
+    pub offered: (u64, u64),
+}
+
+impl DonorSession<'_> {
+    /// Sends everything, from the first snapshot that serves. The server is as free as before when this returns.
+    pub fn send(&self, link: &mut Link) -> Result<Sent> {
+        let choice = self.job.settings.snapshot;
+        match choice {
+            SnapshotChoice::Blocking => return self.blocking(link, "snapshot=blocking is set on the donor"),
+            SnapshotChoice::Online if self.accepted.still => return Err(not_online(NEWER).into()),
+            SnapshotChoice::Auto if self.accepted.still => return self.blocking(link, NEWER),
+            _ => {}
+        }
+        let online = Online(self.options());
+        self.warn_of_undo(link)?;
+        let mut overruns = 0;
+        let mut reason = String::new();
+        loop {
+            let declined = match self.send_from(&online, link, &reason) {
+                Ok(sent) => return Ok(sent),
+                Err(SnapshotError::Failed(error)) => return Err(error),
+                Err(SnapshotError::Declined(why)) => self.cut_off().unwrap_or(why),
+            };
+            reason = declined.to_string();
+            match declined {
+                Declined::NotGranted { .. } => return Err(not_granted(&reason).into()),
+                _ if declined.is_of_the_server() => return Err(self.sends_nothing(&declined).into()),
+                Declined::RedoOverrun { .. } if overruns + 1 < OVERRUNS_MAX => overruns += 1,
+                _ if choice == SnapshotChoice::Online => return Err(not_online(&reason).into()),
+                _ => return self.blocking(link, &reason),
+            }
+            tracing::warn!("the online snapshot begins anew: {reason}");
+        }
+    }
+
+    /// The snapshot that always serves, where the operator allows it: there is none to take after it.
+    fn blocking(&self, link: &mut Link, reason: &str) -> Result<Sent> {
+        let settings = &self.job.settings;
+        let hold_for = match settings.blocking {
+            Permission::Never => return Err(not_blocking(reason).into()),
+            Permission::AtMost(limit) => Some(limit),
+            Permission::Auto => None,
+        };
+        let blocking = Blocking {
+            report: &self.job.report,
+            layout: self.layout,
+            engines: self.engines,
+            flush_within: settings.flush,
+            hold_for,
+            purged: self.accepted.empty_undo.then(|| self.login()),
+            threads: usize::from(self.accepted.workers),
+            allow_corrupt_pages: settings.allow_corrupt_pages,
+        };
+        self.send_from(&blocking, link, reason).map_err(|error| match error {
+            SnapshotError::Declined(declined) => self.sends_nothing(&declined).into(),
+            SnapshotError::Failed(error) => error,
+        })
+    }
+
+    /// One attempt: what `snapshot` gives goes through the queues to the joiner.
+    fn send_from(
+        &self,
+        snapshot: &dyn Snapshot,
+        link: &mut Link,
+        reason: &str,
+    ) -> Result<Sent, SnapshotError> {
+        let job = self.job;
+        let key = self.begin(link, snapshot.kind(), reason)?;
+        job.progress.phase("sending", snapshot_name(snapshot.kind()));
+        let send_queue = self.send_queue(snapshot, key);
+        let (taken, chunks) = link
+            .keep_alive_while("sending", || {
+                self.through(&send_queue, || Ok(snapshot.take(&send_queue, &job.cancel)))
+            })
+            .map_err(SnapshotError::from)?;
+        let taken = taken?;
+        log_reused(link, &send_queue)?;
+        for line in &taken.summary {
+            tracing::info!("{line}");
+            link.note(line)?;
+        }
+        log_corruption(link, &taken.corrupt)?;
+        let list = send_queue.list(taken.files);
+        Ok(Sent {
+            list,
+            position: (taken.position.state, taken.position.domain),
+            binlog_state: taken.binlog_state,
+            chunks,
+        })
+    }
+
+    /// The online snapshot cannot make the donor's undo logs empty.
+    fn warn_of_undo(&self, link: &mut Link) -> Result<()> {
+        if self.accepted.empty_undo {
+            let text = "the joiner keeps the donor's number of undo tablespaces: a server changes it only at a start after \
+                        innodb_fast_shutdown=0";
+            tracing::info!("{text}");
+            link.note(text)?;
+        }
+        Ok(())
+    }
+
+    fn login(&self) -> Login {
+        let socket = synced::socket_path(self.job.args.socket.as_deref(), &self.job.datadir);
+        Login::at_socket(&socket, self.context.account.as_ref())
+    }
+
+    fn options(&self) -> Options {
+        let job = self.job;
+        Options {
+            login: self.login(),
+            roots: Roots { layout: self.layout.clone(), skipped: self.skipped.clone() },
+            threads: usize::from(self.accepted.workers),
+            budget: job.settings.moment,
+            desynced: 1,
+            spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),
+            spill_max: job.settings.spill_max,
+            newer: Policy::AsItPays,
+            allow_corrupt_pages: job.settings.allow_corrupt_pages,
+            creator: "rejoin".to_owned(),
+        }
+    }
+
+    /// Begins an attempt. Answers the key with which the joiner's files are compared, when they are: a new one each time.
+    fn begin(&self, link: &mut Link, kind: SnapshotKind, reason: &str) -> Result<Option<FingerprintKey>> {
+        let (base, incremental) = (self.accepted.base, self.job.settings.incremental);
+        let key = if base && incremental { Some(random_bytes()?) } else { None };
+        let (all, without_redo) = self.offered;
+        let bytes = if kind == SnapshotKind::Blocking { all } else { without_redo };
+        let sample = begin(self.job, link, kind, reason, key, bytes)?;
+        let parts = self.job.settings.delta != Parts::Never;
+        let redo = if kind == SnapshotKind::Online { self.redo_outlook() } else { None };
+        let rlimit = self.job.settings.rlimit;
+        let inputs = PlanInputs { layout: self.layout, bytes, base, incremental, redo, rlimit, parts };
+        let key = inputs.decide(link, key, sample.as_ref())?;
+        expect(link.recv()?, &Message::Ready)?;
+        Ok(key)
+    }
+
+    /// What our server says of its redo, where it can be asked.
+    fn redo_outlook(&self) -> Option<Outlook> {
+        Session::open(&self.login(), ANSWER_WITHIN).ok()?.redo_outlook().ok()?
+    }
+
+    fn send_queue(&self, snapshot: &dyn Snapshot, key: Option<FingerprintKey>) -> SendQueue<'_> {
+        let throttle = Throttle::new(self.job.settings.rlimit);
+        let compare = key.map(|key| Compare::new(key, self.job.settings.delta, &self.job.cancel));
+        let compare = if snapshot.blocks_writes() { compare.map(Compare::held_still) } else { compare };
+        SendQueue::new(
+            self.accepted.workers,
+            snapshot.redo(),
+            self.context.compression,
+            throttle,
+            compare,
+            &self.job.progress,
+            &self.job.cancel,
+        )
+    }
+
+    /// Takes a snapshot with a connection for each lane of its send queue. Answers what the snapshot gave and the number of
+    /// chunks, once the joiner has written them all.
+    fn through<T>(&self, send_queue: &SendQueue<'_>, source: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
+        std::thread::scope(|scope| {
+            let lane = |number| {
+                let send = move |link: &mut Link| send_queue.send(number, link);
+                scoped(scope, Thread::Sender, move || self.talk(number, send))
+            };
+            let threads: Vec<_> = (0..send_queue.lanes()).map(lane).collect();
+            let comparing = send_queue.compare().map(|compare| {
+                let (asks, hears) = (send_queue.lanes(), send_queue.lanes() + 1);
+                let ask = move || self.talk(asks, |link| compare.send_questions(link));
+                let hear = move || self.talk(hears, |link| compare.receive_answers(link));
+                [scoped(scope, Thread::Questions, ask), scoped(scope, Thread::Answers, hear)]
+            });
+            // Also after a panic: the connections wait for the end of their queues.
+            let given = caught(source).and_then(|given| send_queue.settle().map(|()| given));
+            send_queue.close(given.is_err());
+            let compared = comparing.into_iter().flatten().try_for_each(Running::join);
+            let sent: Result<u64> = threads.into_iter().map(Running::join).sum();
+            let given = given?;
+            compared?;
+            Ok((given, sent?))
+        })
+    }
+
+    /// One further connection. If it breaks, so does the transfer: the others must not go on filling the joiner's disk.
+    fn talk<T>(&self, number: u16, talk: impl FnOnce(&mut Link) -> Result<T>) -> Result<T> {
+        let talked = self.context.dialer.dial_worker(number, CONNECT_WITHIN);
+        let talked = talked.and_then(|mut link| {
+            link.count_in(&self.job.progress);
+            talk(&mut link)
+        });
+        talked.inspect_err(|e| self.job.cancel.cancel_by_worker(e))
+    }
+
+    /// A server that is cut off from its cluster declines for many reasons: most statements fail then. This is the one.
+    fn cut_off(&self) -> Option<Declined> {
+        let mut session = Session::open(&self.login(), ANSWER_WITHIN).ok()?;
+        let status = session.status("wsrep_cluster_status").ok()??;
+        (status != "Primary").then_some(Declined::OutsidePrimary { status })
+    }
+
+    /// The reason lies with this server, whichever snapshot is taken; another member may do better.
+    fn sends_nothing(&self, declined: &Declined) -> Failure {
+        let failure = Failure::new(Kind::Refused, format!("this donor sends nothing: {declined}"));
+        if !matches!(declined, Declined::CorruptPages { .. }) {
+            return failure.hint(
+                "bring the donor back into the primary component, or name another one with wsrep_sst_donor on the joiner",
+            );
+        }
+        let members = Session::open(&self.login(), ANSWER_WITHIN).ok();
+        let members =
+            members.and_then(|mut session| session.status("wsrep_incoming_addresses").ok().flatten());
+        let members = members.map(|list| format!(" (members: {list})")).unwrap_or_default();
+        failure.hint(format!(
+            "choose another donor{members} with wsrep_sst_donor on the joiner, restore the table on this one, or set \
+             allow-corrupt-pages=1 under [sst] on the donor to send it as it is"
+        ))
+    }
+}
+
+fn snapshot_name(kind: SnapshotKind) -> &'static str {
+    match kind {
+        SnapshotKind::Online => "online",
+        SnapshotKind::Blocking => "blocking",
+    }
+}
+
+/// Both hosts hear how much of what would have been sent the joiner had.
+fn log_reused(link: &mut Link, send_queue: &SendQueue<'_>) -> Result<()> {
+    if let Some(compare) = send_queue.compare() {
+        let line =
+            format!("incremental: the joiner already had {}", crate::human::size(compare.same_bytes()));
+        tracing::info!("{line}");
+        link.note(&line)?;
+    }
+    Ok(())
+}
+
+fn not_granted(why: &str) -> Failure {
+    let failure = Failure::new(Kind::Timeout, why);
+    failure.hint("end what holds the lock on the donor, or raise consistency-point-timeout under [sst] there")
+}
+
+fn not_blocking(why: &str) -> Failure {
+    let text =
+        format!("the online snapshot does not serve ({why}), and blocking=never forbids the blocking one");
+    let failure = Failure::new(Kind::Refused, text);
+    failure.hint("remove the reason, choose another donor, or allow it with blocking=auto or blocking=SECONDS under [sst]")
+}
+
+fn not_online(why: &str) -> Failure {
+    let failure = Failure::new(Kind::Refused, format!("the online snapshot does not serve: {why}"));
+    failure.hint("snapshot=auto under [sst] on the donor takes the blocking snapshot then")
+}
+
+/// Both hosts hear of every damaged page that was sent, up to a number that a log can take.
+fn log_corruption(link: &mut Link, damaged: &[String]) -> Result<()> {
+    for page in damaged.iter().take(DAMAGE_LINES) {
+        tracing::warn!("sent although it is damaged: {page}");
+        link.note(&format!("sent although it is damaged: {page}"))?;
+    }
+    if damaged.len() > DAMAGE_LINES {
+        tracing::warn!("and {} more damaged pages", damaged.len() - DAMAGE_LINES);
+    }
+    Ok(())
+}

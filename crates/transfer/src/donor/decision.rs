@@ -1,0 +1,84 @@
+//! Full or incremental, and about how much that is: said on both hosts before anything is sent.
+use anyhow::Result;
+use protocol::fingerprint::FingerprintKey;
+use protocol::message::Message;
+use protocol::sample::{Decision, Sample};
+
+use crate::datadir::layout::Layout;
+use crate::datadir::sample::{in_words, shared};
+use crate::human::size;
+use crate::peer::link::Link;
+use crate::snapshot::online::estimate::Prices;
+use crate::snapshot::online::outlook::Outlook;
+
+/// A part of the data, one in so many, that makes the sample unreliable when its pages are not written.
+const REDO_COUNTS: u64 = 50;
+
+/// What there is to decide from.
+pub(super) struct PlanInputs<'a> {
+    pub layout: &'a Layout,
+    /// Bytes of our files, as far as this snapshot sends them.
+    pub bytes: u64,
+    /// The joiner has files that may be compared.
+    pub base: bool,
+    /// `incremental`.
+    pub incremental: bool,
+    /// What is known of the redo of which the pages are not in our files yet; `None` where none is sent.
+    pub redo: Option<Outlook>,
+    /// Bytes a second that may be sent.
+    pub rlimit: Option<u64>,
+    /// Of pages in two versions only what differs may be sent.
+    pub parts: bool,
+}
+
+impl PlanInputs<'_> {
+    /// The key to compare with, when the joiner's files are compared. A joiner that gave a sample hears the plan.
+    pub fn decide(
+        &self,
+        link: &mut Link,
+        key: Option<FingerprintKey>,
+        sample: Option<&Sample>,
+    ) -> Result<Option<FingerprintKey>> {
+        let bytes = self.bytes;
+        let unwritten = self.redo.map_or(0, |redo| redo.bytes);
+        let full = |why: &str| (None, None, format!("plan: full, {} to send: {why}", size(bytes)));
+        let (key, about, line) = match (key, sample) {
+            (Some(key), Some(sample)) => {
+                let shared = shared(self.layout, sample, &key, self.parts);
+                let decision = sample.decide(shared, bytes);
+                let words = in_words(decision, shared, sample.blocks.len(), bytes);
+                match decision {
+                    // A busy server's files are old: what the sample shows of them says little of what is sent.
+                    Decision::Full if unwritten > bytes / REDO_COUNTS => {
+                        let line = format!(
+                            "plan: incremental, at most {} to send (no sampled block matches, but {} of redo is not in the \
+                             donor's files yet)",
+                            size(bytes),
+                            size(unwritten)
+                        );
+                        (Some(key), Some(bytes), line)
+                    }
+                    Decision::Full => (None, None, format!("plan: full, {words}")),
+                    Decision::Incremental { about, .. } => {
+                        (Some(key), Some(about), format!("plan: incremental, {words}"))
+                    }
+                }
+            }
+            _ if !self.incremental => full("incremental=0 is set on the donor"),
+            _ if !self.base => {
+                full("the joiner compares nothing (incremental=0, or it replaces its files in place)")
+            }
+            _ => full("the joiner gave no sample"),
+        };
+        let line = match self.redo {
+            None => line,
+            Some(redo) => format!("{line}; {}", redo.in_words(&Prices::new(None, self.rlimit, 0.0))),
+        };
+        tracing::info!("{line}");
+        link.note(&line)?;
+        if sample.is_some() {
+            link.send(&Message::Plan { about })?;
+        }
+        Ok(key)
+    }
+}

@@ -1,0 +1,346 @@
+//! The donor's side of deep IST: whether its archive brings the joiner back, whether that is cheaper than files, and sending
+//! the write-sets.
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use formats::galera::ist::Header;
+use formats::wsrep::state_id::StateId;
+use formats::{Seqno, Uuid};
+use protocol::chunk::Packing;
+use protocol::hello::cut;
+use protocol::limits::{RANGE_BYTES, TEXT_BYTES_MAX};
+use protocol::message::{CanIst, Message};
+use protocol::sample::Decision;
+
+use super::attempt::DonorSession;
+use super::{Position, expect, position_given, receive_sample, unexpected};
+use crate::compare::comparison::Parts;
+use crate::datadir::sample::shared;
+use crate::failure::{Failure, Kind, kind_of};
+use crate::human::{printable, size};
+use crate::job::Job;
+use crate::peer::link::Link;
+use crate::peer::secret::random_bytes;
+use crate::server::provider_options;
+use crate::settings::IstChoice;
+use crate::writesets::archive::{Archive, default_dir, is_archive};
+use crate::writesets::gcache::Gcache;
+use crate::writesets::ist::cost::Ways;
+use crate::writesets::store::{StoredAction, Take, WriteSetStore};
+
+/// How long the newest write-sets may take to become final: some hundred are being applied.
+const FINAL_WITHIN: Duration = Duration::from_secs(10);
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(100);
+/// Write-sets that are read to know how large they are.
+const MEASURED: usize = 500;
+/// In which messages travel; the joiner's relay puts the group's own in.
+const VERSION: u8 = formats::galera::ist::VERSION_OLDEST;
+
+/// Brings the joiner back by write-sets. None when files are to be sent; both logs say why then.
+pub(super) fn instead(session: &DonorSession<'_>, link: &mut Link) -> Result<Option<Position>> {
+    let job = session.job;
+    let Some(dir) = archive_dir(job).filter(|_| job.settings.ist != IstChoice::Never) else {
+        return Ok(None);
+    };
+    match attempt(session, link, &dir)? {
+        ControlFlow::Continue(position) => Ok(Some(position)),
+        ControlFlow::Break(why) => {
+            tracing::info!("{why}");
+            link.note(&why)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Where this node's archive is: as it is set, else where `rejoin archive run` puts it, if there is one.
+fn archive_dir(job: &Job) -> Option<PathBuf> {
+    job.settings.archive.clone().or_else(|| Some(default_dir(&job.datadir)).filter(|dir| is_archive(dir)))
+}
+
+fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<ControlFlow<String, Position>> {
+    let job = session.job;
+    let none = |why: String| Ok(ControlFlow::Break(format!("no deep IST: {why}")));
+    // Our own provider's cache is large: it is read when the joiner can use it.
+    let mut history = match open_store(dir) {
+        Ok(archive) => History { archive, cache: None },
+        Err(error) => {
+            return none(format!("the donor's archive: {error:#}"));
+        }
+    };
+    let given = match position_given(job) {
+        Ok(given) => given,
+        Err(error) => return none(format!("{error:#}")),
+    };
+    let incremental = session.accepted.base && job.settings.incremental;
+    let key = if incremental { Some(random_bytes()?) } else { None };
+    link.send(&Message::AskIst { fingerprints: key })?;
+    let (position, first, next, room) = match link.recv()? {
+        Message::CanIst(CanIst::Yes { position, first, next, room }) => {
+            (position, Seqno(first), Seqno(next), room)
+        }
+        Message::CanIst(CanIst::No { why }) => {
+            return none(format!("{}; the donor's archive {}", printable(&why), history.in_words()));
+        }
+        other => return Err(unexpected(&other, "CanIst").into()),
+    };
+    let sample = match key {
+        None => None,
+        Some(key) => Some((receive_sample(link)?, key)),
+    };
+    let position: StateId = position
+        .parse()
+        .map_err(|e| Failure::new(Kind::Peer, format!("the joiner gave position {position:?}: {e}")))?;
+    if let Err(why) = history.fits(position, given.0) {
+        return none(why);
+    }
+    let (from, to) = (Seqno(position.seqno.0.saturating_add(1)), Seqno(first.0.saturating_sub(1)));
+    let reaches = link.keep_alive_while("waiting for the donor's newest write-sets", || {
+        history.cache = own_cache(job);
+        history.reach(job, dir, from, to)
+    })?;
+    let history = match reaches {
+        Ok(history) => history,
+        Err(why) => return none(why),
+    };
+    let all = session.offered.0;
+    let sent = match &sample {
+        None => all,
+        Some((sample, key)) => {
+            let parts = job.settings.delta != Parts::Never;
+            match sample.decide(shared(session.layout, sample, key, parts), all) {
+                Decision::Full => all,
+                Decision::Incremental { about, .. } => about,
+            }
+        }
+    };
+    let write_sets = to.0.saturating_sub(from.0).saturating_add(1).max(0).unsigned_abs();
+    let write_set_bytes = match history.bytes(from, to, write_sets) {
+        Ok(bytes) => bytes,
+        Err(error) => return none(format!("{error:#}")),
+    };
+    let ways = Ways { write_sets, write_set_bytes, files: all, sent };
+    if job.settings.ist == IstChoice::Auto && !ways.replay_is_cheaper() {
+        return none(format!("it would cost more: {}", ways.in_words()));
+    }
+    if write_set_bytes > room {
+        return none(format!(
+            "the joiner has room for {} of write-sets only: {}",
+            size(room),
+            ways.in_words()
+        ));
+    }
+    let line = format!("plan: deep IST from {position}: {}", ways.in_words());
+    tracing::info!("{line}");
+    link.note(&line)?;
+    job.progress.attempt(0);
+    job.progress.phase("sending write-sets", &format!("{from} to {to}"));
+    let from = from.max(next);
+    link.send(&Message::WriteSets { from: from.0, to: to.0, domain: given.1 })?;
+    let mut sender = Sender { link, waiting: Vec::new(), bytes: 0 };
+    let sent = if from <= to { history.read(from, to, &mut |action| sender.take(&action)) } else { Ok(()) };
+    // A link that broke ends the transfer, an archive that does not.
+    let (sent, bytes) = match sent {
+        Err(error) if kind_of(&error) != Kind::Disk => return Err(error),
+        sent => (sent, sender.finish()?),
+    };
+    job.cancel.check()?;
+    if let Err(error) = sent {
+        let why = cut(&format!("{error:#}"), TEXT_BYTES_MAX).to_owned();
+        link.send(&Message::WriteSetsFail { why: why.clone() })?;
+        return none(why);
+    }
+    link.send(&Message::WriteSetsEnd)?;
+    expect(link.recv()?, &Message::Stored)?;
+    tracing::info!(
+        "deep IST: sent write-sets {from} to {to} of the archive ({bytes} bytes), and no file; the donor's server sends those \
+         from {first} on"
+    );
+    Ok(ControlFlow::Continue(given))
+}
+
+/// Sends IST messages in pieces.
+struct Sender<'a> {
+    link: &'a mut Link,
+    waiting: Vec<u8>,
+    bytes: u64,
+}
+
+impl Sender<'_> {
+    fn take(&mut self, action: &StoredAction) -> Result<bool> {
+        let StoredAction { seqno, action: kind, skipped, bytes, .. } = action;
+        let header = Header::of_action(VERSION, *seqno, *kind, *skipped, bytes.len());
+        let header = header.with_context(|| format!("action {seqno} is none that IST carries"))?;
+        self.waiting.extend_from_slice(&header.encode());
+        if header.len > 0 {
+            self.waiting.extend_from_slice(bytes);
+        }
+        let whole = self.waiting.len() - self.waiting.len() % RANGE_BYTES as usize;
+        if whole > 0 {
+            let waiting = std::mem::take(&mut self.waiting);
+            let (pieces, rest) = waiting.split_at(whole);
+            pieces.chunks(RANGE_BYTES as usize).try_for_each(|piece| self.send(piece))?;
+            self.waiting.extend_from_slice(rest);
+        }
+        Ok(true)
+    }
+
+    fn send(&mut self, piece: &[u8]) -> Result<()> {
+        let packed = zstd::bulk::compress(piece, 1).ok().filter(|packed| packed.len() < piece.len());
+        let packing = if packed.is_some() { Packing::Zstd } else { Packing::Plain };
+        self.bytes += piece.len() as u64;
+        let message = Message::WriteSetBytes { len: piece.len() as u32, packing };
+        self.link.send_with_payload(&message, packed.as_deref().unwrap_or(piece))
+    }
+
+    /// Sends what waits; answers the bytes that were sent.
+    fn finish(mut self) -> Result<u64> {
+        let rest = std::mem::take(&mut self.waiting);
+        if !rest.is_empty() {
+            self.send(&rest)?;
+        }
+        Ok(self.bytes)
+    }
+}
+
+/// The archive, and behind it what our own provider still has.
+struct History {
+    archive: Box<dyn WriteSetStore + Send>,
+    cache: Option<Gcache>,
+}
+
+impl History {
+    fn open(job: &Job, dir: &Path) -> Result<History> {
+        Ok(History { archive: open_store(dir)?, cache: own_cache(job) })
+    }
+
+    fn in_words(&self) -> String {
+        match self.archive.range() {
+            None => "is empty".to_owned(),
+            Some((first, last)) => {
+                format!("has the write-sets {first} to {last} of {}", self.archive.history())
+            }
+        }
+    }
+
+    /// The joiner's files, the archive and the group are of one history, and the joiner has nothing that the group has not.
+    fn fits(&self, position: StateId, group: StateId) -> Result<(), String> {
+        let archive: Uuid = self.archive.history();
+        if position.uuid != group.uuid {
+            return Err(format!(
+                "the joiner's files are of the history {}, the group's is {}",
+                position.uuid, group.uuid
+            ));
+        }
+        if archive != group.uuid {
+            return Err(format!(
+                "the donor's archive is of the history {archive}, the group's is {}",
+                group.uuid
+            ));
+        }
+        if position.seqno > group.seqno {
+            let (joiner, group) = (position.seqno, group.seqno);
+            return Err(format!("the joiner is at {joiner}, ahead of the group at {group}"));
+        }
+        Ok(())
+    }
+
+    /// Whether archive and cache hold all of these, final. Waits a moment for the newest ones.
+    fn reach(mut self, job: &Job, dir: &Path, from: Seqno, to: Seqno) -> Result<Result<History, String>> {
+        let until = Instant::now() + FINAL_WITHIN;
+        loop {
+            if from > to || self.holds(from, to) {
+                return Ok(Ok(self));
+            }
+            if self.archive.range().is_none_or(|(first, _)| first > from) || Instant::now() >= until {
+                let cache = self.cache.as_ref().and_then(WriteSetStore::range);
+                let cache = cache.map_or("nothing".to_owned(), |(first, last)| format!("{first} to {last}"));
+                return Ok(Err(format!(
+                    "the write-sets {from} to {to} are wanted; the donor's archive {}, and its provider's cache {cache}",
+                    self.in_words()
+                )));
+            }
+            job.cancel.sleep(LOOK)?;
+            self = History::open(job, dir)?;
+        }
+    }
+
+    fn holds(&self, from: Seqno, to: Seqno) -> bool {
+        let Some((first, last)) = self.archive.range() else { return false };
+        if first > from || last.0.saturating_add(1) < from.0 {
+            return false;
+        }
+        if last >= to {
+            return true;
+        }
+        // Whether they are final only the buffers say: all before the last one are when that is.
+        let Some(cache) = &self.cache else { return false };
+        let reaches =
+            cache.range().is_some_and(|(low, high)| low.0 <= last.0.saturating_add(1) && high >= to);
+        let mut is_final = false;
+        let read = reaches && {
+            let look = |action: StoredAction| {
+                is_final = action.is_final;
+                Ok(false)
+            };
+            cache.read(to, to, &mut { look }).is_ok()
+        };
+        read && is_final
+    }
+
+    /// About how many bytes so many write-sets are.
+    fn bytes(&self, from: Seqno, to: Seqno, count: u64) -> Result<u64> {
+        let (mut bytes, mut seen) = (0u64, 0usize);
+        if from <= to {
+            self.read(from, to, &mut |action| {
+                bytes += action.bytes.len() as u64;
+                seen += 1;
+                Ok(seen < MEASURED)
+            })?;
+        }
+        Ok((bytes as f64 / seen.max(1) as f64 * count as f64) as u64)
+    }
+
+    fn read(&self, from: Seqno, to: Seqno, take: &mut Take<'_>) -> Result<()> {
+        let last = self.archive.range().map_or(Seqno(0), |(_, last)| last);
+        let mut more = true;
+        let mut next = from;
+        if from <= last {
+            self.archive.read(from, to.min(last), &mut |action| {
+                next = Seqno(action.seqno.0.saturating_add(1));
+                more = take(action)?;
+                Ok(more)
+            })?;
+        }
+        if !more || next > to {
+            return Ok(());
+        }
+        let behind = || Failure::new(Kind::Disk, format!("write-set {next} is not in the donor's archive"));
+        let cache = self.cache.as_ref().ok_or_else(behind)?;
+        cache.read(next, to, &mut |action| match action.is_final {
+            true => take(action),
+            false => {
+                let text = format!("whether write-set {} is to be applied is not known yet", action.seqno);
+                Err(Failure::new(Kind::Disk, text).into())
+            }
+        })
+    }
+}
+
+/// What is in the archive's directory: segments, or a copy of a provider's cache.
+fn open_store(dir: &Path) -> Result<Box<dyn WriteSetStore + Send>> {
+    match is_archive(dir) {
+        true => Ok(Box::new(Archive::open(dir)?)),
+        false => Ok(Box::new(Gcache::open(dir)?)),
+    }
+}
+
+/// Our own provider's cache, where it can be read.
+fn own_cache(job: &Job) -> Option<Gcache> {
+    let options = provider_options::parse(job.options.server("wsrep-provider-options").unwrap_or_default());
+    let name = options.get("gcache.name").map_or(formats::galera::gcache::FILE_NAME, String::as_str);
+    let path = provider_options::cache_dir(&options, &job.datadir).join(name);
+    Gcache::open(&path).inspect_err(|why| tracing::debug!("no cache of our own: {why:#}")).ok()
+}

@@ -1,0 +1,109 @@
+//! What a donor says before anything is stopped or read, and what the joiner answers.
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use protocol::inventory::{FileEntry, FileRole, Place};
+use protocol::limits::HEADER_BYTES_MAX;
+use protocol::message::{Message, Offer};
+use protocol::policy::NodeFacts;
+
+use super::unexpected;
+use crate::datadir::encrypted::first_encrypted;
+use crate::datadir::layout::Layout;
+use crate::datadir::scan::Scan;
+use crate::failure::Failure;
+use crate::job::Job;
+use crate::peer::link::Link;
+use crate::server::version::server_version;
+
+/// Lines about files that are not sent, in the offer and the error logs.
+const LEFT_OUT_LINES: usize = 50;
+
+/// Bytes of the databases' names in the offer, at most.
+const DATABASE_BYTES: usize = HEADER_BYTES_MAX as usize / 4;
+
+/// Makes the offer; the joiner looks at settings and room. Its answer has the number of workers that may send.
+pub(super) fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) -> Result<Accepted> {
+    let left_out = left_out(scan);
+    for line in &left_out {
+        tracing::warn!("{line}");
+    }
+    link.send(&Message::Offer(offer(job, layout, scan, left_out)))?;
+    let accepted = accepted(link.recv()?)?;
+    if accepted.in_place {
+        tracing::warn!("the joiner has no room for old and new files: it replaces them in place");
+    }
+    Ok(Accepted { workers: accepted.workers.min(job.settings.threads).max(1), ..accepted })
+}
+
+/// What both logs must say, in lines that fit into one message.
+fn left_out(scan: &Scan) -> Vec<String> {
+    for left in &scan.left_out {
+        tracing::debug!("not sent: {}: {}", left.path.display(), left.why);
+    }
+    let files = scan.left_out.iter().map(|l| format!("not sent: {}: {}", l.path.display(), l.why));
+    let mut lines: Vec<String> = scan.warnings.iter().cloned().chain(files).collect();
+    if lines.len() > LEFT_OUT_LINES {
+        let more = lines.len() - LEFT_OUT_LINES;
+        lines.truncate(LEFT_OUT_LINES);
+        lines.push(format!("{more} more files are not sent; the donor's transfer log names them"));
+    }
+    lines
+}
+
+fn offer(job: &Job, layout: &Layout, scan: &Scan, left_out: Vec<String>) -> Offer {
+    let mut bytes: BTreeMap<Place, u64> = BTreeMap::new();
+    let mut external: BTreeMap<String, u64> = BTreeMap::new();
+    for FileEntry { place, path, allocated, .. } in scan.files.iter().map(|f| &f.entry) {
+        if *place == Place::External {
+            let directory = path.rsplit_once('/').map_or("/", |(dir, _)| dir).to_owned();
+            *external.entry(directory).or_default() += allocated;
+        } else {
+            *bytes.entry(*place).or_default() += allocated;
+        }
+    }
+    Offer {
+        node: job.options.node_name(),
+        facts: NodeFacts {
+            encrypted: first_encrypted(layout, &job.options, &scan.files),
+            ..layout.facts(server_version(job.server))
+        },
+        files: scan.files.len() as u32,
+        bytes: bytes.into_iter().collect(),
+        external: external.into_iter().collect(),
+        undo_tablespaces: scan.files.iter().filter(|f| f.entry.role == FileRole::Undo).count() as u32,
+        left_out,
+        databases: databases(scan),
+    }
+}
+
+/// Names of the databases' directories. A database that is left out here is looked at when its first file comes.
+fn databases(scan: &Scan) -> Vec<String> {
+    let files = scan.files.iter().map(|file| &file.entry).filter(|entry| entry.place == Place::Datadir);
+    let names: BTreeSet<&str> = files.filter_map(|entry| Some(entry.path.split_once('/')?.0)).collect();
+    let mut room = DATABASE_BYTES;
+    let fits = |name: &&str| {
+        room = room.saturating_sub(name.len() + 8);
+        room > 0
+    };
+    names.into_iter().take_while(fits).map(str::to_owned).collect()
+}
+
+/// The joiner's answer to an offer.
+pub(super) struct Accepted {
+    pub workers: u16,
+    in_place: bool,
+    pub empty_undo: bool,
+    pub still: bool,
+    /// The joiner has files that may hold what would be sent.
+    pub base: bool,
+}
+
+pub(super) fn accepted(message: Message) -> Result<Accepted, Failure> {
+    match message {
+        Message::Accept { workers, in_place, empty_undo, still, base } => {
+            Ok(Accepted { workers, in_place, empty_undo, still, base })
+        }
+        other => Err(unexpected(&other, "Accept")),
+    }
+}

@@ -1,0 +1,229 @@
+//! The point of no return.
+//!
+//! Before `install.json` is durable the old datadir is untouched, and the transfer can be discarded. From
+//! then on the install can only go forward (or be undone by [`crate::install::rollback`]):
+//! [`finish_interrupted`] completes it at the next start of the program. The record is renamed to
+//! `installed.json` when every file is durably in place, so its name tells the two states apart.
+//! [`crate::install::forward`] explains why each step may be repeated, whatever ran in between.
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::disk::filesystem::FilesystemId;
+use crate::failure::{Failure, Kind, kind_of};
+use crate::install::dry_run;
+use crate::install::files::Files;
+use crate::install::forward::{clean_up, first_changed, roll_forward};
+use crate::install::guard::Guards;
+use crate::install::kept;
+use crate::install::names::{IN_PLACE, INSTALL, INSTALLED, RELEASED, file_name, own_directory};
+use crate::install::plan::{InstallPlan, Keep, Phase, Purpose};
+use crate::install::record::{pending, write_record};
+use crate::install::rollback;
+
+/// The result of a finished roll-forward.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// The new state was installed, or the old one restored.
+    pub purpose: Purpose,
+    /// `uuid:seqno` of the new state; for a rollback that of the discarded state.
+    pub position: String,
+}
+
+/// Puts the staged files in place. Call when everything is verified and synced ([`crate::receive::staging::Staging::sync_all`]).
+pub fn install(files: &dyn Files, plan: impl Into<InstallPlan>) -> Result<Finished> {
+    let mut plan = plan.into();
+    if pending(files, &plan.datadir)?.is_some() {
+        bail!(Failure::new(Kind::Disk, "an interrupted install must be finished before the next one"));
+    }
+    if files.exists(&own_directory(&plan.datadir).join(RELEASED))? {
+        bail!(Failure::new(Kind::Disk, "an earlier install's files are still being deleted"));
+    }
+    check(files, &plan)?;
+    // The point of no return.
+    write_record(files, &plan)?;
+    carry_out(files, &mut plan)
+}
+
+/// Carries out the rest of a recorded plan. An error names the remedy.
+pub(super) fn carry_out(files: &dyn Files, plan: &mut InstallPlan) -> Result<Finished> {
+    let done = roll_forward(files, plan).and_then(|()| finish(files, plan));
+    done.map_err(|error| half_done(plan, &error).into())
+}
+
+fn half_done(plan: &InstallPlan, error: &anyhow::Error) -> Failure {
+    let (what, at) = match plan.purpose {
+        Purpose::Install => ("install", plan.datadir.display()),
+        Purpose::Rollback => ("rollback", plan.datadir.display()),
+    };
+    let finish = format!(
+        "remove the cause; then the next start of the server, or `rejoin finish`, completes the {what}"
+    );
+    let back = match (plan.purpose, plan.keep) {
+        (Purpose::Install, Keep::Old) => {
+            format!("`rejoin rollback --datadir {at}` restores the previous state instead")
+        }
+        (Purpose::Install, _) => "the previous state was not kept, so a rollback is not possible".to_owned(),
+        (Purpose::Rollback, _) => "the previous state is not lost".to_owned(),
+    };
+    Failure::new(kind_of(error), format!("the {what} in {at} stopped in the middle: {error:#}"))
+        .hint(format!("{finish}; {back}"))
+}
+
+/// Finishes what an earlier run of the program began: an install, a rollback, or the deletion of the previous
+/// state. Call it at every start, before anything else reads the datadir. `datadir` must be the same text in
+/// all calls (canonical): a record made for another datadir is refused.
+pub fn finish_interrupted(files: &dyn Files, datadir: &Path) -> Result<Option<Finished>> {
+    kept::finish_release(files, datadir)?;
+    let Some(mut plan) = pending(files, datadir)? else { return Ok(None) };
+    if plan.phase == Phase::Aside && !still_holds(files, &plan)? {
+        return Ok(None);
+    }
+    carry_out(files, &mut plan).map(Some)
+}
+
+/// Until the guards are in place, a plan does not keep a server from running on the old files. If a server
+/// wrote to a file that should stay or be patched, the plan is abandoned.
+fn still_holds(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
+    let guards = Guards::of(plan);
+    let begun = guards.stand(files, plan)?;
+    let left: BTreeSet<&Path> = plan.retired.iter().filter(|_| begun).map(|d| d.path.as_path()).collect();
+    let there = plan.unchanged.iter().filter(|was| !left.contains(was.path.as_path()));
+    let Some(changed) = first_changed(files, there)? else { return Ok(true) };
+    let own = own_directory(&plan.datadir);
+    // A rollback can be abandoned as long as the install that it would undo is on record.
+    let gives_up = plan.purpose == Purpose::Install || files.exists(&own.join(INSTALLED))?;
+    if !gives_up || (begun && !guards.take_back(files, plan)?) {
+        let text = format!(
+            "{} was written to after the {} began",
+            changed.display(),
+            format!("{:?}", plan.purpose).to_lowercase()
+        );
+        let hint = "`rejoin rollback` restores the previous state if it was kept";
+        bail!(Failure::new(Kind::Disk, text).hint(hint));
+    }
+    tracing::warn!(
+        "a server wrote to {} before anything was moved: the {} is abandoned, and the files stay",
+        changed.display(),
+        format!("{:?}", plan.purpose).to_lowercase()
+    );
+    // Second names and copies of files that are still in place.
+    for kept in plan.retired.iter().filter_map(|d| d.to.as_deref()) {
+        files.remove(kept)?;
+    }
+    guards.clear_parts(files)?;
+    files.remove(&own.join(INSTALL))?;
+    files.sync_directory(&own)?;
+    Ok(false)
+}
+
+pub(super) fn finish(files: &dyn Files, plan: &InstallPlan) -> Result<Finished> {
+    match plan.purpose {
+        Purpose::Install => finish_install(files, plan)?,
+        Purpose::Rollback => rollback::finish_rollback(files, plan)?,
+    }
+    Ok(Finished { purpose: plan.purpose, position: plan.position.clone() })
+}
+
+fn finish_install(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
+    let own = own_directory(&plan.datadir);
+    clean_up(files, plan)?;
+    // This comes before the rename: while install.json exists, the marker adds nothing; afterwards it would
+    // be wrong.
+    files.remove(&own.join(IN_PLACE))?;
+    files.sync_directory(&own)?;
+    files.rename(&own.join(INSTALL), &own.join(INSTALLED))?;
+    files.sync_directory(&own)
+}
+
+/// Checks everything that could stop an install in the middle, while nothing has been touched.
+///
+/// Returns warnings about what will be left behind.
+///
+/// # Errors
+/// The plan is refused, or does not match the staged files.
+pub fn check(files: &dyn Files, plan: &InstallPlan) -> Result<Vec<String>> {
+    if plan.purpose != Purpose::Install || plan.phase != Phase::Aside {
+        bail!(Failure::new(Kind::Disk, "this plan was already begun"));
+    }
+    let marker = files.exists(&own_directory(&plan.datadir).join(IN_PLACE))?;
+    if marker && plan.retired.iter().any(|d| d.to.is_some()) {
+        bail!(Failure::new(
+            Kind::Disk,
+            "the old files were replaced in place, so the previous state cannot be kept"
+        ));
+    }
+    if plan.keep == Keep::InPlace && !marker {
+        bail!(Failure::new(
+            Kind::Disk,
+            "the plan is for a transfer in place, but this transfer was not in place"
+        ));
+    }
+    let tried = dry_run::dry_run(files, plan)?;
+    tried.refused(plan.purpose)?;
+    if let Some(changed) = first_changed(files, &plan.unchanged)? {
+        let text = format!("{} changed since it was compared", changed.display());
+        bail!(Failure::new(Kind::Disk, text).hint("check whether another server runs on this datadir"));
+    }
+    for patched in &plan.patched {
+        for staged in [Some(&patched.patch), patched.back.as_ref()].into_iter().flatten() {
+            if !files.exists(staged)? {
+                let text =
+                    format!("the patch {} of {} is not staged", staged.display(), patched.table.display());
+                bail!(Failure::new(Kind::Disk, text));
+            }
+        }
+    }
+    let mut filesystems = Filesystems { files, of: BTreeMap::new() };
+    let leaving: BTreeSet<&Path> = plan.retired.iter().map(|d| d.path.as_path()).collect();
+    for placed in &plan.placed {
+        if !files.exists(&placed.staged)? {
+            bail!(Failure::new(Kind::Disk, format!("{} is not staged", placed.target.display())));
+        }
+        filesystems.check(&placed.staged, &placed.target)?;
+        if files.exists(&placed.target)?
+            && !leaving.contains(placed.target.as_path())
+            && !sweeps(plan, &placed.target)
+        {
+            let text = format!("{} exists and is not this table's earlier copy", placed.target.display());
+            bail!(Failure::new(Kind::Refused, text).hint("move it away, then start this node again"));
+        }
+    }
+    for old in &plan.retired {
+        if let Some(to) = &old.to {
+            filesystems.check(&old.path, to)?;
+        }
+    }
+    Ok(tried.warnings)
+}
+
+fn sweeps(plan: &InstallPlan, path: &Path) -> bool {
+    plan.sweep.iter().any(|s| path.parent() == Some(&s.directory) && s.pattern.matches(file_name(path)))
+}
+
+/// Filesystems of directories; each is looked up once.
+struct Filesystems<'a> {
+    files: &'a dyn Files,
+    of: BTreeMap<PathBuf, FilesystemId>,
+}
+
+impl Filesystems<'_> {
+    fn check(&mut self, from: &Path, to: &Path) -> Result<()> {
+        if self.of(from)? == self.of(to)? {
+            return Ok(());
+        }
+        let text = format!("{} and {} are not on one filesystem", from.display(), to.display());
+        bail!(Failure::new(Kind::Disk, text))
+    }
+
+    fn of(&mut self, path: &Path) -> Result<FilesystemId> {
+        let directory = path.parent().with_context(|| format!("{} has no directory", path.display()))?;
+        if let Some(known) = self.of.get(directory) {
+            return Ok(*known);
+        }
+        let found = self.files.filesystem(directory)?;
+        self.of.insert(directory.to_path_buf(), found);
+        Ok(found)
+    }
+}

@@ -1,0 +1,445 @@
+//! The joiner's side of a transfer, top to bottom.
+mod agree;
+mod deep_ist;
+mod group_word;
+mod incoming;
+mod places;
+mod receive;
+mod settled;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use formats::mariadb::file_kind::{self, FileKind};
+use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
+use formats::wsrep::report::ReportLine;
+use formats::wsrep::state_id::StateId;
+use protocol::hello::Connection;
+use protocol::limits::FURTHER_CONNECTIONS;
+use protocol::message::{Attempt, Message, Offer, snapshot_line};
+
+use crate::cleanup;
+use crate::datadir::layout::Layout;
+use crate::datadir::lineage::Lineage;
+use crate::datadir::managed::{self, ManagedFile};
+use crate::datadir::own_position;
+use crate::datadir::sample;
+use crate::failure::{Failure, Kind, is_lost, kind_of};
+use crate::human::{printable, size};
+use crate::install::files::Disk;
+use crate::install::in_place;
+use crate::install::kept;
+use crate::install::names::file_name;
+use crate::install::record_check;
+use crate::install::tidy;
+use crate::invitation;
+use crate::job::Job;
+use crate::panics::caught;
+use crate::peer::Established;
+use crate::peer::link::Link;
+use crate::peer::listen::Listener;
+use crate::receive::base::Base;
+use crate::receive::staging;
+use crate::server::error_log::ErrorLog;
+use crate::threads::Thread;
+pub use agree::MARGIN_BYTES;
+use agree::{Estimate, Room};
+use deep_ist::{Instead, OwnIst};
+use incoming::IncomingTransfer;
+pub use incoming::old_files;
+use places::Places;
+use receive::{FileList, Received};
+use settled::VerifiedStaging;
+
+/// A position and its GTID domain.
+type Position = (StateId, Option<u32>);
+
+/// Receives one transfer, or learns that none is needed. The server hears the position only when it is true.
+///
+/// The lock of the datadir is held meanwhile.
+pub fn run(job: &Job) -> Result<()> {
+    record_check::check(&job.datadir, || Layout::resolve(&job.args, &job.options))?;
+    if let Some(finished) = crate::install::run::finish_interrupted(&Disk, &job.datadir)? {
+        tracing::warn!(
+            "finished what an earlier run had begun: {:?} of {}",
+            finished.purpose,
+            finished.position
+        );
+    }
+    in_place::guard_again(&Disk, &job.datadir)?;
+    job.progress.phase("waiting for the donor", "");
+    let limit = job.limit()?;
+    let error_log = ErrorLog::from_now();
+    let mut ist = OwnIst::prepare(job)?;
+    let listener = open_door(job)?;
+    let end = Instant::now() + job.settings.first_contact;
+    // The link stays open until our end: closed with a ping unread, it could take our last message with it.
+    let (_link, agreed) = loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let Established { mut link, program, .. } = listener.admit_control(left, &job.cancel)?;
+        link.count_in(&job.progress);
+        link.share_waits(&job.progress);
+        tracing::info!("connected to {}, {program}", link.peer());
+        let agreed = caught(|| {
+            Thread::Main.panic_on_purpose();
+            serve(job, &listener, &mut link, &mut ist)
+        });
+        match agreed {
+            // The donor connects again.
+            Err(error) if is_lost(&error) && !listener.has_begun(Connection::Control) => {
+                tracing::warn!("{error:#} before anything was agreed on; waiting for the donor again");
+                job.progress.phase("waiting for the donor", "");
+            }
+            Err(error) => {
+                link.abort(&format!("{error:#}"));
+                break (None, Err(error));
+            }
+            Ok(agreed) => break (Some(link), Ok(agreed)),
+        }
+    };
+    // The port is free and the donor's program is released, whatever we wait for below.
+    drop(listener);
+    // What is complete is installed.
+    drop(limit);
+    let (state, domain) = match agreed {
+        Ok(Agreed::NothingNeeded(position)) => position,
+        Ok(Agreed::WriteSets(position)) => {
+            ist.splice(position.0)?;
+            tidy::remove_leftovers(&Disk, &job.datadir)?;
+            position
+        }
+        // No wait when this fails: to the group the transfer is over, and it may be held up by a member that applies nothing.
+        Ok(Agreed::Arrived(verified, donor)) => {
+            deep_ist::forget(&job.datadir)?;
+            caught(|| install(job, *verified, &donor))?
+        }
+        Err(error) => {
+            group_word::wait_after(job, &error);
+            return Err(error);
+        }
+    };
+    // The server is told of no success after a panic in another thread.
+    job.cancel.check()?;
+    refuse_if_expelled(&error_log)?;
+    cleanup::start_if_needed(job);
+    Ok(job.report.say(&ReportLine::JoinerState { state, domain })?)
+}
+
+/// A node that left the primary component during the transfer and came back is no joiner to the group any more. Its provider
+/// takes the state, has its word of it rejected ("new State Transfer required"), and asks for no other: the server would run
+/// and refuse every query until it is started again. With any method; one that ends is started again by its supervisor.
+fn refuse_if_expelled(error_log: &ErrorLog) -> Result<(), Failure> {
+    if !error_log.joiner_was_expelled() {
+        return Ok(());
+    }
+    let text =
+        "the group expelled this node during the transfer and would not take it for a member with this state";
+    let hint = "what has arrived is installed; start the server again, it joins with that; look at this node's network";
+    Err(Failure::new(Kind::Server, text).hint(hint))
+}
+
+/// What donor and joiner have come to, when all is well.
+enum Agreed {
+    /// IST follows from this position.
+    NothingNeeded(Position),
+    /// The server starts on its own files from this position; the write-sets behind it are here.
+    WriteSets(Position),
+    /// Everything is here and verified; it comes from the donor of this name.
+    Arrived(Box<VerifiedStaging>, String),
+}
+
+/// Listens, and only then tells the server (and through it the donor) where and with which secret.
+fn open_door(job: &Job) -> Result<Listener> {
+    let given = job.args.address.as_deref().unwrap_or("");
+    let address =
+        ListenAddress::parse(given).with_context(|| format!("the server gave --address {given:?}"))?;
+    let port = address.port.unwrap_or(DEFAULT_PORT);
+    let listener = Listener::open(&address.host, port, job.terms(), &job.cancel)?;
+    let text = invitation::write(&job.args, &address, port, listener.invitation())?;
+    job.report.say(&ReportLine::Ready(text))?;
+    // In the provider's words for its own one ("Prepared IST receiver for 24-28, listening at: ...").
+    tracing::info!("prepared SST receiver, listening at: {}", ListenAddress { port: Some(port), ..address });
+    Ok(listener)
+}
+
+fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> Result<Agreed> {
+    match link.recv()? {
+        Message::Bypass { position, domain } => {
+            bypass(job, link, &position, domain).map(Agreed::NothingNeeded)
+        }
+        Message::Offer(offer) => {
+            let transfer = Transfer::accept(job, listener, link, &offer)?;
+            let first = match transfer.by_write_sets(link, ist)? {
+                Instead::WriteSets(position) => return Ok(Agreed::WriteSets(position)),
+                Instead::Files(first) => first,
+            };
+            let verified = transfer.receive(link, first)?;
+            Ok(Agreed::Arrived(Box::new(verified), offer.node))
+        }
+        other => Err(unexpected(&other, "Bypass or Offer").into()),
+    }
+}
+
+/// IST follows: nothing was looked at, and nothing is touched but what a broken transfer had left.
+fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Result<Position> {
+    let state = parse_position(position)?;
+    link.send(&Message::Accept {
+        workers: 0,
+        in_place: false,
+        empty_undo: false,
+        still: false,
+        base: false,
+    })?;
+    tracing::info!("IST follows from {state}; no data is needed");
+    tidy::remove_leftovers(&Disk, &job.datadir)?;
+    Ok((state, domain))
+}
+
+/// A transfer that was agreed on, until everything is verified where it is staged: the old datadir is untouched, and
+/// [`install()`] is where that stops being so.
+struct Transfer<'a> {
+    job: &'a Job,
+    listener: &'a Listener,
+    offer: &'a Offer,
+    layout: Layout,
+    /// The files that will be replaced.
+    old: Arc<[ManagedFile]>,
+    room: Room,
+}
+
+impl<'a> Transfer<'a> {
+    /// Looks at settings, directories and room, and accepts the offer. What does not match is refused.
+    fn accept(
+        job: &'a Job,
+        listener: &'a Listener,
+        link: &mut Link,
+        offer: &'a Offer,
+    ) -> Result<Transfer<'a>> {
+        job.progress.phase("looking at what is here", "");
+        let layout = Layout::resolve(&job.args, &job.options)?;
+        let verdict = agree::compare_settings(job, &layout, offer)?;
+        let old: Arc<[ManagedFile]> = managed::managed(&layout)?.into();
+        log_previous_state(&layout);
+        warn_of_cpat_conflicts(&old);
+        warn_that_replication_ends(&old);
+        // Before the room is looked at: in place, the old files go soon after.
+        let places = Places::new(&layout, &job.options, offer.facts.server_version.as_deref(), &old);
+        places.try_all(&layout, &old, &offer.databases)?;
+        let room = agree::check_room(job, &layout, offer, &old)?;
+        refuse_base_that_is_none(job)?;
+        let base = job.settings.incremental && room != Room::InPlace;
+        if !base {
+            staging::discard_staged(&job.datadir)?;
+        }
+        link.send(&Message::Accept {
+            workers: job.settings.threads,
+            in_place: room == Room::InPlace,
+            empty_undo: agree::undo_tablespaces_will_change(job, offer),
+            still: verdict.without_redo,
+            base,
+        })?;
+        kept::save_grastate(&Disk, &job.datadir)?;
+        Ok(Transfer { job, listener, offer, layout, old, room })
+    }
+
+    /// What the donor begins with: write-sets of its archive, or files.
+    fn by_write_sets(&self, link: &mut Link, ist: &mut OwnIst) -> Result<Instead> {
+        self.job.progress.phase("waiting for the donor to begin", "");
+        let first = link.recv()?;
+        // The donor has our answer.
+        self.listener.begun(Connection::Control);
+        match first {
+            Message::AskIst { fingerprints } => {
+                ist.answer(self.job, &self.layout, &self.old, link, fingerprints.as_ref())
+            }
+            first => Ok(Instead::Files(first)),
+        }
+    }
+
+    /// Receives the donor's attempts until one is complete, and verifies the staged files of that one.
+    fn receive(mut self, link: &mut Link, first: Message) -> Result<VerifiedStaging> {
+        let (job, room) = (self.job, self.room);
+        let verified = self.attempts(link, first).inspect_err(|error| record_if_full(job, room, error))?;
+        link.send_if_possible(&Message::Stored)?;
+        log_totals(job, verified.bytes());
+        Ok(verified)
+    }
+
+    fn attempts(&mut self, link: &mut Link, first: Message) -> Result<VerifiedStaging> {
+        let mut attempt = match first {
+            Message::Attempt(attempt) => attempt,
+            other => return Err(unexpected(&other, "Attempt").into()),
+        };
+        loop {
+            let mut incoming = IncomingTransfer::prepare(self.job, &self.layout, &self.old, self.room)?;
+            let estimate = self.sample(link, &attempt, &incoming)?;
+            self.make_room(link, &mut incoming, estimate)?;
+            match self.receive_attempt(link, &attempt, &incoming)? {
+                Received::All(file_list) => return self.verify(link, incoming, file_list),
+                Received::Again(next) => attempt = next,
+            }
+        }
+    }
+
+    /// A few blocks of what is here, when files are compared: the donor answers about how much it will send.
+    fn sample(&self, link: &mut Link, attempt: &Attempt, incoming: &IncomingTransfer) -> Result<Estimate> {
+        tracing::info!("{}", snapshot_line(attempt.snapshot, &attempt.reason));
+        let Some(key) = &attempt.fingerprints else {
+            incoming.staging().drop_leftovers()?;
+            return Ok(Estimate { sampled: 0, about: None });
+        };
+        let more = self.job.settings.base.is_some() || incoming.staging().has_leftovers();
+        let sample = sample::of(&self.layout.datadir, incoming.old(), key, more);
+        let sampled = sample.bytes;
+        link.send(&Message::Sample(sample))?;
+        match link.recv()? {
+            Message::Plan { about } => Ok(Estimate { sampled, about }),
+            other => Err(unexpected(&other, "Plan").into()),
+        }
+    }
+
+    /// Takes the room for what will come before anything does, so that nobody else fills the disk meanwhile. Looks at it for
+    /// each attempt: another snapshot may send more.
+    fn make_room(
+        &mut self,
+        link: &mut Link,
+        incoming: &mut IncomingTransfer,
+        estimate: Estimate,
+    ) -> Result<()> {
+        let (job, layout, offer) = (self.job, &self.layout, self.offer);
+        if self.room == Room::Narrow
+            && agree::check_room_again(job, layout, offer, &self.old, estimate)? == Room::InPlace
+        {
+            self.room = Room::InPlace;
+            link.note("the joiner has no room for old and new files: it replaces them in place")?;
+            incoming.replace_in_place()?;
+        }
+        if self.room == Room::InPlace {
+            return Ok(());
+        }
+        for (at, bytes) in agree::will_need(layout, offer, estimate)? {
+            if let Err(error) = incoming.staging().reserve(&at, bytes) {
+                let at = at.display();
+                tracing::info!("{} cannot be reserved on the filesystem of {at}: {error:#}", size(bytes));
+            }
+        }
+        Ok(())
+    }
+
+    /// One attempt of the donor's, from one snapshot.
+    fn receive_attempt(
+        &self,
+        link: &mut Link,
+        attempt: &Attempt,
+        incoming: &IncomingTransfer,
+    ) -> Result<Received> {
+        let job = self.job;
+        let (threads, staging, backup) =
+            (job.settings.threads, incoming.staging(), job.settings.base.as_deref());
+        let with = |key| Base::new(&self.layout, staging, backup, key, threads, &job.cancel);
+        let base = attempt.fingerprints.map(with);
+        job.progress.attempt(attempt.bytes);
+        self.listener.allow_workers(threads + FURTHER_CONNECTIONS);
+        link.send(&Message::Ready)?;
+        job.progress.phase("receiving", attempt.snapshot.name());
+        receive::receive_attempt(job, self.listener, link, incoming, base.as_ref())
+    }
+
+    /// Takes what is the same from the old files, and proves that what is staged is what the donor read.
+    fn verify(
+        &self,
+        link: &mut Link,
+        incoming: IncomingTransfer,
+        file_list: FileList,
+    ) -> Result<VerifiedStaging> {
+        // The donor has sent `Complete`: the rest is our own work, and a donor that ends now costs nothing.
+        link.peer_is_dispensable();
+        self.job.progress.all_is_copied();
+        let threads = self.job.settings.threads;
+        let settle = || incoming.settle(file_list, threads);
+        let settled = link.keep_alive_while("taking over what is the same", settle)?;
+        let doing = "verifying what was staged";
+        self.job.progress.phase(doing, &size(settled.bytes()));
+        link.keep_alive_while(doing, || settled.verify(self.job))
+    }
+}
+
+/// Puts in place what arrived. Needs nothing of the donor.
+fn install(job: &Job, verified: VerifiedStaging, donor: &str) -> Result<Position> {
+    job.progress.phase("installing", "");
+    let position = verified.position();
+    verified.install()?;
+    // Not before: until the install has begun the old data is here, which came from somebody else.
+    let lineage = Lineage::now(donor, &position.0.to_string());
+    if let Err(error) = lineage.write(&job.datadir) {
+        tracing::warn!("from whom the data comes could not be noted: {error:#}");
+    }
+    job.progress.phase("done", "");
+    Ok(position)
+}
+
+fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
+    let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
+    let text = format!("base={} under [sst] is no directory that can be read", dir.display());
+    Err(Failure::new(Kind::Configuration, text).hint("name a prepared backup, or leave it out"))
+}
+
+/// A sample was wrong about how much would fit: the next transfer must not believe one again.
+fn record_if_full(job: &Job, room: Room, error: &anyhow::Error) {
+    if room == Room::Narrow
+        && kind_of(error) == Kind::Space
+        && let Err(why) = in_place::note_ran_full(&Disk, &job.datadir)
+    {
+        tracing::warn!("that the disk ran full could not be noted: {why:#}");
+    }
+}
+
+/// The base of what follows, as far as its files tell: for whoever reads the log later.
+fn log_previous_state(layout: &Layout) {
+    if let Ok(Some(position)) = own_position::position_in_files(layout) {
+        tracing::info!("the old files were at {} at their last checkpoint", position.state);
+    }
+    if let Some(Lineage { donor, position, .. }) = Lineage::read(&layout.datadir) {
+        tracing::info!("the last transfer installed here came from {} at {position}", printable(&donor));
+    }
+}
+
+/// The operator asked for these files, but they would act on the new data.
+fn warn_of_cpat_conflicts(old: &[ManagedFile]) {
+    let names: Vec<String> =
+        old.iter().filter(|f| f.keep_overruled).map(|f| f.path.display().to_string()).collect();
+    if !names.is_empty() {
+        tracing::warn!("cpat matches files that cannot be kept beside new data: {}", names.join(", "));
+    }
+}
+
+/// What the node replicates from outside the cluster goes on at a position of the old data, or not at all.
+fn warn_that_replication_ends(old: &[ManagedFile]) {
+    let settings = old.iter().map(|file| &file.path).filter(|path| {
+        let name = file_name(path);
+        file_kind::top_level(name) == FileKind::ReplicaState && name.starts_with("master")
+    });
+    for path in settings {
+        tracing::warn!(
+            "{} leaves with the old data: this node is no replica afterwards (CHANGE MASTER TO makes it one again; cpat \
+             under [sst] would keep the file)",
+            path.display()
+        );
+    }
+}
+
+fn parse_position(text: &str) -> Result<StateId, Failure> {
+    text.parse().map_err(|e| Failure::new(Kind::Peer, format!("the donor gave position {text:?}: {e}")))
+}
+
+fn unexpected(message: &Message, wanted: &str) -> Failure {
+    Failure::new(Kind::Peer, format!("the donor said {} where {wanted} was due", message.name()))
+}
+
+fn log_totals(job: &Job, bytes: u64) {
+    let wire = job.progress.wire_bytes();
+    let seconds = job.progress.elapsed().as_secs_f64();
+    let (bytes, wire) = (size(bytes), size(wire));
+    tracing::info!("received {bytes} as {wire} on the network; {seconds:.1} s since the start");
+}

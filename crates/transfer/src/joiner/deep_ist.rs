@@ -1,0 +1,203 @@
+//! The joiner's side of deep IST: whether write-sets can bring this node back, and receiving them.
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use formats::Seqno;
+use formats::galera::grastate::GraState;
+use formats::wsrep::state_id::StateId;
+use protocol::chunk::Packing;
+use protocol::fingerprint::FingerprintKey;
+use protocol::hello::cut;
+use protocol::limits::TEXT_BYTES_MAX;
+use protocol::message::{CanIst, Message};
+
+use super::{MARGIN_BYTES, Position, unexpected};
+use crate::datadir::layout::Layout;
+use crate::datadir::managed::ManagedFile;
+use crate::datadir::sample;
+use crate::disk::filesystem::bytes_available;
+use crate::failure::{Failure, Kind};
+use crate::human::printable;
+use crate::install::files::Disk;
+use crate::install::in_place;
+use crate::job::Job;
+use crate::peer::link::Link;
+use crate::server::provider_options::IST_DOOR_HINT;
+use crate::settings::IstChoice;
+use crate::writesets::ist::relay::{self, Relay};
+use crate::writesets::ist::spool::{self, Spool};
+use crate::writesets::ist::trust;
+
+/// How long the donor's provider may take to send its first write-set: it connects before its program is started.
+const FIRST_WITHIN: Duration = Duration::from_secs(15);
+
+/// What this node brings to a deep IST.
+pub(super) struct OwnIst {
+    /// Through which IST comes, or why it does not.
+    relay: Result<Relay, String>,
+    /// The provider's word on the data, from before this transfer.
+    said: Option<GraState>,
+}
+
+/// What the donor sends.
+pub(super) enum Instead {
+    /// Write-sets, which are all here: the server starts from this position.
+    WriteSets(Position),
+    /// Files: this is the first message of it.
+    Files(Message),
+}
+
+/// The files are replaced: nothing that waits for the old ones is of use.
+pub(super) fn forget(datadir: &Path) -> Result<()> {
+    trust::remove_note(datadir)?;
+    spool::discard(datadir)
+}
+
+impl OwnIst {
+    /// Before the server hears where we listen: from then on IST may come.
+    ///
+    /// # Errors
+    /// From the disk.
+    pub fn prepare(job: &Job) -> Result<OwnIst> {
+        let said = trust::provider_says(&job.datadir);
+        let door = relay::door(&job.options);
+        let relay = door.and_then(|door| {
+            Relay::start(job).map_err(|error| {
+                let (host, port) = door.advertised;
+                tracing::warn!("IST at {host}:{port} does not pass through this program: {error:#}");
+                format!("{error:#}")
+            })
+        });
+        if relay.is_err() {
+            trust::remove_note(&job.datadir)?;
+        }
+        Ok(OwnIst { relay, said })
+    }
+
+    /// The write-sets behind `position` come before the donor's own.
+    pub fn splice(self, position: StateId) -> Result<()> {
+        self.relay.map_err(|why| Failure::new(Kind::Server, why))?.splice(position)
+    }
+
+    /// Answers the donor's question, and receives what it decides to send.
+    pub fn answer(
+        &mut self,
+        job: &Job,
+        layout: &Layout,
+        old: &[ManagedFile],
+        link: &mut Link,
+        key: Option<&FingerprintKey>,
+    ) -> Result<Instead> {
+        // What goes wrong here is no reason to send no files.
+        let able = link.keep_alive_while("reading its own position", || Ok(self.able(job, layout)))?;
+        let able = able.unwrap_or_else(|error| Err(format!("{error:#}")));
+        job.cancel.check()?;
+        let Able { position, first, spool, room } = match able {
+            Ok(able) => able,
+            Err(why) => {
+                let why = cut(&why, TEXT_BYTES_MAX).to_owned();
+                link.send(&Message::CanIst(CanIst::No { why }))?;
+                return link.recv().map(Instead::Files);
+            }
+        };
+        let (text, next) = (position.to_string(), spool.next().0);
+        link.send(&Message::CanIst(CanIst::Yes { position: text, first: first.0, next, room }))?;
+        if let Some(key) = key {
+            let more = job.settings.base.is_some();
+            let sample = link
+                .keep_alive_while("sampling its files", || Ok(sample::of(&layout.datadir, old, key, more)))?;
+            link.send(&Message::Sample(sample))?;
+        }
+        match link.recv()? {
+            Message::WriteSets { from, to, domain } => {
+                receive(job, link, spool, (Seqno(from), Seqno(to)), (position, domain))
+            }
+            first => Ok(Instead::Files(first)),
+        }
+    }
+
+    /// Whether write-sets can bring this node back, else why not. Notes that they are about to.
+    fn able(&mut self, job: &Job, layout: &Layout) -> Result<Result<Able, String>> {
+        if job.settings.ist == IstChoice::Never {
+            return Ok(Err("ist=never is set on the joiner".to_owned()));
+        }
+        let relay = match &mut self.relay {
+            Ok(relay) => relay,
+            Err(why) => return Ok(Err(format!("{why} ({IST_DOOR_HINT})"))),
+        };
+        if in_place::was_begun(&Disk, &layout.datadir)? {
+            return Ok(Err("its files are in the middle of a transfer in place".to_owned()));
+        }
+        let position = match trust::position(layout, self.said.as_ref())? {
+            Ok(position) => position,
+            Err(why) => return Ok(Err(why)),
+        };
+        let Some(first) = relay.first(FIRST_WITHIN, &job.cancel)? else {
+            return Ok(Err("the donor's provider has sent no write-set to the joiner".to_owned()));
+        };
+        trust::write_note(&job.datadir, position)?;
+        let spool = Spool::open(&job.datadir, position.uuid, position.seqno)?;
+        let room = bytes_available(&job.datadir)?.saturating_sub(MARGIN_BYTES);
+        Ok(Ok(Able { position, first, spool, room }))
+    }
+}
+
+/// A node that write-sets can bring back.
+struct Able {
+    /// What its server will start from.
+    position: StateId,
+    /// The first seqno that the donor's provider sends by itself.
+    first: Seqno,
+    /// What has come of an earlier try.
+    spool: Spool,
+    /// Bytes that there is room for.
+    room: u64,
+}
+
+fn receive(
+    job: &Job,
+    link: &mut Link,
+    mut spool: Spool,
+    (from, to): (Seqno, Seqno),
+    at: Position,
+) -> Result<Instead> {
+    if from != spool.next() && from <= to {
+        let text = format!("the donor sends write-sets from {from} on, {} was asked for", spool.next());
+        return Err(Failure::new(Kind::Peer, text).into());
+    }
+    job.progress.phase("receiving write-sets", &format!("{from} to {to}"));
+    let mut payload = Vec::new();
+    loop {
+        let message = link.recv_with_payload(&mut payload);
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                // What has come need not come again.
+                spool.store()?;
+                return Err(error);
+            }
+        };
+        match message {
+            Message::WriteSetBytes { len, packing } => {
+                if let Packing::Zstd = packing {
+                    payload = zstd::bulk::decompress(&payload, len as usize)
+                        .context("write-sets from the donor do not unpack")?;
+                }
+                spool.take(&payload)?;
+            }
+            Message::WriteSetsEnd => {
+                spool.finish(to)?;
+                link.send(&Message::Stored)?;
+                tracing::info!("deep IST: the server starts from {}, its write-sets to {to} are here", at.0);
+                return Ok(Instead::WriteSets(at));
+            }
+            Message::WriteSetsFail { why } => {
+                tracing::warn!("no deep IST after all: {}", printable(&why));
+                spool.store()?;
+                return link.recv().map(Instead::Files);
+            }
+            other => return Err(unexpected(&other, "WriteSetBytes").into()),
+        }
+    }
+}

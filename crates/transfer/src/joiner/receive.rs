@@ -1,0 +1,177 @@
+//! From the link to the staging directory.
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use protocol::entries::Entries;
+use protocol::hello::Connection;
+use protocol::inventory::{FileEntry, FileId};
+use protocol::limits::FILES_MAX;
+use protocol::message::{Attempt, Message};
+
+use super::incoming::IncomingTransfer;
+use super::{Position, parse_position, unexpected};
+use crate::failure::{self, Failure, Kind};
+use crate::job::Job;
+use crate::peer::link::Link;
+use crate::peer::listen::Listener;
+use crate::receive::base::Base;
+use crate::receive::receiver::{self, Shared};
+use crate::threads::{Thread, scoped};
+
+/// How long a look for one more worker takes: what the end of a transfer may wait for it.
+const ADMIT_FOR: Duration = Duration::from_millis(20);
+
+/// What the donor says the state is that it has sent.
+pub(super) struct FileList {
+    /// All files, their numbers ascending.
+    pub files: Entries,
+    /// The position they are at.
+    pub position: Position,
+    /// GTID state of the donor's binary log.
+    pub binlog_state: Option<String>,
+}
+
+/// How an attempt ended.
+pub(super) enum Received {
+    /// Everything is here.
+    All(FileList),
+    /// Void: the donor begins anew.
+    Again(Attempt),
+}
+
+/// One attempt: takes workers as they come and receives on each in a thread of its own, until the donor says on the
+/// control connection that all are done.
+pub(super) fn receive_attempt(
+    job: &Job,
+    listener: &Listener,
+    link: &mut Link,
+    incoming: &IncomingTransfer,
+    base: Option<&Base<'_>>,
+) -> Result<Received> {
+    let begin = |entry: &FileEntry| incoming.begin(entry);
+    let (same, received) = (AtomicU64::new(0), AtomicU64::new(0));
+    let shared = Shared {
+        staging: incoming.staging(),
+        coverage: incoming.coverage(),
+        progress: &job.progress,
+        begin: &begin,
+        base,
+        same: &same,
+        received: &received,
+    };
+    let complete = AtomicBool::new(false);
+    let chunks = AtomicU64::new(0);
+    let said = std::thread::scope(|scope| {
+        scoped(scope, Thread::Admission, || {
+            admit_workers(job, listener, &complete, |number, mut link| {
+                link.count_in(&job.progress);
+                let (shared, chunks) = (&shared, &chunks);
+                scoped(scope, Thread::Receiver, move || {
+                    match serve(&mut link, shared, base, || listener.begun(number)) {
+                        Ok(count) => drop(chunks.fetch_add(count, Ordering::Relaxed)),
+                        Err(e) => job.cancel.cancel_by_worker(&e),
+                    }
+                    Ok(())
+                });
+            });
+            Ok(())
+        });
+        let said = link.recv();
+        complete.store(true, Ordering::Release);
+        if let Err(e) = &said {
+            job.cancel.cancel(failure::kind_of(e), format!("{e:#}"));
+            // Before the others have ended: the donor's connections to them break, and it waits for the reason.
+            if let Err(first) = job.cancel.check() {
+                link.abort(&first.to_string());
+            }
+        }
+        said
+    });
+    job.cancel.check()?;
+    match said? {
+        Message::Attempt(attempt) => Ok(Received::Again(attempt)),
+        first => {
+            if let Some(base) = base {
+                base.corruption().line().into_iter().for_each(|line| tracing::warn!("{line}"));
+                let (same, received) = (same.into_inner(), received.into_inner());
+                let (same, received) = (crate::human::size(same), crate::human::size(received));
+                tracing::info!(
+                    "incremental: {same} were already here, {received} of them from an interrupted transfer"
+                );
+            }
+            let file_list = receive_list(link, first, base)?;
+            match link.recv()? {
+                Message::Complete { chunks: sent } if sent == chunks.into_inner() => {
+                    Ok(Received::All(file_list))
+                }
+                Message::Complete { chunks } => {
+                    let text = format!("the donor sent {chunks} ranges, not all of them arrived");
+                    Err(Failure::new(Kind::Peer, text).into())
+                }
+                other => Err(unexpected(&other, "Complete").into()),
+            }
+        }
+    }
+}
+
+/// A connection of the donor's: its first message says what it is for. Returns the number of chunks.
+fn serve(link: &mut Link, shared: &Shared<'_>, base: Option<&Base<'_>>, begun: impl Fn()) -> Result<u64> {
+    let first = match link.recv() {
+        // The donor makes it again. If it is gone, the control connection says so.
+        Err(error) if failure::is_lost(&error) => {
+            tracing::warn!("{error:#} before it was used");
+            return Ok(0);
+        }
+        first => first?,
+    };
+    begun();
+    match (first, base) {
+        (Message::Asks, Some(base)) => base.hear(link).map(|()| 0),
+        (Message::Answers, Some(base)) => base.answer(link).map(|()| 0),
+        (first, _) => receiver::receive_ranges(link, first, shared),
+    }
+}
+
+fn receive_list(link: &mut Link, first: Message, base: Option<&Base<'_>>) -> Result<FileList> {
+    let (mut files, mut last) = (Entries::default(), None);
+    let mut add = |files: &mut Entries, entry: FileEntry| add(files, &mut last, &entry);
+    let mut said = first;
+    loop {
+        match said {
+            Message::Files(batch) => batch.into_iter().try_for_each(|entry| add(&mut files, entry))?,
+            Message::FilesKnown { first: FileId(first), count } => {
+                let text = "the donor names files that nothing was asked of";
+                let base = base.ok_or_else(|| Failure::new(Kind::Peer, text))?;
+                let mut known = (first..first.saturating_add(count)).map(|file| base.entry(FileId(file)));
+                known.try_for_each(|entry| add(&mut files, entry?))?;
+            }
+            Message::FilesEnd { count, position, domain, binlog_state } if count as usize == files.len() => {
+                return Ok(FileList { files, position: (parse_position(&position)?, domain), binlog_state });
+            }
+            other => return Err(unexpected(&other, "Files or FilesEnd").into()),
+        }
+        said = link.recv()?;
+    }
+}
+
+fn add(files: &mut Entries, last: &mut Option<FileId>, entry: &FileEntry) -> Result<()> {
+    entry.check()?;
+    if last.is_some_and(|last| last >= entry.id) || entry.id.0 >= FILES_MAX {
+        return Err(Failure::new(Kind::Peer, "the donor numbers its files in no order").into());
+    }
+    *last = Some(entry.id);
+    files.insert(entry);
+    Ok(())
+}
+
+fn admit_workers(job: &Job, listener: &Listener, complete: &AtomicBool, receive: impl Fn(Connection, Link)) {
+    while !complete.load(Ordering::Acquire) {
+        match listener.admit_worker(ADMIT_FOR, &job.cancel) {
+            Ok(Some((number, link))) => receive(Connection::Worker(number), link),
+            Ok(None) => {}
+            // The cancel's reason is already known to whoever waits for it.
+            Err(_) => return,
+        }
+    }
+}

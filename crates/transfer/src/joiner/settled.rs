@@ -1,0 +1,255 @@
+//! A transfer of which everything has arrived: proved to be what the donor read, and planned.
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use formats::wsrep::state_id::StateId;
+use protocol::inventory::FileRole;
+
+use super::Position;
+use super::receive::FileList;
+use crate::datadir::layout::{Layout, with_suffix};
+use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
+use crate::failure::{Failure, Kind};
+use crate::human::size;
+use crate::install::files::Disk;
+use crate::install::names::{Pattern, file_name};
+use crate::install::plan::{
+    self, Class, Inputs, InstallPlan, Keep, OldKind, Placed, ServerDirectories, Sweep, Unchanged,
+};
+use crate::install::record_check;
+use crate::install::run;
+use crate::install::tidy;
+use crate::job::Job;
+use crate::receive::staging::Staging;
+use crate::threads::{Thread, scoped};
+
+/// Everything has arrived and has its final name.
+pub(super) struct SettledStaging {
+    pub layout: Layout,
+    pub old: Vec<(PathBuf, OldKind)>,
+    pub databases: Vec<PathBuf>,
+    pub file_list: FileList,
+    pub staging: Staging,
+    pub unchanged: Vec<Unchanged>,
+    pub keep: Keep,
+    pub earlier: Option<InstallPlan>,
+}
+
+/// Everything is durable and proved to be what the donor read, and what the install will do is decided.
+pub(super) struct VerifiedStaging {
+    layout: Layout,
+    plan: InstallPlan,
+    position: Position,
+    bytes: u64,
+}
+
+impl VerifiedStaging {
+    /// Length of all files together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The position they are at.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Carries out the plan.
+    pub fn install(self) -> Result<()> {
+        let (plan, datadir) = (self.plan, &self.layout.datadir);
+        record_check::check_plan(&plan, &self.layout)?;
+        tracing::info!(
+            "installing: {} previous files removed, {} new files placed, {} patched in place",
+            plan.retired.len(),
+            plan.placed.len(),
+            plan.patched.len()
+        );
+        let keep = plan.keep;
+        run::install(&Disk, plan)?;
+        if keep != Keep::Old {
+            tidy::remove_everything(&Disk, datadir)?;
+        }
+        Ok(())
+    }
+}
+
+impl SettledStaging {
+    /// Length of all files together.
+    pub fn bytes(&self) -> u64 {
+        self.file_list.files.total_bytes()
+    }
+
+    /// Everything received is on stable storage once this returns, it is what the donor read, and it recovers to the donor's
+    /// position.
+    pub fn verify(self, job: &Job) -> Result<VerifiedStaging> {
+        std::thread::scope(|scope| {
+            let read_back = scoped(scope, Thread::ReadBack, || self.read_back(job));
+            let others = self.make_durable().and_then(|()| self.check_position());
+            // First: the position may be another one because of it.
+            read_back.join()?;
+            others
+        })?;
+        let (bytes, position, layout) = (self.bytes(), self.file_list.position, self.layout.clone());
+        let plan = self.plan()?;
+        // While the donor still listens, so that both logs say why nothing is installed.
+        let warnings = run::check(&Disk, &plan)?;
+        warnings.iter().for_each(|line| tracing::warn!("{line}"));
+        Ok(VerifiedStaging { layout, plan, position, bytes })
+    }
+
+    fn make_durable(&self) -> Result<()> {
+        if let Some((staged, text)) = self.binlog_state()? {
+            std::fs::write(&staged.staged, text)
+                .with_context(|| format!("cannot write {}", staged.staged.display()))?;
+        }
+        self.staging.sync_all()
+    }
+
+    /// Every byte that was staged, and has a digest that counts, is what the donor read.
+    fn read_back(&self, job: &Job) -> Result<()> {
+        let bytes = self.staging.read_back(job.settings.threads, &job.cancel)?;
+        tracing::info!("read back: {} of what was staged are what the donor read", size(bytes));
+        Ok(())
+    }
+
+    /// What recovery will show must be what the donor noted: from the files and the redo that arrived, played in memory on
+    /// the few pages that hold the position. Where that cannot be told (ciphertext, say), it is said and no error.
+    fn check_position(&self) -> Result<()> {
+        let paths = |wanted: &dyn Fn(&FileRole) -> Option<u16>| -> Result<Vec<PathBuf>> {
+            let mut found = Vec::new();
+            for file in self.file_list.files.iter() {
+                if let Some(order) = wanted(&file.role) {
+                    found.push((order, self.staging.path(file.id)?));
+                }
+            }
+            found.sort();
+            Ok(found.into_iter().map(|(_, path)| path).collect())
+        };
+        let redo = paths(&|role| (*role == FileRole::Redo).then_some(0))?;
+        let files = InnodbFiles {
+            system: paths(&|role| match role {
+                FileRole::SystemTablespace { index } => Some(*index),
+                _ => None,
+            })?,
+            undo: paths(&|role| (*role == FileRole::Undo).then_some(0))?,
+            redo: redo.into_iter().next().context("the donor sent no redo log")?,
+            binlog: self.layout.binlog.is_some(),
+        };
+        let noted = self.file_list.position.0;
+        match recovered_position(&files)? {
+            Recovered::Known(found) if found.state == noted => {
+                tracing::info!("the files that arrived recover to {noted}, as the donor noted");
+                Ok(())
+            }
+            // A build that is wrong on purpose must be found out by what it makes, not by this.
+            Recovered::Known(_) if cfg!(feature = "unpaused") => Ok(()),
+            Recovered::Known(found) => Err(wrong_position(&found.state.to_string(), noted).into()),
+            Recovered::None => Err(wrong_position("no position", noted).into()),
+            Recovered::Unknown(why) => {
+                tracing::info!(
+                    "the donor noted {noted}; what the files recover to is not known before: {why}"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Plans the install as a value. What it is made from is not needed any more.
+    fn plan(mut self) -> Result<InstallPlan> {
+        let mut staged = self.staging.staged();
+        staged.extend(self.binlog_state()?.map(|(placed, _)| placed));
+        let old = self.old.iter().map(|(path, _)| path.as_path());
+        let paths = old.chain(staged.iter().map(|p| p.target.as_path()));
+        // What staging chose stays: its directories are among those that the end of the install removes.
+        let roots = self.staging.roots().extend(&Disk, paths)?;
+        tracing::debug!("staging directories: {:?}", roots.all());
+        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let position = self.file_list.position.0.to_string();
+        let patched = self.staging.patched();
+        let unchanged = std::mem::take(&mut self.unchanged);
+        let stay =
+            unchanged.iter().map(|stays| &stays.path).chain(patched.iter().map(|(patch, _)| &patch.table));
+        let mut used = BTreeSet::new();
+        for directory in stay.filter_map(|path| path.parent()) {
+            if !used.contains(directory) {
+                used.insert(directory.to_owned());
+            }
+        }
+        // The staged files are listed, and there can be very many.
+        let directories = directories(&self.layout);
+        let (layout, old, databases, earlier, keep) =
+            (self.layout, self.old, self.databases, self.earlier, self.keep);
+        drop((self.staging, self.file_list));
+        let mut plan = plan::plan(Inputs {
+            directories: &directories,
+            managed: &old,
+            staged,
+            unchanged,
+            patched: &patched,
+            roots: &roots,
+            keep,
+            earlier: earlier.as_ref(),
+            sweep: &binlog_sweep(&layout),
+            position: &position,
+            made,
+        })?;
+        // A database without any file has nothing that leaves; its directory must go all the same.
+        let empty =
+            |d: &PathBuf| !plan.directories.contains(d) && !plan.emptied.contains(d) && !used.contains(d);
+        let empty: Vec<PathBuf> = databases.into_iter().filter(empty).collect();
+        plan.emptied.extend(empty);
+        Ok(plan)
+    }
+
+    /// The GTID state for this node's binary log: where it is staged and goes, and its text.
+    fn binlog_state(&self) -> Result<Option<(Placed, &str)>> {
+        let (Some(text), Some(base)) = (&self.file_list.binlog_state, &self.layout.binlog) else {
+            return Ok(None);
+        };
+        let target = with_suffix(base, ".state");
+        let directory = base.parent().context("a binary log without a directory")?;
+        if !directory.starts_with(&self.layout.datadir) {
+            // The server makes no directory for its logs, and the install none outside the datadir.
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        let stage = self.staging.stage_for(&target)?;
+        Ok(Some((Placed { staged: stage.join("binlog.state"), target, class: Class::Table }, text)))
+    }
+}
+
+fn wrong_position(found: &str, noted: StateId) -> Failure {
+    let text = format!(
+        "the files that arrived recover to {found}, but the donor noted {noted}: nothing is installed"
+    );
+    Failure::new(Kind::Peer, text)
+        .hint("try again, from another donor or with snapshot=blocking under [sst] on this one")
+}
+
+fn directories(layout: &Layout) -> ServerDirectories {
+    ServerDirectories {
+        datadir: layout.datadir.clone(),
+        data_home: layout.data_home.clone(),
+        log_home: layout.log_home.clone(),
+        undo: layout.undo_dir.clone(),
+        aria_log: layout.aria_log_dir.clone(),
+    }
+}
+
+/// Binary logs that a server started in between may begin.
+fn binlog_sweep(layout: &Layout) -> Vec<Sweep> {
+    let mut sweeps = Vec::new();
+    if let Some((base, directory)) = layout.binlog.as_ref().and_then(|b| Some((b, b.parent()?))) {
+        let pattern = Pattern::Binlog(file_name(base).to_owned());
+        sweeps.push(Sweep { directory: directory.to_owned(), pattern });
+    }
+    if let Some((index, directory)) = layout.binlog_index.as_ref().and_then(|i| Some((i, i.parent()?))) {
+        sweeps.push(Sweep {
+            directory: directory.to_owned(),
+            pattern: Pattern::Name(file_name(index).to_owned()),
+        });
+    }
+    sweeps
+}

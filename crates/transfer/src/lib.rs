@@ -1,0 +1,44 @@
+//! What one node does to its disk, its server and its peer. A transfer is [`donor`] and [`joiner`], each readable from
+//! top to bottom; they call everything else.
+//!
+//! Each module uses only those above it in this table.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cancel`], [`failure`], [`panics`], [`threads`], [`human`], [`allocator`] | ending early; why something failed; what a panic does; every thread; figures as people say them; how the C library hands out memory |
+//! | [`disk`] | durable writes, filesystems |
+//! | [`server`] | our own server: options, stdout, parent, logs |
+//! | [`sql`] | the one client for our own server |
+//! | [`writesets`] | write-sets on disk: the provider's cache, read only |
+//! | [`datadir`] | which files there are, on either side |
+//! | [`peer`] | the other node: TLS, secret, messages |
+//! | [`snapshot`], [`compare`], [`send`] | the donor's data: its source, what the joiner already has, the queues |
+//! | [`receive`], [`install`] | the joiner's data: staging and verifying; install, rollback |
+//! | [`settings`], [`job`], [`invitation`], [`cleanup`] | one run: its options, how the two nodes connect, cleanup |
+//! | [`donor`], [`joiner`] | the transfer |
+//! | [`advisor`] | checks and predictions before a transfer: [`advisor::check`], [`advisor::plan`], [`advisor::verify`] |
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start threads as they like"))]
+pub mod advisor;
+pub mod allocator;
+pub mod cancel;
+pub mod cleanup;
+pub mod compare;
+pub mod datadir;
+pub mod disk;
+pub mod donor;
+pub mod failure;
+pub mod human;
+pub mod install;
+pub mod invitation;
+pub mod job;
+pub mod joiner;
+pub mod panics;
+pub mod peer;
+pub mod receive;
+pub mod send;
+pub mod server;
+pub mod settings;
+pub mod snapshot;
+pub mod sql;
+pub mod threads;
+pub mod writesets;

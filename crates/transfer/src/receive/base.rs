@@ -1,0 +1,301 @@
+//! What the joiner's own files hold, and what an earlier transfer had received of them, for a donor that asks.
+//!
+//! The donor asks in the order in which it will send. Threads of ours read and fingerprint (`fingerprinting`) a little ahead of it;
+//! nothing is held but what waits to be answered.
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex};
+
+use anyhow::{Context, Result};
+use protocol::entries::Entries;
+use protocol::extents::Extents;
+use protocol::fingerprint::{self, FingerprintKey};
+use protocol::inventory::{FileEntry, FileId, FileRole, Place, groups};
+use protocol::limits::{FILES_MAX, RANGE_BYTES};
+use protocol::message::Message;
+
+use crate::cancel::Cancel;
+use crate::datadir::layout::Layout;
+use crate::disk::identity::{Look, look_at};
+use crate::failure::{Failure, Kind};
+use crate::peer::link::Link;
+use crate::receive::corruption::Corruption;
+use crate::receive::fingerprinting::{Piece, Recent, Todo};
+use crate::receive::origin::{Fingerprinted, Origin};
+use crate::receive::reusable::Old;
+use crate::receive::staging::Staging;
+use crate::threads::lock;
+
+/// The old files, by the numbers of an attempt.
+pub struct Base<'a> {
+    layout: &'a Layout,
+    staging: &'a Staging,
+    /// A prepared backup.
+    backup: Option<&'a Path>,
+    pub(super) key: FingerprintKey,
+    pub(super) threads: u16,
+    pub(super) cancel: &'a Cancel,
+    asked: Mutex<Asked>,
+    /// What was asked for together, by the first of it.
+    together: Mutex<HashMap<FileId, Arc<Vec<FileId>>>>,
+    /// What of ranges had been received when they were fingerprinted first.
+    pub(super) received: Mutex<HashMap<(FileId, u32), Extents>>,
+    /// Lengths and digests of ranges that were fingerprinted, for what is read back of those that are the same.
+    pub(super) wholes: Mutex<HashMap<(FileId, u32), (u32, u64)>>,
+    /// Fingerprints of the blocks of ranges that were fingerprinted last: the donor asks for them where the range differs.
+    pub(super) recent: Mutex<Recent>,
+    corruption: Corruption,
+    pub(super) todo: Mutex<Todo>,
+    pub(super) changed: Condvar,
+    /// For those who rebuild pages, until the donor asks no more.
+    pub(super) say: Mutex<Option<mpsc::SyncSender<Message>>>,
+}
+
+/// Files that the donor asked for.
+#[derive(Default)]
+struct Asked {
+    /// As what.
+    entries: Entries,
+    /// What is here of them.
+    origins: HashMap<FileId, Arc<Origin>>,
+    /// Of small files at their targets only which file that is: there can be very many.
+    small: HashMap<FileId, Look>,
+}
+
+impl Asked {
+    fn add(&mut self, entry: &FileEntry, target: &Path, origin: Origin) {
+        self.origins.remove(&entry.id);
+        self.small.remove(&entry.id);
+        let is_small = |size: u64| size <= u64::from(RANGE_BYTES);
+        match &origin {
+            Origin { received: None, old: None, .. } => {}
+            Origin { received: None, old: Some(old), .. }
+                if old.path == *target && is_small(old.look.signature.size) && is_small(entry.size) =>
+            {
+                self.small.insert(entry.id, old.look);
+            }
+            _ => drop(self.origins.insert(entry.id, Arc::new(origin))),
+        }
+        self.entries.insert(entry);
+    }
+}
+
+impl<'a> Base<'a> {
+    /// Files as they lie in `layout`, those that are not there as they lie in `backup`, fingerprinted with `key`.
+    pub fn new(
+        layout: &'a Layout,
+        staging: &'a Staging,
+        backup: Option<&'a Path>,
+        key: FingerprintKey,
+        threads: u16,
+        cancel: &'a Cancel,
+    ) -> Base<'a> {
+        Base {
+            layout,
+            staging,
+            backup,
+            key,
+            threads,
+            cancel,
+            asked: Mutex::default(),
+            together: Mutex::default(),
+            received: Mutex::default(),
+            wholes: Mutex::default(),
+            recent: Mutex::default(),
+            corruption: Corruption::default(),
+            todo: Mutex::default(),
+            changed: Condvar::new(),
+            say: Mutex::default(),
+        }
+    }
+
+    /// What is here of a file.
+    pub(super) fn origin(&self, file: FileId) -> Arc<Origin> {
+        let asked = lock(&self.asked);
+        if let Some(known) = asked.origins.get(&file) {
+            return Arc::clone(known);
+        }
+        let small = || {
+            let (entry, look) = (asked.entries.get(file)?, *asked.small.get(&file)?);
+            let old = Some(Old::new(self.layout.target_of(&entry).ok()?, look));
+            Some(Arc::new(Origin { old, ..Origin::default() }))
+        };
+        small().unwrap_or_default()
+    }
+
+    /// What a file was asked for as.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn entry(&self, file: FileId) -> Result<FileEntry, Failure> {
+        let entry = lock(&self.asked).entries.get(file);
+        let text = format!("the donor speaks of file number {}, which it did not ask for", file.0);
+        entry.ok_or_else(|| Failure::new(Kind::Peer, text))
+    }
+
+    /// Ranges of a file that are fingerprinted: those that both files have, as the donor's was when it asked. What is here beyond
+    /// that is not read.
+    pub(super) fn ranges_asked(&self, file: FileId) -> u32 {
+        let here = self.origin(file).size().unwrap_or(0);
+        self.entry(file).map_or(0, |entry| fingerprint::ranges(here.min(entry.size)))
+    }
+
+    /// The numbers of what was asked for together with this file and after it.
+    ///
+    /// # Errors
+    /// Nothing was.
+    pub fn together(&self, first: FileId) -> Result<Arc<Vec<FileId>>, Failure> {
+        let files = lock(&self.together).get(&first).cloned();
+        let text = format!("the donor asked for nothing together with file number {}", first.0);
+        files.ok_or_else(|| Failure::new(Kind::Peer, text))
+    }
+
+    /// Files that were asked for together were all the same: nothing more is asked about them.
+    pub fn used_up(&self, first: FileId) {
+        let Some(files) = lock(&self.together).remove(&first) else { return };
+        let mut asked = lock(&self.asked);
+        for file in files.iter() {
+            asked.small.remove(file);
+        }
+    }
+
+    /// What was here of the range in which a byte is, as the donor heard of it.
+    pub fn fingerprinted(&self, file: FileId, offset: u64) -> Fingerprinted {
+        let range = u32::try_from(offset / u64::from(RANGE_BYTES)).unwrap_or(u32::MAX);
+        let received = lock(&self.received).get(&(file, range)).cloned().unwrap_or_default();
+        // It is used once.
+        let whole = lock(&self.wholes).remove(&(file, range));
+        Fingerprinted { origin: self.origin(file), received, whole }
+    }
+
+    /// Damaged pages among the old ones.
+    pub fn corruption(&self) -> &Corruption {
+        &self.corruption
+    }
+
+    /// Tells the donor what became of the blocks of a chunk that were to be rebuilt.
+    pub fn rebuilt(&self, file: FileId, offset: u64, failed: Vec<u32>) {
+        let say = lock(&self.say).clone();
+        if let Some(say) = say {
+            // A connection that is gone is known to whoever had it.
+            let _ = say.send(Message::Rebuilt { file, offset, failed });
+        }
+    }
+
+    /// The connection on which the donor asks.
+    pub fn hear(&self, link: &mut Link) -> Result<()> {
+        while self.take(link.recv()?)? {}
+        Ok(())
+    }
+
+    /// A question; false when it was the last.
+    ///
+    /// # Errors
+    /// It is none, or names what no file can be; from the system.
+    pub fn take(&self, question: Message) -> Result<bool> {
+        match question {
+            Message::CompareFiles(entries) => {
+                for entry in entries {
+                    let from = Piece::From { file: entry.id, range: 0 };
+                    self.look(entry)?;
+                    self.put(|todo| todo.pieces.push_back(from));
+                }
+            }
+            Message::CompareGroups(entries) => self.compare_groups(entries)?,
+            Message::SplitGroup { first } => {
+                let files = self.together(first)?;
+                let pieces = files.iter().rev().map(|file| Piece::From { file: *file, range: 0 });
+                self.put(|todo| pieces.for_each(|piece| todo.pieces.push_front(piece)));
+            }
+            Message::CompareBlocks { file, range } => {
+                self.put(|todo| todo.pieces.push_front(Piece::Blocks { file, range }));
+            }
+            Message::ComparePieces { file, range, blocks }
+                if blocks.len() <= fingerprint::FINGERPRINTS_MAX =>
+            {
+                self.put(|todo| todo.pieces.push_front(Piece::Pieces { file, range, blocks }));
+            }
+            Message::CompareEnd => {
+                self.put(|todo| {
+                    todo.pieces.clear();
+                    todo.closed = true;
+                });
+                // After that, so that whoever begins to answer only now does not wait for it.
+                drop(lock(&self.say).take());
+                return Ok(false);
+            }
+            other => {
+                let text =
+                    format!("the donor said {} where CompareFiles or CompareEnd was due", other.name());
+                return Err(Failure::new(Kind::Peer, text).into());
+            }
+        }
+        Ok(true)
+    }
+
+    fn look(&self, entry: FileEntry) -> Result<()> {
+        entry.check()?;
+        if entry.id.0 >= FILES_MAX {
+            return Err(Failure::new(Kind::Peer, "the donor asks for a file beyond the limit").into());
+        }
+        let (target, origin) = (self.layout.target_of(&entry)?, self.find(&entry)?);
+        lock(&self.asked).add(&entry, &target, origin);
+        Ok(())
+    }
+
+    fn compare_groups(&self, entries: Vec<FileEntry>) -> Result<()> {
+        for group in groups(&entries) {
+            let files: Vec<FileId> = group.iter().map(|entry| entry.id).collect();
+            let Some(first) = files.first().copied() else { continue };
+            group.iter().try_for_each(|entry| self.look(entry.clone()))?;
+            lock(&self.together).insert(first, Arc::new(files));
+            self.put(|todo| todo.pieces.push_back(Piece::GroupHasher { first }));
+        }
+        Ok(())
+    }
+
+    /// Redo is of one life of one server; a link has no content. Aria's log is what the donor's was when the last transfer came
+    /// from there, where little was written to Aria's tables.
+    fn find(&self, entry: &FileEntry) -> Result<Origin> {
+        if matches!(entry.role, FileRole::Redo | FileRole::Link { .. }) {
+            return Ok(Origin::default());
+        }
+        let path = self.layout.target_of(entry)?;
+        let received = self.staging.adopt(entry, &path)?;
+        let mut known = Origin { received, ..Origin::default() };
+        known.old = match look_for(path)? {
+            None => self.backup.map(|backup| look_for(backup.join(in_backup(entry)))).transpose()?.flatten(),
+            here => here,
+        };
+        Ok(known)
+    }
+
+    pub(super) fn put(&self, change: impl FnOnce(&mut Todo)) {
+        change(&mut lock(&self.todo));
+        self.changed.notify_all();
+    }
+}
+
+/// A file that can be read, as it is now.
+fn look_for(path: PathBuf) -> Result<Option<Old>> {
+    let Ok(file) = File::open(&path) else { return Ok(None) };
+    let look = look_at(&file).with_context(|| format!("cannot look at {}", path.display()))?;
+    Ok(look.is_file.then_some(Old::new(path, look)))
+}
+
+/// A backup has everything below one directory; of a table elsewhere it has the database and the name (mariabackup 10.11).
+fn in_backup(entry: &FileEntry) -> PathBuf {
+    match entry.place {
+        Place::External => {
+            let parts: Vec<&str> = entry.path.rsplit('/').take(2).collect();
+            parts.into_iter().rev().collect()
+        }
+        _ => PathBuf::from(&entry.path),
+    }
+}
+
+#[cfg(test)]
+#[path = "base_tests.rs"]
+mod tests;

@@ -1,0 +1,159 @@
+//! Damaged pages among the joiner's own: they differ from the donor's, so they are replaced by them; here they are counted, for
+//! a disk that rots is worth knowing of.
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+
+use formats::PageNo;
+use formats::innodb::doublewrite;
+use formats::innodb::page::{PageState, verify};
+use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
+use formats::innodb::wsrep_position::TRX_SYS_PAGE;
+use protocol::inventory::{FileEntry, FileId, FileRole};
+use protocol::limits::RANGE_BYTES;
+
+use crate::threads::lock;
+
+/// How the pages of a file are checked.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    format: PageFormat,
+    /// Never valid by themselves: the doublewrite area.
+    left_out: Vec<Range<PageNo>>,
+}
+
+impl Pages {
+    /// Of a data file that begins with its first page; none of any other file.
+    pub fn of(entry: &FileEntry, path: &Path) -> Option<Pages> {
+        let system = match entry.role {
+            FileRole::SystemTablespace { index: 0 } => true,
+            FileRole::Undo => false,
+            FileRole::Table | FileRole::TableElsewhere { .. } if entry.path.ends_with(".ibd") => false,
+            _ => return None,
+        };
+        let file = File::open(path).ok()?;
+        let mut head = [0; PAGE0_BYTES];
+        file.read_exact_at(&mut head, 0).ok()?;
+        let format = parse_page0(&head).ok()?.format;
+        let left_out = if system { doublewrite_area(&file, &format) } else { Vec::new() };
+        Some(Pages { format, left_out })
+    }
+
+    /// The damaged ones among those in `bytes`, which begin at `at`.
+    fn damaged<'b>(&'b self, bytes: &'b [u8], at: u64) -> impl Iterator<Item = PageNo> + 'b {
+        let size = self.format.physical_size;
+        let first = (at / size as u64) as u32;
+        let pages = (first..).map(PageNo).zip(bytes.chunks_exact(size));
+        let counts = |number: &PageNo| !self.left_out.iter().any(|area| area.contains(number));
+        let is_damaged = |page: &[u8]| matches!(verify(&self.format, page), PageState::Corrupt { .. });
+        pages.filter(move |(number, page)| counts(number) && is_damaged(page)).map(|(number, _)| number)
+    }
+}
+
+fn doublewrite_area(file: &File, format: &PageFormat) -> Vec<Range<PageNo>> {
+    let size = format.physical_size;
+    let mut page = vec![0; size];
+    let read = file.read_exact_at(&mut page, u64::from(TRX_SYS_PAGE.0) * size as u64);
+    read.ok().and_then(|()| doublewrite::extents(&page)).map(|areas| areas.to_vec()).unwrap_or_default()
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Corruption {
+    /// Damaged pages of ranges, and the first of them with its file.
+    ranges: Mutex<BTreeMap<(FileId, u32), (usize, String)>>,
+}
+
+impl Corruption {
+    /// Looks at a range of a file; at the same one again without counting twice.
+    pub fn look(&self, pages: &Pages, file: FileId, path: &Path, range: u32, bytes: &[u8]) {
+        let at = u64::from(range) * u64::from(RANGE_BYTES);
+        let mut damaged = pages.damaged(bytes, at);
+        if let Some(PageNo(first)) = damaged.next() {
+            let text = format!("page {first} of {}", path.display());
+            lock(&self.ranges).insert((file, range), (1 + damaged.count(), text));
+        }
+    }
+
+    /// A line for the log; none when no page was damaged.
+    pub fn line(&self) -> Option<String> {
+        let ranges = lock(&self.ranges);
+        let (_, first) = ranges.values().next()?;
+        let count: usize = ranges.values().map(|(count, _)| count).sum();
+        Some(format!(
+            "{count} pages of the old files were damaged, the first of them {first}: the donor's are in their place"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::inventory::Place;
+
+    use super::*;
+    use crate::datadir::testing::{PAGE, page};
+
+    /// Pages of a tablespace, all valid, with something in them.
+    fn file(space: u32, pages: u32) -> Vec<u8> {
+        let area = [536_853_855u32, 8, 100].map(u32::to_be_bytes).concat();
+        let content = |number| match (space, number) {
+            (0, 5) => (PAGE - 190, &area[..]),
+            _ => (1000, &[7; 9][..]),
+        };
+        (0..pages).flat_map(|number| page(space, number, 0, &[content(number)])).collect()
+    }
+
+    fn line(path: &str, role: FileRole, content: &[u8]) -> Option<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("f");
+        std::fs::write(&at, content).unwrap();
+        let size = content.len() as u64;
+        let entry = FileEntry {
+            id: FileId(1),
+            place: Place::Datadir,
+            path: path.to_owned(),
+            size,
+            allocated: size,
+            role,
+        };
+        let (pages, corruption) = (Pages::of(&entry, &at)?, Corruption::default());
+        for _ in 0..2 {
+            for (range, bytes) in (0..).zip(content.chunks(RANGE_BYTES as usize)) {
+                corruption.look(&pages, FileId(1), Path::new(path), range, bytes);
+            }
+        }
+        corruption.line()
+    }
+
+    #[test]
+    fn damaged_pages_are_counted_once() {
+        let whole = file(9, 130);
+        assert_eq!(line("d/t.ibd", FileRole::Table, &whole), None);
+        let mut rotten = whole;
+        for at in [3 * PAGE + 500, 70 * PAGE + 1, 71 * PAGE + 9000] {
+            rotten[at] ^= 0x20;
+        }
+        // Zeros, and a page that is there in part, are no damage.
+        rotten[129 * PAGE..].fill(0);
+        rotten.extend([1; 5000]);
+        let found = line("d/t.ibd", FileRole::Table, &rotten).unwrap();
+        assert!(
+            found.starts_with("3 pages of the old files were damaged, the first of them page 3 of d/t.ibd"),
+            "{found}"
+        );
+        assert!(line("d/t.MYD", FileRole::Table, &rotten).is_none(), "no pages of InnoDB");
+    }
+
+    #[test]
+    fn the_doublewrite_area_is_nobodys_data() {
+        let mut content = file(0, 80);
+        content[20 * PAGE + 100] ^= 1;
+        let system = FileRole::SystemTablespace { index: 0 };
+        assert_eq!(line("ibdata1", system.clone(), &content), None);
+        content[6 * PAGE + 100] ^= 1;
+        assert!(line("ibdata1", system, &content).unwrap().starts_with("1 pages"));
+    }
+}

@@ -1,0 +1,235 @@
+//! Fingerprints of what the joiner has, made by several threads in the order in which the donor asks.
+use std::collections::{HashMap, VecDeque};
+use std::sync::{PoisonError, mpsc};
+
+use anyhow::{Context, Result};
+use protocol::chunk::digest;
+use protocol::delta;
+use protocol::extents::Extents;
+use protocol::fingerprint::{self, Fingerprint, GroupHasher};
+use protocol::inventory::FileId;
+use protocol::limits::RANGE_BYTES;
+use protocol::message::Message;
+
+use crate::cancel::LOOK_EVERY;
+use crate::peer::link::Link;
+use crate::peer::relay::relay;
+use crate::receive::base::Base;
+use crate::receive::corruption::Pages;
+use crate::receive::origin::{Opened, Origin};
+use crate::threads::{Thread, lock, scoped};
+
+/// Ranges that one thread fingerprints before it takes another piece: few enough for all threads to work on what comes next.
+const PIECE: u32 = 4;
+
+/// Ranges whose block fingerprints are kept: 4 MiB of them. Those that are forgotten are made again.
+const RECENT_MAX: usize = 4096;
+
+/// Fingerprints of blocks, of a few thousand ranges.
+#[derive(Default)]
+pub(super) struct Recent {
+    fingerprints: HashMap<(FileId, u32), Vec<Fingerprint>>,
+    order: VecDeque<(FileId, u32)>,
+}
+
+impl Recent {
+    fn add(&mut self, range: (FileId, u32), fingerprints: Vec<Fingerprint>) {
+        if self.order.len() >= RECENT_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.fingerprints.remove(&oldest);
+        }
+        self.order.push_back(range);
+        self.fingerprints.insert(range, fingerprints);
+    }
+
+    fn take(&mut self, range: (FileId, u32)) -> Option<Vec<Fingerprint>> {
+        self.fingerprints.remove(&range)
+    }
+}
+
+/// What the donor wants to hear.
+#[derive(Default)]
+pub(super) struct Todo {
+    pub pieces: VecDeque<Piece>,
+    /// It asks no more.
+    pub closed: bool,
+}
+
+/// A part of it.
+pub(super) enum Piece {
+    /// Files that were asked for together.
+    GroupHasher { first: FileId },
+    /// A file from a range on, to its end.
+    From { file: FileId, range: u32 },
+    /// The blocks of one range.
+    Blocks { file: FileId, range: u32 },
+    /// The pieces of some blocks of one range.
+    Pieces { file: FileId, range: u32, blocks: Vec<u8> },
+}
+
+impl Base<'_> {
+    /// The connection on which the donor hears.
+    pub fn answer(&self, link: &mut Link) -> Result<()> {
+        let (say, said) = mpsc::sync_channel(64);
+        self.put(|todo| {
+            if !todo.closed {
+                *lock(&self.say) = Some(say.clone());
+            }
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..self.threads.max(1) {
+                let say = say.clone();
+                scoped(scope, Thread::Fingerprints, move || {
+                    self.fingerprint_pieces(&say).inspect_err(|error| self.cancel.cancel_by_worker(error))
+                });
+            }
+            drop(say);
+            let sent = relay(link, &said, &Message::AnswersEnd, "comparing files", self.cancel);
+            if sent.is_err() {
+                // Whoever fingerprints must not wait for a reader that is gone.
+                self.put(|todo| todo.closed = true);
+            }
+            drop(lock(&self.say).take());
+            drop(said);
+            sent
+        })
+    }
+
+    pub(super) fn fingerprint_pieces(&self, say: &mpsc::SyncSender<Message>) -> Result<()> {
+        let mut buffer = vec![0; RANGE_BYTES as usize];
+        while let Some(piece) = self.next()? {
+            let answers = match piece {
+                Piece::GroupHasher { first } => vec![self.group_fingerprint(first, &mut buffer)?],
+                Piece::From { file, range } => self.fingerprint_from(file, range, &mut buffer)?,
+                Piece::Blocks { file, range } => vec![self.fingerprint_blocks(file, range, &mut buffer)?],
+                Piece::Pieces { file, range, blocks } => {
+                    vec![self.fingerprint_inside(file, range, &blocks, &mut buffer)?]
+                }
+            };
+            for answer in answers {
+                if say.send(answer).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> Result<Option<Piece>> {
+        let mut todo = lock(&self.todo);
+        loop {
+            self.cancel.check()?;
+            if let Some(piece) = todo.pieces.pop_front() {
+                if let Piece::From { file, range } = piece
+                    && range + PIECE < self.ranges_asked(file)
+                {
+                    // The rest waits its turn: the donor reads several files at once.
+                    let turn = usize::from(self.threads.saturating_sub(1)).min(todo.pieces.len());
+                    todo.pieces.insert(turn, Piece::From { file, range: range + PIECE });
+                }
+                return Ok(Some(piece));
+            }
+            if todo.closed {
+                return Ok(None);
+            }
+            todo = self.changed.wait_timeout(todo, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn fingerprint_from(&self, file: FileId, first: u32, buffer: &mut [u8]) -> Result<Vec<Message>> {
+        let mut answers = Vec::new();
+        let known = self.origin(file);
+        if first == 0 {
+            answers.push(Message::JoinersFile { file, size: known.size() });
+        }
+        let end = self.ranges_asked(file).min(first.saturating_add(PIECE));
+        let mut fingerprint = |range| self.fingerprint_range(file, &known, range, buffer);
+        let fingerprints = (first..end).map(&mut fingerprint).collect::<Result<Vec<Fingerprint>>>()?;
+        if !fingerprints.is_empty() {
+            answers.push(Message::RangeFingerprints { file, first, fingerprints });
+        }
+        Ok(answers)
+    }
+
+    fn group_fingerprint(&self, first: FileId, buffer: &mut [u8]) -> Result<Message> {
+        let mut together = GroupHasher::new(&self.key);
+        for file in self.together(first)?.iter() {
+            let known = self.origin(*file);
+            let mut fingerprint = |range| self.fingerprint_range(*file, &known, range, buffer);
+            // Files of different lengths are not the same: the lengths say so, and nothing needs to be read.
+            let is_as_long = known.size() == Some(self.entry(*file)?.size);
+            let ranges = 0..if is_as_long { self.ranges_asked(*file) } else { 0 };
+            let fingerprints = ranges.map(&mut fingerprint).collect::<Result<Vec<Fingerprint>>>()?;
+            together.add(known.size(), &fingerprints);
+        }
+        Ok(Message::GroupFingerprint { first, fingerprint: together.fingerprint() })
+    }
+
+    fn fingerprint_range(
+        &self,
+        file: FileId,
+        known: &Origin,
+        range: u32,
+        buffer: &mut [u8],
+    ) -> Result<Fingerprint> {
+        let bytes = self.read(file, known, range, buffer)?;
+        if let (None, Some(old)) = (&known.received, &known.old) {
+            let pages = known.pages.get_or_init(|| Pages::of(&self.entry(file).ok()?, &old.path));
+            pages.iter().for_each(|pages| self.corruption().look(pages, file, &old.path, range, bytes));
+        }
+        lock(&self.wholes).insert((file, range), (bytes.len() as u32, digest(bytes)));
+        let blocks = fingerprint::block_fingerprints(&self.key, bytes);
+        let fingerprint = fingerprint::range_fingerprint(&self.key, &blocks);
+        lock(&self.recent).add((file, range), blocks);
+        Ok(fingerprint)
+    }
+
+    fn fingerprint_blocks(&self, file: FileId, range: u32, buffer: &mut [u8]) -> Result<Message> {
+        if let Some(fingerprints) = lock(&self.recent).take((file, range)) {
+            return Ok(Message::BlockFingerprints { file, range, fingerprints });
+        }
+        let bytes = self.read(file, &self.origin(file), range, buffer)?;
+        Ok(Message::BlockFingerprints {
+            file,
+            range,
+            fingerprints: fingerprint::block_fingerprints(&self.key, bytes),
+        })
+    }
+
+    fn fingerprint_inside(
+        &self,
+        file: FileId,
+        range: u32,
+        blocks: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<Message> {
+        let bytes = self.read(file, &self.origin(file), range, buffer)?;
+        let block = |number: u8| bytes.chunks(fingerprint::BLOCK_BYTES as usize).nth(usize::from(number));
+        let fingerprints =
+            |number: &u8| block(*number).map(|block| delta::piece_fingerprints(&self.key, block));
+        let fingerprints = blocks.iter().map(|number| fingerprints(number).unwrap_or_default()).collect();
+        Ok(Message::PieceFingerprints { file, range, fingerprints })
+    }
+
+    /// A range of what is here; what cannot be read is fingerprinted as nothing that anybody has, and comes from the donor.
+    fn read<'b>(&self, file: FileId, origin: &Origin, range: u32, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
+        let at = u64::from(range) * u64::from(RANGE_BYTES);
+        let len = origin.size().unwrap_or(0).saturating_sub(at).min(u64::from(RANGE_BYTES)) as usize;
+        let bytes = buffer.get_mut(..len).context("a range longer than its buffer")?;
+        let received = |opened: &Opened| {
+            let find = || opened.received_in(at..at + len as u64);
+            lock(&self.received).entry((file, range)).or_insert_with(find).clone()
+        };
+        let read = origin.open().and_then(|opened| match origin.received {
+            Some(_) => opened.read(at, bytes, &received(&opened)),
+            None => opened.read(at, bytes, &Extents::default()),
+        });
+        if let Err(error) = read {
+            let path = origin.old.as_ref().map(|old| old.path.display().to_string()).unwrap_or_default();
+            tracing::warn!("{path} cannot be read at {at} ({error}): the donor sends it");
+            return Ok(&[]);
+        }
+        Ok(bytes)
+    }
+}

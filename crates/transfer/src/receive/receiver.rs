@@ -1,0 +1,219 @@
+//! A worker of the joiner: from the wire to a staged file.
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use protocol::chunk::{Chunk, Packing, digest};
+use protocol::coverage::Coverage;
+use protocol::inventory::{FileEntry, FileId};
+use protocol::limits::RANGE_BYTES;
+use protocol::message::Message;
+
+use crate::failure::{Failure, Kind};
+use crate::peer::link::Link;
+use crate::receive::base::Base;
+use crate::receive::origin::Fingerprinted;
+use crate::receive::rebuild::Rebuilt;
+use crate::receive::reusable::no_base;
+use crate::receive::staging::Staging;
+use crate::receive::writer::{Came, Writer};
+use crate::server::progress::Progress;
+use crate::threads::lock;
+
+/// What all workers of one attempt share.
+pub struct Shared<'a> {
+    /// Where ranges go.
+    pub staging: &'a Staging,
+    /// What has arrived.
+    pub coverage: &'a Mutex<Coverage>,
+    /// Counters.
+    pub progress: &'a Progress,
+    /// Decides where a file that is begun goes.
+    pub begin: &'a (dyn Fn(&FileEntry) -> Result<()> + Sync),
+    /// What is here already, when files are compared.
+    pub base: Option<&'a Base<'a>>,
+    /// Bytes that were here already.
+    pub same: &'a AtomicU64,
+    /// Those of them that an earlier transfer had received.
+    pub received: &'a AtomicU64,
+}
+
+/// Receives ranges over `link`, after its `first` message, until the donor says that no more come. Returns the number of chunks.
+pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> Result<u64> {
+    let mut payload = Vec::new();
+    let mut said = Some(first);
+    let mut data = Vec::new();
+    let mut writer = shared.staging.writer();
+    let mut chunks = 0;
+    loop {
+        let message = said.take().map_or_else(|| link.recv_with_payload(&mut payload), Ok)?;
+        match message {
+            // Each worker begins a file before its own data of it; the first decides where it goes.
+            Message::Begin(entry) => begin(shared, &entry)?,
+            Message::BeginKnown { file } => begin(shared, &compared(shared)?.entry(file)?)?,
+            Message::Chunk(chunk) => {
+                let (parts, literals) = unpack(&chunk, &payload, &mut data)?;
+                store(shared, &mut writer, &chunk, parts, literals)?;
+                chunks += 1;
+                shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
+            }
+            Message::Same { file, offset, len } => {
+                keep(shared, &mut writer, file, offset, len)?;
+                chunks += 1;
+            }
+            Message::SameGroup { first } => {
+                keep_together(shared, &mut writer, first)?;
+                chunks += 1;
+            }
+            Message::WorkerDone { chunks: sent } if sent == chunks => {
+                link.send(&Message::WorkerStored)?;
+                return Ok(chunks);
+            }
+            other => {
+                let text = format!("the donor said {} after {chunks} chunks", other.name());
+                return Err(Failure::new(Kind::Peer, text).into());
+            }
+        }
+    }
+}
+
+fn begin(shared: &Shared<'_>, entry: &FileEntry) -> Result<()> {
+    (shared.begin)(entry)?;
+    lock(shared.coverage).begin(entry.id)?;
+    Ok(())
+}
+
+fn compared<'a>(shared: &Shared<'a>) -> Result<&'a Base<'a>, Failure> {
+    let text = "the donor speaks of what is here, though nothing was compared";
+    shared.base.ok_or_else(|| Failure::new(Kind::Peer, text))
+}
+
+/// A range is the old file's.
+fn keep(shared: &Shared<'_>, writer: &mut Writer<'_>, file: FileId, offset: u64, len: u32) -> Result<()> {
+    let chunk = Chunk::same(file, offset, len);
+    chunk.payload_len()?;
+    store(shared, writer, &chunk, &[], &[])?;
+    shared.progress.done_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Several files are the old ones.
+fn keep_together(shared: &Shared<'_>, writer: &mut Writer<'_>, first: FileId) -> Result<()> {
+    let base = compared(shared)?;
+    for file in base.together(first)?.iter() {
+        let entry = base.entry(*file)?;
+        begin(shared, &entry)?;
+        match u32::try_from(entry.size) {
+            Ok(len) if len <= RANGE_BYTES => keep(shared, writer, *file, 0, len)?,
+            _ => {
+                let text = format!("the donor counts {} among small files", entry.path);
+                return Err(Failure::new(Kind::Peer, text).into());
+            }
+        }
+    }
+    base.used_up(first);
+    Ok(())
+}
+
+/// Writes a chunk, and notes what of it the old file has, and what the whole must be.
+fn store(
+    shared: &Shared<'_>,
+    writer: &mut Writer<'_>,
+    chunk: &Chunk,
+    data: &[u8],
+    literals: &[u8],
+) -> Result<()> {
+    let again = lock(shared.coverage).check(chunk.file, chunk.offset, chunk.len)?;
+    let range = chunk.offset..chunk.offset + u64::from(chunk.len);
+    let uses = !chunk.same.is_empty() || !chunk.deltas.is_empty();
+    let base = shared.base.filter(|_| uses);
+    let fingerprinted = base.map(|base| base.fingerprinted(chunk.file, chunk.offset)).unwrap_or_default();
+    if !chunk.same.is_empty() && fingerprinted.origin.size().is_none() {
+        return Err(no_base(chunk.file).into());
+    }
+    let rebuilt = rebuild(shared, chunk, &fingerprinted, literals)?;
+    let in_old = fingerprinted.in_old(&chunk.same, chunk.offset);
+    let same = sum(&chunk.same) + sum(&rebuilt.parts) - literals.len().min(rebuilt.data.len()) as u64;
+    shared.same.fetch_add(same, Ordering::Relaxed);
+    shared.received.fetch_add(sum(&chunk.same) - sum(&in_old), Ordering::Relaxed);
+    let adopted =
+        shared.staging.hold(chunk.file, range.clone(), &in_old, fingerprinted.origin.old.clone())?;
+    let differs = sum(&chunk.same) < u64::from(chunk.len);
+    let differing = u64::from(chunk.len) - sum(&in_old);
+    let came: [Came<'_>; 2] = [(&chunk.parts, data), (&rebuilt.parts, &rebuilt.data)];
+    writer.write(chunk.file, range, &came, differing)?;
+    if differs && (again || adopted) {
+        let kept = merged(&[&chunk.parts, &chunk.same, &rebuilt.parts, &rebuilt.failed]);
+        writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
+    }
+    // Of what was fingerprinted here and found the same there, the donor says none.
+    let whole =
+        if chunk.is_same() { fingerprinted.whole(chunk.offset, chunk.len) } else { Some(chunk.whole()) };
+    shared.staging.expect(chunk.file, chunk.offset, chunk.len, whole)?;
+    arrived(shared, chunk, &rebuilt.failed)?;
+    shared.staging.may_rest(chunk.file);
+    if let Some(base) = base.filter(|_| !chunk.deltas.is_empty()) {
+        let failed = rebuilt.failed.iter().map(|(start, _)| *start).collect();
+        base.rebuilt(chunk.file, chunk.offset, failed);
+    }
+    Ok(())
+}
+
+/// What came in parts only.
+fn rebuild(
+    shared: &Shared<'_>,
+    chunk: &Chunk,
+    fingerprinted: &Fingerprinted,
+    literals: &[u8],
+) -> Result<Rebuilt> {
+    if chunk.deltas.is_empty() {
+        return Ok(Rebuilt::default());
+    }
+    Ok(Rebuilt::of(chunk, fingerprinted, &compared(shared)?.key, literals))
+}
+
+/// All of a chunk is here but for blocks that come again.
+fn arrived(shared: &Shared<'_>, chunk: &Chunk, failed: &[(u32, u32)]) -> Result<()> {
+    let mut coverage = lock(shared.coverage);
+    let mut from = 0;
+    for &(start, len) in failed.iter().chain([&(chunk.len, 0)]) {
+        if start > from || failed.is_empty() {
+            coverage.record(chunk.file, chunk.offset + u64::from(from), start - from)?;
+        }
+        from = start + len;
+    }
+    Ok(())
+}
+
+fn sum(parts: &[(u32, u32)]) -> u64 {
+    parts.iter().map(|(_, len)| u64::from(*len)).sum()
+}
+
+/// Parts of all kinds, ascending.
+fn merged(kinds: &[&[(u32, u32)]]) -> Vec<(u32, u32)> {
+    let mut all = kinds.concat();
+    all.sort_unstable();
+    all
+}
+
+/// The chunk's bytes, unpacked and verified against its digest: those of its parts, and those of its deltas.
+fn unpack<'a>(chunk: &Chunk, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> Result<(&'a [u8], &'a [u8])> {
+    let (parts, literals) = chunk.payload_len()?;
+    let len = (parts + literals) as usize;
+    let data = match chunk.packing {
+        Packing::Plain => payload,
+        Packing::Zstd => {
+            buffer.resize(len, 0);
+            let unpacked = zstd::bulk::decompress_to_buffer(payload, &mut buffer[..]);
+            let unpacked = unpacked.context("the donor sent bytes that zstd cannot unpack")?;
+            buffer.get(..unpacked).unwrap_or_default()
+        }
+    };
+    if data.len() != len || digest(data) != chunk.digest {
+        let at = format!("file number {} at {}", chunk.file.0, chunk.offset);
+        return Err(
+            Failure::new(Kind::Peer, format!("what arrived for {at} is not what the donor read")).into()
+        );
+    }
+    Ok(data.split_at(parts as usize))
+}

@@ -1,0 +1,237 @@
+//! Staged files by their numbers. There can be very many small ones: as soon as nobody writes to one, what is to be remembered of
+//! it is kept encoded, in a tenth of the memory.
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use protocol::inventory::FileId;
+use protocol::limits::{RANGE_BYTES, WORKERS_MAX};
+use serde::{Deserialize, Serialize};
+
+use crate::disk::identity::Look;
+use crate::disk::reserve::Reserve;
+use crate::install::class::Class;
+use crate::install::names::file_name;
+use crate::receive::read_back::Digests;
+use crate::receive::reusable::{Held, Old};
+use crate::receive::staged::StagedFile;
+use crate::receive::writer::OPEN_FILES;
+use crate::threads::lock;
+
+/// Files that were written to last are left alone: writers hold them open.
+const RECENT: usize = 2 * WORKERS_MAX as usize * OPEN_FILES;
+
+/// All files of an attempt.
+#[derive(Debug, Default)]
+pub(super) struct StagedFiles {
+    open: BTreeMap<FileId, Arc<StagedFile>>,
+    rested: HashMap<FileId, Box<[u8]>>,
+    /// In the order in which something came of them.
+    recent: VecDeque<FileId>,
+    directories: Directories,
+    stages: Vec<Stage>,
+}
+
+/// What all files that are staged in one directory have in common.
+#[derive(Clone, Debug)]
+struct Stage {
+    directory: PathBuf,
+    sharing: bool,
+    reserve: Option<Arc<Reserve>>,
+}
+
+/// Directories that targets are in, each once.
+#[derive(Debug, Default)]
+struct Directories {
+    paths: Vec<PathBuf>,
+    numbers: HashMap<PathBuf, u32>,
+}
+
+impl Directories {
+    fn number(&mut self, path: &Path) -> u32 {
+        if let Some(known) = self.numbers.get(path) {
+            return *known;
+        }
+        let number = self.paths.len() as u32;
+        self.paths.push(path.to_owned());
+        self.numbers.insert(path.to_owned(), number);
+        number
+    }
+}
+
+/// A file to which nobody writes.
+#[derive(Serialize, Deserialize)]
+struct Rested<'a> {
+    stage: u32,
+    /// Its name there, which ends with this number.
+    fingerprint: u64,
+    directory: u32,
+    name: &'a str,
+    size: u64,
+    class: Class,
+    made: bool,
+    adopted: bool,
+    patchable: bool,
+    differing: u64,
+    /// Of all of it.
+    digest: Option<u64>,
+    /// The old file at its target, which it is from the first byte to the last.
+    old: Option<Look>,
+}
+
+impl StagedFiles {
+    /// There is a file with this number.
+    pub fn contains(&self, file: FileId) -> bool {
+        self.open.contains_key(&file) || self.rested.contains_key(&file)
+    }
+
+    /// Adds a file.
+    pub fn insert(&mut self, file: FileId, staged: Arc<StagedFile>) {
+        self.rested.remove(&file);
+        self.open.insert(file, staged);
+    }
+
+    /// A file that will be changed.
+    pub fn get(&mut self, file: FileId) -> Option<Arc<StagedFile>> {
+        if let Some(open) = self.open.get(&file) {
+            return Some(Arc::clone(open));
+        }
+        let encoded = self.rested.remove(&file)?;
+        let woken = Arc::new(self.decode(file, &encoded)?);
+        self.open.insert(file, Arc::clone(&woken));
+        Some(woken)
+    }
+
+    /// A file that will only be looked at.
+    pub fn look(&self, file: FileId) -> Option<Arc<StagedFile>> {
+        match self.open.get(&file) {
+            Some(open) => Some(Arc::clone(open)),
+            None => Some(Arc::new(self.decode(file, self.rested.get(&file)?)?)),
+        }
+    }
+
+    /// Takes a file out.
+    pub fn remove(&mut self, file: FileId) -> Option<Arc<StagedFile>> {
+        let (open, rested) = (self.open.remove(&file), self.rested.remove(&file));
+        open.or_else(|| Some(Arc::new(self.decode(file, &rested?)?)))
+    }
+
+    /// Numbers of all files, ascending.
+    pub fn numbers(&self) -> Vec<FileId> {
+        let mut all: Vec<FileId> = self.open.keys().chain(self.rested.keys()).copied().collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Those that are more than small files at rest.
+    pub fn open(&self) -> impl Iterator<Item = &Arc<StagedFile>> {
+        self.open.values()
+    }
+
+    /// Something came of a file, and perhaps nothing more will.
+    pub fn may_rest(&mut self, file: FileId) {
+        self.recent.push_back(file);
+        if self.recent.len() > RECENT
+            && let Some(file) = self.recent.pop_front()
+        {
+            self.rest(file);
+        }
+    }
+
+    /// Keeps a file encoded, where it is as simple as most are and nobody uses it.
+    pub fn rest(&mut self, file: FileId) {
+        let Some(staged) = self.open.get(&file).filter(|staged| Arc::strong_count(staged) == 1).cloned()
+        else {
+            return;
+        };
+        if let Some(encoded) = self.encode(file, &staged) {
+            self.open.remove(&file);
+            self.rested.insert(file, encoded);
+        }
+    }
+
+    fn encode(&mut self, file: FileId, staged: &StagedFile) -> Option<Box<[u8]>> {
+        if staged.is_link || staged.patched.is_some() || staged.size > u64::from(RANGE_BYTES) {
+            return None;
+        }
+        let fingerprint = fingerprint_of(file, &staged.path)?;
+        let (held, digests) = (lock(&staged.held), lock(&staged.digests));
+        let is_whole = |old: &Old| old.path == staged.target && held.same.is_all(staged.size);
+        let old = match &held.old {
+            Some(old) if !held.copied && is_whole(old) => Some(old.look),
+            None if !held.copied && held.same.is_empty() => None,
+            _ => return None,
+        };
+        let rested = Rested {
+            stage: self.stage(staged)?,
+            fingerprint,
+            directory: self.directories.number(staged.target.parent()?),
+            name: staged.target.file_name()?.to_str()?,
+            size: staged.size,
+            class: staged.class,
+            made: staged.made.load(Ordering::Acquire),
+            adopted: staged.adopted,
+            patchable: staged.patchable,
+            differing: staged.differing.load(Ordering::Acquire),
+            digest: digests.only_one(staged.size)?,
+            old,
+        };
+        Some(postcard::to_stdvec(&rested).ok()?.into())
+    }
+
+    /// Files are staged in one directory of each filesystem.
+    fn stage(&mut self, staged: &StagedFile) -> Option<u32> {
+        let directory = staged.path.parent()?;
+        if let Some(known) = self.stages.iter().position(|stage| stage.directory == directory) {
+            return Some(known as u32);
+        }
+        let (sharing, reserve) = (staged.sharing, staged.reserve.clone());
+        self.stages.push(Stage { directory: directory.to_owned(), sharing, reserve });
+        Some(self.stages.len() as u32 - 1)
+    }
+
+    fn decode(&self, file: FileId, encoded: &[u8]) -> Option<StagedFile> {
+        let rested: Rested<'_> = postcard::from_bytes(encoded).ok()?;
+        let stage = self.stages.get(rested.stage as usize)?;
+        let target = self.directories.paths.get(rested.directory as usize)?.join(rested.name);
+        let mut held = Held::default();
+        if let Some(look) = rested.old {
+            held.old = Some(Old::new(target.clone(), look));
+            held.same.add(0..rested.size);
+        }
+        let mut digests = Digests::default();
+        if rested.digest.is_some() {
+            digests.note(0, rested.size as u32, rested.digest);
+        }
+        Some(StagedFile {
+            path: stage.directory.join(staged_name(file, rested.fingerprint)),
+            size: rested.size,
+            target,
+            class: rested.class,
+            is_link: false,
+            made: AtomicBool::new(rested.made),
+            making: Mutex::new(()),
+            writing: Mutex::new(()),
+            held: Mutex::new(held),
+            digests: Mutex::new(digests),
+            differing: AtomicU64::new(rested.differing),
+            sharing: stage.sharing,
+            reserve: stage.reserve.clone(),
+            patchable: rested.patchable,
+            patched: None,
+            adopted: rested.adopted,
+        })
+    }
+}
+
+/// What a file is staged as: its number in this attempt and a fingerprint of what it is going to be.
+pub(super) fn staged_name(file: FileId, fingerprint: u64) -> String {
+    format!("{}-{fingerprint:016x}", file.0)
+}
+
+fn fingerprint_of(file: FileId, path: &Path) -> Option<u64> {
+    let name = file_name(path);
+    let fingerprint = u64::from_str_radix(name.rsplit_once('-')?.1, 16).ok()?;
+    (staged_name(file, fingerprint) == name).then_some(fingerprint)
+}

@@ -1,0 +1,434 @@
+//! Where received files wait: nothing of the datadir is touched before the install.
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::{Context, Result, bail};
+use protocol::inventory::{FileEntry, FileId, FileRole};
+
+use crate::cancel::Cancel;
+use crate::disk::durable;
+use crate::disk::filesystem::{FilesystemId, filesystem_of, nearest_existing, shares_bytes};
+use crate::disk::reserve::Reserve;
+use crate::failure::{Failure, Kind};
+use crate::install::files::{Disk, Files};
+use crate::install::names::{waiting_room, working_directory};
+use crate::install::plan::{Class, Patched, Placed, Unchanged};
+use crate::install::record::pending;
+use crate::install::roots::{self, Roots};
+use crate::receive::leftovers::{Leftovers, staged_name};
+use crate::receive::read_back::read_back;
+use crate::receive::rested::StagedFiles;
+use crate::receive::reusable::{self, Held, Old};
+use crate::receive::settling::{Coming, settle_all};
+use crate::receive::staged::{StagedFile, make, may_be_patched};
+use crate::receive::writer::Writer;
+use crate::threads::lock;
+
+/// Files that are settled together: of so many there is the old state and the new one in memory.
+const AT_ONCE: usize = 4096;
+
+/// Whether tables of which little differs become patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patches {
+    /// They do, and what these will replace is kept.
+    Kept,
+    /// They do.
+    Made,
+    /// All are written anew.
+    None,
+}
+
+/// All files of an attempt, under their staged paths. Shared by the threads that receive.
+#[derive(Debug)]
+pub struct Staging {
+    datadir: PathBuf,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    files: StagedFiles,
+    leftovers: Leftovers,
+    roots: Roots,
+    reserves: BTreeMap<FilesystemId, Arc<Reserve>>,
+    places: BTreeMap<PathBuf, Place>,
+}
+
+/// What is to be known of a root.
+#[derive(Clone, Debug)]
+struct Place {
+    /// Its files can share bytes with the old ones.
+    sharing: bool,
+    reserve: Option<Arc<Reserve>>,
+}
+
+impl Shared {
+    fn place(&mut self, root: PathBuf, stage: &Path) -> Result<Place> {
+        if let Some(known) = self.places.get(&root) {
+            return Ok(known.clone());
+        }
+        let reserve = self.reserves.get(&filesystem_of(stage)?).cloned();
+        let place = Place { sharing: shares_bytes(stage), reserve };
+        self.places.insert(root, place.clone());
+        Ok(place)
+    }
+}
+
+impl Staging {
+    /// Makes ready to stage. What an earlier transfer or attempt left staged is set aside, to be taken over.
+    pub fn new(datadir: &Path) -> Result<Staging> {
+        refuse_pending(datadir)?;
+        let leftovers = Leftovers::set_aside(datadir)?;
+        let roots = Roots::choose(&Disk, datadir, [])?;
+        let staging = Staging {
+            datadir: datadir.to_owned(),
+            shared: Mutex::new(Shared {
+                files: StagedFiles::default(),
+                leftovers,
+                roots,
+                reserves: BTreeMap::new(),
+                places: BTreeMap::new(),
+            }),
+        };
+        staging.make_roots(&staging.shared().roots, &[])?;
+        Ok(staging)
+    }
+
+    /// Chooses where a file is staged: on the filesystem of its target. A file that was begun before is left as it is.
+    ///
+    /// Directories outside the datadir that the target needs are made; those inside are made by the install, because
+    /// an empty one would be a database of the old state.
+    pub fn begin(&self, entry: &FileEntry, target: &Path) -> Result<()> {
+        let mut shared = self.shared();
+        if shared.files.contains(entry.id) {
+            return Ok(());
+        }
+        let staged = self.choose(&mut shared, entry, target)?;
+        shared.files.insert(entry.id, Arc::new(staged));
+        Ok(())
+    }
+
+    /// Goes on with what an earlier transfer had received of a file that was not begun yet: where it is staged now, and
+    /// how long it is.
+    pub fn adopt(&self, entry: &FileEntry, target: &Path) -> Result<Option<(PathBuf, u64)>> {
+        let mut shared = self.shared();
+        if shared.files.contains(entry.id) {
+            return Ok(None);
+        }
+        let staged = self.choose(&mut shared, entry, target)?;
+        let stage = staged.path.parent().context("a staged file without a directory")?;
+        let Some(left) = shared.leftovers.take(stage, entry) else { return Ok(None) };
+        Disk.rename(&left, &staged.path)?;
+        let (path, made) = (staged.path.clone(), AtomicBool::new(true));
+        let size = Disk.state(&path)?.map_or(0, |(size, _)| size);
+        shared.files.insert(entry.id, Arc::new(StagedFile { made, adopted: true, ..staged }));
+        Ok(Some((path, size)))
+    }
+
+    /// Takes room in advance on the filesystem of a directory; before anything is staged there.
+    ///
+    /// # Errors
+    /// As [`Reserve::take`].
+    pub fn reserve(&self, directory: &Path, bytes: u64) -> Result<()> {
+        let reserve = Reserve::take(&nearest_existing(directory)?, bytes)?;
+        self.shared().reserves.insert(filesystem_of(directory)?, Arc::new(reserve));
+        Ok(())
+    }
+
+    /// An earlier transfer had received something.
+    pub fn has_leftovers(&self) -> bool {
+        !self.shared().leftovers.is_empty()
+    }
+
+    /// What an earlier transfer had received is not compared: it goes.
+    pub fn drop_leftovers(&self) -> Result<()> {
+        self.shared().leftovers.remove()
+    }
+
+    fn choose(&self, shared: &mut Shared, entry: &FileEntry, target: &Path) -> Result<StagedFile> {
+        entry.check()?;
+        let root = self.root_for(&mut shared.roots, target)?;
+        let stage = working_directory(&root, "stage");
+        let Place { sharing, reserve } = shared.place(root, &stage)?;
+        let class = Class::of(&entry.role, target);
+        Ok(StagedFile {
+            path: stage.join(staged_name(entry)),
+            size: entry.size,
+            class,
+            target: target.to_owned(),
+            is_link: matches!(entry.role, FileRole::Link { .. }),
+            made: AtomicBool::new(false),
+            making: Mutex::new(()),
+            writing: Mutex::new(()),
+            held: Mutex::default(),
+            digests: Mutex::default(),
+            differing: AtomicU64::new(0),
+            sharing,
+            reserve,
+            patchable: !sharing && may_be_patched(class, target, entry.size),
+            patched: None,
+            adopted: false,
+        })
+    }
+
+    fn root_for(&self, roots: &mut Roots, target: &Path) -> Result<PathBuf> {
+        if roots.for_path(target).is_none() {
+            let known = roots.all().to_vec();
+            *roots = roots.clone().extend(&Disk, [target])?;
+            self.make_roots(roots, &known)?;
+            make_outside(&self.datadir, target)?;
+        }
+        let root = roots.for_path(target).context("a target for which no staging directory was chosen")?;
+        Ok(root.to_owned())
+    }
+
+    /// Roots are written down before anything is in them, so that what a broken transfer leaves is found.
+    fn make_roots(&self, roots: &Roots, known: &[PathBuf]) -> Result<()> {
+        if roots.all() != known {
+            roots::remember(&Disk, &self.datadir, roots.all())?;
+            for root in roots.all() {
+                make_durably(&working_directory(root, "stage"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory in which a file is staged that no donor sends: on the filesystem of its target, written down and made
+    /// durable with everything else.
+    pub fn stage_for(&self, target: &Path) -> Result<PathBuf> {
+        let mut shared = self.shared();
+        let root = self.root_for(&mut shared.roots, target)?;
+        Ok(working_directory(&root, "stage"))
+    }
+
+    /// The roots in use.
+    pub fn roots(&self) -> Roots {
+        self.shared().roots.clone()
+    }
+
+    /// Where a file is staged.
+    pub fn path(&self, file: FileId) -> Result<PathBuf> {
+        Ok(self.file(file)?.path.clone())
+    }
+
+    /// A writer for one thread.
+    pub fn writer(&self) -> Writer<'_> {
+        Writer::new(self)
+    }
+
+    /// Notes which bytes of a range are those of the `old` file, and that the others are not (any more). True when what is
+    /// neither there nor written anew must be made zero.
+    pub fn hold(
+        &self,
+        file: FileId,
+        range: Range<u64>,
+        same: &[(u32, u32)],
+        old: Option<Old>,
+    ) -> Result<bool> {
+        let staged = self.file(file)?;
+        let mut held = lock(&staged.held);
+        held.same.remove(range.clone());
+        if let Some(old) = old.filter(|_| !same.is_empty()) {
+            held.old.get_or_insert(old);
+        }
+        if held.old.is_none() && !same.is_empty() {
+            bail!(reusable::no_base(file))
+        }
+        for &(start, len) in same {
+            let start = range.start + u64::from(start);
+            held.same.add(start..start + u64::from(len));
+        }
+        Ok(staged.adopted)
+    }
+
+    /// What a range of a file has of the old one, once the file is known to be written anew: to be written with what came of
+    /// it, while others are received. It counts as written. Where bytes can be shared, it is only what lies close to what came.
+    /// `differing`: so many bytes of this range are not the old file's.
+    pub(super) fn take_same(&self, file: FileId, range: Range<u64>, differing: u64) -> Result<Option<Held>> {
+        let staged = self.file(file)?;
+        staged.differing.fetch_add(differing, Ordering::AcqRel);
+        let take = || {
+            let mut held = lock(&staged.held);
+            if staged.sharing { held.take_mixed(range) } else { held.take(range) }
+        };
+        Ok(staged.is_put_together().then(take))
+    }
+
+    /// What a piece of a file must be at the end: bytes with this digest, where the donor said one.
+    pub fn expect(&self, file: FileId, offset: u64, len: u32, digest: Option<u64>) -> Result<()> {
+        lock(&self.file(file)?.digests).note(offset, len, digest);
+        Ok(())
+    }
+
+    /// The donor has said what the state consists of: staged files get their final lengths and targets and what they have
+    /// of their old ones, links and empty files are made, and what does not count is removed. With `may_stay`, files of
+    /// tables that are wholly the same as before are not staged: they are answered. Large ones of which little differs become
+    /// `patches`. In so many `threads`.
+    ///
+    /// # Errors
+    /// From `files`; a file is named twice, or differs from what was received; from the system.
+    pub fn settle(
+        &self,
+        files: impl IntoIterator<Item = Result<(FileEntry, PathBuf)>>,
+        may_stay: bool,
+        patches: Patches,
+        threads: u16,
+    ) -> Result<Vec<Unchanged>> {
+        let mut shared = self.shared();
+        // What is copied from old files needs it now, all at once.
+        shared.reserves.values().for_each(|reserve| reserve.give_all_back());
+        let mut begun = std::mem::take(&mut shared.files);
+        let (mut unchanged, mut settled) = (Vec::new(), StagedFiles::default());
+        let mut files = files.into_iter();
+        loop {
+            let some = files.by_ref().take(AT_ONCE).collect::<Result<Vec<_>>>()?;
+            if some.is_empty() {
+                break;
+            }
+            let mut coming = BTreeMap::new();
+            for (entry, target) in &some {
+                let first = begun.remove(entry.id);
+                if may_stay
+                    && let Some((needless, stays)) = first.as_ref().and_then(|f| f.stays(entry, target))
+                {
+                    Disk.remove(needless)?;
+                    unchanged.push(stays);
+                    continue;
+                }
+                let last = self.choose(&mut shared, entry, target)?;
+                let twice = settled.contains(entry.id);
+                if coming.insert(entry.id, Coming { entry, first, last }).is_some() || twice {
+                    let text = format!("the donor named file number {} twice", entry.id.0);
+                    bail!(Failure::new(Kind::Peer, text));
+                }
+            }
+            let coming = coming.into_values().collect();
+            let done = settle_all(coming, patches, usize::from(threads))?.into_iter();
+            for (id, staged) in done {
+                settled.insert(id, Arc::new(staged));
+                settled.rest(id);
+            }
+        }
+        shared.files = settled;
+        for dropped in begun.numbers() {
+            begun.look(dropped).map_or(Ok(()), |dropped| Disk.remove(&dropped.path))?;
+        }
+        shared.leftovers.remove()?;
+        Ok(unchanged)
+    }
+
+    /// As [`Staging::settle`], of files that are listed already.
+    #[cfg(test)]
+    pub(crate) fn settle_list(
+        &self,
+        files: &[(FileEntry, PathBuf)],
+        may_stay: bool,
+        patches: Patches,
+        threads: u16,
+    ) -> Result<Vec<Unchanged>> {
+        self.settle(files.iter().cloned().map(Ok), may_stay, patches, threads)
+    }
+
+    /// Makes every file that nothing was written to, then makes everything durable.
+    pub fn sync_all(&self) -> Result<()> {
+        for (id, staged) in self.each() {
+            if staged.is_link && !staged.made.load(Ordering::Acquire) {
+                bail!("the link {} (file number {}) was not staged", staged.target.display(), id.0)
+            }
+            make(&staged)?;
+        }
+        // Not under the lock: it takes long, and what was staged is read back meanwhile.
+        for root in self.roots().all() {
+            durable::sync_filesystem(root)?;
+            for directory in [working_directory(root, "stage"), waiting_room(root), root.clone()] {
+                durable::sync_directory(&directory)?;
+            }
+            durable::sync_directory(root.parent().context("a staging root without a directory")?)?;
+        }
+        Ok(())
+    }
+
+    /// Reads back what was staged, once it is settled; answers how many bytes of it are known to be what the donor read.
+    ///
+    /// # Errors
+    /// Some are not.
+    pub fn read_back(&self, threads: u16, cancel: &Cancel) -> Result<u64> {
+        read_back(self.each().map(|(_, file)| file).filter(|file| !file.is_link), threads, cancel)
+    }
+
+    /// The staged files, for [`crate::install::plan::plan`].
+    pub fn staged(&self) -> Vec<Placed> {
+        let placed =
+            |f: Arc<StagedFile>| Placed { staged: f.path.clone(), target: f.target.clone(), class: f.class };
+        let whole = self.each().map(|(_, file)| file).filter(|f| f.patched.is_none());
+        whole.map(placed).collect()
+    }
+
+    /// The patches, likewise, with the tables as they were compared.
+    pub fn patched(&self) -> Vec<(Patched, Unchanged)> {
+        self.shared().files.open().filter_map(|f| f.patched.as_deref().cloned()).collect()
+    }
+
+    pub(super) fn file(&self, file: FileId) -> Result<Arc<StagedFile>> {
+        // Not as a context: the kind of a failure is only seen in the error itself.
+        let unknown =
+            || Failure::new(Kind::Peer, format!("the donor sent data of unknown file number {}", file.0));
+        Ok(self.shared().files.get(file).ok_or_else(unknown)?)
+    }
+
+    /// Something came of a file: if it is a small one, that was probably all.
+    pub fn may_rest(&self, file: FileId) {
+        self.shared().files.may_rest(file);
+    }
+
+    /// All files, by their numbers, to be looked at.
+    fn each(&self) -> impl Iterator<Item = (FileId, Arc<StagedFile>)> + '_ {
+        let numbers = self.shared().files.numbers().into_iter();
+        numbers.filter_map(|file| Some((file, self.shared().files.look(file)?)))
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn refuse_pending(datadir: &Path) -> Result<()> {
+    if pending(&Disk, datadir)?.is_some() {
+        bail!(Failure::new(Kind::Disk, "an interrupted install must be finished before a transfer"));
+    }
+    Ok(())
+}
+
+/// Removes what an earlier transfer left staged. What is kept of an install stays.
+pub fn discard_staged(datadir: &Path) -> Result<()> {
+    refuse_pending(datadir)?;
+    for root in roots::remembered(&Disk, datadir)? {
+        roots::clear(&Disk, &working_directory(&root, "stage"))?;
+        roots::clear(&Disk, &working_directory(&root, "copy"))?;
+    }
+    Ok(())
+}
+
+fn make_outside(datadir: &Path, target: &Path) -> Result<()> {
+    let directory = target.parent().with_context(|| format!("{} has no directory", target.display()))?;
+    if directory.starts_with(datadir) || directory.is_dir() {
+        return Ok(());
+    }
+    make_durably(directory)
+}
+
+/// Makes a directory with its parents, and makes their names durable: a file renamed into a directory that a power loss
+/// undoes would be lost.
+fn make_durably(directory: &Path) -> Result<()> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|d| !d.exists()).collect();
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make directory {}", directory.display()))?;
+    for made in missing {
+        durable::sync_directory(made.parent().context("a directory without a parent")?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! The lanes of a send queue, and the threads that empty them: one for each connection.
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use protocol::chunk::Chunk;
+use protocol::inventory::{FileEntry, FileId};
+use protocol::message::Message;
+
+use crate::cancel::{Cancel, LOOK_EVERY};
+use crate::failure::{Failure, Kind};
+use crate::peer::link::{Link, PING_EVERY};
+use crate::send::queue::SendQueue;
+
+/// Payloads of so many bytes tell how fast the link is.
+const MEASURED: usize = 64 << 10;
+/// How long small messages wait for more to go with.
+const SOON: Duration = Duration::from_millis(20);
+
+/// What waits for one connection.
+#[derive(Default)]
+pub(super) struct Lane {
+    queue: Mutex<Queue>,
+    pub changed: Condvar,
+}
+
+/// In the order in which it is sent.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub chunks: VecDeque<QueuedChunk>,
+    /// Bytes in it and on their way.
+    pub bytes: usize,
+    pub closed: bool,
+}
+
+/// What is sent.
+pub(super) enum QueuedChunk {
+    /// A part of a range.
+    Chunk { entry: Arc<FileEntry>, chunk: Chunk, payload: Vec<u8> },
+    /// Files that the joiner has as they are, and their length.
+    Groups { first: FileId, len: u64 },
+}
+
+/// What a chunk takes beside its payload, about: without it those that carry none would pile up without bound.
+const PARCEL_BYTES: usize = 256;
+
+impl QueuedChunk {
+    /// Bytes of memory that it takes while it waits in a lane.
+    pub fn weight(&self) -> usize {
+        PARCEL_BYTES
+            + match self {
+                QueuedChunk::Chunk { chunk, payload, .. } => {
+                    let (part, deltas) = (size_of::<(u32, u32)>(), &chunk.deltas);
+                    let deltas = deltas.iter().map(|delta| size_of_val(delta) + delta.sent.len());
+                    payload.len() + (chunk.parts.len() + chunk.same.len()) * part + deltas.sum::<usize>()
+                }
+                QueuedChunk::Groups { .. } => 0,
+            }
+    }
+
+    /// Bytes that the rate limit counts.
+    fn paid(&self) -> usize {
+        match self {
+            QueuedChunk::Chunk { payload, .. } => payload.len(),
+            QueuedChunk::Groups { .. } => 0,
+        }
+    }
+
+    /// Bytes of files in it.
+    fn len(&self) -> u64 {
+        match self {
+            QueuedChunk::Chunk { chunk, .. } => u64::from(chunk.len),
+            QueuedChunk::Groups { len, .. } => *len,
+        }
+    }
+}
+
+impl Lane {
+    pub fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn wait<'q>(&self, queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
+        self.wait_for(queue, LOOK_EVERY)
+    }
+
+    fn wait_for<'q>(&self, queue: MutexGuard<'q, Queue>, at_most: Duration) -> MutexGuard<'q, Queue> {
+        self.changed.wait_timeout(queue, at_most).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl SendQueue<'_> {
+    /// A connection's thread: sends what comes in its lane, until it is closed, and waits for the joiner's word that
+    /// everything is written. Returns the number of chunks.
+    pub fn send(&self, number: u16, link: &mut Link) -> Result<u64> {
+        let lane = self.lanes.get(usize::from(number)).context("no such lane")?;
+        let mut begun = HashSet::new();
+        let mut chunks = 0;
+        while let Some(chunk) = self.next(lane, link)? {
+            let (weight, len) = (chunk.weight(), chunk.len());
+            hold_back(link, self.throttle.pay(chunk.paid()), self.cancel)?;
+            let (began, paid) = (Instant::now(), chunk.paid());
+            match chunk {
+                QueuedChunk::Groups { first, .. } => link.gather(&Message::SameGroup { first })?,
+                QueuedChunk::Chunk { entry, chunk, payload } => {
+                    if begun.insert(entry.id) {
+                        link.gather(&self.begin(entry))?;
+                    }
+                    if chunk.is_same() {
+                        let Chunk { file, offset, len, .. } = chunk;
+                        link.gather(&Message::Same { file, offset, len })?;
+                    } else {
+                        link.send_chunk(&chunk, &payload)?;
+                    }
+                }
+            }
+            chunks += 1;
+            if paid >= MEASURED {
+                self.carried.0.fetch_add(paid as u64, Ordering::Relaxed);
+                self.carried.1.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+            }
+            self.progress.done_bytes.fetch_add(len, Ordering::Relaxed);
+            self.sent(lane, weight);
+        }
+        link.send(&Message::WorkerDone { chunks })?;
+        match link.recv()? {
+            Message::WorkerStored => Ok(chunks),
+            other => {
+                let text = format!("the joiner answered {} to WorkerDone", other.name());
+                Err(Failure::new(Kind::Peer, text).into())
+            }
+        }
+    }
+
+    /// A file that the joiner was asked for is known to it by its number.
+    fn begin(&self, entry: Arc<FileEntry>) -> Message {
+        match &self.compare {
+            Some(compare) if compare.is_known(&entry) => Message::BeginKnown { file: entry.id },
+            _ => Message::Begin(FileEntry::clone(&entry)),
+        }
+    }
+
+    fn next(&self, lane: &Lane, link: &mut Link) -> Result<Option<QueuedChunk>> {
+        let mut pinged = Instant::now();
+        loop {
+            self.cancel.check()?;
+            let mut queue = lane.lock();
+            if queue.chunks.is_empty() && !queue.closed {
+                // What follows soon goes with what was gathered.
+                queue = lane.wait_for(queue, SOON);
+            }
+            if queue.chunks.is_empty() && !queue.closed {
+                drop(queue);
+                link.flush()?;
+                queue = lane.lock();
+            }
+            if queue.chunks.is_empty() && !queue.closed {
+                queue = lane.wait(queue);
+            }
+            if let Some(chunk) = queue.chunks.pop_front() {
+                return Ok(Some(chunk));
+            }
+            if queue.closed {
+                return Ok(None);
+            }
+            drop(queue);
+            if pinged.elapsed() >= PING_EVERY {
+                link.ping("nothing to send on this connection yet")?;
+                pinged = Instant::now();
+            }
+        }
+    }
+
+    fn sent(&self, lane: &Lane, bytes: usize) {
+        let mut queue = lane.lock();
+        queue.bytes -= bytes;
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        lane.changed.notify_all();
+    }
+}
+
+/// Waits for the rate limit. With a low one and many workers that takes longer than a joiner waits for one that is dead.
+fn hold_back(link: &mut Link, mut wait: Duration, cancel: &Cancel) -> Result<()> {
+    while wait > PING_EVERY {
+        cancel.sleep(PING_EVERY)?;
+        link.ping("held back by rlimit")?;
+        wait -= PING_EVERY;
+    }
+    Ok(cancel.sleep(wait)?)
+}

@@ -1,0 +1,433 @@
+//! What a snapshot hands over, on its way to the joiner: zeros left out, packed where that pays, in one queue for each
+//! connection.
+//!
+//! All bytes of one range of a file take the same lane, so that what was read last arrives last, also when a file is
+//! read again. The redo log has a lane of its own, so that neither it nor pages wait behind the other; the rate limit is one
+//! for all lanes. A full lane makes the snapshot wait, except in a consistency point: what is read under locks does not wait for the link, in bounds.
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use protocol::chunk::{Chunk, digest};
+use protocol::entries::Entries;
+use protocol::inventory::{FileEntry, FileId};
+use protocol::limits::RANGE_BYTES;
+
+use crate::cancel::Cancel;
+use crate::compare::comparison::{Compare, Found};
+use crate::compare::groups::{Group, Put};
+use crate::compare::pending_rebuilds::{Block, State};
+use crate::send::connections::{Lane, QueuedChunk};
+use crate::send::file_list::{FileList, Run};
+use crate::send::packer::{Compression, Packer};
+use crate::send::throttle::Throttle;
+use crate::send::zeros::find_parts;
+use crate::server::progress::Progress;
+use crate::snapshot::sink::{Rate, SnapshotSink, write_zeros};
+
+/// Bytes that wait in a lane before its snapshot must wait.
+const LANE_BYTES: usize = 1 << 20;
+/// Bytes that may wait in all lanes together when nothing may wait for the link.
+const MOMENT_BYTES: usize = 48 << 20;
+
+/// So many bytes tell what the link carries.
+const RATE_FROM: u64 = 4 << 20;
+
+/// The queues of one attempt.
+pub struct SendQueue<'a> {
+    pub(super) lanes: Vec<Lane>,
+    /// Has the last lane to itself.
+    pub(super) redo: Option<FileId>,
+    /// Files that were announced, but for those that are what the joiner was asked for.
+    files: Mutex<Entries>,
+    packers: Mutex<Vec<Packer>>,
+    compression: Compression,
+    pub(super) throttle: Throttle,
+    /// What the joiner has, when that is looked at.
+    pub(super) compare: Option<Compare<'a>>,
+    at_consistency_point: AtomicBool,
+    pub(super) waiting: AtomicUsize,
+    /// Bytes of large payloads that were sent, and the microseconds that their lanes took for it, together.
+    pub(super) carried: (AtomicU64, AtomicU64),
+    /// End of the redo that the joiner needs no more.
+    redo_dropped: AtomicU64,
+    pub(super) progress: &'a Progress,
+    pub(super) cancel: &'a Cancel,
+}
+
+impl<'a> SendQueue<'a> {
+    /// For `workers` connections, and one more when the snapshot has a redo log that goes beside them.
+    pub fn new(
+        workers: u16,
+        redo: Option<FileId>,
+        compression: Compression,
+        throttle: Throttle,
+        compare: Option<Compare<'a>>,
+        progress: &'a Progress,
+        cancel: &'a Cancel,
+    ) -> SendQueue<'a> {
+        let lanes = usize::from(workers.max(1)) + usize::from(redo.is_some());
+        SendQueue {
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            redo,
+            files: Mutex::default(),
+            packers: Mutex::default(),
+            compression,
+            throttle,
+            compare,
+            at_consistency_point: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            carried: Default::default(),
+            redo_dropped: AtomicU64::new(0),
+            progress,
+            cancel,
+        }
+    }
+
+    /// How many connections it takes to send.
+    pub fn lanes(&self) -> u16 {
+        self.lanes.len() as u16
+    }
+
+    /// What the joiner has, when that is looked at: it takes two connections more.
+    pub fn compare(&self) -> Option<&Compare<'a>> {
+        self.compare.as_ref()
+    }
+
+    /// Nothing more comes. What waits is still sent, unless it is void.
+    pub fn close(&self, void: bool) {
+        if let Some(compare) = &self.compare {
+            compare.close();
+        }
+        for lane in &self.lanes {
+            let mut queue = lane.lock();
+            queue.closed = true;
+            if void {
+                queue.chunks.clear();
+            }
+            lane.changed.notify_all();
+        }
+    }
+
+    /// What tells the joiner of the files of the state: of those that it was asked for as they are, by number.
+    pub fn list(&self, files: Entries) -> FileList {
+        let mut runs: Vec<Run> = Vec::new();
+        for file in files.iter() {
+            let known = self.compare.as_ref().is_some_and(|compare| compare.is_known(&file));
+            match runs.last_mut() {
+                Some(Run::Known { first, count }) if known && first.0 + *count == file.id.0 => *count += 1,
+                Some(Run::Named { count }) if !known => *count += 1,
+                _ if known => runs.push(Run::Known { first: file.id, count: 1 }),
+                _ => runs.push(Run::Named { count: 1 }),
+            }
+        }
+        FileList { files, runs }
+    }
+
+    fn push(&self, lane: &Lane, chunk: QueuedChunk) -> Result<()> {
+        let mut queue = lane.lock();
+        while queue.bytes >= LANE_BYTES && !self.may_pile_up() {
+            self.cancel.check()?;
+            queue = lane.wait(queue);
+        }
+        self.waiting.fetch_add(chunk.weight(), Ordering::Relaxed);
+        queue.bytes += chunk.weight();
+        queue.chunks.push_back(chunk);
+        lane.changed.notify_all();
+        Ok(())
+    }
+
+    fn may_pile_up(&self) -> bool {
+        self.is_at_consistency_point() && self.waiting.load(Ordering::Relaxed) < MOMENT_BYTES
+    }
+
+    fn lane_of(&self, file: FileId, offset: u64) -> Result<&Lane> {
+        let last = self.lanes.len() - 1;
+        let at = match self.redo {
+            Some(redo) if redo == file => last,
+            redo => {
+                // Neighbouring ranges go to different connections.
+                let workers = if redo.is_some() { last } else { last + 1 };
+                let file = self.compare.as_ref().map_or(file, |compare| compare.together().first_of(file));
+                (u64::from(file.0) + offset / u64::from(RANGE_BYTES)) as usize % workers
+            }
+        };
+        self.lanes.get(at).context("no such lane")
+    }
+
+    /// Each file of a group is compared by itself.
+    fn hand_over_apart(&self, group: &Group) -> Result<()> {
+        if let Some(compare) = &self.compare {
+            compare.ask_apart(group);
+        }
+        for entry in &group.entries {
+            if let Some(bytes) = group.bytes.get(&entry.id) {
+                self.hand_over(&self.announced(entry.id)?, 0, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_at_consistency_point(&self) -> bool {
+        self.at_consistency_point.load(Ordering::Acquire)
+    }
+
+    /// What of a part of a range the joiner has.
+    fn look(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<Found> {
+        match &self.compare {
+            Some(compare) if self.redo != Some(file) => {
+                let wait = !self.is_at_consistency_point();
+                if wait {
+                    self.until(|state| state.has_room() && state.is_confirmed(file, offset))?;
+                }
+                compare.look(file, offset, bytes, wait)
+            }
+            _ => Ok(Found::default()),
+        }
+    }
+
+    /// Waits until the joiner has said enough of what it rebuilds. What it could not is sent whole.
+    fn until(&self, enough: impl Fn(&State) -> bool) -> Result<()> {
+        let Some(pending_rebuilds) = self.compare.as_ref().map(Compare::pending_rebuilds) else {
+            return Ok(());
+        };
+        loop {
+            self.cancel.check()?;
+            let mut state = pending_rebuilds.lock();
+            if let Some(Block { file, offset, bytes }) = state.pop_failed() {
+                drop(state);
+                self.pack(&self.announced(file)?, offset, &bytes, &Found::default())?;
+                pending_rebuilds.sent(file, offset);
+            } else if enough(&state) {
+                return Ok(());
+            } else {
+                pending_rebuilds.wait(state);
+            }
+        }
+    }
+
+    /// All that was handed over is on its way, and all that the joiner was to rebuild is there.
+    pub fn settle(&self) -> Result<()> {
+        let unfinished = || self.compare.as_ref().and_then(|compare| compare.together().take_unfinished());
+        while let Some(leaving) = unfinished() {
+            self.hand_over_apart(&leaving.group)?;
+        }
+        self.until(State::is_empty)
+    }
+
+    /// Small files that are compared as one: they wait for each other. What is not of a group is left to the caller.
+    fn gather(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<bool> {
+        let Some(compare) = &self.compare else { return Ok(false) };
+        match compare.together().put(file, offset, bytes, self.cancel)? {
+            Put::Apart => Ok(false),
+            Put::Waits => Ok(true),
+            Put::Broken(leaving) => self.hand_over_apart(&leaving.group).map(|()| false),
+            Put::Whole(leaving)
+                if self.is_at_consistency_point() || !compare.is_same_group(&leaving.group)? =>
+            {
+                self.hand_over_apart(&leaving.group).map(|()| true)
+            }
+            Put::Whole(leaving) => {
+                let (first, len) = (leaving.group.first(), leaving.group.total_bytes());
+                self.push(self.lane_of(first, 0)?, QueuedChunk::Groups { first, len }).map(|()| true)
+            }
+        }
+    }
+
+    fn announced(&self, file: FileId) -> Result<Arc<FileEntry>> {
+        let own = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(file);
+        let entry = own.or_else(|| self.compare.as_ref()?.entry(file));
+        entry.map(Arc::new).context("data of a file that was not announced")
+    }
+
+    /// Packs bytes that lie inside one range, and puts them into their lane.
+    fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
+        let began = Instant::now();
+        let found = self.look(entry.id, offset, bytes)?;
+        let differing = self.pack(entry, offset, bytes, &found)?;
+        if let Some(compare) = &self.compare {
+            compare.learn(&found, bytes.len(), differing, began.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Answers the number of bytes that are neither the same nor zero.
+    fn pack(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8], found: &Found) -> Result<usize> {
+        let lane = self.lane_of(entry.id, offset)?;
+        let length = bytes.len() as u32;
+        if found.same == [(0, length)] {
+            let chunk = Chunk::same(entry.id, offset, length);
+            self.push(lane, QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload: Vec::new() })?;
+            return Ok(0);
+        }
+        let pool = || self.packers.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = pool().pop();
+        let mut packer = taken.map_or_else(|| Packer::new(self.compression), Ok)?;
+        let Found { same, deltas, literals, .. } = found;
+        let mut known = same.clone();
+        known.extend(deltas.iter().map(|delta| (delta.start, delta.len)));
+        known.sort_unstable();
+        let parts = parts_between(bytes, &known);
+        let mut data = Vec::new();
+        for &(start, len) in &parts {
+            data.extend_from_slice(&bytes[start as usize..(start + len) as usize]);
+        }
+        let differing = data.len() + deltas.iter().map(|delta| delta.len as usize).sum::<usize>();
+        data.extend_from_slice(literals);
+        let packed = packer.pack(&data)?;
+        let sent = digest(&data);
+        let all_is_sent = deltas.is_empty() && data.len() == bytes.len();
+        let whole = (!all_is_sent).then(|| digest(bytes)).filter(|whole| *whole != sent);
+        let payload = packer.take(&packed, data);
+        let packing = packed.packing;
+        let chunk = Chunk {
+            file: entry.id,
+            offset,
+            len: length,
+            parts,
+            same: same.clone(),
+            deltas: deltas.clone(),
+            packing,
+            digest: sent,
+            whole,
+        };
+        self.push(lane, QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload })?;
+        packer.sent(&packed);
+        pool().push(packer);
+        Ok(differing)
+    }
+}
+
+/// The parts of `bytes` that are neither known nor zero.
+fn parts_between(bytes: &[u8], known: &[(u32, u32)]) -> Vec<(u32, u32)> {
+    let (mut parts, mut found) = (Vec::new(), Vec::new());
+    let mut from = 0;
+    for (start, end) in
+        known.iter().map(|&(start, len)| (start, start + len)).chain([(bytes.len() as u32, 0)])
+    {
+        find_parts(bytes.get(from as usize..start as usize).unwrap_or_default(), &mut found);
+        parts.extend(found.iter().map(|&(at, len)| (from + at, len)));
+        from = end;
+    }
+    parts
+}
+
+impl SnapshotSink for SendQueue<'_> {
+    fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
+        if let Some(compare) = &self.compare {
+            compare.expect(entries);
+        }
+    }
+
+    fn announce(&self, entry: &FileEntry) -> Result<()> {
+        let asked = self.compare.as_ref().and_then(|compare| compare.entry(entry.id));
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        // There can be very many: most are kept by the comparison already.
+        if asked.as_ref() != Some(entry) || files.contains(entry.id) {
+            files.insert(entry);
+        }
+        Ok(())
+    }
+
+    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+        let entry = self.announced(file)?;
+        if self.gather(file, offset, bytes)? {
+            return Ok(());
+        }
+        let (mut offset, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let room = u64::from(RANGE_BYTES) - offset % u64::from(RANGE_BYTES);
+            let (now, later) = rest.split_at(rest.len().min(room as usize));
+            self.hand_over(&entry, offset, now)?;
+            offset += now.len() as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn drop_redo(&self, file: FileId, range: Range<u64>) -> Result<()> {
+        // What was dropped before is a hole already.
+        let from = self.redo_dropped.fetch_max(range.end, Ordering::Relaxed).max(range.start);
+        write_zeros(self, file, from..range.end)
+    }
+
+    fn begin_consistency_point(&self) -> Result<()> {
+        self.settle()?;
+        for lane in &self.lanes[..self.lanes.len() - usize::from(self.redo.is_some())] {
+            let mut queue = lane.lock();
+            while queue.bytes > 0 {
+                self.cancel.check()?;
+                queue = lane.wait(queue);
+            }
+        }
+        self.at_consistency_point.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn end_consistency_point(&self) {
+        self.at_consistency_point.store(false, Ordering::Release);
+    }
+
+    fn phase(&self, what: &str) {
+        self.progress.phase(what, "");
+    }
+
+    fn waits(&self, for_whom: Option<&str>) {
+        self.progress.wait_for(for_whom);
+    }
+
+    fn tell(&self, text: &str) {
+        self.progress.tell(text);
+    }
+
+    fn more(&self, bytes: u64) {
+        self.progress.more(bytes);
+    }
+
+    fn expect_redo(&self, bytes: u64, exact: bool) {
+        self.progress.expect_redo(bytes, exact);
+    }
+
+    fn rate(&self) -> Rate {
+        let (bytes, micros) =
+            (self.carried.0.load(Ordering::Relaxed), self.carried.1.load(Ordering::Relaxed));
+        let seconds = micros as f64 / 1e6 / self.lanes.len() as f64;
+        let link = (bytes >= RATE_FROM).then(|| (bytes as f64 / seconds.max(1e-3)) as u64);
+        Rate { link, limit: self.throttle.rate() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::inventory::{FileRole, Place};
+
+    use super::*;
+
+    /// Zeros have no payload: their number is what must be bounded.
+    #[test]
+    fn what_carries_nothing_does_not_pile_up_behind_a_slow_link() {
+        let (progress, cancel) = (Progress::new("donor"), Cancel::new());
+        let send_queue =
+            SendQueue::new(1, None, Compression::Never, Throttle::new(None), None, &progress, &cancel);
+        let (path, role) = ("d/t.ibd".to_owned(), FileRole::Table);
+        let entry = FileEntry { id: FileId(1), place: Place::Datadir, path, size: 1, allocated: 1, role };
+        send_queue.announce(&entry).unwrap();
+        let queued = || send_queue.lanes[0].lock().chunks.len();
+        std::thread::scope(|scope| {
+            let writes = scope
+                .spawn(|| (0..100_000).try_for_each(|n| send_queue.write(entry.id, n * 4096, &[0; 4096])));
+            // Until it waits for the link, which takes nothing here, or is through.
+            let mut before = usize::MAX;
+            while !writes.is_finished() && before != queued() {
+                before = queued();
+                std::thread::sleep(std::time::Duration::from_millis(300));
+            }
+            cancel.cancel(crate::failure::Kind::Stopped, "enough");
+            writes.join().unwrap().unwrap_err();
+        });
+        let most = LANE_BYTES / 256 + 1;
+        assert!((1000..=most).contains(&queued()), "{} chunks wait", queued());
+    }
+}

@@ -1,0 +1,36 @@
+//! The rate limit (`rlimit`): one budget for all that is sent, pages and redo alike.
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Bytes that may be sent ahead of the rate, as a time.
+const BURST: Duration = Duration::from_millis(200);
+
+/// Says when bytes may go through, for a given rate.
+pub struct Throttle {
+    /// Bytes a second; `None` = no limit.
+    rate: Option<u64>,
+    /// When everything let through so far would be sent at the given rate.
+    paid_until: Mutex<Instant>,
+}
+
+impl Throttle {
+    /// `rate` in bytes a second.
+    pub fn new(rate: Option<u64>) -> Throttle {
+        Throttle { rate: rate.filter(|r| *r > 0), paid_until: Mutex::new(Instant::now()) }
+    }
+
+    /// Bytes a second; `None` = no limit.
+    pub fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
+    /// Takes the right to send `bytes` more, and gives how long to wait before they are sent.
+    pub fn pay(&self, bytes: usize) -> Duration {
+        let Some(rate) = self.rate else { return Duration::ZERO };
+        let price = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        let now = Instant::now();
+        let mut until = self.paid_until.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *until = (*until).max(now) + price;
+        until.saturating_duration_since(now + BURST)
+    }
+}

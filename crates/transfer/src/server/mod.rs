@@ -1,0 +1,37 @@
+//! Our own server: the process that started us, what it passes to us, and what it expects from us.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`options`] | the option files and arguments, read as the server reads them |
+//! | [`report`] | stdout, which the server reads: the only writer |
+//! | [`parent`] | noticing that the server died, or that we must stop |
+//! | [`shutdown`] | noticing that the server is shutting down in order |
+//! | [`credentials`] | the accounts that the server passes to us |
+//! | [`descriptors`] | descriptors that the server leaks to us |
+//! | [`error_log`] | what the provider has logged during the transfer |
+//! | [`log`] | the error log's lines and the log file of one transfer |
+//! | [`niceness`] | our out-of-memory score |
+//! | [`markers`] | `sst_in_progress` and `wsrep_sst.pid` |
+//! | [`privileges`] | running root's verbs as the server's user |
+//! | [`progress`] | phases, counts, the status file |
+//! | [`provider_options`] | the provider's options as a map |
+//! | [`users`] | the users of this host |
+//! | [`version`] | the server's version |
+//! | [`synced`] | waiting, after our own end, until the node is Synced |
+pub mod compiled_in;
+pub mod credentials;
+pub mod descriptors;
+pub mod error_log;
+pub mod log;
+pub mod markers;
+pub mod niceness;
+pub mod options;
+pub mod parent;
+pub mod privileges;
+pub mod progress;
+pub mod provider_options;
+pub mod report;
+pub mod shutdown;
+pub mod synced;
+pub mod users;
+pub mod version;

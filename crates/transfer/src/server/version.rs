@@ -1,0 +1,71 @@
+//! The server's version. The server does not pass it to its script, so rejoin runs the server's program.
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::parent::ServerProcess;
+
+/// Returns the version text, for example `10.11.19-MariaDB-0+deb12u1`, or `None` if the program does not
+/// print one.
+pub fn server_version(server: Option<ServerProcess>) -> Option<String> {
+    let pid = server?.pid;
+    // The running image comes first, because an upgrade may have replaced the file of that name. We cannot
+    // read it if the server changed its user after the start.
+    let image = PathBuf::from(format!("/proc/{pid}/exe"));
+    ask(Command::new(image)).or_else(|| ask_by_words(&command_line(pid)))
+}
+
+/// Returns the version text of a server program that is not running.
+pub fn of_program(path: &Path) -> Option<String> {
+    ask(Command::new(path))
+}
+
+/// The arguments with which a process was started. Every user may read them.
+pub(super) fn command_line(pid: u32) -> Vec<String> {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
+}
+
+/// Returns the position of the server's program in a command line: the first argument, or a later one if a
+/// loader or a debugger runs it. The argument of a shell's `-c` is not a program.
+pub(super) fn server_word(words: &[String]) -> Option<usize> {
+    let is_server = |word: &String| {
+        let name = word.rsplit('/').next().unwrap_or("");
+        matches!(name, "mariadbd" | "mysqld")
+    };
+    words.iter().take_while(|word| *word != "-c").position(is_server)
+}
+
+/// Runs the program named in a command line. If a server runs through its own loader (`ld.so --library-path P
+/// mariadbd ...`), that is the first argument that has a server's name.
+fn ask_by_words(words: &[String]) -> Option<String> {
+    let at = server_word(words)?;
+    let mut command = Command::new(words.first()?);
+    command.args(words.get(1..=at).unwrap_or_default());
+    ask(command)
+}
+
+fn ask(mut command: Command) -> Option<String> {
+    let output = command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    parse(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Takes the word after `Ver` of a server's `--version` line.
+fn parse(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace().skip_while(|w| *w != "Ver");
+    words.next()?;
+    let version = words.next()?;
+    version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_servers_own_line() {
+        let line = "mariadbd  Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)";
+        assert_eq!(parse(line).as_deref(), Some("10.11.19-MariaDB-0+deb12u1"));
+        assert_eq!(parse("ld.so (Debian GLIBC 2.36-9) stable release version 2.36."), None);
+    }
+}

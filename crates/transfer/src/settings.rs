@@ -1,0 +1,269 @@
+//! The operator's options under `[sst]`, with defaults. `docs/options.md` documents them for operators.
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use protocol::limits::WORKERS_MAX;
+
+use crate::compare::comparison::Parts;
+use crate::failure::{Failure, Kind};
+use crate::peer::OwnCertificates;
+use crate::send::packer::Compression;
+use crate::server::options::ServerOptions;
+
+/// The default of `threads`; also limited by the number of processors.
+const THREADS: usize = 4;
+
+/// Bytes of redo that may wait on the donor's disk.
+const SPILL_MAX: u64 = 4 << 30;
+
+/// How many seconds we wait for the consistency point: longer than a nightly backup takes.
+const CONSISTENCY_POINT_TIMEOUT_S: u64 = 12 * 3600;
+
+/// What happens to the previous state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepPrevious {
+    /// Kept until the node has been Synced once.
+    UntilSynced,
+    /// Kept until the operator removes them.
+    Always,
+    /// Not kept.
+    Never,
+}
+
+/// What to do if there is no room for the old and the new files together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InPlace {
+    /// Replace the files in place, with a warning.
+    Auto,
+    /// Refuse, and name the missing space.
+    Never,
+}
+
+/// The kind of snapshot that a donor takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotChoice {
+    /// Online, or blocking if that is not possible.
+    Auto,
+    /// Only the snapshot of a working server.
+    Online,
+    /// The snapshot of a server that blocks writes.
+    Blocking,
+}
+
+/// When a donor may block writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocking {
+    /// If the online snapshot is not possible.
+    Auto,
+    /// Never: the transfer fails instead.
+    Never,
+    /// Like [`Blocking::Auto`], for at most this long.
+    AtMost(Duration),
+}
+
+/// When write-sets of an archive are to bring a joiner back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IstChoice {
+    /// Where they are estimated to cost less than a transfer of files.
+    Auto,
+    /// Wherever they can.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Everything `[sst]` decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `threads`: connections besides the control connection.
+    pub threads: u16,
+    /// `rlimit`: bytes per second that the donor may send.
+    pub rlimit: Option<u64>,
+    /// `max-time`: how long a transfer may take.
+    pub max_time: Option<Duration>,
+    /// `compress`.
+    pub compression: Compression,
+    /// `sst-initial-timeout`: how long the joiner waits for its donor.
+    pub first_contact: Duration,
+    /// `sst-idle-timeout`: how long the peer may be silent.
+    pub stall: Duration,
+    /// `flush-timeout`: how long the donor's server may take to block writes.
+    pub flush: Duration,
+    /// `incremental`: bytes that the joiner already has are not sent.
+    pub incremental: bool,
+    /// `delta`: if the joiner has another version of a page, only the parts that differ are sent.
+    pub delta: Parts,
+    /// `base`: a prepared backup, in which files missing from the datadir are searched for.
+    pub base: Option<PathBuf>,
+    /// `ist`.
+    pub ist: IstChoice,
+    /// `archive`: write-sets of this node that its provider has no more.
+    pub archive: Option<PathBuf>,
+    /// `snapshot`.
+    pub snapshot: SnapshotChoice,
+    /// `blocking`.
+    pub blocking: Blocking,
+    /// `consistency-point-timeout`: how long to wait for the consistency point.
+    pub moment: Duration,
+    /// `redo-spill-dir`: where redo waits until the copy is complete; the datadir unless set.
+    pub spill_dir: Option<PathBuf>,
+    /// `redo-spill-max`: bytes of it.
+    pub spill_max: u64,
+    /// `allow-corrupt-pages`.
+    pub allow_corrupt_pages: bool,
+    /// `in-place`.
+    pub in_place: InPlace,
+    /// `keep-previous`.
+    pub keep_previous: KeepPrevious,
+    /// `allow-upgrade`.
+    pub allow_upgrade: bool,
+    /// `ssl-ca`, `ssl-cert`, `ssl-key` (or `tca`, `tcert`, `tkey`).
+    pub certificates: Option<OwnCertificates>,
+}
+
+impl Settings {
+    /// Reads the options. An invalid value is an error that names it.
+    pub fn read(options: &ServerOptions) -> Result<Settings> {
+        let snapshot = choice(options, "snapshot", snapshot)?.unwrap_or(SnapshotChoice::Auto);
+        let blocking = choice(options, "blocking", blocking)?.unwrap_or(Blocking::Auto);
+        if (snapshot, blocking) == (SnapshotChoice::Blocking, Blocking::Never) {
+            let text = "snapshot=blocking and blocking=never under [sst] contradict each other";
+            return Err(Failure::new(Kind::Configuration, text).hint("remove one of them").into());
+        }
+        Ok(Settings {
+            threads: threads(options)?,
+            rlimit: options.sst_size("rlimit")?,
+            max_time: options.sst_duration_s("max-time")?.filter(|s| *s > 0).map(Duration::from_secs),
+            compression: choice(options, "compress", compression)?.unwrap_or(Compression::Auto),
+            first_contact: seconds(options, "sst-initial-timeout", 300)?,
+            stall: seconds(options, "sst-idle-timeout", 120)?,
+            flush: seconds(options, "flush-timeout", 600)?,
+            incremental: options.sst_bool("incremental")?.unwrap_or(true),
+            delta: choice(options, "delta", delta)?.unwrap_or(Parts::Auto),
+            base: base(options),
+            ist: choice(options, "ist", ist)?.unwrap_or(IstChoice::Auto),
+            archive: options.sst("archive").filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            snapshot,
+            blocking,
+            moment: seconds(options, "consistency-point-timeout", CONSISTENCY_POINT_TIMEOUT_S)?,
+            spill_dir: options.sst("redo-spill-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            spill_max: options.sst_size("redo-spill-max")?.unwrap_or(SPILL_MAX),
+            allow_corrupt_pages: options.sst_bool("allow-corrupt-pages")?.unwrap_or(false),
+            in_place: choice(options, "in-place", in_place)?.unwrap_or(InPlace::Auto),
+            keep_previous: choice(options, "keep-previous", keep_previous)?
+                .unwrap_or(KeepPrevious::UntilSynced),
+            allow_upgrade: options.sst_bool("allow-upgrade")?.unwrap_or(false),
+            certificates: certificates(options)?,
+        })
+    }
+}
+
+fn threads(options: &ServerOptions) -> Result<u16, Failure> {
+    let Some(text) = options.sst("threads") else {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        return Ok(THREADS.min(processors) as u16);
+    };
+    let number = text.parse().ok().filter(|n| (1..=WORKERS_MAX).contains(n));
+    number.ok_or_else(|| {
+        Failure::new(
+            Kind::Configuration,
+            format!("[sst] threads={text} is not a number from 1 to {WORKERS_MAX}"),
+        )
+    })
+}
+
+/// `base`, if it is set.
+pub fn base(options: &ServerOptions) -> Option<PathBuf> {
+    options.sst("base").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// 0 means no limit, as with the shell methods; we use a week.
+fn seconds(options: &ServerOptions, name: &str, default: u64) -> Result<Duration> {
+    let week = 7 * 24 * 3600;
+    let value = options.sst_duration_s(name)?.unwrap_or(default);
+    Ok(Duration::from_secs(if value == 0 { week } else { value.min(week) }))
+}
+
+fn choice<T>(options: &ServerOptions, name: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
+    let Some(value) = options.sst(name) else { return Ok(None) };
+    let known = read(&value.to_ascii_lowercase());
+    known.map(Some).ok_or_else(|| {
+        Failure::new(Kind::Configuration, format!("{name}={value} under [sst] is not a known value"))
+    })
+}
+
+fn compression(value: &str) -> Option<Compression> {
+    match value {
+        "auto" => Some(Compression::Auto),
+        // `quicklz` is mariabackup's only compression: an operator who set it wants compression.
+        "zstd" | "quicklz" | "1" | "on" => Some(Compression::Always),
+        "none" | "0" | "off" => Some(Compression::Never),
+        _ => None,
+    }
+}
+
+fn delta(value: &str) -> Option<Parts> {
+    match value {
+        "auto" => Some(Parts::Auto),
+        "page" | "1" | "on" => Some(Parts::Always),
+        "none" | "0" | "off" => Some(Parts::Never),
+        _ => None,
+    }
+}
+
+fn snapshot(value: &str) -> Option<SnapshotChoice> {
+    match value {
+        "auto" => Some(SnapshotChoice::Auto),
+        "online" => Some(SnapshotChoice::Online),
+        "blocking" => Some(SnapshotChoice::Blocking),
+        _ => None,
+    }
+}
+
+fn ist(value: &str) -> Option<IstChoice> {
+    match value {
+        "auto" => Some(IstChoice::Auto),
+        "always" => Some(IstChoice::Always),
+        "never" => Some(IstChoice::Never),
+        _ => None,
+    }
+}
+
+fn blocking(value: &str) -> Option<Blocking> {
+    match value {
+        "auto" => Some(Blocking::Auto),
+        "never" => Some(Blocking::Never),
+        seconds => seconds.parse().ok().filter(|s| *s > 0).map(|s| Blocking::AtMost(Duration::from_secs(s))),
+    }
+}
+
+fn in_place(value: &str) -> Option<InPlace> {
+    match value {
+        "auto" => Some(InPlace::Auto),
+        "never" => Some(InPlace::Never),
+        _ => None,
+    }
+}
+
+fn keep_previous(value: &str) -> Option<KeepPrevious> {
+    match value {
+        "until-synced" => Some(KeepPrevious::UntilSynced),
+        "always" => Some(KeepPrevious::Always),
+        "never" => Some(KeepPrevious::Never),
+        _ => None,
+    }
+}
+
+fn certificates(options: &ServerOptions) -> Result<Option<OwnCertificates>, Failure> {
+    let get = |new: &str, old: &str| options.sst(new).or_else(|| options.sst(old)).map(PathBuf::from);
+    match (get("ssl-ca", "tca"), get("ssl-cert", "tcert"), get("ssl-key", "tkey")) {
+        (None, None, None) => Ok(None),
+        (Some(ca), Some(cert), Some(key)) => Ok(Some(OwnCertificates { ca, cert, key })),
+        _ => Err(Failure::new(
+            Kind::Configuration,
+            "ssl-ca, ssl-cert and ssl-key under [sst] must be set together",
+        )
+        .hint("without all three, the transfer is still encrypted and authenticated")),
+    }
+}

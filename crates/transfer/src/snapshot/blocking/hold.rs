@@ -1,0 +1,129 @@
+//! The time in which the server itself keeps every file still.
+//!
+//! `flush tables` on stdout makes the server take a global read lock, pause replication, write a full InnoDB
+//! checkpoint and stop all background writers; then it writes `tables_flushed` with its position. `continue`, or our
+//! end, lets everything go again (MariaDB 10.11 sql/wsrep_sst.cc; docs/server-contract.md). Needs no account.
+//! The donor's clients can read meanwhile, and their writes wait.
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use formats::wsrep::report::ReportLine;
+use formats::wsrep::state_id::{AnnotatedStateId, StateId};
+use formats::wsrep::tables_flushed;
+
+use crate::cancel::{Cancel, Limit};
+use crate::disk::durable::remove_if_there;
+use crate::failure::{Failure, Kind};
+use crate::server::report::Report;
+use crate::threads::Thread;
+
+/// How often the server's answer is looked for.
+const LOOK_FOR_ANSWER: Duration = Duration::from_millis(20);
+
+/// The server keeps its files still while this lives.
+pub struct HeldStill {
+    report: Arc<Report>,
+    position: AnnotatedStateId,
+    since: Instant,
+    /// Where the server writes its answer.
+    answer: PathBuf,
+    /// Ends the thread that looks at the limit.
+    _limit: Option<Limit>,
+}
+
+impl HeldStill {
+    /// Asks the server to stop and waits until it has, at most `patience`: running statements are waited for. `limit` after the
+    /// question the transfer is cancelled, whatever it is doing then, so that the server is let go.
+    pub fn take(
+        report: &Arc<Report>,
+        datadir: &Path,
+        patience: Duration,
+        limit: Option<Duration>,
+        cancel: &Cancel,
+    ) -> Result<HeldStill> {
+        let answer = datadir.join(tables_flushed::FILE_NAME);
+        let error = datadir.join(tables_flushed::ERROR_FILE_NAME);
+        if let Some(file) = [&answer, &error].into_iter().find(|file| file.is_dir()) {
+            let text = format!(
+                "the donor has a database where its server writes an answer to `flush tables`: {}",
+                file.display()
+            );
+            let hint = "only the online snapshot can send this node's data (snapshot=online); see why it did not serve, or \
+                        rename the database";
+            return Err(Failure::new(Kind::Refused, text).hint(hint).into());
+        }
+        remove_if_there(&answer)?;
+        remove_if_there(&error)?;
+        let limit = limit.map(|limit| end_after(limit, cancel.clone())).transpose()?;
+        report.say(&ReportLine::FlushTables)?;
+        // From here on the server may hold its locks, also while this function fails: the guard exists first.
+        let position = AnnotatedStateId { state: StateId::UNDEFINED, domain: None, gtid: None };
+        let (report, since) = (Arc::clone(report), Instant::now());
+        let mut frozen = HeldStill { report, position, since, answer: answer.clone(), _limit: limit };
+        frozen.position = wait_for_answer(&answer, &error, patience, cancel)?;
+        Ok(frozen)
+    }
+
+    /// The position all files are at.
+    pub fn position(&self) -> &AnnotatedStateId {
+        &self.position
+    }
+
+    /// How long the server has been asked to hold still; its writers have waited at most this long.
+    pub fn held_for(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+impl Drop for HeldStill {
+    fn drop(&mut self) {
+        // If the server no longer reads, it is gone, and its locks with it.
+        self.report.say_if_possible(&ReportLine::Continue);
+        // Also where the transfer was cancelled before the answer was read.
+        let _ = remove_if_there(&self.answer);
+        tracing::info!("the donor's files were held still for {:.3} s", self.held_for().as_secs_f64());
+    }
+}
+
+/// Cancels the transfer after `limit`, unless the answer is dropped before.
+fn end_after(limit: Duration, cancel: Cancel) -> Result<Limit> {
+    let seconds = limit.as_secs();
+    let text = format!(
+        "the donor's server has held its files still for {seconds} s, as long as it may (blocking={seconds} under [sst] on the donor)"
+    );
+    Ok(cancel.after(Thread::BlockingLimit, limit, text)?)
+}
+
+fn wait_for_answer(
+    answer: &PathBuf,
+    error: &Path,
+    patience: Duration,
+    cancel: &Cancel,
+) -> Result<AnnotatedStateId> {
+    let began = Instant::now();
+    loop {
+        cancel.check()?;
+        if error.exists() {
+            let _ = remove_if_there(error);
+            let text = "the donor's server refused to flush its tables; its error log says why";
+            return Err(Failure::new(Kind::Server, text).into());
+        }
+        match fs::read_to_string(answer) {
+            // The server renames the finished file into place, so what can be read is complete.
+            Ok(text) => {
+                return tables_flushed::parse(&text).context("cannot read the server's tables_flushed");
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", answer.display())),
+        }
+        if began.elapsed() > patience {
+            let text = format!("the donor's server did not flush its tables within {} s", patience.as_secs());
+            let hint = "look for a long statement in its process list, or raise flush-timeout under [sst]";
+            return Err(Failure::new(Kind::Timeout, text).hint(hint).into());
+        }
+        std::thread::sleep(LOOK_FOR_ANSWER);
+    }
+}

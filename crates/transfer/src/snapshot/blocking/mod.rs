@@ -1,0 +1,130 @@
+//! The blocking snapshot: the server holds its files still until the last one has been read, and its clients cannot write.
+//!
+//! It needs no account and no knowledge of the redo log, so it serves where the online snapshot cannot.
+mod copy;
+mod hold;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use protocol::inventory::FileId;
+use protocol::message::SnapshotKind;
+
+use super::copy::files::CopyFiles;
+use super::copy::pages::Copier;
+use super::declined::{Declined, SnapshotError};
+use super::sink::{Position, SnapshotSink};
+use super::{Snapshot, Taken, binlog_state};
+use crate::cancel::Cancel;
+use crate::datadir::engines::EnginePolicy;
+use crate::datadir::layout::Layout;
+use crate::datadir::scan;
+use crate::server::report::Report;
+use crate::sql::{ANSWER_WITHIN, Login, Session};
+use hold::HeldStill;
+
+/// How long purge is waited for where the joiner wants another number of undo tablespaces.
+const PURGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How the files are to be held still and read.
+pub struct Blocking<'a> {
+    /// The wire on which the server is asked to stop.
+    pub report: &'a Arc<Report>,
+    /// Where its files are.
+    pub layout: &'a Layout,
+    /// Which engines' files can be sent.
+    pub engines: &'a EnginePolicy,
+    /// How long the server may take to stop.
+    pub flush_within: Duration,
+    /// How long it may be held, counted from the request; for ever where nothing is given.
+    pub hold_for: Option<Duration>,
+    /// Purge is to have dealt with all undo logs; the account that may ask for it.
+    pub purged: Option<Login>,
+    /// Threads that read data files.
+    pub threads: usize,
+    /// Corrupt pages are delivered as they are.
+    pub allow_corrupt_pages: bool,
+}
+
+impl Snapshot for Blocking<'_> {
+    fn kind(&self) -> SnapshotKind {
+        SnapshotKind::Blocking
+    }
+
+    fn redo(&self) -> Option<FileId> {
+        None
+    }
+
+    fn blocks_writes(&self) -> bool {
+        true
+    }
+
+    fn take(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<Taken, SnapshotError> {
+        if let Some(login) = &self.purged {
+            wait_for_purge(login, cancel)?;
+        }
+        let held_still = self.hold(sink, cancel)?;
+        let position = *held_still.position();
+        if !position.state.is_defined() {
+            return Err(Declined::NoPosition { shown: position.state.to_string() }.into());
+        }
+        let position = Position { state: position.state, domain: position.domain };
+        tracing::info!("the donor's files are still at {}", position.state);
+
+        sink.phase("listing still files");
+        let files = scan::scan(self.layout, self.engines)?;
+        files.refuse_what_cannot_travel().map_err(anyhow::Error::from)?;
+        let files = files.files;
+        let binlog_state = binlog_state::read(self.layout)?;
+
+        sink.phase(&format!("sending {} files (blocking)", files.len()));
+        let system_files: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
+        let (pace, bytes) = (|| Ok(()), Default::default());
+        let copier = Copier {
+            sink,
+            threads: self.threads,
+            direct: false,
+            allow_corrupt: self.allow_corrupt_pages,
+            cancel,
+            bytes: &bytes,
+            pace: &pace,
+            checkpoints: None,
+        };
+        let copy = CopyFiles { copier, system_files: &system_files, damaged: Mutex::default() };
+        let copied = copy::copy(&files, &copy);
+        // None of the server's files is needed any more: it may go on while the rest is sent.
+        drop(held_still);
+        copied?;
+        Ok(Taken {
+            files: files.iter().map(|file| &file.entry).collect(),
+            position,
+            binlog_state,
+            corrupt: copy.damaged.into_inner().unwrap_or_else(PoisonError::into_inner),
+            summary: vec![],
+        })
+    }
+}
+
+impl Blocking<'_> {
+    fn hold(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<HeldStill> {
+        sink.waits(Some("the donor's server to hold its files still"));
+        let datadir = &self.layout.datadir;
+        let held = HeldStill::take(self.report, datadir, self.flush_within, self.hold_for, cancel);
+        sink.waits(None);
+        held
+    }
+}
+
+/// Gives purge a moment to deal with the last undo logs. Without a login, or where it takes longer, the transfer goes on: the
+/// joiner's server then refuses to change the number of undo tablespaces, and says so.
+fn wait_for_purge(login: &Login, cancel: &Cancel) -> Result<()> {
+    let Ok(mut session) = Session::open(login, ANSWER_WITHIN) else { return Ok(()) };
+    let until = Instant::now() + PURGE_WITHIN;
+    let mut left = || session.history_length().ok().flatten();
+    while Instant::now() < until && left().is_some_and(|left| left > 0) {
+        cancel.sleep(Duration::from_millis(100))?;
+    }
+    Ok(())
+}

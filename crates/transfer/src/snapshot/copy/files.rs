@@ -1,0 +1,122 @@
+//! Copying files of both kinds: what both snapshots do.
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
+use protocol::inventory::{FileEntry, FileRole};
+
+use super::direct::{Buffer, Direct};
+use super::page_file::Damage;
+use super::pages::{self, Copied, Copier, Wanted};
+use super::small;
+use crate::disk::identity::{Identity, Signature, look};
+use crate::snapshot::declined::Declined;
+use crate::threads::{Thread, each_in_threads};
+
+/// Files fewer than this are copied by one thread: starting more costs more than it saves.
+const FEW: usize = 16;
+
+/// What became of a file without pages: its length and the state it was in before it was read; `None` when it is gone or
+/// not the server's to read.
+pub type SmallCopy = Option<(u64, Signature)>;
+
+/// Copies files.
+pub struct CopyFiles<'a> {
+    /// Reads data files.
+    pub copier: Copier<'a>,
+    /// Files of the system tablespace, in order.
+    pub system_files: &'a [PathBuf],
+    /// Damaged pages that were delivered as they are.
+    pub damaged: Mutex<Vec<String>>,
+}
+
+impl CopyFiles<'_> {
+    /// A file to copy.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn wanted(&self, entry: FileEntry, path: PathBuf, identity: Identity) -> Result<Wanted> {
+        let system = match entry.role {
+            FileRole::SystemTablespace { index } if index > 0 => {
+                let found = further_system_file(self.system_files, index, self.copier.direct)?;
+                Some(found.context("the system tablespace has no first page")?)
+            }
+            _ => None,
+        };
+        Ok(Wanted { entry, path, identity, system })
+    }
+
+    /// Copies data files; damaged pages end it unless they are allowed.
+    ///
+    /// # Errors
+    /// From the system, the sink, cancelled, or [`Declined::CorruptPages`].
+    pub fn data_files(&self, wanted: &[Wanted]) -> Result<Vec<Copied>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.copier.sink.expect(&mut wanted.iter().map(|file| &file.entry));
+        let (copied, damage) = pages::copy(self.copier, wanted)?;
+        self.note(damage)?;
+        Ok(copied)
+    }
+
+    /// Pages that stay damaged.
+    ///
+    /// # Errors
+    /// [`Declined::CorruptPages`], when they may not be delivered.
+    pub fn note(&self, damage: Vec<Damage>) -> Result<()> {
+        if let Some(first) = damage.first() {
+            if !self.copier.allow_corrupt {
+                let (count, first) = (damage.len() as u64, first.text.clone());
+                return Err(Declined::CorruptPages { count, first }.into());
+            }
+            let mut all = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(damage.into_iter().map(|d| d.text));
+        }
+        Ok(())
+    }
+
+    /// Takes over what another one found damaged.
+    pub fn take_damaged(&self, other: CopyFiles<'_>) {
+        let found = other.damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+    }
+
+    /// Copies files without pages. Answers what became of each.
+    ///
+    /// # Errors
+    /// From the system, the sink, or cancelled.
+    pub fn small_files(&self, wanted: &[Wanted]) -> Result<Vec<SmallCopy>> {
+        self.copier.sink.expect(&mut wanted.iter().map(|file| &file.entry));
+        let one = |file: &Wanted| small::copy(self.copier, file);
+        if wanted.len() < FEW {
+            return wanted.iter().map(one).collect();
+        }
+        // There can be very many: several threads take them by turns.
+        let numbered = wanted.iter().enumerate().collect();
+        let copy = |(at, file): (usize, &Wanted)| Ok((at, one(file)?));
+        let mut copied = vec![None; wanted.len()];
+        for (at, outcome) in each_in_threads(Thread::FileReader, self.copier.threads, numbered, &copy)? {
+            copied[at] = outcome;
+        }
+        Ok(copied)
+    }
+}
+
+/// Format and first page number of a further file of the system tablespace, whose `files` are in order: those before it
+/// have fixed sizes. `None` when the first page of all does not read.
+///
+/// # Errors
+/// From the system.
+pub fn further_system_file(files: &[PathBuf], index: u16, direct: bool) -> Result<Option<(PageFormat, u32)>> {
+    let first = files.first().context("no system tablespace")?;
+    let mut buffer = Buffer::new(PAGE0_BYTES);
+    Direct::open(first, direct)?.read(buffer.bytes(), 0)?;
+    let Ok(header) = parse_page0(buffer.bytes()) else { return Ok(None) };
+    let mut pages = 0;
+    for path in files.get(..usize::from(index)).unwrap_or_default() {
+        pages += look(path)?.map_or(0, |l| l.signature.size) / header.format.physical_size as u64;
+    }
+    Ok(Some((header.format, pages as u32)))
+}

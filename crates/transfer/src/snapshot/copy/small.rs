@@ -1,0 +1,48 @@
+//! Files without pages: read whole, as they are.
+use anyhow::{Context, Result};
+use protocol::limits::RANGE_BYTES;
+
+use super::direct::{Direct, is_not_ours};
+use super::pages::{Copier, Wanted};
+use crate::disk::identity::{Signature, look_at, now};
+
+/// More than any kernel's clock tick, in nanoseconds.
+const TICK: i128 = 20_000_000;
+
+/// Copies one. Answers its length and the state it was in before it was read; `None` when it is gone or its name has
+/// become another file's.
+///
+/// # Errors
+/// From the system, the sink, or cancelled.
+pub fn copy(copier: Copier<'_>, file: &Wanted) -> Result<Option<(u64, Signature)>> {
+    let path = &file.path;
+    let open = match Direct::open(path, false) {
+        Ok(open) => open,
+        Err(e) if is_not_ours(&e) => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
+    };
+    let began = now();
+    let before = look_at(open.file()).with_context(|| format!("cannot look at {}", path.display()))?;
+    if before.identity != file.identity {
+        return Ok(None);
+    }
+    copier.sink.announce(&file.entry)?;
+    let mut buffer = vec![0; (before.signature.size as usize).clamp(1, RANGE_BYTES as usize)];
+    let mut offset = 0;
+    loop {
+        copier.cancel.check()?;
+        (copier.pace)()?;
+        let read =
+            open.read(&mut buffer, offset).with_context(|| format!("cannot read {}", path.display()))?;
+        if read == 0 {
+            return Ok(Some((offset, settled(before.signature, began))));
+        }
+        copier.sink.write(file.entry.id, offset, &buffer[..read])?;
+        offset += read as u64;
+    }
+}
+
+/// A state that a later change in the same clock tick would not tell from this one is never equal to any other.
+fn settled(seen: Signature, read_at: i128) -> Signature {
+    if seen.changed() + TICK < read_at { seen } else { seen.unsure() }
+}

@@ -1,0 +1,366 @@
+//! What was copied of which file: the memory of a snapshot between its rounds.
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use formats::{Lsn, SpaceId};
+use protocol::entries::Entries;
+use protocol::inventory::{FileEntry, FileId, FileRole};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::by_identity::{ByIdentity, several_names};
+pub use super::known::Known;
+use super::listing::{Care, Listed};
+use crate::disk::identity::{Identity, Signature};
+use crate::disk::watch::Changed;
+use crate::snapshot::copy::page_file::first_page;
+use crate::snapshot::copy::pages::Freshness;
+
+/// All files of a snapshot.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    files: Vec<Known>,
+    by_identity: ByIdentity,
+    /// A file that has several names at a time is a file under each of them, with the name as a part of its identity.
+    by_name: HashMap<(Identity, PathBuf), u32>,
+    /// By hashes of their paths.
+    by_path: HashMap<u64, u32>,
+    /// Two paths have one hash: nobody may rely on `by_path`.
+    ambiguous: bool,
+    /// Files of no database.
+    top: BTreeSet<usize>,
+    /// Files of [`Care::UnderCommitLock`].
+    late: BTreeSet<usize>,
+    /// Data files that were found to have been written to since the snapshot began.
+    written: BTreeSet<usize>,
+    /// Files that were left to copy after the last listing.
+    todo: BTreeSet<usize>,
+    /// Data files born later than this are looked at closely, see [`Catalog::update`].
+    since: i128,
+}
+
+/// What a listing leaves to do.
+#[derive(Debug, Default)]
+pub struct Todo {
+    /// Data files not copied yet, largest first.
+    pub pages: Vec<FileId>,
+    /// Files without pages that are new or changed.
+    pub small: Vec<FileId>,
+    /// Files to copy under the lock on commits.
+    pub late: Vec<FileId>,
+}
+
+impl Catalog {
+    /// Nothing known. `since`: nanoseconds since the epoch at which the snapshot began.
+    pub fn new(since: i128) -> Catalog {
+        Catalog { since, ..Catalog::default() }
+    }
+
+    /// Takes a new listing: names, states, what is gone. A data file made during the snapshot must still have the
+    /// tablespace number it was copied with: within one clock tick inode and birth time can come again.
+    pub fn update(&mut self, listing: Vec<Listed>) -> Todo {
+        self.files.iter_mut().for_each(|f| f.present = false);
+        let several = several_names(&listing);
+        for listed in listing {
+            let several = several.contains(&listed.look().identity);
+            self.see(listed, several);
+        }
+        self.left_to_do(None)
+    }
+
+    /// As [`Catalog::update`], of files that `list` hands over one by one. False: a file has several names, and it takes all
+    /// of them at once to know.
+    ///
+    /// # Errors
+    /// From `list`.
+    pub fn update_each(&mut self, list: impl FnOnce(&mut dyn FnMut(Listed)) -> Result<()>) -> Result<bool> {
+        if !self.by_name.is_empty() {
+            return Ok(false);
+        }
+        self.files.iter_mut().for_each(|f| f.present = false);
+        let mut several = false;
+        list(&mut |listed| {
+            let known = self.by_identity.get(&listed.look().identity, &self.files);
+            several |= listed.care != Care::Link && known.is_some_and(|at| self.files[at].present);
+            if !several {
+                self.see(listed, false);
+            }
+        })?;
+        if !several {
+            self.left_to_do(None);
+        }
+        Ok(!several)
+    }
+
+    /// As [`Catalog::update`], of files of no database and of databases what was looked at, below `datadir`. `None`: it
+    /// takes all files to know.
+    pub fn update_changed(
+        &mut self,
+        datadir: &Path,
+        looked: &HashMap<String, Changed>,
+        files: Vec<Listed>,
+    ) -> Option<Todo> {
+        let gone = self.looked_at(datadir, looked)?;
+        gone.iter().for_each(|at| self.files[*at].present = false);
+        let others = |listed: &Listed| {
+            let known = self.by_identity.get(&listed.look().identity, &self.files).map(|at| &self.files[at]);
+            known.is_some_and(|file| file.present && file.listed.path() != listed.path())
+        };
+        if !several_names(&files).is_empty() || files.iter().filter(|f| f.care != Care::Link).any(others) {
+            return None;
+        }
+        let seen = files.into_iter().map(|listed| self.see(listed, false)).collect();
+        Some(self.left_to_do(Some(seen)))
+    }
+
+    /// As [`Catalog::update`] for the files of [`Care::UnderCommitLock`] alone.
+    pub fn update_late(&mut self, listing: Vec<Listed>) -> Todo {
+        for at in &self.late {
+            let file = &mut self.files[*at];
+            file.present &= file.listed.care != Care::UnderCommitLock;
+        }
+        let several = several_names(&listing);
+        let seen = |listed: Listed| {
+            let several = several.contains(&listed.look().identity);
+            self.see(listed, several)
+        };
+        let seen = listing.into_iter().map(seen).collect();
+        self.left_to_do(Some(seen))
+    }
+
+    /// Files that are known by what was looked at.
+    fn looked_at(&self, datadir: &Path, looked: &HashMap<String, Changed>) -> Option<Vec<usize>> {
+        if self.ambiguous {
+            return None;
+        }
+        let whole = |database: &str| looked.get(database) == Some(&Changed::All);
+        let of_server = |at: &usize| self.files[*at].listed.in_database().is_none();
+        let mut all: Vec<usize> = self.top.iter().copied().filter(of_server).collect();
+        if looked.values().any(|changed| *changed == Changed::All) {
+            let of_whole =
+                |file: &Known| file.listed.in_database().is_some_and(|(database, _)| whole(&database));
+            all.extend((0..self.files.len()).filter(|at| of_whole(&self.files[*at])));
+        }
+        for (database, changed) in looked {
+            let Changed::Names(names) = changed else { continue };
+            let directory = datadir.join(database);
+            let paths = names.iter().map(|name| directory.join(name));
+            all.extend(paths.filter_map(|path| {
+                let at = *self.by_path.get(&hash(&path))? as usize;
+                (self.files[at].listed.path() == path).then_some(at)
+            }));
+        }
+        Some(all)
+    }
+
+    /// Of files that were just seen (none: of all), and of those that were left to copy before.
+    fn left_to_do(&mut self, seen: Option<Vec<usize>>) -> Todo {
+        let mut left = Todo::default();
+        let mut todo = std::mem::take(&mut self.todo);
+        match seen {
+            Some(seen) => {
+                todo.extend(seen);
+                todo.retain(|at| self.is_left_to_do(*at, &mut left));
+            }
+            None => todo = (0..self.files.len()).filter(|at| self.is_left_to_do(*at, &mut left)).collect(),
+        }
+        self.todo = todo;
+        let size =
+            |id: &FileId| std::cmp::Reverse(self.files[id.0 as usize - 1].listed.look().signature.size);
+        left.pages.sort_by_cached_key(size);
+        left
+    }
+
+    fn is_left_to_do(&self, at: usize, todo: &mut Todo) -> bool {
+        let file = &self.files[at];
+        let changed = || file.signature != Some(file.listed.look().signature);
+        match file.listed.care {
+            _ if !file.present => return false,
+            Care::Pages if file.copied.is_none() => todo.pages.push(file.id),
+            Care::UnderDdlLock if changed() => todo.small.push(file.id),
+            Care::UnderCommitLock if changed() => todo.late.push(file.id),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Answers where the file is.
+    fn see(&mut self, listed: Listed, several: bool) -> usize {
+        // A link shares the identity of the file behind it: it is known by its own number only.
+        let identity = listed.look().identity;
+        let name = several.then(|| (identity, listed.path()));
+        let known = match &name {
+            _ if listed.care == Care::Link => self.link(&listed),
+            None => self.by_identity.get(&identity, &self.files),
+            Some(name) => self.by_name.get(name).map(|at| *at as usize),
+        };
+        if let Some(at) = known {
+            let recent = identity.birth() >= self.since || identity.birth() == 0;
+            let file = &mut self.files[at];
+            let other = recent
+                && listed.care == Care::Pages
+                && file.space().is_some()
+                && first_page(&listed.path()).is_some_and(|(space, _)| Some(space) != file.space());
+            if !other {
+                let before = hash(&file.path());
+                file.listed = listed;
+                file.present = true;
+                if self.by_path.get(&before) == Some(&(at as u32)) {
+                    self.by_path.remove(&before);
+                }
+                self.note(at);
+                return at;
+            }
+        }
+        let (id, at) = (self.next_id(), self.files.len());
+        match name {
+            _ if listed.care == Care::Link => {}
+            None => self.by_identity.insert(identity, at, &self.files),
+            Some(name) => drop(self.by_name.insert(name, at as u32)),
+        }
+        self.files.push(Known { id, listed, copied: None, signature: None, data: None, present: true });
+        self.note(at);
+        at
+    }
+
+    /// Keeps what is asked for without looking at every file.
+    fn note(&mut self, at: usize) {
+        let listed = &self.files[at].listed;
+        if listed.in_database().is_none() {
+            self.top.insert(at);
+        }
+        if listed.care == Care::UnderCommitLock {
+            self.late.insert(at);
+        }
+        if listed.care == Care::Pages && listed.look().signature.changed() >= self.since {
+            self.written.insert(at);
+        }
+        let path = listed.path();
+        let replaced = self.by_path.insert(hash(&path), at as u32).map(|at| &self.files[at as usize]);
+        self.ambiguous |= replaced.is_some_and(|other| other.path() != path);
+    }
+
+    fn link(&self, listed: &Listed) -> Option<usize> {
+        let path = listed.path();
+        self.files.iter().position(|f| f.listed.care == Care::Link && f.path() == path)
+    }
+
+    fn next_id(&self) -> FileId {
+        // 0 is the redo log.
+        FileId(self.files.len() as u32 + 1)
+    }
+
+    /// A file by its number.
+    pub fn get(&self, id: FileId) -> Option<&Known> {
+        self.files.get((id.0 as usize).checked_sub(1)?)
+    }
+
+    fn get_mut(&mut self, id: FileId) -> Option<&mut Known> {
+        self.files.get_mut((id.0 as usize).checked_sub(1)?)
+    }
+
+    /// Notes what was copied.
+    pub fn copied(
+        &mut self,
+        id: FileId,
+        copied: Option<u64>,
+        signature: Option<Signature>,
+        space: Option<SpaceId>,
+    ) {
+        if let Some(file) = self.get_mut(id) {
+            file.copied = copied;
+            file.signature = signature;
+            if space.is_some() {
+                file.data().space = space;
+            }
+        }
+    }
+
+    /// Notes what a data file that was copied whole began with.
+    pub fn head(&mut self, id: FileId, head: Vec<u64>) {
+        if let Some(file) = self.get_mut(id) {
+            file.data().head = head.into();
+        }
+    }
+
+    /// Notes which checkpoints had been seen when a data file was copied.
+    pub fn fresh(&mut self, id: FileId, fresh: Freshness) {
+        if let Some(file) = self.get_mut(id) {
+            file.data().fresh = fresh.into();
+        }
+    }
+
+    /// Notes the first page of a data file that was copied.
+    pub fn first_page(&mut self, id: FileId, lsn: Option<Lsn>) {
+        if let Some(file) = self.get_mut(id) {
+            file.data().first_lsn = lsn;
+        }
+    }
+
+    /// Data files that were written to since the snapshot began.
+    pub fn written(&self) -> impl Iterator<Item = &Known> {
+        let data = |file: &&Known| file.present && file.listed.care == Care::Pages && file.copied.is_some();
+        let written = self.written.iter().map(|at| &self.files[*at]);
+        written.filter(data).filter(|file| file.listed.look().signature.changed() >= self.since)
+    }
+
+    /// Tables that were written to since the snapshot began are to be copied again, whole. Answers how many.
+    pub fn again_written(&mut self) -> usize {
+        let table =
+            |file: &&Known| !matches!(file.listed.role(), FileRole::SystemTablespace { .. } | FileRole::Undo);
+        let ids: Vec<FileId> = self.written().filter(table).map(|file| file.id).collect();
+        ids.iter().filter_map(|id| self.get_mut(*id).map(|file| file.copied = None)).count()
+    }
+
+    /// All files seen.
+    pub fn files(&self) -> &[Known] {
+        &self.files
+    }
+
+    /// A file that counts no more.
+    pub fn forget(&mut self, id: FileId) {
+        if let Some(file) = self.get_mut(id) {
+            file.present = false;
+        }
+    }
+
+    /// A file that is gone, or perhaps only could not be found: its copy counts no more. Should it be seen again it
+    /// is a new one.
+    pub fn renounce(&mut self, id: FileId) {
+        let Some(at) = (id.0 as usize).checked_sub(1).filter(|at| *at < self.files.len()) else { return };
+        let file = &mut self.files[at];
+        file.present = false;
+        let name = (file.listed.look().identity, file.path());
+        self.by_identity.remove(&name.0, at);
+        if self.by_name.get(&name) == Some(&(at as u32)) {
+            self.by_name.remove(&name);
+        }
+    }
+
+    /// The first file that counts and was not copied.
+    pub fn not_copied(&self) -> Option<&Known> {
+        let link = |file: &Known| file.listed.care == Care::Link;
+        self.files.iter().find(|file| file.present && file.copied.is_none() && !link(file))
+    }
+
+    /// The final list: this file, and what counts, with names and sizes; and what was announced and does not.
+    pub fn result(self, first: &FileEntry) -> (Entries, Vec<FileId>) {
+        let counts = |f: &Known| f.present && (f.copied.is_some() || f.listed.care == Care::Link);
+        let mut files = Entries::default();
+        files.insert(first);
+        let mut removed = Vec::new();
+        for file in self.files {
+            if counts(&file) {
+                files.insert(&file.entry());
+            } else if file.copied.is_some() && !file.present {
+                removed.push(file.id);
+            }
+        }
+        (files, removed)
+    }
+}
+
+fn hash(path: &Path) -> u64 {
+    xxh3_64(path.as_os_str().as_bytes())
+}

@@ -1,0 +1,63 @@
+//! Copies files for the rounds and for the consistency point, and notes in the catalog what was copied.
+use anyhow::Result;
+use protocol::inventory::FileId;
+
+use super::catalog::{Catalog, Known};
+use crate::snapshot::copy::files::CopyFiles;
+use crate::snapshot::copy::pages::Wanted;
+
+/// Files of which a copy's plan is in memory at a time; the joiner is asked about so many ahead.
+pub(super) const AT_ONCE: usize = 4096;
+
+impl CopyFiles<'_> {
+    /// Copies data files and notes it.
+    ///
+    /// # Errors
+    /// From the system, the sink, cancelled, or pages that are damaged.
+    pub fn pages(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
+        for some in ids.chunks(AT_ONCE) {
+            let known = some.iter().filter_map(|id| catalog.get(*id));
+            let wanted = known.map(|known| self.known(known)).collect::<Result<Vec<_>>>()?;
+            for file in self.data_files(&wanted)? {
+                catalog.copied(file.id, file.bytes, None, file.space);
+                catalog.first_page(file.id, file.first_lsn);
+                catalog.head(file.id, file.head);
+                catalog.fresh(file.id, file.fresh);
+            }
+        }
+        Ok(())
+    }
+
+    /// A file to copy, by its newest name.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn known(&self, known: &Known) -> Result<Wanted> {
+        self.wanted(known.entry(), known.path(), known.listed.look().identity)
+    }
+
+    /// Copies files without pages and notes it.
+    ///
+    /// # Errors
+    /// From the system, the sink, or cancelled.
+    pub fn small(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
+        ids.chunks(AT_ONCE).try_for_each(|some| self.some_small(catalog, some))
+    }
+
+    fn some_small(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
+        let known = ids.iter().filter_map(|id| catalog.get(*id));
+        let wanted = known.map(|known| self.known(known)).collect::<Result<Vec<_>>>()?;
+        let copied = self.small_files(&wanted)?;
+        for (file, copied) in wanted.iter().zip(copied) {
+            match copied {
+                Some((bytes, signature)) => catalog.copied(file.entry.id, Some(bytes), Some(signature), None),
+                None if catalog.get(file.entry.id).is_some_and(|known| known.is_gone().unwrap_or(false)) => {
+                    catalog.forget(file.entry.id);
+                }
+                // Not the server's to read: whoever needs it in the end says so.
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,420 @@
+//! Which pages the redo since the copy's checkpoint changes, in bounded memory: see [`super::rounds`].
+//!
+//! One bit a page (8 MB for 1 TB of 16k pages), in pieces made when a bit in them is set, and apart by age: a
+//! *generation* holds what a stretch of the log changed, so that most of what lies below a newer checkpoint can be
+//! forgotten at once. A page may be in several generations, and a generation may be taken for older than it is by its
+//! neighbour's age: more is read again then, never less. Past a limit a tablespace is marked whole, and past that
+//! everything is.
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use formats::innodb::redo::{BadRecord, FileEvent, Record};
+use formats::innodb::redo_header::Checkpoint;
+use formats::innodb::redo_mtr::Mtr;
+use formats::{Lsn, PageNo, SpaceId};
+
+/// Bytes that all generations may take together; half as much again goes to tablespaces that are marked whole.
+const MEMORY: usize = 16 << 20;
+/// Pages of a piece.
+const PIECE_PAGES: u32 = 4096;
+/// Bytes that a piece takes, its place in a tree included.
+const PIECE_BYTES: usize = PIECE_PAGES as usize / 8 + 64;
+/// Bytes that a tablespace takes beside its pieces.
+const SPACE_BYTES: usize = 96;
+/// A generation is a log's capacity divided by this, so that a server's newest checkpoint lies in one of the last.
+const PARTS: u64 = 8;
+/// Generations that are kept apart.
+const GENERATIONS_MAX: usize = 12;
+/// FILE_CHECKPOINT records that are remembered: the newest.
+const CHECKPOINTS_MAX: usize = 256;
+
+type Piece = Box<[u64; PIECE_PAGES as usize / 64]>;
+
+/// Pages of one tablespace.
+#[derive(Debug)]
+enum Pages {
+    /// All of them.
+    Whole,
+    Some(BTreeMap<u32, Piece>),
+}
+
+#[derive(Debug, Default)]
+struct Generation {
+    start: Lsn,
+    spaces: HashMap<SpaceId, Pages>,
+    /// There are more tablespaces than are kept account of.
+    everything: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Oldest first; never empty.
+    generations: VecDeque<Generation>,
+    memory: usize,
+    memory_max: usize,
+    noted: Lsn,
+    step: u64,
+    checkpoints: VecDeque<(Lsn, Option<Lsn>)>,
+    blind: bool,
+}
+
+/// The account; filled by the tail, read by the rounds.
+#[derive(Debug)]
+pub struct Dirty(Mutex<State>);
+
+/// How much redo touches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Pages, as far as they are known.
+    pub pages: u64,
+    /// Tablespaces.
+    pub spaces: u64,
+}
+
+/// What must be read again of a tablespace from some page on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Everything.
+    Whole,
+    /// These pages, and perhaps further ones.
+    Run(Range<u32>),
+    /// Nothing more.
+    Nothing,
+}
+
+impl Dirty {
+    /// From the copy's checkpoint on; `capacity` of the log in bytes.
+    pub fn new(from: Lsn, capacity: u64) -> Dirty {
+        Dirty::within(from, capacity, MEMORY)
+    }
+
+    fn within(from: Lsn, capacity: u64, memory_max: usize) -> Dirty {
+        Dirty(Mutex::new(State {
+            generations: VecDeque::from([Generation { start: from, ..Generation::default() }]),
+            memory: 0,
+            memory_max,
+            noted: from,
+            step: (capacity / PARTS).max(1),
+            checkpoints: VecDeque::new(),
+            blind: false,
+        }))
+    }
+
+    /// Takes account of a mini-transaction: the next one, in the log's order.
+    pub fn note(&self, mtr: &Mtr<'_>) {
+        self.note_records(mtr.start, mtr.end, mtr.records());
+    }
+
+    fn note_records<'r>(
+        &self,
+        start: Lsn,
+        end: Lsn,
+        records: impl Iterator<Item = Result<Record<'r>, BadRecord>>,
+    ) {
+        let mut state = self.lock();
+        if start.0.saturating_sub(state.newest().start.0) >= state.step {
+            state.cut();
+        }
+        for record in records {
+            match record {
+                Ok(
+                    Record::Page { space, page }
+                    | Record::InitPage { space, page }
+                    | Record::FreePage { space, page },
+                ) => state.set(space, page),
+                // What lies behind is another page when the file has grown again.
+                Ok(Record::TrimPages { space, .. }) => state.whole(space),
+                Ok(Record::File(FileEvent::Checkpoint { lsn })) => {
+                    state.checkpoints.push_back((start, lsn));
+                    if state.checkpoints.len() > CHECKPOINTS_MAX {
+                        state.checkpoints.pop_front();
+                    }
+                }
+                Ok(Record::File(_)) => {}
+                // The rest of this mini-transaction is not understood: its pages are not known.
+                Err(_) => state.blind = true,
+            }
+        }
+        state.noted = end;
+    }
+
+    /// LSN up to which pages are known.
+    pub fn noted(&self) -> Lsn {
+        self.lock().noted
+    }
+
+    /// A record was not understood, so that some page may be missing: no rounds.
+    pub fn is_blind(&self) -> bool {
+        self.lock().blind
+    }
+
+    /// True once the record of this checkpoint came by: what recovery looks for first. It stands at `end_lsn`, or
+    /// further on where very many names precede it.
+    pub fn passed(&self, checkpoint: &Checkpoint) -> bool {
+        self.lock().checkpoints.iter().any(|(at, lsn)| match lsn {
+            Some(lsn) => *at >= checkpoint.end_lsn && *lsn == checkpoint.lsn,
+            None => *at == checkpoint.end_lsn,
+        })
+    }
+
+    /// What is noted from now on is a generation of its own.
+    pub fn cut(&self) {
+        self.lock().cut();
+    }
+
+    /// The first pages of `space` from `from` on that redo below `below` may change, at most `longest` of them.
+    pub fn again(&self, space: SpaceId, below: Lsn, from: u32, longest: u32) -> Again {
+        let state = self.lock();
+        let mut all = Vec::new();
+        for generation in state.generations.iter().filter(|g| g.start < below) {
+            match generation.spaces.get(&space) {
+                _ if generation.everything => return Again::Whole,
+                Some(Pages::Whole) => return Again::Whole,
+                Some(Pages::Some(pieces)) => all.push(pieces),
+                None => {}
+            }
+        }
+        let first = all.iter().filter_map(|pieces| first_set(pieces, from)).min();
+        let Some(first) = first else { return Again::Nothing };
+        let is_set = |page| all.iter().any(|pieces| is_set(pieces, page));
+        let longest = first.saturating_add(longest.max(1));
+        let mut end = first.saturating_add(1);
+        while end < longest && is_set(end) {
+            end += 1;
+        }
+        Again::Run(first..end)
+    }
+
+    /// How many of the pages of `space` in `pages` redo below `below` may change; `None` = any of them.
+    pub fn count(&self, space: SpaceId, below: Lsn, pages: &Range<u32>) -> Option<u64> {
+        let state = self.lock();
+        let generations = state.generations.iter().filter(|g| g.start < below);
+        let mut all = Vec::new();
+        for generation in generations {
+            match generation.spaces.get(&space) {
+                _ if generation.everything => return None,
+                Some(Pages::Whole) => return None,
+                Some(Pages::Some(pieces)) => all.push(pieces),
+                None => {}
+            }
+        }
+        Some(distinct(&all, pages))
+    }
+
+    /// What redo from `from` on touches, at least: in a generation that began before it nothing is left out.
+    pub fn touched(&self, from: Lsn) -> Touched {
+        let state = self.lock();
+        let ends = state.generations.iter().skip(1).map(|next| next.start).chain([Lsn(u64::MAX)]);
+        let counted = state.generations.iter().zip(ends).filter(|(_, end)| *end > from);
+        let mut spaces: HashMap<SpaceId, Vec<&BTreeMap<u32, Piece>>> = HashMap::new();
+        for (generation, _) in counted {
+            for (space, pages) in &generation.spaces {
+                let pieces = spaces.entry(*space).or_default();
+                if let Pages::Some(some) = pages {
+                    pieces.push(some);
+                }
+            }
+        }
+        let pages = spaces.values().map(|pieces| distinct(pieces, &(0..u32::MAX)).max(1)).sum();
+        Touched { pages, spaces: spaces.len() as u64 }
+    }
+
+    /// True when redo below `below` changes anything of `space`.
+    pub fn touches(&self, space: SpaceId, below: Lsn) -> bool {
+        self.again(space, below, 0, 1) != Again::Nothing
+    }
+
+    /// The redo that is remembered may change this page.
+    pub fn has_page(&self, space: SpaceId, page: u32) -> bool {
+        match self.again(space, Lsn(u64::MAX), page, 1) {
+            Again::Whole => true,
+            Again::Run(run) => run.start == page,
+            Again::Nothing => false,
+        }
+    }
+
+    /// Which of the first `pages` of a tablespace no redo changes that is remembered. None where that is not known.
+    pub fn untouched(&self, space: SpaceId, pages: u32) -> Vec<u32> {
+        if self.is_blind() {
+            return Vec::new();
+        }
+        (0..pages).filter(|page| !self.has_page(space, *page)).collect()
+    }
+
+    /// LSN from which on all changes are remembered.
+    pub fn since(&self) -> Lsn {
+        self.lock().generations.front().map_or(Lsn(u64::MAX), |oldest| oldest.start)
+    }
+
+    /// Everything whose redo lies below `lsn` alone.
+    pub fn forget(&self, lsn: Lsn) {
+        let mut state = self.lock();
+        while state.generations.get(1).is_some_and(|next| next.start <= lsn) {
+            state.generations.pop_front();
+        }
+        state.memory = state.generations.iter().map(Generation::memory).sum();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn newest(&mut self) -> &mut Generation {
+        if self.generations.is_empty() {
+            self.generations.push_back(Generation::default());
+        }
+        let last = self.generations.len() - 1;
+        &mut self.generations[last]
+    }
+
+    fn cut(&mut self) {
+        let noted = self.noted;
+        if self.newest().start == noted {
+            return;
+        }
+        if self.generations.len() >= GENERATIONS_MAX
+            && let (Some(oldest), Some(next)) = (self.generations.pop_front(), self.generations.front_mut())
+        {
+            next.absorb(oldest);
+            self.memory = self.generations.iter().map(Generation::memory).sum();
+        }
+        self.generations.push_back(Generation { start: noted, ..Generation::default() });
+    }
+
+    fn set(&mut self, space: SpaceId, page: PageNo) {
+        let (at, bit) = (page.0 / PIECE_PAGES, page.0 % PIECE_PAGES);
+        let room = self.memory + PIECE_BYTES + SPACE_BYTES <= self.memory_max;
+        let newest = self.newest();
+        if newest.everything {
+            return;
+        }
+        let known = match newest.spaces.get_mut(&space) {
+            Some(Pages::Whole) => return,
+            Some(Pages::Some(pieces)) => pieces.get_mut(&at),
+            None => None,
+        };
+        if let Some(piece) = known {
+            piece[bit as usize / 64] |= 1 << (bit % 64);
+            return;
+        }
+        if !room {
+            return self.whole(space);
+        }
+        let before = newest.spaces.len();
+        if let Pages::Some(pieces) = newest.spaces.entry(space).or_insert(Pages::Some(BTreeMap::new())) {
+            let mut piece = Piece::new([0; PIECE_PAGES as usize / 64]);
+            piece[bit as usize / 64] |= 1 << (bit % 64);
+            pieces.insert(at, piece);
+        }
+        let more = newest.spaces.len() - before;
+        self.memory += PIECE_BYTES + more * SPACE_BYTES;
+    }
+
+    fn whole(&mut self, space: SpaceId) {
+        let full = self.memory + SPACE_BYTES > self.memory_max + self.memory_max / 2;
+        let newest = self.newest();
+        let before = newest.memory_of(space);
+        if newest.everything || (before == 0 && full) {
+            let was = newest.memory();
+            newest.everything = true;
+            newest.spaces = HashMap::new();
+            self.memory -= was;
+            return;
+        }
+        newest.spaces.insert(space, Pages::Whole);
+        self.memory = self.memory + SPACE_BYTES - before;
+    }
+}
+
+impl Generation {
+    fn memory(&self) -> usize {
+        self.spaces.keys().map(|space| self.memory_of(*space)).sum()
+    }
+
+    fn memory_of(&self, space: SpaceId) -> usize {
+        match self.spaces.get(&space) {
+            None => 0,
+            Some(Pages::Whole) => SPACE_BYTES,
+            Some(Pages::Some(pieces)) => SPACE_BYTES + pieces.len() * PIECE_BYTES,
+        }
+    }
+
+    /// Takes what an older one holds, and its age.
+    fn absorb(&mut self, older: Generation) {
+        self.start = older.start;
+        self.everything |= older.everything;
+        if self.everything {
+            self.spaces = HashMap::new();
+            return;
+        }
+        for (space, pages) in older.spaces {
+            match (self.spaces.get_mut(&space), pages) {
+                (Some(Pages::Whole), _) => {}
+                (Some(Pages::Some(mine)), Pages::Some(theirs)) => {
+                    for (at, piece) in theirs {
+                        let own =
+                            mine.entry(at).or_insert_with(|| Piece::new([0; PIECE_PAGES as usize / 64]));
+                        own.iter_mut().zip(piece.iter()).for_each(|(own, more)| *own |= more);
+                    }
+                }
+                (_, pages) => {
+                    self.spaces.insert(space, pages);
+                }
+            }
+        }
+    }
+}
+
+/// Pages in `range` that are set in any of these.
+fn distinct(all: &[&BTreeMap<u32, Piece>], range: &Range<u32>) -> u64 {
+    let pieces = |pieces: &&BTreeMap<u32, Piece>| -> Vec<u32> {
+        pieces.range(range.start / PIECE_PAGES..).map(|(at, _)| *at).collect()
+    };
+    let mut at: Vec<u32> = all.iter().flat_map(pieces).collect();
+    at.sort_unstable();
+    at.dedup();
+    let mut pages = 0;
+    for at in at {
+        for word in 0..PIECE_PAGES as usize / 64 {
+            let set = all.iter().filter_map(|pieces| pieces.get(&at)).fold(0, |set, piece| set | piece[word]);
+            let base = u64::from(at * PIECE_PAGES) + word as u64 * 64;
+            // Bits outside of the range do not count.
+            let (start, end) = (u64::from(range.start), u64::from(range.end));
+            let skip = start.saturating_sub(base).min(64);
+            let keep = end.saturating_sub(base).min(64);
+            if skip < keep {
+                let mask = (u64::MAX >> (64 - (keep - skip))) << skip;
+                pages += u64::from((set & mask).count_ones());
+            }
+        }
+    }
+    pages
+}
+
+fn is_set(pieces: &BTreeMap<u32, Piece>, page: u32) -> bool {
+    let bit = page % PIECE_PAGES;
+    pieces.get(&(page / PIECE_PAGES)).is_some_and(|piece| piece[bit as usize / 64] >> (bit % 64) & 1 == 1)
+}
+
+fn first_set(pieces: &BTreeMap<u32, Piece>, from: u32) -> Option<u32> {
+    for (at, piece) in pieces.range(from / PIECE_PAGES..) {
+        let base = at * PIECE_PAGES;
+        for (index, word) in piece.iter().enumerate() {
+            let word_base = base + index as u32 * 64;
+            // Bits before `from` do not count.
+            let skip = from.saturating_sub(word_base);
+            let word = if skip >= 64 { 0 } else { word >> skip << skip };
+            if word != 0 {
+                return Some(word_base + word.trailing_zeros());
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "dirty_tests.rs"]
+mod tests;

@@ -1,0 +1,122 @@
+//! One file of a snapshot: its newest name and state, and what was copied of it.
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use formats::{Lsn, SpaceId};
+use protocol::inventory::{FileEntry, FileId};
+
+use super::listing::{Care, Listed};
+use crate::disk::identity::{Signature, look};
+use crate::snapshot::copy::pages::Freshness;
+
+/// One file that was seen, under whatever names.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its number in this snapshot.
+    pub id: FileId,
+    /// Its newest name and state.
+    pub listed: Listed,
+    /// What was copied of it: bytes from the start; `None` = nothing yet.
+    pub copied: Option<u64>,
+    /// State of which the copy is, of files without pages.
+    pub signature: Option<Signature>,
+    /// Of data files: what the copy began with. Half of all files are none.
+    pub(super) data: Option<Box<DataCopy>>,
+    /// In the newest listing.
+    pub present: bool,
+}
+
+/// What is to be known of the copy of a data file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DataCopy {
+    /// Tablespace, where the first page could be read.
+    pub space: Option<SpaceId>,
+    /// LSN of the first page that was copied.
+    pub first_lsn: Option<Lsn>,
+    /// As [`crate::snapshot::copy::page_file::PageFile::head`] when it was copied.
+    pub head: Box<[u64]>,
+    /// Which checkpoints had been seen when it was copied.
+    pub fresh: Fresh,
+}
+
+/// As [`Freshness`]: of most files one checkpoint had been seen before all of it was read.
+#[derive(Clone, Debug)]
+pub(super) enum Fresh {
+    All(Lsn),
+    Parts(Box<[(Lsn, u64)]>),
+}
+
+impl Default for Fresh {
+    fn default() -> Fresh {
+        Fresh::Parts(Box::default())
+    }
+}
+
+impl From<Freshness> for Fresh {
+    fn from(fresh: Freshness) -> Fresh {
+        match fresh.as_slice() {
+            [(seen, 0)] => Fresh::All(*seen),
+            _ => Fresh::Parts(fresh.into()),
+        }
+    }
+}
+
+impl Known {
+    pub(super) fn data(&mut self) -> &mut DataCopy {
+        self.data.get_or_insert_default()
+    }
+
+    /// Tablespace, of data files whose first page could be read.
+    pub fn space(&self) -> Option<SpaceId> {
+        self.data.as_ref()?.space
+    }
+
+    /// LSN of the first page that was copied.
+    pub fn first_lsn(&self) -> Option<Lsn> {
+        self.data.as_ref()?.first_lsn
+    }
+
+    /// As [`crate::snapshot::copy::page_file::PageFile::head`] when it was copied.
+    pub fn head(&self) -> &[u64] {
+        self.data.as_ref().map_or(&[], |data| &data.head)
+    }
+
+    /// What it is called on the wire, with the size that was copied or, before, is there.
+    pub fn entry(&self) -> FileEntry {
+        let mut entry = self.listed.entry(self.id);
+        if self.listed.care == Care::Link {
+            (entry.size, entry.allocated) = (0, 0);
+        } else {
+            entry.size = self.copied.unwrap_or(entry.size);
+        }
+        entry
+    }
+
+    /// Bytes from its beginning that were read before the checkpoint at `below` had been seen, so that the copy may lack
+    /// changes below it.
+    pub fn stale(&self, below: Lsn) -> u64 {
+        let offset = match self.data.as_ref().map(|data| &data.fresh) {
+            Some(Fresh::All(seen)) => (*seen >= below).then_some(0),
+            Some(Fresh::Parts(parts)) => {
+                parts.iter().find(|(seen, _)| *seen >= below).map(|(_, offset)| *offset)
+            }
+            None => None,
+        };
+        offset.unwrap_or(u64::MAX)
+    }
+
+    /// Its name stands for another file now, or for none.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn is_gone(&self) -> Result<bool> {
+        let path = self.path();
+        let now = look(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        Ok(now.is_none_or(|now| now.identity != self.listed.look().identity))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.listed.path()
+    }
+}

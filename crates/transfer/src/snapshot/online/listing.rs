@@ -1,0 +1,273 @@
+//! Which files there are at the moment, and how each is to be copied.
+//!
+//! The names are those of [`scan`]: both snapshots send the same files. What vanishes while it is looked at is not listed.
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use formats::mariadb::file_kind::{self, TableFile};
+use protocol::inventory::{FileEntry, FileId, FileRole, Place};
+use serde::{Deserialize, Serialize};
+
+use crate::datadir::layout::Layout;
+use crate::datadir::scan::{self, ScannedFile, Skipped};
+use crate::disk::identity::Look;
+use crate::disk::watch::Changed;
+
+/// What is listed.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Where the server keeps what.
+    pub layout: Layout,
+    /// Tables that are left out.
+    pub skipped: Skipped,
+}
+
+impl Roots {
+    /// Files of the system tablespace, in order.
+    pub fn system_files(&self) -> Vec<PathBuf> {
+        self.layout.system_files.iter().map(|file| file.path.clone()).collect()
+    }
+
+    /// The redo log.
+    pub fn redo_log(&self) -> PathBuf {
+        self.layout.log_home.join("ib_logfile0")
+    }
+}
+
+/// How a file is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Care {
+    /// InnoDB pages, at any time: redo brings them to the end. The n-th file of the system tablespace, or 0.
+    Pages,
+    /// As it is while DDL is held; again there when it changed since it was copied.
+    UnderDdlLock,
+    /// As it is while commits are held too: logs of Aria, tables that statements write besides their own.
+    UnderCommitLock,
+    /// A symbolic link: its name and target are all there is.
+    Link,
+}
+
+/// One file. There can be very many, and they are known for as long as a snapshot takes: what is asked of one is kept encoded.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// How the file is copied.
+    pub care: Care,
+    /// The directory to which its name is added, or all of its path.
+    base: Arc<Path>,
+    encoded: Box<[u8]>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Encoded<'a> {
+    place: Place,
+    name: &'a str,
+    role: FileRole,
+    look: Look,
+    /// The base is the whole path.
+    apart: bool,
+}
+
+/// Directories that files lie in, each in memory once.
+#[derive(Debug, Default)]
+struct Bases(Vec<Arc<Path>>);
+
+impl Bases {
+    fn shared(&mut self, path: &Path) -> Arc<Path> {
+        if let Some(known) = self.0.iter().rev().take(BASES_SEARCHED).find(|known| ***known == *path) {
+            return Arc::clone(known);
+        }
+        let new: Arc<Path> = path.into();
+        self.0.push(Arc::clone(&new));
+        new
+    }
+}
+
+/// Files of one directory come one after the other.
+const BASES_SEARCHED: usize = 8;
+
+/// Lists all files of a snapshot but the redo log.
+///
+/// # Errors
+/// A directory or file that cannot be looked at.
+pub fn list(roots: &Roots) -> Result<Vec<Listed>> {
+    list_told(roots, &mut |_, _| {})
+}
+
+/// As [`list`]; `before` is told of each database's directory before it is read.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_told(roots: &Roots, before: &mut dyn FnMut(&str, &Path)) -> Result<Vec<Listed>> {
+    let mut files = Vec::new();
+    each_told(roots, before, &mut |file| files.push(file))?;
+    Ok(files)
+}
+
+/// As [`list`], one by one: there can be very many.
+///
+/// # Errors
+/// As [`list`].
+pub fn each(roots: &Roots, take: &mut dyn FnMut(Listed)) -> Result<()> {
+    each_told(roots, &mut |_, _| {}, take)
+}
+
+fn each_told(roots: &Roots, before: &mut dyn FnMut(&str, &Path), take: &mut dyn FnMut(Listed)) -> Result<()> {
+    let mut bases = Bases::default();
+    let mut listed = |file: ScannedFile| listed(&mut bases, &file).into_iter().for_each(&mut *take);
+    scan::list(&roots.layout, &roots.skipped, before, &mut listed)
+}
+
+/// As [`list_told`], only the files that are of no database, and of databases what may have changed.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_changed(
+    roots: &Roots,
+    changes: &HashMap<String, Changed>,
+    before: &mut dyn FnMut(&str, &Path),
+) -> Result<Vec<Listed>> {
+    let (mut files, mut bases) = (Vec::new(), Bases::default());
+    let mut take = |file: ScannedFile| files.extend(listed(&mut bases, &file));
+    scan::list_changed(&roots.layout, &roots.skipped, changes, before, &mut take)?;
+    Ok(files)
+}
+
+/// A file as it is kept; none for the redo log.
+fn listed(bases: &mut Bases, file: &ScannedFile) -> Option<Listed> {
+    let care = care(file)?;
+    let ScannedFile { entry, path, look } = file;
+    let directory = path.to_str().and_then(|path| path.strip_suffix(&entry.path)?.strip_suffix('/'));
+    let directory = directory.filter(|_| entry.place != Place::External);
+    let base = bases.shared(directory.map_or(path, Path::new));
+    let (place, name, role) = (entry.place, entry.path.as_str(), entry.role.clone());
+    let encoded = Encoded { place, name, role, look: *look, apart: directory.is_none() };
+    // Encoding into memory does not fail.
+    let encoded = postcard::to_stdvec(&encoded).unwrap_or_default().into();
+    Some(Listed { care, base, encoded })
+}
+
+impl Listed {
+    fn decoded(&self) -> Encoded<'_> {
+        let nothing = || Encoded {
+            place: Place::External,
+            name: "",
+            role: FileRole::Server,
+            look: Look::default(),
+            apart: true,
+        };
+        postcard::from_bytes(&self.encoded).unwrap_or_else(|_| nothing())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        match self.decoded() {
+            Encoded { apart: true, .. } => self.base.to_path_buf(),
+            Encoded { name, .. } => self.base.join(name),
+        }
+    }
+
+    /// Its name in the directory it has on the wire; absolute for [`Place::External`].
+    pub fn name(&self) -> &str {
+        self.decoded().name
+    }
+
+    /// What it is.
+    pub fn role(&self) -> FileRole {
+        self.decoded().role
+    }
+
+    /// Which file it is and in which state.
+    pub fn look(&self) -> Look {
+        self.decoded().look
+    }
+
+    /// What it is called on the wire, with this number; its length is what was seen.
+    pub fn entry(&self, id: FileId) -> FileEntry {
+        let Encoded { place, name, role, look, .. } = self.decoded();
+        let path = name.to_owned();
+        FileEntry { id, place, path, size: look.signature.size, allocated: look.allocated, role }
+    }
+
+    /// The database whose directory says that the file is there, and its name in it; none for files of the whole server.
+    pub fn in_database(&self) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+        match self.decoded() {
+            Encoded { role: FileRole::TableElsewhere { owner }, .. } => owner
+                .split_once('/')
+                .map(|(database, name)| (database.to_owned().into(), name.to_owned().into())),
+            Encoded { place: Place::Datadir, name, .. } => {
+                name.split_once('/').map(|(database, name)| (database.into(), name.into()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What lies in two places: its database is always listed.
+    pub fn is_elsewhere(&self) -> bool {
+        let Encoded { role, name, .. } = self.decoded();
+        let elsewhere = matches!(role, FileRole::TableElsewhere { .. } | FileRole::Link { .. });
+        elsewhere || name.ends_with(".isl")
+    }
+
+    /// Written where it lies, through descriptors that stay open, and without redo: only a look at it tells. Definitions,
+    /// triggers and the like are written and closed, or replaced.
+    pub fn is_written_in_place(&self) -> bool {
+        let definition = |name: &str| {
+            use TableFile::{
+                DatabaseOptions, Definition, InnodbImport, InnodbLink, Merge, Partition, Trigger, TriggerName,
+            };
+            matches!(
+                file_kind::in_database(name),
+                Definition
+                    | InnodbLink
+                    | InnodbImport
+                    | Merge
+                    | Trigger
+                    | TriggerName
+                    | Partition
+                    | DatabaseOptions
+            )
+        };
+        let in_database = self.in_database().map(|(_, name)| name);
+        matches!(self.care, Care::UnderDdlLock | Care::UnderCommitLock)
+            && !in_database.is_some_and(|name| definition(&name))
+    }
+}
+
+/// Only the files that are copied under the lock on commits.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_late(roots: &Roots) -> Result<Vec<Listed>> {
+    let (mut files, mut bases) = (Vec::new(), Bases::default());
+    let mut take = |file: ScannedFile| {
+        files.extend(listed(&mut bases, &file).filter(|file| file.care == Care::UnderCommitLock));
+    };
+    scan::list_database(&roots.layout, "mysql", &roots.skipped, &mut take)?;
+    Ok(files)
+}
+
+/// `None` for the redo log, which is followed instead.
+fn care(file: &ScannedFile) -> Option<Care> {
+    let entry = &file.entry;
+    Some(match &entry.role {
+        FileRole::Redo => return None,
+        FileRole::SystemTablespace { .. } | FileRole::Undo => Care::Pages,
+        FileRole::Table | FileRole::TableElsewhere { .. } if entry.path.ends_with(".ibd") => Care::Pages,
+        FileRole::AriaLog => Care::UnderCommitLock,
+        FileRole::Link { .. } => Care::Link,
+        FileRole::Table if entry.path.strip_prefix("mysql/").is_some_and(written_aside) => {
+            Care::UnderCommitLock
+        }
+        FileRole::Table | FileRole::TableElsewhere { .. } | FileRole::Server => Care::UnderDdlLock,
+    })
+}
+
+/// Tables of `mysql` that statements write besides their own: logs, statistics, the transaction registry. The
+/// backup lock on DDL does not hold them, the one on commits does (sql/backup.cc, MariaDB 10.11).
+fn written_aside(file: &str) -> bool {
+    let table = file.split('.').next().unwrap_or_default();
+    table.ends_with("_stats") || matches!(table, "general_log" | "slow_log" | "transaction_registry")
+}

@@ -1,0 +1,65 @@
+//! What a snapshot consists of in the end: the head of its log, and the list of its files.
+use anyhow::{Context, Result};
+use formats::wsrep::state_id::StateId;
+use formats::{Lsn, Seqno, Uuid};
+use protocol::inventory::{FileEntry, FileRole, Place};
+
+use super::catalog::Catalog;
+use super::redo_out::{REDO, RedoOut};
+use super::settle::ConsistencyPoint;
+use crate::snapshot::sink::{Manifest, Position, SnapshotSink, write_zeros};
+
+/// What is in the log's file beside the redo: its head, up to the checkpoint `from` at which the copy began (what newer
+/// ones made needless was dropped already), and room behind it. The sink hears of every byte of the file.
+pub(super) fn write_around(
+    sink: &dyn SnapshotSink,
+    out: &RedoOut,
+    mut head: Vec<u8>,
+    from: Lsn,
+    end: Lsn,
+) -> Result<()> {
+    let flat = out.flat();
+    let redo = flat.offset(from).context("the checkpoint lies before the log")?;
+    head.resize(redo as usize, 0);
+    sink.write(REDO, 0, &head)?;
+    let written = flat.offset(out.written()).context("an end before the log")?;
+    write_zeros(sink, REDO, written..flat.file_size(end))
+}
+
+/// The redo log, as it is sent.
+pub(super) fn redo_entry(size: u64) -> FileEntry {
+    FileEntry {
+        id: REDO,
+        place: Place::LogHome,
+        path: "ib_logfile0".to_owned(),
+        size,
+        allocated: size,
+        role: FileRole::Redo,
+    }
+}
+
+/// The list of what counts, the redo log first.
+pub(super) fn manifest(
+    catalog: Catalog,
+    out: &RedoOut,
+    checkpoint: Lsn,
+    moment: &ConsistencyPoint,
+    member: Option<(Uuid, Option<u32>)>,
+) -> Manifest {
+    let (files, removed) = catalog.result(&redo_entry(out.flat().file_size(moment.end)));
+    let position = match (member, moment.seqno) {
+        (Some((uuid, domain)), Some(seqno)) => {
+            Some(Position { state: StateId { uuid, seqno: Seqno(seqno) }, domain })
+        }
+        _ => None,
+    };
+    Manifest {
+        files,
+        removed,
+        redo: REDO,
+        checkpoint,
+        end: moment.end,
+        position,
+        binlog_state: moment.binlog_state.clone(),
+    }
+}

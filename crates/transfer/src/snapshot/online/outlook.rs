@@ -1,0 +1,135 @@
+//! What the redo of a transfer will come to, told before any of it is read: bytes to send, checkpoints on the way, and what
+//! the joiner's recovery takes. The figures are those of [`super::estimate`], from what the server's status says.
+use std::time::Duration;
+
+use super::dirty::Touched;
+use super::estimate::{Prices, Redo};
+use crate::human::{size, span};
+
+/// Of less redo than this nothing is said but its size.
+const WORTH_WORDS: u64 = 1 << 20;
+/// Bytes of redo that the change of a page takes at least.
+const LEAST_RECORD: u64 = 4;
+
+/// What a server says of its redo log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// Bytes of redo since its last checkpoint.
+    pub bytes: u64,
+    /// Pages that it has changed and not written to its files: recovery would change them.
+    pub pages: u64,
+    /// Our account may ask for a checkpoint (`SUPER`).
+    pub asks: bool,
+}
+
+/// What is expected of a transfer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Bytes of redo that are sent, beside those that are written meanwhile.
+    pub bytes: u64,
+    /// Newer checkpoints that are taken.
+    pub rounds: u32,
+    /// How long the joiner's server takes to replay it.
+    pub recovery: Duration,
+}
+
+impl Outlook {
+    /// At these prices.
+    pub fn expect(&self, prices: &Prices) -> Expected {
+        let redo = self.redo();
+        match self.asks && prices.ask_early(redo).is_some() {
+            true => Expected { bytes: 0, rounds: 1, recovery: Duration::ZERO },
+            false => Expected { bytes: self.bytes, rounds: 0, recovery: recovery(redo) },
+        }
+    }
+
+    /// For whoever wonders what a transfer will take.
+    pub fn in_words(&self, prices: &Prices) -> String {
+        let (waits, pages) = (size(self.bytes), self.pages);
+        if self.bytes < WORTH_WORDS {
+            return format!("redo: {waits} to send, recovery in under 1 s");
+        }
+        let replay = span(recovery(self.redo()));
+        let dear = format!(
+            "redo: {waits} to send, about {replay} of recovery on the joiner ({pages} changed pages)"
+        );
+        match (self.expect(prices).rounds, self.asks) {
+            (0, true) => format!("{dear}; a newer checkpoint would save less than it costs"),
+            (0, false) => format!(
+                "{dear}; the donor's account lacks SUPER, so it cannot ask its server for a newer checkpoint, which would make \
+                 this redo needless"
+            ),
+            (rounds, _) => format!(
+                "redo: only what is written from now on, recovery in about 1 s; the donor will ask its server for a checkpoint \
+                 ({rounds} round), which makes {waits} of redo over {pages} changed pages needless (about {replay} of recovery)"
+            ),
+        }
+    }
+
+    fn redo(&self) -> Redo {
+        Redo { bytes: self.bytes, touched: Touched { pages: self.pages, spaces: 0 } }
+    }
+}
+
+/// How long a server takes to replay redo that it has.
+pub fn recovery(redo: Redo) -> Duration {
+    let seconds = Prices::new(Some(u64::MAX), None, 0.0).redo(redo);
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// The same in words, with what it comes from.
+pub fn recovery_in_words(redo: Redo) -> String {
+    // Pages are counted by stretches of the log, so a little more than these bytes may change.
+    let pages = redo.touched.pages.min(redo.bytes / LEAST_RECORD);
+    let spaces = redo.touched.spaces.min(pages);
+    let redo = Redo { touched: Touched { pages, spaces }, ..redo };
+    format!("{pages} pages of {spaces} tablespaces, about {} of recovery", span(recovery(redo)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_right_decides_what_much_redo_comes_to() {
+        let prices = Prices::new(None, None, 0.0);
+        let outlook = |asks| Outlook { bytes: 741 * MIB, pages: 24_310, asks };
+        let with = outlook(true).expect(&prices);
+        assert_eq!((with.bytes, with.rounds), (0, 1));
+        let words = outlook(true).in_words(&prices);
+        assert!(
+            words.contains("(1 round), which makes 741.0 MiB of redo over 24310 changed pages"),
+            "{words}"
+        );
+        let without = outlook(false).expect(&prices);
+        assert_eq!((without.bytes, without.rounds), (741 * MIB, 0));
+        assert!((4..7).contains(&without.recovery.as_secs()), "{without:?}");
+        let words = outlook(false).in_words(&prices);
+        assert!(
+            words.starts_with("redo: 741.0 MiB to send, about ") && words.contains("lacks SUPER"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn little_redo_is_no_matter() {
+        let prices = Prices::new(None, None, 0.0);
+        let little = Outlook { bytes: 300_000, pages: 20, asks: true };
+        assert_eq!(little.in_words(&prices), "redo: 293.0 KiB to send, recovery in under 1 s");
+        let some = Outlook { bytes: 3 * MIB, pages: 200, asks: true };
+        assert_eq!(some.expect(&prices).bytes, 3 * MIB);
+        assert!(some.in_words(&prices).ends_with("a newer checkpoint would save less than it costs"));
+        // The slower the link, the sooner it pays.
+        assert_eq!(some.expect(&Prices::new(None, Some(1_000_000), 0.0)).rounds, 1);
+    }
+
+    #[test]
+    fn tablespaces_count_in_a_recovery() {
+        let redo = |spaces| Redo { bytes: 33 * MIB, touched: Touched { pages: 9_000, spaces } };
+        assert!(recovery(redo(7_000)) > recovery(redo(0)));
+        let words = recovery_in_words(redo(7_000));
+        assert!(words.starts_with("9000 pages of 7000 tablespaces, about "), "{words}");
+    }
+}

@@ -1,0 +1,105 @@
+//! From the copy to the consistency point: a barrier before it, tries, and what is copied while others hold the locks.
+use std::time::{Duration, Instant};
+
+use super::catalog::Catalog;
+use super::listing;
+use super::rounds::Rounds;
+use super::settle::{Again, ConsistencyPoint, Settle, Tried};
+use super::snapshot::{ANSWER, Options, Work};
+use super::stage::Stage;
+use super::wait::Wait;
+use crate::cancel::Cancel;
+use crate::snapshot::declined::SnapshotError;
+use crate::sql::Session;
+
+/// How often a wait for the consistency point is used to copy what came meanwhile.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(15);
+/// How long the barrier before the copy may take.
+const BARRIER_MAX: Duration = Duration::from_secs(10);
+
+/// Waits for an IMPORT TABLESPACE that runs: it writes pages without redo. START is granted when none does, and is given
+/// back at once; one that begins later is known by its traces (`checks`). Answers who is in the way instead.
+pub(super) fn barrier(options: &Options, cancel: &Cancel) -> Result<Option<Again>, SnapshotError> {
+    let mut stage = Stage::open(&options.login, BARRIER_MAX, cancel)?;
+    match stage.start().and_then(|()| stage.end()) {
+        Ok(()) => Ok(None),
+        Err(e) => {
+            cancel.check().map_err(anyhow::Error::from)?;
+            Again::try_from(e).map(Some).map_err(SnapshotError::from)
+        }
+    }
+}
+
+impl Work<'_> {
+    /// The consistency point, waited for as long as somebody holds what it needs.
+    pub(super) fn settle(&mut self, catalog: &mut Catalog) -> Result<ConsistencyPoint, SnapshotError> {
+        let mut wait = Wait::new(self.options.budget, self.cancel, self.copy.copier.sink);
+        let mut kept_up = Instant::now();
+        loop {
+            wait.tries += 1;
+            if self.observer.ping().is_err() {
+                self.observer = Session::open(&self.options.login, ANSWER)?;
+            }
+            let (again, held) = match self.attempt(catalog)? {
+                Tried::Done(moment) => {
+                    let (tries, failed_held) = (wait.tries, wait.failed_held);
+                    return Ok(ConsistencyPoint { tries, failed_held, ..*moment });
+                }
+                Tried::Again(again, held) => (again, held),
+            };
+            let ours = [Some(self.state.session()), self.hanging].into_iter().flatten().collect();
+            wait.after(again, held, &mut self.observer, ours)?;
+            if kept_up.elapsed() >= KEEP_UP_EVERY {
+                self.keep_up(catalog)?;
+                kept_up = Instant::now();
+            }
+        }
+    }
+
+    fn attempt(&mut self, catalog: &mut Catalog) -> Result<Tried, SnapshotError> {
+        if !self.barrier {
+            if let Some(again) = barrier(self.options, self.cancel)? {
+                return Ok(Tried::Again(again, Duration::ZERO));
+            }
+            self.barrier = true;
+            self.copy_again_what_was_written(catalog)?;
+        }
+        Settle {
+            login: &self.options.login,
+            observer: &mut self.observer,
+            roots: &self.options.roots,
+            lister: &mut self.lister,
+            catalog,
+            copy: self.copy,
+            dirty: self.dirty,
+            tail: self.state,
+            galera: self.facts.galera,
+            desynced: self.options.desynced,
+            log_bin: self.facts.log_bin,
+            encrypted: self.encrypted,
+            hanging: &mut self.hanging,
+            cancel: self.cancel,
+        }
+        .attempt()
+    }
+
+    /// The copy began while somebody held the barrier: a table may have been imported then, into a file of which a part
+    /// was copied before and a part after.
+    fn copy_again_what_was_written(&mut self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
+        catalog.update(listing::list(&self.options.roots)?);
+        let files = catalog.again_written();
+        tracing::info!("{files} tables were written to before START was granted and are copied again");
+        self.rounds(catalog).map(drop)
+    }
+
+    /// While the consistency point is waited for: what came is copied, and what redo there is to replay stays bounded,
+    /// with checkpoints that the server makes of its own accord.
+    fn keep_up(&mut self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
+        self.rounds(catalog)?;
+        if let Some(checkpoints) = self.checkpoints {
+            let rounds = Rounds { asks: false, ..self.redo_rounds(checkpoints) };
+            rounds.run(catalog)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,347 @@
+//! Less redo to send and to replay: recovery is made to start at a newer checkpoint than the one at which the copy began.
+//!
+//! # What is done
+//! The copy starts at the server's checkpoint C1. The tail notes every page that a mini-transaction changes
+//! ([`Dirty`]), and redo waits in the spool. Checkpoints C2 are noted as they appear in the log's head
+//! ([`Checkpoints`]). After a pass over the files we read again every page that redo in [C1, C2) changes and that was
+//! read before C2 was seen, and let recovery start at C2: the flat log's checkpoint block names C2, and what lies below is
+//! not sent. This is repeated while the estimate says that it pays.
+//!
+//! # Why it is right
+//! - A checkpoint is written to the log only after every page with a change below its LSN has been written to its
+//!   data file, and the file was synced (buf0flu.cc `log_checkpoint`, MariaDB 10.11). The write is complete
+//!   then, so a direct read sees it, and so does a buffered one: a direct write drops the cached blocks. So a page
+//!   read *after* C2 was seen holds every change below C2; one the server is writing meanwhile holds newer ones as
+//!   well, which recovery skips by the page's LSN. Torn reads are read again as ever.
+//! - **What was seen is noted first.** Before a part of a file is given out to be read, the newest checkpoint seen until
+//!   then is noted for it (`Freshness`); parts of a file are given out in order, so it holds for all that follows.
+//! - A page read *before* may lack some. It is in the account: the tail has delivered everything below C2, for we
+//!   wait until the FILE_CHECKPOINT record of C2 came by, which lies above C2.
+//! - **Every kind of record counts.** Changed, initialised and freed pages alike. A cut tablespace (`TRIM_PAGES`, undo
+//!   truncation) is read whole. A mini-transaction that cannot be read to its end switches rounds off, and so does an
+//!   encrypted log: what it says of pages is not relied upon.
+//! - **Lengths.** The copy of a file is as long as the file was *after* its pages were read, never shorter than its
+//!   first page says, since a file grows before its first page tells so. Where the file is longer than the copy was,
+//!   all of the difference is written, zeros too: bytes there may be from before a cut. Where it is shorter, the
+//!   manifest's size cuts the copy; what grows later is written whole in turn, or is recovery's, which extends with
+//!   zeros. A cut above C2 is replayed.
+//! - **A file without a first page** when it was copied relied on redo to make it: it is read whole.
+//! - **Files made** since C1 and not copied yet are read after C2 was seen, as all new files.
+//! - **Names.** A file is found by its newest listing and must be the same file (identity, tablespace). One that
+//!   cannot be found after a few listings is dropped, or was missed while it was renamed: its copy is renounced, and
+//!   if it turns up again it is copied as a new file. So a stale copy never counts. Recovery does not replay renames
+//!   and deletions below C2, and need not: the final listing has the final names, and the records at C2's
+//!   FILE_CHECKPOINT name all files as they were called at C2.
+//! - **IMPORT** writes without redo. Deletions of a tablespace number are remembered from C1 on whatever the
+//!   checkpoint is, so that `check_events` declines as without rounds. Numbers are used again by nothing else but undo
+//!   truncation.
+//! - **The system tablespace's files** share their number; each takes the pages from its first one on.
+//!
+//! # Memory
+//! Of the whole source, whatever the size: 16 MB of redo in the spool and a chunk (1 MiB as a rule), 1 MiB in the
+//! tail and as much unparsed, 24 MB for [`Dirty`], a buffer of 1 MiB for each of at most 16 threads. The
+//! catalog of files comes to that (docs/figures.md has what a program takes by the number of tables). A mini-transaction
+//! may take 32 MB by the format's limit; a server writes few above 1 MiB.
+use std::time::Duration;
+
+use anyhow::Result;
+use formats::Lsn;
+use formats::innodb::redo_header::Checkpoint;
+use protocol::inventory::FileId;
+
+use super::catalog::{Catalog, Known};
+use super::checkpoints::Checkpoints;
+use super::copying::AT_ONCE;
+use super::dirty::Dirty;
+use super::estimate::{Again, Prices, Redo, pays};
+use super::listing::{self, Care, Roots};
+use super::redo_out::{REDO, RedoOut};
+use super::reread::{self, Copy};
+use crate::cancel::Cancel;
+use crate::human::size;
+use crate::snapshot::copy::files::CopyFiles;
+use crate::snapshot::copy::page_file::Damage;
+use crate::threads::{Thread, each_in_threads};
+
+/// Rounds at most.
+const ROUNDS_MAX: u32 = 8;
+/// Listings in which a file is looked for.
+const LISTINGS: u32 = 3;
+/// How long the tail may take to the record of a checkpoint that was seen.
+const TAIL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the server may take to a checkpoint that is asked for between rounds.
+const ASKED_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Both hosts are told when sending the redo takes longer than this, in seconds, and more is written than can be sent.
+const TELL_FROM_S: f64 = 10.0;
+
+/// What rounds came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Newer checkpoints that were taken.
+    pub rounds: u32,
+    /// Bytes of data files that were read again.
+    pub reread: u64,
+    /// Bytes of redo that recovery need not replay for it.
+    pub dropped: u64,
+}
+
+/// When newer checkpoints are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Where the estimate says that it pays.
+    AsItPays,
+    /// Whenever there is one, and one is asked for at least once.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Everything rounds need.
+pub struct Rounds<'a> {
+    /// When.
+    pub policy: Policy,
+    /// Those of the server.
+    pub checkpoints: &'a Checkpoints<'a>,
+    /// Where files are.
+    pub roots: &'a Roots,
+    /// Reads files.
+    pub copy: &'a CopyFiles<'a>,
+    /// Which pages changed.
+    pub dirty: &'a Dirty,
+    /// Told where recovery starts.
+    pub out: &'a RedoOut,
+    /// Bytes of a page.
+    pub page_size: u32,
+    /// The server may be asked for checkpoints; otherwise its own are taken.
+    pub asks: bool,
+    /// Ends the transfer.
+    pub cancel: &'a Cancel,
+}
+
+/// What is best done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// All redo is sent.
+    Stay,
+    /// Recovery starts there.
+    Take(Checkpoint),
+    /// The server is asked for a checkpoint.
+    Ask,
+}
+
+impl Rounds<'_> {
+    /// Takes newer checkpoints while that pays.
+    ///
+    /// # Errors
+    /// From the system, the sink, or cancelled.
+    pub fn run(mut self, catalog: &mut Catalog) -> Result<Figures> {
+        let mut figures = Figures::default();
+        let mut asked = !self.asks;
+        self.out.fix(false);
+        while figures.rounds < ROUNDS_MAX {
+            self.checkpoints.catch_up(TAIL_PATIENCE)?;
+            match self.choose(catalog, asked) {
+                Next::Stay => break,
+                Next::Ask => {
+                    asked = true;
+                    self.checkpoints.request(ASKED_PATIENCE)?;
+                }
+                Next::Take(newer) => self.take(catalog, newer, &mut figures)?,
+            }
+        }
+        // From here on nothing moves the start any more; where it was moved for want of room, that counts.
+        self.out.fix(true);
+        if self.out.owed().is_some() {
+            let from = self.out.from();
+            self.take(catalog, from, &mut figures)?;
+        }
+        Ok(figures)
+    }
+
+    fn choose(&self, catalog: &Catalog, asked: bool) -> Next {
+        let (prices, from) = (self.checkpoints.prices(), self.out.from().lsn);
+        let usable = self.checkpoints.usable(from);
+        match (self.policy, usable.last()) {
+            (Policy::Never, _) => return Next::Stay,
+            (Policy::Always, _) if !asked => return Next::Ask,
+            (Policy::Always, Some(newest)) => return Next::Take(*newest),
+            (Policy::Always, None) => return Next::Stay,
+            (Policy::AsItPays, _) => {}
+        }
+        // What is owed anyway is a part of every choice.
+        let owed = self.out.owed().map(|lsn| self.again(catalog, lsn));
+        let redo = self.checkpoints.redo_from(from);
+        let stay = owed.map_or_else(|| prices.redo(redo), |again| prices.round(again, redo));
+        let mut best = (stay, Next::Stay);
+        for newer in usable {
+            let again = self.again(catalog, newer.lsn);
+            let cost = prices.round(again, self.checkpoints.redo_from(newer.lsn));
+            if cost < best.0 {
+                best = (cost, Next::Take(newer));
+            }
+        }
+        if !asked && !self.dirty.is_blind() {
+            let newest =
+                self.checkpoints.redo_from(self.checkpoints.usable(Lsn(0)).last().map_or(from, |c| c.lsn));
+            let again = self.again(catalog, self.dirty.noted());
+            // One that is being made costs no more than to wait for it.
+            let making = if self.checkpoints.is_asking() { 0.0 } else { prices.checkpoint(newest.touched) };
+            let cost = making + prices.round(again, Redo::default());
+            if pays(best.0, cost) {
+                best = (cost, Next::Ask);
+            }
+        }
+        tracing::debug!("redo: {redo:?} would take {stay:.2} s, best is {:?} with {:.2} s", best.1, best.0);
+        if best.1 == Next::Ask || pays(stay, best.0) { best.1 } else { self.stay(prices, redo) }
+    }
+
+    /// All of it is sent. Where more is written than can be sent, both hosts are told what that means.
+    fn stay(&self, prices: Prices, redo: Redo) -> Next {
+        let seconds = redo.bytes as f64 / prices.link();
+        if prices.written > prices.link() && seconds > TELL_FROM_S {
+            let mb = |bytes: f64| bytes / 1e6;
+            self.copy.copier.sink.tell(&format!(
+                "the donor writes {:.1} MB/s of redo and {:.1} MB/s can be sent: pages become dirty faster than they are \
+                 sent, so {:.0} MB of redo are sent, in about {seconds:.0} s; a higher rlimit, a faster link or less load \
+                 on the donor would help",
+                mb(prices.written),
+                mb(prices.link()),
+                mb(redo.bytes as f64),
+            ));
+        }
+        Next::Stay
+    }
+
+    /// What would be read and sent again for a start there.
+    fn again(&self, catalog: &Catalog, below: Lsn) -> Again {
+        let mut again = Again::default();
+        for file in catalog.files().iter().filter(|file| file.present && is_copy(file)) {
+            let stale = file.stale(below).min(file.copied.unwrap_or(0));
+            if stale == 0 {
+                continue;
+            }
+            let page = u64::from(self.page_size);
+            let pages = 0..stale.div_ceil(page).min(u64::from(u32::MAX)) as u32;
+            let bytes = match file.space().and_then(|space| self.dirty.count(space, below, &pages)) {
+                Some(pages) => pages * page,
+                None => file.copied.unwrap_or(0),
+            };
+            again.bytes += bytes;
+            again.files += u64::from(bytes > 0);
+        }
+        again
+    }
+
+    fn take(&mut self, catalog: &mut Catalog, newer: Checkpoint, figures: &mut Figures) -> Result<()> {
+        let from = self.out.from().lsn;
+        let left = self.dirty.noted().0.saturating_sub(from.0);
+        self.dirty.cut();
+        if let Some(hole) = self.out.start_at(newer) {
+            self.copy.copier.sink.drop_redo(REDO, hole)?;
+        }
+        self.copy.copier.sink.more(self.again(catalog, newer.lsn).bytes);
+        let reread = self.refresh(catalog, newer.lsn)?;
+        self.out.is_fresh(newer.lsn);
+        self.dirty.forget(newer.lsn);
+        figures.rounds += 1;
+        figures.reread += reread;
+        figures.dropped += newer.lsn.0 - from.0;
+        let now = self.dirty.noted().0.saturating_sub(newer.lsn.0);
+        tracing::info!(
+            "recovery starts at LSN {} now: {} of redo became {}, {} were read again",
+            newer.lsn,
+            size(left),
+            size(now),
+            size(reread)
+        );
+        Ok(())
+    }
+
+    /// Reads again what redo below `below` changes. Answers the bytes read.
+    fn refresh(&mut self, catalog: &mut Catalog, below: Lsn) -> Result<u64> {
+        let mut read = 0;
+        let mut left: Option<Vec<FileId>> = None;
+        for _ in 0..LISTINGS {
+            if !catalog.update_each(|take| listing::each(self.roots, take))? {
+                catalog.update(listing::list(self.roots)?);
+            }
+            renounce(catalog, |file| !file.present);
+            let is_copy = |f: &&Known| f.present && is_copy(f);
+            let there = catalog.files().iter().filter(is_copy).map(|f| f.id);
+            let todo = there.filter(|id| left.as_ref().is_none_or(|left| left.contains(id)));
+            let todo: Vec<_> = todo.collect();
+            let (bytes, missed) = self.refresh_all(catalog, &todo, below)?;
+            read += bytes;
+            let done = missed.is_empty();
+            left = Some(missed);
+            if done {
+                break;
+            }
+        }
+        let missed = left.unwrap_or_default();
+        renounce(catalog, |file| missed.contains(&file.id));
+        Ok(read)
+    }
+
+    /// Answers the bytes read, and the files that were not there.
+    fn refresh_all(&self, catalog: &mut Catalog, ids: &[FileId], below: Lsn) -> Result<(u64, Vec<FileId>)> {
+        let (mut read, mut missed) = (0, Vec::new());
+        for some in ids.chunks(AT_ONCE) {
+            let (bytes, gone) = self.refresh_some(catalog, some, below)?;
+            read += bytes;
+            missed.extend(gone);
+        }
+        Ok((read, missed))
+    }
+
+    fn refresh_some(&self, catalog: &mut Catalog, ids: &[FileId], below: Lsn) -> Result<(u64, Vec<FileId>)> {
+        let (mut small, mut large) = (Vec::new(), Vec::new());
+        for file in ids.iter().filter_map(|id| catalog.get(*id)) {
+            let (Some(bytes), stale) = (file.copied, file.stale(below)) else { continue };
+            if stale == 0 || file.space().is_some_and(|space| !self.dirty.touches(space, below)) {
+                continue;
+            }
+            let copy = Copy { wanted: self.copy.known(file)?, space: file.space(), bytes, stale };
+            if bytes > reread::ALONE { large.push(copy) } else { small.push(copy) }
+        }
+        // Of small ones several at a time, of a large one several parts.
+        let one = |copy: Copy| {
+            let mut damage = Vec::new();
+            let fresh = reread::refresh(self.copy.copier, &copy, self.dirty, below, &mut damage)?;
+            Ok((copy.wanted.entry.id, fresh, damage))
+        };
+        let mut done: Vec<(FileId, Option<reread::Fresh>, Vec<Damage>)> =
+            each_in_threads(Thread::PageRereader, self.copy.copier.threads, small, &one)?;
+        for copy in large {
+            done.push(one(copy)?);
+        }
+        let (mut read, mut missed) = (0, Vec::new());
+        for (id, fresh, damage) in done {
+            self.copy.note(damage)?;
+            let Some(fresh) = fresh else {
+                missed.push(id);
+                continue;
+            };
+            read += fresh.read;
+            catalog.copied(id, Some(fresh.bytes), None, fresh.space);
+            catalog.fresh(id, vec![(below, 0)]);
+            if fresh.first_lsn.is_some() {
+                catalog.first_page(id, fresh.first_lsn);
+            }
+            if let Some(head) = fresh.head {
+                catalog.head(id, head);
+            }
+        }
+        Ok((read, missed))
+    }
+}
+
+fn is_copy(file: &Known) -> bool {
+    file.listed.care == Care::Pages && file.copied.is_some()
+}
+
+fn renounce(catalog: &mut Catalog, which: impl Fn(&Known) -> bool) {
+    let ids: Vec<_> = catalog.files().iter().filter(|f| is_copy(f) && which(f)).map(|f| f.id).collect();
+    ids.into_iter().for_each(|id| catalog.renounce(id));
+}

@@ -1,0 +1,396 @@
+//! The whole, top to bottom: from a running server to a manifest.
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use formats::Uuid;
+use protocol::inventory::FileId;
+
+use super::catalog::Catalog;
+use super::checkpoints::{Asked, Checkpoints, Ground};
+use super::checks::Checks;
+use super::dirty::Dirty;
+use super::estimate::Redo;
+use super::lister::Lister;
+use super::listing::Roots;
+use super::log_file::LogFile;
+use super::manifest::{manifest, redo_entry, write_around};
+use super::point;
+use super::redo_out::RedoOut;
+use super::rounds::{self, Policy, Rounds};
+use super::settle::ConsistencyPoint;
+use super::spool::Spool;
+use super::sql_checks::{self, Facts};
+use super::tail::{Tail, TailState};
+use crate::cancel::Cancel;
+use crate::disk::identity::now;
+use crate::panics::caught;
+use crate::snapshot::copy::files::CopyFiles;
+use crate::snapshot::copy::pages::{self, Copier};
+use crate::snapshot::declined::{Declined, SnapshotError};
+use crate::snapshot::sink::{Manifest, SnapshotSink};
+use crate::sql::Login;
+use crate::sql::Session;
+use crate::threads::{Thread, scoped};
+
+/// Rounds without a lock stop when one finds fewer new files than this.
+const FEW: usize = 4;
+/// And at the latest after this many.
+const ROUNDS_MAX: u32 = 8;
+/// How long a question to the server may take.
+pub(super) const ANSWER: Duration = Duration::from_secs(60);
+/// How long the server may take to write its log to the noted end.
+const LOG_PATIENCE: Duration = Duration::from_secs(30);
+/// Times 10 ms that a range waits for a tail that is about to be overrun.
+const MAKE_WAY_MAX: u32 = 100;
+/// Consistency points that are repeated because files changed under the lock.
+const MOMENTS_MAX: u32 = 3;
+
+/// How a snapshot is to be taken.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The way to the server.
+    pub login: Login,
+    /// Where its files are.
+    pub roots: Roots,
+    /// Threads that read data files.
+    pub threads: usize,
+    /// How long may be waited for the consistency point.
+    pub budget: Duration,
+    /// How often the server has desynced its provider by itself: once for a transfer that it asked us for.
+    pub desynced: i64,
+    /// Where redo waits that the sink cannot take yet.
+    pub spill_dir: PathBuf,
+    /// Bytes of it.
+    pub spill_max: u64,
+    /// When recovery is made to start at a newer checkpoint: see [`super::rounds`].
+    pub newer: Policy,
+    /// Deliver damaged pages as they are, and say so.
+    pub allow_corrupt_pages: bool,
+    /// Put into the new log's creator text behind `Backup `, at most 25 bytes.
+    pub creator: String,
+}
+
+/// A snapshot that was taken.
+#[derive(Debug)]
+pub struct TakenOnline {
+    /// What the sink got last.
+    pub manifest: Manifest,
+    /// What the consistency point was like.
+    pub moment: ConsistencyPoint,
+    /// From the start to the consistency point.
+    pub copying: Duration,
+    /// All.
+    pub total: Duration,
+    /// Bytes of data files read.
+    pub bytes: u64,
+    /// Redo that is to be replayed, and what it touches.
+    pub redo: Redo,
+    /// Newer checkpoints that were taken to make them fewer, at which cost.
+    pub redo_rounds: rounds::Figures,
+    /// What the server was asked for.
+    pub asked: Asked,
+    /// Rounds without a lock.
+    pub rounds: u32,
+    /// Redo that waited to be read at most, in bytes.
+    pub redo_behind_max: u64,
+    /// Times the log was resized meanwhile.
+    pub redo_resized: u64,
+    /// Damaged pages that were delivered as they are.
+    pub damaged: Vec<String>,
+}
+
+/// Takes a snapshot. On every return the server is as free as it was.
+///
+/// # Errors
+/// A reason to decline, or the transfer is over.
+pub fn take(
+    options: &Options,
+    sink: &dyn SnapshotSink,
+    cancel: &Cancel,
+) -> Result<TakenOnline, SnapshotError> {
+    let began = Instant::now();
+    let mut observer = Session::open(&options.login, ANSWER)?;
+    let facts = sql_checks::check(&mut observer, &options.roots.layout.datadir)?;
+    let since = now();
+    let barrier = point::barrier(options, cancel)?.is_none();
+    let log_path = options.roots.redo_log();
+    let logged = observer.log_position().map_err(|e| Declined::SessionLost(e.to_string()))?.current;
+    let log = LogFile::open(&log_path)?;
+    let (header, checkpoint, encrypted) = (log.header.clone(), log.checkpoint, log.encrypted);
+    let dirty = Arc::new(Dirty::new(checkpoint.lsn, log.geometry.capacity));
+    sink.announce(&redo_entry(0)).map_err(SnapshotError::from)?;
+    let spool = Arc::new(Spool::new(&options.spill_dir, options.spill_max));
+    let state = Arc::new(TailState::default());
+    let tail = Tail::new(log, &options.login, Arc::clone(&state), Arc::clone(&spool), Arc::clone(&dirty))?;
+    let out = RedoOut::new(Arc::clone(&spool), checkpoint);
+    // What an encrypted log says of pages is not relied upon: all of it is sent, as it comes.
+    let watched = !encrypted && options.newer != Policy::Never;
+    if watched {
+        spool.hold();
+    }
+
+    let broken = Broken::default();
+    let bytes = AtomicU64::new(0);
+    let pace = || broken.check().and_then(|()| make_way(&state, cancel));
+    let ground = Ground {
+        log: log_path,
+        login: &options.login,
+        dirty: &dirty,
+        tail: &state,
+        out: &out,
+        spool: &spool,
+        sink,
+        copied: &bytes,
+        page_size: facts.page_size,
+        cancel,
+    };
+    let checkpoints = Checkpoints::new(ground, logged);
+    let copier = Copier {
+        sink,
+        threads: options.threads,
+        direct: facts.direct,
+        allow_corrupt: options.allow_corrupt_pages,
+        cancel,
+        bytes: &bytes,
+        pace: &pace,
+        checkpoints: watched.then_some(&checkpoints as &dyn pages::Checkpoints),
+    };
+    let system_files = &options.roots.system_files();
+    let copy = CopyFiles { copier, system_files, damaged: Mutex::default() };
+    let work = Work {
+        options,
+        facts: &facts,
+        since,
+        barrier,
+        hanging: None,
+        observer,
+        lister: Lister::new(&options.roots),
+        copy: &copy,
+        state: &state,
+        out: &out,
+        dirty: &dirty,
+        checkpoints: watched.then_some(&checkpoints),
+        cancel,
+        encrypted,
+    };
+    let done = std::thread::scope(|scope| {
+        scoped(scope, Thread::RedoReader, || {
+            broken.note(tail.run(), &spool);
+            Ok(())
+        });
+        scoped(scope, Thread::RedoWriter, || {
+            broken.note(out.run(sink), &spool);
+            Ok(())
+        });
+        if watched {
+            scoped(scope, Thread::CheckpointWatch, || {
+                broken.note(checkpoints.watch(), &spool);
+                Ok(())
+            });
+        }
+        let done = caught(|| Ok(work.run())).unwrap_or_else(|panic| Err(SnapshotError::Failed(panic)));
+        checkpoints.stop();
+        state.stop();
+        if done.is_ok() {
+            spool.close()
+        } else {
+            spool.abandon()
+        }
+        done
+    });
+    // Why the log was no longer followed says more than that it was not.
+    broken.result()?;
+    let Done { catalog, moment, copying, rounds, redo_rounds, uuid } = done?;
+    let newest = out.from();
+    if !out.saw_checkpoint() {
+        return Err(Declined::CheckpointMissing(newest.lsn).into());
+    }
+    let head = out.flat().head(&header, &options.creator).map_err(anyhow::Error::from)?;
+    write_around(sink, &out, head, out.began(), moment.end)?;
+    let member = uuid.map(|uuid| (uuid, facts.gtid_domain));
+    let manifest = manifest(catalog, &out, newest.lsn, &moment, member);
+    sink.finish(&manifest)?;
+    Ok(TakenOnline {
+        redo: Redo { bytes: moment.end.0 - newest.lsn.0, touched: dirty.touched(newest.lsn) },
+        redo_rounds,
+        asked: checkpoints.asked(),
+        manifest,
+        moment,
+        copying: copying - began,
+        total: began.elapsed(),
+        bytes: bytes.load(Ordering::Relaxed),
+        rounds,
+        redo_behind_max: state.behind_max(),
+        redo_resized: state.resized(),
+        damaged: std::mem::take(&mut *copy.damaged.lock().unwrap_or_else(PoisonError::into_inner)),
+    })
+}
+
+/// Why a thread of the redo log ended, if it did not end well.
+#[derive(Default)]
+struct Broken(Mutex<Option<SnapshotError>>);
+
+impl Broken {
+    fn note(&self, result: Result<()>, spool: &Spool) {
+        if let Err(e) = result {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e.into());
+            spool.abandon();
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let broken = self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if broken { Err(anyhow::anyhow!("the redo log is no longer followed")) } else { Ok(()) }
+    }
+
+    fn result(&self) -> Result<(), SnapshotError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+/// The copy waits while the tail is about to be overrun: pages can be read later, redo cannot.
+fn make_way(state: &TailState, cancel: &Cancel) -> Result<()> {
+    for _ in 0..MAKE_WAY_MAX {
+        if !state.is_pressed() {
+            break;
+        }
+        cancel.sleep(Duration::from_millis(10))?;
+    }
+    Ok(())
+}
+
+/// A snapshot that is being taken.
+pub(super) struct Work<'a> {
+    pub(super) options: &'a Options,
+    pub(super) facts: &'a Facts,
+    /// When the snapshot began: nanoseconds since the epoch.
+    pub(super) since: i128,
+    /// No IMPORT TABLESPACE is running that began before the copy did.
+    pub(super) barrier: bool,
+    /// A session of ours that was killed and still waits for the provider.
+    pub(super) hanging: Option<u32>,
+    pub(super) observer: Session,
+    pub(super) lister: Lister<'a>,
+    pub(super) copy: &'a CopyFiles<'a>,
+    pub(super) state: &'a TailState,
+    pub(super) out: &'a RedoOut,
+    pub(super) dirty: &'a Dirty,
+    pub(super) encrypted: bool,
+    /// Where newer ones may be taken.
+    pub(super) checkpoints: Option<&'a Checkpoints<'a>>,
+    pub(super) cancel: &'a Cancel,
+}
+
+struct Done {
+    catalog: Catalog,
+    moment: ConsistencyPoint,
+    copying: Instant,
+    rounds: u32,
+    redo_rounds: rounds::Figures,
+    uuid: Option<Uuid>,
+}
+
+impl<'a> Work<'a> {
+    fn run(mut self) -> Result<Done, SnapshotError> {
+        let uuid = self.history()?;
+        let mut catalog = Catalog::new(self.since);
+        let mut rounds = self.rounds(&mut catalog)?;
+        let mut redo_rounds = rounds::Figures::default();
+        if let Some(checkpoints) = self.checkpoints {
+            redo_rounds = self.redo_rounds(checkpoints).run(&mut catalog)?;
+            if redo_rounds.rounds > 0 {
+                rounds += self.rounds(&mut catalog)?;
+            }
+        }
+        let copying = Instant::now();
+        let mut last = String::new();
+        for _ in 0..MOMENTS_MAX {
+            let moment = self.settle(&mut catalog)?;
+            self.reach(&moment)?;
+            let checks = Checks { catalog: &mut catalog, moment: &moment, out: self.out, dirty: self.dirty };
+            match checks.run()? {
+                None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
+                Some(why) => {
+                    tracing::info!("not settled: {why}");
+                    last = why;
+                }
+            }
+            self.state.go_on();
+        }
+        Err(Declined::NotSettled(format!("{MOMENTS_MAX} times, the last time {last}")).into())
+    }
+
+    /// The cluster's history that positions are of.
+    fn history(&mut self) -> Result<Option<Uuid>, SnapshotError> {
+        if !self.facts.galera {
+            return Ok(None);
+        }
+        let text = self.observer.status("wsrep_local_state_uuid");
+        let text = text.map_err(|e| Declined::SessionLost(e.to_string()))?;
+        Ok(text.and_then(|text| text.parse().ok()))
+    }
+
+    /// Without a lock, until few new files are found.
+    pub(super) fn rounds(&mut self, catalog: &mut Catalog) -> Result<u32, SnapshotError> {
+        for round in 1..=ROUNDS_MAX {
+            let todo = self.lister.refresh(catalog)?;
+            let found = todo.pages.len() + todo.small.len();
+            if let Some(checkpoints) = self.checkpoints {
+                let size = |id: &FileId| catalog.get(*id).map_or(0, |file| file.listed.look().signature.size);
+                checkpoints.expect(todo.pages.iter().map(size).sum());
+            }
+            self.copy.pages(catalog, &todo.pages)?;
+            self.copy.small(catalog, &todo.small)?;
+            self.copy.small(catalog, &todo.late)?;
+            if found < FEW {
+                return Ok(round);
+            }
+        }
+        Ok(ROUNDS_MAX)
+    }
+
+    pub(super) fn redo_rounds(&self, checkpoints: &'a Checkpoints<'a>) -> Rounds<'a> {
+        Rounds {
+            policy: self.options.newer,
+            checkpoints,
+            roots: &self.options.roots,
+            copy: self.copy,
+            dirty: self.dirty,
+            out: self.out,
+            page_size: self.facts.page_size,
+            asks: true,
+            cancel: self.cancel,
+        }
+    }
+
+    /// Waits until the redo has arrived up to the noted end.
+    fn reach(&mut self, moment: &ConsistencyPoint) -> Result<(), SnapshotError> {
+        self.copy.copier.sink.expect_redo(moment.end.0.saturating_sub(self.out.from().lsn.0), true);
+        self.out.release();
+        let mut last = (self.state.reached(), Instant::now());
+        while self.out.written() < moment.end {
+            self.cancel.check().map_err(anyhow::Error::from)?;
+            (self.copy.copier.pace)()?;
+            if self.state.reached() < moment.end {
+                let flushed = self.observer.flush_engine_logs();
+                if flushed.is_ok() && self.facts.log_follows_flush {
+                    self.state.is_written(moment.end);
+                }
+                // It may wait for room in the spool, and that for the link.
+                let reached = self.state.reached();
+                if reached > last.0 || self.out.is_full() {
+                    last = (reached, Instant::now());
+                }
+                let waited = last.1.elapsed();
+                if waited > LOG_PATIENCE {
+                    return Err(Declined::RedoNotWritten { wanted: moment.end, reached, waited }.into());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}

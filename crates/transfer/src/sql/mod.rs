@@ -1,0 +1,14 @@
+//! The one client for our own server, and for other members: logging in, and statements as named operations.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`connect`] | one login, whatever authentication the account has |
+//! | [`login`] | where a server is and who we are to it |
+//! | [`session`] | the statements |
+pub mod connect;
+pub mod login;
+pub mod session;
+
+pub use connect::Listens;
+pub use login::{Login, NoLogin};
+pub use session::{ANSWER_WITHIN, Answer, LogPosition, Session, SqlError, Step};

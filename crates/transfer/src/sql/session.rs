@@ -1,0 +1,411 @@
+//! A session with a server: every statement that this program runs is a named operation here.
+//!
+//! Names of variables and errors from sql/mysqld.cc, sql/wsrep_mysqld.cc and
+//! include/mysqld_error.h, MariaDB 10.11.
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use formats::Lsn;
+use mysql::Conn;
+use mysql::prelude::Queryable;
+
+use super::login::{Login, NoLogin};
+use crate::snapshot::online::outlook::Outlook;
+
+/// An error of a statement: the server's number where it answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct SqlError {
+    /// Error number; 0 when the connection broke.
+    pub code: u16,
+    /// The server's text.
+    pub text: String,
+}
+
+/// Of [`SqlError::over`]: no error number of a server's.
+const OVER: u16 = u16::MAX - 1;
+/// Of [`SqlError::hangs`].
+const HANGS: u16 = u16::MAX - 2;
+
+impl SqlError {
+    /// The session that held the backup locks is gone.
+    pub fn lost() -> SqlError {
+        SqlError { code: 0, text: "the session that held the backup locks is gone".to_owned() }
+    }
+
+    /// The time for which the backup locks may be held is over, or the transfer was cancelled.
+    pub fn over() -> SqlError {
+        SqlError { code: OVER, text: "the time for holding the backup locks is over".to_owned() }
+    }
+
+    /// As [`SqlError::over`].
+    pub fn is_over(&self) -> bool {
+        self.code == OVER
+    }
+
+    /// The server does not pause the provider: somebody else has.
+    pub fn hangs() -> SqlError {
+        SqlError { code: HANGS, text: "the server has not paused replication yet".to_owned() }
+    }
+
+    /// As [`SqlError::hangs`].
+    pub fn is_hanging(&self) -> bool {
+        self.code == HANGS
+    }
+
+    /// ER_BACKUP_NOT_RUNNING: the stage had ended.
+    pub fn is_no_stage(&self) -> bool {
+        self.code == 4146
+    }
+
+    /// The session is gone: killed, or the server is.
+    pub fn is_lost(&self) -> bool {
+        // ER_SERVER_SHUTDOWN, ER_QUERY_INTERRUPTED, ER_CONNECTION_KILLED; 0: nothing came back.
+        matches!(self.code, 0 | 1053 | 1317 | 1927)
+    }
+
+    /// The lock was not granted in time: ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK, ER_STATEMENT_TIMEOUT.
+    pub fn is_lock_wait(&self) -> bool {
+        matches!(self.code, 1205 | 1213 | 1969)
+    }
+
+    /// ER_SPECIFIC_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_ERROR, ER_DBACCESS_DENIED_ERROR.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.code, 1044 | 1045 | 1227)
+    }
+}
+
+impl From<mysql::Error> for SqlError {
+    fn from(error: mysql::Error) -> Self {
+        match error {
+            mysql::Error::MySqlError(e) => {
+                SqlError { code: e.code, text: format!("{} ({})", e.message, e.code) }
+            }
+            other => SqlError { code: 0, text: other.to_string() },
+        }
+    }
+}
+
+/// What a statement gives.
+pub type Answer<T> = Result<T, SqlError>;
+
+/// Where the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogPosition {
+    /// End of what was written to the buffer.
+    pub current: Lsn,
+    /// End of what is durable in the file.
+    pub flushed: Lsn,
+}
+
+/// How long a server may take to answer the few questions that a transfer asks beside its snapshot.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// One session.
+pub struct Session {
+    pub(crate) conn: Conn,
+}
+
+impl Session {
+    /// Logs in. A statement that gives no answer for `patience` breaks the session.
+    ///
+    /// # Errors
+    /// The login failed.
+    pub fn open(login: &Login, patience: Duration) -> Result<Session, NoLogin> {
+        let conn = login.connect(patience)?;
+        let mut session = Session { conn };
+        // Without it a statement waits for the appliers, which wait for us.
+        let set_up = session.run("SET SESSION wsrep_sync_wait = 0");
+        // A server without Galera has no such variable: ER_UNKNOWN_SYSTEM_VARIABLE.
+        match set_up {
+            Err(e) if e.code != 1193 => Err(NoLogin { answers: e.to_string(), advice: None }),
+            _ => Ok(session),
+        }
+    }
+
+    /// For the scenario that must find wrong joiners, in a test build only: the server does not pause replication for
+    /// the backup locks of this session any more.
+    ///
+    /// # Errors
+    /// From the server; needs SUPER.
+    #[cfg(feature = "unpaused")]
+    pub fn leave_replication(&mut self) -> Answer<()> {
+        self.run("SET SESSION wsrep_on = OFF")
+    }
+
+    /// The server's number for this session.
+    pub fn id(&self) -> u32 {
+        self.conn.connection_id()
+    }
+
+    /// Seconds a lock may be waited for by this session; 0 does not wait.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn set_lock_wait_timeout(&mut self, seconds: u32) -> Answer<()> {
+        self.run(&format!("SET SESSION lock_wait_timeout = {seconds}"))
+    }
+
+    /// Makes this a session that may hold locks: the server closes it after `idle` seconds without a statement, ends each
+    /// statement after `statement` seconds, and waits for locks for `lock` seconds.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn set_holding(&mut self, idle: u32, statement: u32, lock: u32) -> Answer<()> {
+        self.run(&format!(
+            "SET SESSION wait_timeout = {idle}, max_statement_time = {statement}, lock_wait_timeout = {lock}"
+        ))
+    }
+
+    /// Tells the server that we are there.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn ping(&mut self) -> Answer<()> {
+        self.conn.ping().map_err(SqlError::from)
+    }
+
+    /// One step of the backup locks.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn backup_stage(&mut self, step: Step) -> Answer<()> {
+        self.run(match step {
+            Step::Start => "BACKUP STAGE START",
+            Step::Flush => "BACKUP STAGE FLUSH",
+            Step::BlockDdl => "BACKUP STAGE BLOCK_DDL",
+            Step::BlockCommit => "BACKUP STAGE BLOCK_COMMIT",
+            Step::End => "BACKUP STAGE END",
+        })
+    }
+
+    /// Makes the log reach its file. Without effect when `innodb_flush_log_at_trx_commit` is 0.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn flush_engine_logs(&mut self) -> Answer<()> {
+        self.run("FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS")
+    }
+
+    /// A checkpoint of all dirty pages now.
+    ///
+    /// # Errors
+    /// From the server; needs SUPER.
+    pub fn checkpoint_now(&mut self) -> Answer<()> {
+        self.run("SET GLOBAL innodb_log_checkpoint_now = ON")
+    }
+
+    /// Whether [`Session::checkpoint_now`] would be allowed; OFF does nothing (`checkpoint_now_set`, handler/ha_innodb.cc).
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn may_make_checkpoints(&mut self) -> Answer<bool> {
+        match self.run("SET GLOBAL innodb_log_checkpoint_now = OFF") {
+            Err(e) if e.is_denied() => Ok(false),
+            Err(e) if e.is_lost() => Err(e),
+            _ => Ok(true),
+        }
+    }
+
+    /// Where the log is.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn log_position(&mut self) -> Answer<LogPosition> {
+        let rows: Vec<(String, String)> =
+            self.conn.query("SHOW GLOBAL STATUS LIKE 'Innodb\\_lsn\\_%'").map_err(SqlError::from)?;
+        let number = |name: &str| {
+            let row = rows.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+            let value = row.and_then(|(_, v)| v.parse().ok()).map(Lsn);
+            value.ok_or_else(|| SqlError { code: u16::MAX, text: format!("the server has no status {name}") })
+        };
+        Ok(LogPosition { current: number("Innodb_lsn_current")?, flushed: number("Innodb_lsn_flushed")? })
+    }
+
+    /// Bytes of redo since the last checkpoint; `None` when the server does not tell.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn redo_since_checkpoint(&mut self) -> Answer<Option<u64>> {
+        let (end, last) =
+            (self.status_number("Innodb_lsn_current")?, self.status_number("Innodb_lsn_last_checkpoint")?);
+        Ok(end.zip(last).and_then(|(end, last)| u64::try_from(end - last).ok()))
+    }
+
+    /// What is to be expected of the redo, as far as the status tells; `None` when the server does not tell.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn redo_outlook(&mut self) -> Answer<Option<Outlook>> {
+        let Some(bytes) = self.redo_since_checkpoint()? else { return Ok(None) };
+        let pages = self.status_number("Innodb_buffer_pool_pages_dirty")?;
+        let pages = pages.and_then(|pages| u64::try_from(pages).ok()).unwrap_or(0);
+        Ok(Some(Outlook { bytes, pages, asks: self.may_make_checkpoints()? }))
+    }
+
+    /// A status number; `None` when there is no such one.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn status_number(&mut self, name: &str) -> Answer<Option<i64>> {
+        Ok(self.status(name)?.and_then(|text| text.parse().ok()))
+    }
+
+    /// A status text.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn status(&mut self, name: &str) -> Answer<Option<String>> {
+        let like = name.replace('_', "\\_");
+        let row: Option<(String, String)> =
+            self.conn.query_first(format!("SHOW GLOBAL STATUS LIKE '{like}'"))?;
+        Ok(row.map(|(_, value)| value))
+    }
+
+    /// A variable of this session, or the global one; `None` when there is no such one.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn variable(&mut self, name: &str) -> Answer<Option<String>> {
+        let like = name.replace('_', "\\_");
+        let row: Option<(String, String)> = self.conn.query_first(format!("SHOW VARIABLES LIKE '{like}'"))?;
+        Ok(row.map(|(_, value)| value))
+    }
+
+    /// All global variables.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn variables(&mut self) -> Answer<BTreeMap<String, String>> {
+        self.pairs("SHOW GLOBAL VARIABLES")
+    }
+
+    /// All of the global status.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn statuses(&mut self) -> Answer<BTreeMap<String, String>> {
+        self.pairs("SHOW GLOBAL STATUS")
+    }
+
+    fn pairs(&mut self, question: &str) -> Answer<BTreeMap<String, String>> {
+        let rows: Vec<(String, Option<String>)> = self.conn.query(question)?;
+        Ok(rows.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect())
+    }
+
+    /// The cluster's members as `(uuid, name, address for clients)`; none where the account may not read the table.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn members(&mut self) -> Answer<Vec<(String, String, String)>> {
+        let question = "SELECT node_uuid, node_name, node_incoming_address FROM mysql.wsrep_cluster_members";
+        match self.conn.query(question).map_err(SqlError::from) {
+            Err(e) if !e.is_lost() => Ok(vec![]),
+            answer => answer,
+        }
+    }
+
+    /// Bytes of InnoDB's tablespaces; none where the account may not ask.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn innodb_bytes(&mut self) -> Answer<Option<u64>> {
+        let question =
+            "SELECT CAST(SUM(FILE_SIZE) AS UNSIGNED) FROM information_schema.INNODB_SYS_TABLESPACES";
+        match self.conn.query_first(question).map_err(SqlError::from) {
+            Err(e) if !e.is_lost() => Ok(None),
+            answer => Ok(answer?.flatten()),
+        }
+    }
+
+    /// Names of InnoDB's tablespaces in use, `database/table` as in the file's path.
+    ///
+    /// # Errors
+    /// From the server; needs PROCESS.
+    pub fn innodb_tablespaces(&mut self) -> Answer<HashSet<String>> {
+        let names: Vec<String> =
+            self.conn.query("SELECT NAME FROM information_schema.INNODB_SYS_TABLESPACES")?;
+        Ok(names.into_iter().collect())
+    }
+
+    /// `wsrep_local_state`, 4 for Synced; `None` without a provider.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn local_state(&mut self) -> Answer<Option<i64>> {
+        self.status_number("wsrep_local_state")
+    }
+
+    /// Undo logs that purge has not processed.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn history_length(&mut self) -> Answer<Option<i64>> {
+        self.status_number("Innodb_history_list_length")
+    }
+
+    /// Whether this session may see the statements of others, which needs PROCESS.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn sees_others(&mut self) -> Answer<bool> {
+        match self.run("SHOW ENGINE INNODB STATUS") {
+            Err(e) if e.is_denied() => Ok(false),
+            Err(e) if e.is_lost() => Err(e),
+            _ => Ok(true),
+        }
+    }
+
+    /// Asks for the end of the binary log, which needs BINLOG MONITOR.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn binlog_end(&mut self) -> Answer<()> {
+        self.run("SHOW MASTER STATUS")
+    }
+
+    /// The GTID state of the binary log, one GTID a line.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn gtid_binlog_state(&mut self) -> Answer<String> {
+        let list: Option<String> = self.conn.query_first("SELECT @@GLOBAL.gtid_binlog_state")?;
+        let list = list.unwrap_or_default();
+        Ok(list.split(',').filter(|gtid| !gtid.is_empty()).map(|gtid| format!("{gtid}\n")).collect())
+    }
+
+    /// `user@host` that this session is checked as.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn current_user(&mut self) -> Answer<String> {
+        Ok(self.conn.query_first("SELECT CURRENT_USER()")?.unwrap_or_default())
+    }
+
+    /// Ends another session of ours.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn kill(&mut self, session: u32) -> Answer<()> {
+        self.run(&format!("KILL CONNECTION {session}"))
+    }
+
+    fn run(&mut self, statement: &str) -> Answer<()> {
+        self.conn.query_drop(statement).map_err(SqlError::from)
+    }
+}
+
+/// Steps of the backup locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One backup at a time.
+    Start,
+    /// Tables of engines without transactions are flushed.
+    Flush,
+    /// DDL waits, and the provider is paused.
+    BlockDdl,
+    /// Commits wait.
+    BlockCommit,
+    /// Everything goes on.
+    End,
+}

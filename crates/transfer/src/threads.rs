@@ -1,0 +1,350 @@
+//! The threads of this program: the only place where one is started, so that a panic in any of them is an error like any
+//! other (see [`crate::panics`]), and work that several of them share.
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+
+use anyhow::Result;
+
+use crate::failure::{Failure, Kind};
+use crate::panics::{cancel_transfer, caught};
+
+/// What a thread is for. Its name stands in the reason when it panics, and in the kernel's list of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thread {
+    /// The program's first one, in which a role is carried out.
+    Main,
+    /// Waits for signals.
+    Signals,
+    /// Ends the program when a signal or the server's end has not.
+    Grace,
+    /// Waits for the server's end.
+    ServerWatch,
+    /// Waits until the server closes its socket.
+    SocketWatch,
+    /// Writes the status file and the progress lines.
+    Progress,
+    /// Ends the transfer when it takes longer than the operator allows.
+    TimeLimit,
+    /// Does a long work while the control connection is kept alive.
+    Work,
+    /// Ends the program when a panic has not.
+    LastResort,
+    /// Donor: resolves the joiner's name.
+    Resolver,
+    /// Donor: sends on one connection.
+    Sender,
+    /// Donor: asks what the joiner has.
+    Questions,
+    /// Donor: receives the answers.
+    Answers,
+    /// Donor: follows the redo log.
+    RedoReader,
+    /// Donor: hands on what was read of it.
+    RedoWriter,
+    /// Donor: reads data files.
+    PageReader,
+    /// Donor: reads pages again under the backup lock.
+    PageRereader,
+    /// Donor: reads small files.
+    FileReader,
+    /// Donor: looks at the server's checkpoints.
+    CheckpointWatch,
+    /// Donor: has the server make a checkpoint.
+    Checkpoint,
+    /// Donor: owns the session that takes the backup locks.
+    BackupLocks,
+    /// Donor: ends a blocking snapshot when its time is over.
+    BlockingLimit,
+    /// Joiner: accepts connections.
+    Listener,
+    /// Joiner: lets one connection in.
+    Handshake,
+    /// Joiner: hands connections to threads that receive.
+    Admission,
+    /// Joiner: receives on one connection.
+    Receiver,
+    /// Joiner: computes fingerprints of its old files.
+    Fingerprints,
+    /// Joiner: prepares received files for the install.
+    Settling,
+    /// Joiner: reads back what was staged.
+    ReadBack,
+    /// Joiner: reads back some of it.
+    BlockReader,
+    /// Relay of IST: receives what the joiner's program says.
+    RelayOrders,
+    /// Relay of IST: passes one connection on.
+    RelaySession,
+    /// Relay of IST: passes on what the provider answers.
+    RelayAnswers,
+    /// An operator's command: asks one member.
+    Member,
+    /// An operator's command: compares two datadirs.
+    Comparer,
+    /// The archiver: writes what was taken from the provider's cache.
+    ArchiveWriter,
+}
+
+impl Thread {
+    /// All of them.
+    pub const ALL: [Thread; 36] = [
+        Thread::Main,
+        Thread::Signals,
+        Thread::Grace,
+        Thread::ServerWatch,
+        Thread::SocketWatch,
+        Thread::Progress,
+        Thread::TimeLimit,
+        Thread::Work,
+        Thread::LastResort,
+        Thread::Resolver,
+        Thread::Sender,
+        Thread::Questions,
+        Thread::Answers,
+        Thread::RedoReader,
+        Thread::RedoWriter,
+        Thread::PageReader,
+        Thread::PageRereader,
+        Thread::FileReader,
+        Thread::CheckpointWatch,
+        Thread::Checkpoint,
+        Thread::BackupLocks,
+        Thread::BlockingLimit,
+        Thread::Listener,
+        Thread::Handshake,
+        Thread::Admission,
+        Thread::Receiver,
+        Thread::Fingerprints,
+        Thread::Settling,
+        Thread::ReadBack,
+        Thread::BlockReader,
+        Thread::RelayOrders,
+        Thread::RelaySession,
+        Thread::RelayAnswers,
+        Thread::Member,
+        Thread::Comparer,
+        Thread::ArchiveWriter,
+    ];
+
+    /// Its name: at most 15 bytes, which is what the kernel keeps.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Thread::Main => "main",
+            Thread::Signals => "signals",
+            Thread::Grace => "grace",
+            Thread::ServerWatch => "server watch",
+            Thread::SocketWatch => "socket watch",
+            Thread::Progress => "progress",
+            Thread::TimeLimit => "time limit",
+            Thread::Work => "work",
+            Thread::LastResort => "last resort",
+            Thread::Resolver => "resolver",
+            Thread::Sender => "sender",
+            Thread::Questions => "questions",
+            Thread::Answers => "answers",
+            Thread::RedoReader => "redo reader",
+            Thread::RedoWriter => "redo writer",
+            Thread::PageReader => "page reader",
+            Thread::PageRereader => "page rereader",
+            Thread::FileReader => "file reader",
+            Thread::CheckpointWatch => "check watch",
+            Thread::Checkpoint => "checkpoint",
+            Thread::BackupLocks => "backup locks",
+            Thread::BlockingLimit => "blocking limit",
+            Thread::Listener => "listener",
+            Thread::Handshake => "handshake",
+            Thread::Admission => "admission",
+            Thread::Receiver => "receiver",
+            Thread::Fingerprints => "fingerprints",
+            Thread::Settling => "settling",
+            Thread::ReadBack => "read back",
+            Thread::BlockReader => "block reader",
+            Thread::RelayOrders => "relay orders",
+            Thread::RelaySession => "relay session",
+            Thread::RelayAnswers => "relay answers",
+            Thread::Member => "member",
+            Thread::Comparer => "comparer",
+            Thread::ArchiveWriter => "archive writer",
+        }
+    }
+
+    /// In a debug build a test may have a thread panic: `REJOIN_PANIC_IN=NAME[:MILLISECONDS]` names it and says how long
+    /// it waits first. `REJOIN_HANG_IN=NAME` has one hang. A release build has nothing of this.
+    #[cfg(debug_assertions)]
+    #[allow(clippy::panic, reason = "on purpose")]
+    pub(crate) fn panic_on_purpose(self) {
+        use std::time::Duration;
+        let of_env = |name| std::env::var(name).unwrap_or_default();
+        let wanted = of_env("REJOIN_PANIC_IN");
+        let (name, after) = wanted.split_once(':').unwrap_or((&wanted, "0"));
+        if name == self.name() {
+            std::thread::sleep(Duration::from_millis(after.parse().unwrap_or(0)));
+            panic!("on purpose");
+        }
+        if of_env("REJOIN_HANG_IN") == self.name() {
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+    }
+
+    #[cfg(not(debug_assertions))]
+    pub(crate) fn panic_on_purpose(self) {}
+
+    fn builder(self) -> Builder {
+        Builder::new().name(self.name().to_owned())
+    }
+
+    fn cannot_start(self, error: &io::Error) -> Failure {
+        let text = format!("cannot start the thread `{}`: {error}", self.name());
+        let hint =
+            "raise the limit of threads of the server's user (ulimit -u, TasksMax of its systemd unit)";
+        Failure::new(Kind::Server, text).hint(hint)
+    }
+}
+
+/// Starts a thread that nothing waits for the answer of.
+///
+/// # Errors
+/// The system does not start one.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+pub fn spawn(thread: Thread, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
+    let body = move || {
+        // Its error was said by the hook, and has cancelled the transfer.
+        let _ = caught(|| {
+            thread.panic_on_purpose();
+            body();
+            Ok(())
+        });
+    };
+    thread.builder().spawn(body).map_err(|e| thread.cannot_start(&e))
+}
+
+/// A thread of a scope.
+pub struct Running<'scope, T>(Result<ScopedJoinHandle<'scope, Result<T>>, Failure>);
+
+/// Starts a thread of a scope. One that cannot be started counts as one that has failed, and cancels the transfer.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+pub fn scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    thread: Thread,
+    body: impl FnOnce() -> Result<T> + Send + 'scope,
+) -> Running<'scope, T> {
+    let body = move || {
+        caught(|| {
+            thread.panic_on_purpose();
+            body()
+        })
+    };
+    let started = thread.builder().spawn_scoped(scope, body).map_err(|e| thread.cannot_start(&e));
+    Running(started.inspect_err(cancel_transfer))
+}
+
+impl<T> Running<'_, T> {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Its own; it panicked, or could not be started.
+    pub fn join(self) -> Result<T> {
+        // What panics outside of `caught` panics nowhere: the standard library's part of the thread.
+        self.0?.join().unwrap_or_else(|panic| caught(|| std::panic::resume_unwind(panic)))
+    }
+
+    /// It has ended, or was never started.
+    pub fn is_finished(&self) -> bool {
+        self.0.as_ref().map_or(true, ScopedJoinHandle::is_finished)
+    }
+}
+
+/// Does the same work in so many threads. All are waited for, then the first error counts.
+///
+/// # Errors
+/// Of the work; a thread panicked.
+pub fn in_threads(kind: Thread, threads: usize, work: &(dyn Fn() -> Result<()> + Sync)) -> Result<()> {
+    if threads <= 1 {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scoped(scope, kind, work)).collect();
+        let done: Vec<_> = workers.into_iter().map(Running::join).collect();
+        done.into_iter().collect()
+    })
+}
+
+/// Does the same with each of these, several at a time. The answers come in no order.
+///
+/// # Errors
+/// As [`in_threads`].
+pub fn each_in_threads<T: Send, U: Send>(
+    kind: Thread,
+    threads: usize,
+    items: Vec<T>,
+    work: &(dyn Fn(T) -> Result<U> + Sync),
+) -> Result<Vec<U>> {
+    let threads = threads.min(items.len());
+    let (items, done) = (Mutex::new(items.into_iter()), Mutex::new(Vec::new()));
+    let next = || lock(&items).next();
+    in_threads(kind, threads, &|| {
+        while let Some(item) = next() {
+            match work(item) {
+                Ok(answer) => lock(&done).push(answer),
+                Err(error) => {
+                    // The others need not go on.
+                    lock(&items).by_ref().for_each(drop);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What threads share; a thread that panicked with it has said so already.
+pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::kind_of;
+
+    #[test]
+    fn each_is_done_once_and_an_error_ends_it() {
+        let kind = Thread::Comparer;
+        let mut done = each_in_threads(kind, 3, (0..100).collect(), &|n: u32| Ok(n + 1)).unwrap();
+        done.sort_unstable();
+        assert_eq!(done, (1..=100).collect::<Vec<_>>());
+        assert!(each_in_threads(kind, 3, Vec::<u32>::new(), &|n| Ok(n)).unwrap().is_empty());
+        let begun = Mutex::new(0);
+        let error = each_in_threads(kind, 2, (0..1000).collect(), &|n: u32| {
+            *lock(&begun) += 1;
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            if n == 5 { Err(Failure::new(Kind::Disk, "five").into()) } else { Ok(()) }
+        });
+        assert!(error.unwrap_err().to_string().contains("five"));
+        assert!(*lock(&begun) < 500, "the others went on");
+    }
+
+    #[test]
+    fn a_panic_is_the_threads_error_and_the_scope_goes_on() {
+        let error = std::thread::scope(|scope| {
+            let thread = scoped(scope, Thread::Sender, || -> Result<()> { panic!("it broke") });
+            thread.join().unwrap_err()
+        });
+        assert_eq!(kind_of(&error), Kind::Internal);
+        assert!(error.to_string().contains("it broke"), "{error}");
+        // Nobody joins it: the scope's end is no second panic.
+        std::thread::scope(|scope| drop(scoped(scope, Thread::Sender, || -> Result<()> { panic!("again") })));
+        spawn(Thread::Progress, || panic!("alone")).unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn names_are_short_and_of_one_thread_each() {
+        let mut names: Vec<_> = Thread::ALL.iter().map(|thread| thread.name()).collect();
+        assert!(names.iter().all(|name| name.len() <= 15), "{names:?}");
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Thread::ALL.len());
+    }
+}

@@ -1,0 +1,213 @@
+//! The ring and the pages of a running provider: walked header by header, as far as they have been written.
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use formats::galera::conf_change::ConfChange;
+use formats::galera::gcache::{Action, BufferHeader, HEADER_LEN, Order, PREAMBLE_LEN, RING_START, Store};
+use formats::galera::ring::Layout;
+use formats::{Seqno, Uuid};
+
+use crate::writesets::archive::segment::read_at;
+use crate::writesets::gcache::Gcache;
+
+/// Buffers without a seqno that are looked at again; more are of no running provider.
+const UNORDERED_MAX: usize = 10_000;
+/// So often a header that is none is read again before the place counts as overwritten.
+const TRIES: u32 = 20;
+/// A seqno so far below the highest one is of the lap before. Neighbours are out of order by a few hundred at most.
+const LAP: i64 = 1000;
+/// More than a configuration change of any group has.
+const CHANGE_MAX: usize = 16 << 20;
+
+/// How far a walk came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walked {
+    /// To the end of what is written, or as far as was wanted.
+    Here,
+    /// What is at the place is no buffer: it was overwritten meanwhile.
+    Lost,
+}
+
+/// A file of the provider's, and how far it was walked.
+pub struct Tail {
+    pub(super) file: File,
+    layout: Layout,
+    /// The next header.
+    at: u64,
+    /// The highest seqno that was seen.
+    highest: i64,
+    /// Buffers that had no seqno.
+    unordered: Vec<u64>,
+    failed: u32,
+    inode: u64,
+}
+
+/// The inode of a file, if it is there.
+pub fn inode_of(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|meta| meta.ino())
+}
+
+/// The seqno of the configuration change of this history with which the ring begins, if it does.
+pub fn change_at_start(path: &Path, history: Uuid) -> Result<Option<Seqno>> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let header = raw_header(&file, RING_START)?.as_ref().and_then(BufferHeader::parse);
+    let Some(header) =
+        header.filter(|header| header.action == Action::ConfChange && header.payload_len() < CHANGE_MAX)
+    else {
+        return Ok(None);
+    };
+    let bytes = read_at(&file, RING_START + HEADER_LEN as u64, header.payload_len())?;
+    let change = ConfChange::parse(&bytes).ok().filter(|change| change.state.uuid == history);
+    Ok(change.map(|change| change.state.seqno).filter(|seqno| header.seqno() == Some(*seqno)))
+}
+
+impl Tail {
+    /// The ring, from where the action `next` may be.
+    /// `unwrapped`: it has not wrapped since it was reset, so that is at its start.
+    pub fn ring(path: &Path, cache: &Gcache, next: Option<Seqno>, unwrapped: bool) -> Result<Tail> {
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        let inode = file.metadata()?.ino();
+        let layout = cache.ring_layout();
+        let (at, highest) = match unwrapped {
+            true => (RING_START, Seqno(0)),
+            false => cache.ring_place(next),
+        };
+        Ok(Tail { file, layout, at, highest: highest.0, unordered: Vec::new(), failed: 0, inode })
+    }
+
+    /// A page; `None` when it is gone.
+    pub fn page(path: &Path) -> Result<Option<Tail>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.with_context(|| path.display().to_string())?,
+        };
+        let inode = file.metadata()?.ino();
+        let layout = Layout::page(0);
+        Ok(Some(Tail { file, layout, at: 0, highest: 0, unordered: Vec::new(), failed: 0, inode }))
+    }
+
+    /// To be walked anew.
+    pub fn rewind(&mut self) {
+        (self.at, self.highest) = (0, 0);
+        self.unordered.clear();
+    }
+
+    /// What the ring's preamble says.
+    pub fn head(&self) -> std::io::Result<Vec<u8>> {
+        read_at(&self.file, 0, PREAMBLE_LEN)
+    }
+
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// The highest seqno that was seen.
+    pub fn highest(&self) -> i64 {
+        self.highest
+    }
+
+    pub fn is_same(&self, other: &Tail) -> bool {
+        self.inode == other.inode
+    }
+
+    /// A page that was deleted, all of whose actions are older than `wanted` or were taken.
+    pub fn is_done(&self, wanted: i64) -> bool {
+        let gone = self.file.metadata().is_ok_and(|meta| meta.nlink() == 0);
+        gone && self.highest <= wanted.saturating_add(1)
+    }
+
+    /// The buffer's header at a place.
+    pub fn header(&self, at: u64) -> std::io::Result<Option<BufferHeader>> {
+        Ok(raw_header(&self.file, at)?.as_ref().and_then(BufferHeader::parse))
+    }
+
+    /// Walks on and tells of each action that has a seqno, until `found` wants no more.
+    pub fn walk(&mut self, found: &mut dyn FnMut(i64, u64) -> bool) -> Result<Walked> {
+        if self.layout.store == Store::Page {
+            // A page may be seen before it has its full size.
+            self.layout = Layout::page(self.file.metadata()?.len());
+        }
+        self.look_again(found)?;
+        loop {
+            let file = &self.file;
+            let mut read = |at| raw_header(file, at);
+            let Some(header) = self.layout.buffer(self.at, &mut read)? else {
+                let end = read(self.at)?.is_none_or(|bytes| BufferHeader::is_end_mark(&bytes));
+                if self.layout.store == Store::Page {
+                    return Ok(Walked::Here);
+                }
+                if !end {
+                    self.failed += 1;
+                    return Ok(if self.failed > TRIES { Walked::Lost } else { Walked::Here });
+                }
+                if self.at == RING_START || !self.has_wrapped()? {
+                    self.failed = 0;
+                    return Ok(Walked::Here);
+                }
+                self.at = RING_START;
+                continue;
+            };
+            self.failed = 0;
+            match header.order {
+                // Of the lap before: what will be overwritten next.
+                Order::Ordered(seqno) if seqno.0 < self.highest.saturating_sub(LAP) => {
+                    return Ok(Walked::Here);
+                }
+                Order::Ordered(seqno) => {
+                    self.highest = self.highest.max(seqno.0);
+                    let at = self.at;
+                    self.at += u64::from(header.size);
+                    if !found(seqno.0, at) {
+                        return Ok(Walked::Here);
+                    }
+                }
+                Order::Unordered => {
+                    if self.unordered.len() < UNORDERED_MAX {
+                        self.unordered.push(self.at);
+                    }
+                    self.at += u64::from(header.size);
+                }
+                Order::Discarded => self.at += u64::from(header.size),
+            }
+        }
+    }
+
+    /// Whether the provider has begun again at the start of the ring: the first buffer there with a seqno is a newer one.
+    fn has_wrapped(&self) -> std::io::Result<bool> {
+        let mut newer = false;
+        let mut left = LAP;
+        let file = &self.file;
+        self.layout.walk(RING_START, self.at, &mut |at| raw_header(file, at), &mut |_, header| {
+            left -= 1;
+            newer = header.seqno().is_some_and(|seqno| seqno.0 > self.highest);
+            Ok(header.seqno().is_none() && left > 0)
+        })?;
+        Ok(newer)
+    }
+
+    /// Buffers that had no seqno may have got one.
+    fn look_again(&mut self, found: &mut dyn FnMut(i64, u64) -> bool) -> Result<()> {
+        for at in std::mem::take(&mut self.unordered) {
+            match self.header(at)?.map(|header| header.order) {
+                Some(Order::Unordered) => self.unordered.push(at),
+                Some(Order::Ordered(seqno)) => {
+                    self.highest = self.highest.max(seqno.0);
+                    found(seqno.0, at);
+                }
+                Some(Order::Discarded) | None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn raw_header(file: &File, at: u64) -> std::io::Result<Option<[u8; HEADER_LEN]>> {
+    let mut bytes = [0; HEADER_LEN];
+    match file.read_exact_at(&mut bytes, at) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}

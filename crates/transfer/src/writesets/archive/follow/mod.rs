@@ -1,0 +1,370 @@
+//! Follows the provider's live cache: takes each action in the order of seqnos once its verdict is final, and hands it on.
+//!
+//! The files are only read. Headers are walked as the provider writes them and remembered by seqno ([`Places`]); an action
+//! is taken when it is the next one and the provider has released it. When the next one is in no file, the whole cache is
+//! looked through once more, and only then a gap is recorded. The same happens when the provider starts anew.
+mod files;
+mod take;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use formats::archive::GapReason;
+use formats::galera::gcache;
+use formats::{Seqno, Uuid};
+
+use self::files::{Tail, Walked};
+pub use self::take::digest;
+use self::take::{Taken, take};
+use super::run::Output;
+use crate::cancel::Cancel;
+use crate::disk::watch::Watch;
+use crate::failure::{Kind, kind_of};
+use crate::writesets::gcache::{Gcache, InUse};
+
+/// Places that are remembered ahead of the next action: bounds the memory.
+const AHEAD_MAX: usize = 20_000;
+/// How long to wait when nothing is new.
+const IDLE: Duration = Duration::from_millis(10);
+/// How often it is looked whether the provider's file is another one, or its server another process.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Without progress for so long, the cache is looked through again: a restart may have gone unnoticed.
+const STALLED: Duration = Duration::from_secs(10);
+/// Looking through a large cache takes time; at most a two-hundredth of the time goes into it.
+const LOOK_SHARE: u32 = 200;
+
+/// Where an action lies: number of the tail, and offset in its file.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    tail: usize,
+    at: u64,
+}
+
+/// Places of actions that were not taken yet, by seqno.
+type Places = BTreeMap<i64, Place>;
+
+/// The last action that is in the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Last {
+    /// Its history.
+    pub history: Uuid,
+    /// Its seqno.
+    pub seqno: Seqno,
+    /// What [`take::digest`] makes of it; `None` where it is too large to be read back.
+    pub digest: Option<u64>,
+}
+
+/// One provider's cache as long as its server lives and its file is the same.
+struct Attached {
+    history: Uuid,
+    server: Option<u32>,
+    head: Vec<u8>,
+    inode: u64,
+    /// The provider closed the file in order: every verdict in it is final.
+    closed: bool,
+    /// The ring, then pages as they came. One that is done is `None`.
+    tails: Vec<Option<Tail>>,
+    places: Places,
+    scan_took: Duration,
+}
+
+/// Follows until `cancel` says otherwise.
+///
+/// # Errors
+/// The output failed, or the cache cannot be read and waiting would not help.
+pub fn follow(ring: &Path, last: Option<Last>, output: &mut Output<'_>, cancel: &Cancel) -> Result<()> {
+    let mut follower = Follower { ring: ring.to_owned(), next: None, last, watch: Watch::new()? };
+    while cancel.check().is_ok() {
+        match follower.attach() {
+            Ok(Some(attached)) => follower.stay(attached, output, cancel)?,
+            // No server has been here yet, or it is being replaced.
+            Ok(None) => {
+                output.waits("waiting for the server's write-set cache");
+                let _ = cancel.sleep(LOOK_EVERY);
+            }
+            Err(error) if kind_of(&error) == Kind::Configuration => return Err(error),
+            Err(error) => {
+                output.waits(&format!("waiting: {error:#}"));
+                let _ = cancel.sleep(Duration::from_secs(1));
+            }
+        }
+        output.tick()?;
+    }
+    output.flush()
+}
+
+struct Follower {
+    ring: PathBuf,
+    /// The next seqno of the history that is followed; `None`: whichever the cache begins with.
+    next: Option<Seqno>,
+    last: Option<Last>,
+    watch: Watch,
+}
+
+impl Follower {
+    fn dir(&self) -> &Path {
+        self.ring.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Looks through the cache and begins where the archive ends.
+    fn attach(&mut self) -> Result<Option<Attached>> {
+        if !self.ring.exists() {
+            return Ok(None);
+        }
+        let began = Instant::now();
+        // Pages that come from now on are heard of.
+        self.watch.clear();
+        let dir = self.dir().to_owned();
+        self.watch.add("cache", &dir);
+        let cache = Gcache::open(&self.ring)?;
+        let history = cache.preamble().history;
+        if history.is_nil() {
+            return Ok(None);
+        }
+        self.next = match self.last.filter(|last| last.history == history) {
+            Some(last) => Some(Seqno(last.seqno.0 + 1)),
+            None => cache.range().map(|(first, _)| first),
+        };
+        // A provider that resets its ring clears only its first header: what lies behind may be of another history.
+        let begins = files::change_at_start(&self.ring, history)?;
+        let fresh = self.last.is_none_or(|last| last.history != history);
+        if fresh && begins.is_some() {
+            self.next = begins;
+        }
+        let unwrapped = begins.is_some_and(|begins| self.next.is_none_or(|next| next >= begins));
+        let ring = Tail::ring(&self.ring, &cache, self.next, unwrapped)?;
+        let mut attached = Attached {
+            history,
+            server: match cache.in_use() {
+                InUse::By(pid) => Some(pid),
+                _ => None,
+            },
+            head: ring.head()?,
+            inode: ring.inode(),
+            closed: cache.preamble().synced,
+            tails: vec![Some(ring)],
+            places: Places::new(),
+            scan_took: Duration::ZERO,
+        };
+        for page in cache.pages().iter().filter(|page| page.live) {
+            attached.tails.extend(Tail::page(&page.path)?.map(Some));
+        }
+        attached.scan_took = began.elapsed();
+        Ok(Some(attached))
+    }
+
+    /// Follows one provider until it is another one.
+    fn stay(&mut self, mut at: Attached, output: &mut Output<'_>, cancel: &Cancel) -> Result<()> {
+        output.follows(at.history, at.server);
+        let (mut looked, mut progress) = (Instant::now(), Instant::now());
+        let mut looked_through = false;
+        while cancel.check().is_ok() {
+            self.take_new_pages(&mut at)?;
+            let lost = at.walk(self.wanted())?;
+            output.sees(Seqno(at.tails.iter().flatten().map(Tail::highest).max().unwrap_or(0)));
+            let taken = self.drain(&mut at, output)?;
+            output.tick()?;
+            match taken {
+                Drained::Some => {
+                    (progress, looked_through) = (Instant::now(), false);
+                    continue;
+                }
+                Drained::Again => return Ok(()),
+                Drained::Nothing => {}
+            }
+            let next = self.next.map_or(0, |next| next.0);
+            let ahead = at.places.first_key_value().map(|(seqno, _)| *seqno).filter(|first| *first > next);
+            match ahead {
+                // In no file, though a later one is: looked for everywhere before it counts as lost.
+                Some(_) if !looked_through => {
+                    looked_through = true;
+                    match self.attach()? {
+                        Some(again) if again.history == at.history => at = again.adopting(at),
+                        _ => return Ok(()),
+                    }
+                    continue;
+                }
+                Some(first) if next > 0 => {
+                    self.skip(&at, Seqno(first - 1), GapReason::Lost, output)?;
+                    looked_through = false;
+                    continue;
+                }
+                _ => {}
+            }
+            // Of a server that was killed: the next one writes the same head.
+            let stalled = if at.server.is_none() && !at.closed { STALLED / 5 } else { STALLED };
+            let patience = stalled.max(at.scan_took * LOOK_SHARE);
+            if lost || progress.elapsed() > patience {
+                return Ok(());
+            }
+            if looked.elapsed() > LOOK_EVERY {
+                looked = Instant::now();
+                if at.is_another(&self.ring) {
+                    return Ok(());
+                }
+            }
+            self.watch.wait(IDLE);
+        }
+        Ok(())
+    }
+
+    /// From which seqno on actions are of interest: also the last archived one, to see that it is the same.
+    fn wanted(&self) -> i64 {
+        self.next.map_or(0, |next| next.0 - 1)
+    }
+
+    /// Opens page files as soon as they are there: one may be deleted within a second.
+    fn take_new_pages(&mut self, at: &mut Attached) -> Result<()> {
+        use crate::disk::watch::Changed;
+        let changed = match self.watch.changes()? {
+            // Events were dropped.
+            None => Some(Changed::All),
+            Some(mut all) => all.remove("cache"),
+        };
+        let names: Vec<_> = match changed {
+            None => return Ok(()),
+            Some(Changed::Names(names)) => names.into_iter().collect(),
+            Some(Changed::All) => self.dir().read_dir()?.flatten().map(|entry| entry.file_name()).collect(),
+        };
+        for name in names.iter().filter(|name| gcache::is_page_name(&name.to_string_lossy())) {
+            let path = self.dir().join(name);
+            if let Some(tail) = Tail::page(&path)?
+                && !at.tails.iter().flatten().any(|known| known.is_same(&tail))
+            {
+                at.tails.push(Some(tail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what can be taken.
+    fn drain(&mut self, at: &mut Attached, output: &mut Output<'_>) -> Result<Drained> {
+        let mut outcome = Drained::Nothing;
+        while let Some((&seqno, &place)) = at.places.first_key_value() {
+            let Some(next) = self.next else {
+                self.next = Some(Seqno(seqno));
+                continue;
+            };
+            let Some(tail) = at.tails.get_mut(place.tail).and_then(Option::as_mut) else {
+                at.places.remove(&seqno);
+                continue;
+            };
+            if seqno < next.0 {
+                let same = self.last.filter(|last| last.seqno.0 == seqno && last.digest.is_some());
+                if let Some(last) = same.filter(|last| last.history == at.history)
+                    && let Taken::Action { digest, .. } = take(tail, place.at, Seqno(seqno), true, None)?
+                    && Some(digest) != last.digest
+                {
+                    self.last = None;
+                    output.gap(at.history, Seqno(seqno + 1), Seqno(seqno), GapReason::OtherBranch)?;
+                    return Ok(Drained::Again);
+                }
+                // Once is enough.
+                if let Some(last) = self.last.as_mut().filter(|last| last.seqno.0 == seqno) {
+                    last.digest = None;
+                }
+                at.places.remove(&seqno);
+                continue;
+            }
+            if seqno > next.0 {
+                break;
+            }
+            match take(tail, place.at, next, at.closed, Some((at.history, &mut *output)))? {
+                Taken::Action { digest, large } => {
+                    let digest = Some(digest).filter(|_| !large);
+                    self.last = Some(Last { history: at.history, seqno: next, digest });
+                    self.next = Some(Seqno(next.0 + 1));
+                    at.places.remove(&seqno);
+                    outcome = Drained::Some;
+                }
+                Taken::NotFinal => break,
+                Taken::Overwritten => {
+                    at.places.remove(&seqno);
+                }
+                Taken::Damaged(what) => {
+                    tracing::error!("write-set {next} is damaged in the provider's cache: {what}");
+                    at.places.remove(&seqno);
+                    self.skip(at, next, GapReason::Damaged, output)?;
+                }
+            }
+            if output.is_due() {
+                break;
+            }
+        }
+        at.drop_done_pages(self.wanted());
+        Ok(outcome)
+    }
+
+    /// Records that everything up to this seqno is missing.
+    fn skip(&mut self, at: &Attached, to: Seqno, reason: GapReason, output: &mut Output<'_>) -> Result<()> {
+        let Some(next) = self.next else { return Ok(()) };
+        // An archive, or a history in it, does not begin with a gap.
+        if self.last.is_some_and(|last| last.history == at.history) {
+            output.gap(at.history, next, to, reason)?;
+        }
+        self.last = Some(Last { history: at.history, seqno: to, digest: None });
+        self.next = Some(Seqno(to.0 + 1));
+        Ok(())
+    }
+}
+
+/// What came of looking for actions.
+enum Drained {
+    /// Some were taken.
+    Some,
+    /// None is there yet.
+    Nothing,
+    /// The cache has to be looked through anew.
+    Again,
+}
+
+impl Attached {
+    /// With the pages that are open already: they may have been deleted meanwhile.
+    fn adopting(mut self, before: Attached) -> Attached {
+        for mut page in before.tails.into_iter().skip(1).flatten() {
+            if !self.tails.iter().flatten().any(|known| known.is_same(&page)) {
+                page.rewind();
+                self.tails.push(Some(page));
+            }
+        }
+        self
+    }
+
+    /// Walks the files as far as they go. True when the place in the ring was overwritten.
+    fn walk(&mut self, wanted: i64) -> Result<bool> {
+        let mut lost = false;
+        for (n, tail) in self.tails.iter_mut().enumerate() {
+            let Some(tail) = tail else { continue };
+            let places = &mut self.places;
+            let mut found = |seqno: i64, at: u64| {
+                if seqno >= wanted {
+                    places.entry(seqno).or_insert(Place { tail: n, at });
+                }
+                places.len() < AHEAD_MAX
+            };
+            lost |= tail.walk(&mut found)? == Walked::Lost;
+        }
+        Ok(lost)
+    }
+
+    /// Whether the file, or the server that writes it, is no longer the one that was looked through.
+    fn is_another(&self, ring: &Path) -> bool {
+        let Some(Some(tail)) = self.tails.first() else { return true };
+        let same_file = files::inode_of(ring).is_some_and(|inode| inode == self.inode);
+        let same_head = tail.head().is_ok_and(|head| head == self.head);
+        let alive = self.server.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists());
+        !(same_file && same_head && alive)
+    }
+
+    /// Pages that were deleted and have nothing more to take are closed.
+    fn drop_done_pages(&mut self, wanted: i64) {
+        for (n, slot) in self.tails.iter_mut().enumerate().skip(1) {
+            let needed = self.places.values().any(|place| place.tail == n);
+            if !needed && slot.as_ref().is_some_and(|tail| tail.is_done(wanted)) {
+                *slot = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Takes one action out of the provider's files: reads it, verifies it, and sees that it was not overwritten meanwhile.
+use std::time::Duration;
+
+use anyhow::Result;
+use formats::archive::{BlockKind, PartHead};
+use formats::galera::gcache::{Action, BufferHeader, HEADER_LEN};
+use formats::galera::write_set_check::WriteSetCheck;
+use formats::{Seqno, Uuid};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::files::Tail;
+use crate::writesets::archive::run::Output;
+use crate::writesets::archive::segment::read_at;
+use crate::writesets::store::verify_action;
+
+/// A larger action is read, verified and handed on in pieces of this size.
+pub const PIECE: usize = 1 << 20;
+/// So often bytes whose checksums do not fit are read again.
+const TRIES: u32 = 5;
+
+/// What came of it.
+pub enum Taken {
+    /// It was handed on.
+    Action {
+        /// See [`digest`].
+        digest: u64,
+        /// It was handed on in pieces.
+        large: bool,
+    },
+    /// Its verdict may still change.
+    NotFinal,
+    /// Something else is there now.
+    Overwritten,
+    /// Its checksums do not fit.
+    Damaged(String),
+}
+
+/// What an action is recognised by when the provider's files are looked through again.
+pub fn digest(skipped: bool, bytes: &[u8]) -> u64 {
+    xxh3_64(bytes) ^ u64::from(skipped)
+}
+
+/// Takes the action with this seqno at this place. `closed`: the provider closed its file, and with it every verdict.
+/// Without an output it is only looked at.
+pub fn take(
+    tail: &Tail,
+    at: u64,
+    seqno: Seqno,
+    closed: bool,
+    output: Option<(Uuid, &mut Output<'_>)>,
+) -> Result<Taken> {
+    let is_it = |header: &BufferHeader| header.seqno() == Some(seqno);
+    let Some(header) = tail.header(at)?.filter(is_it) else { return Ok(Taken::Overwritten) };
+    if !header.released && !closed {
+        return Ok(Taken::NotFinal);
+    }
+    let still_there =
+        || -> Result<bool> { Ok(tail.header(at)?.is_some_and(|now| is_it(&now) && now.size == header.size)) };
+    if header.payload_len() > PIECE && header.action == Action::WriteSet {
+        let Some((history, output)) = output else { return Ok(Taken::Overwritten) };
+        return take_large(tail, at, seqno, &header, history, output, &still_there);
+    }
+    let mut wrong = String::new();
+    for n in 0..TRIES {
+        let bytes = read_at(&tail.file, at + HEADER_LEN as u64, header.payload_len())?;
+        if !still_there()? {
+            return Ok(Taken::Overwritten);
+        }
+        match verify_action(seqno, header.action, &bytes) {
+            Ok(()) => {
+                if let Some((history, output)) = output {
+                    output.action(history, seqno, header.action, header.skipped, &bytes)?;
+                }
+                return Ok(Taken::Action { digest: digest(header.skipped, &bytes), large: false });
+            }
+            Err(what) => wrong = what,
+        }
+        std::thread::sleep(Duration::from_millis(u64::from(n)));
+    }
+    Ok(Taken::Damaged(wrong))
+}
+
+/// Hands on piece after piece; the last one, with which the action counts, only when everything is sound.
+fn take_large(
+    tail: &Tail,
+    at: u64,
+    seqno: Seqno,
+    header: &BufferHeader,
+    history: Uuid,
+    output: &mut Output<'_>,
+    still_there: &dyn Fn() -> Result<bool>,
+) -> Result<Taken> {
+    let total = header.payload_len() as u64;
+    let (mut check, mut hash, mut offset) = (WriteSetCheck::default(), Xxh3::new(), 0);
+    output.flush()?;
+    while offset < total {
+        let wanted = (total - offset).min(PIECE as u64);
+        let piece = read_at(&tail.file, at + HEADER_LEN as u64 + offset, wanted as usize)?;
+        if piece.len() as u64 != wanted {
+            return Ok(Taken::Overwritten);
+        }
+        hash.update(&piece);
+        let mut verdict = check.take(&piece).map_err(|error| error.to_string());
+        let is_last = offset + wanted == total;
+        if is_last && verdict.is_ok() {
+            verdict = match std::mem::take(&mut check).finish() {
+                Ok(head) if head.seqno == seqno => Ok(()),
+                Ok(head) => Err(format!("says that its seqno is {}", head.seqno)),
+                Err(error) => Err(error.to_string()),
+            };
+        }
+        match (still_there()?, verdict) {
+            (false, _) => return Ok(Taken::Overwritten),
+            (true, Err(what)) => return Ok(Taken::Damaged(what)),
+            (true, Ok(())) => {}
+        }
+        let head = PartHead { offset, total, action: header.action, skipped: header.skipped };
+        let kind = if is_last { BlockKind::LastPart } else { BlockKind::Part };
+        output.block(history, kind, seqno, seqno, head.body(&piece))?;
+        offset += wanted;
+    }
+    Ok(Taken::Action { digest: hash.digest() ^ u64::from(header.skipped), large: true })
+}

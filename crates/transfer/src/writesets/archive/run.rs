@@ -1,0 +1,367 @@
+//! `rejoin archive run`: one thread follows the provider's cache, another one writes. The queue between them bounds the
+//! memory, and lets the follower go on while the disk is slow.
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+use formats::archive::{BlockKind, GapReason, push_entry};
+use formats::galera::gcache::Action;
+use formats::{Seqno, Uuid};
+
+use super::follow::{Last, follow};
+use super::read::{Archive, runs_of};
+use super::status::Status;
+use super::write::{Block, Retention, Writer, now_ms};
+use crate::cancel::Cancel;
+use crate::disk::filesystem::bytes_available;
+use crate::disk::lock::DatadirLock;
+use crate::failure::{Failure, Kind, kind_of};
+use crate::human::size;
+use crate::threads::{Thread, lock, scoped};
+use crate::writesets::store::WriteSetStore;
+
+/// Actions are handed to the writer in blocks of about so many bytes ...
+const BLOCK_BYTES: usize = 1 << 20;
+/// ... or after so long, when fewer come.
+const BLOCK_AFTER: Duration = Duration::from_secs(1);
+/// Blocks that wait for the writer.
+const QUEUE: usize = 12;
+/// How often the status is written.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked what need not be kept.
+const RETIRE_EVERY: Duration = Duration::from_secs(10);
+/// The rate is that of the last minute.
+const RATE_OVER: usize = 60;
+/// An archiver that has just been killed still holds the lock for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What to archive, where, and how much of it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The server's datadir.
+    pub datadir: PathBuf,
+    /// The provider's ring file; pages lie beside it.
+    pub ring: PathBuf,
+    /// The archive's directory.
+    pub dir: PathBuf,
+    /// What is kept.
+    pub keep: Retention,
+    /// Nothing is written while less than this is free.
+    pub free_floor: u64,
+}
+
+/// What the follower tells the writer beside the actions.
+#[derive(Debug, Default)]
+struct Seen {
+    state: String,
+    history: Option<Uuid>,
+    newest: Option<Seqno>,
+}
+
+/// Where the follower hands over what it takes.
+pub struct Output<'a> {
+    queue: SyncSender<Block>,
+    seen: &'a Mutex<Seen>,
+    cancel: &'a Cancel,
+    pending: Option<(Block, Instant)>,
+}
+
+/// Archives until `cancel` says otherwise.
+///
+/// # Errors
+/// Another archiver writes this archive; the cache cannot be understood; the disk fails.
+pub fn run(settings: &Settings, cancel: &Cancel) -> Result<()> {
+    let _lock = DatadirLock::take(&settings.dir, "rejoin archive run", LOCK_PATIENCE, cancel)?;
+    let writer = Writer::open(&settings.dir)?;
+    let last = last_of(&settings.dir)?;
+    if let Some(last) = &last {
+        tracing::info!("continuing the archive of {} behind seqno {}", last.history, last.seqno);
+    }
+    let (queue, blocks) = sync_channel(QUEUE);
+    let seen = &Mutex::new(Seen::default());
+    std::thread::scope(|scope| {
+        let writing = scoped(scope, Thread::ArchiveWriter, move || {
+            let written = Writing::new(settings, writer, seen, cancel).write(&blocks);
+            if let Err(error) = &written {
+                cancel.cancel(kind_of(error), format!("{error:#}"));
+            }
+            written
+        });
+        let mut output = Output { queue, seen, cancel, pending: None };
+        let followed = follow(&settings.ring, last, &mut output, cancel);
+        if let Err(error) = &followed {
+            cancel.cancel(kind_of(error), format!("{error:#}"));
+        }
+        // The writer ends when nobody can send any more.
+        drop(output);
+        writing.join().and(followed)
+    })
+}
+
+/// The last action in an archive.
+fn last_of(dir: &Path) -> Result<Option<Last>> {
+    let archive = Archive::open(dir)?;
+    let (runs, gaps) = archive.runs();
+    let Some(run) = runs.last().filter(|run| run.history == archive.history()) else { return Ok(None) };
+    let (history, mut last) = (run.history, Last { history: run.history, seqno: run.last, digest: None });
+    // A gap at the very end was the last thing recorded.
+    if let Some(gap) = gaps.last().filter(|gap| gap.history == history && gap.last > run.last) {
+        last.seqno = gap.last;
+        return Ok(Some(last));
+    }
+    archive.read(run.last, run.last, &mut |action| {
+        let is_small = action.bytes.len() <= BLOCK_BYTES;
+        last.digest = is_small.then(|| super::follow::digest(action.skipped, &action.bytes));
+        Ok(false)
+    })?;
+    Ok(Some(last))
+}
+
+/// Removes what need not be kept of an archive that nobody writes. Answers segments and bytes.
+///
+/// # Errors
+/// An archiver writes it; the disk fails.
+pub fn prune(dir: &Path, keep: Retention) -> Result<(u64, u64)> {
+    let _lock = DatadirLock::take(dir, "rejoin archive prune", LOCK_PATIENCE, &Cancel::new())?;
+    Writer::open(dir)?.retire(keep)
+}
+
+impl Output<'_> {
+    /// Says what is waited for.
+    pub fn waits(&self, state: &str) {
+        state.clone_into(&mut lock(self.seen).state);
+    }
+
+    /// Says which history is followed, and whose server writes it.
+    pub fn follows(&self, history: Uuid, server: Option<u32>) {
+        let mut seen = lock(self.seen);
+        seen.state = match server {
+            Some(pid) => format!("following server process {pid}"),
+            None => "following the files of no server that can be seen".to_owned(),
+        };
+        if seen.history.replace(history) != Some(history) {
+            tracing::info!("{} (history {history})", seen.state);
+            seen.newest = None;
+        }
+    }
+
+    /// Says what the newest seqno in the provider's files is.
+    pub fn sees(&self, newest: Seqno) {
+        let mut seen = lock(self.seen);
+        seen.newest = seen.newest.max(Some(newest).filter(|newest| newest.0 > 0));
+    }
+
+    /// Hands on one action.
+    pub fn action(
+        &mut self,
+        history: Uuid,
+        seqno: Seqno,
+        action: Action,
+        skipped: bool,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let continues = |block: &Block| block.history == history && block.last.0 + 1 == seqno.0;
+        if self.pending.as_ref().is_some_and(|(block, _)| !continues(block)) {
+            self.flush()?;
+        }
+        let (block, _) = self.pending.get_or_insert_with(|| {
+            let body = Vec::with_capacity(BLOCK_BYTES / 4);
+            (Block { history, kind: BlockKind::Actions, first: seqno, last: seqno, body }, Instant::now())
+        });
+        block.last = seqno;
+        push_entry(&mut block.body, action, skipped, bytes);
+        let full = block.body.len() >= BLOCK_BYTES;
+        if full { self.flush() } else { Ok(()) }
+    }
+
+    /// Records a gap.
+    pub fn gap(&mut self, history: Uuid, first: Seqno, last: Seqno, reason: GapReason) -> Result<()> {
+        if first <= last {
+            tracing::warn!("write-sets {first} to {last} are missing in the archive: {reason}");
+        } else {
+            tracing::warn!("what follows write-set {last} does not continue the archive: {reason}");
+        }
+        self.block(history, BlockKind::Gap(reason), first, last, Vec::new())
+    }
+
+    /// Hands on a block.
+    pub fn block(
+        &mut self,
+        history: Uuid,
+        kind: BlockKind,
+        first: Seqno,
+        last: Seqno,
+        body: Vec<u8>,
+    ) -> Result<()> {
+        self.flush()?;
+        self.send(Block { history, kind, first, last, body })
+    }
+
+    /// Whether what is held should be handed on first.
+    pub fn is_due(&self) -> bool {
+        self.pending.as_ref().is_some_and(|(_, since)| since.elapsed() >= BLOCK_AFTER)
+    }
+
+    /// Hands on what has waited long enough.
+    pub fn tick(&mut self) -> Result<()> {
+        if self.is_due() { self.flush() } else { Ok(()) }
+    }
+
+    /// Hands on what is held.
+    pub fn flush(&mut self) -> Result<()> {
+        self.pending.take().map_or(Ok(()), |(block, _)| self.send(block))
+    }
+
+    fn send(&self, block: Block) -> Result<()> {
+        let mut block = block;
+        loop {
+            match self.queue.try_send(block) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => {
+                    self.cancel.check()?;
+                    bail!(anyhow!("the thread that writes the archive has ended"));
+                }
+                // Also while it waits for free space: what is overwritten meanwhile will be a gap.
+                Err(TrySendError::Full(back)) => block = back,
+            }
+            self.cancel.check()?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The writing thread.
+struct Writing<'a> {
+    settings: &'a Settings,
+    writer: Writer,
+    seen: &'a Mutex<Seen>,
+    cancel: &'a Cancel,
+    /// Each second: actions and bytes written since the beginning.
+    rate: VecDeque<(Instant, u64, u64)>,
+    actions: u64,
+    bytes: u64,
+    told: Option<Instant>,
+    retired: Instant,
+}
+
+impl<'a> Writing<'a> {
+    fn new(settings: &'a Settings, writer: Writer, seen: &'a Mutex<Seen>, cancel: &'a Cancel) -> Writing<'a> {
+        let (rate, retired) = (VecDeque::new(), Instant::now());
+        Writing { settings, writer, seen, cancel, rate, actions: 0, bytes: 0, told: None, retired }
+    }
+
+    fn write(&mut self, blocks: &Receiver<Block>) -> Result<()> {
+        self.tell(None)?;
+        loop {
+            match blocks.recv_timeout(STATUS_EVERY) {
+                Ok(block) => self.append(&block)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.writer.sync_if_due()?;
+            if self.retired.elapsed() >= RETIRE_EVERY {
+                self.retired = Instant::now();
+                let (count, bytes) = self.writer.retire(self.settings.keep)?;
+                if count > 0 {
+                    tracing::info!("removed {count} segments, {}", size(bytes));
+                }
+            }
+            self.tell_if_due(None)?;
+        }
+        self.writer.close()?;
+        self.told = None;
+        self.tell(Some("ended"))
+    }
+
+    /// Appends a block once there is room for it.
+    fn append(&mut self, block: &Block) -> Result<()> {
+        let mut said = false;
+        loop {
+            let free = bytes_available(&self.settings.dir)?;
+            if free >= self.settings.free_floor {
+                match self.writer.append(block) {
+                    Ok(()) => break,
+                    Err(error) if kind_of(&error) == Kind::Space => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let floor = self.settings.free_floor;
+            let text = format!("stopped archiving: {} are free, --free-floor is {}", size(free), size(floor));
+            if !std::mem::replace(&mut said, true) {
+                tracing::warn!("{text}");
+            }
+            self.tell_if_due(Some(&text))?;
+            if self.cancel.sleep(STATUS_EVERY).is_err() {
+                // What is in the queue is lost to this archive; the next archiver takes it from the cache, or finds a gap.
+                return Ok(());
+            }
+        }
+        if matches!(block.kind, BlockKind::Actions | BlockKind::LastPart) {
+            self.actions += block.last.0.abs_diff(block.first.0) + 1;
+        }
+        self.bytes = self.writer.segments().iter().map(|segment| segment.len).sum();
+        Ok(())
+    }
+
+    fn tell_if_due(&mut self, state: Option<&str>) -> Result<()> {
+        match self.told {
+            Some(told) if told.elapsed() < STATUS_EVERY => Ok(()),
+            _ => self.tell(state),
+        }
+    }
+
+    fn tell(&mut self, state: Option<&str>) -> Result<()> {
+        let now = Instant::now();
+        self.told = Some(now);
+        self.rate.push_back((now, self.actions, self.bytes));
+        while self.rate.len() > RATE_OVER {
+            self.rate.pop_front();
+        }
+        let (since, actions, bytes) = self.rate.front().copied().unwrap_or((now, 0, 0));
+        let seconds = now.duration_since(since).as_secs_f64();
+        let per_second = |n: u64| if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
+        let segments = self.writer.segments();
+        let mut status = {
+            let seen = lock(self.seen);
+            Status {
+                pid: std::process::id(),
+                state: state.map_or_else(|| seen.state.clone(), str::to_owned),
+                updated_ms: now_ms(),
+                datadir: self.settings.datadir.to_string_lossy().into_owned(),
+                history: seen.history.map(|history| history.to_string()),
+                provider_newest: seen.newest.map(|seqno| seqno.0),
+                bytes: segments.iter().map(|segment| segment.len).sum(),
+                action_bytes: segments.iter().map(|segment| segment.body_bytes).sum(),
+                segments: segments.len() as u64,
+                actions_per_second: per_second(self.actions - actions),
+                bytes_per_second: per_second(self.bytes.saturating_sub(bytes)),
+                ..Status::default()
+            }
+        };
+        let (runs, gaps) = runs_of(segments);
+        status.name(&runs, &gaps);
+        match status.write(&self.settings.dir) {
+            // A full disk keeps nobody from following.
+            Err(error) if kind_of(&error) != Kind::Space => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses an archive within the datadir.
+///
+/// # Errors
+/// It would be there.
+pub fn refuse_inside(datadir: &Path, dir: &Path) -> Result<()> {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if !real(dir).starts_with(real(datadir)) {
+        return Ok(());
+    }
+    let text = format!("the archive {} lies within the datadir", dir.display());
+    let hint = "the server takes a directory there for a database, and other SST methods empty it: choose another place \
+                with --archive";
+    bail!(Failure::new(Kind::Configuration, text).hint(hint))
+}

@@ -1,0 +1,112 @@
+//! What an archiver says of itself, in a small file that other programs read.
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::read::{Gap, Run};
+
+/// Its name in the archive's directory.
+pub const STATUS_FILE: &str = "status.json";
+/// The newest gaps and runs that it names.
+const NAMED_MAX: usize = 100;
+
+/// What the file holds. Times are milliseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The archiver's process.
+    pub pid: u32,
+    /// What it does: `following`, `waiting for the server`, or why it stopped archiving.
+    pub state: String,
+    /// When this was written.
+    pub updated_ms: u64,
+    /// The datadir whose server it follows.
+    pub datadir: String,
+    /// The history that it follows.
+    pub history: Option<String>,
+    /// The newest seqno in the provider's files.
+    pub provider_newest: Option<i64>,
+    /// Runs without a gap, the newest last.
+    pub ranges: Vec<RangeStatus>,
+    /// Gaps between them, the newest last.
+    pub gaps: Vec<GapStatus>,
+    /// Bytes of the archive on disk.
+    pub bytes: u64,
+    /// Bytes of its actions before they were compressed.
+    pub action_bytes: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Actions archived a second, over the last minute at most.
+    pub actions_per_second: f64,
+    /// Bytes the archive grew by a second, over the last minute at most.
+    pub bytes_per_second: f64,
+}
+
+/// Actions without a gap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeStatus {
+    /// The history.
+    pub history: String,
+    /// The first seqno.
+    pub first: i64,
+    /// The last one.
+    pub last: i64,
+    /// When the first actions were archived.
+    pub first_ms: u64,
+    /// When the last ones were.
+    pub last_ms: u64,
+}
+
+/// What is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapStatus {
+    /// The history.
+    pub history: String,
+    /// The first missing seqno.
+    pub first: i64,
+    /// The last one; less than the first when none is known to be missing.
+    pub last: i64,
+    /// Why.
+    pub reason: String,
+    /// When it was found.
+    pub at_ms: u64,
+}
+
+impl Status {
+    /// Names these runs and gaps.
+    pub fn name(&mut self, runs: &[Run], gaps: &[Gap]) {
+        let newest = |len: usize| len.saturating_sub(NAMED_MAX);
+        self.ranges = runs[newest(runs.len())..].iter().map(RangeStatus::of).collect();
+        self.gaps = gaps[newest(gaps.len())..].iter().map(GapStatus::of).collect();
+    }
+
+    /// Replaces the file. It is not made durable: after a power loss the archive itself says what it holds.
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(STATUS_FILE);
+        let temporary = dir.join(format!("{STATUS_FILE}.new"));
+        let text = serde_json::to_vec_pretty(self).context("the status as JSON")?;
+        fs::write(&temporary, text)
+            .and_then(|()| fs::rename(&temporary, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// What the archiver of this archive said last; `None` when there is nothing, or nothing that can be read.
+    pub fn read(dir: &Path) -> Option<Status> {
+        serde_json::from_slice(&fs::read(dir.join(STATUS_FILE)).ok()?).ok()
+    }
+}
+
+impl RangeStatus {
+    fn of(run: &Run) -> RangeStatus {
+        let Run { history, first, last, first_ms, last_ms, .. } = *run;
+        RangeStatus { history: history.to_string(), first: first.0, last: last.0, first_ms, last_ms }
+    }
+}
+
+impl GapStatus {
+    fn of(gap: &Gap) -> GapStatus {
+        let (reason, at_ms) = gap.reason();
+        GapStatus { history: gap.history.to_string(), first: gap.first.0, last: gap.last.0, reason, at_ms }
+    }
+}

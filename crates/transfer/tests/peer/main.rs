@@ -1,0 +1,12 @@
+//! Two ends of real connections on loopback, and everybody who is not the other end.
+#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::disallowed_methods, reason = "not the program: threads are started as they come")]
+
+mod certificates;
+mod common;
+mod hostile;
+mod link;
+mod listener;
+mod parts;
+mod strangers;
+mod together;

@@ -1,0 +1,5 @@
+#!/bin/bash
+# Runs lintian on the packages. Errors fail; warnings are only shown.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+lintian --fail-on error --suppress-tags-from-file packaging/lintian-not-for-us target/debian/rejoin_*.deb
