@@ -232,14 +232,21 @@ impl Session {
         Ok(end.zip(last).and_then(|(end, last)| u64::try_from(end - last).ok()))
     }
 
+    /// Pages of the buffer pool that the server has still to write; `None` when it does not tell.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn dirty_pages(&mut self) -> Answer<Option<u64>> {
+        Ok(self.status_number("Innodb_buffer_pool_pages_dirty")?.and_then(|pages| u64::try_from(pages).ok()))
+    }
+
     /// What is to be expected of the redo, as far as the status tells; `None` when the server does not tell.
     ///
     /// # Errors
     /// From the server.
     pub fn redo_outlook(&mut self) -> Answer<Option<Outlook>> {
         let Some(bytes) = self.redo_since_checkpoint()? else { return Ok(None) };
-        let pages = self.status_number("Innodb_buffer_pool_pages_dirty")?;
-        let pages = pages.and_then(|pages| u64::try_from(pages).ok()).unwrap_or(0);
+        let pages = self.dirty_pages()?.unwrap_or(0);
         Ok(Some(Outlook { bytes, pages, asks: self.may_make_checkpoints()? }))
     }
 

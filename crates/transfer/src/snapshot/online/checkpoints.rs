@@ -15,7 +15,8 @@ use formats::innodb::redo_header::Checkpoint;
 use formats::{Lsn, SpaceId};
 
 use super::dirty::Dirty;
-use super::estimate::{Again, Prices, Redo};
+use super::estimate::{Prices, Redo};
+use super::holding::{Holding, worth_holding};
 use super::log_file::LogFile;
 use super::outlook::recovery_in_words;
 use super::redo_out::{REDO, RedoOut};
@@ -38,8 +39,6 @@ const ESTIMATE_EVERY: Duration = Duration::from_millis(200);
 const DECIDED_WITHIN: Duration = Duration::from_millis(500);
 /// How long the server may take to write a checkpoint.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(120);
-/// Pages are held no longer than this for a checkpoint, in seconds.
-const HOLD_MAX_S: f64 = 60.0;
 /// Redo of which both hosts are told when nothing is done about it.
 const WORTH_TELLING: u64 = 4 << 20;
 /// Checkpoints that are remembered.
@@ -168,10 +167,14 @@ impl<'a> Checkpoints<'a> {
         while !self.stop.load(Ordering::Acquire) && self.cancel.check().is_ok() {
             self.look();
             self.make_room()?;
-            if let Some(why) = self.is_due() {
-                self.ask(&why);
+            let due = self.is_due();
+            if let Some(why) = &due {
+                self.ask(why);
             }
-            self.undecided.store(false, Ordering::Release);
+            // Before the tail has read what was there, the first estimate knows too little to say that none is worth it.
+            if due.is_some() || self.dirty.noted() >= self.began_at {
+                self.undecided.store(false, Ordering::Release);
+            }
             self.tell_redo();
             std::thread::sleep(LOOK);
         }
@@ -346,7 +349,8 @@ impl<'a> Checkpoints<'a> {
         let newest = Lsn(self.newest.load(Ordering::Acquire));
         let redo = self.redo_from(newest);
         // Much of it is known before the tail has read it.
-        let redo = Redo { bytes: redo.bytes.max(self.tail.current().0.saturating_sub(newest.0)), ..redo };
+        let end = self.tail.current().max(self.began_at);
+        let redo = Redo { bytes: redo.bytes.max(end.0.saturating_sub(newest.0)), ..redo };
         let known = self.dirty.noted() >= self.began_at;
         let prices = self.prices();
         let Some(worth) = prices.ask_early(redo) else {
@@ -398,10 +402,11 @@ impl<'a> Checkpoints<'a> {
         }
     }
 
-    /// The tail has read more since the server was asked, so more is known of what waiting saves.
-    fn hold_on(&self, asked: Instant) {
+    /// More is known than when the server was asked: the tail has read more of the redo, and the server has written pages.
+    fn hold_on(&self, holding: &Holding, dirty_pages: Option<u64>) {
         let redo = self.redo_from(Lsn(self.newest.load(Ordering::Acquire)));
-        let until = asked + worth_holding(self.prices(), redo, self.page_size);
+        let worth = worth_holding(self.prices(), redo, self.page_size);
+        let until = holding.until(Instant::now(), dirty_pages, worth);
         let mut state = self.lock();
         if state.figures.made == 0 {
             state.hold_until = state.hold_until.max(until);
@@ -414,6 +419,7 @@ impl<'a> Checkpoints<'a> {
         let mut session = Session::open(self.login, CHECKPOINT_PATIENCE).map_err(|e| e.to_string())?;
         let id = session.id();
         let target = observer.log_position().map_err(|e| e.to_string())?.current;
+        let holding = Holding::new(began, observer.dirty_pages().map_err(|e| e.to_string())?);
         self.sink.tell(&format!("the server is asked for a checkpoint: {why}"));
         self.dirty.cut();
         self.hold_for.store(target.0, Ordering::Release);
@@ -431,7 +437,8 @@ impl<'a> Checkpoints<'a> {
                 std::thread::sleep(LOOK);
                 if estimated.elapsed() >= ESTIMATE_EVERY {
                     estimated = Instant::now();
-                    self.hold_on(began);
+                    let dirty_pages = observer.dirty_pages().ok().flatten();
+                    self.hold_on(&holding, dirty_pages);
                 }
                 self.look();
                 // A spool that fills up meanwhile is no reason to end the transfer here: the next look does.
@@ -465,14 +472,6 @@ impl<'a> Checkpoints<'a> {
     }
 }
 
-/// How long pages that a checkpoint writes are better not read until it is there: as long as what it saves takes, the redo,
-/// and all of these pages, which would be read and sent a second time.
-fn worth_holding(prices: Prices, redo: Redo, page_size: u32) -> Duration {
-    let again = Again { bytes: redo.touched.pages * u64::from(page_size), files: redo.touched.spaces };
-    let seconds = prices.redo(redo) + prices.round(again, Redo::default());
-    Duration::from_secs_f64(seconds.clamp(0.0, HOLD_MAX_S))
-}
-
 impl pages::Checkpoints for Checkpoints<'_> {
     fn seen(&self) -> Lsn {
         Lsn(self.newest.load(Ordering::Acquire))
@@ -489,24 +488,5 @@ impl pages::Checkpoints for Checkpoints<'_> {
     fn hold(&self, space: SpaceId, pages: &Range<u32>) -> bool {
         // Before the tail has read what was logged when the copy began, it may be any page.
         self.dirty.noted() < self.began_at || self.dirty.count(space, Lsn(u64::MAX), pages) != Some(0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::dirty::Touched;
-    use super::*;
-
-    /// 600 MB of redo over 35,217 pages: the server took ten seconds to write them. What was copied before that was sent
-    /// twice, hundreds of megabytes for three rows.
-    #[test]
-    fn pages_are_held_for_as_long_as_sending_them_twice_would_take() {
-        let redo = |pages| Redo { bytes: 633_800_000, touched: Touched { pages, spaces: 5 } };
-        let prices = Prices::new(None, None, 0.0);
-        assert!(worth_holding(prices, redo(35_217), 16384) > Duration::from_secs(13));
-        assert!(worth_holding(prices, redo(35_217), 16384) > worth_holding(prices, redo(0), 16384));
-        // A link that carries nothing is no reason to wait for ever.
-        let slow = Prices::new(None, Some(1), 0.0);
-        assert_eq!(worth_holding(slow, redo(35_217), 16384), Duration::from_secs(60));
     }
 }

@@ -35,6 +35,7 @@ mod copying;
 pub mod dirty;
 pub mod estimate;
 pub mod holders;
+mod holding;
 mod known;
 mod lister;
 pub mod listing;
