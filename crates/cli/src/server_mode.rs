@@ -16,10 +16,10 @@ use transfer::server::markers::{EARLIER_TRANSFER, Markers};
 use transfer::server::niceness;
 use transfer::server::options::ServerOptions;
 use transfer::server::parent;
-use transfer::server::progress::{Progress, Reporter, STATUS_FILE};
+use transfer::server::progress::{OK, Progress, Reporter, STATUS_FILE};
 use transfer::server::report::Report;
 use transfer::server::shutdown::ClientSocket;
-use transfer::settings::Settings;
+use transfer::settings::{Settings, metrics_dir};
 
 use crate::operator::version;
 
@@ -109,14 +109,14 @@ fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Re
     let report = Arc::new(Report::stdout());
     let progress = Progress::new(name);
     let to_server = args.progress.then(|| Arc::clone(&report));
-    let reporter = Reporter::start(&progress, datadir.join(STATUS_FILE), to_server);
+    let reporter = Reporter::start(&progress, datadir.join(STATUS_FILE), metrics_dir(&options), to_server);
     let settings = Settings::read(&options)?;
     let job = Job { args, options, settings, datadir: datadir.to_owned(), server, report, progress, cancel };
     let outcome = caught(|| match role {
         Role::Joiner => transfer::joiner::run(&job),
         Role::Donor => transfer::donor::run(&job),
     });
-    job.progress.end(&outcome.as_ref().map_or_else(|e| format!("{e:#}"), |()| "ok".to_owned()));
+    job.progress.end(&outcome.as_ref().map_or_else(|e| format!("{e:#}"), |()| OK.to_owned()));
     drop(reporter);
     markers.remove();
     drop(lock);

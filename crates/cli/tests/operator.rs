@@ -172,8 +172,40 @@ fn help_says_the_exit_codes_that_the_program_has() {
 }
 
 #[test]
+fn metrics_are_printed_or_written_and_a_probe_answers_by_its_exit_code() {
+    let place = Place::new();
+    let data = place.at("data");
+    let probe = |more: &[&str]| place.rejoin("status", &data, &[&["--probe"], more].concat()).status.code();
+    assert_eq!(probe(&[]), Some(3), "no transfer");
+    let empty = place.rejoin("metrics", &data, &[]);
+    assert_eq!(out(&empty).lines().last(), Some("rejoin_previous_state_bytes 0"), "{}", err(&empty));
+    let status = r#"{"role":"donor","phase":"sending","wire_bytes":7,"elapsed_ms":9000,"outcome":"ok"}"#;
+    fs::write(data.join("rejoin-status.json"), status).unwrap();
+    let dir = place.at("prom");
+    let textfile = ["--textfile", dir.to_str().unwrap()];
+    assert_ne!(place.rejoin("metrics", &data, &textfile).status.code(), Some(0), "no such directory");
+    fs::create_dir(&dir).unwrap();
+    let written = place.rejoin("metrics", &data, &textfile);
+    assert_eq!((written.status.code(), out(&written).as_str()), (Some(0), ""), "{}", err(&written));
+    let text = fs::read_to_string(dir.join("rejoin_node.prom")).unwrap();
+    for line in [
+        "rejoin_transfer_running{role=\"donor\"} 0",
+        "rejoin_transfer_success{role=\"donor\"} 1",
+        "rejoin_transfer_bytes{role=\"donor\",kind=\"network\"} 7",
+        "rejoin_transfer_duration_seconds{role=\"donor\"} 9",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
+    }
+    assert_eq!(names(&dir), ["rejoin_node.prom"]);
+    assert_eq!(probe(&[]), Some(3), "it has ended");
+}
+
+#[test]
 fn help_fits_a_terminal_of_80_columns() {
-    for verb in ["", "rollback", "finish", "release", "status", "check", "plan", "verify", "gcache"] {
+    for verb in [
+        "", "rollback", "finish", "release", "status", "check", "plan", "verify", "gcache", "archive",
+        "metrics",
+    ] {
         for form in ["-h", "--help"] {
             let words = [verb, form].into_iter().filter(|word| !word.is_empty());
             let help = out(&Command::new(REJOIN).args(words).output().unwrap());

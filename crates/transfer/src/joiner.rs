@@ -35,6 +35,7 @@ use crate::install::record_check;
 use crate::install::tidy;
 use crate::invitation;
 use crate::job::Job;
+use crate::limits::{Minute, PlannedTransfer};
 use crate::panics::caught;
 use crate::peer::Established;
 use crate::peer::link::Link;
@@ -174,6 +175,7 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
                 Instead::WriteSets(position) => return Ok(Agreed::WriteSets(position)),
                 Instead::Files(first) => first,
             };
+            job.settings.limits.permit_files()?;
             let verified = transfer.receive(link, first)?;
             Ok(Agreed::Arrived(Box::new(verified), offer.node))
         }
@@ -285,7 +287,10 @@ impl<'a> Transfer<'a> {
     /// A few blocks of what is here, when files are compared: the donor answers about how much it will send.
     fn sample(&self, link: &mut Link, attempt: &Attempt, incoming: &IncomingTransfer) -> Result<Estimate> {
         tracing::info!("{}", snapshot_line(attempt.snapshot, &attempt.reason));
+        let permit =
+            |full, bytes| self.job.settings.limits.permit(PlannedTransfer { full, bytes }, Minute::now());
         let Some(key) = &attempt.fingerprints else {
+            permit(true, attempt.bytes)?;
             incoming.staging().drop_leftovers()?;
             return Ok(Estimate { sampled: 0, about: None });
         };
@@ -294,7 +299,10 @@ impl<'a> Transfer<'a> {
         let sampled = sample.bytes;
         link.send(&Message::Sample(sample))?;
         match link.recv()? {
-            Message::Plan { about } => Ok(Estimate { sampled, about }),
+            Message::Plan { about } => {
+                permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
+                Ok(Estimate { sampled, about })
+            }
             other => Err(unexpected(&other, "Plan").into()),
         }
     }

@@ -14,7 +14,7 @@
 //! | [`peer`] | the other node: TLS, secret, messages |
 //! | [`snapshot`], [`compare`], [`send`] | the donor's data: its source, what the joiner already has, the queues |
 //! | [`receive`], [`install`] | the joiner's data: staging and verifying; install, rollback |
-//! | [`settings`], [`job`], [`invitation`], [`cleanup`] | one run: its options, how the two nodes connect, cleanup |
+//! | [`limits`], [`settings`], [`job`], [`invitation`], [`cleanup`] | one run: its options and what they permit, how the two nodes connect, cleanup |
 //! | [`donor`], [`joiner`] | the transfer |
 //! | [`advisor`] | checks and predictions before a transfer: [`advisor::check`], [`advisor::plan`], [`advisor::verify`] |
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start threads as they like"))]
@@ -32,6 +32,7 @@ pub mod install;
 pub mod invitation;
 pub mod job;
 pub mod joiner;
+pub mod limits;
 pub mod panics;
 pub mod peer;
 pub mod receive;

@@ -7,6 +7,7 @@ use protocol::limits::WORKERS_MAX;
 
 use crate::compare::comparison::Parts;
 use crate::failure::{Failure, Kind};
+use crate::limits::TransferLimits;
 use crate::peer::OwnCertificates;
 use crate::send::packer::Compression;
 use crate::server::options::ServerOptions;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub rlimit: Option<u64>,
     /// `max-time`: how long a transfer may take.
     pub max_time: Option<Duration>,
+    /// `ist-only`, `max-transfer`, `full-only-between`.
+    pub limits: TransferLimits,
     /// `compress`.
     pub compression: Compression,
     /// `sst-initial-timeout`: how long the joiner waits for its donor.
@@ -135,6 +138,7 @@ impl Settings {
             threads: threads(options)?,
             rlimit: options.sst_size("rlimit")?,
             max_time: options.sst_duration_s("max-time")?.filter(|s| *s > 0).map(Duration::from_secs),
+            limits: TransferLimits::read(options)?,
             compression: choice(options, "compress", compression)?.unwrap_or(Compression::Auto),
             first_contact: seconds(options, "sst-initial-timeout", 300)?,
             stall: seconds(options, "sst-idle-timeout", 120)?,
@@ -176,6 +180,11 @@ fn threads(options: &ServerOptions) -> Result<u16, Failure> {
 /// `base`, if it is set.
 pub fn base(options: &ServerOptions) -> Option<PathBuf> {
     options.sst("base").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// `metrics-dir`, if it is set. A transfer that fails because of its other options is to be seen there too.
+pub fn metrics_dir(options: &ServerOptions) -> Option<PathBuf> {
+    options.sst("metrics-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 /// 0 means no limit, as with the shell methods; we use a week.

@@ -6,6 +6,7 @@ mod check;
 mod finish;
 mod gcache;
 mod gcache_text;
+mod metrics;
 mod plan;
 mod release;
 mod rollback;
@@ -63,6 +64,9 @@ enum Verb {
     ///
     /// With --watch, follows the running transfer, or waits for the next one and follows that. You can start
     /// it in a second terminal before you start the server.
+    ///
+    /// With --probe, prints nothing; exit code: 0 a transfer is running and makes progress, 1 it has stalled,
+    /// 3 no transfer is running.
     #[command(after_long_help = "Example:\n  rejoin status --watch")]
     Status(status::Options),
     /// Find problems that the next transfer of this node would have
@@ -95,6 +99,12 @@ enum Verb {
     Gcache(gcache::Options),
     /// Keep the write-sets that the server's cache overwrites, compressed, for as long as the disk allows
     Archive(archive::Options),
+    /// Print metrics of the last transfer and the archive for Prometheus
+    ///
+    /// With --textfile, writes them for the textfile collector of node_exporter, to be run by a timer. Each
+    /// transfer writes its own metrics while it runs if metrics-dir is set under [sst].
+    #[command(after_long_help = "Example:\n  rejoin metrics --textfile /var/lib/prometheus/node-exporter")]
+    Metrics(metrics::Options),
     /// Started by the program itself after a transfer
     #[command(name = transfer::cleanup::VERB, hide = true, disable_help_flag = true)]
     KeepUntilSynced {
@@ -120,6 +130,9 @@ pub fn run() -> ExitCode {
         Verb::Check(options) => return or_unknown(caught(|| check::run(&options))),
         Verb::Verify(options) => return or_unknown(caught(|| verify::run(&options))),
         Verb::Plan(options) => return or_unknown(caught(|| plan::run(&options))),
+        Verb::Status(options) if options.is_probe() => {
+            return or_unknown(caught(|| status::probe(&options)));
+        }
         verb => caught(|| done(verb)),
     };
     match outcome {
@@ -140,6 +153,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Status(options) => status::run(&options),
         Verb::Gcache(options) => gcache::run(&options),
         Verb::Archive(options) => archive::run(&options),
+        Verb::Metrics(options) => metrics::run(&options),
         Verb::KeepUntilSynced { words } => transfer::cleanup::run(&words),
         Verb::RelayIst { words } => transfer::writesets::ist::relay::run(&words),
     }

@@ -1,6 +1,7 @@
 //! `rejoin status`: the progress of a transfer, and what transfers left in the datadir.
 use std::io::ErrorKind;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use transfer::datadir::owner::become_owner_of;
@@ -15,7 +16,7 @@ use transfer::settings::{KeepPrevious, Settings};
 
 use super::answer::say;
 use super::watch::watch;
-use super::which::Which;
+use super::which::{UNKNOWN, Which};
 
 /// What to show.
 #[derive(clap::Args)]
@@ -28,6 +29,31 @@ pub struct Options {
     /// Print the status file (JSON)
     #[arg(long)]
     json: bool,
+    /// Only tell by the exit code whether a transfer makes progress
+    #[arg(long, conflicts_with_all = ["watch", "json"])]
+    probe: bool,
+    /// With --probe: a transfer has stalled after this long without progress
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "probe")]
+    stalled_after: u64,
+}
+
+impl Options {
+    /// Whether the exit code is the answer.
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
+}
+
+/// For the liveness probe of a container: the server does not answer while it receives its data.
+pub fn probe(options: &Options) -> Result<ExitCode> {
+    let datadir = options.node.wanted()?.layout()?.datadir;
+    become_owner_of(&datadir)?;
+    require_datadir(&datadir)?;
+    let status = read(&datadir.join(STATUS_FILE))?;
+    Ok(match status.filter(|status| runs(status, &datadir)) {
+        None => ExitCode::from(UNKNOWN),
+        Some(status) => ExitCode::from(u8::from(status.idle_ms > options.stalled_after.saturating_mul(1000))),
+    })
 }
 
 /// Prints it.

@@ -10,6 +10,7 @@ mod filesystems;
 mod gone;
 mod holders;
 mod hostile;
+mod limits;
 mod logins;
 mod manifest;
 mod native;

@@ -1,4 +1,6 @@
 //! Which snapshot is sent, and what is tried when one does not serve.
+use std::sync::atomic::Ordering;
+
 use anyhow::Result;
 use protocol::fingerprint::FingerprintKey;
 use protocol::message::{Message, SnapshotKind};
@@ -11,6 +13,7 @@ use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::Skipped;
 use crate::failure::{Failure, Kind};
+use crate::human::size;
 use crate::job::Job;
 use crate::panics::caught;
 use crate::peer::dial::CONNECT_WITHIN;
@@ -125,7 +128,7 @@ impl DonorSession<'_> {
             })
             .map_err(SnapshotError::from)?;
         let taken = taken?;
-        log_reused(link, &send_queue)?;
+        self.log_reused(link, &send_queue)?;
         for line in &taken.summary {
             tracing::info!("{line}");
             link.note(line)?;
@@ -138,6 +141,18 @@ impl DonorSession<'_> {
             binlog_state: taken.binlog_state,
             chunks,
         })
+    }
+
+    /// Both hosts hear how much of what would have been sent the joiner had.
+    fn log_reused(&self, link: &mut Link, send_queue: &SendQueue<'_>) -> Result<()> {
+        if let Some(compare) = send_queue.compare() {
+            let same = compare.same_bytes();
+            self.job.progress.reused_bytes.store(same, Ordering::Relaxed);
+            let line = format!("incremental: the joiner already had {}", size(same));
+            tracing::info!("{line}");
+            link.note(&line)?;
+        }
+        Ok(())
     }
 
     /// The online snapshot cannot make the donor's undo logs empty.
@@ -181,8 +196,9 @@ impl DonorSession<'_> {
         let sample = begin(self.job, link, kind, reason, key, bytes)?;
         let parts = self.job.settings.delta != Parts::Never;
         let redo = if kind == SnapshotKind::Online { self.redo_outlook() } else { None };
-        let rlimit = self.job.settings.rlimit;
-        let inputs = PlanInputs { layout: self.layout, bytes, base, incremental, redo, rlimit, parts };
+        let (rlimit, limits) = (self.job.settings.rlimit, self.job.settings.limits);
+        let inputs =
+            PlanInputs { layout: self.layout, bytes, base, incremental, redo, rlimit, parts, limits };
         let key = inputs.decide(link, key, sample.as_ref())?;
         expect(link.recv()?, &Message::Ready)?;
         Ok(key)
@@ -275,17 +291,6 @@ fn snapshot_name(kind: SnapshotKind) -> &'static str {
         SnapshotKind::Online => "online",
         SnapshotKind::Blocking => "blocking",
     }
-}
-
-/// Both hosts hear how much of what would have been sent the joiner had.
-fn log_reused(link: &mut Link, send_queue: &SendQueue<'_>) -> Result<()> {
-    if let Some(compare) = send_queue.compare() {
-        let line =
-            format!("incremental: the joiner already had {}", crate::human::size(compare.same_bytes()));
-        tracing::info!("{line}");
-        link.note(&line)?;
-    }
-    Ok(())
 }
 
 fn not_granted(why: &str) -> Failure {

@@ -7,6 +7,7 @@ use protocol::sample::{Decision, Sample};
 use crate::datadir::layout::Layout;
 use crate::datadir::sample::{in_words, shared};
 use crate::human::size;
+use crate::limits::{Minute, PlannedTransfer, TransferLimits};
 use crate::peer::link::Link;
 use crate::snapshot::online::estimate::Prices;
 use crate::snapshot::online::outlook::Outlook;
@@ -29,6 +30,8 @@ pub(super) struct PlanInputs<'a> {
     pub rlimit: Option<u64>,
     /// Of pages in two versions only what differs may be sent.
     pub parts: bool,
+    /// What the operator permits.
+    pub limits: TransferLimits,
 }
 
 impl PlanInputs<'_> {
@@ -70,12 +73,16 @@ impl PlanInputs<'_> {
             }
             _ => full("the joiner gave no sample"),
         };
+        let prices = Prices::new(None, self.rlimit, 0.0);
         let line = match self.redo {
             None => line,
-            Some(redo) => format!("{line}; {}", redo.in_words(&Prices::new(None, self.rlimit, 0.0))),
+            Some(redo) => format!("{line}; {}", redo.in_words(&prices)),
         };
         tracing::info!("{line}");
         link.note(&line)?;
+        let redo = self.redo.map_or(0, |redo| redo.expect(&prices).bytes);
+        let planned = PlannedTransfer { full: key.is_none(), bytes: about.unwrap_or(bytes) + redo };
+        self.limits.permit(planned, Minute::now())?;
         if sample.is_some() {
             link.send(&Message::Plan { about })?;
         }

@@ -10,6 +10,7 @@
 //! | [`descriptors`] | descriptors that the server leaks to us |
 //! | [`error_log`] | what the provider has logged during the transfer |
 //! | [`log`] | the error log's lines and the log file of one transfer |
+//! | [`metrics`] | the progress as Prometheus metrics |
 //! | [`niceness`] | our out-of-memory score |
 //! | [`markers`] | `sst_in_progress` and `wsrep_sst.pid` |
 //! | [`privileges`] | running root's verbs as the server's user |
@@ -24,6 +25,7 @@ pub mod descriptors;
 pub mod error_log;
 pub mod log;
 pub mod markers;
+pub mod metrics;
 pub mod niceness;
 pub mod options;
 pub mod parent;

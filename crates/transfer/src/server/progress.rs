@@ -1,23 +1,27 @@
 //! The progress of a transfer: phases with their durations in the log, a status file, progress lines for the
 //! server.
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use formats::wsrep::report::ReportLine;
 use serde::{Deserialize, Serialize};
 
+use super::metrics;
 use super::report::Report;
 use crate::human::size;
-use crate::threads::{self, Thread};
+use crate::threads::{self, Thread, lock};
 
 /// Name of the status file in the datadir; `rejoin status` reads it.
 pub const STATUS_FILE: &str = "rejoin-status.json";
 /// How often the status file is rewritten.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// The outcome of a transfer without a failure.
+pub const OK: &str = "ok";
 /// How often a line about a running transfer goes to the log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -25,8 +29,9 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const REDO_STEPS: u64 = 50;
 const REDO_STEP_LEAST: u64 = 1 << 20;
 
-/// What `status.json` holds; `rejoin status` shows it.
+/// What the status file holds; `rejoin status` shows it. A file of an older version has fewer fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// `joiner` or `donor`.
     pub role: String,
@@ -38,12 +43,29 @@ pub struct Status {
     pub total_bytes: u64,
     /// Bytes sent and received over the network, with the overhead of encryption.
     pub wire_bytes: u64,
+    /// Bytes of the donor's files that the joiner already had. Only the donor knows them.
+    pub reused_bytes: u64,
+    /// When the transfer began, in milliseconds since 1970.
+    pub began_ms: u64,
     /// Milliseconds since the transfer began.
     pub elapsed_ms: u64,
+    /// Milliseconds since the phase, or a count of bytes, last changed.
+    pub idle_ms: u64,
+    /// The phases so far in their order, and how many milliseconds each took.
+    pub phases: Vec<(String, u64)>,
     /// Process id of the program.
     pub pid: u32,
     /// `ok` or the reason of the failure, once the transfer has ended.
     pub outcome: Option<String>,
+    /// When the last successful transfer of each role ended, in milliseconds since 1970.
+    pub last_success_ms: BTreeMap<String, u64>,
+}
+
+impl Status {
+    /// Reads a status file. `None` if there is none, or it is not one.
+    pub fn read(path: &Path) -> Option<Status> {
+        serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+    }
 }
 
 /// Counters that all threads of a transfer share.
@@ -51,7 +73,13 @@ pub struct Status {
 pub struct Progress {
     role: &'static str,
     began: Instant,
+    began_ms: u64,
     phase: Mutex<(String, Instant)>,
+    /// Phases that are over, with their milliseconds.
+    phases: Mutex<Vec<(String, u64)>>,
+    last_success_ms: Mutex<BTreeMap<String, u64>>,
+    /// Bytes of files that the joiner already had.
+    pub reused_bytes: AtomicU64,
     /// What the transfer waits for, if it waits.
     waits: Mutex<Option<String>>,
     /// Lines that the other host has not received yet.
@@ -83,6 +111,10 @@ impl Progress {
         Arc::new(Progress {
             role,
             began: Instant::now(),
+            began_ms: now_ms(),
+            phases: Mutex::default(),
+            last_success_ms: Mutex::default(),
+            reused_bytes: AtomicU64::new(0),
             phase: Mutex::new(("starting".to_owned(), Instant::now())),
             waits: Mutex::new(None),
             told: Mutex::default(),
@@ -97,8 +129,10 @@ impl Progress {
 
     /// Begins the next phase: the previous one is logged with its duration and `counts`.
     pub fn phase(&self, next: &str, counts: &str) {
-        let mut phase = self.phase.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let seconds = phase.1.elapsed().as_secs_f64();
+        let mut phase = lock(&self.phase);
+        let took = phase.1.elapsed();
+        let seconds = took.as_secs_f64();
+        lock(&self.phases).push((phase.0.clone(), took.as_millis() as u64));
         let counts = if counts.is_empty() { String::new() } else { format!(": {counts}") };
         tracing::debug!("phase \"{}\" took {seconds:.3} s{counts}", phase.0);
         *phase = (next.to_owned(), Instant::now());
@@ -106,7 +140,7 @@ impl Progress {
 
     /// Sets what the transfer waits for, or that it no longer waits. Returns whether that is new.
     pub fn wait_for(&self, whom: Option<&str>) -> bool {
-        let mut waits = self.waits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut waits = lock(&self.waits);
         let new = waits.is_some() != whom.is_some();
         *waits = whom.map(str::to_owned);
         new
@@ -114,35 +148,35 @@ impl Progress {
 
     /// What the transfer waits for, if it waits.
     pub fn waits(&self) -> Option<String> {
-        self.waits.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        lock(&self.waits).clone()
     }
 
     /// Logs a line here, and on the other host as soon as the control connection can send it.
     pub fn tell(&self, text: &str) {
         tracing::info!("{text}");
-        self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(text.to_owned());
+        lock(&self.told).push(text.to_owned());
     }
 
     /// Takes the lines that the other host has not received yet.
     pub fn take_told(&self) -> Vec<String> {
-        std::mem::take(&mut *self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        std::mem::take(&mut *lock(&self.told))
     }
 
     /// What the transfer waits for, or otherwise the current phase.
     pub fn current_phase(&self) -> String {
-        let phase = || self.phase.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).0.clone();
+        let phase = || lock(&self.phase).0.clone();
         self.waits().unwrap_or_else(phase)
     }
 
     /// Adds a connection, whose bytes count from its start to the end of the transfer.
     pub fn count(&self, connection: impl Fn() -> u64 + Send + 'static) {
         let connection = Counter(Box::new(connection));
-        self.connections.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(connection);
+        lock(&self.connections).push(connection);
     }
 
     /// Bytes sent and received over the network, with the overhead of encryption.
     pub fn wire_bytes(&self) -> u64 {
-        let connections = self.connections.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let connections = lock(&self.connections);
         connections.iter().map(|Counter(bytes)| bytes()).sum()
     }
 
@@ -166,7 +200,10 @@ impl Progress {
 
     /// Records how the transfer ended.
     pub fn end(&self, outcome: &str) {
-        *self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(outcome.to_owned());
+        if outcome == OK {
+            lock(&self.last_success_ms).insert(self.role.to_owned(), now_ms());
+        }
+        *lock(&self.outcome) = Some(outcome.to_owned());
     }
 
     /// Adds bytes that turned out to be needed.
@@ -196,8 +233,16 @@ impl Progress {
         self.total_bytes.load(Ordering::Relaxed)
     }
 
+    /// Goes on with what the last transfer noted.
+    fn follow(&self, last: Option<Status>) {
+        *lock(&self.last_success_ms) = last.map(|last| last.last_success_ms).unwrap_or_default();
+    }
+
     fn status(&self) -> Status {
         let total_bytes = self.total();
+        let mut phases = lock(&self.phases).clone();
+        let (phase, since) = lock(&self.phase).clone();
+        phases.push((phase, since.elapsed().as_millis() as u64));
         Status {
             role: self.role.to_owned(),
             phase: self.current_phase(),
@@ -206,9 +251,14 @@ impl Progress {
             done_bytes: self.done_bytes.load(Ordering::Relaxed).min(total_bytes),
             total_bytes,
             wire_bytes: self.wire_bytes(),
+            reused_bytes: self.reused_bytes.load(Ordering::Relaxed),
+            began_ms: self.began_ms,
+            phases,
+            idle_ms: 0,
+            last_success_ms: lock(&self.last_success_ms).clone(),
             elapsed_ms: self.began.elapsed().as_millis() as u64,
             pid: std::process::id(),
-            outcome: self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
+            outcome: lock(&self.outcome).clone(),
         }
     }
 }
@@ -220,10 +270,19 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// `to_server`: the server asked for `total` and `complete` lines.
-    pub fn start(progress: &Arc<Progress>, status_file: PathBuf, to_server: Option<Arc<Report>>) -> Reporter {
+    /// `to_server`: the server asked for `total` and `complete` lines. `metrics_dir`: also writes the metrics there.
+    pub fn start(
+        progress: &Arc<Progress>,
+        status_file: PathBuf,
+        metrics_dir: Option<PathBuf>,
+        to_server: Option<Arc<Report>>,
+    ) -> Reporter {
+        progress.follow(Status::read(&status_file));
         let shared = Arc::clone(progress);
-        let body = move || report_until_end(&shared, &status_file, to_server.as_deref());
+        let body = move || {
+            let places = Places { status_file, metrics_dir };
+            report_until_end(&shared, &places, to_server.as_deref());
+        };
         let thread = threads::spawn(Thread::Progress, body).ok();
         Reporter { progress: Arc::clone(progress), thread }
     }
@@ -239,13 +298,47 @@ impl Drop for Reporter {
     }
 }
 
-fn report_until_end(progress: &Progress, status_file: &Path, to_server: Option<&Report>) {
+/// Since when nothing has changed.
+#[derive(Default)]
+struct Stillness {
+    seen: (String, u64, u64),
+    since_ms: u64,
+}
+
+impl Stillness {
+    /// Milliseconds, with this as the newest look.
+    fn after(&mut self, status: &Status) -> u64 {
+        let seen = (status.phase.clone(), status.done_bytes, status.wire_bytes);
+        if seen != self.seen {
+            self.seen = seen;
+            self.since_ms = status.elapsed_ms;
+        }
+        status.elapsed_ms.saturating_sub(self.since_ms)
+    }
+}
+
+/// Where the progress is written to.
+struct Places {
+    status_file: PathBuf,
+    metrics_dir: Option<PathBuf>,
+}
+
+fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Report>) {
     let mut last_log = Instant::now();
+    let mut metrics = places.metrics_dir.as_deref();
+    let mut stillness = Stillness::default();
     let mut said = (0, 0);
     loop {
         let ended = progress.ended.load(Ordering::Acquire);
-        let status = progress.status();
-        write_status(status_file, &status);
+        let mut status = progress.status();
+        status.idle_ms = stillness.after(&status);
+        write_status(&places.status_file, &status);
+        if let Some(dir) = metrics
+            && let Err(error) = metrics::write(dir, progress.role, &metrics::of_transfer(&status, !ended))
+        {
+            tracing::warn!("metrics cannot be written to {}: {error:#}", dir.display());
+            metrics = None;
+        }
         if let Some(report) = to_server {
             said = say_to_server(report, &status, said);
         }
@@ -258,6 +351,11 @@ fn report_until_end(progress: &Progress, status_file: &Path, to_server: Option<&
         }
         thread::park_timeout(STATUS_EVERY);
     }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Readers get the old or the new file. It need not survive a power loss.
@@ -341,6 +439,44 @@ mod tests {
         progress.total_is(u64::MAX);
         progress.expect_redo(1, true);
         assert!(progress.status().total_bytes > 0 && text_of(&progress.status()).contains(": 0 % of "));
+    }
+
+    #[test]
+    fn a_transfer_is_idle_since_its_last_byte_or_phase() {
+        let status = |phase: &str, wire_bytes, elapsed_ms| Status {
+            phase: phase.to_owned(),
+            wire_bytes,
+            elapsed_ms,
+            ..Status::default()
+        };
+        let mut stillness = Stillness::default();
+        let idle =
+            [("a", 0, 100), ("a", 0, 600), ("a", 9, 900), ("a", 9, 1900), ("b", 9, 2000), ("b", 9, 2300)]
+                .map(|(phase, wire, ms)| stillness.after(&status(phase, wire, ms)));
+        assert_eq!(idle, [0, 500, 0, 1000, 0, 300]);
+    }
+
+    #[test]
+    fn the_status_file_of_an_older_version_is_read() {
+        let text = r#"{"role":"joiner","phase":"x","done_bytes":1,"total_bytes":2,"wire_bytes":3,"elapsed_ms":4,
+            "pid":5,"outcome":"ok"}"#;
+        let status: Status = serde_json::from_str(text).expect("a status");
+        assert_eq!((status.pid, status.began_ms, status.phases.len()), (5, 0, 0));
+    }
+
+    #[test]
+    fn phases_and_successes_are_kept() {
+        let progress = Progress::new("joiner");
+        let last = Status { last_success_ms: [("donor".to_owned(), 5)].into(), ..Status::default() };
+        progress.follow(Some(last));
+        progress.phase("receiving", "");
+        progress.end("broken");
+        assert_eq!(progress.status().last_success_ms.keys().collect::<Vec<_>>(), ["donor"]);
+        progress.end(OK);
+        let status = progress.status();
+        assert_eq!(status.last_success_ms.keys().collect::<Vec<_>>(), ["donor", "joiner"]);
+        let names: Vec<_> = status.phases.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["starting", "receiving"]);
     }
 
     #[test]
