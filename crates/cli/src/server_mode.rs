@@ -16,9 +16,10 @@ use transfer::server::markers::{EARLIER_TRANSFER, Markers};
 use transfer::server::niceness;
 use transfer::server::options::ServerOptions;
 use transfer::server::parent;
-use transfer::server::progress::{OK, Progress, Reporter, STATUS_FILE};
+use transfer::server::progress::{Progress, Reporter};
 use transfer::server::report::Report;
 use transfer::server::shutdown::ClientSocket;
+use transfer::server::status::{OK, STATUS_FILE};
 use transfer::settings::{Settings, metrics_dir};
 
 use crate::operator::version;

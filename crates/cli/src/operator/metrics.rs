@@ -7,7 +7,7 @@ use transfer::datadir::recognise::require_datadir;
 use transfer::install::files::Disk;
 use transfer::install::kept;
 use transfer::server::metrics::{self, Metrics, in_seconds};
-use transfer::server::progress::STATUS_FILE;
+use transfer::server::status::STATUS_FILE;
 use transfer::writesets::archive::{self, default_dir};
 
 use super::answer::say;

@@ -11,7 +11,7 @@ use transfer::human::size;
 use transfer::install::files::Disk;
 use transfer::install::kept;
 use transfer::server::markers::is_transfer;
-use transfer::server::progress::{STATUS_FILE, Status};
+use transfer::server::status::{STATUS_FILE, Status};
 use transfer::settings::{KeepPrevious, Settings};
 
 use super::answer::say;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use transfer::human::{seconds, size};
-use transfer::server::progress::Status;
+use transfer::server::status::Status;
 
 use super::complain;
 use super::status::{read, runs};

@@ -1,7 +1,7 @@
 //! Blocks of a segment: actions without a gap between them, a part of a large one, or a gap.
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::ArchiveError;
+use super::error::ArchiveError;
 use crate::bytes::{array, le16, le32, le64, put};
 use crate::galera::gcache::Action;
 use crate::ids::Seqno;

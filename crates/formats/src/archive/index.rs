@@ -1,8 +1,8 @@
 //! The index at the end of a complete segment: all its block headers once more.
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::ArchiveError;
 use super::block::{BLOCK_HEADER_LEN, BlockHeader};
+use super::error::ArchiveError;
 use super::segment::SEGMENT_HEADER_LEN;
 use crate::bytes::{le32, le64, put};
 

@@ -32,6 +32,7 @@
 //! headers and a trailer of 32 bytes, the file's last. A segment without one (its writer was killed) is read from block to
 //! block and ends before the first that is not whole.
 mod block;
+mod error;
 mod index;
 mod segment;
 
@@ -39,27 +40,6 @@ pub use block::{
     BLOCK_HEADER_LEN, BODY_MAX, BlockHeader, BlockKind, Entry, GapReason, PartHead, STORED_MAX, entries,
     push_entry,
 };
+pub use error::ArchiveError;
 pub use index::{INDEX_MAX, TRAILER_LEN, Trailer, index_bytes, parse_index};
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, file_name, serial_of_name};
-
-use thiserror::Error;
-
-/// What is wrong with bytes of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ArchiveError {
-    /// They do not begin as one, or end too early.
-    #[error("not a {0}")]
-    Magic(&'static str),
-    /// Written by a newer rejoin.
-    #[error("segment of version {0}")]
-    Version(u32),
-    /// The checksum does not fit the bytes.
-    #[error("{0}: wrong checksum")]
-    Checksum(&'static str),
-    /// A number that no writer writes.
-    #[error("{0} out of range")]
-    Range(&'static str),
-    /// The body does not consist of the actions that the header announces.
-    #[error("block body: {0}")]
-    Body(&'static str),
-}

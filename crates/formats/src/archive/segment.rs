@@ -1,7 +1,7 @@
 //! The head of a segment, and its name.
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::ArchiveError;
+use super::error::ArchiveError;
 use crate::bytes::{array, le32, le64, put};
 use crate::ids::{Seqno, Uuid};
 

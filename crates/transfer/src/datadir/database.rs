@@ -9,22 +9,12 @@ use anyhow::{Context, Result};
 use formats::mariadb::file_kind::{self, TableFile};
 use protocol::inventory::{FileRole, Place};
 
-use super::layout::{Layout, absolute};
-use super::walk::{Found, Walked, What, follow, is_gone, may_read, names};
+use super::found::{Definition, Found, Walked, What, is_gone, may_read, names};
+use super::layout::{Layout, absolute, follow};
 use crate::failure::{Failure, Kind};
 
 /// Longest `.isl` content: one path (`OS_FILE_MAX_PATH` is 4000).
 const ISL_BYTES_MAX: u64 = 4096;
-
-/// A `.frm` file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Definition {
-    /// Directory name of the database.
-    pub database: String,
-    /// File name without `.frm`.
-    pub table: String,
-    pub path: PathBuf,
-}
 
 /// Lists one database's directory: the directory is read once, and each file is examined once.
 pub(super) fn list(

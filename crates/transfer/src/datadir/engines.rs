@@ -8,8 +8,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use formats::mariadb::frm::{self, Engine};
 
-use super::database::Definition;
-use super::walk::is_gone;
+use super::found::{Definition, is_gone};
 use crate::failure::{Failure, Kind};
 use crate::server::options::ServerOptions;
 

@@ -13,7 +13,6 @@ use protocol::policy::{NodeFacts, SystemFile};
 use super::accept::accept;
 use super::cpat::KeepPattern;
 use super::system_files::{self, DataFile};
-use super::walk::follow;
 use crate::failure::{Failure, Kind};
 use crate::server::options::ServerOptions;
 
@@ -349,6 +348,11 @@ fn key_plugins(options: &ServerOptions) -> Vec<String> {
     found.sort();
     found.dedup();
     found
+}
+
+/// The path behind links, or itself when nothing is there.
+pub(super) fn follow(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 #[cfg(test)]

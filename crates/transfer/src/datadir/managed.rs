@@ -31,8 +31,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use protocol::inventory::{FileEntry, FileRole, Place};
 
+use super::found::{Found, What};
 use super::layout::Layout;
-use super::walk::{self, Found, What, follow};
+use super::layout::follow;
+use super::walk;
 use crate::failure::{Failure, Kind};
 
 /// Why a file of the joiner is in the list.

@@ -4,6 +4,7 @@ pub mod cpat;
 mod database;
 pub mod encrypted;
 pub mod engines;
+mod found;
 pub mod layout;
 pub mod lineage;
 pub mod managed;
@@ -23,6 +24,7 @@ pub mod server_on;
 pub mod system_files;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unknown_position;
 pub(crate) mod walk;
 
 /// The directory of the previous state and of all records in a datadir. Names that begin with `#sql` are

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, TablespaceHeader, parse_page0};
 use formats::{PageNo, SpaceId};
 
-use super::walk::is_gone;
+use super::found::is_gone;
 
 /// The files that contain rollback segments.
 pub(super) struct PageFiles {

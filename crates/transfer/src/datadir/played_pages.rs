@@ -16,7 +16,7 @@ use formats::innodb::wsrep_position::{StoredPosition, TRX_SYS_PAGE, newest, rseg
 use formats::{Lsn, PageNo, SpaceId};
 
 use super::page_files::PageFiles;
-use super::recovered_position::Unknown;
+use super::unknown_position::Unknown;
 
 /// The most bytes of pages in memory at once.
 const HELD_MAX: usize = 64 << 20;

@@ -12,18 +12,20 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use formats::Lsn;
 pub use formats::innodb::redo_page::Gap;
 use formats::innodb::undo_header::follow_prepared;
 use formats::innodb::wsrep_position::StoredPosition;
 use formats::mariadb::file_kind::{FileKind, top_level};
-use formats::{Lsn, PageNo, SpaceId};
 
+use super::found::entries;
 use super::layout::Layout;
 use super::page_files::PageFiles;
 use super::played_pages::{Id, PlayedPages};
 pub use super::redo_file::{BadLog, changes_pages};
 use super::redo_file::{RedoFile, has_pages};
-use super::walk::{entries, file_name};
+pub use super::unknown_position::Unknown;
+use super::walk::file_name;
 
 /// How often the log is read at most. Once is nearly always enough; see [`super::played_pages`].
 const READS_MAX: usize = 3;
@@ -66,41 +68,6 @@ pub enum Recovered {
     None,
     /// It cannot be determined.
     Unknown(Unknown),
-}
-
-/// Why a position cannot be determined.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unknown {
-    /// The system tablespace does not exist, or its first page is unreadable.
-    #[error("the system tablespace has no readable first page")]
-    NoSystemTablespace,
-    /// The redo log.
-    #[error(transparent)]
-    Log(#[from] BadLog),
-    /// The redo is encrypted, and changes pages from this LSN on.
-    #[error("the redo log is encrypted, and changes pages from LSN {0} on")]
-    EncryptedRedo(Lsn),
-    /// An invalid record.
-    #[error("a redo record in the mini-transaction at LSN {0} is invalid")]
-    BadRecord(Lsn),
-    /// The content of a relevant page is not known.
-    #[error("page {page} of tablespace {space} {1}", space = .0.0, page = .0.1)]
-    Page((SpaceId, PageNo), Gap),
-    /// A page was changed after the log's end, so the files do not belong together.
-    #[error("page {page} of tablespace {space} is newer than the end of the redo log at LSN {1}", space = .0.0, page = .0.1)]
-    PageAhead((SpaceId, PageNo), Lsn),
-    /// There are more undo logs than the limit.
-    #[error("{0} pages of undo logs would have to be followed")]
-    TooManyUndoLogs(usize),
-    /// The set of relevant pages kept changing.
-    #[error("the redo log names rollback segments that were never created")]
-    NeverMade,
-    /// A transaction was prepared by a user's XA statement, or outside the cluster.
-    #[error("a transaction from outside the cluster was prepared when the server ended")]
-    PreparedElsewhere,
-    /// The server will consult its binary log.
-    #[error("transactions were prepared when the server ended, and its binary log decides on them")]
-    BinlogDecides,
 }
 
 /// Returns the position that a server will recover to from these files. No server may have them open.

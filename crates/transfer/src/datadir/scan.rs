@@ -7,8 +7,9 @@ use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 
 use super::database::table_of;
 use super::engines::{self, EnginePolicy};
+use super::found::{Found, Walked, What};
 use super::layout::Layout;
-use super::walk::{self, Before, Found, Walked, What};
+use super::walk::{self, Before};
 use crate::disk::identity::Look;
 use crate::disk::watch::Changed;
 use crate::failure::{Failure, Kind};

@@ -1,92 +1,26 @@
 //! Looks at every name of a node's directories once and says what each is. [`super::scan`] (what a donor sends) and
 //! [`super::managed`] (what a joiner replaces) are two views of the same list, so that they cannot disagree.
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
-use std::fs::{self, DirEntry, Metadata};
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use formats::mariadb::file_kind::{self, FileKind};
 use protocol::inventory::{FileRole, Place};
-use rustix::process::geteuid;
 
 use super::KEPT_DIRECTORY;
-use super::database::{self, Definition};
-use super::layout::{Layout, with_suffix};
+use super::database;
+use super::found::{Take, Walked, What, canonical_name, entries, is_gone, metadata};
+use super::layout::{Layout, follow, with_suffix};
 use super::lineage;
-use crate::disk::identity::{self, Look};
 use crate::disk::lock;
-use crate::disk::probe::{Probe, RealProbe};
 use crate::disk::watch::Changed;
-use crate::failure::Failure;
-use crate::server::progress::STATUS_FILE;
-
-/// One name that was found.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub path: PathBuf,
-    pub what: What,
-    /// `None` where nobody looked.
-    pub look: Option<Look>,
-    /// This process, so also the server, may read it.
-    pub readable: bool,
-}
-
-impl Found {
-    pub(super) fn new(path: PathBuf, what: What, meta: Option<&Metadata>) -> Found {
-        let readable = !matches!(what, What::Travels { .. }) || meta.is_none_or(|meta| may_read(&path, meta));
-        Found { path, what, look: meta.map(identity::of), readable }
-    }
-}
-
-/// What a name is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum What {
-    /// A donor sends it; a joiner replaces it.
-    Travels { place: Place, path: String, role: FileRole },
-    /// Belongs to the life of one datadir: a donor does not send it, a joiner removes it.
-    Past {
-        /// It does nothing to the new data when a joiner's operator wants to keep it.
-        keepable: bool,
-    },
-    /// Belongs to this host or to a running program: neither sent nor touched, not worth a word.
-    Own,
-    /// Not sent and not touched, for this reason, and a donor says so.
-    LeftOut(String),
-}
-
-/// Whether the server, which is of our user, may read a file. Its own files need no call to the system.
-pub(super) fn may_read(path: &Path, meta: &Metadata) -> bool {
-    let own = geteuid();
-    match () {
-        () if own.is_root() || meta.is_symlink() => true,
-        () if own.as_raw() == meta.uid() => meta.mode() & 0o400 != 0,
-        () => RealProbe.may_open(path, false),
-    }
-}
+use crate::server::status::STATUS_FILE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Logs {
     Binary,
     Relay,
-}
-
-/// Takes each name as it is found: there can be very many, and no two lists of them are needed at a time.
-pub(super) type Take<'a> = &'a mut dyn FnMut(Found);
-
-/// A walk, and what it found beside names.
-pub(super) struct Walked<'a> {
-    take: Take<'a>,
-    /// Definitions without a data file beside them.
-    pub lonely: Vec<Definition>,
-    /// Directories of databases.
-    pub databases: Vec<PathBuf>,
-    /// Why this node cannot be a donor: the server uses these, and they cannot be carried.
-    pub refusals: Vec<Failure>,
-    /// Paths seen, the directory part canonical, so that a directory with two roles is listed once.
-    seen: HashSet<PathBuf>,
 }
 
 /// Told the name and the path of a database's directory before it is read.
@@ -135,25 +69,7 @@ pub(super) fn walk_database<'a>(layout: &Layout, name: &str, take: Take<'a>) -> 
     Ok(walked)
 }
 
-impl<'a> Walked<'a> {
-    fn new(take: Take<'a>) -> Walked<'a> {
-        let (lonely, databases, refusals, seen) = Default::default();
-        Walked { take, lonely, databases, refusals, seen }
-    }
-
-    /// Hands over a name.
-    pub(super) fn found(&mut self, found: Found) {
-        (self.take)(found);
-    }
-
-    /// Adds a name unless it is there already.
-    pub(super) fn add(&mut self, path: PathBuf, what: What, meta: Option<&Metadata>) {
-        let key = canonical_name(&path);
-        if self.seen.insert(key) {
-            self.found(Found::new(path, what, meta));
-        }
-    }
-
+impl Walked<'_> {
     /// Files whose names the configuration gives.
     fn configured_files(&mut self, layout: &Layout) -> Result<()> {
         let mut names = HashSet::new();
@@ -326,54 +242,6 @@ fn top_level(name: &str, meta: &Metadata) -> What {
             What::Own
         }
         FileKind::Unknown => left_out("not a file of the server's that is known"),
-    }
-}
-
-/// Entries of a directory; none when it does not exist.
-pub(super) fn entries(dir: &Path) -> Result<Vec<DirEntry>> {
-    let read = || -> std::io::Result<Vec<DirEntry>> { fs::read_dir(dir)?.collect() };
-    match read() {
-        Ok(entries) => Ok(entries),
-        Err(e) if is_gone(&e) => Ok(Vec::new()),
-        Err(e) => Err(e).with_context(|| format!("cannot list {}", dir.display())),
-    }
-}
-
-/// Names in a directory; none when it does not exist.
-pub(super) fn names(dir: &Path) -> Result<Vec<OsString>> {
-    let read = || -> std::io::Result<Vec<OsString>> {
-        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
-    };
-    match read() {
-        Ok(names) => Ok(names),
-        Err(e) if is_gone(&e) => Ok(Vec::new()),
-        Err(e) => Err(e).with_context(|| format!("cannot list {}", dir.display())),
-    }
-}
-
-/// One `fstatat`, links not followed; `None` when the name is gone.
-fn metadata(entry: &DirEntry) -> Result<Option<Metadata>> {
-    match entry.metadata() {
-        Ok(meta) => Ok(Some(meta)),
-        Err(e) if is_gone(&e) => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("cannot look at {}", entry.path().display())),
-    }
-}
-
-pub(super) fn is_gone(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-/// The path behind links, or itself when nothing is there.
-pub(super) fn follow(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
-}
-
-/// The same name in its directory, however the directory was reached.
-fn canonical_name(path: &Path) -> PathBuf {
-    match (path.parent(), path.file_name()) {
-        (Some(dir), Some(name)) => follow(dir).join(name),
-        _ => path.to_path_buf(),
     }
 }
 

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 
 use crate::install::class::Class;
 use crate::install::files::Files;
-use crate::install::forward::{sweep, sync_coming, sync_leaving, sync_parents};
 use crate::install::guard::{Guards, is_guard};
+use crate::install::moves::{sweep, sync_coming, sync_leaving, sync_parents};
 use crate::install::names::{Pattern, file_name, working_directory};
 use crate::install::plan::{InstallPlan, Kept, Placed, Purpose, Retired};
 use crate::install::record::write_record;

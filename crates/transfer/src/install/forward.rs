@@ -61,11 +61,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::install::aria::{adopt_new_aria_logs, come_aria, complete_aria, keep_aria, leave_aria};
-use crate::install::files::{Files, What};
+use crate::install::files::Files;
 use crate::install::guard::{Guards, lift};
-use crate::install::names::{
-    Pattern, directory_of, file_name, own_directory, waiting_room, working_directory,
-};
+use crate::install::moves::{sweep, sync_coming, sync_leaving, sync_parents};
+use crate::install::names::{Pattern, directory_of, own_directory, waiting_room, working_directory};
 use crate::install::plan::{Class, InstallPlan, Keep, Patched, Phase, Placed, Purpose, Retired, Unchanged};
 use crate::install::record::write_record;
 
@@ -119,11 +118,6 @@ fn make_root_directories(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn sync_parents<'p>(files: &dyn Files, paths: impl IntoIterator<Item = &'p Path>) -> Result<()> {
-    let directories: BTreeSet<&Path> = paths.into_iter().filter_map(Path::parent).collect();
-    directories.into_iter().try_for_each(|d| files.sync_directory(d))
-}
-
 fn move_old_aside(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
     let guards = Guards::of(plan);
     keep_aria(files, plan)?;
@@ -169,16 +163,6 @@ fn keep_ways_back(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
     }
     sync_parents(files, ways().map(|(_, kept)| kept))?;
     sync_parents(files, ways().map(|(back, _)| back))
-}
-
-pub(super) fn sync_leaving<'d>(
-    files: &dyn Files,
-    step: impl IntoIterator<Item = &'d Retired> + Clone,
-) -> Result<()> {
-    // The destination directories are synced first. On a filesystem that splits a rename, the file is then in
-    // both directories rather than in neither.
-    sync_parents(files, step.clone().into_iter().filter_map(|d| d.to.as_deref()))?;
-    sync_parents(files, step.into_iter().map(|d| d.path.as_path()))
 }
 
 fn place_new(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
@@ -246,41 +230,6 @@ fn come(files: &dyn Files, step: &[Placed]) -> Result<()> {
         }
     }
     sync_coming(files, step)
-}
-
-pub(super) fn sync_coming<'p>(
-    files: &dyn Files,
-    step: impl IntoIterator<Item = &'p Placed> + Clone,
-) -> Result<()> {
-    sync_parents(files, step.clone().into_iter().map(|p| p.target.as_path()))?;
-    sync_parents(files, step.into_iter().map(|p| p.staged.as_path()))
-}
-
-pub(super) fn sweep(files: &dyn Files, plan: &InstallPlan, wanted: impl Fn(&Pattern) -> bool) -> Result<()> {
-    let guards = Guards::of(plan);
-    let sweeps = || plan.sweep.iter().filter(|s| wanted(&s.pattern));
-    for directory in sweeps().map(|s| s.directory.as_path()).collect::<BTreeSet<_>>() {
-        for path in files.list(directory)? {
-            let of_server = sweeps().any(|s| s.directory == directory && s.pattern.matches(file_name(&path)));
-            // A directory is a database, whatever its name: a server may have one called `undo001`.
-            let of_server = of_server && files.what(&path)? != Some(What::Directory);
-            if of_server && !guards.contain(&path) && !is_ours(files, plan, &path)? {
-                files.remove(&path)?;
-            }
-        }
-        files.sync_directory(directory)?;
-    }
-    Ok(())
-}
-
-fn is_ours(files: &dyn Files, plan: &InstallPlan, path: &Path) -> Result<bool> {
-    if plan.untouched.iter().any(|p| p == path) {
-        return Ok(true);
-    }
-    match plan.placed.iter().find(|p| p.target == path) {
-        None => Ok(false),
-        Some(placed) => Ok(!files.exists(&placed.staged)?),
-    }
 }
 
 /// Removes the staged files that were installed by copying, and the working directories.

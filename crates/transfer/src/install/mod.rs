@@ -25,6 +25,7 @@
 //! | `ran-full` | the last transfer filled the disk although it should have fitted |
 //! | `grastate.dat` | the provider's state file before the install |
 mod aria;
+mod carry_out;
 pub mod class;
 pub mod dry_run;
 pub mod files;
@@ -33,6 +34,7 @@ pub mod forward;
 pub mod guard;
 pub mod in_place;
 pub mod kept;
+mod moves;
 pub mod names;
 pub mod patch;
 pub mod plan;

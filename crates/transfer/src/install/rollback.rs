@@ -11,19 +11,19 @@ use anyhow::{Result, bail};
 
 use crate::failure::{Failure, Kind};
 use crate::install::aria::{adopt_new_aria_logs, aria_is_kept};
+use crate::install::carry_out::carry_out;
 use crate::install::dry_run;
 use crate::install::files::Files;
-use crate::install::forward::{clean_up, first_changed};
+use crate::install::forward::first_changed;
 use crate::install::guard::Guards;
-use crate::install::names::{GRASTATE, IN_PLACE, INSTALL, INSTALLED, RELEASED, directory_of, own_directory};
+use crate::install::names::{GRASTATE, IN_PLACE, RELEASED, own_directory};
 use crate::install::plan::{
     Class, InstallPlan, Keep, Kept, KeptPatch, OldKind, Patched, Phase, Placed, Purpose, Retired, VERSION,
     directories_to_make, directories_to_remove, sort_leaving, system_numbers,
 };
 use crate::install::record::write_record;
 use crate::install::record::{installed, pending};
-use crate::install::roots::{Roots, clear};
-use crate::install::run;
+use crate::install::roots::Roots;
 
 /// The result of a rollback.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub fn rollback(
             plan
         }
     };
-    run::carry_out(files, &mut plan)?;
+    carry_out(files, &mut plan)?;
     Ok(RolledBack { files: plan.placed.len() + plan.patched.len(), dropped: plan.position })
 }
 
@@ -265,23 +265,6 @@ fn remains(files: &dyn Files, undone: &InstallPlan) -> Result<Remains> {
         }
     }
     Ok(remains)
-}
-
-/// The old state is in place: the discarded files are deleted, and finally the records.
-pub(super) fn finish_rollback(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
-    let own = own_directory(&plan.datadir);
-    // The record of the install is removed first, because its previous state no longer exists.
-    files.remove(&own.join(INSTALLED))?;
-    files.remove(&own.join(IN_PLACE))?;
-    files.sync_directory(&own)?;
-    for root in &plan.roots {
-        for name in ["discard", "stage", "old"] {
-            clear(files, &directory_of(root, name))?;
-        }
-    }
-    clean_up(files, plan)?;
-    files.remove(&own.join(INSTALL))?;
-    files.sync_directory(&own)
 }
 
 /// Whether a rollback would be possible, and if not, why.

@@ -11,25 +11,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::disk::filesystem::FilesystemId;
-use crate::failure::{Failure, Kind, kind_of};
+use crate::failure::{Failure, Kind};
+pub use crate::install::carry_out::Finished;
+use crate::install::carry_out::carry_out;
 use crate::install::dry_run;
 use crate::install::files::Files;
-use crate::install::forward::{clean_up, first_changed, roll_forward};
+use crate::install::forward::first_changed;
 use crate::install::guard::Guards;
 use crate::install::kept;
 use crate::install::names::{IN_PLACE, INSTALL, INSTALLED, RELEASED, file_name, own_directory};
 use crate::install::plan::{InstallPlan, Keep, Phase, Purpose};
 use crate::install::record::{pending, write_record};
-use crate::install::rollback;
-
-/// The result of a finished roll-forward.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finished {
-    /// The new state was installed, or the old one restored.
-    pub purpose: Purpose,
-    /// `uuid:seqno` of the new state; for a rollback that of the discarded state.
-    pub position: String,
-}
 
 /// Puts the staged files in place. Call when everything is verified and synced ([`crate::receive::staging::Staging::sync_all`]).
 pub fn install(files: &dyn Files, plan: impl Into<InstallPlan>) -> Result<Finished> {
@@ -44,31 +36,6 @@ pub fn install(files: &dyn Files, plan: impl Into<InstallPlan>) -> Result<Finish
     // The point of no return.
     write_record(files, &plan)?;
     carry_out(files, &mut plan)
-}
-
-/// Carries out the rest of a recorded plan. An error names the remedy.
-pub(super) fn carry_out(files: &dyn Files, plan: &mut InstallPlan) -> Result<Finished> {
-    let done = roll_forward(files, plan).and_then(|()| finish(files, plan));
-    done.map_err(|error| half_done(plan, &error).into())
-}
-
-fn half_done(plan: &InstallPlan, error: &anyhow::Error) -> Failure {
-    let (what, at) = match plan.purpose {
-        Purpose::Install => ("install", plan.datadir.display()),
-        Purpose::Rollback => ("rollback", plan.datadir.display()),
-    };
-    let finish = format!(
-        "remove the cause; then the next start of the server, or `rejoin finish`, completes the {what}"
-    );
-    let back = match (plan.purpose, plan.keep) {
-        (Purpose::Install, Keep::Old) => {
-            format!("`rejoin rollback --datadir {at}` restores the previous state instead")
-        }
-        (Purpose::Install, _) => "the previous state was not kept, so a rollback is not possible".to_owned(),
-        (Purpose::Rollback, _) => "the previous state is not lost".to_owned(),
-    };
-    Failure::new(kind_of(error), format!("the {what} in {at} stopped in the middle: {error:#}"))
-        .hint(format!("{finish}; {back}"))
 }
 
 /// Finishes what an earlier run of the program began: an install, a rollback, or the deletion of the previous
@@ -116,25 +83,6 @@ fn still_holds(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
     files.remove(&own.join(INSTALL))?;
     files.sync_directory(&own)?;
     Ok(false)
-}
-
-pub(super) fn finish(files: &dyn Files, plan: &InstallPlan) -> Result<Finished> {
-    match plan.purpose {
-        Purpose::Install => finish_install(files, plan)?,
-        Purpose::Rollback => rollback::finish_rollback(files, plan)?,
-    }
-    Ok(Finished { purpose: plan.purpose, position: plan.position.clone() })
-}
-
-fn finish_install(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
-    let own = own_directory(&plan.datadir);
-    clean_up(files, plan)?;
-    // This comes before the rename: while install.json exists, the marker adds nothing; afterwards it would
-    // be wrong.
-    files.remove(&own.join(IN_PLACE))?;
-    files.sync_directory(&own)?;
-    files.rename(&own.join(INSTALL), &own.join(INSTALLED))?;
-    files.sync_directory(&own)
 }
 
 /// Checks everything that could stop an install in the middle, while nothing has been touched.

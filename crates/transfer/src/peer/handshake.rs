@@ -13,8 +13,10 @@ use rustls::{ServerConfig, ServerConnection};
 
 use super::link::{Link, failure};
 use super::secret::{TransferSecret, proof, verify};
+use super::side::Side;
+use super::terms::{Established, Terms};
+use super::tls;
 use super::tls_stream::{Deadlines, TlsStream};
-use super::{Established, Side, Terms, tls};
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 

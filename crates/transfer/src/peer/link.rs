@@ -15,7 +15,7 @@ use protocol::limits::TEXT_BYTES_MAX;
 use protocol::message::Message;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::Side;
+use super::side::Side;
 use super::tls_stream::{Deadlines, TlsStream, WireError};
 use super::traffic::Traffic;
 use crate::cancel::LOOK_EVERY;

@@ -15,10 +15,12 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustls::ServerConfig;
 
 use super::handshake::{Guest, Handshakes};
+use super::link::Link;
 use super::screen::{Screen, Verdict};
 use super::secret::{Invitation, Pin, TransferSecret};
+use super::terms::{Established, Terms};
 use super::tls_stream::again;
-use super::{Established, Link, Terms, bind, tls};
+use super::{bind, tls};
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
 use crate::threads::{self, Thread};

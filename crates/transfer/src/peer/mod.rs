@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`secret`] | the invitation and the proofs made from it |
 //! | [`tls`] | which certificates either side accepts |
+//! | `side`, `terms` | the two roles; what a node offers, and what both agree on |
 //! | `traffic` | counters of a connection |
 //! | `tls_stream` | the TLS byte stream: every blocking step, its deadline and its counters |
 //! | [`link`] | one authenticated connection for messages |
@@ -18,10 +19,6 @@
 //! | `handshake` | which connections are accepted, and the reason that a refused one gets |
 //! | [`listen`] | the joiner's listener |
 //! | [`dial`] | the donor's connections to it |
-use std::time::Duration;
-
-use protocol::hello;
-
 mod bind;
 pub mod dial;
 mod handshake;
@@ -30,6 +27,8 @@ pub mod listen;
 pub mod relay;
 mod screen;
 pub mod secret;
+mod side;
+mod terms;
 pub mod tls;
 mod tls_stream;
 mod traffic;
@@ -38,73 +37,7 @@ pub use dial::Dialer;
 pub use link::Link;
 pub use listen::Listener;
 pub use secret::{Invitation, Pin, TransferSecret};
+pub use side::Side;
+pub use terms::{Established, Terms};
 pub use tls::OwnCertificates;
 pub use traffic::Traffic;
-
-/// The two roles of a transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// It has the data, and dials.
-    Donor,
-    /// It gets the data, and listens.
-    Joiner,
-}
-
-impl Side {
-    /// The word for logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Side::Donor => "donor",
-            Side::Joiner => "joiner",
-        }
-    }
-
-    /// The side at the other end of a link.
-    pub fn other(self) -> Side {
-        match self {
-            Side::Donor => Side::Joiner,
-            Side::Joiner => Side::Donor,
-        }
-    }
-}
-
-/// What this node offers on every connection of a transfer.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// Program name and version, for the peer's log.
-    pub program: String,
-    /// Oldest and newest supported protocol version.
-    pub versions: (u16, u16),
-    /// The [`hello::capability`] bits offered.
-    pub capabilities: u64,
-    /// How long a peer may be silent, or accept no data.
-    pub stall: Duration,
-    /// The operator's certificates; without them a one-time certificate and the pin are used.
-    pub certificates: Option<OwnCertificates>,
-}
-
-impl Terms {
-    /// The features of this program, and a stall timeout of two minutes.
-    pub fn of_this_program() -> Terms {
-        Terms {
-            program: concat!("rejoin ", env!("CARGO_PKG_VERSION")).to_owned(),
-            versions: (hello::VERSION_OLDEST, hello::VERSION_NEWEST),
-            capabilities: hello::capability::ALL,
-            stall: Duration::from_secs(120),
-            certificates: None,
-        }
-    }
-}
-
-/// An authenticated control connection, and what both sides agreed on.
-#[derive(Debug)]
-pub struct Established {
-    /// The connection.
-    pub link: Link,
-    /// The protocol version both speak.
-    pub version: u16,
-    /// The capabilities both have.
-    pub capabilities: u64,
-    /// Program name and version of the peer.
-    pub program: String,
-}

@@ -14,9 +14,9 @@ use rustix::net::RecvFlags;
 use rustls::server::{Acceptor, ClientHello};
 use rustls::{AlertDescription, ProtocolVersion};
 
-use super::Side;
 use super::link::failure;
 use super::secret::{TokenNumber, TransferSecret};
+use super::side::Side;
 use super::tls;
 use super::tls_stream::{WireError, again, not_tls};
 

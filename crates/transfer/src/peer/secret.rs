@@ -8,7 +8,7 @@ use protocol::hello::{Connection, Proof};
 use ring::rand::SecureRandom;
 use ring::{digest, hmac, rand};
 
-use super::Side;
+use super::side::Side;
 use crate::failure::{Failure, Kind};
 
 /// Label of the TLS exporter that ties a proof to one TLS session (RFC 8446 section 7.5).

@@ -19,8 +19,8 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 
-use super::Side;
 use super::secret::{Pin, TransferSecret};
+use super::side::Side;
 use crate::failure::{Failure, Kind};
 
 /// The one application protocol that both sides require.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::progress::{OK, Status};
+use super::status::{OK, Status};
 
 /// Metrics in the making.
 #[derive(Debug, Default)]

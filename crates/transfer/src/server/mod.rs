@@ -14,11 +14,14 @@
 //! | [`niceness`] | our out-of-memory score |
 //! | [`markers`] | `sst_in_progress` and `wsrep_sst.pid` |
 //! | [`privileges`] | running root's verbs as the server's user |
-//! | [`progress`] | phases, counts, the status file |
+//! | [`progress`] | phases and counts |
+//! | [`status`] | the status file |
 //! | [`provider_options`] | the provider's options as a map |
 //! | [`users`] | the users of this host |
+//! | `command_line` | the arguments of a process |
 //! | [`version`] | the server's version |
 //! | [`synced`] | waiting, after our own end, until the node is Synced |
+mod command_line;
 pub mod compiled_in;
 pub mod credentials;
 pub mod descriptors;
@@ -34,6 +37,7 @@ pub mod progress;
 pub mod provider_options;
 pub mod report;
 pub mod shutdown;
+pub mod status;
 pub mod synced;
 pub mod users;
 pub mod version;

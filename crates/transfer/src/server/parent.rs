@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_de
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::version::{command_line, server_word};
+use super::command_line::{command_line, server_word};
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::server::log;

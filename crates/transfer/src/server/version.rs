@@ -1,8 +1,8 @@
 //! The server's version. The server does not pass it to its script, so rejoin runs the server's program.
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::command_line::{command_line, server_word};
 use super::parent::ServerProcess;
 
 /// Returns the version text, for example `10.11.19-MariaDB-0+deb12u1`, or `None` if the program does not
@@ -18,22 +18,6 @@ pub fn server_version(server: Option<ServerProcess>) -> Option<String> {
 /// Returns the version text of a server program that is not running.
 pub fn of_program(path: &Path) -> Option<String> {
     ask(Command::new(path))
-}
-
-/// The arguments with which a process was started. Every user may read them.
-pub(super) fn command_line(pid: u32) -> Vec<String> {
-    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    words.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
-}
-
-/// Returns the position of the server's program in a command line: the first argument, or a later one if a
-/// loader or a debugger runs it. The argument of a shell's `-c` is not a program.
-pub(super) fn server_word(words: &[String]) -> Option<usize> {
-    let is_server = |word: &String| {
-        let name = word.rsplit('/').next().unwrap_or("");
-        matches!(name, "mariadbd" | "mysqld")
-    };
-    words.iter().take_while(|word| *word != "-c").position(is_server)
 }
 
 /// Runs the program named in a command line. If a server runs through its own loader (`ld.so --library-path P

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use formats::Seqno;
-use formats::galera::conf_change::{ConfChange, MemberState};
+use formats::galera::conf_change::{self, ConfChange, MemberState};
 use formats::wsrep::address::ListenAddress;
 use formats::wsrep::credentials::Account;
 
 use super::choice::Member;
-use super::collect::{number, of_view};
 use super::facts::{Group, Known, Origin, Pace};
 use super::transfer::{Estimate, Here};
 use crate::failure::{Failure, Kind};
@@ -195,5 +194,21 @@ fn pace(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>, sec
     Pace {
         per_second: (now / seconds.max(0.001)).max(mean),
         bytes_each: if sets(after) > 0.0 { bytes / sets(after) } else { 0.0 },
+    }
+}
+
+pub(super) fn number<T: std::str::FromStr>(text: Option<&String>) -> Option<T> {
+    text.and_then(|text| text.parse().ok())
+}
+
+/// A view change has no segment; most groups have only one.
+pub(super) fn of_view(member: &conf_change::Member) -> Member {
+    Member {
+        name: member.name.clone(),
+        segment: 0,
+        // A member that was joining then has arrived since, or is gone.
+        state: MemberState::Synced,
+        stateless: false,
+        lowest_cached: member.lowest_cached,
     }
 }

@@ -3,10 +3,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use formats::Uuid;
-use formats::galera::conf_change::{self, MemberState};
 
-use super::ask::Asking;
-use super::choice::Member;
+use super::ask::{Asking, number, of_view};
 use super::facts::{Facts, Group, Known, Origin, Position};
 use super::transfer::Here;
 use crate::advisor::check::collect::{self, Wanted};
@@ -64,10 +62,6 @@ pub fn collect(wanted: &Wanted, donors: &[String], sample: Duration) -> Result<F
     })
 }
 
-pub(super) fn number<T: std::str::FromStr>(text: Option<&String>) -> Option<T> {
-    text.and_then(|text| text.parse().ok())
-}
-
 /// The position that a start would pass to the provider.
 fn position(layout: &Layout) -> Result<Position> {
     let noted = match collect::grastate(&layout.datadir) {
@@ -107,16 +101,4 @@ fn seen_last(cache: Result<&Gcache, String>) -> Result<Group> {
     let known = |member| Known::not_asked(member, Origin::View("the members were not asked".to_owned()));
     let members = last.members.iter().map(|member| known(of_view(member))).collect();
     Ok(Group { history: last.state.uuid, newest, members, age: Some(age), pace: None })
-}
-
-/// A view change has no segment; most groups have only one.
-pub(super) fn of_view(member: &conf_change::Member) -> Member {
-    Member {
-        name: member.name.clone(),
-        segment: 0,
-        // A member that was joining then has arrived since, or is gone.
-        state: MemberState::Synced,
-        stateless: false,
-        lowest_cached: member.lowest_cached,
-    }
 }

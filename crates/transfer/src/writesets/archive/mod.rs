@@ -4,6 +4,7 @@
 //! What is in it is as the provider had it, verified by the write-sets' own checksums, with final verdicts. What is missing is
 //! recorded as a gap. The format is described in [`formats::archive`].
 mod follow;
+mod output;
 mod read;
 mod run;
 mod segment;

@@ -18,7 +18,7 @@ use formats::{Seqno, Uuid};
 use self::files::{Tail, Walked};
 pub use self::take::digest;
 use self::take::{Taken, take};
-use super::run::Output;
+use super::output::Output;
 use crate::cancel::Cancel;
 use crate::disk::watch::Watch;
 use crate::failure::{Kind, kind_of};

@@ -9,7 +9,7 @@ use formats::{Seqno, Uuid};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::files::Tail;
-use crate::writesets::archive::run::Output;
+use crate::writesets::archive::output::Output;
 use crate::writesets::archive::segment::read_at;
 use crate::writesets::store::verify_action;
 

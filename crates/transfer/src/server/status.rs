@@ -1,0 +1,59 @@
+//! The status file of a transfer.
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the status file in the datadir; `rejoin status` reads it.
+pub const STATUS_FILE: &str = "rejoin-status.json";
+
+/// The outcome of a transfer without a failure.
+pub const OK: &str = "ok";
+
+/// What the status file holds; `rejoin status` shows it. A file of an older version has fewer fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// `joiner` or `donor`.
+    pub role: String,
+    /// The current phase.
+    pub phase: String,
+    /// Bytes of files that are complete.
+    pub done_bytes: u64,
+    /// Bytes of all files; 0 while unknown.
+    pub total_bytes: u64,
+    /// Bytes sent and received over the network, with the overhead of encryption.
+    pub wire_bytes: u64,
+    /// Bytes of the donor's files that the joiner already had. Only the donor knows them.
+    pub reused_bytes: u64,
+    /// When the transfer began, in milliseconds since 1970.
+    pub began_ms: u64,
+    /// Milliseconds since the transfer began.
+    pub elapsed_ms: u64,
+    /// Milliseconds since the phase, or a count of bytes, last changed.
+    pub idle_ms: u64,
+    /// The phases so far in their order, and how many milliseconds each took.
+    pub phases: Vec<(String, u64)>,
+    /// Process id of the program.
+    pub pid: u32,
+    /// `ok` or the reason of the failure, once the transfer has ended.
+    pub outcome: Option<String>,
+    /// When the last successful transfer of each role ended, in milliseconds since 1970.
+    pub last_success_ms: BTreeMap<String, u64>,
+}
+
+impl Status {
+    /// Reads a status file. `None` if there is none, or it is not one.
+    pub fn read(path: &Path) -> Option<Status> {
+        serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+    }
+}
+
+/// Readers get the old or the new file. It need not survive a power loss.
+pub(super) fn write_status(path: &Path, status: &Status) {
+    let temporary = path.with_extension("json.tmp");
+    let Ok(text) = serde_json::to_string(status) else { return };
+    if std::fs::write(&temporary, text).is_ok() {
+        let _ = std::fs::rename(&temporary, path);
+    }
+}
