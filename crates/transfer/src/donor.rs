@@ -34,16 +34,17 @@ use crate::threads::Thread;
 use attempt::DonorSession;
 use offer::{Accepted, accepted};
 
-/// How long the end of the joiner is kept from our server, and so from the group: a joiner that was told to stop ends at
-/// once, and its server with it. Were the group's "Will never receive state" to reach that server while it closes, two
-/// threads would close the group connection and could wait for each other: a server that neither serves nor ends.
-/// A failure of the donor's own needs no such pause: the joiner's program waits for the group's word.
+/// How long we wait before our own end after the joiner has ended, so that our server and the group learn of it
+/// later. A joiner that was told to stop ends at once, and its server with it. If the group's "Will never receive
+/// state" reached that server while it closes, two threads would close the group connection and could deadlock: the
+/// server would neither serve nor end. A failure of the donor itself needs no such pause, because the joiner's
+/// program then waits for the group to end its server.
 const JOINER_ENDS_FIRST: Duration = Duration::from_secs(1);
 
 /// A position and its GTID domain.
 type Position = (StateId, Option<u32>);
 
-/// Serves one joiner. The server hears `done` only when the joiner has everything on stable storage.
+/// Serves one joiner. `done` is reported to the server only when the joiner has everything on stable storage.
 pub fn run(job: &Job) -> Result<()> {
     job.progress.phase("contacting the joiner", "");
     let _limit = job.limit()?;
@@ -64,7 +65,7 @@ pub fn run(job: &Job) -> Result<()> {
             })
         });
         break match agreed {
-            // The joiner waits for us as long as it has not said no.
+            // The joiner has not refused, so it still waits for us.
             Err(error) if is_lost(&error) && Instant::now() < end => {
                 tracing::warn!("{error:#} before anything was agreed on; connecting again");
                 continue;
@@ -99,7 +100,7 @@ pub fn run(job: &Job) -> Result<()> {
     }
 }
 
-/// The joiner only needs to know that IST follows, and its own position back.
+/// Tells the joiner that IST follows, and from which position.
 fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
     let (state, domain) = position_given(job)?;
     link.send(&Message::Bypass { position: state.to_string(), domain })?;
@@ -110,13 +111,13 @@ fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
 
 /// What both sides agreed on.
 enum Agreed {
-    /// IST follows from here; nothing else is to be done.
+    /// IST follows from this position; no data is sent.
     Bypass(Position),
-    /// Data is to be sent.
+    /// Data will be sent.
     Transfer(Box<Terms>),
 }
 
-/// What was found on this side, and what the joiner said to it.
+/// What the donor found in its datadir, and the joiner's answer to the offer.
 struct Terms {
     layout: Layout,
     engines: EnginePolicy,
@@ -124,18 +125,18 @@ struct Terms {
     accepted: Accepted,
 }
 
-/// What a transfer has beside its job and its link.
+/// What a transfer needs besides its job and its link.
 struct TransferContext {
     dialer: Dialer,
     compression: Compression,
     account: Option<Account>,
-    /// The joiner knows how to come back by write-sets.
+    /// The joiner supports deep IST.
     deep_ist: bool,
 }
 
-/// A state that was sent as a whole: what it consists of and where it is.
+/// A state that was sent completely: its files and its position.
 struct Sent {
-    /// Its files, and what tells the joiner of them.
+    /// The list of its files, for the joiner.
     list: FileList,
     position: Position,
     /// GTID state of our binary log, as lines of a `.state` file.
@@ -157,7 +158,7 @@ fn agree(job: &Job, link: &mut Link, account: Option<&Account>) -> Result<Terms>
 fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms) -> Result<Position> {
     let Terms { layout, engines, offered, accepted } = terms;
     let bytes = (scan::bytes(&offered.files, true), scan::bytes(&offered.files, false));
-    // Each snapshot lists anew, and there can be very many.
+    // Each snapshot lists the files again, and the list can be very long.
     let skipped = offered.skipped;
     drop(offered.files);
 
@@ -187,7 +188,8 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
     Ok(position)
 }
 
-/// Begins an attempt; what an earlier one sent is void. With a key to fingerprint its files with the joiner gives a sample.
+/// Begins an attempt and voids the previous one. With a fingerprint key the joiner answers with a sample of its
+/// files.
 fn begin(
     job: &Job,
     link: &mut Link,

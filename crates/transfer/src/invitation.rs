@@ -16,7 +16,7 @@ const MODULE: &str = "rejoin";
 /// Version of this text's layout.
 const LAYOUT: &str = "1";
 
-/// A joiner as its text describes it.
+/// A joiner, as its text describes it.
 pub struct Invited {
     /// Host to dial, without brackets.
     pub host: String,
@@ -27,7 +27,7 @@ pub struct Invited {
 }
 
 impl Invited {
-    /// What dials this joiner.
+    /// A dialer for this joiner.
     pub fn dialer(self, job: &Job) -> Result<Dialer> {
         Dialer::new(&self.host, self.port, self.invitation, job.terms(), &job.cancel)
     }

@@ -56,9 +56,10 @@ use settled::VerifiedStaging;
 /// A position and its GTID domain.
 type Position = (StateId, Option<u32>);
 
-/// Receives one transfer, or learns that none is needed. The server hears the position only when it is true.
+/// Receives one transfer, or only its position if IST follows. The position is reported to the server only once
+/// everything at that position is durably in place.
 ///
-/// The lock of the datadir is held meanwhile.
+/// The caller holds the lock of the datadir.
 pub fn run(job: &Job) -> Result<()> {
     record_check::check(&job.datadir, || Layout::resolve(&job.args, &job.options))?;
     if let Some(finished) = crate::install::run::finish_interrupted(&Disk, &job.datadir)? {
@@ -75,7 +76,8 @@ pub fn run(job: &Job) -> Result<()> {
     let mut ist = OwnIst::prepare(job)?;
     let listener = open_door(job)?;
     let end = Instant::now() + job.settings.first_contact;
-    // The link stays open until our end: closed with a ping unread, it could take our last message with it.
+    // The link stays open until we end. If it were closed while a ping is unread, the donor could lose our last
+    // message.
     let (_link, agreed) = loop {
         let left = end.saturating_duration_since(Instant::now());
         let Established { mut link, program, .. } = listener.admit_control(left, &job.cancel)?;
@@ -87,7 +89,7 @@ pub fn run(job: &Job) -> Result<()> {
             serve(job, &listener, &mut link, &mut ist)
         });
         match agreed {
-            // The donor connects again.
+            // The donor will connect again.
             Err(error) if is_lost(&error) && !listener.has_begun(Connection::Control) => {
                 tracing::warn!("{error:#} before anything was agreed on; waiting for the donor again");
                 job.progress.phase("waiting for the donor", "");
@@ -99,9 +101,10 @@ pub fn run(job: &Job) -> Result<()> {
             Ok(agreed) => break (Some(link), Ok(agreed)),
         }
     };
-    // The port is free and the donor's program is released, whatever we wait for below.
+    // Free the port before any wait below. After a failure the link to the donor is closed already, so that its
+    // program can end.
     drop(listener);
-    // What is complete is installed.
+    // The time limit ends here: a complete transfer is installed, however long that takes.
     drop(limit);
     let (state, domain) = match agreed {
         Ok(Agreed::NothingNeeded(position)) => position,
@@ -110,7 +113,8 @@ pub fn run(job: &Job) -> Result<()> {
             tidy::remove_leftovers(&Disk, &job.datadir)?;
             position
         }
-        // No wait when this fails: to the group the transfer is over, and it may be held up by a member that applies nothing.
+        // If the install fails, we do not wait for the group: to it the transfer is over, and a member that applies
+        // nothing can hold it up.
         Ok(Agreed::Arrived(verified, donor)) => {
             deep_ist::forget(&job.datadir)?;
             caught(|| install(job, *verified, &donor))?
@@ -120,37 +124,38 @@ pub fn run(job: &Job) -> Result<()> {
             return Err(error);
         }
     };
-    // The server is told of no success after a panic in another thread.
+    // Do not report success if another thread has panicked.
     job.cancel.check()?;
     refuse_if_expelled(&error_log)?;
     cleanup::start_if_needed(job);
     Ok(job.report.say(&ReportLine::JoinerState { state, domain })?)
 }
 
-/// A node that left the primary component during the transfer and came back is no joiner to the group any more. Its provider
-/// takes the state, has its word of it rejected ("new State Transfer required"), and asks for no other: the server would run
-/// and refuse every query until it is started again. With any method; one that ends is started again by its supervisor.
+/// Fails if this node left the primary component during the transfer and came back: the group then no longer counts
+/// it as a joiner. Its provider takes the state, but the group rejects the provider's report ("new State Transfer
+/// required"), and the provider asks for no other transfer: the server would run and refuse every query until it is
+/// started again. This happens with any SST method. A server that ends is started again by its supervisor.
 fn refuse_if_expelled(error_log: &ErrorLog) -> Result<(), Failure> {
     if !error_log.joiner_was_expelled() {
         return Ok(());
     }
-    let text =
-        "the group expelled this node during the transfer and would not take it for a member with this state";
-    let hint = "what has arrived is installed; start the server again, it joins with that; look at this node's network";
+    let text = "the group expelled this node during the transfer and would not accept it as a member with this state";
+    let hint = "the received state is installed: start the server again, and it joins with that; check this node's \
+                network";
     Err(Failure::new(Kind::Server, text).hint(hint))
 }
 
-/// What donor and joiner have come to, when all is well.
+/// The outcome of a transfer that has not failed.
 enum Agreed {
     /// IST follows from this position.
     NothingNeeded(Position),
-    /// The server starts on its own files from this position; the write-sets behind it are here.
+    /// The server starts on its own files at this position; the write-sets after it have arrived.
     WriteSets(Position),
-    /// Everything is here and verified; it comes from the donor of this name.
+    /// All files have arrived and are verified. The text is the donor's name.
     Arrived(Box<VerifiedStaging>, String),
 }
 
-/// Listens, and only then tells the server (and through it the donor) where and with which secret.
+/// Listens, and then tells the server, and through it the donor, the address and the secret.
 fn open_door(job: &Job) -> Result<Listener> {
     let given = job.args.address.as_deref().unwrap_or("");
     let address =
@@ -159,7 +164,7 @@ fn open_door(job: &Job) -> Result<Listener> {
     let listener = Listener::open(&address.host, port, job.terms(), &job.cancel)?;
     let text = invitation::write(&job.args, &address, port, listener.invitation())?;
     job.report.say(&ReportLine::Ready(text))?;
-    // In the provider's words for its own one ("Prepared IST receiver for 24-28, listening at: ...").
+    // Worded like the provider's line for its own receiver ("Prepared IST receiver for 24-28, listening at: ...").
     tracing::info!("prepared SST receiver, listening at: {}", ListenAddress { port: Some(port), ..address });
     Ok(listener)
 }
@@ -183,7 +188,7 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
     }
 }
 
-/// IST follows: nothing was looked at, and nothing is touched but what a broken transfer had left.
+/// IST follows: no data is read or changed. Only the leftovers of an interrupted transfer are removed.
 fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Result<Position> {
     let state = parse_position(position)?;
     link.send(&Message::Accept {
@@ -198,8 +203,8 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
     Ok((state, domain))
 }
 
-/// A transfer that was agreed on, until everything is verified where it is staged: the old datadir is untouched, and
-/// [`install()`] is where that stops being so.
+/// A transfer from the agreement until the staged files are verified. The old datadir is untouched until
+/// [`install()`].
 struct Transfer<'a> {
     job: &'a Job,
     listener: &'a Listener,
@@ -211,21 +216,21 @@ struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    /// Looks at settings, directories and room, and accepts the offer. What does not match is refused.
+    /// Checks settings, directories and free space, and accepts or refuses the offer.
     fn accept(
         job: &'a Job,
         listener: &'a Listener,
         link: &mut Link,
         offer: &'a Offer,
     ) -> Result<Transfer<'a>> {
-        job.progress.phase("looking at what is here", "");
+        job.progress.phase("checking settings and free space", "");
         let layout = Layout::resolve(&job.args, &job.options)?;
         let verdict = agree::compare_settings(job, &layout, offer)?;
         let old: Arc<[ManagedFile]> = managed::managed(&layout)?.into();
         log_previous_state(&layout);
         warn_of_cpat_conflicts(&old);
         warn_that_replication_ends(&old);
-        // Before the room is looked at: in place, the old files go soon after.
+        // Before the check of the free space, because a transfer in place removes the old files soon after it.
         let places = Places::new(&layout, &job.options, offer.facts.server_version.as_deref(), &old);
         places.try_all(&layout, &old, &offer.databases)?;
         let room = agree::check_room(job, &layout, offer, &old)?;
@@ -245,11 +250,12 @@ impl<'a> Transfer<'a> {
         Ok(Transfer { job, listener, offer, layout, old, room })
     }
 
-    /// What the donor begins with: write-sets of its archive, or files.
+    /// Receives write-sets of the donor's archive, if the donor sends these. Otherwise returns its first message
+    /// about files.
     fn by_write_sets(&self, link: &mut Link, ist: &mut OwnIst) -> Result<Instead> {
         self.job.progress.phase("waiting for the donor to begin", "");
         let first = link.recv()?;
-        // The donor has our answer.
+        // The donor has received our answer, so it need not connect again.
         self.listener.begun(Connection::Control);
         match first {
             Message::AskIst { fingerprints } => {
@@ -284,7 +290,8 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// A few blocks of what is here, when files are compared: the donor answers about how much it will send.
+    /// If files are compared, sends fingerprints of a few blocks. The donor answers about how many bytes it will
+    /// send.
     fn sample(&self, link: &mut Link, attempt: &Attempt, incoming: &IncomingTransfer) -> Result<Estimate> {
         tracing::info!("{}", snapshot_line(attempt.snapshot, &attempt.reason));
         let permit =
@@ -307,8 +314,8 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Takes the room for what will come before anything does, so that nobody else fills the disk meanwhile. Looks at it for
-    /// each attempt: another snapshot may send more.
+    /// Reserves space before any file arrives, so that nobody else fills the disk meanwhile. Done for each attempt,
+    /// because another snapshot may send more.
     fn make_room(
         &mut self,
         link: &mut Link,
@@ -335,7 +342,7 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// One attempt of the donor's, from one snapshot.
+    /// Receives one attempt: the donor's files from one snapshot.
     fn receive_attempt(
         &self,
         link: &mut Link,
@@ -354,34 +361,34 @@ impl<'a> Transfer<'a> {
         receive::receive_attempt(job, self.listener, link, incoming, base.as_ref())
     }
 
-    /// Takes what is the same from the old files, and proves that what is staged is what the donor read.
+    /// Copies unchanged bytes from the old files, and checks that the staged files are what the donor read.
     fn verify(
         &self,
         link: &mut Link,
         incoming: IncomingTransfer,
         file_list: FileList,
     ) -> Result<VerifiedStaging> {
-        // The donor has sent `Complete`: the rest is our own work, and a donor that ends now costs nothing.
+        // The donor has sent `Complete`. The rest is our own work, so it does no harm if the donor ends now.
         link.peer_is_dispensable();
         self.job.progress.all_is_copied();
         let threads = self.job.settings.threads;
         let settle = || incoming.settle(file_list, threads);
-        let settled = link.keep_alive_while("taking over what is the same", settle)?;
-        let doing = "verifying what was staged";
+        let settled = link.keep_alive_while("copying unchanged bytes", settle)?;
+        let doing = "verifying the staged files";
         self.job.progress.phase(doing, &size(settled.bytes()));
         link.keep_alive_while(doing, || settled.verify(self.job))
     }
 }
 
-/// Puts in place what arrived. Needs nothing of the donor.
+/// Installs the verified files. The donor is not needed for this.
 fn install(job: &Job, verified: VerifiedStaging, donor: &str) -> Result<Position> {
     job.progress.phase("installing", "");
     let position = verified.position();
     verified.install()?;
-    // Not before: until the install has begun the old data is here, which came from somebody else.
+    // Written only after the install: before it, the datadir holds the old data, which came from another donor.
     let lineage = Lineage::now(donor, &position.0.to_string());
     if let Err(error) = lineage.write(&job.datadir) {
-        tracing::warn!("from whom the data comes could not be noted: {error:#}");
+        tracing::warn!("cannot record which donor the data came from: {error:#}");
     }
     job.progress.phase("done", "");
     Ok(position)
@@ -389,21 +396,22 @@ fn install(job: &Job, verified: VerifiedStaging, donor: &str) -> Result<Position
 
 fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
     let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
-    let text = format!("base={} under [sst] is no directory that can be read", dir.display());
+    let text = format!("base={} under [sst] is not a readable directory", dir.display());
     Err(Failure::new(Kind::Configuration, text).hint("name a prepared backup, or leave it out"))
 }
 
-/// A sample was wrong about how much would fit: the next transfer must not believe one again.
+/// Records that the disk ran full although the sample said that everything fits: the next transfer must not rely on a
+/// sample.
 fn record_if_full(job: &Job, room: Room, error: &anyhow::Error) {
     if room == Room::Narrow
         && kind_of(error) == Kind::Space
         && let Err(why) = in_place::note_ran_full(&Disk, &job.datadir)
     {
-        tracing::warn!("that the disk ran full could not be noted: {why:#}");
+        tracing::warn!("cannot record that the disk ran full: {why:#}");
     }
 }
 
-/// The base of what follows, as far as its files tell: for whoever reads the log later.
+/// Logs the position and the origin of the old files, as far as the files show them.
 fn log_previous_state(layout: &Layout) {
     if let Ok(Some(position)) = own_position::position_in_files(layout) {
         tracing::info!("the old files were at {} at their last checkpoint", position.state);
@@ -413,7 +421,7 @@ fn log_previous_state(layout: &Layout) {
     }
 }
 
-/// The operator asked for these files, but they would act on the new data.
+/// Warns of files that `cpat` matches but that are not kept, because they would act on the new data.
 fn warn_of_cpat_conflicts(old: &[ManagedFile]) {
     let names: Vec<String> =
         old.iter().filter(|f| f.keep_overruled).map(|f| f.path.display().to_string()).collect();
@@ -422,7 +430,7 @@ fn warn_of_cpat_conflicts(old: &[ManagedFile]) {
     }
 }
 
-/// What the node replicates from outside the cluster goes on at a position of the old data, or not at all.
+/// Warns that replication from outside the cluster ends: its settings belong to a position of the old data.
 fn warn_that_replication_ends(old: &[ManagedFile]) {
     let settings = old.iter().map(|file| &file.path).filter(|path| {
         let name = file_name(path);
@@ -430,8 +438,8 @@ fn warn_that_replication_ends(old: &[ManagedFile]) {
     });
     for path in settings {
         tracing::warn!(
-            "{} leaves with the old data: this node is no replica afterwards (CHANGE MASTER TO makes it one again; cpat \
-             under [sst] would keep the file)",
+            "{} leaves with the old data: this node is no longer a replica afterwards (CHANGE MASTER TO makes it one \
+             again; cpat under [sst] would keep the file)",
             path.display()
         );
     }

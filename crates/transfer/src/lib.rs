@@ -5,7 +5,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cancel`], [`failure`], [`panics`], [`threads`], [`human`], [`allocator`] | ending early; why something failed; what a panic does; every thread; figures as people say them; how the C library hands out memory |
+//! | [`cancel`], [`failure`], [`panics`], [`threads`], [`human`], [`allocator`] | ending early; why something failed; what a panic does; every thread; human-readable figures; how much free memory the C library keeps |
 //! | [`disk`] | durable writes, filesystems |
 //! | [`server`] | our own server: options, stdout, parent, logs |
 //! | [`sql`] | the one client for our own server |

@@ -26,7 +26,7 @@ const CONSISTENCY_POINT_TIMEOUT_S: u64 = 12 * 3600;
 pub enum KeepPrevious {
     /// Kept until the node has been Synced once.
     UntilSynced,
-    /// Kept until the operator removes them.
+    /// Kept until the operator removes it.
     Always,
     /// Not kept.
     Never,
@@ -63,18 +63,18 @@ pub enum Blocking {
     AtMost(Duration),
 }
 
-/// When write-sets of an archive are to bring a joiner back.
+/// When write-sets of an archive bring a joiner back instead of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IstChoice {
     /// Where they are estimated to cost less than a transfer of files.
     Auto,
-    /// Wherever they can.
+    /// Whenever that is possible.
     Always,
     /// Never.
     Never,
 }
 
-/// Everything `[sst]` decides.
+/// All options of `[sst]`.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `threads`: connections besides the control connection.
@@ -101,7 +101,7 @@ pub struct Settings {
     pub base: Option<PathBuf>,
     /// `ist`.
     pub ist: IstChoice,
-    /// `archive`: write-sets of this node that its provider has no more.
+    /// `archive`: the directory of this node's write-sets that its provider no longer has.
     pub archive: Option<PathBuf>,
     /// `snapshot`.
     pub snapshot: SnapshotChoice,
@@ -111,7 +111,7 @@ pub struct Settings {
     pub moment: Duration,
     /// `redo-spill-dir`: where redo waits until the copy is complete; the datadir unless set.
     pub spill_dir: Option<PathBuf>,
-    /// `redo-spill-max`: bytes of it.
+    /// `redo-spill-max`: how many bytes of redo may wait there.
     pub spill_max: u64,
     /// `allow-corrupt-pages`.
     pub allow_corrupt_pages: bool,

@@ -1,5 +1,5 @@
-//! The threads of this program: the only place where one is started, so that a panic in any of them is an error like any
-//! other (see [`crate::panics`]), and work that several of them share.
+//! All threads of this program are started here, so that a panic in any of them is an error like any other (see
+//! [`crate::panics`]). Also: work that several threads share.
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
@@ -12,11 +12,11 @@ use crate::panics::{cancel_transfer, caught};
 /// What a thread is for. Its name stands in the reason when it panics, and in the kernel's list of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
-    /// The program's first one, in which a role is carried out.
+    /// The program's first thread, which carries out a role.
     Main,
     /// Waits for signals.
     Signals,
-    /// Ends the program when a signal or the server's end has not.
+    /// Ends the program if it has not ended after a signal or the server's end.
     Grace,
     /// Waits for the server's end.
     ServerWatch,
@@ -26,9 +26,9 @@ pub enum Thread {
     Progress,
     /// Ends the transfer when it takes longer than the operator allows.
     TimeLimit,
-    /// Does a long work while the control connection is kept alive.
+    /// Does long work while the control connection is kept alive.
     Work,
-    /// Ends the program when a panic has not.
+    /// Ends the program if it has not ended after a panic.
     LastResort,
     /// Donor: resolves the joiner's name.
     Resolver,
@@ -40,7 +40,7 @@ pub enum Thread {
     Answers,
     /// Donor: follows the redo log.
     RedoReader,
-    /// Donor: hands on what was read of it.
+    /// Donor: passes on the redo that was read.
     RedoWriter,
     /// Donor: reads data files.
     PageReader,
@@ -48,7 +48,7 @@ pub enum Thread {
     PageRereader,
     /// Donor: reads small files.
     FileReader,
-    /// Donor: looks at the server's checkpoints.
+    /// Donor: watches the server's checkpoints.
     CheckpointWatch,
     /// Donor: has the server make a checkpoint.
     Checkpoint,
@@ -58,9 +58,9 @@ pub enum Thread {
     BlockingLimit,
     /// Joiner: accepts connections.
     Listener,
-    /// Joiner: lets one connection in.
+    /// Joiner: does the handshake of one connection.
     Handshake,
-    /// Joiner: hands connections to threads that receive.
+    /// Joiner: starts a receiving thread for each connection.
     Admission,
     /// Joiner: receives on one connection.
     Receiver,
@@ -70,9 +70,9 @@ pub enum Thread {
     Settling,
     /// Joiner: reads back what was staged.
     ReadBack,
-    /// Joiner: reads back some of it.
+    /// Joiner: reads back a part of it.
     BlockReader,
-    /// Relay of IST: receives what the joiner's program says.
+    /// Relay of IST: receives the orders of the joiner's program.
     RelayOrders,
     /// Relay of IST: passes one connection on.
     RelaySession,
@@ -87,7 +87,7 @@ pub enum Thread {
 }
 
 impl Thread {
-    /// All of them.
+    /// All kinds of threads.
     pub const ALL: [Thread; 36] = [
         Thread::Main,
         Thread::Signals,
@@ -169,8 +169,8 @@ impl Thread {
         }
     }
 
-    /// In a debug build a test may have a thread panic: `REJOIN_PANIC_IN=NAME[:MILLISECONDS]` names it and says how long
-    /// it waits first. `REJOIN_HANG_IN=NAME` has one hang. A release build has nothing of this.
+    /// In a debug build a test can make a thread panic: `REJOIN_PANIC_IN=NAME[:MILLISECONDS]` gives its name and how
+    /// long it waits first. `REJOIN_HANG_IN=NAME` makes one hang. A release build has neither.
     #[cfg(debug_assertions)]
     #[allow(clippy::panic, reason = "on purpose")]
     pub(crate) fn panic_on_purpose(self) {
@@ -202,14 +202,14 @@ impl Thread {
     }
 }
 
-/// Starts a thread that nothing waits for the answer of.
+/// Starts a thread whose result nobody waits for.
 ///
 /// # Errors
-/// The system does not start one.
+/// The system cannot start one.
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn spawn(thread: Thread, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
     let body = move || {
-        // Its error was said by the hook, and has cancelled the transfer.
+        // The panic hook has logged its error and cancelled the transfer.
         let _ = caught(|| {
             thread.panic_on_purpose();
             body();
@@ -243,22 +243,22 @@ impl<T> Running<'_, T> {
     /// Waits for its end.
     ///
     /// # Errors
-    /// Its own; it panicked, or could not be started.
+    /// The thread's own error; it panicked, or could not be started.
     pub fn join(self) -> Result<T> {
-        // What panics outside of `caught` panics nowhere: the standard library's part of the thread.
+        // Only the standard library's part of the thread runs outside of `caught`, and it does not panic.
         self.0?.join().unwrap_or_else(|panic| caught(|| std::panic::resume_unwind(panic)))
     }
 
-    /// It has ended, or was never started.
+    /// Whether it has ended, or was never started.
     pub fn is_finished(&self) -> bool {
         self.0.as_ref().map_or(true, ScopedJoinHandle::is_finished)
     }
 }
 
-/// Does the same work in so many threads. All are waited for, then the first error counts.
+/// Does the same work in `threads` threads. Waits for all of them, then returns the first error.
 ///
 /// # Errors
-/// Of the work; a thread panicked.
+/// That of the work; a thread panicked.
 pub fn in_threads(kind: Thread, threads: usize, work: &(dyn Fn() -> Result<()> + Sync)) -> Result<()> {
     if threads <= 1 {
         return work();
@@ -270,7 +270,7 @@ pub fn in_threads(kind: Thread, threads: usize, work: &(dyn Fn() -> Result<()> +
     })
 }
 
-/// Does the same with each of these, several at a time. The answers come in no order.
+/// Does `work` with each item, several at a time. The results are in no particular order.
 ///
 /// # Errors
 /// As [`in_threads`].
@@ -288,7 +288,7 @@ pub fn each_in_threads<T: Send, U: Send>(
             match work(item) {
                 Ok(answer) => lock(&done).push(answer),
                 Err(error) => {
-                    // The others need not go on.
+                    // Leave no items, so that the other threads stop.
                     lock(&items).by_ref().for_each(drop);
                     return Err(error);
                 }
@@ -299,7 +299,7 @@ pub fn each_in_threads<T: Send, U: Send>(
     Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// What threads share; a thread that panicked with it has said so already.
+/// Locks a mutex. If a thread has panicked while it held it, that panic has already ended the transfer.
 pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -334,7 +334,7 @@ mod tests {
         });
         assert_eq!(kind_of(&error), Kind::Internal);
         assert!(error.to_string().contains("it broke"), "{error}");
-        // Nobody joins it: the scope's end is no second panic.
+        // Nobody joins it, and the end of the scope does not panic again.
         std::thread::scope(|scope| drop(scoped(scope, Thread::Sender, || -> Result<()> { panic!("again") })));
         spawn(Thread::Progress, || panic!("alone")).unwrap().join().unwrap();
     }

@@ -80,7 +80,7 @@ fn settings(pair: &mut Pair) -> Result<()> {
     both_say(
         pair,
         marks,
-        "the online snapshot does not serve: wsrep_mode of the donor has BF_ABORT_MARIABACKUP",
+        "the online snapshot is not possible: wsrep_mode of the donor has BF_ABORT_MARIABACKUP",
     )?;
     pair.donor_is_released()?;
     pair.donor().exec(&["SET GLOBAL wsrep_mode = ''"])?;

@@ -137,7 +137,7 @@ fn what_is_nearly_the_same_fits(pair: &Pair, mounted: &Mounted) -> Result<()> {
     pair.joiner().remove_grastate()?;
     pair.joins_now()?;
     let log = pair.joiner().log_since_start();
-    let fits = log.contains("what differs will fit beside") && !log.contains("replaced in place");
+    let fits = log.contains("the differences fit beside") && !log.contains("replaced in place");
     ensure!(fits && log.contains("two complete sets of files need"), "{}", pair::words_of(pair.joiner()));
     compare::assert_equal(pair.donor(), pair.joiner())
 }
@@ -182,7 +182,7 @@ fn what_fills_the_disk_after_all_is_replaced_in_place(pair: &Pair) -> Result<()>
     pair.joiner().wait_exit(Duration::from_secs(60)).context("the joiner's server goes on")?;
     std::fs::remove_file(filler)?;
     let log = pair.joiner().log_since_start();
-    ensure!(log.contains("what differs will fit beside") && log.contains("No space left on device"), "{log}");
+    ensure!(log.contains("the differences fit beside") && log.contains("No space left on device"), "{log}");
     let changed = before.differences(&Manifest::of(&pair.joiner().datadir())?);
     ensure!(changed.is_empty(), "changed by a transfer that filled the disk: {changed:?}");
     ensure!(pair.joiner().recover_position()? == position, "the old files are at another position");
@@ -222,7 +222,7 @@ fn others_fill_the_disk_meanwhile() -> Result<()> {
         ensure!(at.wire_bytes < Some(32 << 20), "it was full late: {at:?}");
         let (donors, joiners) = (donors_run.end(SOON)?, run.end(SOON)?);
         ensure!((donors.code, joiners.code) == (Some(0), Some(0)), "{}{}", donors.stderr, joiners.stderr);
-        ensure!(joiners.stderr.contains("what differs will fit beside"), "{}", joiners.stderr);
+        ensure!(joiners.stderr.contains("the differences fit beside"), "{}", joiners.stderr);
         let bulk = |node: &Node| std::fs::read(node.datadir().join("others/bulk.ibd"));
         ensure!(bulk(donor)? == bulk(joiner)?, "not as on the donor");
         Ok(())

@@ -1,4 +1,4 @@
-//! Which snapshot is sent, and what is tried when one does not serve.
+//! Chooses the snapshot to send, and the next one if a snapshot is declined.
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
@@ -34,13 +34,13 @@ use crate::snapshot::online::snapshot::Options;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
 use crate::threads::{Running, Thread, scoped};
 
-/// Times the redo log may come round before the blocking snapshot is taken: the second time the copy is nearly all in the
-/// page cache and may be fast enough.
+/// How often the redo log may overrun the online snapshot before the blocking one is taken. At the second try most of
+/// the data is in the page cache, so the copy may be fast enough.
 const OVERRUNS_MAX: u32 = 2;
 
 /// A server of another series may not be able to apply the donor's redo.
 const NEWER: &str = "the joiner's server is of a newer series, or a version is not known: it gets files without redo to apply";
-/// Damaged pages named in the error logs.
+/// Maximum number of damaged pages named in the error logs.
 const DAMAGE_LINES: usize = 50;
 
 /// Everything an attempt needs.
@@ -51,12 +51,13 @@ pub(super) struct DonorSession<'a> {
     pub layout: &'a Layout,
     pub engines: &'a EnginePolicy,
     pub skipped: &'a Skipped,
-    /// Bytes that were offered, with the redo log and without.
+    /// Bytes in the offer: with the redo log, and without it.
     pub offered: (u64, u64),
 }
 
 impl DonorSession<'_> {
-    /// Sends everything, from the first snapshot that serves. The server is as free as before when this returns.
+    /// Sends everything from the first snapshot that is not declined. When this returns, the server has been
+    /// released.
     pub fn send(&self, link: &mut Link) -> Result<Sent> {
         let choice = self.job.settings.snapshot;
         match choice {
@@ -83,11 +84,12 @@ impl DonorSession<'_> {
                 _ if choice == SnapshotChoice::Online => return Err(not_online(&reason).into()),
                 _ => return self.blocking(link, &reason),
             }
-            tracing::warn!("the online snapshot begins anew: {reason}");
+            tracing::warn!("the online snapshot starts again: {reason}");
         }
     }
 
-    /// The snapshot that always serves, where the operator allows it: there is none to take after it.
+    /// Sends the blocking snapshot, if the operator allows it. It is the last one: if it is declined, the transfer
+    /// fails.
     fn blocking(&self, link: &mut Link, reason: &str) -> Result<Sent> {
         let settings = &self.job.settings;
         let hold_for = match settings.blocking {
@@ -111,7 +113,7 @@ impl DonorSession<'_> {
         })
     }
 
-    /// One attempt: what `snapshot` gives goes through the queues to the joiner.
+    /// Makes one attempt: sends what `snapshot` reads through the queues to the joiner.
     fn send_from(
         &self,
         snapshot: &dyn Snapshot,
@@ -143,7 +145,7 @@ impl DonorSession<'_> {
         })
     }
 
-    /// Both hosts hear how much of what would have been sent the joiner had.
+    /// Logs on both hosts how many bytes the joiner already had.
     fn log_reused(&self, link: &mut Link, send_queue: &SendQueue<'_>) -> Result<()> {
         if let Some(compare) = send_queue.compare() {
             let same = compare.same_bytes();
@@ -155,7 +157,8 @@ impl DonorSession<'_> {
         Ok(())
     }
 
-    /// The online snapshot cannot make the donor's undo logs empty.
+    /// Tells both hosts that the number of undo tablespaces stays: the online snapshot cannot empty the donor's undo
+    /// logs.
     fn warn_of_undo(&self, link: &mut Link) -> Result<()> {
         if self.accepted.empty_undo {
             let text = "the joiner keeps the donor's number of undo tablespaces: a server changes it only at a start after \
@@ -187,7 +190,8 @@ impl DonorSession<'_> {
         }
     }
 
-    /// Begins an attempt. Answers the key with which the joiner's files are compared, when they are: a new one each time.
+    /// Begins an attempt. Returns the fingerprint key, a new one for each attempt, or `None` if files are not
+    /// compared.
     fn begin(&self, link: &mut Link, kind: SnapshotKind, reason: &str) -> Result<Option<FingerprintKey>> {
         let (base, incremental) = (self.accepted.base, self.job.settings.incremental);
         let key = if base && incremental { Some(random_bytes()?) } else { None };
@@ -204,7 +208,7 @@ impl DonorSession<'_> {
         Ok(key)
     }
 
-    /// What our server says of its redo, where it can be asked.
+    /// The outlook of our server's redo, or `None` if the server cannot be asked.
     fn redo_outlook(&self) -> Option<Outlook> {
         Session::open(&self.login(), ANSWER_WITHIN).ok()?.redo_outlook().ok()?
     }
@@ -224,8 +228,8 @@ impl DonorSession<'_> {
         )
     }
 
-    /// Takes a snapshot with a connection for each lane of its send queue. Answers what the snapshot gave and the number of
-    /// chunks, once the joiner has written them all.
+    /// Runs `source` with one connection for each lane of the send queue. Returns its result and the number of
+    /// chunks, once the joiner has written all of them.
     fn through<T>(&self, send_queue: &SendQueue<'_>, source: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
         std::thread::scope(|scope| {
             let lane = |number| {
@@ -239,7 +243,7 @@ impl DonorSession<'_> {
                 let hear = move || self.talk(hears, |link| compare.receive_answers(link));
                 [scoped(scope, Thread::Questions, ask), scoped(scope, Thread::Answers, hear)]
             });
-            // Also after a panic: the connections wait for the end of their queues.
+            // Close the queues after a panic too: the connections wait for their end.
             let given = caught(source).and_then(|given| send_queue.settle().map(|()| given));
             send_queue.close(given.is_err());
             let compared = comparing.into_iter().flatten().try_for_each(Running::join);
@@ -250,7 +254,8 @@ impl DonorSession<'_> {
         })
     }
 
-    /// One further connection. If it breaks, so does the transfer: the others must not go on filling the joiner's disk.
+    /// Opens connection `number` and runs `talk` on it. A failure cancels the transfer, so that the other connections
+    /// do not go on filling the joiner's disk.
     fn talk<T>(&self, number: u16, talk: impl FnOnce(&mut Link) -> Result<T>) -> Result<T> {
         let talked = self.context.dialer.dial_worker(number, CONNECT_WITHIN);
         let talked = talked.and_then(|mut link| {
@@ -260,14 +265,15 @@ impl DonorSession<'_> {
         talked.inspect_err(|e| self.job.cancel.cancel_by_worker(e))
     }
 
-    /// A server that is cut off from its cluster declines for many reasons: most statements fail then. This is the one.
+    /// `OutsidePrimary`, if the server is outside the primary component. Most statements fail there, so the snapshot
+    /// may have been declined for a reason that only follows from this one.
     fn cut_off(&self) -> Option<Declined> {
         let mut session = Session::open(&self.login(), ANSWER_WITHIN).ok()?;
         let status = session.status("wsrep_cluster_status").ok()??;
         (status != "Primary").then_some(Declined::OutsidePrimary { status })
     }
 
-    /// The reason lies with this server, whichever snapshot is taken; another member may do better.
+    /// The failure if every snapshot of this server would be declined. Another member may be able to send.
     fn sends_nothing(&self, declined: &Declined) -> Failure {
         let failure = Failure::new(Kind::Refused, format!("this donor sends nothing: {declined}"));
         if !matches!(declined, Declined::CorruptPages { .. }) {
@@ -295,22 +301,25 @@ fn snapshot_name(kind: SnapshotKind) -> &'static str {
 
 fn not_granted(why: &str) -> Failure {
     let failure = Failure::new(Kind::Timeout, why);
-    failure.hint("end what holds the lock on the donor, or raise consistency-point-timeout under [sst] there")
+    failure.hint("end the session that holds the lock on the donor, or raise consistency-point-timeout under [sst] there")
 }
 
 fn not_blocking(why: &str) -> Failure {
     let text =
-        format!("the online snapshot does not serve ({why}), and blocking=never forbids the blocking one");
+        format!("the online snapshot is not possible ({why}), and blocking=never forbids the blocking one");
     let failure = Failure::new(Kind::Refused, text);
-    failure.hint("remove the reason, choose another donor, or allow it with blocking=auto or blocking=SECONDS under [sst]")
+    failure.hint(
+        "remove the cause, choose another donor, or allow blocking with blocking=auto or \
+         blocking=SECONDS under [sst]",
+    )
 }
 
 fn not_online(why: &str) -> Failure {
-    let failure = Failure::new(Kind::Refused, format!("the online snapshot does not serve: {why}"));
-    failure.hint("snapshot=auto under [sst] on the donor takes the blocking snapshot then")
+    let failure = Failure::new(Kind::Refused, format!("the online snapshot is not possible: {why}"));
+    failure.hint("with snapshot=auto under [sst] the donor takes the blocking snapshot instead")
 }
 
-/// Both hosts hear of every damaged page that was sent, up to a number that a log can take.
+/// Logs on both hosts every damaged page that was sent, at most `DAMAGE_LINES` of them.
 fn log_corruption(link: &mut Link, damaged: &[String]) -> Result<()> {
     for page in damaged.iter().take(DAMAGE_LINES) {
         tracing::warn!("sent although it is damaged: {page}");

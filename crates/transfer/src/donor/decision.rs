@@ -1,4 +1,5 @@
-//! Full or incremental, and about how much that is: said on both hosts before anything is sent.
+//! Decides between a full and an incremental transfer. The decision and its estimate are logged on both hosts before
+//! anything is sent.
 use anyhow::Result;
 use protocol::fingerprint::FingerprintKey;
 use protocol::message::Message;
@@ -12,30 +13,30 @@ use crate::peer::link::Link;
 use crate::snapshot::online::estimate::Prices;
 use crate::snapshot::online::outlook::Outlook;
 
-/// A part of the data, one in so many, that makes the sample unreliable when its pages are not written.
+/// The sample is unreliable if the redo whose pages are not yet written is more than one byte in 50 of the data.
 const REDO_COUNTS: u64 = 50;
 
-/// What there is to decide from.
+/// The inputs of the decision.
 pub(super) struct PlanInputs<'a> {
     pub layout: &'a Layout,
-    /// Bytes of our files, as far as this snapshot sends them.
+    /// Bytes of our files that this snapshot sends.
     pub bytes: u64,
     /// The joiner has files that may be compared.
     pub base: bool,
-    /// `incremental`.
+    /// The donor's option `incremental`.
     pub incremental: bool,
-    /// What is known of the redo of which the pages are not in our files yet; `None` where none is sent.
+    /// The redo whose pages are not in our files yet; `None` if no redo is sent, or if it is not known.
     pub redo: Option<Outlook>,
-    /// Bytes a second that may be sent.
+    /// The donor's option `rlimit`, in bytes per second.
     pub rlimit: Option<u64>,
-    /// Of pages in two versions only what differs may be sent.
+    /// Whether only the differing pieces of a block may be sent (the option `delta`).
     pub parts: bool,
     /// What the operator permits.
     pub limits: TransferLimits,
 }
 
 impl PlanInputs<'_> {
-    /// The key to compare with, when the joiner's files are compared. A joiner that gave a sample hears the plan.
+    /// Returns the key if the joiner's files are compared. Sends the plan to a joiner that gave a sample.
     pub fn decide(
         &self,
         link: &mut Link,
@@ -51,7 +52,8 @@ impl PlanInputs<'_> {
                 let decision = sample.decide(shared, bytes);
                 let words = in_words(decision, shared, sample.blocks.len(), bytes);
                 match decision {
-                    // A busy server's files are old: what the sample shows of them says little of what is sent.
+                    // The files of a busy server lag behind its redo, so the sample says little about what will be
+                    // sent.
                     Decision::Full if unwritten > bytes / REDO_COUNTS => {
                         let line = format!(
                             "plan: incremental, at most {} to send (no sampled block matches, but {} of redo is not in the \

@@ -1,5 +1,5 @@
-//! The donor's side of deep IST: whether its archive brings the joiner back, whether that is cheaper than files, and sending
-//! the write-sets.
+//! The donor's side of deep IST: checks whether its archive reaches back to the joiner's position and whether
+//! write-sets are cheaper than files, and sends them.
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,16 +30,16 @@ use crate::writesets::gcache::Gcache;
 use crate::writesets::ist::cost::Ways;
 use crate::writesets::store::{StoredAction, Take, WriteSetStore};
 
-/// How long the newest write-sets may take to become final: some hundred are being applied.
+/// How long to wait until the newest write-sets are final: about a hundred of them are still being applied.
 const FINAL_WITHIN: Duration = Duration::from_secs(10);
-/// How often is looked.
+/// How often archive and cache are read again meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
-/// Write-sets that are read to know how large they are.
+/// Number of write-sets that are read to estimate the size of all.
 const MEASURED: usize = 500;
-/// In which messages travel; the joiner's relay puts the group's own in.
+/// The version of IST's messages that we send; the joiner's relay replaces it by the group's version.
 const VERSION: u8 = formats::galera::ist::VERSION_OLDEST;
 
-/// Brings the joiner back by write-sets. None when files are to be sent; both logs say why then.
+/// Sends write-sets instead of files. `None` if files are to be sent; if there is an archive, both logs say why.
 pub(super) fn instead(session: &DonorSession<'_>, link: &mut Link) -> Result<Option<Position>> {
     let job = session.job;
     let Some(dir) = archive_dir(job).filter(|_| job.settings.ist != IstChoice::Never) else {
@@ -55,7 +55,8 @@ pub(super) fn instead(session: &DonorSession<'_>, link: &mut Link) -> Result<Opt
     }
 }
 
-/// Where this node's archive is: as it is set, else where `rejoin archive run` puts it, if there is one.
+/// The directory of this node's archive: the option `archive`, or the default of `rejoin archive run` if an archive
+/// is there.
 fn archive_dir(job: &Job) -> Option<PathBuf> {
     job.settings.archive.clone().or_else(|| Some(default_dir(&job.datadir)).filter(|dir| is_archive(dir)))
 }
@@ -63,7 +64,7 @@ fn archive_dir(job: &Job) -> Option<PathBuf> {
 fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<ControlFlow<String, Position>> {
     let job = session.job;
     let none = |why: String| Ok(ControlFlow::Break(format!("no deep IST: {why}")));
-    // Our own provider's cache is large: it is read when the joiner can use it.
+    // Our own provider's cache is large, so it is read only once the joiner can use it.
     let mut history = match open_store(dir) {
         Ok(archive) => History { archive, cache: None },
         Err(error) => {
@@ -141,7 +142,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     link.send(&Message::WriteSets { from: from.0, to: to.0, domain: given.1 })?;
     let mut sender = Sender { link, waiting: Vec::new(), bytes: 0 };
     let sent = if from <= to { history.read(from, to, &mut |action| sender.take(&action)) } else { Ok(()) };
-    // A link that broke ends the transfer, an archive that does not.
+    // A broken link ends the transfer. A broken archive does not: files are sent instead.
     let (sent, bytes) = match sent {
         Err(error) if kind_of(&error) != Kind::Disk => return Err(error),
         sent => (sent, sender.finish()?),
@@ -161,7 +162,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     Ok(ControlFlow::Continue(given))
 }
 
-/// Sends IST messages in pieces.
+/// Sends IST messages in pieces of at most `RANGE_BYTES`.
 struct Sender<'a> {
     link: &'a mut Link,
     waiting: Vec<u8>,
@@ -172,7 +173,7 @@ impl Sender<'_> {
     fn take(&mut self, action: &StoredAction) -> Result<bool> {
         let StoredAction { seqno, action: kind, skipped, bytes, .. } = action;
         let header = Header::of_action(VERSION, *seqno, *kind, *skipped, bytes.len());
-        let header = header.with_context(|| format!("action {seqno} is none that IST carries"))?;
+        let header = header.with_context(|| format!("action {seqno} is of a kind that IST does not send"))?;
         self.waiting.extend_from_slice(&header.encode());
         if header.len > 0 {
             self.waiting.extend_from_slice(bytes);
@@ -195,7 +196,7 @@ impl Sender<'_> {
         self.link.send_with_payload(&message, packed.as_deref().unwrap_or(piece))
     }
 
-    /// Sends what waits; answers the bytes that were sent.
+    /// Sends the remaining bytes. Returns how many were sent in all, before compression.
     fn finish(mut self) -> Result<u64> {
         let rest = std::mem::take(&mut self.waiting);
         if !rest.is_empty() {
@@ -205,7 +206,7 @@ impl Sender<'_> {
     }
 }
 
-/// The archive, and behind it what our own provider still has.
+/// The write-sets of the archive, followed by those in our own provider's cache.
 struct History {
     archive: Box<dyn WriteSetStore + Send>,
     cache: Option<Gcache>,
@@ -225,7 +226,8 @@ impl History {
         }
     }
 
-    /// The joiner's files, the archive and the group are of one history, and the joiner has nothing that the group has not.
+    /// Checks that the joiner's files, the archive and the group have one history, and that the joiner is not ahead
+    /// of the group.
     fn fits(&self, position: StateId, group: StateId) -> Result<(), String> {
         let archive: Uuid = self.archive.history();
         if position.uuid != group.uuid {
@@ -247,7 +249,8 @@ impl History {
         Ok(())
     }
 
-    /// Whether archive and cache hold all of these, final. Waits a moment for the newest ones.
+    /// Whether archive and cache contain all write-sets from `from` to `to`, all of them final; otherwise the reason.
+    /// Waits up to `FINAL_WITHIN` for the newest ones.
     fn reach(mut self, job: &Job, dir: &Path, from: Seqno, to: Seqno) -> Result<Result<History, String>> {
         let until = Instant::now() + FINAL_WITHIN;
         loop {
@@ -275,7 +278,7 @@ impl History {
         if last >= to {
             return true;
         }
-        // Whether they are final only the buffers say: all before the last one are when that is.
+        // Only the cache's buffers show whether write-sets are final. If the last one is, all before it are.
         let Some(cache) = &self.cache else { return false };
         let reaches =
             cache.range().is_some_and(|(low, high)| low.0 <= last.0.saturating_add(1) && high >= to);
@@ -290,7 +293,7 @@ impl History {
         read && is_final
     }
 
-    /// About how many bytes so many write-sets are.
+    /// Estimates the size of `count` write-sets in bytes, from the first ones of the range.
     fn bytes(&self, from: Seqno, to: Seqno, count: u64) -> Result<u64> {
         let (mut bytes, mut seen) = (0u64, 0usize);
         if from <= to {
@@ -329,7 +332,7 @@ impl History {
     }
 }
 
-/// What is in the archive's directory: segments, or a copy of a provider's cache.
+/// Opens the archive's directory, which contains segments, or a copy of a provider's cache.
 fn open_store(dir: &Path) -> Result<Box<dyn WriteSetStore + Send>> {
     match is_archive(dir) {
         true => Ok(Box::new(Archive::open(dir)?)),
@@ -337,7 +340,7 @@ fn open_store(dir: &Path) -> Result<Box<dyn WriteSetStore + Send>> {
     }
 }
 
-/// Our own provider's cache, where it can be read.
+/// Our own provider's cache, if it can be read.
 fn own_cache(job: &Job) -> Option<Gcache> {
     let options = provider_options::parse(job.options.server("wsrep-provider-options").unwrap_or_default());
     let name = options.get("gcache.name").map_or(formats::galera::gcache::FILE_NAME, String::as_str);

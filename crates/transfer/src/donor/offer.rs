@@ -1,4 +1,4 @@
-//! What a donor says before anything is stopped or read, and what the joiner answers.
+//! The donor's offer, made before anything is blocked or read, and the joiner's answer.
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
@@ -16,13 +16,14 @@ use crate::job::Job;
 use crate::peer::link::Link;
 use crate::server::version::server_version;
 
-/// Lines about files that are not sent, in the offer and the error logs.
+/// Maximum number of lines about files that are not sent, in the offer and the error logs.
 const LEFT_OUT_LINES: usize = 50;
 
-/// Bytes of the databases' names in the offer, at most.
+/// Maximum number of bytes of database names in the offer.
 const DATABASE_BYTES: usize = HEADER_BYTES_MAX as usize / 4;
 
-/// Makes the offer; the joiner looks at settings and room. Its answer has the number of workers that may send.
+/// Sends the offer and receives the joiner's answer: how many workers may send. Fails if the joiner refuses, because
+/// of its settings or its free space.
 pub(super) fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) -> Result<Accepted> {
     let left_out = left_out(scan);
     for line in &left_out {
@@ -36,7 +37,7 @@ pub(super) fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) ->
     Ok(Accepted { workers: accepted.workers.min(job.settings.threads).max(1), ..accepted })
 }
 
-/// What both logs must say, in lines that fit into one message.
+/// Warnings for both logs, few enough for one message.
 fn left_out(scan: &Scan) -> Vec<String> {
     for left in &scan.left_out {
         tracing::debug!("not sent: {}: {}", left.path.display(), left.why);
@@ -77,7 +78,7 @@ fn offer(job: &Job, layout: &Layout, scan: &Scan, left_out: Vec<String>) -> Offe
     }
 }
 
-/// Names of the databases' directories. A database that is left out here is looked at when its first file comes.
+/// Names of the databases' directories, as many as fit. The joiner checks the others when their first file arrives.
 fn databases(scan: &Scan) -> Vec<String> {
     let files = scan.files.iter().map(|file| &file.entry).filter(|entry| entry.place == Place::Datadir);
     let names: BTreeSet<&str> = files.filter_map(|entry| Some(entry.path.split_once('/')?.0)).collect();
@@ -95,7 +96,7 @@ pub(super) struct Accepted {
     in_place: bool,
     pub empty_undo: bool,
     pub still: bool,
-    /// The joiner has files that may hold what would be sent.
+    /// The joiner has files that may be compared.
     pub base: bool,
 }
 

@@ -14,7 +14,7 @@ use crate::server::synced;
 use crate::server::users::own_user_name;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
 
-/// The files that the server uses.
+/// What is known of the files that the server uses.
 struct Used {
     /// Paths that it has open; `None` if they cannot be listed.
     open: Option<Vec<PathBuf>>,
@@ -23,7 +23,7 @@ struct Used {
     tablespaces: Option<HashSet<String>>,
 }
 
-/// Refuses to leave out a file that the server uses.
+/// Fails if the server uses a file that would be left out.
 ///
 /// # Errors
 /// The first such file or directory, with a remedy.

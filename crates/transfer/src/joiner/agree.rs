@@ -1,4 +1,4 @@
-//! What is looked at before anything moves: settings, and room.
+//! Checks before anything is sent: settings and free space.
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,10 +22,11 @@ use crate::settings::InPlace;
 
 /// Bytes that stay free on each filesystem, for logs and the server's first start.
 pub const MARGIN_BYTES: u64 = 64 << 20;
-/// The Aria logs are placed by copies and kept by copies (see `install::forward`).
+/// The Aria logs are installed as copies, and the old ones are kept as copies (see `install::forward`).
 const ARIA_COPIES: u64 = 3;
 
-/// Of all bytes the share by which a sample may be wrong: with 256 blocks of which none differs, one in 85 still may.
+/// The share of all bytes by which a sample may be wrong: if none of 256 sampled blocks differs, one block in 85 may
+/// still differ.
 const SAMPLE_ERROR: f64 = 0.05;
 
 /// How old and new files share the disk.
@@ -33,13 +34,13 @@ const SAMPLE_ERROR: f64 = 0.05;
 pub(super) enum Room {
     /// Both fit.
     Beside,
-    /// Both fit if little differs: that is known when the donor has seen a sample.
+    /// Both fit if little differs, which is known when the donor has seen a sample.
     Narrow,
-    /// Old files go as new ones come.
+    /// Old files are removed as new ones arrive.
     InPlace,
 }
 
-/// Both sides log the same reasons when the two servers do not fit.
+/// Compares the donor's settings with ours. Both sides log the same reasons if the two servers do not fit.
 pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Result<Verdict, Failure> {
     for line in &offer.left_out {
         tracing::warn!("from the donor: {line}");
@@ -69,7 +70,8 @@ pub(super) fn check_room(job: &Job, layout: &Layout, offer: &Offer, old: &[Manag
     let Some((_, missing)) = worst(&demands) else { return Ok(Room::Beside) };
     if ran_full {
         tracing::warn!(
-            "the last transfer was to fit beside the old files and filled the disk: this one does not try again"
+            "the last transfer was expected to fit beside the old files and filled the disk: this one \
+             does not try that again"
         );
         return without_room(job, &demands);
     }
@@ -83,16 +85,16 @@ pub(super) fn check_room(job: &Job, layout: &Layout, offer: &Offer, old: &[Manag
     Ok(Room::Narrow)
 }
 
-/// What a sample and the donor's answer say of the bytes that will come.
+/// What a sample and the donor's answer say about the bytes that will be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Estimate {
     /// Bytes of the files that were sampled.
     pub sampled: u64,
-    /// Bytes that the donor will probably send, those of other files included; nothing when these are all.
+    /// Bytes that the donor will probably send, including files that were not sampled; `None` if it sends everything.
     pub about: Option<u64>,
 }
 
-/// Decides again, when the donor has seen a sample.
+/// Decides again, after the donor has seen a sample.
 pub(super) fn check_room_again(
     job: &Job,
     layout: &Layout,
@@ -107,14 +109,17 @@ pub(super) fn check_room_again(
         return without_room(job, &demands);
     }
     let percent = (share * 100.0).ceil();
-    tracing::info!("what differs will fit beside the old files: it needs {percent} % of their room at most");
+    tracing::info!(
+        "the differences fit beside the old files: they need at most {percent} % of the space of a whole set"
+    );
     Ok(Room::Beside)
 }
 
-/// How much room will be needed at most, and where: the directories are on different filesystems. Nothing where as much again
-/// is free, and nothing for a whole set of files: to take room and give it back costs time.
+/// How many bytes will be needed at most, with one directory for each filesystem. Leaves out filesystems on which
+/// twice a whole set of files is free, and all of them if a whole set of files is expected: reserving space and
+/// giving it back costs time.
 pub(super) fn will_need(layout: &Layout, offer: &Offer, estimate: Estimate) -> Result<Vec<(PathBuf, u64)>> {
-    // What the old files take does not matter here: none of them is looked at again.
+    // The sizes of the old files do not matter here, so they are not read again.
     let demands = demands(layout, offer, &[])?;
     let share = estimate.share_of(demands.iter().map(Demand::of_files).sum());
     let tight = demands.iter().filter(|d| share < 1.0 && d.available / 2 < d.needed);
@@ -122,7 +127,7 @@ pub(super) fn will_need(layout: &Layout, offer: &Offer, estimate: Estimate) -> R
 }
 
 impl Demand {
-    /// Without the margin.
+    /// Bytes of files, without the margin.
     fn of_files(&self) -> u64 {
         self.needed.saturating_sub(MARGIN_BYTES)
     }
@@ -133,8 +138,9 @@ impl Demand {
 }
 
 impl Estimate {
-    /// Which share of all bytes will be needed at most. A byte of a table that differs can take up to four: a table of which a
-    /// quarter differs is written anew, of others both what comes and what it replaces is kept. And a sample is no census.
+    /// The share of all bytes that will be needed at most. A byte that differs can need up to four: a table of which
+    /// a quarter differs is written anew, and for the others both the new bytes and those they replace are stored.
+    /// `SAMPLE_ERROR` is added because a sample may be wrong.
     fn share_of(&self, all: u64) -> f64 {
         let Some(about) = self.about else { return 1.0 };
         let differs = about.saturating_sub(all.saturating_sub(self.sampled)) as f64;
@@ -143,13 +149,13 @@ impl Estimate {
     }
 }
 
-/// The filesystem on which most is missing, and how much.
+/// The filesystem that lacks most, and how many bytes it lacks.
 fn worst(demands: &[Demand]) -> Option<(&Demand, u64)> {
     let missing = demands.iter().map(|d| (d, d.needed.saturating_sub(d.available)));
     missing.filter(|(_, missing)| *missing > 0).max_by_key(|(_, missing)| *missing)
 }
 
-/// Old files go as new ones come, where the operator lets them.
+/// Replaces files in place, if the operator allows it.
 fn without_room(job: &Job, demands: &[Demand]) -> Result<Room> {
     let Some((worst, missing)) = worst(demands) else { return Ok(Room::Beside) };
     let at = worst.at.display();
@@ -173,7 +179,7 @@ fn without_room(job: &Job, demands: &[Demand]) -> Result<Room> {
     Ok(Room::InPlace)
 }
 
-/// What one filesystem must take and can.
+/// What one filesystem must hold, and what it can hold.
 struct Demand {
     at: PathBuf,
     needed: u64,
@@ -202,7 +208,7 @@ fn demands(layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Vec<De
     for (directory, bytes) in &offer.external {
         need(Path::new(directory), *bytes)?;
     }
-    // What a broken transfer left is taken over or removed.
+    // The leftovers of an interrupted transfer are reused or removed.
     for (path, bytes) in leftovers::allocated(&layout.datadir)? {
         if let Some(demand) = demands.get_mut(&filesystem_of(&path)?) {
             demand.available = demand.available.saturating_add(bytes);
@@ -223,7 +229,7 @@ mod tests {
     #[test]
     fn what_is_needed_grows_with_what_differs() {
         let share = |about, sampled| (Estimate { sampled, about }.share_of(1000) * 1000.0).round() as u64;
-        // 100 bytes are of files that always come.
+        // 100 of the 1000 bytes are in files that were not sampled and are always sent.
         assert_eq!(share(Some(100), 900), 145);
         assert_eq!(share(Some(110), 900), 110 + 30 + 45);
         assert_eq!(share(Some(600), 900), 1000);

@@ -29,33 +29,34 @@ use crate::writesets::ist::relay::{self, Relay};
 use crate::writesets::ist::spool::{self, Spool};
 use crate::writesets::ist::trust;
 
-/// How long the donor's provider may take to send its first write-set: it connects before its program is started.
+/// How long the donor's provider may take to send its first write-set. It connects before the donor's program is
+/// started.
 const FIRST_WITHIN: Duration = Duration::from_secs(15);
 
-/// What this node brings to a deep IST.
+/// This node's part in a deep IST.
 pub(super) struct OwnIst {
-    /// Through which IST comes, or why it does not.
+    /// The relay through which IST arrives, or why there is none.
     relay: Result<Relay, String>,
-    /// The provider's word on the data, from before this transfer.
+    /// What the provider had recorded of the data (`grastate.dat`) before this transfer.
     said: Option<GraState>,
 }
 
 /// What the donor sends.
 pub(super) enum Instead {
-    /// Write-sets, which are all here: the server starts from this position.
+    /// Write-sets. All have arrived; the server starts from this position.
     WriteSets(Position),
-    /// Files: this is the first message of it.
+    /// Files. This is the donor's first message about them.
     Files(Message),
 }
 
-/// The files are replaced: nothing that waits for the old ones is of use.
+/// Removes the note and the spool, because the files to which they belong are replaced.
 pub(super) fn forget(datadir: &Path) -> Result<()> {
     trust::remove_note(datadir)?;
     spool::discard(datadir)
 }
 
 impl OwnIst {
-    /// Before the server hears where we listen: from then on IST may come.
+    /// Starts the relay. Call this before `ready` is reported, because IST may arrive from then on.
     ///
     /// # Errors
     /// From the disk.
@@ -75,12 +76,12 @@ impl OwnIst {
         Ok(OwnIst { relay, said })
     }
 
-    /// The write-sets behind `position` come before the donor's own.
+    /// Has the relay pass on the spooled write-sets after `position` before those of the donor's provider.
     pub fn splice(self, position: StateId) -> Result<()> {
         self.relay.map_err(|why| Failure::new(Kind::Server, why))?.splice(position)
     }
 
-    /// Answers the donor's question, and receives what it decides to send.
+    /// Answers the donor's question, and receives the write-sets if the donor decides to send them.
     pub fn answer(
         &mut self,
         job: &Job,
@@ -89,7 +90,7 @@ impl OwnIst {
         link: &mut Link,
         key: Option<&FingerprintKey>,
     ) -> Result<Instead> {
-        // What goes wrong here is no reason to send no files.
+        // An error here only rules out deep IST: files can still be sent.
         let able = link.keep_alive_while("reading its own position", || Ok(self.able(job, layout)))?;
         let able = able.unwrap_or_else(|error| Err(format!("{error:#}")));
         job.cancel.check()?;
@@ -117,7 +118,8 @@ impl OwnIst {
         }
     }
 
-    /// Whether write-sets can bring this node back, else why not. Notes that they are about to.
+    /// Whether write-sets can bring this node back, or why not. If they can, a note on disk says that they are about
+    /// to.
     fn able(&mut self, job: &Job, layout: &Layout) -> Result<Result<Able, String>> {
         if job.settings.ist == IstChoice::Never {
             return Ok(Err("ist=never is set on the joiner".to_owned()));
@@ -143,15 +145,15 @@ impl OwnIst {
     }
 }
 
-/// A node that write-sets can bring back.
+/// What the donor needs to know of a node that write-sets can bring back.
 struct Able {
-    /// What its server will start from.
+    /// The position from which its server will start.
     position: StateId,
     /// The first seqno that the donor's provider sends by itself.
     first: Seqno,
-    /// What has come of an earlier try.
+    /// The spool, with what an earlier try received.
     spool: Spool,
-    /// Bytes that there is room for.
+    /// Free bytes for write-sets.
     room: u64,
 }
 
@@ -163,7 +165,7 @@ fn receive(
     at: Position,
 ) -> Result<Instead> {
     if from != spool.next() && from <= to {
-        let text = format!("the donor sends write-sets from {from} on, {} was asked for", spool.next());
+        let text = format!("the donor sends write-sets from {from} on, but {} was requested", spool.next());
         return Err(Failure::new(Kind::Peer, text).into());
     }
     job.progress.phase("receiving write-sets", &format!("{from} to {to}"));
@@ -173,7 +175,7 @@ fn receive(
         let message = match message {
             Ok(message) => message,
             Err(error) => {
-                // What has come need not come again.
+                // What has arrived need not be sent again.
                 spool.store()?;
                 return Err(error);
             }

@@ -1,10 +1,11 @@
-//! When the joiner's server may hear that the transfer failed.
+//! Decides when the joiner's server is told that the transfer failed.
 //!
-//! A joiner's server that hears it from its program leaves the group. While the group still counts a dead donor as a
-//! member, that is the second member lost at once, and what remains of three is no majority. The group itself tells a
-//! joiner's server that its transfer failed: when it expels the donor, or when the donor's server reports the failure.
-//! The provider then leaves the group in order and ends the server. So after a failure this program waits for that end,
-//! and reports the failure itself only when the group has not spoken within the time in which it expels a silent member.
+//! A joiner's server that is told by its program leaves the group. While the group still counts a dead donor as a
+//! member, that is the second member lost at once, and the one that remains of three has no majority. The group
+//! itself tells a joiner's server that its transfer failed: when it expels the donor, or when the donor's server
+//! reports the failure. The provider then leaves the group in order and ends the server. So after a failure this
+//! program waits for that, and reports the failure itself only if the group has not done so within the time in which
+//! it expels a silent member.
 use std::time::Duration;
 
 use crate::failure::{Kind, kind_of};
@@ -15,8 +16,8 @@ use crate::server::provider_options::{self, ProviderOptions, period_s};
 /// Added to what the provider's options allow: the state exchange of the new view, and the end of our server.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// Waits until our server ended by the group's word, at most as long as the group takes to expel a silent donor. Does not
-/// wait when our server has died, when we were told to stop, or after a panic, which ends this program soon in any case.
+/// Waits until the group has ended our server, at most as long as the group takes to expel a silent donor. Does not
+/// wait if our server has died, if we were told to stop, or after a panic, which ends this program soon in any case.
 pub(super) fn wait_after(job: &Job, error: &anyhow::Error) {
     if matches!(kind_of(error), Kind::Server | Kind::Stopped | Kind::Internal) || job.cancel.is_ended_now() {
         return;
@@ -24,26 +25,26 @@ pub(super) fn wait_after(job: &Job, error: &anyhow::Error) {
     let options = provider_options::parse(job.options.server("wsrep-provider-options").unwrap_or_default());
     let limit = expulsion_limit(&options);
     let seconds = limit.as_secs_f64();
-    // Now: the server may end before this program does, and a supervisor may end both.
+    // Logged now: the server may end before this program does, and a supervisor may end both.
     log::error(&format!("joiner: state transfer failed: {error:#}"));
     tracing::warn!(
         "this program ends with its server, which the group ends when it expels the donor or the donor's server reports the \
          failure; at the latest in {seconds} s (evs.inactive_timeout and evs.install_timeout). An earlier end could cost the \
          other members their quorum"
     );
-    // Nothing more comes: how much is left says nothing now.
+    // Nothing more arrives, so the progress must not show how much is left.
     job.progress.attempt(0);
     job.progress.phase(&format!("failed; waiting up to {seconds} s for the group to give the donor up"), "");
     if !job.cancel.sleep_unless_ended(limit) {
         tracing::warn!(
-            "the group has not ended the transfer within {seconds} s: this node's server hears of the failure now"
+            "the group has not ended this node's server within {seconds} s: the failure is reported to the server now"
         );
     }
 }
 
 /// How long a group may take to expel a member that died or fell silent, by the provider's options of this node: all
-/// nodes are expected to have the same ones. A member is inactive at the latest after `evs.inactive_timeout`, which is
-/// looked at each `evs.inactive_check_period`; the others then agree on a view within `evs.install_timeout`.
+/// nodes are expected to have the same ones. A member is inactive at the latest after `evs.inactive_timeout`, which
+/// is checked every `evs.inactive_check_period`; the others then agree on a view within `evs.install_timeout`.
 fn expulsion_limit(options: &ProviderOptions) -> Duration {
     let seconds = |name: &str, default: f64| {
         let given = options.get(name).and_then(|value| period_s(value));

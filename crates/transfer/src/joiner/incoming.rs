@@ -1,4 +1,4 @@
-//! The files of one transfer on their way from the donor's list to their places.
+//! The files of one attempt, from the first byte until all have arrived and have their final names.
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,15 +31,15 @@ pub(super) struct IncomingTransfer {
     staging: Staging,
     coverage: Mutex<Coverage>,
     keep: Keep,
-    /// The last install, when what it keeps is kept on.
+    /// The last install, if the previous state that it keeps must be kept longer.
     earlier: Option<InstallPlan>,
-    /// Files that are the same stay where they are.
+    /// Whether unchanged files stay where they are.
     stays: bool,
     places: Places,
 }
 
 impl IncomingTransfer {
-    /// Makes ready for an attempt; in place, this is where the old files go.
+    /// Prepares an attempt. For a transfer in place, this removes the old files.
     pub fn prepare(
         job: &Job,
         layout: &Layout,
@@ -49,7 +49,7 @@ impl IncomingTransfer {
         let (keep, earlier) = match (room, job.settings.keep_previous) {
             (Room::InPlace, _) => (Keep::InPlace, None),
             (_, KeepPrevious::Never) => (Keep::Nothing, None),
-            // A transfer in place that broke off: what is left of the old state is not worth keeping.
+            // After an interrupted transfer in place, what is left of the old state is not worth keeping.
             _ if in_place::was_begun(&Disk, &layout.datadir)? => (Keep::Nothing, None),
             _ => kept_before(&layout.datadir)?,
         };
@@ -65,7 +65,8 @@ impl IncomingTransfer {
         Ok(incoming)
     }
 
-    /// The donor begins a file: decides where it is staged. Its name may still change.
+    /// Called when the donor begins a file: checks its target and chooses where it is staged. Its name may still
+    /// change.
     pub fn begin(&self, entry: &FileEntry) -> Result<()> {
         let target = self.layout.target_of(entry)?;
         self.places.try_for(entry)?;
@@ -88,7 +89,7 @@ impl IncomingTransfer {
         &self.coverage
     }
 
-    /// A file of somebody else's at the path of a table outside the datadir is never overwritten.
+    /// Fails if a foreign file is at the path of a table outside the datadir: it is never overwritten.
     fn refuse_foreign(&self, files: &[FileEntry]) -> Result<(), Failure> {
         match managed::foreign_files_at_targets(files, &self.old).into_iter().next() {
             Some(foreign) => Err(foreign),
@@ -96,14 +97,14 @@ impl IncomingTransfer {
         }
     }
 
-    /// There is no room after all: the old files go. Nothing was received yet.
+    /// Removes the old files, because there is no room for both after all. Nothing may have been received yet.
     pub fn replace_in_place(&mut self) -> Result<()> {
         (self.keep, self.earlier) = (Keep::InPlace, None);
         self.staging.drop_leftovers()?;
         self.make_room()
     }
 
-    /// The old system set goes as a whole, then everything else.
+    /// Removes the old files: first the system set as a whole, then everything else.
     fn make_room(&self) -> Result<()> {
         let (old, _) = by_kind(self.old.iter());
         let system: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
@@ -112,7 +113,8 @@ impl IncomingTransfer {
         old.iter().try_for_each(|(path, _)| in_place::in_place_make_room(&Disk, &self.layout.datadir, path))
     }
 
-    /// The donor has said what the state is: everything of it must have arrived, and gets its place.
+    /// Called with the donor's list of files. Fails if a byte of them has not arrived; otherwise each file gets its
+    /// final name.
     pub fn settle(self, file_list: FileList, threads: u16) -> Result<SettledStaging> {
         let coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
         let has_data = |f: &FileEntry| !matches!(f.role, FileRole::Link { .. });
@@ -123,19 +125,20 @@ impl IncomingTransfer {
             }
         }
         drop(coverage);
-        // There can be very many files: what only the transfer needed goes as soon as it can.
+        // There can be very many files, so free what only the transfer needed.
         *self.coverage.lock().unwrap_or_else(PoisonError::into_inner) = Coverage::new();
         if self.layout.binlog.is_some() && file_list.binlog_state.is_none() {
             tracing::warn!(
-                "the donor sent no GTID state (it writes no binary log, or an encrypted one): this node's begins anew"
+                "the donor sent no GTID state (it writes no binary log, or an encrypted one): this node's \
+                 GTID state starts empty"
             );
         }
         let outside = file_list.files.iter().filter(|entry| entry.place == Place::External);
         self.refuse_foreign(&outside.collect::<Vec<_>>())?;
         let targets = || targets(&self.layout, &file_list.files);
-        // Whole copies are kept where the operator wants them for good.
+        // With keep-previous=always the old files are kept whole.
         let patches = match self.keep {
-            // What an earlier install keeps needs the files as they are.
+            // The previous state that an earlier install keeps needs the files as they are.
             _ if !self.stays || self.earlier.is_some() => Patches::None,
             Keep::Old => Patches::Kept,
             Keep::Nothing | Keep::InPlace => Patches::Made,
@@ -148,7 +151,7 @@ impl IncomingTransfer {
         }
         let there = in_the_way(targets(), &self.old)?;
         let markers = markers_in_the_way(targets(), &self.layout.datadir)?;
-        // What stays where it is, or is patched there, is known already.
+        // Files that stay, or are patched in place, are not retired.
         let stay =
             unchanged.iter().map(|stays| &stays.path).chain(patched.iter().map(|(patch, _)| &patch.table));
         let stay: HashSet<&Path> = stay.map(PathBuf::as_path).collect();
@@ -166,15 +169,17 @@ impl IncomingTransfer {
     }
 }
 
-/// The old files are kept. Where an earlier install keeps what it replaced, because the node was never Synced since, that is kept
-/// on instead; where it cannot be put back any more, it goes with the next install.
+/// What the install will keep: the old files, as a rule. If an earlier install still keeps what it replaced, because
+/// the node was not Synced since, that is kept instead. If it cannot be put back any more, this install keeps nothing
+/// and removes it.
 fn kept_before(datadir: &Path) -> Result<(Keep, Option<InstallPlan>)> {
     let earlier = record::installed(&Disk, datadir)?.filter(|earlier| !earlier.kept.is_empty());
     if earlier.is_some()
         && let Err(why) = rollback::possible(&Disk, datadir)?
     {
         tracing::warn!(
-            "what the last install kept is of no use any more and goes with this one: {}",
+            "the previous state that the last install kept cannot be restored any more, and this \
+             install removes it: {}",
             why.text
         );
         return Ok((Keep::Nothing, None));
@@ -182,7 +187,7 @@ fn kept_before(datadir: &Path) -> Result<(Keep, Option<InstallPlan>)> {
     Ok((Keep::Old, earlier))
 }
 
-/// All files with the paths they get here.
+/// All files with their target paths on this node.
 fn targets<'a>(
     layout: &'a Layout,
     files: &'a Entries,
@@ -193,7 +198,7 @@ fn targets<'a>(
     })
 }
 
-/// What stands at a target and would have stayed otherwise (a table that `cpat` keeps): the donor's file wins.
+/// Files at a target that would otherwise stay (a table that `cpat` keeps): the donor's files replace them.
 fn in_the_way(
     targets: impl Iterator<Item = Result<(FileEntry, PathBuf)>>,
     old: &[ManagedFile],
@@ -210,7 +215,7 @@ fn in_the_way(
     Ok(there)
 }
 
-/// Fingerprints of this transfer in whose place a database's directory comes.
+/// Markers of this transfer that are where a database's directory must be.
 fn markers_in_the_way(
     targets: impl Iterator<Item = Result<(FileEntry, PathBuf)>>,
     datadir: &Path,
@@ -240,8 +245,8 @@ fn by_kind<'a>(old: impl IntoIterator<Item = &'a ManagedFile>) -> (Vec<(PathBuf,
         match file.what {
             Managed::DatabaseDirectory => databases.push(file.path.clone()),
             Managed::SystemSet => files.push((file.path.clone(), OldKind::System)),
-            // What has no counterpart on the donor (binary logs, replication state) is still part of the old state
-            // that a rollback brings back.
+            // Files without a counterpart on the donor (binary logs, replication state) are still part of the old
+            // state that a rollback brings back.
             _ => files.push((file.path.clone(), OldKind::Table)),
         }
     }

@@ -1,4 +1,4 @@
-//! What can be tried before anything travels: whether this node's directories can take the donor's databases.
+//! Checks before anything is sent whether this node's directories can take the donor's databases.
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -25,9 +25,9 @@ pub(super) struct Places {
     ignored: Vec<String>,
     /// Paths below the datadir that this node's server uses for something else, and what for.
     taken: Vec<(PathBuf, String)>,
-    /// Files right in the datadir that leave, or make way.
+    /// Files directly in the datadir that are retired.
     leaving: BTreeSet<PathBuf>,
-    /// Databases that were tried.
+    /// Databases that were checked.
     tried: Mutex<BTreeSet<String>>,
 }
 
@@ -38,7 +38,7 @@ impl Places {
         server: Option<&str>,
         old: &[ManagedFile],
     ) -> Places {
-        // Only what a database's directory may meet.
+        // Only paths at which a database's directory may be.
         let leaving = old.iter().filter(|file| {
             file.what != Managed::DatabaseDirectory && file.path.parent() == Some(&layout.datadir)
         });
@@ -51,10 +51,10 @@ impl Places {
         }
     }
 
-    /// Tries the directories of this node and those of the databases that the donor offers.
+    /// Checks the directories of this node and those of the databases that the donor offers.
     ///
     /// # Errors
-    /// What cannot take them, by name.
+    /// Names the directories that cannot take them.
     pub fn try_all(&self, layout: &Layout, old: &[ManagedFile], databases: &[String]) -> Result<(), Failure> {
         let old = old.iter().filter_map(|file| file.path.parent());
         let own = layout.directories().into_iter().chain(old).collect::<BTreeSet<_>>();
@@ -65,7 +65,7 @@ impl Places {
         findings.refused(Purpose::Install)
     }
 
-    /// Tries the database of a file, once: it may have been made since the offer.
+    /// Checks the database of a file, once for each database: it may have been created since the offer.
     ///
     /// # Errors
     /// As [`Places::try_all`].
@@ -113,8 +113,9 @@ pub(super) fn makes_way(path: &Path) -> bool {
     file_kind::top_level(name) == FileKind::SstMarker && is_file()
 }
 
-/// What the server of this node makes in its datadir, or looks for there, whatever the data is. Only such as a database's
-/// directory can be called: its name has letters, digits and `_`, everything else is written `@hhhh` (tried on 10.11.19).
+/// Paths that this node's server creates or looks for in its datadir, whatever the data is, and their purpose. Only
+/// paths that a database's directory can have: its name has letters, digits and `_`, everything else is written
+/// `@hhhh` (tried on 10.11.19).
 fn taken(layout: &Layout, options: &ServerOptions, server: Option<&str>) -> Vec<(PathBuf, String)> {
     let mut taken: Vec<(PathBuf, String)> = Vec::new();
     let mut add = |path: PathBuf, what: &str| taken.push((path, what.to_owned()));
@@ -141,7 +142,7 @@ fn taken(layout: &Layout, options: &ServerOptions, server: Option<&str>) -> Vec<
     taken
 }
 
-/// As configured; 11.0 and later make three when nothing is.
+/// The configured number. Without one, 11.0 and later create three.
 fn undo_tablespaces(options: &ServerOptions, server: Option<&str>) -> u32 {
     let configured = options.server("innodb-undo-tablespaces").and_then(|n| n.parse::<u32>().ok());
     let major = server.and_then(|version| version.split('.').next()?.parse::<u32>().ok()).unwrap_or(0);
@@ -192,7 +193,7 @@ mod tests {
                 "{words:?} {database}: {said}"
             );
         }
-        // What leaves makes way, and so does the marker of this transfer.
+        // Neither a file that is retired nor the marker of this transfer is in the way.
         tree.file("data/undo005", "x");
         tree.file("data/sst_in_progress", "");
         assert_eq!(tried(&tree, &[], old, "undo005"), "");

@@ -1,4 +1,4 @@
-//! From the link to the staging directory.
+//! Receives one attempt: from the connections to the staging directories.
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::receive::base::Base;
 use crate::receive::receiver::{self, Shared};
 use crate::threads::{Thread, scoped};
 
-/// How long a look for one more worker takes: what the end of a transfer may wait for it.
+/// How long one wait for a further connection takes. It can delay the end of a transfer by as much.
 const ADMIT_FOR: Duration = Duration::from_millis(20);
 
-/// What the donor says the state is that it has sent.
+/// The donor's description of the state that it has sent.
 pub(super) struct FileList {
     /// All files, their numbers ascending.
     pub files: Entries,
@@ -34,13 +34,13 @@ pub(super) struct FileList {
 
 /// How an attempt ended.
 pub(super) enum Received {
-    /// Everything is here.
+    /// Everything has arrived.
     All(FileList),
-    /// Void: the donor begins anew.
+    /// The attempt is void; the donor begins this one.
     Again(Attempt),
 }
 
-/// One attempt: takes workers as they come and receives on each in a thread of its own, until the donor says on the
+/// Receives one attempt: accepts connections and receives on each in a thread of its own, until the donor says on the
 /// control connection that all are done.
 pub(super) fn receive_attempt(
     job: &Job,
@@ -81,7 +81,8 @@ pub(super) fn receive_attempt(
         complete.store(true, Ordering::Release);
         if let Err(e) = &said {
             job.cancel.cancel(failure::kind_of(e), format!("{e:#}"));
-            // Before the others have ended: the donor's connections to them break, and it waits for the reason.
+            // Sent before the other threads end, because the donor's connections to them break and it waits for the
+            // reason.
             if let Err(first) = job.cancel.check() {
                 link.abort(&first.to_string());
             }
@@ -115,10 +116,10 @@ pub(super) fn receive_attempt(
     }
 }
 
-/// A connection of the donor's: its first message says what it is for. Returns the number of chunks.
+/// Serves one data connection; its first message says what it is for. Returns the number of chunks.
 fn serve(link: &mut Link, shared: &Shared<'_>, base: Option<&Base<'_>>, begun: impl Fn()) -> Result<u64> {
     let first = match link.recv() {
-        // The donor makes it again. If it is gone, the control connection says so.
+        // The donor connects again. If the donor is gone, the control connection shows it.
         Err(error) if failure::is_lost(&error) => {
             tracing::warn!("{error:#} before it was used");
             return Ok(0);
@@ -141,7 +142,7 @@ fn receive_list(link: &mut Link, first: Message, base: Option<&Base<'_>>) -> Res
         match said {
             Message::Files(batch) => batch.into_iter().try_for_each(|entry| add(&mut files, entry))?,
             Message::FilesKnown { first: FileId(first), count } => {
-                let text = "the donor names files that nothing was asked of";
+                let text = "the donor refers to files for which it asked nothing";
                 let base = base.ok_or_else(|| Failure::new(Kind::Peer, text))?;
                 let mut known = (first..first.saturating_add(count)).map(|file| base.entry(FileId(file)));
                 known.try_for_each(|entry| add(&mut files, entry?))?;
@@ -158,7 +159,11 @@ fn receive_list(link: &mut Link, first: Message, base: Option<&Base<'_>>) -> Res
 fn add(files: &mut Entries, last: &mut Option<FileId>, entry: &FileEntry) -> Result<()> {
     entry.check()?;
     if last.is_some_and(|last| last >= entry.id) || entry.id.0 >= FILES_MAX {
-        return Err(Failure::new(Kind::Peer, "the donor numbers its files in no order").into());
+        return Err(Failure::new(
+            Kind::Peer,
+            "the donor did not send its files in the order of their numbers",
+        )
+        .into());
     }
     *last = Some(entry.id);
     files.insert(entry);
@@ -170,7 +175,7 @@ fn admit_workers(job: &Job, listener: &Listener, complete: &AtomicBool, receive:
         match listener.admit_worker(ADMIT_FOR, &job.cancel) {
             Ok(Some((number, link))) => receive(Connection::Worker(number), link),
             Ok(None) => {}
-            // The cancel's reason is already known to whoever waits for it.
+            // Cancelled. Those who wait for the reason know it already.
             Err(_) => return,
         }
     }

@@ -1,4 +1,4 @@
-//! A transfer of which everything has arrived: proved to be what the donor read, and planned.
+//! A transfer after everything has arrived: verifies the staged files and plans the install.
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,7 +25,7 @@ use crate::job::Job;
 use crate::receive::staging::Staging;
 use crate::threads::{Thread, scoped};
 
-/// Everything has arrived and has its final name.
+/// The staged files, once everything has arrived and has its final name.
 pub(super) struct SettledStaging {
     pub layout: Layout,
     pub old: Vec<(PathBuf, OldKind)>,
@@ -37,7 +37,7 @@ pub(super) struct SettledStaging {
     pub earlier: Option<InstallPlan>,
 }
 
-/// Everything is durable and proved to be what the donor read, and what the install will do is decided.
+/// The staged files, once they are durable and verified, with the plan of the install.
 pub(super) struct VerifiedStaging {
     layout: Layout,
     plan: InstallPlan,
@@ -46,7 +46,7 @@ pub(super) struct VerifiedStaging {
 }
 
 impl VerifiedStaging {
-    /// Length of all files together.
+    /// Length of all files together, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -76,24 +76,24 @@ impl VerifiedStaging {
 }
 
 impl SettledStaging {
-    /// Length of all files together.
+    /// Length of all files together, in bytes.
     pub fn bytes(&self) -> u64 {
         self.file_list.files.total_bytes()
     }
 
-    /// Everything received is on stable storage once this returns, it is what the donor read, and it recovers to the donor's
-    /// position.
+    /// Makes everything durable, and plans the install. Fails if the staged files are not what the donor read, if
+    /// they do not recover to the donor's position, or if the plan cannot be carried out.
     pub fn verify(self, job: &Job) -> Result<VerifiedStaging> {
         std::thread::scope(|scope| {
             let read_back = scoped(scope, Thread::ReadBack, || self.read_back(job));
             let others = self.make_durable().and_then(|()| self.check_position());
-            // First: the position may be another one because of it.
+            // This error comes first: a wrong position may only follow from it.
             read_back.join()?;
             others
         })?;
         let (bytes, position, layout) = (self.bytes(), self.file_list.position, self.layout.clone());
         let plan = self.plan()?;
-        // While the donor still listens, so that both logs say why nothing is installed.
+        // Checked while the donor still listens, so that both logs say why nothing is installed.
         let warnings = run::check(&Disk, &plan)?;
         warnings.iter().for_each(|line| tracing::warn!("{line}"));
         Ok(VerifiedStaging { layout, plan, position, bytes })
@@ -107,15 +107,16 @@ impl SettledStaging {
         self.staging.sync_all()
     }
 
-    /// Every byte that was staged, and has a digest that counts, is what the donor read.
+    /// Reads back every staged piece that has a digest. Fails if one is not what the donor read.
     fn read_back(&self, job: &Job) -> Result<()> {
         let bytes = self.staging.read_back(job.settings.threads, &job.cancel)?;
-        tracing::info!("read back: {} of what was staged are what the donor read", size(bytes));
+        tracing::info!("read back: {} of the staged files, all as the donor read them", size(bytes));
         Ok(())
     }
 
-    /// What recovery will show must be what the donor noted: from the files and the redo that arrived, played in memory on
-    /// the few pages that hold the position. Where that cannot be told (ciphertext, say), it is said and no error.
+    /// Fails if the files do not recover to the position that the donor noted. It is computed from the files and the
+    /// redo that arrived, applied in memory to the few pages that contain the position. If it cannot be computed
+    /// (encrypted files, for example), that is logged and is no error.
     fn check_position(&self) -> Result<()> {
         let paths = |wanted: &dyn Fn(&FileRole) -> Option<u16>| -> Result<Vec<PathBuf>> {
             let mut found = Vec::new();
@@ -143,26 +144,27 @@ impl SettledStaging {
                 tracing::info!("the files that arrived recover to {noted}, as the donor noted");
                 Ok(())
             }
-            // A build that is wrong on purpose must be found out by what it makes, not by this.
+            // A build with this feature is wrong on purpose: tests must notice that in the installed data, not here.
             Recovered::Known(_) if cfg!(feature = "unpaused") => Ok(()),
             Recovered::Known(found) => Err(wrong_position(&found.state.to_string(), noted).into()),
             Recovered::None => Err(wrong_position("no position", noted).into()),
             Recovered::Unknown(why) => {
                 tracing::info!(
-                    "the donor noted {noted}; what the files recover to is not known before: {why}"
+                    "the donor recorded position {noted}; the position to which the files recover cannot be \
+                     computed beforehand: {why}"
                 );
                 Ok(())
             }
         }
     }
 
-    /// Plans the install as a value. What it is made from is not needed any more.
+    /// Plans the install as a value, and frees what it is made from.
     fn plan(mut self) -> Result<InstallPlan> {
         let mut staged = self.staging.staged();
         staged.extend(self.binlog_state()?.map(|(placed, _)| placed));
         let old = self.old.iter().map(|(path, _)| path.as_path());
         let paths = old.chain(staged.iter().map(|p| p.target.as_path()));
-        // What staging chose stays: its directories are among those that the end of the install removes.
+        // Keep the roots that staging chose: the end of the install removes their directories.
         let roots = self.staging.roots().extend(&Disk, paths)?;
         tracing::debug!("staging directories: {:?}", roots.all());
         let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -177,7 +179,7 @@ impl SettledStaging {
                 used.insert(directory.to_owned());
             }
         }
-        // The staged files are listed, and there can be very many.
+        // Free the staged files and the list, which can be very long.
         let directories = directories(&self.layout);
         let (layout, old, databases, earlier, keep) =
             (self.layout, self.old, self.databases, self.earlier, self.keep);
@@ -195,7 +197,7 @@ impl SettledStaging {
             position: &position,
             made,
         })?;
-        // A database without any file has nothing that leaves; its directory must go all the same.
+        // A database without a file has nothing to retire, but its directory must be removed all the same.
         let empty =
             |d: &PathBuf| !plan.directories.contains(d) && !plan.emptied.contains(d) && !used.contains(d);
         let empty: Vec<PathBuf> = databases.into_iter().filter(empty).collect();
@@ -203,7 +205,7 @@ impl SettledStaging {
         Ok(plan)
     }
 
-    /// The GTID state for this node's binary log: where it is staged and goes, and its text.
+    /// The GTID state for this node's binary log: its staged path and target, and its text.
     fn binlog_state(&self) -> Result<Option<(Placed, &str)>> {
         let (Some(text), Some(base)) = (&self.file_list.binlog_state, &self.layout.binlog) else {
             return Ok(None);
@@ -211,7 +213,7 @@ impl SettledStaging {
         let target = with_suffix(base, ".state");
         let directory = base.parent().context("a binary log without a directory")?;
         if !directory.starts_with(&self.layout.datadir) {
-            // The server makes no directory for its logs, and the install none outside the datadir.
+            // The server makes no directory for its logs, and the install makes none outside the datadir.
             std::fs::create_dir_all(directory)
                 .with_context(|| format!("cannot make {}", directory.display()))?;
         }
@@ -238,7 +240,7 @@ fn directories(layout: &Layout) -> ServerDirectories {
     }
 }
 
-/// Binary logs that a server started in between may begin.
+/// Binary logs that a server may begin if it starts during the install.
 fn binlog_sweep(layout: &Layout) -> Vec<Sweep> {
     let mut sweeps = Vec::new();
     if let Some((base, directory)) = layout.binlog.as_ref().and_then(|b| Some((b, b.parent()?))) {

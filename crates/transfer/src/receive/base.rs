@@ -1,7 +1,7 @@
-//! What the joiner's own files hold, and what an earlier transfer had received of them, for a donor that asks.
+//! Answers the donor's questions about the joiner's files, and about what an earlier transfer had received of them.
 //!
-//! The donor asks in the order in which it will send. Threads of ours read and fingerprint (`fingerprinting`) a little ahead of it;
-//! nothing is held but what waits to be answered.
+//! The donor asks in the order in which it will send. Our threads read and fingerprint (`fingerprinting`) a little
+//! ahead of it, and only answers that are not yet sent wait in memory.
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -28,39 +28,39 @@ use crate::receive::reusable::Old;
 use crate::receive::staging::Staging;
 use crate::threads::lock;
 
-/// The old files, by the numbers of an attempt.
+/// The joiner's files, by the file numbers of an attempt.
 pub struct Base<'a> {
     layout: &'a Layout,
     staging: &'a Staging,
-    /// A prepared backup.
+    /// A prepared backup (the option `base`).
     backup: Option<&'a Path>,
     pub(super) key: FingerprintKey,
     pub(super) threads: u16,
     pub(super) cancel: &'a Cancel,
     asked: Mutex<Asked>,
-    /// What was asked for together, by the first of it.
+    /// Groups of files that were asked for together, by their first file.
     together: Mutex<HashMap<FileId, Arc<Vec<FileId>>>>,
-    /// What of ranges had been received when they were fingerprinted first.
+    /// For each range the bytes that had been received when it was first fingerprinted.
     pub(super) received: Mutex<HashMap<(FileId, u32), Extents>>,
-    /// Lengths and digests of ranges that were fingerprinted, for what is read back of those that are the same.
+    /// Lengths and digests of fingerprinted ranges, by which the unchanged ones are checked when they are read back.
     pub(super) wholes: Mutex<HashMap<(FileId, u32), (u32, u64)>>,
-    /// Fingerprints of the blocks of ranges that were fingerprinted last: the donor asks for them where the range differs.
+    /// Block fingerprints of the ranges that were fingerprinted last: the donor asks for them if a range differs.
     pub(super) recent: Mutex<Recent>,
     corruption: Corruption,
     pub(super) todo: Mutex<Todo>,
     pub(super) changed: Condvar,
-    /// For those who rebuild pages, until the donor asks no more.
+    /// Sends the results of rebuilt blocks to the donor, until it asks no more.
     pub(super) say: Mutex<Option<mpsc::SyncSender<Message>>>,
 }
 
 /// Files that the donor asked for.
 #[derive(Default)]
 struct Asked {
-    /// As what.
+    /// The entries that the donor sent.
     entries: Entries,
-    /// What is here of them.
+    /// The joiner's bytes of them.
     origins: HashMap<FileId, Arc<Origin>>,
-    /// Of small files at their targets only which file that is: there can be very many.
+    /// For small files at their targets only the state of the old file, because there can be very many.
     small: HashMap<FileId, Look>,
 }
 
@@ -83,7 +83,8 @@ impl Asked {
 }
 
 impl<'a> Base<'a> {
-    /// Files as they lie in `layout`, those that are not there as they lie in `backup`, fingerprinted with `key`.
+    /// Describes the files of `layout`, and those of `backup` that are missing there. Fingerprints are made with
+    /// `key`.
     pub fn new(
         layout: &'a Layout,
         staging: &'a Staging,
@@ -111,7 +112,7 @@ impl<'a> Base<'a> {
         }
     }
 
-    /// What is here of a file.
+    /// The joiner's bytes of a file.
     pub(super) fn origin(&self, file: FileId) -> Arc<Origin> {
         let asked = lock(&self.asked);
         if let Some(known) = asked.origins.get(&file) {
@@ -125,34 +126,34 @@ impl<'a> Base<'a> {
         small().unwrap_or_default()
     }
 
-    /// What a file was asked for as.
+    /// The entry with which the donor asked for a file.
     ///
     /// # Errors
-    /// It was not.
+    /// The donor did not ask for it.
     pub fn entry(&self, file: FileId) -> Result<FileEntry, Failure> {
         let entry = lock(&self.asked).entries.get(file);
         let text = format!("the donor speaks of file number {}, which it did not ask for", file.0);
         entry.ok_or_else(|| Failure::new(Kind::Peer, text))
     }
 
-    /// Ranges of a file that are fingerprinted: those that both files have, as the donor's was when it asked. What is here beyond
-    /// that is not read.
+    /// Number of ranges of a file that are fingerprinted: those that both files have, by the donor's length when it
+    /// asked. What the joiner has beyond that is not read.
     pub(super) fn ranges_asked(&self, file: FileId) -> u32 {
         let here = self.origin(file).size().unwrap_or(0);
         self.entry(file).map_or(0, |entry| fingerprint::ranges(here.min(entry.size)))
     }
 
-    /// The numbers of what was asked for together with this file and after it.
+    /// The numbers of the files in the group that begins with this file.
     ///
     /// # Errors
-    /// Nothing was.
+    /// There is no such group.
     pub fn together(&self, first: FileId) -> Result<Arc<Vec<FileId>>, Failure> {
         let files = lock(&self.together).get(&first).cloned();
         let text = format!("the donor asked for nothing together with file number {}", first.0);
         files.ok_or_else(|| Failure::new(Kind::Peer, text))
     }
 
-    /// Files that were asked for together were all the same: nothing more is asked about them.
+    /// Called when all files of a group are the same: the donor asks no more about them.
     pub fn used_up(&self, first: FileId) {
         let Some(files) = lock(&self.together).remove(&first) else { return };
         let mut asked = lock(&self.asked);
@@ -161,39 +162,39 @@ impl<'a> Base<'a> {
         }
     }
 
-    /// What was here of the range in which a byte is, as the donor heard of it.
+    /// What the joiner had of the range at `offset` when it sent the donor its fingerprint.
     pub fn fingerprinted(&self, file: FileId, offset: u64) -> Fingerprinted {
         let range = u32::try_from(offset / u64::from(RANGE_BYTES)).unwrap_or(u32::MAX);
         let received = lock(&self.received).get(&(file, range)).cloned().unwrap_or_default();
-        // It is used once.
+        // The digest is used once.
         let whole = lock(&self.wholes).remove(&(file, range));
         Fingerprinted { origin: self.origin(file), received, whole }
     }
 
-    /// Damaged pages among the old ones.
+    /// Damaged pages in the old files.
     pub fn corruption(&self) -> &Corruption {
         &self.corruption
     }
 
-    /// Tells the donor what became of the blocks of a chunk that were to be rebuilt.
+    /// Tells the donor which blocks of a chunk could not be rebuilt.
     pub fn rebuilt(&self, file: FileId, offset: u64, failed: Vec<u32>) {
         let say = lock(&self.say).clone();
         if let Some(say) = say {
-            // A connection that is gone is known to whoever had it.
+            // If the connection is gone, the thread that uses it reports that.
             let _ = say.send(Message::Rebuilt { file, offset, failed });
         }
     }
 
-    /// The connection on which the donor asks.
+    /// Receives the donor's questions over `link`, until the last one.
     pub fn hear(&self, link: &mut Link) -> Result<()> {
         while self.take(link.recv()?)? {}
         Ok(())
     }
 
-    /// A question; false when it was the last.
+    /// Takes a question. Returns false if it was the last one.
     ///
     /// # Errors
-    /// It is none, or names what no file can be; from the system.
+    /// The message is no question, or names an impossible file; an I/O error.
     pub fn take(&self, question: Message) -> Result<bool> {
         match question {
             Message::CompareFiles(entries) => {
@@ -222,7 +223,7 @@ impl<'a> Base<'a> {
                     todo.pieces.clear();
                     todo.closed = true;
                 });
-                // After that, so that whoever begins to answer only now does not wait for it.
+                // After `closed` is set, so that an `answer` that begins only now does not wait for it.
                 drop(lock(&self.say).take());
                 return Ok(false);
             }
@@ -256,8 +257,9 @@ impl<'a> Base<'a> {
         Ok(())
     }
 
-    /// Redo is of one life of one server; a link has no content. Aria's log is what the donor's was when the last transfer came
-    /// from there, where little was written to Aria's tables.
+    /// Finds the joiner's bytes of a file. Redo is never compared, because it differs from start to start; a link has
+    /// no content. Aria's log is compared: if the last transfer came from this donor and little was written to Aria's
+    /// tables, it is the same.
     fn find(&self, entry: &FileEntry) -> Result<Origin> {
         if matches!(entry.role, FileRole::Redo | FileRole::Link { .. }) {
             return Ok(Origin::default());
@@ -278,14 +280,15 @@ impl<'a> Base<'a> {
     }
 }
 
-/// A file that can be read, as it is now.
+/// A file as it is now; `None` if it cannot be opened.
 fn look_for(path: PathBuf) -> Result<Option<Old>> {
     let Ok(file) = File::open(&path) else { return Ok(None) };
     let look = look_at(&file).with_context(|| format!("cannot look at {}", path.display()))?;
     Ok(look.is_file.then_some(Old::new(path, look)))
 }
 
-/// A backup has everything below one directory; of a table elsewhere it has the database and the name (mariabackup 10.11).
+/// The path of a file in a backup, which has everything below one directory: there a table that is elsewhere in the
+/// layout has its database and name as its path (mariabackup 10.11).
 fn in_backup(entry: &FileEntry) -> PathBuf {
     match entry.place {
         Place::External => {

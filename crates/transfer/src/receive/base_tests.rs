@@ -41,7 +41,7 @@ fn files_that_are_asked_for_together_get_one_fingerprint() {
         drop(say);
         said.iter().collect()
     };
-    // What waits when the donor asks no more is of no use to it.
+    // Questions that are still open when the donor asks no more are not answered.
     assert_eq!(answers(&base), []);
 
     let base = Base::new(&layout, &staging, None, KEY, 1, &cancel);
@@ -50,7 +50,7 @@ fn files_that_are_asked_for_together_get_one_fingerprint() {
     let mut together = fingerprint::GroupHasher::new(&KEY);
     together.add(Some(5), &[range(b"first")]);
     together.add(None, &[]);
-    // Its length says that it is another one: its bytes are not read for that.
+    // Its length differs, so its bytes are not read.
     together.add(Some(6), &[]);
     let each = |file, bytes: &[u8]| {
         let size = Some(bytes.len() as u64);
@@ -71,7 +71,7 @@ fn files_that_are_asked_for_together_get_one_fingerprint() {
         assert_eq!(heard, expected);
     });
 
-    // What was asked for is known by its number from then on, and nothing else is.
+    // From then on files that were asked for are known by their numbers, and no others.
     assert_eq!(base.entry(FileId(4)).unwrap(), asked[1]);
     assert_eq!(base.together(FileId(3)).unwrap()[..], [FileId(3), FileId(4), FileId(5)]);
     let unknown = base.entry(FileId(9)).unwrap_err();
@@ -100,7 +100,7 @@ fn questions_that_make_no_sense_are_named() {
     fails(Message::CompareGroups(vec![entry(1, "a/b.frm"), entry(u32::MAX, "a/c.frm")]), "beyond the limit");
 }
 
-/// The donor's table was truncated meanwhile: what the joiner has beyond its length is neither read nor told.
+/// The donor's table was truncated meanwhile: what the joiner has beyond its length is neither read nor described.
 #[test]
 fn no_more_of_a_file_is_marked_than_the_donor_has() {
     let tree = Tree::new();

@@ -1,5 +1,5 @@
-//! Damaged pages among the joiner's own: they differ from the donor's, so they are replaced by them; here they are counted, for
-//! a disk that rots is worth knowing of.
+//! Counts damaged pages in the joiner's files. They differ from the donor's and are replaced in any case, but the
+//! operator should know that the disk damages data.
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
@@ -21,12 +21,12 @@ use crate::threads::lock;
 #[derive(Clone, Debug)]
 pub struct Pages {
     format: PageFormat,
-    /// Never valid by themselves: the doublewrite area.
+    /// The doublewrite area: its pages are never valid by themselves.
     left_out: Vec<Range<PageNo>>,
 }
 
 impl Pages {
-    /// Of a data file that begins with its first page; none of any other file.
+    /// For a data file that begins with its first page; `None` for any other file.
     pub fn of(entry: &FileEntry, path: &Path) -> Option<Pages> {
         let system = match entry.role {
             FileRole::SystemTablespace { index: 0 } => true,
@@ -42,7 +42,7 @@ impl Pages {
         Some(Pages { format, left_out })
     }
 
-    /// The damaged ones among those in `bytes`, which begin at `at`.
+    /// Damaged pages in `bytes`, which begin at `at`.
     fn damaged<'b>(&'b self, bytes: &'b [u8], at: u64) -> impl Iterator<Item = PageNo> + 'b {
         let size = self.format.physical_size;
         let first = (at / size as u64) as u32;
@@ -60,15 +60,15 @@ fn doublewrite_area(file: &File, format: &PageFormat) -> Vec<Range<PageNo>> {
     read.ok().and_then(|()| doublewrite::extents(&page)).map(|areas| areas.to_vec()).unwrap_or_default()
 }
 
-/// What was found.
+/// The damaged pages that were found.
 #[derive(Debug, Default)]
 pub struct Corruption {
-    /// Damaged pages of ranges, and the first of them with its file.
+    /// For each range the number of damaged pages, and the first of them with its file.
     ranges: Mutex<BTreeMap<(FileId, u32), (usize, String)>>,
 }
 
 impl Corruption {
-    /// Looks at a range of a file; at the same one again without counting twice.
+    /// Checks a range of a file. The same range may be checked again and counts once.
     pub fn look(&self, pages: &Pages, file: FileId, path: &Path, range: u32, bytes: &[u8]) {
         let at = u64::from(range) * u64::from(RANGE_BYTES);
         let mut damaged = pages.damaged(bytes, at);
@@ -84,7 +84,7 @@ impl Corruption {
         let (_, first) = ranges.values().next()?;
         let count: usize = ranges.values().map(|(count, _)| count).sum();
         Some(format!(
-            "{count} pages of the old files were damaged, the first of them {first}: the donor's are in their place"
+            "{count} pages of the old files were damaged, the first of them {first}: they are replaced by the donor's"
         ))
     }
 }
@@ -136,7 +136,7 @@ mod tests {
         for at in [3 * PAGE + 500, 70 * PAGE + 1, 71 * PAGE + 9000] {
             rotten[at] ^= 0x20;
         }
-        // Zeros, and a page that is there in part, are no damage.
+        // Zeros and an incomplete page are no damage.
         rotten[129 * PAGE..].fill(0);
         rotten.extend([1; 5000]);
         let found = line("d/t.ibd", FileRole::Table, &rotten).unwrap();

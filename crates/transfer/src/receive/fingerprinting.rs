@@ -1,4 +1,4 @@
-//! Fingerprints of what the joiner has, made by several threads in the order in which the donor asks.
+//! Fingerprints the joiner's files, with several threads, in the order in which the donor asks.
 use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, mpsc};
 
@@ -19,13 +19,14 @@ use crate::receive::corruption::Pages;
 use crate::receive::origin::{Opened, Origin};
 use crate::threads::{Thread, lock, scoped};
 
-/// Ranges that one thread fingerprints before it takes another piece: few enough for all threads to work on what comes next.
+/// Ranges that one thread fingerprints before it takes another piece: few, so that all threads work on what is needed
+/// next.
 const PIECE: u32 = 4;
 
-/// Ranges whose block fingerprints are kept: 4 MiB of them. Those that are forgotten are made again.
+/// Ranges whose block fingerprints are kept: 4 MiB of fingerprints. Older ones are computed again.
 const RECENT_MAX: usize = 4096;
 
-/// Fingerprints of blocks, of a few thousand ranges.
+/// Block fingerprints of the last few thousand ranges.
 #[derive(Default)]
 pub(super) struct Recent {
     fingerprints: HashMap<(FileId, u32), Vec<Fingerprint>>,
@@ -48,17 +49,17 @@ impl Recent {
     }
 }
 
-/// What the donor wants to hear.
+/// The donor's open questions.
 #[derive(Default)]
 pub(super) struct Todo {
     pub pieces: VecDeque<Piece>,
-    /// It asks no more.
+    /// The donor asks no more.
     pub closed: bool,
 }
 
-/// A part of it.
+/// One piece of work.
 pub(super) enum Piece {
-    /// Files that were asked for together.
+    /// The group fingerprint of files that were asked for together.
     GroupHasher { first: FileId },
     /// A file from a range on, to its end.
     From { file: FileId, range: u32 },
@@ -69,7 +70,7 @@ pub(super) enum Piece {
 }
 
 impl Base<'_> {
-    /// The connection on which the donor hears.
+    /// Fingerprints what the donor asks for and sends the answers over `link`, until the donor asks no more.
     pub fn answer(&self, link: &mut Link) -> Result<()> {
         let (say, said) = mpsc::sync_channel(64);
         self.put(|todo| {
@@ -87,7 +88,7 @@ impl Base<'_> {
             drop(say);
             let sent = relay(link, &said, &Message::AnswersEnd, "comparing files", self.cancel);
             if sent.is_err() {
-                // Whoever fingerprints must not wait for a reader that is gone.
+                // The threads that fingerprint must not wait for a reader that is gone.
                 self.put(|todo| todo.closed = true);
             }
             drop(lock(&self.say).take());
@@ -124,7 +125,7 @@ impl Base<'_> {
                 if let Piece::From { file, range } = piece
                     && range + PIECE < self.ranges_asked(file)
                 {
-                    // The rest waits its turn: the donor reads several files at once.
+                    // The rest is queued behind other files, because the donor reads several at once.
                     let turn = usize::from(self.threads.saturating_sub(1)).min(todo.pieces.len());
                     todo.pieces.insert(turn, Piece::From { file, range: range + PIECE });
                 }
@@ -157,7 +158,7 @@ impl Base<'_> {
         for file in self.together(first)?.iter() {
             let known = self.origin(*file);
             let mut fingerprint = |range| self.fingerprint_range(*file, &known, range, buffer);
-            // Files of different lengths are not the same: the lengths say so, and nothing needs to be read.
+            // Files of different lengths differ, so nothing needs to be read.
             let is_as_long = known.size() == Some(self.entry(*file)?.size);
             let ranges = 0..if is_as_long { self.ranges_asked(*file) } else { 0 };
             let fingerprints = ranges.map(&mut fingerprint).collect::<Result<Vec<Fingerprint>>>()?;
@@ -212,7 +213,8 @@ impl Base<'_> {
         Ok(Message::PieceFingerprints { file, range, fingerprints })
     }
 
-    /// A range of what is here; what cannot be read is fingerprinted as nothing that anybody has, and comes from the donor.
+    /// Reads a range of the joiner's file. A range that cannot be read is empty: its fingerprint matches no other, so
+    /// the donor sends it.
     fn read<'b>(&self, file: FileId, origin: &Origin, range: u32, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
         let at = u64::from(range) * u64::from(RANGE_BYTES);
         let len = origin.size().unwrap_or(0).saturating_sub(at).min(u64::from(RANGE_BYTES)) as usize;

@@ -1,7 +1,7 @@
-//! What a broken transfer had received: the next one takes of it what the donor still has.
+//! What an interrupted transfer had received. The next one reuses the bytes that the donor still has.
 //!
-//! Nothing is taken on trust. A file is found by what it was going to be, and its bytes count when their fingerprints are the
-//! donor's, as with the old files.
+//! Nothing is trusted. A file is found by the path that it was going to have, and its bytes are reused only if their
+//! fingerprints are the donor's, as with the old files.
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -14,14 +14,14 @@ use crate::install::names::{file_name, working_directory};
 use crate::install::roots;
 use crate::receive::rested;
 
-/// Begins the names of files that wait to be taken over.
+/// Prefix of the names of files that are set aside.
 const LEFT: &str = "left-";
 
-/// Files that wait, by their directory and what they were going to be.
+/// Files that are set aside, by their directory and the fingerprint of the path that they were going to have.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers(HashMap<(PathBuf, String), PathBuf>);
 
-/// What a file is staged as: its number in this attempt and what it is going to be.
+/// The name of a staged file: its number in this attempt and a fingerprint of the path that it is going to have.
 pub(super) fn staged_name(entry: &FileEntry) -> String {
     rested::staged_name(entry.id, fingerprint_of(entry))
 }
@@ -35,12 +35,12 @@ fn fingerprint(entry: &FileEntry) -> String {
 }
 
 impl Leftovers {
-    /// Sets aside what is staged anywhere. What has no name to be found by is removed.
+    /// Sets aside what is staged in any root. Files without a fingerprint in their name are removed.
     pub fn set_aside(datadir: &Path) -> Result<Leftovers> {
         let mut found = Leftovers::default();
         for root in roots::remembered(&Disk, datadir)? {
             let stage = working_directory(&root, "stage");
-            // What was set aside before comes first, so that newer files of a name take its place.
+            // Files that were set aside before come first, so that newer ones of the same name replace them.
             let mut paths = Disk.list(&stage)?;
             paths.sort_by_key(|path| !file_name(path).starts_with(LEFT));
             for path in paths {
@@ -60,23 +60,23 @@ impl Leftovers {
         Ok(found)
     }
 
-    /// Gives up the file that was going to be this one, when there is one in the directory in which it is staged now.
+    /// Takes out the file that was going to be this one, if it is in the directory in which the file is staged now.
     pub fn take(&mut self, stage: &Path, entry: &FileEntry) -> Option<PathBuf> {
         self.0.remove(&(stage.to_owned(), fingerprint(entry)))
     }
 
-    /// Nothing waits.
+    /// Whether nothing is set aside.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Nobody wants the rest.
+    /// Removes the files that were not taken out.
     pub fn remove(&mut self) -> Result<()> {
         self.0.drain().try_for_each(|(_, path)| Disk.remove(&path))
     }
 }
 
-/// Bytes that staged files take on each filesystem: they are taken over or removed.
+/// Staged files and the bytes that each takes on disk. They will be reused or removed.
 pub fn allocated(datadir: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let mut all = Vec::new();
     for root in roots::remembered(&Disk, datadir)? {

@@ -1,19 +1,19 @@
-//! The joiner's side of the data: what it already has, and what arrives.
+//! The joiner's side of the data: what it already has, and what it receives.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`base`] | the answers to what the donor asks about the joiner's files |
+//! | [`base`] | answers to the donor's questions about the joiner's files |
 //! | `fingerprinting` | reading those files and fingerprinting them |
 //! | [`reusable`] | a previous file whose bytes may be reused |
-//! | [`leftovers`] | what an interrupted transfer had staged |
-//! | [`corruption`] | pages of previous files that are damaged |
+//! | [`leftovers`] | files that an interrupted transfer had staged |
+//! | [`corruption`] | damaged pages of previous files |
 //! | [`origin`] | where the bytes of each range come from |
-//! | `rebuild` | blocks rebuilt from the previous version and the parts that travelled |
+//! | `rebuild` | blocks rebuilt from the previous version and the pieces that were sent |
 //! | [`receiver`] | messages on a data connection, checked |
-//! | `rested` | staged files by their numbers, small ones in few bytes |
-//! | [`staging`], `staged`, [`writer`] | files under their numbers, until the list of names is known |
-//! | `settling` | what is the same, taken from previous files at the end |
-//! | `read_back` | proof that what is staged is what the donor read |
+//! | `rested` | staged files by their numbers; small ones are kept encoded |
+//! | [`staging`], `staged`, [`writer`] | received files, under their numbers until the final names are known |
+//! | `settling` | final lengths and names, and unchanged bytes from previous files |
+//! | `read_back` | the check that staged files are what the donor read |
 pub mod base;
 pub mod corruption;
 mod fingerprinting;

@@ -1,4 +1,4 @@
-//! What is here of a file: what an earlier transfer had received of it lies over the old file.
+//! The joiner's bytes of a file: those that an earlier transfer had received, and the old file for the others.
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -13,39 +13,39 @@ use crate::disk::holes::DataOf;
 use crate::receive::corruption::Pages;
 use crate::receive::reusable::Old;
 
-/// Where it lies.
+/// The files that contain the joiner's bytes of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// The staged file of an earlier transfer, and its length.
     pub received: Option<(PathBuf, u64)>,
-    /// What of that was written before this transfer.
+    /// Which parts of it were written before this transfer.
     pub written: Arc<DataOf>,
     /// The old file.
     pub old: Option<Old>,
-    /// How its pages are checked, where it has some; looked for when it is read first.
+    /// How its pages are checked, if it has pages; found out when it is first read.
     pub pages: OnceLock<Option<Pages>>,
 }
 
-/// What of a range was here when it was fingerprinted.
+/// What the joiner had of a range when it was fingerprinted.
 #[derive(Clone, Debug, Default)]
 pub struct Fingerprinted {
-    /// Where it lies.
+    /// The files that contain it.
     pub origin: Arc<Origin>,
     /// Bytes of it that had been received.
     pub received: Extents,
-    /// Length and digest of all of the range.
+    /// Length in bytes and digest of the whole range.
     pub whole: Option<(u32, u64)>,
 }
 
 impl Fingerprinted {
-    /// The digest of so many bytes from `at` on, where they are what was fingerprinted.
+    /// The digest of `len` bytes from `at` on, if they are what was fingerprinted.
     pub fn whole(&self, at: u64, len: u32) -> Option<u64> {
         let is_range = at.is_multiple_of(u64::from(RANGE_BYTES));
         self.whole.filter(|(fingerprinted, _)| is_range && *fingerprinted == len).map(|(_, digest)| digest)
     }
 
-    /// Of parts of what begins at `at` those that are in the old file only, as starts and lengths. The others were received,
-    /// or are zeros beyond its end.
+    /// Which of these parts are in the old file only, as starts and lengths; starts are counted from `at`. The others
+    /// were received, or are zeros beyond its end.
     pub fn in_old(&self, parts: &[(u32, u32)], at: u64) -> Vec<(u32, u32)> {
         let end = self.origin.old.as_ref().map_or(0, |old| old.look.signature.size);
         let mut rest = Extents::default();
@@ -58,23 +58,23 @@ impl Fingerprinted {
     }
 }
 
-/// Both files.
+/// Both files, opened.
 pub struct Opened {
     received: Option<(File, u64, Arc<DataOf>)>,
     old: Option<(File, u64, Arc<DataOf>)>,
 }
 
 impl Origin {
-    /// Length in bytes; none when there is nothing.
+    /// Length in bytes; `None` if there is no file.
     pub fn size(&self) -> Option<u64> {
         let old = self.old.as_ref().map(|old| old.look.signature.size);
         old.max(self.received.as_ref().map(|(_, size)| *size))
     }
 
-    /// Opens what there is.
+    /// Opens the files that exist.
     ///
     /// # Errors
-    /// One of them does not open.
+    /// One of them cannot be opened.
     pub fn open(&self) -> io::Result<Opened> {
         let open = |path: &Path, size: u64, data: &Arc<DataOf>| {
             Ok::<_, io::Error>((File::open(path)?, size, Arc::clone(data)))
@@ -87,10 +87,11 @@ impl Origin {
 }
 
 impl Opened {
-    /// Reads bytes from `at` on, those in `received` from there. What is in neither is zero.
+    /// Reads bytes from `at` on: those in `received` from the received file, the others from the old one. Bytes that
+    /// are in neither are zero.
     ///
     /// # Errors
-    /// A file does not read.
+    /// A file cannot be read.
     pub fn read(&self, at: u64, bytes: &mut [u8], received: &Extents) -> io::Result<()> {
         let range = at..at + bytes.len() as u64;
         bytes.fill(0);
@@ -111,8 +112,8 @@ impl Opened {
         Ok(())
     }
 
-    /// Which bytes of a range were received: something was written there. On a filesystem that knows no holes all were. Ask
-    /// once: some make holes of zeros later.
+    /// Which bytes of a range were received: those that are no hole. On a filesystem without holes these are all. Ask
+    /// only once, because some filesystems make holes of zeros later.
     pub fn received_in(&self, range: Range<u64>) -> Extents {
         match &self.received {
             Some((file, size, known)) => known.within(file, range.start..range.end.min(*size)),
@@ -121,7 +122,7 @@ impl Opened {
     }
 }
 
-/// Where a range lies in `bytes`, which begin at `at`.
+/// The part of `bytes`, which begin at `at`, that is this range.
 fn part_of<'b>(bytes: &'b mut [u8], at: u64, range: &Range<u64>) -> Option<&'b mut [u8]> {
     let start = usize::try_from(range.start.checked_sub(at)?).ok()?;
     let end = usize::try_from(range.end.checked_sub(at)?).ok()?;
@@ -158,7 +159,7 @@ mod tests {
         for (start, end, value) in parts {
             assert!(bytes[start..end].iter().all(|byte| *byte == value), "{start} to {end} is not {value}");
         }
-        // What was fingerprinted counts, also when it is a hole by now.
+        // What was fingerprinted counts, even if it is a hole now.
         staged.set_len(16_384).unwrap();
         staged.set_len(65_536).unwrap();
         opened.read(16_384, &mut bytes[..4096], &received).unwrap();

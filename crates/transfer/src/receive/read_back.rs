@@ -1,10 +1,10 @@
-//! What was staged is read back: each piece must be what the donor read, wherever its bytes came from.
+//! Reads the staged files back: each piece must be what the donor read, wherever its bytes came from.
 //!
-//! Most of it comes from the page cache. That proves that every byte was put together and written as it should, and that memory
-//! held it until now. It does not prove what the disk made of it: a disk that loses or changes a write shows that only later.
+//! Most of it comes from the page cache. So this proves that every byte was put together and written correctly and
+//! that memory has kept it, but not that the disk has: a disk that loses or changes a write shows that only later.
 //!
-//! The donor says a digest of all bytes of every piece that it hands over, those included that it did not send. A digest counts
-//! as long as nothing of its piece came again; where something did, the piece that came last has one.
+//! For every piece the donor sends a digest of all its bytes, including those that it does not send. A digest is
+//! valid until a part of its piece is sent again; then only that part can have one.
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -19,13 +19,13 @@ use crate::receive::origin::{Opened, Origin};
 use crate::receive::staged::StagedFile;
 use crate::threads::{Thread, in_threads, lock};
 
-/// Shorter pieces have no digest here unless a range begins with them: no donor sends many, and they would take more memory
-/// than they have bytes.
+/// Digests of shorter pieces are not stored, unless the piece begins a range. Donors send few such pieces, and their
+/// digests would take more memory than they have bytes.
 const PIECE_MIN: u32 = 4 << 10;
 /// Pieces that a thread takes at once.
 const AT_ONCE: usize = 64;
 
-/// The digests of a file, ascending. Memory: some thirty bytes for each piece, which mostly has 1 MiB.
+/// The digests of a file, in ascending order. They take some thirty bytes for each piece, which is 1 MiB as a rule.
 #[derive(Debug, Default)]
 pub(super) struct Digests(Vec<(u64, Piece)>);
 
@@ -36,10 +36,10 @@ struct Piece {
 }
 
 impl Digests {
-    /// These bytes were written; without a digest nothing is known of them.
+    /// Records that these bytes were written. Without a digest nothing is known of them.
     pub fn note(&mut self, offset: u64, len: u32, digest: Option<u64>) {
         let end = offset + u64::from(len);
-        // A piece lies in one range.
+        // A piece never crosses a range.
         let before = offset.saturating_sub(u64::from(RANGE_BYTES));
         let near = self.from(before)..self.from(end);
         let mut at = near.start;
@@ -54,14 +54,15 @@ impl Digests {
         let worth = len >= PIECE_MIN || offset.is_multiple_of(u64::from(RANGE_BYTES));
         if let Some(digest) = digest.filter(|_| worth) {
             if self.0.is_empty() {
-                // Most files have one.
+                // Most files have only one piece.
                 self.0.reserve_exact(1);
             }
             self.0.insert(self.from(offset), (offset, Piece { len, digest }));
         }
     }
 
-    /// The digest of all of a file of this length, or that there is none; the outer `None`: there are others.
+    /// `Some(Some(digest))` if one digest covers a file of this length, `Some(None)` if there is no digest, `None` if
+    /// there are others.
     pub fn only_one(&self, size: u64) -> Option<Option<u64>> {
         match self.0.as_slice() {
             [] => Some(None),
@@ -70,12 +71,12 @@ impl Digests {
         }
     }
 
-    /// The first one that begins there or later.
+    /// Index of the first digest that begins at `offset` or later.
     fn from(&self, offset: u64) -> usize {
         self.0.partition_point(|(at, _)| *at < offset)
     }
 
-    /// Those of a file that is as long as this now.
+    /// The digests that lie within a file of this length.
     fn of_length(&self, size: u64) -> Vec<(u64, Piece)> {
         let within = |(at, piece): &(u64, Piece)| at + u64::from(piece.len) <= size;
         self.0.iter().copied().filter(within).collect()
@@ -86,15 +87,15 @@ impl Digests {
 struct Part {
     file: Arc<StagedFile>,
     origin: Arc<Origin>,
-    /// What of it is staged; the rest is in the old file.
+    /// The bytes that are staged; the others are in the old file.
     staged: Arc<Extents>,
     pieces: Vec<(u64, Piece)>,
 }
 
-/// Reads staged files with so many threads. Answers how many bytes were as they should.
+/// Reads staged files with up to `threads` threads. Returns how many bytes were correct.
 ///
 /// # Errors
-/// Some are not; a file does not read; cancelled.
+/// Some bytes are wrong; a file cannot be read; cancelled.
 pub(super) fn read_back(
     files: impl Iterator<Item = Arc<StagedFile>> + Send,
     threads: u16,
@@ -149,14 +150,15 @@ impl Part {
             if digest(bytes) != piece.digest {
                 let text = format!("{target} at {at}: what was staged is not what the donor read");
                 let hint = "look for errors of the disk and the memory in this host's kernel log, then start the node again: \
-                            what of it is right is used";
+                            the correct parts are reused";
                 return Err(Failure::new(Kind::Disk, text).hint(hint).into());
             }
         }
         Ok(sum)
     }
 
-    /// Zeros that were never written: to read them takes longer than to read data that is in memory.
+    /// Whether a piece is zeros that were never written: reading them takes longer than reading data that is in
+    /// memory.
     fn is_hole(&self, opened: &Opened, at: u64, piece: Piece) -> bool {
         let range = at..at + u64::from(piece.len);
         piece.digest == digest(&[])
@@ -180,13 +182,13 @@ mod tests {
         digests.note(range, RANGE_BYTES, Some(2));
         digests.note(2 * range, 100, Some(3));
         assert_eq!(at(&digests, 3 * range), [(0, 1), (range, 2), (2 * range, 3)]);
-        // The file became shorter: the last piece it has is not whole.
+        // The file became shorter, so its last piece is incomplete.
         assert_eq!(at(&digests, 2 * range - 1), [(0, 1)]);
-        // A page of the second, and the first again as a whole.
+        // A page of the second piece, and the whole first piece again.
         digests.note(range + 16384, 16384, Some(4));
         digests.note(0, RANGE_BYTES, Some(5));
         assert_eq!(at(&digests, 3 * range), [(0, 5), (range + 16384, 4), (2 * range, 3)]);
-        // Neighbours do not touch it, whatever comes between has no digest of its own.
+        // A write beside it leaves its digest valid; a short piece has no digest of its own.
         digests.note(range, 16384, None);
         digests.note(range + 32768, 100, Some(6));
         assert_eq!(at(&digests, 3 * range), [(0, 5), (range + 16384, 4), (2 * range, 3)]);

@@ -1,23 +1,23 @@
-//! Pages of which only the parts came that differ: made of what is here.
+//! Rebuilds blocks of which only the differing pieces were sent, from the joiner's own version.
 use protocol::chunk::Chunk;
 use protocol::fingerprint::FingerprintKey;
 
 use crate::receive::origin::Fingerprinted;
 
-/// What became of the blocks of a chunk.
+/// The results for the blocks of a chunk.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rebuilt {
-    /// Those that are as on the donor: start from the chunk's first byte, and length.
+    /// Blocks that are as on the donor: start from the chunk's first byte, and length.
     pub parts: Vec<(u32, u32)>,
     /// Their bytes, one after the other.
     pub data: Vec<u8>,
-    /// Those that are not: where they begin, and their length.
+    /// Blocks that could not be rebuilt: start and length likewise.
     pub failed: Vec<(u32, u32)>,
 }
 
 impl Rebuilt {
-    /// Rebuilds the blocks of a chunk from what is here and what came for it. A block that does not read here, or is
-    /// not what was fingerprinted any more, fails like one that a short fingerprint was wrong about.
+    /// Rebuilds the blocks of a chunk from the joiner's version and the pieces that were sent. A block that cannot be
+    /// read, or is no longer what was fingerprinted, fails like one for which a short fingerprint was wrong.
     pub fn of(
         chunk: &Chunk,
         fingerprinted: &Fingerprinted,

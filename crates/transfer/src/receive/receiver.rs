@@ -1,4 +1,4 @@
-//! A worker of the joiner: from the wire to a staged file.
+//! Receives ranges on one connection, checks them, and stores them in staged files.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,25 +20,26 @@ use crate::receive::writer::{Came, Writer};
 use crate::server::progress::Progress;
 use crate::threads::lock;
 
-/// What all workers of one attempt share.
+/// What all receiving threads of one attempt share.
 pub struct Shared<'a> {
-    /// Where ranges go.
+    /// The staged files.
     pub staging: &'a Staging,
-    /// What has arrived.
+    /// The ranges that have arrived.
     pub coverage: &'a Mutex<Coverage>,
     /// Counters.
     pub progress: &'a Progress,
-    /// Decides where a file that is begun goes.
+    /// Chooses where a new file is staged.
     pub begin: &'a (dyn Fn(&FileEntry) -> Result<()> + Sync),
-    /// What is here already, when files are compared.
+    /// The joiner's files, if files are compared.
     pub base: Option<&'a Base<'a>>,
-    /// Bytes that were here already.
+    /// Bytes that the joiner already had.
     pub same: &'a AtomicU64,
     /// Those of them that an earlier transfer had received.
     pub received: &'a AtomicU64,
 }
 
-/// Receives ranges over `link`, after its `first` message, until the donor says that no more come. Returns the number of chunks.
+/// Receives ranges over `link`, after its `first` message, until the donor says that it is done. Returns the number
+/// of chunks.
 pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> Result<u64> {
     let mut payload = Vec::new();
     let mut said = Some(first);
@@ -48,7 +49,8 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
     loop {
         let message = said.take().map_or_else(|| link.recv_with_payload(&mut payload), Ok)?;
         match message {
-            // Each worker begins a file before its own data of it; the first decides where it goes.
+            // Each connection begins a file before it carries data of it; the first one decides where the file is
+            // staged.
             Message::Begin(entry) => begin(shared, &entry)?,
             Message::BeginKnown { file } => begin(shared, &compared(shared)?.entry(file)?)?,
             Message::Chunk(chunk) => {
@@ -84,11 +86,11 @@ fn begin(shared: &Shared<'_>, entry: &FileEntry) -> Result<()> {
 }
 
 fn compared<'a>(shared: &Shared<'a>) -> Result<&'a Base<'a>, Failure> {
-    let text = "the donor speaks of what is here, though nothing was compared";
+    let text = "the donor refers to the joiner's files, but no files were compared";
     shared.base.ok_or_else(|| Failure::new(Kind::Peer, text))
 }
 
-/// A range is the old file's.
+/// Records that a range is the same as in the old file.
 fn keep(shared: &Shared<'_>, writer: &mut Writer<'_>, file: FileId, offset: u64, len: u32) -> Result<()> {
     let chunk = Chunk::same(file, offset, len);
     chunk.payload_len()?;
@@ -97,7 +99,7 @@ fn keep(shared: &Shared<'_>, writer: &mut Writer<'_>, file: FileId, offset: u64,
     Ok(())
 }
 
-/// Several files are the old ones.
+/// Records that the files of a group are the same as the old ones.
 fn keep_together(shared: &Shared<'_>, writer: &mut Writer<'_>, first: FileId) -> Result<()> {
     let base = compared(shared)?;
     for file in base.together(first)?.iter() {
@@ -115,7 +117,7 @@ fn keep_together(shared: &Shared<'_>, writer: &mut Writer<'_>, first: FileId) ->
     Ok(())
 }
 
-/// Writes a chunk, and notes what of it the old file has, and what the whole must be.
+/// Writes a chunk, and records which of its bytes the old file has and which digest the whole must have.
 fn store(
     shared: &Shared<'_>,
     writer: &mut Writer<'_>,
@@ -146,7 +148,7 @@ fn store(
         let kept = merged(&[&chunk.parts, &chunk.same, &rebuilt.parts, &rebuilt.failed]);
         writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
     }
-    // Of what was fingerprinted here and found the same there, the donor says none.
+    // The donor sends no digest of an unchanged range: the joiner computed it with the fingerprint.
     let whole =
         if chunk.is_same() { fingerprinted.whole(chunk.offset, chunk.len) } else { Some(chunk.whole()) };
     shared.staging.expect(chunk.file, chunk.offset, chunk.len, whole)?;
@@ -159,7 +161,7 @@ fn store(
     Ok(())
 }
 
-/// What came in parts only.
+/// Rebuilds the blocks of which only pieces were sent.
 fn rebuild(
     shared: &Shared<'_>,
     chunk: &Chunk,
@@ -172,7 +174,7 @@ fn rebuild(
     Ok(Rebuilt::of(chunk, fingerprinted, &compared(shared)?.key, literals))
 }
 
-/// All of a chunk is here but for blocks that come again.
+/// Records that a chunk has arrived, except for the blocks that will be sent again.
 fn arrived(shared: &Shared<'_>, chunk: &Chunk, failed: &[(u32, u32)]) -> Result<()> {
     let mut coverage = lock(shared.coverage);
     let mut from = 0;
@@ -189,7 +191,7 @@ fn sum(parts: &[(u32, u32)]) -> u64 {
     parts.iter().map(|(_, len)| u64::from(*len)).sum()
 }
 
-/// Parts of all kinds, ascending.
+/// Parts of all kinds, in ascending order.
 fn merged(kinds: &[&[(u32, u32)]]) -> Vec<(u32, u32)> {
     let mut all = kinds.concat();
     all.sort_unstable();

@@ -1,5 +1,5 @@
-//! Staged files by their numbers. There can be very many small ones: as soon as nobody writes to one, what is to be remembered of
-//! it is kept encoded, in a tenth of the memory.
+//! Staged files by their numbers. There can be very many small ones: once nobody writes to a file, it is kept
+//! encoded, in a tenth of the memory.
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use crate::receive::staged::StagedFile;
 use crate::receive::writer::OPEN_FILES;
 use crate::threads::lock;
 
-/// Files that were written to last are left alone: writers hold them open.
+/// So many files, those that were written to last, are not encoded, because writers have them open.
 const RECENT: usize = 2 * WORKERS_MAX as usize * OPEN_FILES;
 
 /// All files of an attempt.
@@ -27,7 +27,7 @@ const RECENT: usize = 2 * WORKERS_MAX as usize * OPEN_FILES;
 pub(super) struct StagedFiles {
     open: BTreeMap<FileId, Arc<StagedFile>>,
     rested: HashMap<FileId, Box<[u8]>>,
-    /// In the order in which something came of them.
+    /// In the order in which data of them arrived.
     recent: VecDeque<FileId>,
     directories: Directories,
     stages: Vec<Stage>,
@@ -41,7 +41,7 @@ struct Stage {
     reserve: Option<Arc<Reserve>>,
 }
 
-/// Directories that targets are in, each once.
+/// Directories of targets, each once.
 #[derive(Debug, Default)]
 struct Directories {
     paths: Vec<PathBuf>,
@@ -64,7 +64,7 @@ impl Directories {
 #[derive(Serialize, Deserialize)]
 struct Rested<'a> {
     stage: u32,
-    /// Its name there, which ends with this number.
+    /// The number at the end of its name in that stage.
     fingerprint: u64,
     directory: u32,
     name: &'a str,
@@ -74,14 +74,14 @@ struct Rested<'a> {
     adopted: bool,
     patchable: bool,
     differing: u64,
-    /// Of all of it.
+    /// The digest of the whole file.
     digest: Option<u64>,
-    /// The old file at its target, which it is from the first byte to the last.
+    /// The old file at its target, if the file is the same from the first byte to the last.
     old: Option<Look>,
 }
 
 impl StagedFiles {
-    /// There is a file with this number.
+    /// Whether there is a file with this number.
     pub fn contains(&self, file: FileId) -> bool {
         self.open.contains_key(&file) || self.rested.contains_key(&file)
     }
@@ -92,7 +92,7 @@ impl StagedFiles {
         self.open.insert(file, staged);
     }
 
-    /// A file that will be changed.
+    /// A file, to be changed. It is not encoded after this.
     pub fn get(&mut self, file: FileId) -> Option<Arc<StagedFile>> {
         if let Some(open) = self.open.get(&file) {
             return Some(Arc::clone(open));
@@ -103,7 +103,7 @@ impl StagedFiles {
         Some(woken)
     }
 
-    /// A file that will only be looked at.
+    /// A file, for reading only.
     pub fn look(&self, file: FileId) -> Option<Arc<StagedFile>> {
         match self.open.get(&file) {
             Some(open) => Some(Arc::clone(open)),
@@ -124,12 +124,12 @@ impl StagedFiles {
         all
     }
 
-    /// Those that are more than small files at rest.
+    /// The files that are not encoded.
     pub fn open(&self) -> impl Iterator<Item = &Arc<StagedFile>> {
         self.open.values()
     }
 
-    /// Something came of a file, and perhaps nothing more will.
+    /// Called when data of a file has arrived: encodes the file to which nothing was written for the longest time.
     pub fn may_rest(&mut self, file: FileId) {
         self.recent.push_back(file);
         if self.recent.len() > RECENT
@@ -139,7 +139,7 @@ impl StagedFiles {
         }
     }
 
-    /// Keeps a file encoded, where it is as simple as most are and nobody uses it.
+    /// Encodes a file, if it is as simple as most are and nobody uses it.
     pub fn rest(&mut self, file: FileId) {
         let Some(staged) = self.open.get(&file).filter(|staged| Arc::strong_count(staged) == 1).cloned()
         else {
@@ -225,7 +225,7 @@ impl StagedFiles {
     }
 }
 
-/// What a file is staged as: its number in this attempt and a fingerprint of what it is going to be.
+/// The name of a staged file: its number in this attempt and a fingerprint of the path that it is going to have.
 pub(super) fn staged_name(file: FileId, fingerprint: u64) -> String {
     format!("{}-{fingerprint:016x}", file.0)
 }

@@ -1,4 +1,4 @@
-//! What a new file has of the old one that it replaces: its bytes are copied from there, shared where the filesystem can.
+//! Bytes of an old file that its new version reuses: they are copied, or shared if the filesystem can.
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -14,41 +14,41 @@ use crate::disk::holes::DataOf;
 use crate::disk::identity::{Look, look_at};
 use crate::failure::{Failure, Kind};
 
-/// Blocks that are the same as a whole are shared with the old file, others are written: sharing a page here and there costs more
-/// than to write what is around it, and leaves the file in many small extents.
+/// In bytes. Blocks of this size that are completely the same are shared with the old file, others are written:
+/// sharing single pages costs more than writing the bytes around them, and leaves the file in many small extents.
 const SHARED_BLOCK: u64 = 64 << 10;
 
 /// An old file, as it was when it was compared.
 #[derive(Clone, Debug)]
 pub struct Old {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Which file, in which state.
+    /// Its identity and its state.
     pub look: Look,
-    /// Where it has data.
+    /// Where it has data, and not holes.
     pub data: Arc<DataOf>,
 }
 
 impl Old {
-    /// One that was just looked at.
+    /// An old file whose state was just read.
     pub fn new(path: PathBuf, look: Look) -> Old {
         Old { path, look, data: Arc::default() }
     }
 }
 
-/// What of a file is taken from the file that it replaces.
+/// The bytes of a file that are taken from the old file.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// That file; none when nothing was compared with it.
+    /// The old file; `None` if nothing was compared with it.
     pub old: Option<Old>,
     /// Bytes that are still to be copied.
     pub same: Extents,
-    /// Some were.
+    /// Whether some were copied already.
     pub copied: bool,
 }
 
 impl Held {
-    /// What is to be copied of a range; it counts as copied.
+    /// Takes out the bytes of a range that are to be copied. They then count as copied.
     pub fn take(&mut self, range: Range<u64>) -> Held {
         let mut part = Held { old: self.old.clone(), ..Held::default() };
         self.move_to(&mut part, range);
@@ -63,7 +63,7 @@ impl Held {
         self.same.remove(range);
     }
 
-    /// As [`Held::take`], but of blocks that are the same in part only: the bytes of the others can be shared.
+    /// As [`Held::take`], but only from blocks that are the same in part: the others can be shared.
     pub fn take_mixed(&mut self, range: Range<u64>) -> Held {
         let mut part = Held { old: self.old.clone(), ..Held::default() };
         let mut start = range.start;
@@ -77,13 +77,14 @@ impl Held {
         part
     }
 
-    /// What is to be copied of the first so many bytes from the first on that is; it counts as copied.
+    /// As [`Held::take`], for `bytes` bytes, counted from the first one that is to be copied.
     pub fn take_first(&mut self, bytes: u64) -> Option<Held> {
         let start = self.same.iter().next()?.start;
         Some(self.take(start..start.saturating_add(bytes)))
     }
 
-    /// Reads its bytes into a range that begins `at` there, and adds to `runs` where they lie. Holes are left out.
+    /// Reads its bytes into `range`, which begins at offset `at`, and adds their places in it to `runs`. Holes are
+    /// left out.
     pub fn read_into(&self, range: &mut [u8], at: u64, runs: &mut Extents) -> Result<()> {
         let Some(old) = self.old.as_ref().filter(|_| !self.same.is_empty()) else { return Ok(()) };
         let mut read = || -> Result<()> {
@@ -101,13 +102,16 @@ impl Held {
     }
 }
 
-/// The donor calls bytes the same of a file that has no old one.
+/// The failure if the donor says that bytes are the same in a file for which there is no old one.
 pub(super) fn no_base(file: FileId) -> Failure {
-    let text = format!("the donor takes bytes of file number {} for known, which has no base", file.0);
+    let text = format!(
+        "the donor says that bytes of file number {} are unchanged, but the joiner has no old file for it",
+        file.0
+    );
     Failure::new(Kind::Peer, text)
 }
 
-/// Nobody changed the old file since.
+/// Fails if the old file was changed since it was compared.
 pub(super) fn is_as_compared(old: &Old) -> Result<()> {
     let now = File::open(&old.path).and_then(|from| look_at(&from));
     let now = now.with_context(|| format!("cannot look at {}", old.path.display()))?;
@@ -118,7 +122,7 @@ pub(super) fn is_as_compared(old: &Old) -> Result<()> {
     Ok(())
 }
 
-/// Copies a part; whether the old file is as it should is looked at in the end.
+/// Copies a part. Whether the old file was changed is checked at the end.
 pub(super) fn copy_part(part: &Held, to: &Path) -> Result<()> {
     let Some(old) = part.old.as_ref().filter(|_| !part.same.is_empty()) else { return Ok(()) };
     let from = File::open(&old.path).with_context(|| format!("cannot open {}", old.path.display()))?;
@@ -139,7 +143,7 @@ mod tests {
     fn what_is_the_same_around_what_differs_is_taken_and_whole_blocks_are_left() {
         let block = SHARED_BLOCK;
         let mut held = Held::default();
-        // Of five blocks and a page something differs in the second and in the fourth.
+        // There are five blocks and a page; the second and the fourth block differ in part.
         let all = 0..5 * block + 4096;
         held.same.add(all.clone());
         held.same.remove(block + 100..block + 200);

@@ -1,4 +1,4 @@
-//! The end of receiving: what was staged gets its final length and name, and what it has of its old file.
+//! The end of receiving: staged files get their final lengths and names, and the bytes of their old files.
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,15 +11,15 @@ use crate::receive::staged::{StagedFile, make, make_link, set_length};
 use crate::receive::staging::Patches;
 use crate::threads::{Thread, each_in_threads, lock};
 
-/// What is copied at once by one thread: several work on a large table.
+/// Bytes that one thread copies at once, so that several threads work on a large table.
 const PIECE: u64 = 64 << 20;
 
-/// A file of the state.
+/// A file of the donor's list.
 pub(super) struct Coming<'a> {
     pub entry: &'a FileEntry,
-    /// As it was received; none when nothing came.
+    /// As it was received; `None` if nothing has arrived.
     pub first: Option<Arc<StagedFile>>,
-    /// As it is to be.
+    /// As it will be staged in the end.
     pub last: StagedFile,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn settle_all(
     let pieces = new().flat_map(to_be_copied).collect();
     let copy = |(part, to): (Held, PathBuf)| reusable::copy_part(&part, &to);
     each_in_threads(Thread::Settling, threads, pieces, &copy)?;
-    // Also where all of it was copied before.
+    // Also for files of which everything was copied before.
     for staged in new() {
         let held = lock(&staged.held);
         held.old.as_ref().filter(|_| held.copied).map_or(Ok(()), reusable::is_as_compared)?;
@@ -63,10 +63,10 @@ impl Coming<'_> {
     }
 }
 
-/// What is left to be copied of a file, and where to, in pieces.
+/// The bytes that are left to be copied to a file, in pieces, and the file's path.
 fn to_be_copied(staged: &StagedFile) -> Vec<(Held, PathBuf)> {
     let mut held = lock(&staged.held);
-    // A word about what was cut off since counts no more.
+    // Not the bytes that were cut off since.
     held.same.remove(staged.size..u64::MAX);
     std::iter::from_fn(|| held.take_first(PIECE)).map(|part| (part, staged.path.clone())).collect()
 }

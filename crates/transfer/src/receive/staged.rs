@@ -22,43 +22,43 @@ use crate::threads::lock;
 #[derive(Debug)]
 pub(super) struct StagedFile {
     pub path: PathBuf,
-    /// Length it is made with; the final one is known at the end.
+    /// Length in bytes with which it is created; the final one is known at the end.
     pub size: u64,
     pub target: PathBuf,
     pub class: Class,
     pub is_link: bool,
     pub made: AtomicBool,
     pub making: Mutex<()>,
-    /// Filesystems let one thread at a time write to a file, and have the others wait for it busily.
+    /// Filesystems let only one thread at a time write to a file, and the others would wait busily.
     pub writing: Mutex<()>,
     pub held: Mutex<Held>,
-    /// Of what was written, and of what is taken from the old file.
+    /// Digests of what was written and of what is taken from the old file.
     pub digests: Mutex<Digests>,
     /// Bytes that are not the old file's.
     pub differing: AtomicU64,
-    /// It can share bytes with the old file: these are not copied then.
+    /// It can share bytes with the old file, so these are not copied.
     pub sharing: bool,
-    /// Room for it that was taken in advance.
+    /// The space that was reserved for it.
     pub reserve: Option<Arc<Reserve>>,
     /// It may become a patch of the old file, unless too much differs.
     pub patchable: bool,
-    /// It did.
+    /// The patch that it became.
     pub patched: Option<Box<(Patched, Unchanged)>>,
-    /// Begun by an earlier transfer: what is not written anew is not zero.
+    /// Begun by an earlier transfer, so bytes that are not written now are not zero.
     pub adopted: bool,
 }
 
 impl StagedFile {
-    /// What was received under another name.
+    /// Takes over what was received as `first`.
     pub fn take_over(&mut self, first: &StagedFile) -> Result<()> {
         if first.made.load(Ordering::Acquire) {
             if first.path.parent() == self.path.parent() {
-                // Where it waits depends on its name: the table was renamed, or rebuilt, while it was sent.
+                // The staged path depends on the name. The table was renamed or rebuilt while it was sent.
                 if first.path != self.path {
                     Disk.rename(&first.path, &self.path)?;
                 }
             } else {
-                // Its new place is on another filesystem.
+                // Its new path is on another filesystem.
                 Disk.copy(&first.path, &self.path)?;
                 Disk.remove(&first.path)?;
             }
@@ -83,32 +83,33 @@ impl StagedFile {
         (origin, staged)
     }
 
-    /// The old file is the new one, name and all: it, and the path that is not needed. Only of tables: the system's files come
-    /// and go as one set.
+    /// If the old file is the new one, name included: the staged path, which is not needed, and the old file. Only
+    /// for tables, because the system's files are replaced as one set.
     pub fn stays(&self, entry: &FileEntry, target: &Path) -> Option<(&Path, Unchanged)> {
         let held = lock(&self.held);
         let old = held.old.as_ref()?;
         let whole =
             old.path == target && old.look.signature.size == entry.size && held.same.is_all(entry.size);
-        // Every server writes its buffer pool's at its end: that must not be what a rollback is refused for.
+        // Every server writes this file when it ends, and a rollback must not be refused because of that.
         let table = Class::of(&entry.role, target) == Class::Table && !target.ends_with("ib_buffer_pool");
         (table && whole).then(|| (self.path.as_path(), as_it_is(old)))
     }
 
-    /// So many bytes are about to be written.
+    /// Called before `bytes` bytes are written: gives their reserved space back.
     pub fn needs_room(&self, bytes: u64) {
         if let Some(reserve) = &self.reserve {
             reserve.give_back(bytes);
         }
     }
 
-    /// What of it is taken from the old file is copied while it is received: it will not stay, and be no patch.
+    /// Whether bytes of the old file are copied while it is received, because it differs too much to stay or to
+    /// become a patch.
     pub fn is_put_together(&self) -> bool {
         let differing = self.differing.load(Ordering::Acquire);
         if self.patchable { differing > self.size / patch::DIFFERS_MAX } else { differing > 0 }
     }
 
-    /// The old file, name and all, becomes the new one by these changes, which are few.
+    /// The changes that make the old file the new one, if the name is the same and the changes are few.
     pub fn changes(&self, entry: &FileEntry, target: &Path) -> Option<Changes> {
         let held = lock(&self.held);
         let old = held.old.as_ref()?;
@@ -117,7 +118,7 @@ impl StagedFile {
         (self.patchable && few && !held.copied && old.path == target).then_some(changes)
     }
 
-    /// Makes a patch of it. With `keep`, what the patch replaces is kept beside it.
+    /// Turns it into a patch. With `keep`, the bytes that the patch replaces are kept beside it.
     pub fn become_patch(&mut self, changes: &Changes, keep: bool) -> Result<()> {
         let held = lock(&self.held);
         let old = held.old.as_ref().context("a patch without an old file")?;
@@ -138,14 +139,14 @@ fn as_it_is(old: &Old) -> Unchanged {
     Unchanged { path: old.path.clone(), size: signature.size, changed: signature.changed() }
 }
 
-/// Whether a file of this length may become a patch: tables of InnoDB only, since Aria's can be recovered by a server that starts
-/// while InnoDB's old files have left already.
+/// Whether a file of this length in bytes may become a patch. Only tables of InnoDB: Aria's can be recovered by a
+/// server that starts when InnoDB's old files have left already.
 pub(super) fn may_be_patched(class: Class, target: &Path, size: u64) -> bool {
     let innodb = target.extension().is_some_and(|extension| extension == "ibd");
     class == Class::Table && innodb && size >= patch::TABLE_MIN
 }
 
-/// Makes a file, a hole of its first length, unless some thread has.
+/// Creates the file as a hole of its initial length, unless another thread has.
 pub(super) fn make(staged: &StagedFile) -> Result<()> {
     if staged.made.load(Ordering::Acquire) {
         return Ok(());
@@ -169,7 +170,7 @@ pub(super) fn make_link(path: &Path, to: &Path) -> Result<()> {
     std::os::unix::fs::symlink(to, path).with_context(|| format!("cannot make the link {}", path.display()))
 }
 
-/// What lies beyond the end of a file that became shorter while it was sent must not stay.
+/// Sets the length of a file. If the file became shorter while it was sent, what is beyond its end must not stay.
 pub(super) fn set_length(path: &Path, size: u64) -> Result<()> {
     let set = || {
         let file = File::options().write(true).open(path)?;

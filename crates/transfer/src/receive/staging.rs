@@ -1,4 +1,5 @@
-//! Where received files wait: nothing of the datadir is touched before the install.
+//! The staging directories, in which received files wait for the install. Before it, nothing of the datadir is
+//! touched.
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
@@ -28,17 +29,17 @@ use crate::receive::staged::{StagedFile, make, may_be_patched};
 use crate::receive::writer::Writer;
 use crate::threads::lock;
 
-/// Files that are settled together: of so many there is the old state and the new one in memory.
+/// Files that are settled together: only these are in memory in both their received and their final form.
 const AT_ONCE: usize = 4096;
 
-/// Whether tables of which little differs become patches.
+/// Whether tables that differ little become patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patches {
-    /// They do, and what these will replace is kept.
+    /// They become patches, and the bytes that these replace are kept.
     Kept,
-    /// They do.
+    /// They become patches, and nothing is kept.
     Made,
-    /// All are written anew.
+    /// All tables are written anew.
     None,
 }
 
@@ -58,10 +59,10 @@ struct Shared {
     places: BTreeMap<PathBuf, Place>,
 }
 
-/// What is to be known of a root.
+/// Properties of a staging root.
 #[derive(Clone, Debug)]
 struct Place {
-    /// Its files can share bytes with the old ones.
+    /// Its filesystem can share bytes between old and new files.
     sharing: bool,
     reserve: Option<Arc<Reserve>>,
 }
@@ -79,7 +80,8 @@ impl Shared {
 }
 
 impl Staging {
-    /// Makes ready to stage. What an earlier transfer or attempt left staged is set aside, to be taken over.
+    /// Prepares staging. Files that an earlier transfer or attempt left staged are set aside, so that their bytes can
+    /// be reused.
     pub fn new(datadir: &Path) -> Result<Staging> {
         refuse_pending(datadir)?;
         let leftovers = Leftovers::set_aside(datadir)?;
@@ -98,10 +100,10 @@ impl Staging {
         Ok(staging)
     }
 
-    /// Chooses where a file is staged: on the filesystem of its target. A file that was begun before is left as it is.
+    /// Chooses where a file is staged: on the filesystem of its target. A file that was begun before is not changed.
     ///
-    /// Directories outside the datadir that the target needs are made; those inside are made by the install, because
-    /// an empty one would be a database of the old state.
+    /// Directories outside the datadir that the target needs are created here; the install creates those inside,
+    /// because an empty one would be a database of the old state.
     pub fn begin(&self, entry: &FileEntry, target: &Path) -> Result<()> {
         let mut shared = self.shared();
         if shared.files.contains(entry.id) {
@@ -112,8 +114,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Goes on with what an earlier transfer had received of a file that was not begun yet: where it is staged now, and
-    /// how long it is.
+    /// Reuses what an earlier transfer had received of a file that was not begun yet. Returns its staged path and its
+    /// length in bytes, or `None` if there is nothing.
     pub fn adopt(&self, entry: &FileEntry, target: &Path) -> Result<Option<(PathBuf, u64)>> {
         let mut shared = self.shared();
         if shared.files.contains(entry.id) {
@@ -129,7 +131,7 @@ impl Staging {
         Ok(Some((path, size)))
     }
 
-    /// Takes room in advance on the filesystem of a directory; before anything is staged there.
+    /// Reserves bytes on the filesystem of a directory. Call this before anything is staged there.
     ///
     /// # Errors
     /// As [`Reserve::take`].
@@ -139,12 +141,12 @@ impl Staging {
         Ok(())
     }
 
-    /// An earlier transfer had received something.
+    /// Whether an earlier transfer left received files.
     pub fn has_leftovers(&self) -> bool {
         !self.shared().leftovers.is_empty()
     }
 
-    /// What an earlier transfer had received is not compared: it goes.
+    /// Removes what an earlier transfer had received: without a comparison it is useless.
     pub fn drop_leftovers(&self) -> Result<()> {
         self.shared().leftovers.remove()
     }
@@ -186,7 +188,7 @@ impl Staging {
         Ok(root.to_owned())
     }
 
-    /// Roots are written down before anything is in them, so that what a broken transfer leaves is found.
+    /// Records the roots before anything is in them, so that the leftovers of an interrupted transfer are found.
     fn make_roots(&self, roots: &Roots, known: &[PathBuf]) -> Result<()> {
         if roots.all() != known {
             roots::remember(&Disk, &self.datadir, roots.all())?;
@@ -197,7 +199,7 @@ impl Staging {
         Ok(())
     }
 
-    /// The directory in which a file is staged that no donor sends: on the filesystem of its target, written down and made
+    /// The directory for a file that the donor does not send: on the filesystem of its target, recorded and made
     /// durable with everything else.
     pub fn stage_for(&self, target: &Path) -> Result<PathBuf> {
         let mut shared = self.shared();
@@ -220,8 +222,8 @@ impl Staging {
         Writer::new(self)
     }
 
-    /// Notes which bytes of a range are those of the `old` file, and that the others are not (any more). True when what is
-    /// neither there nor written anew must be made zero.
+    /// Records which bytes of a range are taken from the `old` file, as (start in the range, length); all others no
+    /// longer are. Returns true if bytes that are neither taken nor written must be cleared.
     pub fn hold(
         &self,
         file: FileId,
@@ -245,9 +247,10 @@ impl Staging {
         Ok(staged.adopted)
     }
 
-    /// What a range of a file has of the old one, once the file is known to be written anew: to be written with what came of
-    /// it, while others are received. It counts as written. Where bytes can be shared, it is only what lies close to what came.
-    /// `differing`: so many bytes of this range are not the old file's.
+    /// The bytes of a range that come from the old file, once it is known that the file is written anew; else `None`.
+    /// The caller writes them with the bytes that arrived, and they count as written. If bytes can be shared, only
+    /// those close to the differing ones are returned. `differing` is the number of bytes of this range that are not
+    /// the old file's.
     pub(super) fn take_same(&self, file: FileId, range: Range<u64>, differing: u64) -> Result<Option<Held>> {
         let staged = self.file(file)?;
         staged.differing.fetch_add(differing, Ordering::AcqRel);
@@ -258,19 +261,19 @@ impl Staging {
         Ok(staged.is_put_together().then(take))
     }
 
-    /// What a piece of a file must be at the end: bytes with this digest, where the donor said one.
+    /// Records the digest that a piece of a file must have at the end, or that the donor gave none.
     pub fn expect(&self, file: FileId, offset: u64, len: u32, digest: Option<u64>) -> Result<()> {
         lock(&self.file(file)?.digests).note(offset, len, digest);
         Ok(())
     }
 
-    /// The donor has said what the state consists of: staged files get their final lengths and targets and what they have
-    /// of their old ones, links and empty files are made, and what does not count is removed. With `may_stay`, files of
-    /// tables that are wholly the same as before are not staged: they are answered. Large ones of which little differs become
-    /// `patches`. In so many `threads`.
+    /// Called with the donor's list of files. Staged files get their final lengths and targets and the bytes of their
+    /// old files, links and empty files are created, and files that are not in the list are removed. With `may_stay`,
+    /// files of tables that are completely unchanged are not staged but returned. Large tables that differ little
+    /// become `patches`. Works with up to `threads` threads.
     ///
     /// # Errors
-    /// From `files`; a file is named twice, or differs from what was received; from the system.
+    /// An error in `files`; a file that is named twice, or differs from what was received; an I/O error.
     pub fn settle(
         &self,
         files: impl IntoIterator<Item = Result<(FileEntry, PathBuf)>>,
@@ -279,7 +282,7 @@ impl Staging {
         threads: u16,
     ) -> Result<Vec<Unchanged>> {
         let mut shared = self.shared();
-        // What is copied from old files needs it now, all at once.
+        // The copies from old files need the reserved space now.
         shared.reserves.values().for_each(|reserve| reserve.give_all_back());
         let mut begun = std::mem::take(&mut shared.files);
         let (mut unchanged, mut settled) = (Vec::new(), StagedFiles::default());
@@ -321,7 +324,7 @@ impl Staging {
         Ok(unchanged)
     }
 
-    /// As [`Staging::settle`], of files that are listed already.
+    /// As [`Staging::settle`], for a list.
     #[cfg(test)]
     pub(crate) fn settle_list(
         &self,
@@ -333,7 +336,7 @@ impl Staging {
         self.settle(files.iter().cloned().map(Ok), may_stay, patches, threads)
     }
 
-    /// Makes every file that nothing was written to, then makes everything durable.
+    /// Creates every file to which nothing was written, then makes everything durable.
     pub fn sync_all(&self) -> Result<()> {
         for (id, staged) in self.each() {
             if staged.is_link && !staged.made.load(Ordering::Acquire) {
@@ -341,7 +344,7 @@ impl Staging {
             }
             make(&staged)?;
         }
-        // Not under the lock: it takes long, and what was staged is read back meanwhile.
+        // Not under the lock: it takes long, and the staged files are read back meanwhile.
         for root in self.roots().all() {
             durable::sync_filesystem(root)?;
             for directory in [working_directory(root, "stage"), waiting_room(root), root.clone()] {
@@ -352,10 +355,10 @@ impl Staging {
         Ok(())
     }
 
-    /// Reads back what was staged, once it is settled; answers how many bytes of it are known to be what the donor read.
+    /// Reads the settled files back. Returns how many bytes are known to be what the donor read.
     ///
     /// # Errors
-    /// Some are not.
+    /// Some bytes are not.
     pub fn read_back(&self, threads: u16, cancel: &Cancel) -> Result<u64> {
         read_back(self.each().map(|(_, file)| file).filter(|file| !file.is_link), threads, cancel)
     }
@@ -368,24 +371,24 @@ impl Staging {
         whole.map(placed).collect()
     }
 
-    /// The patches, likewise, with the tables as they were compared.
+    /// The patches, for the same plan, with the tables as they were compared.
     pub fn patched(&self) -> Vec<(Patched, Unchanged)> {
         self.shared().files.open().filter_map(|f| f.patched.as_deref().cloned()).collect()
     }
 
     pub(super) fn file(&self, file: FileId) -> Result<Arc<StagedFile>> {
-        // Not as a context: the kind of a failure is only seen in the error itself.
+        // Not as a context: `kind_of` reads the kind from the error itself.
         let unknown =
             || Failure::new(Kind::Peer, format!("the donor sent data of unknown file number {}", file.0));
         Ok(self.shared().files.get(file).ok_or_else(unknown)?)
     }
 
-    /// Something came of a file: if it is a small one, that was probably all.
+    /// Called when a part of a file has arrived. If the file is small, that was probably all.
     pub fn may_rest(&self, file: FileId) {
         self.shared().files.may_rest(file);
     }
 
-    /// All files, by their numbers, to be looked at.
+    /// All files in the order of their numbers, for reading only.
     fn each(&self) -> impl Iterator<Item = (FileId, Arc<StagedFile>)> + '_ {
         let numbers = self.shared().files.numbers().into_iter();
         numbers.filter_map(|file| Some((file, self.shared().files.look(file)?)))
@@ -403,7 +406,7 @@ fn refuse_pending(datadir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what an earlier transfer left staged. What is kept of an install stays.
+/// Removes what an earlier transfer left staged, but not what an install keeps.
 pub fn discard_staged(datadir: &Path) -> Result<()> {
     refuse_pending(datadir)?;
     for root in roots::remembered(&Disk, datadir)? {
@@ -421,8 +424,8 @@ fn make_outside(datadir: &Path, target: &Path) -> Result<()> {
     make_durably(directory)
 }
 
-/// Makes a directory with its parents, and makes their names durable: a file renamed into a directory that a power loss
-/// undoes would be lost.
+/// Creates a directory with its parents and makes their names durable. Otherwise a power loss could undo the
+/// directory, and a file renamed into it would be lost.
 fn make_durably(directory: &Path) -> Result<()> {
     let missing: Vec<&Path> = directory.ancestors().take_while(|d| !d.exists()).collect();
     fs::create_dir_all(directory)

@@ -16,21 +16,22 @@ use crate::receive::staged::{self, StagedFile};
 use crate::receive::staging::Staging;
 use crate::threads::lock;
 
-/// Open files a thread holds at once: ranges come of as many files by turns as the donor has threads. There may be 20,000 files.
+/// Files that a thread keeps open: ranges of as many files as the donor has threads arrive by turns. There may be
+/// 20,000 files.
 pub const OPEN_FILES: usize = 16;
 
-/// Bytes of a file's earlier ranges that are taken from the old file with each range that comes: enough to be through with
-/// them at the end, few enough for the donor not to wait.
+/// Bytes of a file's earlier ranges that are copied from the old file with each range that arrives: enough to be
+/// finished at the end, few enough that the donor does not wait.
 const CATCH_UP: u64 = 2 << 20;
 
-/// What came of a range: parts (start within the range, length), and their bytes one after the other.
+/// What arrived of a range: parts (start within the range, length), and their bytes one after the other.
 pub type Came<'a> = (&'a [(u32, u32)], &'a [u8]);
 
-/// One thread's way to write.
+/// Writes staged files, for one thread.
 #[derive(Debug)]
 pub struct Writer<'a> {
     staging: &'a Staging,
-    /// A range that is put together.
+    /// Buffer for a range of received and old bytes.
     whole: Vec<u8>,
     open: VecDeque<(FileId, Arc<StagedFile>, File)>,
 }
@@ -40,8 +41,8 @@ impl<'a> Writer<'a> {
         Writer { staging, whole: Vec::new(), open: VecDeque::with_capacity(OPEN_FILES) }
     }
 
-    /// Writes the parts of a range. What is between them is not written: it is a hole in a file that was never written there.
-    /// Where something was written before, call [`Writer::clear_gaps`] too.
+    /// Writes the parts of a range. The gaps between them are not written, and are holes if nothing was written there
+    /// before. If something was, call [`Writer::clear_gaps`] too.
     pub fn write_range(
         &mut self,
         file: FileId,
@@ -62,9 +63,9 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes what came of a range, of which so many bytes are not the old file's. Once the file is known to be written anew, what
-    /// the range has of the old one is written with it: while others are received, not all at the end. A file of which
-    /// nothing came is not touched: it may stay what it is.
+    /// Writes what arrived of a range, of which `differing` bytes are not the old file's. Once it is known that the
+    /// file is written anew, the range's bytes of the old file are written too, so that they need not all be copied
+    /// at the end. A file of which nothing has arrived is not touched, because it may stay as it is.
     pub fn write(
         &mut self,
         file: FileId,
@@ -79,8 +80,9 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// One piece mostly. Catches up with some of what came before it was known that the file is put together; what is shared
-    /// comes in the end, as long pieces that nobody writes to any more.
+    /// Writes the received and the old bytes of a range, mostly as one piece. Also copies some of the ranges that
+    /// arrived before it was known that the file is written anew. Bytes that can be shared follow at the end, in long
+    /// pieces to which nobody writes any more.
     fn write_together(
         &mut self,
         file: FileId,
@@ -117,7 +119,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Makes what lies between the parts of a range of `len` bytes zero again.
+    /// Sets the gaps between the parts of a range of `len` bytes to zero again.
     pub fn clear_gaps(&mut self, file: FileId, offset: u64, len: u32, parts: &[(u32, u32)]) -> Result<()> {
         let mut from = 0;
         for (start, end) in parts.iter().map(|&(start, length)| (start, start + length)).chain([(len, len)]) {
@@ -127,7 +129,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Makes bytes zero again, as a hole where the filesystem can.
+    /// Sets bytes to zero again, as a hole if the filesystem can.
     pub fn clear_range(&mut self, file: FileId, offset: u64, length: u64) -> Result<()> {
         let (staged, open) = self.open(file)?;
         let _turn = lock(&staged.writing);
@@ -151,7 +153,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Under the lock, so that no word about what is copied comes in between.
+/// Copies some of the file's earlier ranges. Under the lock, so that the list of what is copied does not change
+/// meanwhile.
 fn catch_up(staged: &StagedFile, open: &File) -> Result<()> {
     let Ok(mut held) = staged.held.try_lock() else { return Ok(()) };
     let Some(earlier) = held.take_first(CATCH_UP) else { return Ok(()) };
@@ -173,8 +176,9 @@ fn pieces<'a>((parts, data): Came<'a>) -> impl Iterator<Item = (u32, &'a [u8])> 
     })
 }
 
-/// Has the kernel begin to write what was just written, so that not everything is left for the sync at the end, and the
-/// page cache of a host that may have other servers is not filled with it. Only advice: what it does not do is done then.
+/// Has the kernel begin to write what was just written, so that not everything is left for the sync at the end, and
+/// the page cache of a host that may have other servers is not filled with it. This is only advice: the sync writes
+/// what the kernel has not.
 fn write_behind(file: &File, range: Range<u64>) {
     if let Some(length) = std::num::NonZeroU64::new(range.end - range.start) {
         let _ = rustix::fs::fadvise(file, range.start, Some(length), rustix::fs::Advice::DontNeed);

@@ -54,9 +54,9 @@ pub struct Fault {
 /// What the joiner's program says, in this order.
 const PHASES: [&str; 5] = [
     "waiting for the donor",
-    "looking at what is here",
+    "checking settings and free space",
     "receiving",
-    "verifying what was staged",
+    "verifying the staged files",
     "installing",
 ];
 
