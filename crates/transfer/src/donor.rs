@@ -2,36 +2,33 @@
 mod attempt;
 mod decision;
 mod deep_ist;
+mod joiners_word;
 mod offer;
 mod unreadable;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use formats::wsrep::credentials::Account;
 use formats::wsrep::report::ReportLine;
-use formats::wsrep::state_id::StateId;
-use protocol::fingerprint::FingerprintKey;
 use protocol::hello::capability;
-use protocol::message::{Attempt, Message, SnapshotKind};
-use protocol::sample::Sample;
+use protocol::message::Message;
 
 use crate::cleanup;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, Scan};
-use crate::failure::{Failure, Kind, is_lost, kind_of};
+use crate::failure::{Kind, is_lost, kind_of};
 use crate::invitation;
 use crate::job::Job;
 use crate::panics::caught;
 use crate::peer::Established;
-use crate::peer::dial::Dialer;
 use crate::peer::link::Link;
-use crate::send::file_list::FileList;
 use crate::send::packer::Compression;
 use crate::server::credentials;
 use crate::threads::Thread;
-use attempt::DonorSession;
+use attempt::{DonorSession, Sent, TransferContext};
+use joiners_word::{Position, expect, position_given};
 use offer::{Accepted, accepted};
 
 /// How long we wait before our own end after the joiner has ended, so that our server and the group learn of it
@@ -40,9 +37,6 @@ use offer::{Accepted, accepted};
 /// server would neither serve nor end. A failure of the donor itself needs no such pause, because the joiner's
 /// program then waits for the group to end its server.
 const JOINER_ENDS_FIRST: Duration = Duration::from_secs(1);
-
-/// A position and its GTID domain.
-type Position = (StateId, Option<u32>);
 
 /// Serves one joiner. `done` is reported to the server only when the joiner has everything on stable storage.
 pub fn run(job: &Job) -> Result<()> {
@@ -125,25 +119,6 @@ struct Terms {
     accepted: Accepted,
 }
 
-/// What a transfer needs besides its job and its link.
-struct TransferContext {
-    dialer: Dialer,
-    compression: Compression,
-    account: Option<Account>,
-    /// The joiner supports deep IST.
-    deep_ist: bool,
-}
-
-/// A state that was sent completely: its files and its position.
-struct Sent {
-    /// The list of its files, for the joiner.
-    list: FileList,
-    position: Position,
-    /// GTID state of our binary log, as lines of a `.state` file.
-    binlog_state: Option<String>,
-    chunks: u64,
-}
-
 fn agree(job: &Job, link: &mut Link, account: Option<&Account>) -> Result<Terms> {
     job.progress.phase("listing files", "");
     let layout = Layout::resolve(&job.args, &job.options)?;
@@ -188,54 +163,12 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
     Ok(position)
 }
 
-/// Begins an attempt and voids the previous one. With a fingerprint key the joiner answers with a sample of its
-/// files.
-fn begin(
-    job: &Job,
-    link: &mut Link,
-    kind: SnapshotKind,
-    reason: &str,
-    fingerprints: Option<FingerprintKey>,
-    bytes: u64,
-) -> Result<Option<Sample>> {
-    job.progress.attempt(bytes);
-    tracing::info!("{}", protocol::message::snapshot_line(kind, reason));
-    let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
-    link.send(&Message::Attempt(Attempt { snapshot: kind, reason, fingerprints, bytes }))?;
-    if fingerprints.is_none() {
-        return Ok(None);
-    }
-    receive_sample(link).map(Some)
-}
-
-fn receive_sample(link: &mut Link) -> Result<Sample> {
-    match link.recv()? {
-        Message::Sample(sample) => Ok(sample),
-        other => Err(unexpected(&other, "Sample").into()),
-    }
-}
-
 fn send_file_list(link: &mut Link, sent: Sent) -> Result<()> {
     sent.list.messages(|files| link.gather(files))?;
     let (count, (state, domain)) = (sent.list.files().len() as u32, sent.position);
     let (position, binlog_state) = (state.to_string(), sent.binlog_state);
     link.send(&Message::FilesEnd { count, position, domain, binlog_state })?;
     link.send(&Message::Complete { chunks: sent.chunks })
-}
-
-/// The position the server gave us for `done` when nothing is copied.
-fn position_given(job: &Job) -> Result<Position> {
-    let text = job.args.gtid.as_deref().unwrap_or("");
-    let state = text.parse::<StateId>().with_context(|| format!("the server gave --gtid {text:?}"))?;
-    Ok((state, job.args.gtid_domain_id))
-}
-
-fn expect(message: Message, wanted: &Message) -> Result<(), Failure> {
-    if message == *wanted { Ok(()) } else { Err(unexpected(&message, wanted.name())) }
-}
-
-fn unexpected(message: &Message, wanted: &str) -> Failure {
-    Failure::new(Kind::Peer, format!("the joiner said {} where {wanted} was due", message.name()))
 }
 
 fn log_totals(job: &Job, bytes: u64) {

@@ -1,6 +1,8 @@
 //! The joiner's side of a transfer, top to bottom.
 mod agree;
 mod deep_ist;
+mod donors_word;
+mod file_list;
 mod group_word;
 mod incoming;
 mod places;
@@ -14,7 +16,6 @@ use anyhow::{Context, Result};
 use formats::mariadb::file_kind::{self, FileKind};
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
-use formats::wsrep::state_id::StateId;
 use protocol::hello::Connection;
 use protocol::limits::FURTHER_CONNECTIONS;
 use protocol::message::{Attempt, Message, Offer, snapshot_line};
@@ -47,14 +48,13 @@ use crate::threads::Thread;
 pub use agree::MARGIN_BYTES;
 use agree::{Estimate, Room};
 use deep_ist::{Instead, OwnIst};
+use donors_word::{Position, parse_position, unexpected};
+use file_list::FileList;
 use incoming::IncomingTransfer;
 pub use incoming::old_files;
 use places::Places;
-use receive::{FileList, Received};
+use receive::Received;
 use settled::VerifiedStaging;
-
-/// A position and its GTID domain.
-type Position = (StateId, Option<u32>);
 
 /// Receives one transfer, or only its position if IST follows. The position is reported to the server only once
 /// everything at that position is durably in place.
@@ -443,14 +443,6 @@ fn warn_that_replication_ends(old: &[ManagedFile]) {
             path.display()
         );
     }
-}
-
-fn parse_position(text: &str) -> Result<StateId, Failure> {
-    text.parse().map_err(|e| Failure::new(Kind::Peer, format!("the donor gave position {text:?}: {e}")))
-}
-
-fn unexpected(message: &Message, wanted: &str) -> Failure {
-    Failure::new(Kind::Peer, format!("the donor said {} where {wanted} was due", message.name()))
 }
 
 fn log_totals(job: &Job, bytes: u64) {

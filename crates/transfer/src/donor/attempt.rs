@@ -2,12 +2,14 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
+use formats::wsrep::credentials::Account;
 use protocol::fingerprint::FingerprintKey;
-use protocol::message::{Message, SnapshotKind};
+use protocol::message::{Attempt, Message, SnapshotKind};
+use protocol::sample::Sample;
 
 use super::decision::PlanInputs;
+use super::joiners_word::{Position, expect, receive_sample};
 use super::offer::Accepted;
-use super::{Sent, TransferContext, begin, expect};
 use crate::compare::comparison::{Compare, Parts};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
@@ -16,9 +18,11 @@ use crate::failure::{Failure, Kind};
 use crate::human::size;
 use crate::job::Job;
 use crate::panics::caught;
-use crate::peer::dial::CONNECT_WITHIN;
+use crate::peer::dial::{CONNECT_WITHIN, Dialer};
 use crate::peer::link::Link;
 use crate::peer::secret::random_bytes;
+use crate::send::file_list::FileList;
+use crate::send::packer::Compression;
 use crate::send::queue::SendQueue;
 use crate::send::throttle::Throttle;
 use crate::server::synced;
@@ -42,6 +46,25 @@ const OVERRUNS_MAX: u32 = 2;
 const NEWER: &str = "the joiner's server is of a newer series, or a version is not known: it gets files without redo to apply";
 /// Maximum number of damaged pages named in the error logs.
 const DAMAGE_LINES: usize = 50;
+
+/// What a transfer needs besides its job and its link.
+pub(super) struct TransferContext {
+    pub dialer: Dialer,
+    pub compression: Compression,
+    pub account: Option<Account>,
+    /// The joiner supports deep IST.
+    pub deep_ist: bool,
+}
+
+/// A state that was sent completely: its files and its position.
+pub(super) struct Sent {
+    /// The list of its files, for the joiner.
+    pub list: FileList,
+    pub position: Position,
+    /// GTID state of our binary log, as lines of a `.state` file.
+    pub binlog_state: Option<String>,
+    pub chunks: u64,
+}
 
 /// Everything an attempt needs.
 pub(super) struct DonorSession<'a> {
@@ -290,6 +313,26 @@ impl DonorSession<'_> {
              allow-corrupt-pages=1 under [sst] on the donor to send it as it is"
         ))
     }
+}
+
+/// Begins an attempt and voids the previous one. With a fingerprint key the joiner answers with a sample of its
+/// files.
+fn begin(
+    job: &Job,
+    link: &mut Link,
+    kind: SnapshotKind,
+    reason: &str,
+    fingerprints: Option<FingerprintKey>,
+    bytes: u64,
+) -> Result<Option<Sample>> {
+    job.progress.attempt(bytes);
+    tracing::info!("{}", protocol::message::snapshot_line(kind, reason));
+    let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
+    link.send(&Message::Attempt(Attempt { snapshot: kind, reason, fingerprints, bytes }))?;
+    if fingerprints.is_none() {
+        return Ok(None);
+    }
+    receive_sample(link).map(Some)
 }
 
 fn snapshot_name(kind: SnapshotKind) -> &'static str {

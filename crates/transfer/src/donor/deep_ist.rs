@@ -15,7 +15,7 @@ use protocol::message::{CanIst, Message};
 use protocol::sample::Decision;
 
 use super::attempt::DonorSession;
-use super::{Position, expect, position_given, receive_sample, unexpected};
+use super::joiners_word::{Position, expect, position_given, receive_sample, unexpected};
 use crate::compare::comparison::Parts;
 use crate::datadir::sample::shared;
 use crate::failure::{Failure, Kind, kind_of};

@@ -7,7 +7,7 @@ use protocol::limits::HEADER_BYTES_MAX;
 use protocol::message::{Message, Offer};
 use protocol::policy::NodeFacts;
 
-use super::unexpected;
+use super::joiners_word::unexpected;
 use crate::datadir::encrypted::first_encrypted;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::Scan;

@@ -12,7 +12,8 @@ use protocol::hello::cut;
 use protocol::limits::TEXT_BYTES_MAX;
 use protocol::message::{CanIst, Message};
 
-use super::{MARGIN_BYTES, Position, unexpected};
+use super::agree::MARGIN_BYTES;
+use super::donors_word::{Position, unexpected};
 use crate::datadir::layout::Layout;
 use crate::datadir::managed::ManagedFile;
 use crate::datadir::sample;

@@ -9,8 +9,8 @@ use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileRole, Place};
 
 use super::agree::Room;
+use super::file_list::FileList;
 use super::places::{Places, makes_way};
-use super::receive::FileList;
 use super::settled::SettledStaging;
 use crate::datadir::layout::Layout;
 use crate::datadir::managed::{self, Managed, ManagedFile};

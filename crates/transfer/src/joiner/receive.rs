@@ -9,8 +9,9 @@ use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::FILES_MAX;
 use protocol::message::{Attempt, Message};
 
+use super::donors_word::{parse_position, unexpected};
+use super::file_list::FileList;
 use super::incoming::IncomingTransfer;
-use super::{Position, parse_position, unexpected};
 use crate::failure::{self, Failure, Kind};
 use crate::job::Job;
 use crate::peer::link::Link;
@@ -21,16 +22,6 @@ use crate::threads::{Thread, scoped};
 
 /// How long one wait for a further connection takes. It can delay the end of a transfer by as much.
 const ADMIT_FOR: Duration = Duration::from_millis(20);
-
-/// The donor's description of the state that it has sent.
-pub(super) struct FileList {
-    /// All files, their numbers ascending.
-    pub files: Entries,
-    /// The position they are at.
-    pub position: Position,
-    /// GTID state of the donor's binary log.
-    pub binlog_state: Option<String>,
-}
 
 /// How an attempt ended.
 pub(super) enum Received {

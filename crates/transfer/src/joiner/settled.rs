@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
 use protocol::inventory::FileRole;
 
-use super::Position;
-use super::receive::FileList;
+use super::donors_word::Position;
+use super::file_list::FileList;
 use crate::datadir::layout::{Layout, with_suffix};
 use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use crate::failure::{Failure, Kind};

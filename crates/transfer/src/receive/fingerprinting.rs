@@ -1,5 +1,4 @@
 //! Fingerprints the joiner's files, with several threads, in the order in which the donor asks.
-use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, mpsc};
 
 use anyhow::{Context, Result};
@@ -17,57 +16,12 @@ use crate::peer::relay::relay;
 use crate::receive::base::Base;
 use crate::receive::corruption::Pages;
 use crate::receive::origin::{Opened, Origin};
+use crate::receive::questions::Piece;
 use crate::threads::{Thread, lock, scoped};
 
 /// Ranges that one thread fingerprints before it takes another piece: few, so that all threads work on what is needed
 /// next.
 const PIECE: u32 = 4;
-
-/// Ranges whose block fingerprints are kept: 4 MiB of fingerprints. Older ones are computed again.
-const RECENT_MAX: usize = 4096;
-
-/// Block fingerprints of the last few thousand ranges.
-#[derive(Default)]
-pub(super) struct Recent {
-    fingerprints: HashMap<(FileId, u32), Vec<Fingerprint>>,
-    order: VecDeque<(FileId, u32)>,
-}
-
-impl Recent {
-    fn add(&mut self, range: (FileId, u32), fingerprints: Vec<Fingerprint>) {
-        if self.order.len() >= RECENT_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.fingerprints.remove(&oldest);
-        }
-        self.order.push_back(range);
-        self.fingerprints.insert(range, fingerprints);
-    }
-
-    fn take(&mut self, range: (FileId, u32)) -> Option<Vec<Fingerprint>> {
-        self.fingerprints.remove(&range)
-    }
-}
-
-/// The donor's open questions.
-#[derive(Default)]
-pub(super) struct Todo {
-    pub pieces: VecDeque<Piece>,
-    /// The donor asks no more.
-    pub closed: bool,
-}
-
-/// One piece of work.
-pub(super) enum Piece {
-    /// The group fingerprint of files that were asked for together.
-    GroupHasher { first: FileId },
-    /// A file from a range on, to its end.
-    From { file: FileId, range: u32 },
-    /// The blocks of one range.
-    Blocks { file: FileId, range: u32 },
-    /// The pieces of some blocks of one range.
-    Pieces { file: FileId, range: u32, blocks: Vec<u8> },
-}
 
 impl Base<'_> {
     /// Fingerprints what the donor asks for and sends the answers over `link`, until the donor asks no more.

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`base`] | answers to the donor's questions about the joiner's files |
+//! | `questions` | the donor's open questions |
 //! | `fingerprinting` | reading those files and fingerprinting them |
 //! | [`reusable`] | a previous file whose bytes may be reused |
 //! | [`leftovers`] | files that an interrupted transfer had staged |
@@ -13,18 +14,21 @@
 //! | `rested` | staged files by their numbers; small ones are kept encoded |
 //! | [`staging`], `staged`, [`writer`] | received files, under their numbers until the final names are known |
 //! | `settling` | final lengths and names, and unchanged bytes from previous files |
+//! | `digests` | digests of what was written |
 //! | `read_back` | the check that staged files are what the donor read |
 pub mod base;
 pub mod corruption;
+mod digests;
 mod fingerprinting;
 pub mod leftovers;
 pub mod origin;
+mod questions;
 mod read_back;
 mod rebuild;
 pub mod receiver;
 mod rested;
 pub mod reusable;
 mod settling;
-mod staged;
+pub(crate) mod staged;
 pub mod staging;
 pub mod writer;

@@ -13,10 +13,9 @@ use crate::disk::identity::Look;
 use crate::disk::reserve::Reserve;
 use crate::install::class::Class;
 use crate::install::names::file_name;
-use crate::receive::read_back::Digests;
+use crate::receive::digests::Digests;
 use crate::receive::reusable::{Held, Old};
-use crate::receive::staged::StagedFile;
-use crate::receive::writer::OPEN_FILES;
+use crate::receive::staged::{OPEN_FILES, StagedFile};
 use crate::threads::lock;
 
 /// So many files, those that were written to last, are not encoded, because writers have them open.

@@ -8,8 +8,18 @@ use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use crate::receive::reusable::{self, Held};
 use crate::receive::staged::{StagedFile, make, make_link, set_length};
-use crate::receive::staging::Patches;
 use crate::threads::{Thread, each_in_threads, lock};
+
+/// Whether tables that differ little become patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patches {
+    /// They become patches, and the bytes that these replace are kept.
+    Kept,
+    /// They become patches, and nothing is kept.
+    Made,
+    /// All tables are written anew.
+    None,
+}
 
 /// Bytes that one thread copies at once, so that several threads work on a large table.
 const PIECE: u64 = 64 << 20;

@@ -13,10 +13,14 @@ use crate::failure::{Failure, Kind};
 use crate::install::files::{Disk, Files};
 use crate::install::patch::{self, Changes};
 use crate::install::plan::{Class, Patched, Unchanged};
+use crate::receive::digests::Digests;
 use crate::receive::origin::Origin;
-use crate::receive::read_back::Digests;
 use crate::receive::reusable::{self, Held, Old};
 use crate::threads::lock;
+
+/// Files that a thread keeps open: ranges of as many files as the donor has threads arrive by turns. There may be
+/// 20,000 files.
+pub const OPEN_FILES: usize = 16;
 
 /// A file that is being received.
 #[derive(Debug)]

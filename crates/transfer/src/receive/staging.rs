@@ -24,24 +24,13 @@ use crate::receive::leftovers::{Leftovers, staged_name};
 use crate::receive::read_back::read_back;
 use crate::receive::rested::StagedFiles;
 use crate::receive::reusable::{self, Held, Old};
+pub use crate::receive::settling::Patches;
 use crate::receive::settling::{Coming, settle_all};
 use crate::receive::staged::{StagedFile, make, may_be_patched};
-use crate::receive::writer::Writer;
 use crate::threads::lock;
 
 /// Files that are settled together: only these are in memory in both their received and their final form.
 const AT_ONCE: usize = 4096;
-
-/// Whether tables that differ little become patches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patches {
-    /// They become patches, and the bytes that these replace are kept.
-    Kept,
-    /// They become patches, and nothing is kept.
-    Made,
-    /// All tables are written anew.
-    None,
-}
 
 /// All files of an attempt, under their staged paths. Shared by the threads that receive.
 #[derive(Debug)]
@@ -215,11 +204,6 @@ impl Staging {
     /// Where a file is staged.
     pub fn path(&self, file: FileId) -> Result<PathBuf> {
         Ok(self.file(file)?.path.clone())
-    }
-
-    /// A writer for one thread.
-    pub fn writer(&self) -> Writer<'_> {
-        Writer::new(self)
     }
 
     /// Records which bytes of a range are taken from the `old` file, as (start in the range, length); all others no

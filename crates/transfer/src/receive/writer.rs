@@ -12,13 +12,9 @@ use protocol::inventory::FileId;
 use crate::disk::copy::clear;
 use crate::failure::{Failure, Kind};
 use crate::receive::reusable::{self, Held};
-use crate::receive::staged::{self, StagedFile};
+use crate::receive::staged::{self, OPEN_FILES, StagedFile};
 use crate::receive::staging::Staging;
 use crate::threads::lock;
-
-/// Files that a thread keeps open: ranges of as many files as the donor has threads arrive by turns. There may be
-/// 20,000 files.
-pub const OPEN_FILES: usize = 16;
 
 /// Bytes of a file's earlier ranges that are copied from the old file with each range that arrives: enough to be
 /// finished at the end, few enough that the donor does not wait.
@@ -34,6 +30,13 @@ pub struct Writer<'a> {
     /// Buffer for a range of received and old bytes.
     whole: Vec<u8>,
     open: VecDeque<(FileId, Arc<StagedFile>, File)>,
+}
+
+impl Staging {
+    /// A writer for one thread.
+    pub fn writer(&self) -> Writer<'_> {
+        Writer::new(self)
+    }
 }
 
 impl<'a> Writer<'a> {

@@ -14,8 +14,8 @@ use crate::install::roots;
 use crate::install::run::install;
 use crate::install::tests::world::{all_in, plan_of_staged};
 use crate::install::tidy::remove_leftovers;
+use crate::receive::staged::OPEN_FILES;
 use crate::receive::staging::{Patches, Staging};
-use crate::receive::writer::OPEN_FILES;
 
 fn entry(id: u32, path: &str, size: u64, role: FileRole) -> FileEntry {
     FileEntry { id: FileId(id), place: Place::Datadir, path: path.to_owned(), size, allocated: size, role }

@@ -1,0 +1,34 @@
+//! What the joiner says, and the position that our server gave us.
+use anyhow::{Context, Result};
+use formats::wsrep::state_id::StateId;
+use protocol::message::Message;
+use protocol::sample::Sample;
+
+use crate::failure::{Failure, Kind};
+use crate::job::Job;
+use crate::peer::link::Link;
+
+/// A position and its GTID domain.
+pub(super) type Position = (StateId, Option<u32>);
+
+/// The position the server gave us for `done` when nothing is copied.
+pub(super) fn position_given(job: &Job) -> Result<Position> {
+    let text = job.args.gtid.as_deref().unwrap_or("");
+    let state = text.parse::<StateId>().with_context(|| format!("the server gave --gtid {text:?}"))?;
+    Ok((state, job.args.gtid_domain_id))
+}
+
+pub(super) fn receive_sample(link: &mut Link) -> Result<Sample> {
+    match link.recv()? {
+        Message::Sample(sample) => Ok(sample),
+        other => Err(unexpected(&other, "Sample").into()),
+    }
+}
+
+pub(super) fn expect(message: Message, wanted: &Message) -> Result<(), Failure> {
+    if message == *wanted { Ok(()) } else { Err(unexpected(&message, wanted.name())) }
+}
+
+pub(super) fn unexpected(message: &Message, wanted: &str) -> Failure {
+    Failure::new(Kind::Peer, format!("the joiner said {} where {wanted} was due", message.name()))
+}

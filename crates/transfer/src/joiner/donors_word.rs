@@ -1,0 +1,16 @@
+//! What the donor says: positions, and messages out of turn.
+use formats::wsrep::state_id::StateId;
+use protocol::message::Message;
+
+use crate::failure::{Failure, Kind};
+
+/// A position and its GTID domain.
+pub(super) type Position = (StateId, Option<u32>);
+
+pub(super) fn parse_position(text: &str) -> Result<StateId, Failure> {
+    text.parse().map_err(|e| Failure::new(Kind::Peer, format!("the donor gave position {text:?}: {e}")))
+}
+
+pub(super) fn unexpected(message: &Message, wanted: &str) -> Failure {
+    Failure::new(Kind::Peer, format!("the donor said {} where {wanted} was due", message.name()))
+}
