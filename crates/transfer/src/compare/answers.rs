@@ -1,4 +1,4 @@
-//! The two connections on which files are compared: our questions, and what the joiner answers.
+//! The two connections on which files are compared: one for our questions, one for the joiner's answers.
 use anyhow::{Context, Result};
 use protocol::fingerprint;
 use protocol::inventory::FileId;
@@ -11,14 +11,14 @@ use crate::peer::relay::relay;
 use crate::threads::lock;
 
 impl Compare<'_> {
-    /// The connection on which we ask.
+    /// Serves the connection on which we ask.
     pub fn send_questions(&self, link: &mut Link) -> Result<()> {
         let asked = lock(&self.asked).take().context("the questions are asked already")?;
         link.send(&Message::Asks)?;
         relay(link, &asked, &Message::CompareEnd, "comparing files", self.cancel)
     }
 
-    /// The connection on which we hear.
+    /// Serves the connection on which the joiner answers.
     pub fn receive_answers(&self, link: &mut Link) -> Result<()> {
         link.send(&Message::Answers)?;
         loop {
@@ -67,7 +67,7 @@ impl Compare<'_> {
                 }
                 Message::AnswersEnd => return Ok(()),
                 other => {
-                    let text = format!("the joiner said {} among its answers", other.name());
+                    let text = format!("the joiner sent {} where an answer was due", other.name());
                     return Err(Failure::new(Kind::Peer, text).into());
                 }
             }
@@ -79,7 +79,7 @@ impl Compare<'_> {
         if !files.is_asked(file) {
             return Err(not_asked(file));
         }
-        // An answer about a file that was handed over meanwhile is of no use any more.
+        // An answer about a file that was handed over meanwhile is no longer needed.
         if let Some(theirs) = files.get_mut(file) {
             change(theirs);
         }

@@ -1,8 +1,8 @@
-//! What the joiner's own files hold, as the donor hears it: so that only what differs is sent.
+//! What the joiner's own files contain, as the donor learns it, so that only differences are sent.
 //!
-//! Questions go out on one connection as soon as it is known what will be sent, answers come in on another one. Whoever
-//! hands over bytes waits for their answer; never in a consistency point. Of a block that differs the parts that do are asked
-//! for where that pays: a question and an answer more, against the bytes that need not be sent.
+//! Questions go out on one connection as soon as it is known what will be sent; answers come in on another one. A
+//! thread that hands over bytes waits for their answer, but never in a consistency point. If a block differs, its
+//! pieces are compared where that pays: it costs one more question and answer, and saves bytes that need not be sent.
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -25,37 +25,37 @@ use crate::compare::pending_rebuilds::{Block, PendingRebuilds};
 use crate::send::cost_model::CostModel;
 use crate::threads::lock;
 
-/// Ranges of a file that differs which are looked at closely ahead of their turn, at most.
+/// Maximum number of ranges whose blocks are asked for ahead, in a file with differences.
 const CLOSER_AHEAD: u32 = 8;
 
-/// Parts of pages cost the joiner reads, and both hosts work, that are not measured here: they must save half. Where the
-/// link is what limits they save more.
+/// Comparing pieces costs the joiner reads and both hosts CPU time, which is not measured here, so it must save half.
+/// If the link is the bottleneck it saves more.
 const WORTH_IT: f64 = 0.5;
 
-/// How long one range waits for the joiner's answer, at most, while the donor's server holds its files still.
+/// How long one range waits for the joiner's answer while the donor's server blocks writes.
 const HELD_STILL_WAIT: Duration = Duration::from_millis(500);
 
-/// `delta`: whether parts of pages are sent.
+/// The option `delta`: whether only the differing pieces of a block are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
-    /// Where that is cheaper, as measured.
+    /// If that is cheaper, as measured.
     Auto,
     /// Always.
     Always,
-    /// Never: pages are sent whole.
+    /// Never: blocks are sent whole.
     Never,
 }
 
-/// What of a range need not be sent.
+/// The parts of a range that need not be sent.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Parts that the joiner has: start and length, ascending.
+    /// Parts that the joiner has: start and length in bytes, ascending.
     pub same: Vec<(u32, u32)>,
     /// Blocks that it rebuilds, ascending.
     pub deltas: Vec<Delta>,
-    /// What it takes for that.
+    /// The bytes that it needs for that.
     pub literals: Vec<u8>,
-    /// Parts of blocks were looked for.
+    /// Pieces of blocks were compared.
     looked_inside: bool,
     /// It waited for the joiner's answers, or would have.
     waited: bool,
@@ -65,46 +65,46 @@ pub struct Found {
 pub struct Compare<'a> {
     key: FingerprintKey,
     parts: Parts,
-    /// Whole, or in parts.
+    /// Whether to send blocks whole or to compare their pieces.
     way: Mutex<CostModel>,
     /// Blocks that the joiner rebuilds.
     pending_rebuilds: PendingRebuilds,
     pub(super) files: Mutex<Files>,
     pub(super) heard: Condvar,
-    /// Small files.
+    /// Groups of small files.
     together: Groups,
-    /// Only while the donor's clients wait for us: whether to send at once or to wait for the joiner's answers.
+    /// Only if the snapshot blocks writes: whether to send at once or to wait for the joiner's answers.
     patience: Option<Mutex<CostModel>>,
-    /// Until nothing more is asked.
+    /// `None` once no more questions follow.
     ask: Mutex<Option<Sender<Message>>>,
-    /// Until the connection takes it.
+    /// `None` once the connection has taken it.
     pub(super) asked: Mutex<Option<Receiver<Message>>>,
     /// Bytes that need not be sent.
     same: AtomicU64,
     pub(super) cancel: &'a Cancel,
 }
 
-/// All files that were asked for. Of very many small ones nothing is left to be known soon: of these only what they were
-/// asked for as is kept.
+/// All files that were asked for. There can be very many small ones, so once nothing is left to learn about a file,
+/// only the entry with which it was asked for is kept.
 #[derive(Default)]
 pub(super) struct Files {
     asked: Entries,
-    /// Those that were not answered yet, or of which ranges are still to be handed over.
+    /// Files that were not answered yet, or of which ranges are still to be handed over.
     open: HashMap<FileId, Theirs>,
 }
 
 impl Files {
-    /// What is known of a file; none when nothing is left to be known, or it was not asked for.
+    /// What is known of a file; `None` if nothing is left to learn, or it was not asked for.
     pub fn get_mut(&mut self, file: FileId) -> Option<&mut Theirs> {
         self.open.get_mut(&file)
     }
 
-    /// It was asked for.
+    /// True if it was asked for.
     pub fn is_asked(&self, file: FileId) -> bool {
         self.asked.contains(file)
     }
 
-    /// Drops what is kept of a file that was answered and handed over as a whole.
+    /// Drops what is kept of a file that was answered and handed over completely.
     pub fn close_if_done(&mut self, file: FileId) {
         if self.open.get(&file).is_some_and(Theirs::is_done) {
             self.open.remove(&file);
@@ -113,16 +113,16 @@ impl Files {
 }
 
 pub(super) struct Theirs {
-    /// Length of ours when it was asked for.
+    /// Length of our file when it was asked for.
     ours: u64,
-    /// Length of its file once it has answered; `Some(None)`: it has none.
+    /// Length of the joiner's file once it has answered; `Some(None)` if it has none.
     pub size: Option<Option<u64>>,
-    /// Fingerprints that were heard of ranges that were not handed over yet.
+    /// Fingerprints received for ranges that were not handed over yet.
     pub ranges: HashMap<u32, Fingerprint>,
-    /// Ranges that were handed over: they may hold something else by now, so they are compared no more. Neighbours are one
-    /// entry, so this stays small however large the file is.
+    /// Ranges that were handed over. Their content may be different by now, so they are not compared again. Neighbours
+    /// are one entry, so this stays small however large the file is.
     used: Extents,
-    /// What is looked at closely; of most files nothing.
+    /// Details of ranges that differ; most files have none.
     close: Option<Box<Close>>,
 }
 
@@ -130,11 +130,11 @@ pub(super) struct Theirs {
 #[derive(Default)]
 pub(super) struct Close {
     pub blocks: HashMap<u32, Vec<Fingerprint>>,
-    /// Fingerprints of pieces of the blocks that were asked for.
+    /// Fingerprints of the pieces of the blocks that were asked for.
     pub pieces: HashMap<u32, Vec<Vec<u8>>>,
     /// Ranges whose blocks have been asked for and were not used yet.
     pub asked: HashSet<u32>,
-    /// Ranges that are looked at closely ahead: more with each that differs, fewer with each that does not.
+    /// How many ranges are asked for ahead: more with each range that differs, fewer with each that does not.
     ahead: u32,
 }
 
@@ -143,25 +143,26 @@ impl Theirs {
         Theirs { ours: entry.size, size: None, ranges: HashMap::new(), used: Extents::default(), close: None }
     }
 
-    /// What is looked at closely.
+    /// Details of the ranges that differ.
     pub fn close(&mut self) -> &mut Close {
         self.close.get_or_insert_default()
     }
 
-    /// Ranges of which the joiner says fingerprints: those that both files have, as ours was when it was asked for.
+    /// How many ranges the joiner sends fingerprints of: those that both files have, with the length that ours had when
+    /// it was asked for.
     pub fn ranges_asked(&self) -> u32 {
         fingerprint::ranges(self.size.flatten().unwrap_or(0).min(self.ours))
     }
 
-    /// A fingerprint of the joiner's, which may come before the length of its file: several threads of it answer. One of a range that
-    /// was handed over already is of no use any more.
+    /// Takes a fingerprint from the joiner. It may arrive before the length of its file, because several threads of the
+    /// joiner answer. The fingerprint of a range that was handed over already is dropped.
     pub fn hear(&mut self, range: u32, fingerprint: Fingerprint) {
         if range < fingerprint::ranges(self.ours) && !self.used.overlaps(one(range)) {
             self.ranges.insert(range, fingerprint);
         }
     }
 
-    /// The joiner has answered, and every range that was asked for was handed over.
+    /// True if the joiner has answered and every range that was asked for was handed over.
     fn is_done(&self) -> bool {
         let all = 0..u64::from(fingerprint::ranges(self.ours));
         self.size.is_some() && (all.is_empty() || self.used.covers(all))
@@ -183,7 +184,7 @@ fn one(range: u32) -> std::ops::Range<u64> {
 }
 
 impl<'a> Compare<'a> {
-    /// Nothing asked yet.
+    /// Nothing has been asked yet.
     pub fn new(key: FingerprintKey, parts: Parts, cancel: &'a Cancel) -> Compare<'a> {
         let (ask, asked) = mpsc::channel();
         let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
@@ -206,13 +207,13 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// For a server that holds its files still while they are read: its clients wait, so a range waits for the joiner's
-    /// answer only where that is faster than to send it, as measured, and never long.
+    /// For a snapshot that blocks writes: clients wait, so a range waits for the joiner's answer only if that is faster
+    /// than sending it, as measured, and never long.
     pub fn held_still(self) -> Compare<'a> {
         Compare { patience: Some(Mutex::new(CostModel::new(1.0))), ..self }
     }
 
-    /// Blocks that the joiner rebuilds and has not spoken of yet.
+    /// Blocks that the joiner rebuilds and has not confirmed yet.
     pub fn pending_rebuilds(&self) -> &PendingRebuilds {
         &self.pending_rebuilds
     }
@@ -222,12 +223,12 @@ impl<'a> Compare<'a> {
         self.same.load(Ordering::Relaxed)
     }
 
-    /// Small files that are compared as one.
+    /// The groups of small files.
     pub fn together(&self) -> &Groups {
         &self.together
     }
 
-    /// Asks what the joiner has of files that will be read in this order; of each once.
+    /// Asks what the joiner has of files that will be read in this order. Each file is asked about once.
     pub fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
         let mut new = Vec::new();
         let mut files = lock(&self.files);
@@ -252,7 +253,7 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// The joiner has all of a group that is whole.
+    /// True if the joiner has all of a complete group.
     ///
     /// # Errors
     /// Cancelled.
@@ -275,7 +276,7 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// Files that are the same together are not asked for again: what is read of them later is compared with nothing.
+    /// Files of an equal group are not asked about again: what is read of them later is not compared.
     fn used_up(&self, group: &Group) {
         let mut files = lock(&self.files);
         for entry in &group.entries {
@@ -287,36 +288,37 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// Asks for each file of a group.
+    /// Asks about each file of a group.
     pub fn ask_apart(&self, group: &Group) {
         self.ask(Message::SplitGroup { first: group.first() });
     }
 
-    /// The joiner knows a file as this one: it has answered about it, alone or with others.
+    /// True if the joiner knows a file by this entry: it has answered about it, alone or in a group.
     pub fn is_known(&self, entry: &FileEntry) -> bool {
         let files = lock(&self.files);
         let is_open = |theirs: &Theirs| theirs.size.is_none() && !self.together.is_answered(entry.id);
         files.asked.get(entry.id).as_ref() == Some(entry) && !files.open.get(&entry.id).is_some_and(is_open)
     }
 
-    /// What a file was asked for as.
+    /// The entry with which a file was asked about.
     pub fn entry(&self, file: FileId) -> Option<FileEntry> {
         lock(&self.files).asked.get(file)
     }
 
-    /// Nothing more is asked.
+    /// No more questions follow.
     pub fn close(&self) {
         drop(lock(&self.ask).take());
     }
 
     fn ask(&self, message: Message) {
-        // The other end is gone only when the connection is, which the cancel tells.
+        // Sending fails only if the connection is gone, and the transfer is cancelled then.
         if let Some(ask) = &*lock(&self.ask) {
             let _ = ask.send(message);
         }
     }
 
-    /// What of a range the joiner has. `wait` for answers, or take what is known. A range is compared once.
+    /// What the joiner has of a range. `wait`: wait for answers, instead of using what is known. A range is compared
+    /// once.
     ///
     /// # Errors
     /// Cancelled.
@@ -349,7 +351,7 @@ impl<'a> Compare<'a> {
             found.same = vec![(0, held)];
             self.look_less_far(file);
         } else if !is_zero(bytes) {
-            // Of zeros nothing is sent anyway: InnoDB's doublewrite buffer, for one.
+            // Zeros are not sent in any case; InnoDB's doublewrite buffer is an example.
             self.compare_blocks(file, range);
             let blocks = self.wait_for(file, wait, |theirs| theirs.close().blocks.remove(&range))?;
             found.same =
@@ -377,8 +379,8 @@ impl<'a> Compare<'a> {
         self.patience.as_ref().is_none_or(|patience| lock(patience).choose_second())
     }
 
-    /// So many bytes, `differing` of which were not the same, are on their way after so long: what it cost to look inside,
-    /// or not to, and to wait for answers, or not to.
+    /// Records that `bytes` bytes, `differing` of which were not the same, were queued after `took`. This is the cost
+    /// of comparing pieces or not, and of waiting for answers or not.
     pub fn learn(&self, found: &Found, bytes: usize, differing: usize, took: Duration) {
         lock(&self.way).learn(found.looked_inside, differing, took);
         if let Some(patience) = &self.patience {
@@ -386,7 +388,7 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// Of blocks that the joiner has in another version, the parts that differ.
+    /// Finds the differing pieces of blocks that the joiner has in another version.
     fn compare_pieces(
         &self,
         file: FileId,
@@ -403,7 +405,7 @@ impl<'a> Compare<'a> {
         };
         let differs = |(number, block): &(usize, &[u8])| {
             let start = number * block_bytes;
-            // The end of a file that is longer on one side.
+            // False at the end of a file that is longer on one side.
             let their_end = (held as usize).min(start + block_bytes);
             start + block.len() == their_end && !is_same(start) && !is_zero(block)
         };
@@ -431,8 +433,8 @@ impl<'a> Compare<'a> {
         Ok(())
     }
 
-    /// A file that differs in some ranges probably differs in those that follow: their blocks are asked for ahead, the
-    /// further the more of them did.
+    /// Asks for the blocks of a range that differs. The following ranges probably differ too, so their blocks are asked
+    /// for as well: more of them, the more ranges have differed.
     fn compare_blocks(&self, file: FileId, range: u32) {
         let mut files = lock(&self.files);
         let Some(theirs) = files.get_mut(file) else { return };
@@ -447,14 +449,14 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// A range of it was the same.
+    /// A range was the same: fewer ranges are asked for ahead.
     fn look_less_far(&self, file: FileId) {
         if let Some(close) = lock(&self.files).get_mut(file).and_then(|theirs| theirs.close.as_mut()) {
             close.ahead /= 2;
         }
     }
 
-    /// What was heard of a range is used once.
+    /// Drops what was received for a range: it is used once.
     fn done_with(&self, file: FileId, range: u32) {
         let mut files = lock(&self.files);
         if let Some(theirs) = files.get_mut(file) {
@@ -490,7 +492,8 @@ mod tests {
 
     use super::*;
 
-    /// What is remembered of a file does not grow with its length: neither what was heard nor what was handed over.
+    /// What is remembered of a file does not grow with its length, neither received fingerprints nor ranges that were
+    /// handed over.
     #[test]
     fn what_was_handed_over_is_one_entry_and_late_fingerprints_are_dropped() {
         let cancel = Cancel::new();
@@ -502,10 +505,10 @@ mod tests {
         let theirs =
             |change: &mut dyn FnMut(&mut Theirs)| change(lock(&compare.files).get_mut(entry.id).unwrap());
         theirs(&mut |theirs| {
-            // The length comes last, as it may.
+            // The length may come last.
             (0..2000).for_each(|range| theirs.hear(range, Fingerprint::default()));
             theirs.size = Some(Some(2 * size));
-            // Ours had 1000 when it was asked for: what the joiner says beyond them is of no use.
+            // Our file had 1000 ranges when it was asked for: fingerprints beyond them are dropped.
             assert_eq!((theirs.ranges_asked(), theirs.ranges.len()), (1000, 1000));
         });
         for range in 0..999 {
@@ -515,7 +518,7 @@ mod tests {
             theirs.hear(5, Fingerprint::default());
             assert_eq!((theirs.ranges.len(), theirs.used.len(), theirs.close().asked.len()), (1, 1, 0));
         });
-        // Of a file that was handed over as a whole only what it was asked for as is left.
+        // Only the entry is left of a file that was handed over completely.
         compare.look(entry.id, 999 * u64::from(RANGE_BYTES), &[0], true).unwrap();
         let is_open = lock(&compare.files).get_mut(entry.id).is_some();
         assert!(!is_open && compare.is_known(&entry));

@@ -1,7 +1,8 @@
-//! Small files are compared with one fingerprint for as many as make a range: a datadir of many of them costs a few bytes each.
+//! Compares small files in groups, with one fingerprint for as many as make a range: many small files cost only a few
+//! bytes each.
 //!
-//! What is read of them waits here until a group is whole. When the joiner has all of it, one message says so; otherwise each
-//! file is compared by itself.
+//! Bytes that were read wait here until their group is complete. If the joiner has all of it, one message says so;
+//! otherwise each file is compared by itself.
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -12,19 +13,19 @@ use protocol::limits::RANGE_BYTES;
 
 use crate::cancel::{Cancel, LOOK_EVERY};
 
-/// What is asked about files.
+/// How files are asked about.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Each by itself.
     Each(Vec<FileEntry>),
-    /// With one fingerprint for each group of them.
+    /// In groups, with one fingerprint each.
     Grouped(Vec<FileEntry>),
 }
 
-/// Files with one fingerprint.
+/// Files with a common fingerprint.
 #[derive(Debug)]
 pub struct Group {
-    /// As they were asked for.
+    /// The files, as they were asked for.
     pub entries: Vec<FileEntry>,
     /// What was read of them.
     pub bytes: HashMap<FileId, Vec<u8>>,
@@ -32,20 +33,20 @@ pub struct Group {
     missing: u64,
 }
 
-/// What becomes of bytes that are handed over.
+/// The result of handing over bytes.
 #[derive(Debug)]
 pub enum Put<'a> {
-    /// They are of no group, or of one that was handed over.
+    /// Their file is in no group, or its group was handed over already.
     Apart,
-    /// They wait for the rest of their group.
+    /// They wait until their group is complete.
     Waits,
-    /// With them their group is whole.
+    /// They complete their group.
     Whole(Leaving<'a>),
-    /// They are not what was expected: the group, without them, is not compared as one.
+    /// They are not what was expected: the group, without them, is compared file by file.
     Broken(Leaving<'a>),
 }
 
-/// A group that one thread is handing over. As long as this lives, every other thread that has newer bytes of one of its
+/// A group that one thread is handing over. While this lives, every other thread that has newer bytes of one of its
 /// files waits in [`Groups::put`]: the joiner keeps what arrives last, so the older bytes must be queued first.
 #[derive(Debug)]
 pub struct Leaving<'a> {
@@ -73,12 +74,12 @@ struct State {
     waiting: HashMap<FileId, Group>,
     /// First files of the groups that are being handed over.
     leaving: HashSet<FileId>,
-    /// Every file that is or was in a group, with the first of it.
+    /// For every file that is or was in a group, the first file of that group.
     first_of: HashMap<FileId, FileId>,
     theirs: HashMap<FileId, Fingerprint>,
 }
 
-/// Splits files, in the order in which they will be read, into what is asked about them.
+/// Splits files, in the order in which they will be read, into questions.
 pub fn split(entries: Vec<FileEntry>) -> Vec<Ask> {
     let (mut asks, mut small) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -93,17 +94,18 @@ pub fn split(entries: Vec<FileEntry>) -> Vec<Ask> {
     asks
 }
 
-/// Tables of `mysql` that each node writes its own way: the members it sees, made anew at every start, and statistics.
+/// Tables of `mysql` that each node writes in its own way: the members that it sees, created anew at every start, and
+/// statistics.
 const OWN: [&str; 3] = ["mysql/wsrep_", "mysql/innodb_table_stats.", "mysql/innodb_index_stats."];
 
-/// Files that hardly ever are the same on two nodes would spoil their group.
+/// Files that are hardly ever the same on two nodes are left out, because they would spoil their group.
 fn is_small(entry: &FileEntry) -> bool {
     let table = matches!(entry.role, FileRole::Table | FileRole::TableElsewhere { .. });
     let own = OWN.iter().any(|name| entry.path.starts_with(name));
     table && !own && (1..=u64::from(RANGE_BYTES)).contains(&entry.size)
 }
 
-/// What was gathered is asked about.
+/// Makes a question of the small files collected so far.
 fn close(asks: &mut Vec<Ask>, small: &mut Vec<FileEntry>) {
     match small.len() {
         0 | 1 => small.drain(..).for_each(|entry| push(asks, entry)),
@@ -119,7 +121,7 @@ fn push(asks: &mut Vec<Ask>, entry: FileEntry) {
 }
 
 impl Group {
-    /// Its first file, after which it is called.
+    /// Its first file, by which it is identified.
     pub fn first(&self) -> FileId {
         self.entries[0].id
     }
@@ -129,7 +131,7 @@ impl Group {
         self.entries.iter().map(|entry| entry.size).sum()
     }
 
-    /// Its fingerprint, when it is whole.
+    /// Its fingerprint, if it is complete.
     pub fn fingerprint(&self, key: &FingerprintKey) -> Fingerprint {
         let mut together = fingerprint::GroupHasher::new(key);
         for entry in &self.entries {
@@ -142,7 +144,7 @@ impl Group {
 }
 
 impl Groups {
-    /// A group that is asked about.
+    /// Adds a group that is asked about.
     pub fn expect(&self, entries: Vec<FileEntry>) {
         let mut state = self.lock();
         let group = Group { missing: 0, bytes: HashMap::new(), entries };
@@ -151,7 +153,7 @@ impl Groups {
         state.waiting.insert(first, Group { missing, ..group });
     }
 
-    /// The joiner's fingerprint of a group; false when there is no such group.
+    /// Takes the joiner's fingerprint of a group. Returns false if there is no such group.
     pub fn hear(&self, first: FileId, fingerprint: Fingerprint) -> bool {
         let mut state = self.lock();
         let is_one = state.first_of.get(&first) == Some(&first);
@@ -162,13 +164,13 @@ impl Groups {
         is_one
     }
 
-    /// The joiner has given the fingerprint of the group that a file is of.
+    /// True if the joiner has sent the fingerprint of the group that contains this file.
     pub fn is_answered(&self, file: FileId) -> bool {
         let state = self.lock();
         state.first_of.get(&file).is_some_and(|first| state.theirs.contains_key(first))
     }
 
-    /// The joiner's fingerprint of a group, or none after a while without one.
+    /// The joiner's fingerprint of a group; `None` if it does not arrive for a while.
     pub fn theirs(&self, first: FileId) -> Option<Fingerprint> {
         let state = self.lock();
         let waited =
@@ -176,12 +178,14 @@ impl Groups {
         waited.unwrap_or_else(PoisonError::into_inner).0.theirs.get(&first).copied()
     }
 
-    /// All bytes of a group take one way, whatever becomes of it: that of its first file.
+    /// The file that decides which connection is used for `file`: the first of its group, or itself. All bytes of a
+    /// group take the same connection, whether or not it is compared as one.
     pub fn first_of(&self, file: FileId) -> FileId {
         self.lock().first_of.get(&file).copied().unwrap_or(file)
     }
 
-    /// Takes what was read of a file, from its front. Waits while another thread hands over the file's group.
+    /// Takes what was read of a file, in order from its beginning. Waits while another thread hands over the file's
+    /// group.
     ///
     /// # Errors
     /// Cancelled.
@@ -207,7 +211,7 @@ impl Groups {
         Ok(leaving.map_or(Put::Apart, if is_next { Put::Whole } else { Put::Broken }))
     }
 
-    /// One of the groups that are not whole; none when all were handed over.
+    /// Takes a group that is not complete; `None` if all were handed over.
     pub fn take_unfinished(&self) -> Option<Leaving<'_>> {
         let mut state = self.lock();
         let first = *state.waiting.keys().next()?;
@@ -269,7 +273,7 @@ mod tests {
             (group.first(), group.total_bytes(), &group.bytes[&FileId(2)][..]),
             (FileId(1), 7, &b"abcd"[..])
         );
-        // As a joiner makes it.
+        // As a joiner computes it.
         let range = |bytes: &[u8]| {
             fingerprint::range_fingerprint(&key, &fingerprint::block_fingerprints(&key, bytes))
         };
@@ -278,7 +282,7 @@ mod tests {
         theirs.add(Some(4), &[range(b"abcd")]);
         assert_eq!(group.fingerprint(&key), theirs.fingerprint());
         drop(whole);
-        // Read again later: an ordinary file, on the way of its group.
+        // Read again later it is an ordinary file, on the connection of its group.
         assert!(matches!(put(&together, 2, 0, b"abcd"), Put::Apart));
         assert_eq!((together.first_of(FileId(2)), together.first_of(FileId(3))), (FileId(1), FileId(3)));
         assert!(together.take_unfinished().is_none());
@@ -305,7 +309,7 @@ mod tests {
         let together = expected();
         let Put::Broken(broken) = put(&together, 1, 0, b"longer") else { panic!("not broken") };
         assert!(broken.group.bytes.is_empty());
-        // One of it never comes.
+        // One of its files is never read.
         let together = expected();
         assert!(matches!(put(&together, 1, 0, b"xyz"), Put::Waits));
         assert_eq!(together.take_unfinished().map(|leaving| leaving.group.first()), Some(FileId(1)));

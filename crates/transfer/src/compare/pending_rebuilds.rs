@@ -1,5 +1,5 @@
-//! Blocks that the joiner rebuilds from its own, kept until it says that it has them. Those that did not become what they
-//! should are sent whole.
+//! Blocks that the joiner rebuilds from its own, kept until it confirms them. Blocks that it could not rebuild are sent
+//! whole.
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -8,50 +8,51 @@ use protocol::limits::RANGE_BYTES;
 
 use crate::cancel::LOOK_EVERY;
 
-/// Bytes of blocks that are kept at most before their sender waits.
+/// Maximum bytes of blocks that are kept; above it their sender waits.
 const KEPT_MAX: usize = 24 << 20;
 
-/// A block, by its first byte in the file.
+/// A block of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// The file.
     pub file: FileId,
-    /// Its first byte.
+    /// Offset of its first byte in the file.
     pub offset: u64,
-    /// What it holds.
+    /// Its content.
     pub bytes: Vec<u8>,
 }
 
-/// What waits for the joiner's word.
+/// Blocks that the joiner has not confirmed yet.
 #[derive(Default)]
 pub struct PendingRebuilds {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// All of it.
+/// What is pending.
 #[derive(Default)]
 pub struct State {
-    /// By file and first byte of the range.
+    /// By file and offset of the range.
     ranges: HashMap<(FileId, u64), Vec<Block>>,
     bytes: usize,
     failed: Vec<Block>,
-    /// Those that somebody is just sending whole: where they are.
+    /// File and offset of the blocks that a thread is just sending whole.
     sending: Vec<(FileId, u64)>,
 }
 
 impl State {
-    /// Nothing waits.
+    /// True if nothing is pending.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty() && self.failed.is_empty() && self.sending.is_empty()
     }
 
-    /// More may be kept.
+    /// True if more may be kept.
     pub fn has_room(&self) -> bool {
         self.bytes < KEPT_MAX
     }
 
-    /// Nothing waits of the range in which this byte is: what is sent of it now comes after what was sent before.
+    /// True if nothing is pending of the range that contains this byte: what is sent of it now arrives after what was
+    /// sent before.
     pub fn is_confirmed(&self, file: FileId, offset: u64) -> bool {
         let range = offset - offset % u64::from(RANGE_BYTES);
         let inside =
@@ -60,7 +61,7 @@ impl State {
         !self.ranges.contains_key(&(file, range)) && !failed.chain(self.sending.iter().copied()).any(inside)
     }
 
-    /// One that must be sent whole; say [`PendingRebuilds::sent`] when it is.
+    /// A block that must be sent whole; the caller then calls [`PendingRebuilds::sent`].
     pub fn pop_failed(&mut self) -> Option<Block> {
         let block = self.failed.pop()?;
         self.sending.push((block.file, block.offset));
@@ -76,7 +77,8 @@ impl PendingRebuilds {
         state.ranges.insert((file, offset), blocks);
     }
 
-    /// The joiner has all blocks of a range, but for those that begin where `failed` says. False when it was not asked.
+    /// The joiner has all blocks of a range, except those that begin at an offset in `failed`, counted from the range.
+    /// Returns false if it was sent none there.
     pub fn hear(&self, file: FileId, offset: u64, failed: &[u32]) -> bool {
         let mut state = self.lock();
         let Some(blocks) = state.ranges.remove(&(file, offset)) else { return false };
@@ -93,12 +95,12 @@ impl PendingRebuilds {
         self.changed.notify_all();
     }
 
-    /// Looks at what waits.
+    /// Locks the state.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something was heard, or a moment.
+    /// Waits until the state changes, but only for a moment.
     pub fn wait(&self, state: MutexGuard<'_, State>) {
         drop(self.changed.wait_timeout(state, LOOK_EVERY));
     }

@@ -1,4 +1,4 @@
-//! The lanes of a send queue, and the threads that empty them: one for each connection.
+//! The lanes of a send queue, and the threads that send what is in them: one for each connection.
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,40 +14,41 @@ use crate::failure::{Failure, Kind};
 use crate::peer::link::{Link, PING_EVERY};
 use crate::send::queue::SendQueue;
 
-/// Payloads of so many bytes tell how fast the link is.
+/// Payloads of at least this many bytes are used to measure the link.
 const MEASURED: usize = 64 << 10;
-/// How long small messages wait for more to go with.
+/// How long small messages wait to be sent together with others.
 const SOON: Duration = Duration::from_millis(20);
 
-/// What waits for one connection.
+/// The queue of one connection.
 #[derive(Default)]
 pub(super) struct Lane {
     queue: Mutex<Queue>,
     pub changed: Condvar,
 }
 
-/// In the order in which it is sent.
+/// What is sent, in order.
 #[derive(Default)]
 pub(super) struct Queue {
     pub chunks: VecDeque<QueuedChunk>,
-    /// Bytes in it and on their way.
+    /// Bytes that are queued or being sent.
     pub bytes: usize,
     pub closed: bool,
 }
 
-/// What is sent.
+/// One thing to send.
 pub(super) enum QueuedChunk {
     /// A part of a range.
     Chunk { entry: Arc<FileEntry>, chunk: Chunk, payload: Vec<u8> },
-    /// Files that the joiner has as they are, and their length.
+    /// A group of files that the joiner has as they are: its first file, and the bytes of all.
     Groups { first: FileId, len: u64 },
 }
 
-/// What a chunk takes beside its payload, about: without it those that carry none would pile up without bound.
+/// Approximate memory of a chunk besides its payload. Without it, chunks that have no payload would pile up without
+/// bound.
 const PARCEL_BYTES: usize = 256;
 
 impl QueuedChunk {
-    /// Bytes of memory that it takes while it waits in a lane.
+    /// Bytes of memory that it takes while it is queued.
     pub fn weight(&self) -> usize {
         PARCEL_BYTES
             + match self {
@@ -60,7 +61,7 @@ impl QueuedChunk {
             }
     }
 
-    /// Bytes that the rate limit counts.
+    /// Bytes that count towards the rate limit.
     fn paid(&self) -> usize {
         match self {
             QueuedChunk::Chunk { payload, .. } => payload.len(),
@@ -68,7 +69,7 @@ impl QueuedChunk {
         }
     }
 
-    /// Bytes of files in it.
+    /// Bytes of files that it stands for.
     fn len(&self) -> u64 {
         match self {
             QueuedChunk::Chunk { chunk, .. } => u64::from(chunk.len),
@@ -92,8 +93,8 @@ impl Lane {
 }
 
 impl SendQueue<'_> {
-    /// A connection's thread: sends what comes in its lane, until it is closed, and waits for the joiner's word that
-    /// everything is written. Returns the number of chunks.
+    /// The thread of a connection: sends what is put into its lane until that is closed, and waits until the joiner
+    /// confirms that everything is written. Returns the number of chunks.
     pub fn send(&self, number: u16, link: &mut Link) -> Result<u64> {
         let lane = self.lanes.get(usize::from(number)).context("no such lane")?;
         let mut begun = HashSet::new();
@@ -134,7 +135,7 @@ impl SendQueue<'_> {
         }
     }
 
-    /// A file that the joiner was asked for is known to it by its number.
+    /// A file that the joiner was asked about is announced by its number only.
     fn begin(&self, entry: Arc<FileEntry>) -> Message {
         match &self.compare {
             Some(compare) if compare.is_known(&entry) => Message::BeginKnown { file: entry.id },
@@ -148,7 +149,7 @@ impl SendQueue<'_> {
             self.cancel.check()?;
             let mut queue = lane.lock();
             if queue.chunks.is_empty() && !queue.closed {
-                // What follows soon goes with what was gathered.
+                // Messages that follow soon are sent together with the gathered ones.
                 queue = lane.wait_for(queue, SOON);
             }
             if queue.chunks.is_empty() && !queue.closed {
@@ -181,7 +182,8 @@ impl SendQueue<'_> {
     }
 }
 
-/// Waits for the rate limit. With a low one and many workers that takes longer than a joiner waits for one that is dead.
+/// Waits for the rate limit, and pings meanwhile: with a low limit and many workers, the wait exceeds the time after
+/// which the joiner takes us for dead.
 fn hold_back(link: &mut Link, mut wait: Duration, cancel: &Cancel) -> Result<()> {
     while wait > PING_EVERY {
         cancel.sleep(PING_EVERY)?;

@@ -1,43 +1,44 @@
-//! Two ways to do the same thing: what each costs is measured, and the cheaper one is taken.
+//! Measures the cost of two ways to do the same thing, and chooses the cheaper one.
 use std::time::Duration;
 
-/// One time in this many the other way is taken, so that the choice follows the link and the data.
+/// One time in this many, the more expensive way is taken, so that the choice follows the link and the data.
 const PROBE_EVERY: u32 = 32;
-/// Weight of the newest measurement, one part in this many; the first ones count alike.
+/// The newest measurement counts for one part in this many; the first ones count equally.
 const SMOOTHING: u32 = 8;
-/// Less than this says more about latency than about bytes.
+/// Fewer bytes than this tell more about latency than about throughput.
 const BYTES_MIN: usize = 65536;
 
-/// What is known of both ways.
+/// The measured costs of both ways.
 #[derive(Debug)]
 pub struct CostModel {
-    /// The second way is taken when it costs less than this part of the first.
+    /// The second way is taken if it costs less than this part of the first.
     part: f64,
-    /// Nanoseconds a byte, of the first and the second way, and how often that was measured; `None` until it was.
+    /// Nanoseconds per byte, of the first and the second way, and how often that was measured; `None` before the first
+    /// time.
     cost: [Option<(f64, u32)>; 2],
     times: u32,
 }
 
 impl CostModel {
-    /// Nothing measured yet. The second way must cost less than this `part` of the first to be taken: 1.0 where neither has
-    /// costs that are not measured here.
+    /// Nothing has been measured yet. The second way is taken if it costs less than this `part` of the first: 1.0 if
+    /// neither has costs that are not measured here.
     pub fn new(part: f64) -> CostModel {
         CostModel { part, cost: [None, None], times: 0 }
     }
 
-    /// Whether the second way is to be taken.
+    /// True if the second way is to be taken.
     pub fn choose_second(&mut self) -> bool {
         self.times = self.times.wrapping_add(1);
         match self.cost {
             [Some((first, _)), Some((second, _))] => {
                 (second < first * self.part) != self.times.is_multiple_of(PROBE_EVERY)
             }
-            // The first few of each kind only fill the socket's buffers, so both are tried by turns.
+            // The first few of each only fill the socket's buffers, so both ways are tried in turn.
             _ => self.times.is_multiple_of(2),
         }
     }
 
-    /// So many bytes took so long.
+    /// Records that `bytes` bytes took `took`.
     pub fn learn(&mut self, second: bool, bytes: usize, took: Duration) {
         if bytes < BYTES_MIN {
             return;

@@ -1,12 +1,12 @@
-//! What tells the joiner at the end which files the state consists of.
+//! The final list, which tells the joiner which files the state consists of.
 use anyhow::Result;
 use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileId, batches};
 use protocol::limits::FILES_PER_MESSAGE_MAX;
 use protocol::message::Message;
 
-/// The files of the state, and which of them the joiner knows by their numbers. The messages are made when they are sent: as
-/// values they take several times what the list takes.
+/// The files of the state, and which of them the joiner knows by their numbers. The messages are made when they are
+/// sent, because as values they take several times the memory of the list.
 #[derive(Debug)]
 pub struct FileList {
     pub(super) files: Entries,
@@ -16,9 +16,9 @@ pub struct FileList {
 /// Files that follow each other in the list.
 #[derive(Debug)]
 pub(super) enum Run {
-    /// They are what the joiner was asked for, and have numbers that follow each other.
+    /// The joiner was asked about them with the same entries, and their numbers are consecutive.
     Known { first: FileId, count: u32 },
-    /// They are named.
+    /// They are sent with their entries.
     Named { count: usize },
 }
 
@@ -28,7 +28,7 @@ impl FileList {
         &self.files
     }
 
-    /// Hands over the messages, in order.
+    /// Passes the messages to `send`, in order.
     ///
     /// # Errors
     /// From `send`.

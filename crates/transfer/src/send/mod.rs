@@ -2,11 +2,11 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`queue`] | what a snapshot hands its bytes to |
+//! | [`queue`] | the sink of a snapshot: compares, packs and queues its bytes |
 //! | `connections` | one queue for each data connection |
-//! | [`file_list`] | what tells the joiner at the end which files the state consists of |
+//! | [`file_list`] | the final list of files, for the joiner |
 //! | [`zeros`] | finding zeros |
-//! | [`packer`] | zstd where it pays |
+//! | [`packer`] | compression with zstd, if it pays |
 //! | [`cost_model`] | which of two ways costs less, as measured |
 //! | [`throttle`] | the rate limit |
 mod connections;

@@ -1,5 +1,5 @@
-//! zstd where it pays: what a byte costs packed and plain is measured, the wait for the link included, and the cheaper
-//! way is taken.
+//! Compression with zstd where it pays: the cost of a byte is measured compressed and plain, including the wait for the
+//! link, and the cheaper way is taken.
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -10,17 +10,19 @@ use crate::send::cost_model::CostModel;
 /// The fastest level that still finds the repetition in InnoDB pages; higher ones cost more than a 1 GbE link.
 const LEVEL: i32 = 1;
 
-/// A joiner that is busy takes bytes slowly whatever the link could carry, and unpacking makes it busier, which is not
-/// measured here: packing must save so much.
+/// Compression must cost less than this part of sending plain. A busy joiner takes bytes slowly whatever the link could
+/// carry, and decompressing makes it busier, which is not measured here.
 const WORTH_IT: f64 = 0.7;
 
-/// Fewer bytes than this are packed on every link: it costs microseconds, and where little differs it is all that travels.
+/// Fewer bytes than this are always compressed: it takes microseconds, and if little differs, they are all that is
+/// sent.
 const FEW: usize = 64 << 10;
 
-/// So are the first bytes of each packer, for the same reason: the redo of a donor that is hardly written to, for one.
+/// The first bytes of each packer are compressed too, for the same reason: an example is the redo of a donor that is
+/// hardly written to.
 const FIRST: usize = 1 << 20;
 
-/// What the operator wants.
+/// The operator's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// Measure and choose.
@@ -31,20 +33,20 @@ pub enum Compression {
     Never,
 }
 
-/// Packs chunks, one at a time.
+/// Compresses chunks, one at a time.
 pub struct Packer {
     wish: Compression,
     compressor: zstd::bulk::Compressor<'static>,
     packed: Vec<u8>,
-    /// Bytes that came so far.
+    /// Bytes given to it so far.
     seen: usize,
-    /// Plain, or packed.
+    /// Whether plain or compressed is cheaper.
     way: CostModel,
 }
 
-/// A chunk on its way: how it is packed and what it has cost so far.
+/// A chunk on its way: how it is packed and when that began.
 pub struct Packed {
-    /// How.
+    /// How it is packed.
     pub packing: Packing,
     tried: bool,
     raw_len: usize,
@@ -52,13 +54,13 @@ pub struct Packed {
 }
 
 impl Packer {
-    /// Nothing measured yet.
+    /// Nothing has been measured yet.
     pub fn new(wish: Compression) -> Result<Packer> {
         let compressor = zstd::bulk::Compressor::new(LEVEL).context("cannot set up zstd")?;
         Ok(Packer { wish, compressor, packed: Vec::new(), seen: 0, way: CostModel::new(WORTH_IT) })
     }
 
-    /// Packs `data`, or leaves it: the bytes to send are what [`Packer::take`] gives.
+    /// Compresses `data` or leaves it plain; [`Packer::take`] returns the bytes to send.
     pub fn pack(&mut self, data: &[u8]) -> Result<Packed> {
         let began = Instant::now();
         let tried = self.choose(data.len());
@@ -75,12 +77,12 @@ impl Packer {
         Ok(Packed { packing, tried, raw_len: data.len(), began })
     }
 
-    /// What goes over the wire.
+    /// The bytes to send.
     pub fn take(&mut self, packed: &Packed, data: Vec<u8>) -> Vec<u8> {
         if packed.packing == Packing::Zstd { std::mem::take(&mut self.packed) } else { data }
     }
 
-    /// The chunk was taken by the queue to the network: learns what it cost.
+    /// The send queue has taken the chunk: records what it cost.
     pub fn sent(&mut self, packed: &Packed) {
         self.way.learn(packed.tried, packed.raw_len, packed.began.elapsed());
     }

@@ -1,9 +1,10 @@
-//! What a snapshot hands over, on its way to the joiner: zeros left out, packed where that pays, in one queue for each
-//! connection.
+//! Takes the bytes of a snapshot and queues them for the joiner: without zeros, compressed if that pays, in one lane
+//! for each connection.
 //!
-//! All bytes of one range of a file take the same lane, so that what was read last arrives last, also when a file is
-//! read again. The redo log has a lane of its own, so that neither it nor pages wait behind the other; the rate limit is one
-//! for all lanes. A full lane makes the snapshot wait, except in a consistency point: what is read under locks does not wait for the link, in bounds.
+//! All bytes of one range of a file take the same lane, so that the newest version arrives last, also when a file is
+//! read again. The redo log has a lane of its own, so that neither redo nor pages wait for the other; the rate limit is
+//! one for all lanes. A full lane makes the snapshot wait, except in a consistency point: what is read under locks does
+//! not wait for the link, within limits.
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,38 +28,38 @@ use crate::send::zeros::find_parts;
 use crate::server::progress::Progress;
 use crate::snapshot::sink::{Rate, SnapshotSink, write_zeros};
 
-/// Bytes that wait in a lane before its snapshot must wait.
+/// Bytes that may wait in a lane before the snapshot must wait.
 const LANE_BYTES: usize = 1 << 20;
-/// Bytes that may wait in all lanes together when nothing may wait for the link.
+/// Bytes that may wait in all lanes together during a consistency point.
 const MOMENT_BYTES: usize = 48 << 20;
 
-/// So many bytes tell what the link carries.
+/// Bytes that must have been sent before the speed of the link is reported.
 const RATE_FROM: u64 = 4 << 20;
 
 /// The queues of one attempt.
 pub struct SendQueue<'a> {
     pub(super) lanes: Vec<Lane>,
-    /// Has the last lane to itself.
+    /// The redo log; it has the last lane to itself.
     pub(super) redo: Option<FileId>,
-    /// Files that were announced, but for those that are what the joiner was asked for.
+    /// Announced files, except those whose entry the comparison keeps.
     files: Mutex<Entries>,
     packers: Mutex<Vec<Packer>>,
     compression: Compression,
     pub(super) throttle: Throttle,
-    /// What the joiner has, when that is looked at.
+    /// What the joiner has; `None` if files are not compared.
     pub(super) compare: Option<Compare<'a>>,
     at_consistency_point: AtomicBool,
     pub(super) waiting: AtomicUsize,
-    /// Bytes of large payloads that were sent, and the microseconds that their lanes took for it, together.
+    /// Bytes of large payloads that were sent, and the microseconds that this took, summed over the lanes.
     pub(super) carried: (AtomicU64, AtomicU64),
-    /// End of the redo that the joiner needs no more.
+    /// Offset in the redo log up to which the joiner needs nothing.
     redo_dropped: AtomicU64,
     pub(super) progress: &'a Progress,
     pub(super) cancel: &'a Cancel,
 }
 
 impl<'a> SendQueue<'a> {
-    /// For `workers` connections, and one more when the snapshot has a redo log that goes beside them.
+    /// For `workers` connections, and one more if the snapshot has a redo log.
     pub fn new(
         workers: u16,
         redo: Option<FileId>,
@@ -86,17 +87,17 @@ impl<'a> SendQueue<'a> {
         }
     }
 
-    /// How many connections it takes to send.
+    /// Number of connections on which it sends.
     pub fn lanes(&self) -> u16 {
         self.lanes.len() as u16
     }
 
-    /// What the joiner has, when that is looked at: it takes two connections more.
+    /// What the joiner has, if files are compared; this takes two more connections.
     pub fn compare(&self) -> Option<&Compare<'a>> {
         self.compare.as_ref()
     }
 
-    /// Nothing more comes. What waits is still sent, unless it is void.
+    /// Nothing more follows. What is queued is still sent, unless it is `void`.
     pub fn close(&self, void: bool) {
         if let Some(compare) = &self.compare {
             compare.close();
@@ -111,7 +112,8 @@ impl<'a> SendQueue<'a> {
         }
     }
 
-    /// What tells the joiner of the files of the state: of those that it was asked for as they are, by number.
+    /// The list of the state's files for the joiner. Files that it was asked about with the same entry are listed by
+    /// number.
     pub fn list(&self, files: Entries) -> FileList {
         let mut runs: Vec<Run> = Vec::new();
         for file in files.iter() {
@@ -157,7 +159,7 @@ impl<'a> SendQueue<'a> {
         self.lanes.get(at).context("no such lane")
     }
 
-    /// Each file of a group is compared by itself.
+    /// Compares and queues each file of a group by itself.
     fn hand_over_apart(&self, group: &Group) -> Result<()> {
         if let Some(compare) = &self.compare {
             compare.ask_apart(group);
@@ -174,7 +176,7 @@ impl<'a> SendQueue<'a> {
         self.at_consistency_point.load(Ordering::Acquire)
     }
 
-    /// What of a part of a range the joiner has.
+    /// What the joiner has of a part of a range.
     fn look(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<Found> {
         match &self.compare {
             Some(compare) if self.redo != Some(file) => {
@@ -188,7 +190,8 @@ impl<'a> SendQueue<'a> {
         }
     }
 
-    /// Waits until the joiner has said enough of what it rebuilds. What it could not is sent whole.
+    /// Waits until `enough` of the pending rebuilds are confirmed. Blocks that the joiner could not rebuild are sent
+    /// whole.
     fn until(&self, enough: impl Fn(&State) -> bool) -> Result<()> {
         let Some(pending_rebuilds) = self.compare.as_ref().map(Compare::pending_rebuilds) else {
             return Ok(());
@@ -208,7 +211,7 @@ impl<'a> SendQueue<'a> {
         }
     }
 
-    /// All that was handed over is on its way, and all that the joiner was to rebuild is there.
+    /// Waits until all that was handed over is queued, and the joiner has rebuilt all pending blocks.
     pub fn settle(&self) -> Result<()> {
         let unfinished = || self.compare.as_ref().and_then(|compare| compare.together().take_unfinished());
         while let Some(leaving) = unfinished() {
@@ -217,7 +220,8 @@ impl<'a> SendQueue<'a> {
         self.until(State::is_empty)
     }
 
-    /// Small files that are compared as one: they wait for each other. What is not of a group is left to the caller.
+    /// Collects small files that are compared in groups. Returns false if the file is in no group; it is left to the
+    /// caller.
     fn gather(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<bool> {
         let Some(compare) = &self.compare else { return Ok(false) };
         match compare.together().put(file, offset, bytes, self.cancel)? {
@@ -242,7 +246,7 @@ impl<'a> SendQueue<'a> {
         entry.map(Arc::new).context("data of a file that was not announced")
     }
 
-    /// Packs bytes that lie inside one range, and puts them into their lane.
+    /// Compares and packs bytes that lie within one range, and queues them.
     fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
         let began = Instant::now();
         let found = self.look(entry.id, offset, bytes)?;
@@ -253,7 +257,7 @@ impl<'a> SendQueue<'a> {
         Ok(())
     }
 
-    /// Answers the number of bytes that are neither the same nor zero.
+    /// Packs and queues bytes. Returns the number of bytes that are neither the same nor zero.
     fn pack(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8], found: &Found) -> Result<usize> {
         let lane = self.lane_of(entry.id, offset)?;
         let length = bytes.len() as u32;
@@ -324,7 +328,7 @@ impl SnapshotSink for SendQueue<'_> {
     fn announce(&self, entry: &FileEntry) -> Result<()> {
         let asked = self.compare.as_ref().and_then(|compare| compare.entry(entry.id));
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        // There can be very many: most are kept by the comparison already.
+        // There can be very many, and the comparison keeps most of them already.
         if asked.as_ref() != Some(entry) || files.contains(entry.id) {
             files.insert(entry);
         }
@@ -405,7 +409,7 @@ mod tests {
 
     use super::*;
 
-    /// Zeros have no payload: their number is what must be bounded.
+    /// Zeros have no payload, so the number of their chunks must be bounded.
     #[test]
     fn what_carries_nothing_does_not_pile_up_behind_a_slow_link() {
         let (progress, cancel) = (Progress::new("donor"), Cancel::new());
@@ -418,7 +422,7 @@ mod tests {
         std::thread::scope(|scope| {
             let writes = scope
                 .spawn(|| (0..100_000).try_for_each(|n| send_queue.write(entry.id, n * 4096, &[0; 4096])));
-            // Until it waits for the link, which takes nothing here, or is through.
+            // Until it waits for the link, which takes nothing here, or has finished.
             let mut before = usize::MAX;
             while !writes.is_finished() && before != queued() {
                 before = queued();

@@ -2,29 +2,29 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Bytes that may be sent ahead of the rate, as a time.
+/// How far ahead of the rate bytes may be sent, as a time.
 const BURST: Duration = Duration::from_millis(200);
 
-/// Says when bytes may go through, for a given rate.
+/// Says when bytes may be sent, for a given rate.
 pub struct Throttle {
-    /// Bytes a second; `None` = no limit.
+    /// Bytes per second; `None` = no limit.
     rate: Option<u64>,
-    /// When everything let through so far would be sent at the given rate.
+    /// When everything admitted so far would be sent at the given rate.
     paid_until: Mutex<Instant>,
 }
 
 impl Throttle {
-    /// `rate` in bytes a second.
+    /// `rate`: bytes per second; `None` = no limit.
     pub fn new(rate: Option<u64>) -> Throttle {
         Throttle { rate: rate.filter(|r| *r > 0), paid_until: Mutex::new(Instant::now()) }
     }
 
-    /// Bytes a second; `None` = no limit.
+    /// Bytes per second; `None` = no limit.
     pub fn rate(&self) -> Option<u64> {
         self.rate
     }
 
-    /// Takes the right to send `bytes` more, and gives how long to wait before they are sent.
+    /// Takes the right to send `bytes` more, and returns how long to wait before they are sent.
     pub fn pay(&self, bytes: usize) -> Duration {
         let Some(rate) = self.rate else { return Duration::ZERO };
         let price = Duration::from_secs_f64(bytes as f64 / rate as f64);

@@ -2,7 +2,8 @@
 use protocol::chunk::is_zero;
 use protocol::limits::HOLE_BYTES;
 
-/// The parts of `bytes` that are not zero: (start, length), ascending and apart, in whole blocks of [`HOLE_BYTES`].
+/// Finds the parts of `bytes` that are not zero: (start, length) in bytes, ascending and not adjacent, in whole blocks
+/// of [`HOLE_BYTES`].
 pub fn find_parts(bytes: &[u8], parts: &mut Vec<(u32, u32)>) {
     parts.clear();
     for (index, block) in bytes.chunks(HOLE_BYTES as usize).enumerate() {

@@ -1,8 +1,9 @@
-//! The GTID state of the donor's binary log, so that the joiner's goes on from the same numbers without its files.
+//! The GTID state of the donor's binary log. With it the joiner's binary log continues the same numbering without the
+//! donor's binary log files.
 //!
-//! `flush tables` rotates the binary log, so the list at the head of the newest file is exactly the state at which the
-//! files hold still. A server that starts without any binary log takes its state from `<basename>.state`
-//! (observed with 10.11.19: `gtid_binlog_state` of donor and joiner stay equal, with `wsrep_gtid_mode` on and off).
+//! `flush tables` rotates the binary log, so the list at the head of the newest file is exactly the state of the
+//! flushed files. A server that starts without any binary log takes its state from `<basename>.state` (observed with
+//! 10.11.19: `gtid_binlog_state` of donor and joiner stay equal, with `wsrep_gtid_mode` on and off).
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -12,10 +13,10 @@ use formats::mariadb::gtid_list::{self, BinlogError};
 
 use crate::datadir::layout::Layout;
 
-/// More than any list of domains and servers takes: a million entries of 16 bytes.
+/// Upper limit for the list of domains and servers: a million entries of 16 bytes.
 const HEAD_BYTES_MAX: usize = 16 << 20;
 
-/// The text of a `.state` file; `None` when the donor writes no binary log, or an encrypted one.
+/// The text of a `.state` file; `None` if the donor writes no binary log, or an encrypted one.
 pub fn read(layout: &Layout) -> Result<Option<String>> {
     let Some(index) = &layout.binlog_index else { return Ok(None) };
     let names = match fs::read_to_string(index) {
@@ -47,7 +48,7 @@ fn gtid_list_of(path: &Path) -> Result<String> {
             .with_context(|| format!("cannot read {}", path.display()))?;
         match gtid_list::parse(&head) {
             Ok(list) => return Ok(gtid_list::state_text(&list)),
-            // A list longer than the head: read as much as it says, unless the file ends before.
+            // The list is longer than what was read: read as much as it says, unless the file ends before.
             Err(BinlogError::Short { needed }) if head.len() == wanted && wanted < HEAD_BYTES_MAX => {
                 wanted = needed.clamp(wanted + 1, HEAD_BYTES_MAX);
             }

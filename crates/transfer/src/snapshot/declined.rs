@@ -1,67 +1,68 @@
-//! Every reason for which the online snapshot does not serve. The blocking one is tried then, and both hosts log why.
+//! The reasons why the online snapshot is not possible. The blocking one is tried next unless the reason rules it out,
+//! and both hosts log why.
 use std::time::Duration;
 
 use formats::Lsn;
 
 use crate::sql::NoLogin;
 
-/// Why this snapshot declines. Nothing on the donor stays held after any of them.
+/// Why this snapshot is not possible. Nothing on the donor remains locked after any of these.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Declined {
-    /// The log has the layout of another server version.
+    /// The redo log has the layout of another server version.
     #[error(
-        "the redo log has a layout that is not followed ({0}); MariaDB 10.8 or later writes the one that is"
+        "the layout of the redo log is not supported ({0}); MariaDB 10.8 or later writes a supported one"
     )]
     RedoFormat(String),
-    /// The server wrote over redo that was not read yet.
+    /// The server overwrote redo that had not been read yet.
     #[error(
         "the redo log came round before it could be read: {behind} bytes were waiting in a log of {capacity}; \
-         innodb_log_file_size={wanted} or more on the donor would have held them"
+         set innodb_log_file_size={wanted} or more on the donor"
     )]
     RedoOverrun {
         /// Bytes between what was read and what the server had written.
         behind: u64,
-        /// Bytes the log holds.
+        /// Capacity of the log in bytes.
         capacity: u64,
         /// A size in bytes that would have been enough.
         wanted: u64,
     },
-    /// The log does not read below the LSN that the server calls durable.
+    /// Bytes below the LSN that the server calls durable are not valid redo.
     #[error("the redo log cannot be read at LSN {at}: {why}")]
     RedoUnreadable {
-        /// Where.
+        /// LSN of these bytes.
         at: Lsn,
-        /// What is there instead.
+        /// What was found there.
         why: String,
     },
-    /// The server did not write its log as far as needed.
+    /// The server did not write its log up to the end of the snapshot in time.
     #[error("the server did not write its redo log up to LSN {wanted} within {} s; it was at {reached}", waited.as_secs())]
     RedoNotWritten {
         /// The LSN needed.
         wanted: Lsn,
-        /// The LSN that can be read.
+        /// The LSN up to which the log was read.
         reached: Lsn,
-        /// How long was waited.
+        /// How long we waited.
         waited: Duration,
     },
-    /// The record of the checkpoint that the copy starts from was not in the log.
+    /// The log has no record of the checkpoint that the copy starts from.
     #[error("the redo log has no record of its own checkpoint at LSN {0}")]
     CheckpointMissing(Lsn),
     /// No account could log in.
     #[error(transparent)]
     NoLogin(#[from] NoLogin),
-    /// The account may not do what is needed.
+    /// The account lacks a privilege.
     #[error("the account may not do what is needed; to allow it: {grant}")]
     MissingPrivilege {
-        /// A statement an administrator can run as it is.
+        /// The `GRANT` statement that an administrator can run as it is.
         grant: String,
     },
-    /// The server does not pause replication for a backup while its own method has this name.
+    /// The server does not pause replication for a backup while `wsrep_sst_method` is mariabackup.
     #[error(
         "the donor's wsrep_sst_method is mariabackup: its server does not pause replication for a backup then"
     )]
     DonorMethodMariabackup,
-    /// As above.
+    /// Nor does it with `BF_ABORT_MARIABACKUP` in `wsrep_mode`.
     #[error(
         "wsrep_mode of the donor has BF_ABORT_MARIABACKUP: its server does not pause replication for a backup then"
     )]
@@ -71,25 +72,25 @@ pub enum Declined {
         "wsrep_on is OFF in the donor's session: its server does not pause replication for a backup then"
     )]
     SessionWsrepOff,
-    /// The locks were granted, but the provider was not paused by us.
+    /// The locks were granted, but the server did not pause the provider for us.
     #[error(
         "the server did not pause replication: wsrep_desync_count is {after} under the backup lock and was {before}"
     )]
     NotPaused {
-        /// Before the lock.
+        /// `wsrep_desync_count` before the lock.
         before: u64,
-        /// Under it.
+        /// `wsrep_desync_count` under the lock.
         after: u64,
     },
-    /// The position moved although replication was paused, every time.
+    /// The position moved although replication was paused, in every try.
     #[error("the position moved in the consistency point: from {before} to {after}")]
     PositionMoved {
-        /// Noted first.
+        /// Seqno when the locks were granted.
         before: i64,
-        /// Noted last.
+        /// Seqno before they were released.
         after: i64,
     },
-    /// The server is cut off from the cluster: what it has is no state of it.
+    /// The server is not in the primary component, so its data is not a state of the cluster.
     #[error(
         "the donor's server is outside the primary component of its cluster (wsrep_cluster_status is {status:?})"
     )]
@@ -103,20 +104,21 @@ pub enum Declined {
         /// What it shows instead of one.
         shown: String,
     },
-    /// The server has no such status, so that nothing proves what it would prove.
-    #[error("the server has no status {0}: nothing proves that replication was paused")]
+    /// The server lacks the status variable that proves that replication was paused.
+    #[error("the server has no status variable {0}, so nothing proves that replication was paused")]
     NoStatus(String),
-    /// The locks were not granted in time: somebody holds one. It passes by itself, so no other snapshot is taken.
+    /// The locks were not granted in time, because another session holds one. That ends by itself, so no other snapshot
+    /// is tried.
     #[error("no consistency point within {} s and {tries} tries; {holder}", waited.as_secs())]
     NotGranted {
-        /// How long was waited.
+        /// How long we waited.
         waited: Duration,
-        /// Tries.
+        /// Number of tries.
         tries: u32,
-        /// Who holds the lock, as far as can be seen.
+        /// Which session holds the lock, as far as the account can see.
         holder: String,
     },
-    /// What must be read under the locks is too much.
+    /// Reading under the locks took too long.
     #[error(
         "the consistency point took longer than {} s: too much without redo is written (MyISAM, Aria), or the server does \
          not answer", held.as_secs()
@@ -125,35 +127,35 @@ pub enum Declined {
         /// How long the locks may be held.
         held: Duration,
     },
-    /// A tablespace was imported while it was copied.
+    /// A tablespace was imported during the copy.
     #[error("tablespace {space} ({name}) was discarded or imported during the copy")]
     Import {
-        /// Tablespace.
+        /// Number of the tablespace.
         space: u32,
-        /// File.
+        /// Its file.
         name: String,
     },
-    /// Files came or went under the lock, every time.
+    /// Files appeared or disappeared under the backup lock, in every try.
     #[error("files changed under the backup lock: {0}")]
     NotSettled(String),
-    /// Pages that are damaged on the donor.
+    /// Pages are corrupt on the donor.
     #[error("{count} damaged pages on the donor, the first: {first}")]
     CorruptPages {
-        /// How many.
+        /// Number of corrupt pages.
         count: u64,
-        /// File, page and what is wrong.
+        /// File and page of the first one, and what is wrong.
         first: String,
     },
-    /// The server ended our session more often than it was tried again.
+    /// The server ended our session, more often than we try again.
     #[error("the server ended our session: {0}")]
     SessionLost(String),
-    /// Something in the donor's data this snapshot does not handle.
+    /// The donor's data contains something that this snapshot does not handle.
     #[error("{0}")]
     Layout(String),
 }
 
 impl Declined {
-    /// Another snapshot of the same server would send the same.
+    /// True if the reason lies in the server's data or state, so that another snapshot of it would be no better.
     pub fn is_of_the_server(&self) -> bool {
         matches!(
             self,
@@ -162,13 +164,13 @@ impl Declined {
     }
 }
 
-/// How a snapshot ends other than well.
+/// How a snapshot fails.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// This snapshot does not serve; another may.
+    /// This snapshot is not possible; another one may be.
     #[error("the online snapshot declines: {0}")]
     Declined(#[from] Declined),
-    /// The transfer is over: the sink failed, or we were told to stop.
+    /// The transfer is over: the sink failed, or it was cancelled.
     #[error("{0:#}")]
     Failed(anyhow::Error),
 }
@@ -180,7 +182,7 @@ impl From<NoLogin> for SnapshotError {
 }
 
 impl From<anyhow::Error> for SnapshotError {
-    /// A reason to decline stays one however deep it lies in the chain.
+    /// A reason to decline is found however deep it lies in the error chain.
     fn from(error: anyhow::Error) -> Self {
         match error.chain().find_map(|cause| cause.downcast_ref::<Declined>()) {
             Some(declined) => SnapshotError::Declined(declined.clone()),

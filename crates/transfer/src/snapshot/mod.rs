@@ -2,12 +2,12 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`online`] | the snapshot of a server that goes on working |
-//! | [`blocking`] | the snapshot of a server that holds its files still |
-//! | [`copy`] | reading files as they are, pages checked |
-//! | [`declined`] | every reason for which a snapshot does not serve |
+//! | [`online`] | the snapshot of a server that keeps working |
+//! | [`blocking`] | the snapshot of a server that blocks writes until all files have been read |
+//! | [`copy`] | reading files and checking their pages, for both |
+//! | [`declined`] | the reasons why a snapshot is not possible |
 //! | [`binlog_state`] | the GTID state of the donor's binary log |
-//! | [`sink`] | where a snapshot puts its files |
+//! | [`sink`] | the interface through which a snapshot hands over its files |
 pub mod binlog_state;
 pub mod blocking;
 pub mod copy;
@@ -23,36 +23,36 @@ use crate::cancel::Cancel;
 use declined::SnapshotError;
 use sink::{Position, SnapshotSink};
 
-/// One way to read a consistent state of the donor's server. The donor's role knows nothing else of it, so a snapshot that
-/// another tool or a filesystem makes is one more implementation.
+/// One way to read a consistent state of the donor's server. The donor's role uses only this trait, so a snapshot that
+/// another tool or a filesystem takes is one more implementation.
 pub trait Snapshot: Sync {
-    /// What both hosts are told that it is.
+    /// The kind that both hosts log.
     fn kind(&self) -> SnapshotKind;
 
-    /// The file that its redo is written to, if it has redo: it travels on a connection of its own.
+    /// The file that the redo is written to, if there is redo. It gets a connection of its own.
     fn redo(&self) -> Option<FileId>;
 
-    /// The server's clients cannot write until all files have been read, so reading must not wait for comparing.
+    /// True if clients cannot write until all files have been read. Reading must not wait for the comparison then.
     fn blocks_writes(&self) -> bool;
 
-    /// Writes every file to `sink`. The server is as free as before when this returns, whatever it returns.
+    /// Writes every file to `sink`. On return, whatever the result, nothing on the server is locked or blocked for us.
     ///
     /// # Errors
-    /// This snapshot declines and another may serve, or the transfer is over.
+    /// This snapshot is not possible and another one may be, or the transfer is over.
     fn take(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<Taken, SnapshotError>;
 }
 
-/// A snapshot that was taken.
+/// A finished snapshot.
 #[derive(Debug)]
 pub struct Taken {
-    /// Every file that counts, with its final name and size.
+    /// All files of the state, with final names and sizes.
     pub files: Entries,
     /// The position that the joiner will recover to.
     pub position: Position,
-    /// GTID state of the binary log at that position, as lines of a `.state` file; `None` without a binary log.
+    /// GTID state of the binary log at that position, as the lines of a `.state` file; `None` without a binary log.
     pub binlog_state: Option<String>,
-    /// Corrupt pages that were delivered as they are.
+    /// Corrupt pages that were sent as they are.
     pub corrupt: Vec<String>,
-    /// What both hosts log about how it was taken, a line each.
+    /// Lines that both hosts log about how the snapshot was taken.
     pub summary: Vec<String>,
 }

@@ -1,4 +1,5 @@
-//! Where a snapshot goes: announced files, written ranges, and at the end the list that counts.
+//! The interface between a snapshot and its receiver: files are announced, ranges are written, and a final list says
+//! which files belong to the state.
 use std::ops::Range;
 
 use anyhow::Result;
@@ -8,29 +9,30 @@ use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 
-/// Takes a snapshot. Called from several threads; a slow sink slows the copy down, never the redo tail.
+/// Receives a snapshot. It is called from several threads. A slow sink slows down the copying of files, never the
+/// reading of the redo log.
 ///
-/// What a file holds where nothing was written is zeros. Ranges of one file may come in any order, and a range may
-/// be written again: the last one counts, zeros too. Nothing is final before [`SnapshotSink::finish`].
+/// Parts of a file that were never written are zeros. Ranges of one file may come in any order, and a range may be
+/// written again: the last version counts, zeros included. Nothing is final before [`SnapshotSink::finish`].
 pub trait SnapshotSink: Sync {
-    /// Files that will be written soon, in about this order.
+    /// Files that will be written soon, roughly in this order.
     fn expect(&self, _entries: &mut dyn Iterator<Item = &FileEntry>) {}
 
-    /// A file that is about to be written. Name, size and role are what they are at the moment; the manifest has
-    /// the final ones.
+    /// A file that is about to be written. Its name, size and role may still change; the manifest has the final ones.
     ///
     /// # Errors
     /// The transfer cannot go on.
     fn announce(&self, entry: &FileEntry) -> Result<()>;
 
-    /// Bytes of a file. Parts that are zero may be left as holes.
+    /// Writes bytes of a file. Zeros may become holes.
     ///
     /// # Errors
     /// The transfer cannot go on.
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()>;
 
-    /// A consistency point is about to begin: returns when what was handed over before is on its way. What comes in the
-    /// moment should be taken without waiting for anyone, for locks are held.
+    /// A consistency point is about to begin. Returns when everything that was handed over before is on its way. Until
+    /// [`SnapshotSink::end_consistency_point`], writes should not wait for the network or the joiner, because locks are
+    /// held.
     ///
     /// # Errors
     /// The transfer cannot go on.
@@ -38,31 +40,31 @@ pub trait SnapshotSink: Sync {
         Ok(())
     }
 
-    /// The moment is over, or did not come.
+    /// The consistency point is over, or was not reached.
     fn end_consistency_point(&self) {}
 
-    /// What the snapshot does now, for the operator who looks.
+    /// What the snapshot is doing now, for the status that the operator sees.
     fn phase(&self, _what: &str) {}
 
-    /// Somebody is waited for, in words, or no longer.
+    /// What the snapshot is waiting for, in words; `None` when the wait is over.
     fn waits(&self, _for_whom: Option<&str>) {}
 
-    /// What both hosts should know.
+    /// A message for the logs of both hosts.
     fn tell(&self, _text: &str) {}
 
-    /// So many bytes more will be written than was known.
+    /// This many bytes will be written in addition to those known so far.
     fn more(&self, _bytes: u64) {}
 
-    /// So many bytes of redo will be written, as far as that is known now; `exact` once it is.
+    /// How many bytes of redo will be written, as far as that is known; `exact` once it is final.
     fn expect_redo(&self, _bytes: u64, _exact: bool) {}
 
-    /// How fast bytes go through, as far as that is known.
+    /// The measured throughput and the limit, as far as they are known.
     fn rate(&self) -> Rate {
         Rate::default()
     }
 
-    /// Bytes of the redo log that will never be read, written or not: they may become a hole. Ranges begin where the
-    /// one before did and end later.
+    /// Bytes of the redo log that will never be read, whether they were written or not: they may become a hole. Each
+    /// range begins where the previous one began, and ends later.
     ///
     /// # Errors
     /// The transfer cannot go on.
@@ -70,7 +72,7 @@ pub trait SnapshotSink: Sync {
         Ok(())
     }
 
-    /// What the snapshot consists of, once everything has been written.
+    /// What the snapshot consists of. Called once, after everything has been written.
     ///
     /// # Errors
     /// The transfer cannot go on.
@@ -79,16 +81,16 @@ pub trait SnapshotSink: Sync {
     }
 }
 
-/// How fast bytes go through, in bytes a second.
+/// Throughput, in bytes per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
-    /// What the link carries, as measured.
+    /// Measured throughput of the link.
     pub link: Option<u64>,
-    /// What the operator allows.
+    /// The operator's limit (`rlimit`).
     pub limit: Option<u64>,
 }
 
-/// Writes zeros, range by range, so that no range is sent in more parts than it must.
+/// Writes zeros, split at the boundaries of ranges, so that no range is sent in more parts than necessary.
 ///
 /// # Errors
 /// From the sink.
@@ -107,26 +109,26 @@ pub fn write_zeros(sink: &dyn SnapshotSink, file: FileId, range: Range<u64>) -> 
 /// What a snapshot consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Every file that counts, with its final name and size. What is beyond the size must go.
+    /// All files of the state, with final names and sizes. Bytes beyond a file's size must be removed.
     pub files: Entries,
-    /// Files that were announced and do not count.
+    /// Files that were announced and do not belong to the state.
     pub removed: Vec<FileId>,
     /// The redo log; one of `files`.
     pub redo: FileId,
-    /// Recovery starts here.
+    /// LSN at which recovery starts.
     pub checkpoint: Lsn,
-    /// The redo ends here.
+    /// LSN at which the redo ends.
     pub end: Lsn,
-    /// The position that recovery will show; `None` when the server is no cluster member.
+    /// The position that recovery will show; `None` if the server is not a member of a cluster.
     pub position: Option<Position>,
-    /// GTID state of the binary log at that position, as lines of a `.state` file; `None` without a binary log.
+    /// GTID state of the binary log at that position, as the lines of a `.state` file; `None` without a binary log.
     pub binlog_state: Option<String>,
 }
 
-/// A position of the cluster.
+/// A position in the cluster's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// History and number.
+    /// UUID of the history, and seqno.
     pub state: StateId,
     /// `wsrep_gtid_domain_id`, when `wsrep_gtid_mode` is on.
     pub domain: Option<u32>,

@@ -1,4 +1,4 @@
-//! Copies a donor's files while its server holds them still.
+//! Copies the donor's files while its server does not write to them.
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -9,10 +9,11 @@ use crate::datadir::scan::ScannedFile;
 use crate::failure::{Failure, Kind};
 use crate::snapshot::copy::files::CopyFiles;
 
-/// Reads all files once, pages verified, and hands them to the sink. When this returns, none of them is needed any more.
+/// Reads all files once, verifies their pages, and hands them to the sink. When this returns, none of the files is
+/// needed any more.
 ///
 /// # Errors
-/// A file is not as it was listed, from the system, the sink, cancelled, or damaged pages that are not allowed.
+/// A file is not as it was listed, pages are corrupt and that is not allowed, from the system, the sink, or cancelled.
 pub fn copy(files: &[ScannedFile], copy: &CopyFiles<'_>) -> Result<()> {
     let (mut data_files, mut others) = (Vec::new(), Vec::new());
     for file in files.iter().filter(|f| !matches!(f.entry.role, FileRole::Link { .. })) {
@@ -46,5 +47,8 @@ fn complete(entry: &FileEntry, path: &Path, copied: Option<u64>) -> Result<(), F
         None if path.exists() => "was replaced, or can no longer be read,".to_owned(),
         None => "went away".to_owned(),
     };
-    Err(Failure::new(Kind::Server, format!("{} {what} while it was held still", path.display())))
+    Err(Failure::new(
+        Kind::Server,
+        format!("{} {what} while the donor's server blocked writes", path.display()),
+    ))
 }

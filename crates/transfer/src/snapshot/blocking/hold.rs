@@ -1,9 +1,9 @@
-//! The time in which the server itself keeps every file still.
+//! The time in which the server writes to none of its files.
 //!
-//! `flush tables` on stdout makes the server take a global read lock, pause replication, write a full InnoDB
-//! checkpoint and stop all background writers; then it writes `tables_flushed` with its position. `continue`, or our
-//! end, lets everything go again (MariaDB 10.11 sql/wsrep_sst.cc; docs/server-contract.md). Needs no account.
-//! The donor's clients can read meanwhile, and their writes wait.
+//! `flush tables` on stdout makes the server take a global read lock, pause replication, write a full InnoDB checkpoint
+//! and stop all background writers; then it writes `tables_flushed` with its position. `continue`, or our end, releases
+//! everything (MariaDB 10.11 sql/wsrep_sst.cc; docs/server-contract.md). No account is needed. The donor's clients can
+//! read meanwhile, and their writes wait.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use crate::failure::{Failure, Kind};
 use crate::server::report::Report;
 use crate::threads::Thread;
 
-/// How often the server's answer is looked for.
+/// How often we look for the server's answer.
 const LOOK_FOR_ANSWER: Duration = Duration::from_millis(20);
 
-/// The server keeps its files still while this lives.
+/// While this lives, the server does not write to its files.
 pub struct HeldStill {
     report: Arc<Report>,
     position: AnnotatedStateId,
     since: Instant,
-    /// Where the server writes its answer.
+    /// The file in which the server writes its answer.
     answer: PathBuf,
-    /// Ends the thread that looks at the limit.
+    /// Ends the thread that watches the limit when it is dropped.
     _limit: Option<Limit>,
 }
 
 impl HeldStill {
-    /// Asks the server to stop and waits until it has, at most `patience`: running statements are waited for. `limit` after the
-    /// question the transfer is cancelled, whatever it is doing then, so that the server is let go.
+    /// Asks the server to stop writing and waits until it has, at most `patience`: running statements must end first.
+    /// The transfer is cancelled `limit` after the request, whatever it is doing then, so that the server is released.
     pub fn take(
         report: &Arc<Report>,
         datadir: &Path,
@@ -59,7 +59,7 @@ impl HeldStill {
         remove_if_there(&error)?;
         let limit = limit.map(|limit| end_after(limit, cancel.clone())).transpose()?;
         report.say(&ReportLine::FlushTables)?;
-        // From here on the server may hold its locks, also while this function fails: the guard exists first.
+        // From here on the server may hold its locks, even if this function fails, so the guard exists first.
         let position = AnnotatedStateId { state: StateId::UNDEFINED, domain: None, gtid: None };
         let (report, since) = (Arc::clone(report), Instant::now());
         let mut frozen = HeldStill { report, position, since, answer: answer.clone(), _limit: limit };
@@ -67,12 +67,12 @@ impl HeldStill {
         Ok(frozen)
     }
 
-    /// The position all files are at.
+    /// The position of all files.
     pub fn position(&self) -> &AnnotatedStateId {
         &self.position
     }
 
-    /// How long the server has been asked to hold still; its writers have waited at most this long.
+    /// How long ago the server was asked; its writers have waited at most this long.
     pub fn held_for(&self) -> Duration {
         self.since.elapsed()
     }
@@ -80,15 +80,15 @@ impl HeldStill {
 
 impl Drop for HeldStill {
     fn drop(&mut self) {
-        // If the server no longer reads, it is gone, and its locks with it.
+        // If the server no longer reads, it has ended, and its locks with it.
         self.report.say_if_possible(&ReportLine::Continue);
-        // Also where the transfer was cancelled before the answer was read.
+        // The answer is still there if the transfer was cancelled before it was read.
         let _ = remove_if_there(&self.answer);
         tracing::info!("the donor's files were held still for {:.3} s", self.held_for().as_secs_f64());
     }
 }
 
-/// Cancels the transfer after `limit`, unless the answer is dropped before.
+/// Cancels the transfer after `limit`, unless the returned value is dropped before.
 fn end_after(limit: Duration, cancel: Cancel) -> Result<Limit> {
     let seconds = limit.as_secs();
     let text = format!(

@@ -1,6 +1,7 @@
-//! The blocking snapshot: the server holds its files still until the last one has been read, and its clients cannot write.
+//! The blocking snapshot: the server does not write to its files until the last one has been read, and its clients
+//! cannot write.
 //!
-//! It needs no account and no knowledge of the redo log, so it serves where the online snapshot cannot.
+//! It needs no account and no knowledge of the redo log, so it is possible where the online snapshot is not.
 mod copy;
 mod hold;
 
@@ -25,26 +26,26 @@ use crate::server::report::Report;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
 use hold::HeldStill;
 
-/// How long purge is waited for where the joiner wants another number of undo tablespaces.
+/// How long to wait for purge if the joiner wants another number of undo tablespaces.
 const PURGE_WITHIN: Duration = Duration::from_secs(10);
 
-/// How the files are to be held still and read.
+/// How the snapshot is taken.
 pub struct Blocking<'a> {
-    /// The wire on which the server is asked to stop.
+    /// The output on which the server is asked to stop writing.
     pub report: &'a Arc<Report>,
     /// Where its files are.
     pub layout: &'a Layout,
     /// Which engines' files can be sent.
     pub engines: &'a EnginePolicy,
-    /// How long the server may take to stop.
+    /// How long the server may take to stop writing.
     pub flush_within: Duration,
-    /// How long it may be held, counted from the request; for ever where nothing is given.
+    /// How long it may be blocked, counted from the request; `None` = without limit.
     pub hold_for: Option<Duration>,
-    /// Purge is to have dealt with all undo logs; the account that may ask for it.
+    /// The account with which to wait until purge has processed all undo logs; `None` = do not wait.
     pub purged: Option<Login>,
     /// Threads that read data files.
     pub threads: usize,
-    /// Corrupt pages are delivered as they are.
+    /// Corrupt pages are sent as they are.
     pub allow_corrupt_pages: bool,
 }
 
@@ -73,7 +74,7 @@ impl Snapshot for Blocking<'_> {
         let position = Position { state: position.state, domain: position.domain };
         tracing::info!("the donor's files are still at {}", position.state);
 
-        sink.phase("listing still files");
+        sink.phase("listing files (blocking)");
         let files = scan::scan(self.layout, self.engines)?;
         files.refuse_what_cannot_travel().map_err(anyhow::Error::from)?;
         let files = files.files;
@@ -94,7 +95,7 @@ impl Snapshot for Blocking<'_> {
         };
         let copy = CopyFiles { copier, system_files: &system_files, damaged: Mutex::default() };
         let copied = copy::copy(&files, &copy);
-        // None of the server's files is needed any more: it may go on while the rest is sent.
+        // None of the server's files is needed any more, so it may continue while the rest is sent.
         drop(held_still);
         copied?;
         Ok(Taken {
@@ -117,8 +118,8 @@ impl Blocking<'_> {
     }
 }
 
-/// Gives purge a moment to deal with the last undo logs. Without a login, or where it takes longer, the transfer goes on: the
-/// joiner's server then refuses to change the number of undo tablespaces, and says so.
+/// Gives purge some time to process the last undo logs. Without a login, or if it takes longer, the transfer continues:
+/// the joiner's server then refuses to change the number of undo tablespaces, and says so.
 fn wait_for_purge(login: &Login, cancel: &Cancel) -> Result<()> {
     let Ok(mut session) = Session::open(login, ANSWER_WITHIN) else { return Ok(()) };
     let until = Instant::now() + PURGE_WITHIN;

@@ -1,6 +1,6 @@
-//! Reading as the server writes: past the page cache where it does, so that no stale cached block is met and none of
-//! anybody's is pushed out. Elsewhere reads are buffered; what they bring into the cache leaves it again, and what was
-//! there before (the server's own, then) stays.
+//! Reads files the way the server writes them. If it writes past the page cache, so do the reads: they see no stale
+//! cached block and push nothing out of the cache. Otherwise reads are buffered; blocks that they bring into the cache
+//! are removed again, and those that were there before (the server's own, then) stay.
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::ReadWriteFlags;
 
-/// What offsets, lengths and addresses of direct reads are multiples of.
+/// Offsets, lengths and addresses of direct reads are multiples of this.
 pub const ALIGN: usize = 4096;
 
 /// Memory at an address that direct reads accept.
@@ -21,10 +21,10 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Room for `len` bytes, rounded up.
+    /// A buffer of `len` bytes, rounded up to a multiple of [`ALIGN`].
     pub fn new(len: usize) -> Buffer {
         let len = len.next_multiple_of(ALIGN);
-        // The vector is never resized, so what is aligned stays so.
+        // The vector is never resized, so the address stays aligned.
         let memory = vec![0u8; len + ALIGN];
         let start = memory.as_ptr().align_offset(ALIGN).min(ALIGN);
         Buffer { memory, start, len }
@@ -36,8 +36,8 @@ impl Buffer {
     }
 }
 
-/// Nothing is there, or an operator is just putting something there (`cp` as root, then `chown`, before IMPORT): what the
-/// server itself could not read is none of its tables. A later listing looks again.
+/// True if the file is missing or may not be read: an operator may be putting it there (`cp` as root, then `chown`,
+/// before IMPORT). A file that the server itself cannot read is not one of its tables; a later listing looks again.
 pub fn is_not_ours(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
@@ -50,7 +50,7 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// Opens a file; `direct` as a wish.
+    /// Opens a file. `direct`: read past the page cache, if the filesystem can.
     ///
     /// # Errors
     /// From the system.
@@ -59,14 +59,14 @@ impl Direct {
             let flags = OFlags::DIRECT.bits() as i32;
             if let Ok(file) = File::options().read(true).custom_flags(flags).open(path) {
                 let mut probe = Buffer::new(ALIGN);
-                // Some filesystems open a file so and then refuse to read it.
+                // Some filesystems open a file for direct reads and then refuse to read it.
                 if file.read_at(probe.bytes(), 0).is_ok() {
                     return Ok(Direct { file, direct: true });
                 }
             }
         }
         let file = File::open(path)?;
-        // Reading ahead would bring in blocks that then look as if they had been there before.
+        // Readahead would bring in blocks that would then look as if they had been cached before.
         let _ = fadvise(&file, 0, None, Advice::Random);
         Ok(Direct { file, direct: false })
     }
@@ -76,7 +76,7 @@ impl Direct {
         &self.file
     }
 
-    /// Reads at an aligned offset until `out` is full or the file ends. Answers the bytes read.
+    /// Reads at an aligned offset until `out` is full or the file ends. Returns the bytes read.
     ///
     /// # Errors
     /// From the system.
@@ -90,19 +90,19 @@ impl Direct {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
-            // A direct read that ends inside a block has met the end of the file.
+            // A direct read that ends inside a block has reached the end of the file.
             if self.direct && !done.is_multiple_of(ALIGN) {
                 break;
             }
         }
         if let Some(brought) = NonZeroU64::new((done - cached) as u64).filter(|_| !self.direct) {
-            // Advice: that it is not taken harms nothing.
+            // This is only advice: it does no harm if it fails.
             let _ = fadvise(&self.file, offset + cached as u64, Some(brought), Advice::DontNeed);
         }
         Ok(done)
     }
 
-    /// Reads from the front what is in the page cache already. Nothing where the filesystem cannot tell.
+    /// Reads from the front what is already in the page cache. Returns 0 if the filesystem cannot tell.
     fn read_cached(&self, out: &mut [u8], offset: u64) -> usize {
         let mut parts = [io::IoSliceMut::new(out)];
         rustix::io::preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Copying files of both kinds: what both snapshots do.
+//! Copying files with and without pages, for both snapshots.
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -14,11 +14,11 @@ use crate::disk::identity::{Identity, Signature, look};
 use crate::snapshot::declined::Declined;
 use crate::threads::{Thread, each_in_threads};
 
-/// Files fewer than this are copied by one thread: starting more costs more than it saves.
+/// Fewer files than this are copied by one thread: starting more costs more than it saves.
 const FEW: usize = 16;
 
-/// What became of a file without pages: its length and the state it was in before it was read; `None` when it is gone or
-/// not the server's to read.
+/// Length of a file without pages, and the state it was in before it was read; `None` if it is gone or the server
+/// cannot read it.
 pub type SmallCopy = Option<(u64, Signature)>;
 
 /// Copies files.
@@ -27,12 +27,12 @@ pub struct CopyFiles<'a> {
     pub copier: Copier<'a>,
     /// Files of the system tablespace, in order.
     pub system_files: &'a [PathBuf],
-    /// Damaged pages that were delivered as they are.
+    /// Corrupt pages that were sent as they are.
     pub damaged: Mutex<Vec<String>>,
 }
 
 impl CopyFiles<'_> {
-    /// A file to copy.
+    /// Prepares a file to be copied.
     ///
     /// # Errors
     /// From the system.
@@ -47,7 +47,7 @@ impl CopyFiles<'_> {
         Ok(Wanted { entry, path, identity, system })
     }
 
-    /// Copies data files; damaged pages end it unless they are allowed.
+    /// Copies data files; corrupt pages end the copy unless they are allowed.
     ///
     /// # Errors
     /// From the system, the sink, cancelled, or [`Declined::CorruptPages`].
@@ -61,10 +61,10 @@ impl CopyFiles<'_> {
         Ok(copied)
     }
 
-    /// Pages that stay damaged.
+    /// Records pages that remain corrupt.
     ///
     /// # Errors
-    /// [`Declined::CorruptPages`], when they may not be delivered.
+    /// [`Declined::CorruptPages`], if they may not be sent.
     pub fn note(&self, damage: Vec<Damage>) -> Result<()> {
         if let Some(first) = damage.first() {
             if !self.copier.allow_corrupt {
@@ -77,13 +77,13 @@ impl CopyFiles<'_> {
         Ok(())
     }
 
-    /// Takes over what another one found damaged.
+    /// Takes over the corrupt pages that `other` found.
     pub fn take_damaged(&self, other: CopyFiles<'_>) {
         let found = other.damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
     }
 
-    /// Copies files without pages. Answers what became of each.
+    /// Copies files without pages. Returns the result for each.
     ///
     /// # Errors
     /// From the system, the sink, or cancelled.
@@ -93,7 +93,7 @@ impl CopyFiles<'_> {
         if wanted.len() < FEW {
             return wanted.iter().map(one).collect();
         }
-        // There can be very many: several threads take them by turns.
+        // There can be very many, so several threads share them.
         let numbered = wanted.iter().enumerate().collect();
         let copy = |(at, file): (usize, &Wanted)| Ok((at, one(file)?));
         let mut copied = vec![None; wanted.len()];
@@ -105,7 +105,7 @@ impl CopyFiles<'_> {
 }
 
 /// Format and first page number of a further file of the system tablespace, whose `files` are in order: those before it
-/// have fixed sizes. `None` when the first page of all does not read.
+/// have fixed sizes. `None` if the first page of the first file cannot be parsed.
 ///
 /// # Errors
 /// From the system.

@@ -1,8 +1,8 @@
-//! Which pages of a tablespace are free: damage there is nobody's data.
+//! Which pages of a tablespace are free: corruption there affects no data.
 //!
-//! An extent's descriptor holds two bits a page, the first says free; descriptors lie in every page whose number is a
-//! multiple of the page size in bytes, from offset 150 on (include/fsp0fsp.h, MariaDB 10.11). What lies at or above
-//! the tablespace's free limit, at offset 50 of page 0, was never given out.
+//! An extent's descriptor has two bits per page, the first of which means free. Descriptors are in every page whose
+//! number is a multiple of the page size in bytes, from offset 150 on (include/fsp0fsp.h, MariaDB 10.11). Pages at or
+//! above the tablespace's free limit, at offset 50 of page 0, were never allocated.
 use formats::PageNo;
 use formats::innodb::doublewrite::extent_pages;
 use formats::innodb::tablespace::PageFormat;
@@ -18,7 +18,7 @@ pub fn descriptor_page(format: &PageFormat, page: PageNo) -> PageNo {
     PageNo(page.0 / size * size)
 }
 
-/// True when `page` is free; `first` is page 0 and `descriptors` the page of [`descriptor_page`], both whole.
+/// True if `page` is free; `first` is page 0 and `descriptors` is the page that [`descriptor_page`] names, both whole.
 pub fn is_free(format: &PageFormat, first: &[u8], descriptors: &[u8], page: PageNo) -> bool {
     let limit = first.get(FREE_LIMIT..FREE_LIMIT + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
     let Some(limit) = limit else { return false };

@@ -1,13 +1,13 @@
-//! Reading files as they are: what both snapshots do.
+//! Reading files, the same way for both snapshots.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`direct`] | reading as the server writes, the page cache left as it is |
-//! | [`page_file`] | one data file: its pages checked |
-//! | [`free_pages`] | whether damage is anybody's data |
+//! | [`direct`] | reading past the page cache, or leaving it as it was |
+//! | [`page_file`] | one data file, with its pages checked |
+//! | [`free_pages`] | whether a corrupt page is free, so that no data is lost |
 //! | [`pages`] | many data files, by several threads |
 //! | [`small`] | files without pages |
-//! | [`files`] | both kinds |
+//! | [`files`] | files of both kinds |
 pub mod direct;
 pub mod files;
 pub mod free_pages;

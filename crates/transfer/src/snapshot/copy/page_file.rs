@@ -1,4 +1,4 @@
-//! One data file: its pages read as the server writes them, each checked.
+//! One data file: its pages are read the way the server writes them, and each is checked.
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use super::direct::{Buffer, Direct, is_not_ours};
 use super::free_pages;
 use crate::disk::identity::{Identity, look_at};
 
-/// How often a page that is not whole is read again while a server may be writing it.
+/// How often a torn page is read again while a server may be writing it.
 const TRIES: u32 = 200;
-/// The same where nobody writes: a page without a checksum is proved by a second read.
+/// The same if nothing writes to the file: a page without a checksum is proved by a second read.
 const TRIES_STILL: u32 = 1;
-/// Pause between two tries; the first few come at once.
+/// Pause between two tries; the first few follow each other at once.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The largest page, and what is remembered of the beginning of a file.
+/// Bytes of the largest page, and of the part of a file's beginning that is remembered.
 pub const HEAD_BYTES: usize = 65536;
 
 /// A data file that is being read.
@@ -31,23 +31,23 @@ pub struct PageFile {
     file: Direct,
     /// Which file it is.
     pub identity: Identity,
-    /// From its first page; `None` = the file is being made, redo initialises it.
+    /// From its first page; `None` if the file is being created and redo initialises it.
     pub header: Option<(SpaceId, PageFormat)>,
     /// LSN of that page.
     pub first_lsn: Option<Lsn>,
     /// XXH3 of the whole pages in its first [`HEAD_BYTES`], as they were when it was opened.
     pub head: Vec<u64>,
-    /// The beginning of the file as it was opened with, for whoever reads there first: most files are hardly longer.
+    /// The beginning of the file as it was read on opening, for the first read there: most files are hardly longer.
     front: Mutex<Option<Buffer>>,
     /// Number of the file's first page: not 0 in the further files of a system tablespace.
     first_page: u32,
-    /// Pages that are never valid and do not count: the doublewrite area.
+    /// The doublewrite area: its pages are never valid and are not checked.
     doublewrite: Vec<std::ops::Range<PageNo>>,
-    /// How often a page that is not whole is read again.
+    /// How often a torn page is read again.
     tries: u32,
 }
 
-/// A page that stays damaged.
+/// A page that remains corrupt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// File, page and what is wrong.
@@ -55,16 +55,16 @@ pub struct Damage {
 }
 
 impl PageFile {
-    /// Opens a file. `system`: format and first page number of a further file of the system tablespace.
+    /// Opens a file. `system`: format and first page number of a further file of the system tablespace. `None` if the
+    /// file is missing (it was dropped) or may not, or not yet, be read by the server.
     ///
     /// # Errors
-    /// `Ok(None)` when nothing is there: it was dropped; or when it is not (yet) the server's to read. Else from the
-    /// system.
+    /// From the system.
     pub fn open(path: &Path, direct: bool, system: Option<(PageFormat, u32)>) -> Result<Option<PageFile>> {
         Self::open_to_try(path, direct, system, TRIES)
     }
 
-    /// As [`PageFile::open`], of a file that nobody writes: what is damaged is not waited for.
+    /// As [`PageFile::open`], for a file that nothing writes to: a corrupt page is not waited for.
     ///
     /// # Errors
     /// As [`PageFile::open`].
@@ -107,12 +107,12 @@ impl PageFile {
         Ok(Some(opened))
     }
 
-    /// Bytes of a page; none while the file has no first page.
+    /// Bytes per page; `None` while the file has no first page.
     pub fn page_size(&self) -> Option<usize> {
         self.header.map(|(_, format)| format.physical_size)
     }
 
-    /// Bytes of the file at the moment.
+    /// Length of the file now, in bytes.
     ///
     /// # Errors
     /// From the system.
@@ -121,9 +121,9 @@ impl PageFile {
         Ok(meta.with_context(|| format!("cannot look at {}", self.path.display()))?.len())
     }
 
-    /// A first page that is not whole after all tries is taken for one that was never written.
+    /// A first page that is not whole after all tries counts as never written.
     fn read_header(&mut self) -> Result<()> {
-        // A file may be shorter.
+        // The file may be shorter than the buffer.
         let mut buffer = Buffer::new(HEAD_BYTES);
         for _ in 0..self.tries {
             let read = self.read_raw(buffer.bytes(), 0)?;
@@ -135,7 +135,7 @@ impl PageFile {
                         self.header = Some((header.space, header.format));
                         self.first_lsn = page::lsn(head);
                         self.head = head.chunks_exact(header.format.physical_size).map(xxh3_64).collect();
-                        // Of a file that is longer, direct reads go on at a whole block.
+                        // Kept only if it is full: direct reads continue at a whole block.
                         self.front = Mutex::new((read == HEAD_BYTES).then_some(buffer));
                         break;
                     }
@@ -148,7 +148,7 @@ impl PageFile {
         self.header.map_or(Ok(()), |(space, format)| self.assume(space, format))
     }
 
-    /// Takes this for what the first page should say.
+    /// Uses these values in place of the first page.
     ///
     /// # Errors
     /// From the system.
@@ -157,7 +157,7 @@ impl PageFile {
         if space == SpaceId(0) { self.find_doublewrite(&format) } else { Ok(()) }
     }
 
-    /// Named by the page of the transaction system.
+    /// The page of the transaction system says where the doublewrite area is.
     fn find_doublewrite(&mut self, format: &PageFormat) -> Result<()> {
         let size = format.physical_size;
         let mut buffer = Buffer::new(size);
@@ -170,8 +170,9 @@ impl PageFile {
         Ok(())
     }
 
-    /// Reads up to `out.len()` bytes at an offset, pages checked; those of the doublewrite area become zeros. Short
-    /// at the end of the file. Damage that stays is added to `damage` and the page delivered as it is.
+    /// Reads up to `out.len()` bytes at an offset and checks the pages; those of the doublewrite area become zeros.
+    /// Returns fewer bytes at the end of the file. Pages that remain corrupt are added to `damage` and delivered as
+    /// they are.
     ///
     /// # Errors
     /// From the system.
@@ -192,7 +193,7 @@ impl PageFile {
         Ok(read)
     }
 
-    /// As [`PageFile::read_raw`] from the beginning; what it was opened with is not read again.
+    /// As [`PageFile::read_raw`] from the beginning, but what was read on opening is not read again.
     fn read_front(&self, out: &mut [u8]) -> Result<usize> {
         let front = self.front.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (front, out.split_at_mut_checked(HEAD_BYTES)) {
@@ -204,7 +205,7 @@ impl PageFile {
         }
     }
 
-    /// Reads a page again until it is whole. What is wrong with one that stays as it is.
+    /// Reads a page again until it is whole. Returns what is wrong if it stays as it is.
     fn settle(
         &self,
         slot: &mut [u8],
@@ -225,7 +226,7 @@ impl PageFile {
             slot.copy_from_slice(again);
             match fault(slot, space, number, format) {
                 None => return Ok(None),
-                // No checksum over such a page: two equal reads are the proof.
+                // Such a page has no checksum: two equal reads are the proof.
                 Some(Fault::Unverifiable) if unchanged => return Ok(None),
                 Some(next) => wrong = next,
             }
@@ -240,7 +241,8 @@ impl PageFile {
         Ok(Some(wrong.text()))
     }
 
-    /// Damage in a free page is nobody's data. Not looked up in further files of the system tablespace.
+    /// True if the page is free, so that corruption in it affects no data. Not determined in further files of the
+    /// system tablespace.
     fn is_free(&self, number: PageNo, format: &PageFormat) -> Result<bool> {
         let whole = |number: PageNo| -> Result<Option<Vec<u8>>> {
             let size = format.physical_size;
@@ -267,7 +269,7 @@ impl PageFile {
     }
 }
 
-/// The tablespace's number and the LSN in the file's first page; `None` while that is not written or cannot be read.
+/// The tablespace number and the LSN in the file's first page; `None` while it is not written or cannot be read.
 pub fn first_page(path: &Path) -> Option<(SpaceId, Lsn)> {
     first_page_of(&File::open(path).ok()?)
 }
@@ -277,7 +279,7 @@ pub fn first_page_of(file: &File) -> Option<(SpaceId, Lsn)> {
     claimed(file).map(|(header, lsn)| (header.space, lsn))
 }
 
-/// What the first page says without regard to its checksum, and its LSN.
+/// The header in the first page, whatever its checksum, and its LSN.
 pub fn claimed(file: &File) -> Option<(TablespaceHeader, Lsn)> {
     let mut head = [0; PAGE0_BYTES];
     file.read_exact_at(&mut head, 0).ok()?;
@@ -295,7 +297,7 @@ impl Fault {
     fn text(&self) -> String {
         match self {
             Fault::Checksum { expected, found } => {
-                format!("checksum {found:#010x}, its bytes call for {expected:#010x}")
+                format!("its checksum is {found:#010x} instead of {expected:#010x}")
             }
             Fault::Number(number) => format!("holds page number {number}"),
             Fault::Space(space) => format!("holds a page of tablespace {space}"),

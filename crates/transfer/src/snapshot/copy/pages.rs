@@ -1,4 +1,4 @@
-//! Many data files, read by several threads in ranges, largest first.
+//! Copies many data files with several threads, in ranges, largest file first.
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,45 +18,45 @@ use crate::disk::identity::Identity;
 use crate::snapshot::sink::SnapshotSink;
 use crate::threads::{Thread, in_threads};
 
-/// How often held files are looked at again.
+/// How often held files are checked again.
 const HELD_LOOK: Duration = Duration::from_millis(5);
 
 /// What a copy knows of the server's checkpoints.
 pub trait Checkpoints: Sync {
-    /// LSN of the newest one that was seen: what is read from now on holds all changes below it.
+    /// LSN of the newest checkpoint that was seen: what is read from now on contains all changes below it.
     fn seen(&self) -> Lsn;
 
-    /// The server is about to write pages to its files: better to read those a little later.
+    /// True while the server is about to write pages to its files: it is better to read those a little later.
     fn is_holding(&self) -> bool;
 
-    /// One of these is such a page.
+    /// True if one of these is such a page.
     fn hold(&self, space: SpaceId, pages: &Range<u32>) -> bool;
 }
 
-/// From which offset on a file was read after a checkpoint had been seen: ascending in both.
+/// From which offset on a file was read after a checkpoint had been seen; ascending in LSN and offset.
 pub type Freshness = Vec<(Lsn, u64)>;
 
 /// A data file to copy.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// What it is called on the wire.
+    /// Its entry for the peer.
     pub entry: FileEntry,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Which file it must be.
+    /// The identity that the file must have.
     pub identity: Identity,
-    /// Number of its first page; not 0 in further files of the system tablespace, with their format.
+    /// For further files of the system tablespace: their format, and the number of their first page.
     pub system: Option<(PageFormat, u32)>,
 }
 
-/// What became of one.
+/// The result for one file.
 #[derive(Clone, Debug)]
 pub struct Copied {
-    /// Which.
+    /// Number of the file.
     pub id: FileId,
-    /// Bytes from the start; `None` = it was gone, or another file has its name.
+    /// Bytes copied, from the start; `None` if it was gone or its name belongs to another file.
     pub bytes: Option<u64>,
-    /// Tablespace, once it has a first page.
+    /// Tablespace, once the file has a first page.
     pub space: Option<SpaceId>,
     /// LSN of that page.
     pub first_lsn: Option<Lsn>,
@@ -75,21 +75,21 @@ impl Copied {
 /// What all threads share.
 #[derive(Clone, Copy)]
 pub struct Copier<'a> {
-    /// Where it goes.
+    /// Receives the bytes.
     pub sink: &'a dyn SnapshotSink,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
     /// Read past the page cache.
     pub direct: bool,
-    /// Damaged pages are delivered as they are; otherwise the first ones end the copy.
+    /// Corrupt pages are sent as they are; otherwise the first ones end the copy.
     pub allow_corrupt: bool,
     /// Ends the copy.
     pub cancel: &'a Cancel,
     /// Bytes read so far.
     pub bytes: &'a AtomicU64,
-    /// Called before each range: waits while the redo tail needs the machine, fails when it has failed.
+    /// Called before each range: waits while the redo tail needs the machine, fails if the tail has failed.
     pub pace: &'a (dyn Fn() -> Result<()> + Sync),
-    /// None where the server writes nothing meanwhile.
+    /// `None` if the server writes nothing meanwhile.
     pub checkpoints: Option<&'a dyn Checkpoints>,
 }
 
@@ -102,32 +102,32 @@ impl Copier<'_> {
 /// A file that is being read by several threads.
 struct Open {
     file: PageFile,
-    /// End of what was read, or given out to be read.
+    /// End of what was read or given to a thread.
     end: AtomicU64,
     /// Number of its first page.
     first_page: u32,
-    /// The newest checkpoint that was seen before it was opened.
+    /// LSN of the newest checkpoint that was seen before it was opened.
     seen: Lsn,
     outcome: Arc<Outcome>,
 }
 
-/// What became of a file that was to be opened.
+/// The result of opening a file.
 enum Opened {
     Open(Arc<Open>),
     /// It begins with pages that are better read later.
     Held,
-    /// It is gone or its name has become another file's: a later listing knows that one.
+    /// It is gone, or its name belongs to another file, which a later listing finds.
     Gone,
 }
 
 impl Open {
-    /// What follows at an offset is better read later.
+    /// True if the pages at this offset are better read later.
     fn is_held(&self, copier: Copier<'_>, offset: u64) -> bool {
         let (Some(checkpoints), Some((space, format))) = (copier.checkpoints, self.file.header) else {
             return false;
         };
         let range = u64::from(RANGE_BYTES);
-        // Small ones wait for each other to be compared: see `together`.
+        // Small files are not held: they are compared in groups and wait for each other (`compare::groups`).
         if !checkpoints.is_holding() || self.file.size().unwrap_or(0) <= range {
             return false;
         }
@@ -137,14 +137,14 @@ impl Open {
         checkpoints.hold(space, &pages)
     }
 
-    /// Bytes of the file's whole pages at the moment.
+    /// Bytes of the whole pages that the file has now.
     fn whole_pages(&self) -> Result<u64> {
         let page = self.file.header.map_or(ALIGN, |(_, format)| format.physical_size) as u64;
         Ok(self.file.size()? / page * page)
     }
 }
 
-/// Kept when the file is closed.
+/// What remains when the file is closed.
 struct Outcome {
     id: FileId,
     space: Option<SpaceId>,
@@ -155,7 +155,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// What is read from this offset on is read after this checkpoint was seen.
+    /// Records that what is read from this offset on is read after this checkpoint was seen.
     fn is_read_after(&self, seen: Lsn, offset: u64) {
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         if fresh.last().is_none_or(|(last, _)| *last < seen) {
@@ -168,9 +168,9 @@ struct Queue<'w> {
     wanted: std::slice::Iter<'w, Wanted>,
     /// Files that begin with pages that are better read later.
     later: Vec<&'w Wanted>,
-    /// Files that are being read, and how far they were given out.
+    /// Files that are being read, and the offset up to which each was given out.
     current: Vec<(Arc<Open>, u64)>,
-    /// As `current`, of which pages come that are better read later.
+    /// As `current`, for files whose next pages are better read later.
     held: Vec<(Arc<Open>, u64)>,
     done: Vec<Copied>,
     opened: Vec<Arc<Outcome>>,
@@ -179,7 +179,7 @@ struct Queue<'w> {
     over: bool,
 }
 
-/// Copies files. Answers what was copied, and pages that stay damaged.
+/// Copies files. Returns what was copied, and the pages that remain corrupt.
 ///
 /// # Errors
 /// From the system, the sink, or cancelled.
@@ -219,8 +219,8 @@ fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
         // Direct reads are of whole blocks.
         let read = open.file.read(&mut buffer.bytes()[..len.next_multiple_of(ALIGN)], offset, &mut damage)?;
         let (piece, read) = (&mut buffer.bytes()[..len], read.min(len));
-        // The file became shorter meanwhile. Should it grow again, redo writes what is there; the joiner wants to have
-        // heard of every byte.
+        // If the file became shorter meanwhile, the rest is zeros, because the joiner expects every byte. If it grows
+        // again, redo writes the new pages.
         piece[read..].fill(0);
         if !damage.is_empty() && !copier.allow_corrupt {
             break;
@@ -237,15 +237,16 @@ fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
     Ok(())
 }
 
-/// A part of a file, inside one range.
+/// A part of a file, within one range.
 struct Piece {
     open: Arc<Open>,
     offset: u64,
     len: usize,
 }
 
-/// The next piece, of the thread's own file: filesystems let one thread at a time write to a file, so the joiner is quicker with
-/// several. Threads that find no further file help with those that are left. `None` once there is nothing more.
+/// The next piece, preferably of the thread's own file: filesystems let only one thread at a time write to a file, so
+/// the joiner is faster with several files. Threads that find no further file help with those that are left. `None`
+/// once nothing is left.
 fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>, mine: &mut Option<FileId>) -> Result<Option<Piece>> {
     loop {
         match try_take(copier, &mut queue.lock().unwrap_or_else(PoisonError::into_inner), mine)? {
@@ -270,10 +271,10 @@ impl<'w> Queue<'w> {
     }
 }
 
-/// What was there to take.
+/// The result of taking a piece.
 enum Taken {
     Piece(Piece),
-    /// What is left is held.
+    /// The rest is held.
     Later,
     Nothing,
 }
@@ -314,7 +315,7 @@ fn try_take(copier: Copier<'_>, queue: &mut Queue<'_>, mine: &mut Option<FileId>
             queue.held.push(held);
             continue;
         }
-        // What is known of its first pages was read when it was opened.
+        // Its first pages were read when it was opened, so the checkpoint seen before that counts.
         let seen = if *given_out == 0 { open.seen } else { copier.seen() };
         match piece(open, *given_out)? {
             Some(piece) => {
@@ -328,15 +329,15 @@ fn try_take(copier: Copier<'_>, queue: &mut Queue<'_>, mine: &mut Option<FileId>
     Ok(Taken::Nothing)
 }
 
-/// What follows in a file. It ends where it ends at the moment: what is added while it is read is read too. A page that is
-/// there in part is about to be made: redo does that on the joiner.
+/// The next piece of a file. Pages that are added while it is read are read too. A page that is there only in part is
+/// being created, which redo does on the joiner.
 fn piece(open: &Arc<Open>, given_out: u64) -> Result<Option<Piece>> {
     let mut end = open.end.load(Ordering::Acquire);
     if given_out >= end {
         end = open.whole_pages()?;
         open.end.store(end, Ordering::Release);
     }
-    // Of pages smaller than a block some come twice.
+    // Some pages are read twice if pages are smaller than a block.
     let offset = given_out / ALIGN as u64 * ALIGN as u64;
     let range = u64::from(RANGE_BYTES);
     let next = end.min((offset / range + 1) * range);

@@ -27,7 +27,7 @@ impl Checkpoints for Server {
 
 impl SnapshotSink for Server {
     fn announce(&self, _: &FileEntry) -> Result<()> {
-        // Opened before, read after.
+        // The file was opened before this, and is read after it.
         self.checkpoint.fetch_add(10, Ordering::SeqCst);
         Ok(())
     }
@@ -38,8 +38,8 @@ impl SnapshotSink for Server {
     }
 }
 
-/// What is noted for a part is never newer than what had been seen when it was read, and what a file begins with is known
-/// from when it was opened.
+/// The checkpoint noted for a part is never newer than the one that had been seen when the part was read. The beginning
+/// of a file is read when the file is opened.
 #[test]
 fn a_part_is_as_fresh_as_what_was_seen_before_it_was_read() {
     let dir = tempfile::tempdir().unwrap();

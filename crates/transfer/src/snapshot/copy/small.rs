@@ -6,11 +6,11 @@ use super::direct::{Direct, is_not_ours};
 use super::pages::{Copier, Wanted};
 use crate::disk::identity::{Signature, look_at, now};
 
-/// More than any kernel's clock tick, in nanoseconds.
+/// Longer than any kernel's clock tick, in nanoseconds.
 const TICK: i128 = 20_000_000;
 
-/// Copies one. Answers its length and the state it was in before it was read; `None` when it is gone or its name has
-/// become another file's.
+/// Copies a file. Returns its length and the state it was in before it was read; `None` if it is gone or its name
+/// belongs to another file.
 ///
 /// # Errors
 /// From the system, the sink, or cancelled.
@@ -42,7 +42,7 @@ pub fn copy(copier: Copier<'_>, file: &Wanted) -> Result<Option<(u64, Signature)
     }
 }
 
-/// A state that a later change in the same clock tick would not tell from this one is never equal to any other.
+/// If a later change within the same clock tick could leave the same state, makes the state unequal to any other.
 fn settled(seen: Signature, read_at: i128) -> Signature {
     if seen.changed() + TICK < read_at { seen } else { seen.unsure() }
 }

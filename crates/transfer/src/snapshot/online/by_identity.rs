@@ -1,4 +1,4 @@
-//! Which file of a catalog has which identity.
+//! Finds a file of a catalog by its identity.
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -9,8 +9,8 @@ use super::known::Known;
 use super::listing::{Care, Listed};
 use crate::disk::identity::Identity;
 
-/// Which file has which identity. Identities are long, and there are very many: their hashes are kept, and those of which two
-/// have one hash are kept whole.
+/// Files by identity. Identities are long and there are very many, so only their hashes are kept. An identity whose
+/// hash is taken is kept whole.
 #[derive(Debug, Default)]
 pub(super) struct ByIdentity {
     hashed: HashMap<u64, u32>,
@@ -50,13 +50,14 @@ impl ByIdentity {
     }
 }
 
-/// Files that were found under several names.
+/// Files that are listed under several names.
 pub(super) fn several_names(listing: &[Listed]) -> HashSet<Identity> {
     let mut seen = HashSet::with_capacity(listing.len());
     let files = listing.iter().filter(|listed| listed.care != Care::Link);
     let mut several = HashSet::new();
     for identity in files.map(|listed| listed.look().identity) {
-        // Two files with one hash are taken for one with two names, which is safe: each is known by its name then.
+        // Two files with the same hash are taken for one file with two names, which is safe: each is then known by its
+        // name.
         if !seen.insert(hash_of(&identity)) {
             several.insert(identity);
         }

@@ -1,4 +1,4 @@
-//! What was copied of which file: the memory of a snapshot between its rounds.
+//! What was copied of each file: the memory of a snapshot between its rounds.
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -22,25 +22,25 @@ use crate::snapshot::copy::pages::Freshness;
 pub struct Catalog {
     files: Vec<Known>,
     by_identity: ByIdentity,
-    /// A file that has several names at a time is a file under each of them, with the name as a part of its identity.
+    /// A file with several names counts as one file for each of them, so the name is part of the key.
     by_name: HashMap<(Identity, PathBuf), u32>,
-    /// By hashes of their paths.
+    /// Files by the hash of their path.
     by_path: HashMap<u64, u32>,
-    /// Two paths have one hash: nobody may rely on `by_path`.
+    /// Two paths have the same hash, so `by_path` cannot be used.
     ambiguous: bool,
-    /// Files of no database.
+    /// Files that belong to no database.
     top: BTreeSet<usize>,
-    /// Files of [`Care::UnderCommitLock`].
+    /// Files with [`Care::UnderCommitLock`].
     late: BTreeSet<usize>,
-    /// Data files that were found to have been written to since the snapshot began.
+    /// Data files that were written to since the snapshot began.
     written: BTreeSet<usize>,
-    /// Files that were left to copy after the last listing.
+    /// Files that were still to be copied after the last listing.
     todo: BTreeSet<usize>,
-    /// Data files born later than this are looked at closely, see [`Catalog::update`].
+    /// Data files created later than this are checked more closely, see [`Catalog::update`].
     since: i128,
 }
 
-/// What a listing leaves to do.
+/// What must be copied after a listing.
 #[derive(Debug, Default)]
 pub struct Todo {
     /// Data files not copied yet, largest first.
@@ -52,13 +52,14 @@ pub struct Todo {
 }
 
 impl Catalog {
-    /// Nothing known. `since`: nanoseconds since the epoch at which the snapshot began.
+    /// An empty catalog. `since`: when the snapshot began, in nanoseconds since the epoch.
     pub fn new(since: i128) -> Catalog {
         Catalog { since, ..Catalog::default() }
     }
 
-    /// Takes a new listing: names, states, what is gone. A data file made during the snapshot must still have the
-    /// tablespace number it was copied with: within one clock tick inode and birth time can come again.
+    /// Takes over a new listing: names, states, and which files are gone. A data file created during the snapshot must
+    /// still have the tablespace number it was copied with, because inode and birth time can occur again within one
+    /// clock tick.
     pub fn update(&mut self, listing: Vec<Listed>) -> Todo {
         self.files.iter_mut().for_each(|f| f.present = false);
         let several = several_names(&listing);
@@ -69,8 +70,8 @@ impl Catalog {
         self.left_to_do(None)
     }
 
-    /// As [`Catalog::update`], of files that `list` hands over one by one. False: a file has several names, and it takes all
-    /// of them at once to know.
+    /// As [`Catalog::update`], with files that `list` hands over one by one. Returns false if a file has several names:
+    /// then the whole list is needed at once.
     ///
     /// # Errors
     /// From `list`.
@@ -93,8 +94,8 @@ impl Catalog {
         Ok(!several)
     }
 
-    /// As [`Catalog::update`], of files of no database and of databases what was looked at, below `datadir`. `None`: it
-    /// takes all files to know.
+    /// As [`Catalog::update`], with the files that belong to no database and, of the databases below `datadir`, only
+    /// what was looked at. `None` if a complete listing is needed.
     pub fn update_changed(
         &mut self,
         datadir: &Path,
@@ -114,7 +115,7 @@ impl Catalog {
         Some(self.left_to_do(Some(seen)))
     }
 
-    /// As [`Catalog::update`] for the files of [`Care::UnderCommitLock`] alone.
+    /// As [`Catalog::update`], only for files with [`Care::UnderCommitLock`].
     pub fn update_late(&mut self, listing: Vec<Listed>) -> Todo {
         for at in &self.late {
             let file = &mut self.files[*at];
@@ -129,7 +130,7 @@ impl Catalog {
         self.left_to_do(Some(seen))
     }
 
-    /// Files that are known by what was looked at.
+    /// The known files among those that were looked at.
     fn looked_at(&self, datadir: &Path, looked: &HashMap<String, Changed>) -> Option<Vec<usize>> {
         if self.ambiguous {
             return None;
@@ -154,7 +155,7 @@ impl Catalog {
         Some(all)
     }
 
-    /// Of files that were just seen (none: of all), and of those that were left to copy before.
+    /// What is left to copy of the files just seen (`None`: of all files) and of those that were left over before.
     fn left_to_do(&mut self, seen: Option<Vec<usize>>) -> Todo {
         let mut left = Todo::default();
         let mut todo = std::mem::take(&mut self.todo);
@@ -185,9 +186,9 @@ impl Catalog {
         true
     }
 
-    /// Answers where the file is.
+    /// Records a listed file. Returns its index.
     fn see(&mut self, listed: Listed, several: bool) -> usize {
-        // A link shares the identity of the file behind it: it is known by its own number only.
+        // A link has the identity of its target, so it is found by its path.
         let identity = listed.look().identity;
         let name = several.then(|| (identity, listed.path()));
         let known = match &name {
@@ -224,7 +225,7 @@ impl Catalog {
         at
     }
 
-    /// Keeps what is asked for without looking at every file.
+    /// Updates the indexes, so that queries need not look at every file.
     fn note(&mut self, at: usize) {
         let listed = &self.files[at].listed;
         if listed.in_database().is_none() {
@@ -260,7 +261,7 @@ impl Catalog {
         self.files.get_mut((id.0 as usize).checked_sub(1)?)
     }
 
-    /// Notes what was copied.
+    /// Records what was copied of a file.
     pub fn copied(
         &mut self,
         id: FileId,
@@ -277,21 +278,21 @@ impl Catalog {
         }
     }
 
-    /// Notes what a data file that was copied whole began with.
+    /// Records the hashes of the first pages of a data file that was copied whole.
     pub fn head(&mut self, id: FileId, head: Vec<u64>) {
         if let Some(file) = self.get_mut(id) {
             file.data().head = head.into();
         }
     }
 
-    /// Notes which checkpoints had been seen when a data file was copied.
+    /// Records which checkpoints had been seen when a data file was copied.
     pub fn fresh(&mut self, id: FileId, fresh: Freshness) {
         if let Some(file) = self.get_mut(id) {
             file.data().fresh = fresh.into();
         }
     }
 
-    /// Notes the first page of a data file that was copied.
+    /// Records the LSN of the first page of a data file that was copied.
     pub fn first_page(&mut self, id: FileId, lsn: Option<Lsn>) {
         if let Some(file) = self.get_mut(id) {
             file.data().first_lsn = lsn;
@@ -305,7 +306,7 @@ impl Catalog {
         written.filter(data).filter(|file| file.listed.look().signature.changed() >= self.since)
     }
 
-    /// Tables that were written to since the snapshot began are to be copied again, whole. Answers how many.
+    /// Has tables copied again as a whole if they were written to since the snapshot began. Returns how many.
     pub fn again_written(&mut self) -> usize {
         let table =
             |file: &&Known| !matches!(file.listed.role(), FileRole::SystemTablespace { .. } | FileRole::Undo);
@@ -318,15 +319,14 @@ impl Catalog {
         &self.files
     }
 
-    /// A file that counts no more.
+    /// The file no longer belongs to the state.
     pub fn forget(&mut self, id: FileId) {
         if let Some(file) = self.get_mut(id) {
             file.present = false;
         }
     }
 
-    /// A file that is gone, or perhaps only could not be found: its copy counts no more. Should it be seen again it
-    /// is a new one.
+    /// Discards the copy of a file that is gone or could not be found. If it is seen again, it counts as a new file.
     pub fn renounce(&mut self, id: FileId) {
         let Some(at) = (id.0 as usize).checked_sub(1).filter(|at| *at < self.files.len()) else { return };
         let file = &mut self.files[at];
@@ -338,13 +338,14 @@ impl Catalog {
         }
     }
 
-    /// The first file that counts and was not copied.
+    /// The first file of the state that was not copied.
     pub fn not_copied(&self) -> Option<&Known> {
         let link = |file: &Known| file.listed.care == Care::Link;
         self.files.iter().find(|file| file.present && file.copied.is_none() && !link(file))
     }
 
-    /// The final list: this file, and what counts, with names and sizes; and what was announced and does not.
+    /// The final list: `first`, then the files of the state with names and sizes; and the files that were announced but
+    /// do not belong to it.
     pub fn result(self, first: &FileEntry) -> (Entries, Vec<FileId>) {
         let counts = |f: &Known| f.present && (f.copied.is_some() || f.listed.care == Care::Link);
         let mut files = Entries::default();

@@ -1,9 +1,11 @@
-//! The server's checkpoints while files are copied: which there are, when one is asked for, and what is better read later.
+//! The server's checkpoints while files are copied: which ones exist, when one is requested, and which pages are better
+//! read later.
 //!
-//! A thread of its own looks at the head of the log. It asks the server for a checkpoint when the estimate says that the redo
-//! since the last one costs more ([`super::estimate`]): early in the copy, and again when it is nearly done. Until the one
-//! that was asked for is there, pages that it will write are better not copied, or they would be copied twice; for no longer
-//! than that saves. What nearly fills the spool makes recovery start at a newer checkpoint at once.
+//! A thread watches the head of the log. It asks the server for a checkpoint when the estimate ([`super::estimate`])
+//! says that the redo since the last one costs more: early in the copy, and again when the copy is nearly done. Until
+//! the requested checkpoint is there, pages that it will write are held back, because they would have to be copied
+//! twice, but no longer than that saves. When the spool is nearly full, recovery is moved to a newer checkpoint at
+//! once.
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,20 +33,20 @@ use crate::sql::Login;
 use crate::sql::Session;
 use crate::threads::{Thread, lock, scoped};
 
-/// How often the log's head is looked at.
+/// How often the head of the log is read.
 const LOOK: Duration = Duration::from_millis(20);
-/// How often the estimate is made.
+/// How often the estimate is renewed.
 const ESTIMATE_EVERY: Duration = Duration::from_millis(200);
-/// How long the first estimate may hold pages back: it is made at once, but a server may be slow to let us in.
+/// How long pages may be held back until the first estimate is made. It is made at once, but the login may be slow.
 const DECIDED_WITHIN: Duration = Duration::from_millis(500);
 /// How long the server may take to write a checkpoint.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(120);
-/// Redo of which both hosts are told when nothing is done about it.
+/// From this many bytes of redo on, both hosts are told why no checkpoint is requested.
 const WORTH_TELLING: u64 = 4 << 20;
-/// Checkpoints that are remembered.
+/// Number of checkpoints that are remembered.
 const SEEN_MAX: usize = 8;
 
-/// Everything that is known of them.
+/// The checkpoints that were seen, and the decision when to ask for one.
 pub struct Checkpoints<'a> {
     pub(super) log: PathBuf,
     pub(super) login: &'a Login,
@@ -56,13 +58,14 @@ pub struct Checkpoints<'a> {
     /// Bytes of data files that were read.
     pub(super) copied: &'a AtomicU64,
     pub(super) cancel: &'a Cancel,
-    /// Bytes of a page.
+    /// Bytes per page.
     page_size: u32,
-    /// LSN of the newest one.
+    /// LSN of the newest checkpoint that was seen.
     newest: AtomicU64,
-    /// Pages are held until a checkpoint at this LSN is there.
+    /// Pages are held back until a checkpoint at or above this LSN is seen.
     hold_for: AtomicU64,
-    /// The first estimate is not made yet: a fast disk would have given all pages until then.
+    /// The first estimate is not made yet. Pages are held back until then, or a fast disk would already have read all
+    /// of them.
     undecided: AtomicBool,
     stop: AtomicBool,
     began: Instant,
@@ -73,13 +76,13 @@ pub struct Checkpoints<'a> {
 #[derive(Debug)]
 struct State {
     seen: Vec<Checkpoint>,
-    /// Somebody waits for one.
+    /// A caller is waiting for a checkpoint.
     wanted: bool,
     /// The server was asked and has not answered.
     asking: bool,
     hold_until: Instant,
     estimated: Instant,
-    /// Both hosts were told that none is worth it.
+    /// Both hosts were told that a checkpoint is not worth its cost.
     told: bool,
     /// Bytes that will have been read when the copy is complete.
     all: u64,
@@ -87,43 +90,43 @@ struct State {
     figures: Asked,
 }
 
-/// What was asked of the server.
+/// Checkpoints that the server was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// Checkpoints that it made for us.
+    /// How many it made.
     pub made: u32,
-    /// How long they took.
+    /// How long the last one took.
     pub took: Duration,
-    /// Why none is asked for, in the server's words.
+    /// The error for which no further one is requested.
     pub refused: Option<String>,
 }
 
-/// Where they are told from.
+/// What [`Checkpoints::new`] needs.
 pub struct Ground<'a> {
-    /// The log.
+    /// Path of the redo log.
     pub log: PathBuf,
-    /// The way to the server.
+    /// How to log in to the server.
     pub login: &'a Login,
     /// Which pages the redo changes.
     pub dirty: &'a Dirty,
-    /// Who follows it.
+    /// State of the thread that follows the redo log.
     pub tail: &'a TailState,
-    /// Where recovery starts.
+    /// Knows and changes where recovery starts.
     pub out: &'a RedoOut,
-    /// Where redo waits.
+    /// Redo that waits to be sent.
     pub spool: &'a Spool,
-    /// Where everything goes.
+    /// Receives the files and the redo.
     pub sink: &'a dyn SnapshotSink,
     /// Bytes of data files that were read.
     pub copied: &'a AtomicU64,
-    /// Bytes of a page.
+    /// Bytes per page.
     pub page_size: u32,
     /// Ends the transfer.
     pub cancel: &'a Cancel,
 }
 
 impl<'a> Checkpoints<'a> {
-    /// Of a log that ends at `end` now.
+    /// `end`: LSN at which the log ends now.
     pub fn new(ground: Ground<'a>, end: Lsn) -> Checkpoints<'a> {
         let Ground { log, login, dirty, tail, out, spool, sink, copied, page_size, cancel } = ground;
         let now = Instant::now();
@@ -159,7 +162,7 @@ impl<'a> Checkpoints<'a> {
         }
     }
 
-    /// The thread: until it is told to stop.
+    /// The loop of the watching thread, until [`Checkpoints::stop`].
     ///
     /// # Errors
     /// From the sink.
@@ -171,7 +174,8 @@ impl<'a> Checkpoints<'a> {
             if let Some(why) = &due {
                 self.ask(why);
             }
-            // Before the tail has read what was there, the first estimate knows too little to say that none is worth it.
+            // Until the tail has read the redo that existed at the start, the estimate is too low to rule a checkpoint
+            // out.
             if due.is_some() || self.dirty.noted() >= self.began_at {
                 self.undecided.store(false, Ordering::Release);
             }
@@ -186,37 +190,37 @@ impl<'a> Checkpoints<'a> {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// So many bytes of files are about to be copied.
+    /// This many bytes of files are about to be copied.
     pub fn expect(&self, bytes: u64) {
         let mut state = self.lock();
         state.all = self.copied.load(Ordering::Relaxed) + bytes;
         state.copy_began = Instant::now();
     }
 
-    /// What was asked of the server.
+    /// Checkpoints that the server was asked for.
     pub fn asked(&self) -> Asked {
         self.lock().figures.clone()
     }
 
-    /// What things cost at the moment.
+    /// The current speed of the link, the limit, and the rate at which redo is written.
     pub fn prices(&self) -> Prices {
         let rate = self.sink.rate();
         let written = self.tail.current().0.saturating_sub(self.began_at.0) as f64;
         Prices::new(rate.link, rate.limit, written / self.began.elapsed().as_secs_f64().max(0.1))
     }
 
-    /// One was asked for and is not there yet.
+    /// True while the server is working on a requested checkpoint.
     pub fn is_asking(&self) -> bool {
         self.lock().asking
     }
 
-    /// Redo that would be replayed if recovery began at this LSN.
+    /// The redo that would be replayed if recovery started at this LSN.
     pub fn redo_from(&self, lsn: Lsn) -> Redo {
         let bytes = self.dirty.noted().0.saturating_sub(lsn.0);
         Redo { bytes, touched: self.dirty.touched(lsn) }
     }
 
-    /// Those at which recovery may begin: newer than `from`, and the tail has passed their records.
+    /// Checkpoints at which recovery may start: newer than `from`, and with a record that the tail has read.
     pub fn usable(&self, from: Lsn) -> Vec<Checkpoint> {
         if self.dirty.is_blind() {
             return Vec::new();
@@ -225,7 +229,7 @@ impl<'a> Checkpoints<'a> {
         seen.into_iter().filter(|c| c.lsn > from && self.dirty.passed(c)).collect()
     }
 
-    /// Has the server make one, and waits until it is there, or there is no use in waiting; at most so long.
+    /// Asks the server for a checkpoint and waits until it is usable or was refused, for `at_most`.
     ///
     /// # Errors
     /// Cancelled.
@@ -243,7 +247,7 @@ impl<'a> Checkpoints<'a> {
             if state.figures.refused.is_some() || Instant::now() > until {
                 return Ok(());
             }
-            // It counts once the tail has passed its record.
+            // It is usable once the tail has read its record.
             let usable = state.seen.last().is_none_or(|c| c.lsn == newest && self.dirty.passed(c));
             if (newest >= target || state.figures.made > made) && usable {
                 return Ok(());
@@ -251,7 +255,7 @@ impl<'a> Checkpoints<'a> {
         }
     }
 
-    /// Waits until the tail has passed the record of the newest one that was seen, at most so long: all redo up to there is
+    /// Waits until the tail has read the record of the newest checkpoint seen, for `at_most`. All redo up to there is
     /// read in any case.
     ///
     /// # Errors
@@ -276,11 +280,11 @@ impl<'a> Checkpoints<'a> {
         if checkpoint.lsn.0 <= self.newest.load(Ordering::Acquire) {
             return;
         }
-        // What is noted from now on lies above it for the most part.
+        // Changes noted from now on are mostly above this checkpoint.
         self.dirty.cut();
         let mut state = self.lock();
         if state.seen.len() >= SEEN_MAX {
-            // The newest ones and some older ones.
+            // Keep every second one: the newest, and some older ones.
             let mut at = 0;
             state.seen.retain(|_| {
                 at += 1;
@@ -292,7 +296,7 @@ impl<'a> Checkpoints<'a> {
         self.newest.store(checkpoint.lsn.0, Ordering::Release);
     }
 
-    /// The progress counts the redo that would be sent if the copy were complete now.
+    /// The progress shows the redo that would be sent if the copy were complete now.
     fn tell_redo(&self) {
         if !self.out.is_fixed() {
             let newest = self.newest.load(Ordering::Acquire);
@@ -300,8 +304,8 @@ impl<'a> Checkpoints<'a> {
         }
     }
 
-    /// There is hardly any room for more redo: recovery starts at the newest checkpoint, and what that needs is read again
-    /// when the copy is complete.
+    /// When the spool is nearly full, moves recovery to the newest checkpoint. The pages that the dropped redo changes
+    /// are read again when the copy is complete.
     fn make_room(&self) -> Result<()> {
         if !self.spool.is_nearly_full() {
             return Ok(());
@@ -314,8 +318,8 @@ impl<'a> Checkpoints<'a> {
         let dropped = before.saturating_sub(self.spool.waiting());
         if dropped > 0 {
             tracing::info!(
-                "{} of redo below the server's newer checkpoint at LSN {} are not sent; the pages that it changes are read \
-                 again later",
+                "the queue of redo is nearly full, so {} below the server's newer checkpoint at LSN {} are not sent; the pages \
+                 that they change are read again later",
                 size(dropped),
                 newest.lsn
             );
@@ -323,7 +327,7 @@ impl<'a> Checkpoints<'a> {
         Ok(())
     }
 
-    /// Why a checkpoint is to be asked for now.
+    /// The reason to ask for a checkpoint now, if there is one.
     fn is_due(&self) -> Option<String> {
         let mut state = self.lock();
         if state.figures.refused.is_some() {
@@ -348,7 +352,7 @@ impl<'a> Checkpoints<'a> {
         }
         let newest = Lsn(self.newest.load(Ordering::Acquire));
         let redo = self.redo_from(newest);
-        // Much of it is known before the tail has read it.
+        // The server has said how much redo exists before the tail has read it.
         let end = self.tail.current().max(self.began_at);
         let redo = Redo { bytes: redo.bytes.max(end.0.saturating_sub(newest.0)), ..redo };
         let known = self.dirty.noted() >= self.began_at;
@@ -373,15 +377,16 @@ impl<'a> Checkpoints<'a> {
         Some(format!(
             "{} of redo since the last one{} would take about {:.1} s to send and to replay",
             size(redo.bytes),
-            // A fast start asks before the tail has read it.
+            // The pages are not known until the tail has read the redo.
             if known { format!(" ({})", recovery_in_words(redo)) } else { String::new() },
             worth.as_secs_f64()
         ))
     }
 
-    /// Has the server write one. In a session of its own, which is ended then: under load the server's end of the log runs
-    /// ahead of its checkpoints, and the statement tries again and again (`checkpoint_now_set`, handler/ha_innodb.cc, MariaDB
-    /// 10.11). That it may not, or does not in time, is said and harmless.
+    /// Asks the server for a checkpoint, in a session of its own that is killed when the checkpoint is there: under
+    /// load the end of the log runs ahead of the checkpoints, and the statement tries again and again
+    /// (`checkpoint_now_set`, handler/ha_innodb.cc, MariaDB 10.11). A missing privilege or a timeout is reported and
+    /// does no harm.
     fn ask(&self, why: &str) {
         let began = Instant::now();
         self.lock().asking = true;
@@ -402,7 +407,8 @@ impl<'a> Checkpoints<'a> {
         }
     }
 
-    /// More is known than when the server was asked: the tail has read more of the redo, and the server has written pages.
+    /// Renews the estimate of how long pages are held: since the request the tail has read more redo, and the server
+    /// has written pages.
     fn hold_on(&self, holding: &Holding, dirty_pages: Option<u64>) {
         let redo = self.redo_from(Lsn(self.newest.load(Ordering::Acquire)));
         let worth = worth_holding(self.prices(), redo, self.page_size);
@@ -441,7 +447,7 @@ impl<'a> Checkpoints<'a> {
                     self.hold_on(&holding, dirty_pages);
                 }
                 self.look();
-                // A spool that fills up meanwhile is no reason to end the transfer here: the next look does.
+                // An error is ignored here: the loop in `watch` tries again and reports it.
                 let _ = self.make_room();
             }
             if !asked.is_finished()
@@ -486,7 +492,7 @@ impl pages::Checkpoints for Checkpoints<'_> {
     }
 
     fn hold(&self, space: SpaceId, pages: &Range<u32>) -> bool {
-        // Before the tail has read what was logged when the copy began, it may be any page.
+        // Until the tail has read the redo that existed at the start, any page may be among them.
         self.dirty.noted() < self.began_at || self.dirty.count(space, Lsn(u64::MAX), pages) != Some(0)
     }
 }

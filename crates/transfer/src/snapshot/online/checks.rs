@@ -1,7 +1,7 @@
-//! Whether what was copied is what the redo leads to, asked once the consistency point is over and its redo is there.
+//! Whether the copy is consistent with its redo, checked once the consistency point is over and all redo has arrived.
 //!
-//! The locks are let go by then: names may stand for other files again, or for none. What must be asked of a file
-//! itself is asked of one that was opened under them.
+//! The locks are released by then, so a name may belong to another file or to none. If a file itself must be examined,
+//! it was opened under the locks.
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -21,33 +21,33 @@ use super::spool::EventKind;
 use crate::snapshot::copy::page_file::{HEAD_BYTES, first_page_of};
 use crate::snapshot::declined::{Declined, SnapshotError};
 
-/// Files that are open at the same time; the server leaves us its limit, 1024 at least.
+/// Files that are open at the same time; we inherit the server's limit, which is at least 1024.
 const OPEN_MAX: usize = 400;
 
 /// One consistency point and what was copied until then.
 pub struct Checks<'a> {
     /// What was copied.
     pub catalog: &'a mut Catalog,
-    /// The moment.
+    /// The consistency point.
     pub moment: &'a ConsistencyPoint,
-    /// The redo up to its end.
+    /// The redo up to the end of the snapshot.
     pub out: &'a RedoOut,
     /// Pages that the redo changes.
     pub dirty: &'a Dirty,
 }
 
 impl Checks<'_> {
-    /// `Some(why)`: another moment is needed.
+    /// `Some(why)`: another consistency point is needed.
     ///
     /// # Errors
-    /// What this snapshot does not follow; from the system.
+    /// Something that this snapshot cannot handle, or from the system.
     pub fn run(mut self) -> Result<Option<String>, SnapshotError> {
         self.complete()?;
         self.imports()?;
         self.events()
     }
 
-    /// Under the lock nothing comes or goes: what was listed must have been read.
+    /// No file appears or disappears under the lock, so every listed file must have been read.
     fn complete(&mut self) -> Result<(), SnapshotError> {
         while let Some(file) = self.catalog.not_copied() {
             if !file.is_gone()? {
@@ -60,14 +60,14 @@ impl Checks<'_> {
         Ok(())
     }
 
-    /// IMPORT TABLESPACE writes all pages without redo, the first one with the LSN of its time. Its deletion by DISCARD may
-    /// lie before the checkpoint, or the copy may be of what an operator was about to import.
+    /// IMPORT TABLESPACE writes all pages without redo, the first one with the LSN of the import. The deletion by
+    /// DISCARD may lie before the checkpoint, or the copy may be of a file that an operator was about to import.
     fn imports(&self) -> Result<(), SnapshotError> {
         for written in &self.moment.written {
             let Some(file) = self.catalog.get(written.id) else { continue };
             let Some((space, lsn)) = written.first_page() else { continue };
             let imported = match (file.space(), file.first_lsn()) {
-                // What has redo for its first page was made or changed, but perhaps after it was imported.
+                // Its first page has redo: the table was created or changed, but perhaps after an import.
                 _ if self.dirty.has_page(space, 0) => self.changed_without_redo(file, written),
                 // It had no first page when it was copied.
                 (None, _) => true,
@@ -82,7 +82,7 @@ impl Checks<'_> {
         Ok(())
     }
 
-    /// A page at the beginning of a file is another one than when it was copied, and no redo says why.
+    /// True if a page at the beginning of a file differs from the copy and no redo explains it.
     fn changed_without_redo(&self, known: &Known, written: &Written) -> bool {
         let Now::Open(file) = &written.now else { return false };
         let mut bytes = vec![0; HEAD_BYTES];
@@ -93,30 +93,33 @@ impl Checks<'_> {
         let is_another = |number: u32| {
             let page = pages.get(number as usize)?;
             let lsn = page::lsn(page)?;
-            // Redo of older changes is forgotten once the page was read again; what came later is no matter. The pages
-            // behind the first one are imported with an LSN of 0.
+            // Redo of older changes is no longer remembered, and later changes do not matter. The pages behind the
+            // first one are imported with an LSN of 0.
             let in_time = lsn == Lsn(0) || (lsn > since && lsn <= end);
             let differs = xxh3_64(page) != *known.head().get(number as usize)?;
-            // One that is just being written is half of each.
+            // A page that is just being written is half old and half new, so it must verify.
             Some(in_time && differs && page::verify(&format, page).is_usable())
         };
         let untouched = self.dirty.untouched(space, known.head().len() as u32);
         untouched.into_iter().any(|page| is_another(page) == Some(true))
     }
 
-    /// What the log says about files from the checkpoint to the end, against what was listed.
+    /// Compares the file events in the log, from the checkpoint to the end, with the listing.
     fn events(&mut self) -> Result<Option<String>, SnapshotError> {
         let mut again = None;
         for event in self.out.events_since(Lsn(0)) {
             let under_lock = event.lsn >= self.moment.list_lsn;
             match event.kind {
                 EventKind::Create(name) | EventKind::Rename(name) if under_lock => {
-                    again = Some(format!("a tablespace ({}) came under the lock", name.unwrap_or_default()));
+                    again = Some(format!(
+                        "a tablespace ({}) was created or renamed under the lock",
+                        name.unwrap_or_default()
+                    ));
                 }
                 EventKind::Delete(Some(space)) => {
                     again = self.deleted(space, under_lock)?.or(again);
                 }
-                // An encrypted log does not say which.
+                // An encrypted log does not say which tablespace.
                 EventKind::Delete(None) if under_lock => self.forget_gone()?,
                 _ => {}
             }
@@ -124,20 +127,20 @@ impl Checks<'_> {
         Ok(again)
     }
 
-    /// A tablespace was deleted, and a file with its number is there all the same. `Some` = again.
+    /// A tablespace was deleted, yet a file with its number is listed. `Some`: another consistency point is needed.
     fn deleted(&mut self, space: SpaceId, under_lock: bool) -> Result<Option<String>, SnapshotError> {
         let Some(file) = self.catalog.files().iter().find(|f| f.present && f.space() == Some(space)) else {
             return Ok(None);
         };
         let (id, gone, name) = (file.id, file.is_gone()?, file.path().display().to_string());
         if under_lock {
-            // The file of a statement that failed.
+            // It is the file of a statement that failed.
             self.catalog.forget(id);
             return Ok(None);
         }
         if gone {
-            // Its deletion was under way, or it was imported and is discarded again since the locks were let go.
-            return Ok(Some(format!("{name} was deleted, was there under the lock, and is gone")));
+            // Its deletion was in progress, or it was imported and has been discarded since the locks were released.
+            return Ok(Some(format!("{name} was deleted; it was there under the lock and is gone now")));
         }
         Err(Declined::Import { space: space.0, name }.into())
     }
@@ -163,7 +166,7 @@ pub struct Written {
 
 #[derive(Debug)]
 enum Now {
-    /// Held open: in the next instant the file may have another name, or none.
+    /// Kept open: once the locks are released, the file may have another name, or none.
     Open(File),
     /// Its first page.
     First(Option<(SpaceId, Lsn)>),
@@ -178,14 +181,15 @@ impl Written {
     }
 }
 
-/// For the moment in which nothing comes or goes: all that there is to ask about [`Checks::imports`] later.
+/// Called under the locks: collects what [`Checks::imports`] needs later.
 pub fn open_written(catalog: &Catalog, dirty: &Dirty) -> Vec<Written> {
     let mut all = Vec::new();
     for file in catalog.written() {
         // Only files of tables are imported.
         let system = matches!(file.listed.role(), FileRole::SystemTablespace { .. } | FileRole::Undo);
         let open = all.len() < OPEN_MAX;
-        // Where very many tables are busy, what is probably one of them is not opened for nothing.
+        // If very many tables are busy, a file whose first page has redo is probably an ordinary table and is not
+        // opened.
         if system || (!open && file.space().is_some_and(|space| dirty.has_page(space, 0))) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Copies files for the rounds and for the consistency point, and notes in the catalog what was copied.
+//! Copies files for the rounds and for the consistency point, and records in the catalog what was copied.
 use anyhow::Result;
 use protocol::inventory::FileId;
 
@@ -6,14 +6,14 @@ use super::catalog::{Catalog, Known};
 use crate::snapshot::copy::files::CopyFiles;
 use crate::snapshot::copy::pages::Wanted;
 
-/// Files of which a copy's plan is in memory at a time; the joiner is asked about so many ahead.
+/// How many files are planned in memory at a time; the joiner is asked about this many ahead.
 pub(super) const AT_ONCE: usize = 4096;
 
 impl CopyFiles<'_> {
-    /// Copies data files and notes it.
+    /// Copies data files and records what was copied.
     ///
     /// # Errors
-    /// From the system, the sink, cancelled, or pages that are damaged.
+    /// From the system, the sink, cancelled, or corrupt pages.
     pub fn pages(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
         for some in ids.chunks(AT_ONCE) {
             let known = some.iter().filter_map(|id| catalog.get(*id));
@@ -36,7 +36,7 @@ impl CopyFiles<'_> {
         self.wanted(known.entry(), known.path(), known.listed.look().identity)
     }
 
-    /// Copies files without pages and notes it.
+    /// Copies files without pages and records what was copied.
     ///
     /// # Errors
     /// From the system, the sink, or cancelled.
@@ -54,7 +54,7 @@ impl CopyFiles<'_> {
                 None if catalog.get(file.entry.id).is_some_and(|known| known.is_gone().unwrap_or(false)) => {
                     catalog.forget(file.entry.id);
                 }
-                // Not the server's to read: whoever needs it in the end says so.
+                // The server itself cannot read it. If it is still missing at the end, `checks` reports it.
                 None => {}
             }
         }

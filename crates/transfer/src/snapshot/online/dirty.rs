@@ -1,10 +1,10 @@
-//! Which pages the redo since the copy's checkpoint changes, in bounded memory: see [`super::rounds`].
+//! The pages that the redo since the copy's checkpoint changes, in bounded memory: see [`super::rounds`].
 //!
-//! One bit a page (8 MB for 1 TB of 16k pages), in pieces made when a bit in them is set, and apart by age: a
-//! *generation* holds what a stretch of the log changed, so that most of what lies below a newer checkpoint can be
-//! forgotten at once. A page may be in several generations, and a generation may be taken for older than it is by its
-//! neighbour's age: more is read again then, never less. Past a limit a tablespace is marked whole, and past that
-//! everything is.
+//! One bit per page (8 MB for 1 TB of 16k pages), in pieces that are allocated when a bit in them is set. Pages are
+//! kept apart by age: a *generation* holds what one stretch of the log changed, so that most of what lies below a newer
+//! checkpoint can be dropped at once. A page may be in several generations, and merging makes a generation look older
+//! than it is: more is read again then, never less. Above a memory limit a tablespace counts as changed whole, and
+//! above a second one everything does.
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,19 +14,20 @@ use formats::innodb::redo_header::Checkpoint;
 use formats::innodb::redo_mtr::Mtr;
 use formats::{Lsn, PageNo, SpaceId};
 
-/// Bytes that all generations may take together; half as much again goes to tablespaces that are marked whole.
+/// Bytes for all generations together; half as much again is for tablespaces that count as whole.
 const MEMORY: usize = 16 << 20;
-/// Pages of a piece.
+/// Pages per piece.
 const PIECE_PAGES: u32 = 4096;
-/// Bytes that a piece takes, its place in a tree included.
+/// Bytes per piece, including its place in the tree.
 const PIECE_BYTES: usize = PIECE_PAGES as usize / 8 + 64;
-/// Bytes that a tablespace takes beside its pieces.
+/// Bytes per tablespace, besides its pieces.
 const SPACE_BYTES: usize = 96;
-/// A generation is a log's capacity divided by this, so that a server's newest checkpoint lies in one of the last.
+/// A generation covers the log's capacity divided by this, so that the server's newest checkpoint lies in one of the
+/// last.
 const PARTS: u64 = 8;
-/// Generations that are kept apart.
+/// Number of generations; when there are more, the two oldest are merged.
 const GENERATIONS_MAX: usize = 12;
-/// FILE_CHECKPOINT records that are remembered: the newest.
+/// Number of FILE_CHECKPOINT records that are remembered.
 const CHECKPOINTS_MAX: usize = 256;
 
 type Piece = Box<[u64; PIECE_PAGES as usize / 64]>;
@@ -43,7 +44,7 @@ enum Pages {
 struct Generation {
     start: Lsn,
     spaces: HashMap<SpaceId, Pages>,
-    /// There are more tablespaces than are kept account of.
+    /// There are too many tablespaces to track: everything counts as changed.
     everything: bool,
 }
 
@@ -59,11 +60,11 @@ struct State {
     blind: bool,
 }
 
-/// The account; filled by the tail, read by the rounds.
+/// The changed pages; filled by the tail, read by the rounds.
 #[derive(Debug)]
 pub struct Dirty(Mutex<State>);
 
-/// How much redo touches.
+/// How much the redo touches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     /// Pages, as far as they are known.
@@ -72,19 +73,19 @@ pub struct Touched {
     pub spaces: u64,
 }
 
-/// What must be read again of a tablespace from some page on.
+/// What must be read again of a tablespace, from some page on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Again {
     /// Everything.
     Whole,
-    /// These pages, and perhaps further ones.
+    /// These pages, and perhaps later ones.
     Run(Range<u32>),
     /// Nothing more.
     Nothing,
 }
 
 impl Dirty {
-    /// From the copy's checkpoint on; `capacity` of the log in bytes.
+    /// Starts at the copy's checkpoint `from`; `capacity`: of the log, in bytes.
     pub fn new(from: Lsn, capacity: u64) -> Dirty {
         Dirty::within(from, capacity, MEMORY)
     }
@@ -101,7 +102,7 @@ impl Dirty {
         }))
     }
 
-    /// Takes account of a mini-transaction: the next one, in the log's order.
+    /// Records a mini-transaction. They must come in the order of the log.
     pub fn note(&self, mtr: &Mtr<'_>) {
         self.note_records(mtr.start, mtr.end, mtr.records());
     }
@@ -123,7 +124,7 @@ impl Dirty {
                     | Record::InitPage { space, page }
                     | Record::FreePage { space, page },
                 ) => state.set(space, page),
-                // What lies behind is another page when the file has grown again.
+                // If the file grows again, the pages behind the cut are other pages.
                 Ok(Record::TrimPages { space, .. }) => state.whole(space),
                 Ok(Record::File(FileEvent::Checkpoint { lsn })) => {
                     state.checkpoints.push_back((start, lsn));
@@ -132,25 +133,25 @@ impl Dirty {
                     }
                 }
                 Ok(Record::File(_)) => {}
-                // The rest of this mini-transaction is not understood: its pages are not known.
+                // The rest of this mini-transaction cannot be parsed, so its pages are not known.
                 Err(_) => state.blind = true,
             }
         }
         state.noted = end;
     }
 
-    /// LSN up to which pages are known.
+    /// LSN up to which changed pages are known.
     pub fn noted(&self) -> Lsn {
         self.lock().noted
     }
 
-    /// A record was not understood, so that some page may be missing: no rounds.
+    /// True if a record was not understood, so that a changed page may be missing. There are no rounds then.
     pub fn is_blind(&self) -> bool {
         self.lock().blind
     }
 
-    /// True once the record of this checkpoint came by: what recovery looks for first. It stands at `end_lsn`, or
-    /// further on where very many names precede it.
+    /// True once the tail has read the record of this checkpoint, which recovery looks for first. It stands at
+    /// `end_lsn`, or later if very many file names precede it.
     pub fn passed(&self, checkpoint: &Checkpoint) -> bool {
         self.lock().checkpoints.iter().any(|(at, lsn)| match lsn {
             Some(lsn) => *at >= checkpoint.end_lsn && *lsn == checkpoint.lsn,
@@ -158,12 +159,13 @@ impl Dirty {
         })
     }
 
-    /// What is noted from now on is a generation of its own.
+    /// Begins a new generation.
     pub fn cut(&self) {
         self.lock().cut();
     }
 
-    /// The first pages of `space` from `from` on that redo below `below` may change, at most `longest` of them.
+    /// The first run of pages of `space`, from page `from` on, that redo below `below` may change; at most `longest`
+    /// pages.
     pub fn again(&self, space: SpaceId, below: Lsn, from: u32, longest: u32) -> Again {
         let state = self.lock();
         let mut all = Vec::new();
@@ -186,7 +188,7 @@ impl Dirty {
         Again::Run(first..end)
     }
 
-    /// How many of the pages of `space` in `pages` redo below `below` may change; `None` = any of them.
+    /// How many of the pages of `space` in `pages` redo below `below` may change; `None` if it may be any of them.
     pub fn count(&self, space: SpaceId, below: Lsn, pages: &Range<u32>) -> Option<u64> {
         let state = self.lock();
         let generations = state.generations.iter().filter(|g| g.start < below);
@@ -202,7 +204,7 @@ impl Dirty {
         Some(distinct(&all, pages))
     }
 
-    /// What redo from `from` on touches, at least: in a generation that began before it nothing is left out.
+    /// An estimate of what redo from `from` on touches: a generation that began before `from` counts in full.
     pub fn touched(&self, from: Lsn) -> Touched {
         let state = self.lock();
         let ends = state.generations.iter().skip(1).map(|next| next.start).chain([Lsn(u64::MAX)]);
@@ -220,12 +222,12 @@ impl Dirty {
         Touched { pages, spaces: spaces.len() as u64 }
     }
 
-    /// True when redo below `below` changes anything of `space`.
+    /// True if redo below `below` may change anything in `space`.
     pub fn touches(&self, space: SpaceId, below: Lsn) -> bool {
         self.again(space, below, 0, 1) != Again::Nothing
     }
 
-    /// The redo that is remembered may change this page.
+    /// True if the remembered redo may change this page.
     pub fn has_page(&self, space: SpaceId, page: u32) -> bool {
         match self.again(space, Lsn(u64::MAX), page, 1) {
             Again::Whole => true,
@@ -234,7 +236,7 @@ impl Dirty {
         }
     }
 
-    /// Which of the first `pages` of a tablespace no redo changes that is remembered. None where that is not known.
+    /// Those of the first `pages` pages of a tablespace that no remembered redo changes. Empty if that is not known.
     pub fn untouched(&self, space: SpaceId, pages: u32) -> Vec<u32> {
         if self.is_blind() {
             return Vec::new();
@@ -247,7 +249,7 @@ impl Dirty {
         self.lock().generations.front().map_or(Lsn(u64::MAX), |oldest| oldest.start)
     }
 
-    /// Everything whose redo lies below `lsn` alone.
+    /// Drops the generations whose redo lies entirely below `lsn`.
     pub fn forget(&self, lsn: Lsn) {
         let mut state = self.lock();
         while state.generations.get(1).is_some_and(|next| next.start <= lsn) {
@@ -342,7 +344,7 @@ impl Generation {
         }
     }
 
-    /// Takes what an older one holds, and its age.
+    /// Merges an older generation into this one, which takes over its age.
     fn absorb(&mut self, older: Generation) {
         self.start = older.start;
         self.everything |= older.everything;
@@ -368,7 +370,7 @@ impl Generation {
     }
 }
 
-/// Pages in `range` that are set in any of these.
+/// Number of pages in `range` that are set in any of these.
 fn distinct(all: &[&BTreeMap<u32, Piece>], range: &Range<u32>) -> u64 {
     let pieces = |pieces: &&BTreeMap<u32, Piece>| -> Vec<u32> {
         pieces.range(range.start / PIECE_PAGES..).map(|(at, _)| *at).collect()

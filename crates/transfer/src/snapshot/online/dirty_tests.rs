@@ -8,7 +8,7 @@ fn page(space: u32, page: u32) -> Record<'static> {
     Record::Page { space: SpaceId(space), page: PageNo(page) }
 }
 
-/// What must be read again, one page after another; `None` = everything.
+/// All pages that must be read again; `None` = everything.
 fn pages(dirty: &Dirty, space: u32, below: u64, longest: u32) -> Option<BTreeSet<u32>> {
     let (mut found, mut from) = (BTreeSet::new(), 0);
     loop {
@@ -120,7 +120,7 @@ fn a_terabyte_fits() {
 }
 
 proptest! {
-    /// Against a set of pages: what is counted is what would be read again, and what is touched is what changed.
+    /// Compared with a set of pages: the count is that of the pages to read again, and `touched` counts what changed.
     #[test]
     fn counts_are_of_distinct_pages(
         steps in prop::collection::vec((0u32..3, 0u32..9000, 0u8..10), 1..200),
@@ -146,8 +146,8 @@ proptest! {
         prop_assert_eq!(dirty.touched(Lsn(0)), touched);
     }
 
-    /// Against every page with the LSN of each change: what is answered is never less than what changed below the
-    /// checkpoint and was not forgotten, and never what changed at no time.
+    /// Compared with every page and the LSN of each change: the answer is never less than what changed below the
+    /// checkpoint and was not forgotten, and never contains a page that did not change.
     #[test]
     fn never_less_than_what_changed(
         steps in prop::collection::vec((0u32..4, 0u32..9000, 0u8..20), 1..400),
@@ -163,7 +163,7 @@ proptest! {
             match action {
                 0 => dirty.cut(),
                 1 => {
-                    // A round: everything below a point since the last one is asked for.
+                    // A round: everything between the last point and a newer one is asked for.
                     let below = base + (lsn - base) * u64::from(number % 10) / 9;
                     for space in 0..4 {
                         let changed = |from: u64, to: u64| -> BTreeSet<u32> {

@@ -1,32 +1,32 @@
-//! What redo costs, and what a newer checkpoint would: both in seconds until the joiner is Synced.
+//! The cost of redo, and of a newer checkpoint, both in seconds until the joiner is Synced.
 //!
-//! The figures of a machine are rough; what counts is their order. Redo travels and is applied, page by page of the joiner's
-//! disk and tablespace by tablespace; a newer checkpoint makes the donor's server write pages, and those that were copied
-//! before are sent again.
+//! The constants are rough, but they only have to show which way is cheaper. Redo is sent and applied, page by page of
+//! the joiner's disk and tablespace by tablespace. A newer checkpoint makes the donor's server write pages, and those
+//! that were copied before are sent again.
 use std::time::Duration;
 
 use super::dirty::Touched;
 
-/// Bytes a second of a link of which nothing is known yet.
+/// Assumed speed of the link in bytes per second, until it is measured.
 const LINK: f64 = 117e6;
-/// Bytes a second of redo that a server parses.
+/// Bytes of redo per second that a server parses.
 const PARSE: f64 = 200e6;
-/// Seconds for a page that recovery reads, changes and writes.
+/// Seconds per page that recovery reads, changes and writes.
 const APPLY_PAGE: f64 = 60e-6;
-/// Seconds for a tablespace that recovery opens and syncs.
+/// Seconds per tablespace that recovery opens and syncs.
 const APPLY_SPACE: f64 = 800e-6;
-/// Seconds for a page that the donor's server writes for a checkpoint.
+/// Seconds per page that the donor's server writes for a checkpoint.
 const WRITE_PAGE: f64 = 55e-6;
-/// Seconds for a file that is opened to read pages of it again.
+/// Seconds per file that is opened to read pages of it again.
 const OPEN: f64 = 200e-6;
-/// What is saved must be worth the trouble, in seconds, and as a part of all.
+/// A saving must be at least this many seconds, and this part of the whole.
 const LEAST: f64 = 0.1;
 const LEAST_PART: f64 = 0.1;
 
 /// Redo that the joiner's server would replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Redo {
-    /// Bytes of it.
+    /// Bytes of redo.
     pub bytes: u64,
     /// What it touches.
     pub touched: Touched,
@@ -35,62 +35,62 @@ pub struct Redo {
 /// Pages that would be read and sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Again {
-    /// Bytes of them.
+    /// Bytes of these pages.
     pub bytes: u64,
-    /// Files that they are in.
+    /// Number of files that contain them.
     pub files: u64,
 }
 
-/// What things cost here.
+/// Costs on this donor and link.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prices {
-    /// Bytes a second that can be sent.
+    /// Bytes per second that can be sent.
     link: f64,
-    /// Bytes a second of redo that the server writes.
+    /// Bytes of redo per second that the server writes.
     pub written: f64,
 }
 
 impl Prices {
-    /// `link`: bytes a second that it carries, as far as that is known; `limit`: that may be sent.
+    /// `link`: measured speed in bytes per second, if it is known; `limit`: bytes per second that may be sent.
     pub fn new(link: Option<u64>, limit: Option<u64>, written: f64) -> Prices {
         let link = link.map_or(LINK, |link| link.max(1) as f64);
         Prices { link: limit.map_or(link, |limit| link.min(limit.max(1) as f64)), written }
     }
 
-    /// Bytes a second that can be sent.
+    /// Bytes per second that can be sent.
     pub fn link(&self) -> f64 {
         self.link
     }
 
-    /// To send redo and to replay it.
+    /// Seconds to send redo and to replay it.
     pub fn redo(&self, redo: Redo) -> f64 {
         let Touched { pages, spaces } = redo.touched;
         let bytes = redo.bytes as f64;
         bytes / self.link + bytes / PARSE + pages as f64 * APPLY_PAGE + spaces as f64 * APPLY_SPACE
     }
 
-    /// To start at a newer checkpoint that is there: pages are sent again, the rest of the redo too, and what is written
-    /// meanwhile.
+    /// Seconds to move recovery to an existing newer checkpoint: pages are sent again, and so are the rest of the redo
+    /// and what is written meanwhile.
     pub fn round(&self, again: Again, rest: Redo) -> f64 {
         let sending = again.bytes as f64 / self.link + again.files as f64 * OPEN;
         let written = (sending * self.written).min(1e15) as u64;
         sending + self.redo(Redo { bytes: rest.bytes + written, ..rest })
     }
 
-    /// To have the server make a checkpoint: the pages it writes.
+    /// Seconds for the server to make a checkpoint: the pages that it writes.
     pub fn checkpoint(&self, touched: Touched) -> f64 {
         touched.pages as f64 * WRITE_PAGE
     }
 
-    /// Whether to ask for a checkpoint while files are copied, so that this redo need not be sent; how long the pages that it
-    /// writes are better not read until then.
+    /// `Some` if it pays to ask for a checkpoint while files are copied, so that this redo need not be sent. The value
+    /// is the time that the redo would cost, at most 60 s.
     pub fn ask_early(&self, redo: Redo) -> Option<Duration> {
         let saved = self.redo(redo);
         pays(saved, self.checkpoint(redo.touched)).then(|| Duration::from_secs_f64(saved.min(60.0)))
     }
 }
 
-/// Whether something that costs `instead` saves enough of `now`.
+/// True if something that costs `instead` seconds saves enough compared with `now` seconds.
 pub fn pays(now: f64, instead: f64) -> bool {
     now - instead >= LEAST && instead <= now * (1.0 - LEAST_PART)
 }
@@ -112,7 +112,7 @@ mod tests {
         assert!(fast.ask_early(redo(2, 100, 10)).is_none());
         // Little redo over very many tablespaces.
         assert!(fast.ask_early(redo(33, 9_000, 7_000)).is_some());
-        // The slower the link, the less of it.
+        // On a slow link less redo is enough.
         let slow = Prices::new(Some(500 * MB), Some(MB), 0.0);
         assert!(slow.ask_early(redo(2, 100, 10)).is_some());
         assert_eq!(slow.link(), MB as f64);
@@ -125,10 +125,10 @@ mod tests {
         let stay = hot.redo(redo(2180, 13_000, 4));
         let all = Again { bytes: 218 * MB, files: 4 };
         assert!(!pays(stay, hot.round(all, redo(10, 500, 4))));
-        // The same, but it is 10 MB that are changed over and over.
+        // The same rates, but the same 10 MB are changed over and over.
         let few = Again { bytes: 10 * MB, files: 4 };
         assert!(pays(stay, hot.round(few, redo(10, 500, 4))));
-        // And again, until there is nothing to gain.
+        // After that there is nothing left to gain.
         let stay = hot.redo(redo(110, 600, 4));
         assert!(!pays(stay, hot.round(few, redo(10, 500, 4))));
     }

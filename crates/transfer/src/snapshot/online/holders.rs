@@ -1,53 +1,54 @@
-//! Who holds the lock that the consistency point needs, as well as the account can see it.
+//! Which session holds the lock that the consistency point needs, as far as the account can see.
 //!
-//! With the plugin `metadata_lock_info` the server says it. Without, a statement that runs is named, or the sessions that
-//! are idle: one of them holds it. Sessions of others are seen with PROCESS only. On MariaDB 10.11.19 START waits for
-//! another backup, `LOCK TABLES ... WRITE` and most DDL, BLOCK_DDL for statements that write tables without transactions.
+//! With the plugin `metadata_lock_info` the server says which. Without it, a running statement is named, or the idle
+//! sessions, one of which holds the lock. Sessions of other accounts are visible only with PROCESS. On MariaDB 10.11.19
+//! START waits for another backup, `LOCK TABLES ... WRITE` and most DDL; BLOCK_DDL waits for statements that write
+//! tables without transactions.
 use std::collections::BTreeMap;
 
 use mysql::prelude::Queryable;
 
 use crate::sql::{Answer, Session, SqlError};
 
-/// Idle sessions that are named at most.
+/// Maximum number of idle sessions that are named.
 const NAMED_MAX: usize = 3;
-/// A statement that has run for less is not what keeps a lock from being granted again and again.
+/// A statement that has run for less time than this is not what keeps a lock from being granted again and again.
 const LONG_MS: u64 = 1000;
-/// A statement of DDL that has run this long is waited for before the provider is paused.
+/// A DDL statement that has run this long is waited for before the provider is paused.
 pub const LONG_DDL_MS: u64 = 300;
 
-/// A session of someone else's.
+/// A session that is not ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Other {
-    /// Its number.
+    /// Its connection ID.
     pub session: u64,
     /// `user@host`.
     pub account: String,
-    /// Name of its program, where performance_schema knows it.
+    /// Name of its program, if performance_schema knows it.
     pub program: Option<String>,
-    /// How long it has run its statement, or been idle.
+    /// How long it has run its statement, or been idle, in milliseconds.
     pub for_ms: u64,
-    /// The server's word for what it does.
+    /// Its state, as the server names it.
     pub state: String,
-    /// Beginning of its statement; none when it is idle.
+    /// Beginning of its statement; `None` if it is idle.
     pub statement: Option<String>,
 }
 
-/// What is known of the sessions of others.
+/// What is known of other sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Sessions, ours left out.
+    /// The sessions, without ours.
     pub others: Vec<Other>,
-    /// Locks that are in the way, by session; `None` without the plugin.
+    /// Locks that block us, by session; `None` without the plugin.
     pub locks: Option<BTreeMap<u64, String>>,
-    /// Tables that are in use, as far as the account may see them.
+    /// Tables in use, as far as the account may see them.
     pub in_use: Vec<String>,
-    /// The account may not see sessions of others.
+    /// The account may not see sessions of other accounts.
     pub blind: bool,
 }
 
 impl Session {
-    /// Looks who is there, but for the sessions `ours`.
+    /// The other sessions and the locks they hold, without the sessions `ours`.
     ///
     /// # Errors
     /// The session is gone.
@@ -68,7 +69,7 @@ impl Session {
         Ok(Seen { others, locks, in_use: self.tables_in_use(), blind: false })
     }
 
-    /// Sessions of others, the longest in what it does first. Without PROCESS only those of this account.
+    /// Other sessions, longest in their present state first. Without PROCESS only those of this account.
     ///
     /// # Errors
     /// From the server.
@@ -78,7 +79,7 @@ impl Session {
                         WHERE ID <> CONNECTION_ID() AND COMMAND <> 'Daemon' \
                         AND (USER <> 'system user' OR INFO IS NOT NULL) ORDER BY TIME_MS DESC LIMIT 500";
         let other = |(session, user, host, ms, state, statement): (u64, String, String, f64, String, _)| {
-            // A port says nothing.
+            // The port does not help to identify the session.
             let host = host.split(':').next().unwrap_or_default();
             let account = format!("{user}@{host}");
             Other { session, account, program: None, for_ms: ms.max(0.0) as u64, state, statement }
@@ -86,7 +87,7 @@ impl Session {
         self.conn.query_map(question, other).map_err(SqlError::from)
     }
 
-    /// Names of programs by session, where performance_schema is on.
+    /// Names of programs by session, if performance_schema is on.
     fn programs(&mut self) -> BTreeMap<u64, String> {
         let question = "SELECT PROCESSLIST_ID, ATTR_VALUE FROM performance_schema.session_connect_attrs \
                         WHERE ATTR_NAME = 'program_name'";
@@ -109,7 +110,8 @@ impl Session {
                 | "MDL_BACKUP_WAIT_FLUSH"
                 | "MDL_BACKUP_WAIT_DDL"
                 | "MDL_BACKUP_WAIT_COMMIT" => "BACKUP STAGE".to_owned(),
-                // What each statement that writes takes. Names of modes are those of another one in some versions.
+                // Every writing statement takes such a lock. In some versions its mode has the name of another one, so
+                // no name is given.
                 _ => String::new(),
             };
             let known: &mut String = locks.entry(session).or_default();
@@ -120,7 +122,7 @@ impl Session {
         Some(locks)
     }
 
-    /// Tables that somebody uses: those of `LOCK TABLES` stay in it while the session is idle.
+    /// Tables in use: those of `LOCK TABLES` stay in use while the session is idle.
     fn tables_in_use(&mut self) -> Vec<String> {
         let rows: Vec<(String, String, u64, u64)> =
             self.conn.query("SHOW OPEN TABLES WHERE In_use > 0").unwrap_or_default();
@@ -128,7 +130,7 @@ impl Session {
     }
 }
 
-/// A statement that changes what tables there are, and does not wait itself: perhaps for us.
+/// True for a statement that changes which tables exist and is not itself waiting, perhaps for us.
 pub fn is_ddl(other: &Other) -> bool {
     let statement = other.statement.as_deref().unwrap_or_default();
     let word = statement.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
@@ -140,14 +142,14 @@ fn waits(other: &Other) -> bool {
     other.state.starts_with("Waiting for")
 }
 
-/// Who holds the lock, and how to end it, in words.
+/// A sentence that names the session holding the lock, and how to end it.
 pub fn name(seen: &Seen) -> String {
     if seen.blind {
-        return "the account may not see who holds it: GRANT PROCESS ON *.* to it for a name".to_owned();
+        return "the account may not see which session holds the lock; GRANT PROCESS ON *.* to it, and its name is shown".to_owned();
     }
     let of = |session: u64| seen.others.iter().find(|other| other.session == session);
     if let Some(locks) = &seen.locks {
-        // What says most of itself first, then the oldest.
+        // Named locks first, then sessions that do not wait themselves, then the oldest.
         let mut holders: Vec<_> =
             locks.iter().filter_map(|(session, lock)| Some((of(*session)?, lock))).collect();
         holders.sort_by_key(|(other, lock)| (lock.is_empty(), waits(other), std::cmp::Reverse(other.for_ms)));
@@ -171,7 +173,7 @@ pub fn name(seen: &Seen) -> String {
     idle_ones(&idle, &seen.in_use)
 }
 
-/// The server does not say which of them holds it. A backup tool that says its name is the likeliest.
+/// The server does not say which idle session holds the lock. A backup tool that gives its name is the most likely.
 fn idle_ones(idle: &[&Other], in_use: &[String]) -> String {
     let backup = |other: &&&Other| other.program.as_deref().is_some_and(|name| name.contains("backup"));
     if let Some(other) = idle.iter().find(backup) {
@@ -243,7 +245,7 @@ mod tests {
             name(&seen),
             "session 7 (app@localhost, for 9 s: ALTER TABLE t ENGINE=InnoDB) probably holds a lock; end it with KILL 7"
         );
-        // One that waits itself is not what is waited for.
+        // A statement that waits itself does not hold the lock.
         let mut waiting = other(7, 9, Some("ALTER TABLE t ENGINE=InnoDB"));
         waiting.state = "Waiting for backup lock".to_owned();
         let seen = Seen { others: vec![waiting, other(3, 20, None)], ..Seen::default() };

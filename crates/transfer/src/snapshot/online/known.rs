@@ -9,27 +9,27 @@ use super::listing::{Care, Listed};
 use crate::disk::identity::{Signature, look};
 use crate::snapshot::copy::pages::Freshness;
 
-/// One file that was seen, under whatever names.
+/// A file that was seen, under whatever names.
 #[derive(Clone, Debug)]
 pub struct Known {
     /// Its number in this snapshot.
     pub id: FileId,
     /// Its newest name and state.
     pub listed: Listed,
-    /// What was copied of it: bytes from the start; `None` = nothing yet.
+    /// Bytes copied, from the start; `None` if nothing was copied yet.
     pub copied: Option<u64>,
-    /// State of which the copy is, of files without pages.
+    /// For files without pages: the state that was copied.
     pub signature: Option<Signature>,
-    /// Of data files: what the copy began with. Half of all files are none.
+    /// For data files: what is known of the copy. Half of all files are not data files.
     pub(super) data: Option<Box<DataCopy>>,
-    /// In the newest listing.
+    /// True if it is in the newest listing.
     pub present: bool,
 }
 
-/// What is to be known of the copy of a data file.
+/// What is known of the copy of a data file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DataCopy {
-    /// Tablespace, where the first page could be read.
+    /// Tablespace, if the first page could be read.
     pub space: Option<SpaceId>,
     /// LSN of the first page that was copied.
     pub first_lsn: Option<Lsn>,
@@ -39,7 +39,7 @@ pub(super) struct DataCopy {
     pub fresh: Fresh,
 }
 
-/// As [`Freshness`]: of most files one checkpoint had been seen before all of it was read.
+/// As [`Freshness`]. For most files, one checkpoint had been seen before all of it was read.
 #[derive(Clone, Debug)]
 pub(super) enum Fresh {
     All(Lsn),
@@ -66,7 +66,7 @@ impl Known {
         self.data.get_or_insert_default()
     }
 
-    /// Tablespace, of data files whose first page could be read.
+    /// Tablespace, if this is a data file whose first page could be read.
     pub fn space(&self) -> Option<SpaceId> {
         self.data.as_ref()?.space
     }
@@ -81,7 +81,7 @@ impl Known {
         self.data.as_ref().map_or(&[], |data| &data.head)
     }
 
-    /// What it is called on the wire, with the size that was copied or, before, is there.
+    /// Its entry for the peer, with the size that was copied or, before that, the listed one.
     pub fn entry(&self) -> FileEntry {
         let mut entry = self.listed.entry(self.id);
         if self.listed.care == Care::Link {
@@ -92,7 +92,7 @@ impl Known {
         entry
     }
 
-    /// Bytes from its beginning that were read before the checkpoint at `below` had been seen, so that the copy may lack
+    /// Bytes from its beginning that were read before the checkpoint at `below` had been seen: there the copy may lack
     /// changes below it.
     pub fn stale(&self, below: Lsn) -> u64 {
         let offset = match self.data.as_ref().map(|data| &data.fresh) {
@@ -105,7 +105,7 @@ impl Known {
         offset.unwrap_or(u64::MAX)
     }
 
-    /// Its name stands for another file now, or for none.
+    /// True if its name belongs to another file now, or to none.
     ///
     /// # Errors
     /// From the system.
@@ -115,7 +115,7 @@ impl Known {
         Ok(now.is_none_or(|now| now.identity != self.listed.look().identity))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> PathBuf {
         self.listed.path()
     }

@@ -1,18 +1,20 @@
-//! Which files there are, again and again, without looking at all of them each time.
+//! Lists the files repeatedly, without examining all of them each time.
 //!
-//! The first listing reads every directory and looks at every file. From before it on the kernel notes which names in
-//! them change ([`Watch`]); each further listing looks at those, at what is written in place without redo, and at the few
-//! files of no database. So the listing in the consistency point costs what changed since the one right before it.
+//! The first listing reads every directory and examines every file. From just before it, the kernel notes which names
+//! in the directories change ([`Watch`]). Each further listing examines those names, the files that are written in
+//! place without redo, and the few files that belong to no database. So the listing in the consistency point costs only
+//! what changed since the one right before it.
 //!
 //! # Why nothing is missed
-//! - A directory is watched before it is read: what changes later is an event, what changed before was seen.
+//! - A directory is watched before it is read: later changes are events, earlier ones were seen.
 //! - An event is queued before the system call that causes it returns. In the consistency point no statement is between
-//!   two such calls: BLOCK_DDL waited for them. What InnoDB does to files by itself there has redo, and `checks` finds it.
-//! - Looking once too often is harmless: a listing may come between an event and the question for it.
-//! - Data files that only their pages change in have redo and need no look. IMPORT TABLESPACE has none: it closes the file
-//!   that it has written, which is an event.
-//! - Where the kernel drops events, or a directory cannot be watched, it is listed as the first time, also in the
-//!   consistency point; and so is a database of which files lie elsewhere.
+//!   two such calls, because BLOCK_DDL waited for them. What InnoDB does to files by itself there has redo, and
+//!   `checks` finds it.
+//! - Examining a file once too often is harmless: a listing may come between an event and the query for it.
+//! - Data files in which only pages change have redo and need not be examined. IMPORT TABLESPACE has no redo, but it
+//!   closes the file that it has written, which is an event.
+//! - If the kernel drops events, or a directory cannot be watched, everything is listed as the first time, also in the
+//!   consistency point. The same is true of a database that has files elsewhere.
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
@@ -23,7 +25,7 @@ use super::catalog::{Catalog, Todo};
 use super::listing::{self, Listed, Roots};
 use crate::disk::watch::{Changed, Watch};
 
-/// The datadir's own name among those that are watched; no database has it.
+/// Name of the datadir among the watched directories; no database has it.
 const DATADIR: &str = "";
 
 /// Lists the files of one server.
@@ -32,21 +34,21 @@ pub struct Lister<'a> {
     roots: &'a Roots,
     /// `None`: everything is listed each time.
     watch: Option<Watch>,
-    /// Everything was listed once, so that the watch says what is new.
+    /// Everything was listed once, so the watch reports what is new.
     begun: bool,
     /// Files that are written in place, by database.
     in_place: HashMap<String, HashSet<OsString>>,
-    /// Databases of which files lie elsewhere.
+    /// Databases that have files elsewhere.
     elsewhere: HashSet<String>,
     /// Names in the datadir that were databases.
     databases: HashSet<String>,
 }
 
-/// What was looked at, and what of it is there.
+/// What was examined, and the files that were found.
 type Found = (HashMap<String, Changed>, Vec<Listed>);
 
 impl<'a> Lister<'a> {
-    /// Nothing listed yet.
+    /// Nothing has been listed yet.
     pub fn new(roots: &'a Roots) -> Lister<'a> {
         let watch = Watch::new().inspect_err(|e| {
             tracing::info!(
@@ -64,10 +66,10 @@ impl<'a> Lister<'a> {
         }
     }
 
-    /// Brings the catalog up to date: looks at what may have changed since the last time, or at everything.
+    /// Brings the catalog up to date: examines what may have changed since the last time, or everything.
     ///
     /// # Errors
-    /// A directory or file that cannot be looked at.
+    /// A directory or file cannot be examined.
     pub fn refresh(&mut self, catalog: &mut Catalog) -> Result<Todo> {
         if let Some((looked, files)) = self.changed()?
             && let Some(todo) = catalog.update_changed(&self.roots.layout.datadir, &looked, files)
@@ -76,13 +78,13 @@ impl<'a> Lister<'a> {
         }
         let mut files = self.all()?;
         if catalog.files().is_empty() {
-            // Lists of names that resemble their neighbours travel in half the bytes.
+            // Sorted names resemble their neighbours, so that the list is sent in half the bytes.
             files.sort_by(|a, b| a.name().cmp(b.name()));
         }
         Ok(catalog.update(files))
     }
 
-    /// All files. What changes from now on will be known.
+    /// Lists all files. Later changes are reported by the watch.
     fn all(&mut self) -> Result<Vec<Listed>> {
         self.in_place.clear();
         self.elsewhere.clear();
@@ -103,7 +105,7 @@ impl<'a> Lister<'a> {
         Ok(files)
     }
 
-    /// What may have changed since the last listing; `None` when that could be anything.
+    /// What may have changed since the last listing; `None` if that could be anything.
     fn changed(&mut self) -> Result<Option<Found>> {
         let Some(watch) = self.watch.as_mut().filter(|_| self.begun) else { return Ok(None) };
         let Some(mut looked) = watch.changes().context("what changed in the datadir")? else {
@@ -114,7 +116,7 @@ impl<'a> Lister<'a> {
             None => {}
             Some(Changed::All) => return Ok(None),
             Some(Changed::Names(names)) => {
-                // Databases that came or went, among files that are always looked at or belong to this host.
+                // Only databases that appeared or disappeared: other names are always examined, or belong to this host.
                 let names = names.iter().filter_map(|name| name.to_str());
                 let is_directory =
                     |name: &str| datadir.join(name).is_dir() || datadir.join(name).is_symlink();
@@ -140,7 +142,7 @@ impl<'a> Lister<'a> {
         Ok(Some((looked, files)))
     }
 
-    /// A link of the datadir that leads nowhere may lead to a database without a change of its own.
+    /// A dangling link in the datadir may come to lead to a database without a change of its own.
     fn remember_dangling(&mut self, names: impl Iterator<Item = String>) {
         let datadir = &self.roots.layout.datadir;
         let dangles = |name: &String| datadir.join(name).is_symlink() && !datadir.join(name).is_dir();

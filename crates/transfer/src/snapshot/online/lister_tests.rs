@@ -18,7 +18,7 @@ fn roots(tree: &Tree) -> Roots {
 
 type Seen = BTreeMap<PathBuf, (Identity, Option<Signature>)>;
 
-/// Changes of data files have redo: of them only which file it is counts.
+/// Changes in data files have redo, so only their identity is compared.
 fn seen(listed: &Listed) -> (PathBuf, (Identity, Option<Signature>)) {
     let signature = (listed.care != Care::Pages).then_some(listed.look().signature);
     (listed.path(), (listed.look().identity, signature))
@@ -32,7 +32,7 @@ fn there(roots: &Roots) -> Seen {
     listing::list(roots).unwrap().iter().map(seen).collect()
 }
 
-/// What was looked at by the last listing, without files of no database.
+/// Files that a listing of changes examines, without those that belong to no database.
 fn looked(lister: &mut Lister<'_>) -> Vec<String> {
     let (_, files) = lister.changed().unwrap().expect("everything was listed");
     let mut names: Vec<String> =
@@ -62,8 +62,8 @@ fn only_what_may_have_changed_is_looked_at_again() {
     assert_eq!(looked(&mut lister), ["d/m.MYD", "d/new.ibd", "d/t7.frm"]);
 }
 
-/// A file that appears, goes or is renamed in the very instant after the listing, within the clock's tick, is in the next:
-/// a directory's own times would not tell.
+/// A file that is created, removed or renamed right after a listing, within the same clock tick, is found by the next
+/// one. The directory's own times would not show it.
 #[test]
 fn what_happens_in_the_tick_of_the_listing_is_in_the_next() {
     let tree = Tree::with_engine_files();
@@ -142,7 +142,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What cannot be done is not done.
+/// Steps that are not possible are skipped.
 fn take(step: &Step, tree: &Tree, open: &mut [Option<File>]) {
     let database = |d: usize| tree.path("data").join(DATABASES[d]);
     let path = |(d, f): (usize, usize)| database(d).join(FILES[f]);
@@ -176,7 +176,7 @@ fn take(step: &Step, tree: &Tree, open: &mut [Option<File>]) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Whatever happens to files in between: what is known after a listing is what a first one finds.
+    /// Whatever happens to files in between, the catalog after a listing is what a first listing finds.
     #[test]
     fn a_listing_of_changes_leads_to_what_is_there(steps in proptest::collection::vec(step(), 1..40)) {
         let tree = Tree::with_engine_files();

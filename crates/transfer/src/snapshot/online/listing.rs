@@ -1,6 +1,7 @@
-//! Which files there are at the moment, and how each is to be copied.
+//! Lists the files of the server, and says how each is to be copied.
 //!
-//! The names are those of [`scan`]: both snapshots send the same files. What vanishes while it is looked at is not listed.
+//! The names come from [`scan`]: both snapshots send the same files. A file that vanishes while it is examined is not
+//! listed.
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,10 +17,10 @@ use crate::datadir::scan::{self, ScannedFile, Skipped};
 use crate::disk::identity::Look;
 use crate::disk::watch::Changed;
 
-/// What is listed.
+/// Where files are listed, and what is left out.
 #[derive(Clone, Debug)]
 pub struct Roots {
-    /// Where the server keeps what.
+    /// Where the server keeps its files.
     pub layout: Layout,
     /// Tables that are left out.
     pub skipped: Skipped,
@@ -40,22 +41,22 @@ impl Roots {
 /// How a file is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Care {
-    /// InnoDB pages, at any time: redo brings them to the end. The n-th file of the system tablespace, or 0.
+    /// InnoDB pages, copied at any time: redo brings them up to date.
     Pages,
-    /// As it is while DDL is held; again there when it changed since it was copied.
+    /// Copied while DDL is held; again if it changed since it was copied.
     UnderDdlLock,
-    /// As it is while commits are held too: logs of Aria, tables that statements write besides their own.
+    /// Copied while commits are held too: logs of Aria, and tables that statements write besides their own.
     UnderCommitLock,
-    /// A symbolic link: its name and target are all there is.
+    /// A symbolic link: it has only a name and a target.
     Link,
 }
 
-/// One file. There can be very many, and they are known for as long as a snapshot takes: what is asked of one is kept encoded.
+/// One file. There can be very many, and they are kept for the whole snapshot, so the details are kept encoded.
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// How the file is copied.
     pub care: Care,
-    /// The directory to which its name is added, or all of its path.
+    /// The directory that its name is relative to, or its whole path.
     base: Arc<Path>,
     encoded: Box<[u8]>,
 }
@@ -70,7 +71,7 @@ struct Encoded<'a> {
     apart: bool,
 }
 
-/// Directories that files lie in, each in memory once.
+/// Directories that files are in, each kept once.
 #[derive(Debug, Default)]
 struct Bases(Vec<Arc<Path>>);
 
@@ -85,18 +86,18 @@ impl Bases {
     }
 }
 
-/// Files of one directory come one after the other.
+/// How many of the newest directories are searched: files of one directory come one after the other.
 const BASES_SEARCHED: usize = 8;
 
-/// Lists all files of a snapshot but the redo log.
+/// Lists all files of a snapshot except the redo log.
 ///
 /// # Errors
-/// A directory or file that cannot be looked at.
+/// A directory or file cannot be examined.
 pub fn list(roots: &Roots) -> Result<Vec<Listed>> {
     list_told(roots, &mut |_, _| {})
 }
 
-/// As [`list`]; `before` is told of each database's directory before it is read.
+/// As [`list`]; `before` is called with each database's directory before it is read.
 ///
 /// # Errors
 /// As [`list`].
@@ -106,7 +107,7 @@ pub fn list_told(roots: &Roots, before: &mut dyn FnMut(&str, &Path)) -> Result<V
     Ok(files)
 }
 
-/// As [`list`], one by one: there can be very many.
+/// As [`list`], one file at a time: there can be very many.
 ///
 /// # Errors
 /// As [`list`].
@@ -120,7 +121,7 @@ fn each_told(roots: &Roots, before: &mut dyn FnMut(&str, &Path), take: &mut dyn 
     scan::list(&roots.layout, &roots.skipped, before, &mut listed)
 }
 
-/// As [`list_told`], only the files that are of no database, and of databases what may have changed.
+/// As [`list_told`], with only the files that belong to no database and, of the databases, what may have changed.
 ///
 /// # Errors
 /// As [`list`].
@@ -135,7 +136,7 @@ pub fn list_changed(
     Ok(files)
 }
 
-/// A file as it is kept; none for the redo log.
+/// The file in the form in which it is kept; `None` for the redo log.
 fn listed(bases: &mut Bases, file: &ScannedFile) -> Option<Listed> {
     let care = care(file)?;
     let ScannedFile { entry, path, look } = file;
@@ -161,7 +162,7 @@ impl Listed {
         postcard::from_bytes(&self.encoded).unwrap_or_else(|_| nothing())
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> PathBuf {
         match self.decoded() {
             Encoded { apart: true, .. } => self.base.to_path_buf(),
@@ -169,29 +170,29 @@ impl Listed {
         }
     }
 
-    /// Its name in the directory it has on the wire; absolute for [`Place::External`].
+    /// Its name relative to its [`Place`], as it is sent; absolute for [`Place::External`].
     pub fn name(&self) -> &str {
         self.decoded().name
     }
 
-    /// What it is.
+    /// Its role.
     pub fn role(&self) -> FileRole {
         self.decoded().role
     }
 
-    /// Which file it is and in which state.
+    /// Its identity and its state.
     pub fn look(&self) -> Look {
         self.decoded().look
     }
 
-    /// What it is called on the wire, with this number; its length is what was seen.
+    /// Its entry for the peer, with this number; the size is that of the listing.
     pub fn entry(&self, id: FileId) -> FileEntry {
         let Encoded { place, name, role, look, .. } = self.decoded();
         let path = name.to_owned();
         FileEntry { id, place, path, size: look.signature.size, allocated: look.allocated, role }
     }
 
-    /// The database whose directory says that the file is there, and its name in it; none for files of the whole server.
+    /// The database in whose directory the file is listed, and its name there; `None` for files of the whole server.
     pub fn in_database(&self) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
         match self.decoded() {
             Encoded { role: FileRole::TableElsewhere { owner }, .. } => owner
@@ -204,15 +205,16 @@ impl Listed {
         }
     }
 
-    /// What lies in two places: its database is always listed.
+    /// True for a file outside of its database's directory and for the link to one: such a database is always listed
+    /// whole.
     pub fn is_elsewhere(&self) -> bool {
         let Encoded { role, name, .. } = self.decoded();
         let elsewhere = matches!(role, FileRole::TableElsewhere { .. } | FileRole::Link { .. });
         elsewhere || name.ends_with(".isl")
     }
 
-    /// Written where it lies, through descriptors that stay open, and without redo: only a look at it tells. Definitions,
-    /// triggers and the like are written and closed, or replaced.
+    /// True if the server writes the file in place, through descriptors that stay open, and without redo: only
+    /// examining it shows a change. Definitions, triggers and the like are written and closed, or replaced.
     pub fn is_written_in_place(&self) -> bool {
         let definition = |name: &str| {
             use TableFile::{
@@ -236,7 +238,7 @@ impl Listed {
     }
 }
 
-/// Only the files that are copied under the lock on commits.
+/// Lists only the files that are copied under the lock on commits.
 ///
 /// # Errors
 /// As [`list`].
@@ -265,8 +267,8 @@ fn care(file: &ScannedFile) -> Option<Care> {
     })
 }
 
-/// Tables of `mysql` that statements write besides their own: logs, statistics, the transaction registry. The
-/// backup lock on DDL does not hold them, the one on commits does (sql/backup.cc, MariaDB 10.11).
+/// Tables of `mysql` that statements write besides their own: logs, statistics, the transaction registry. The backup
+/// lock on DDL does not stop these writes, the one on commits does (sql/backup.cc, MariaDB 10.11).
 fn written_aside(file: &str) -> bool {
     let table = file.split('.').next().unwrap_or_default();
     table.ends_with("_stats") || matches!(table, "general_log" | "slow_log" | "transaction_registry")

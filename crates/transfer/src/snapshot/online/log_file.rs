@@ -11,7 +11,7 @@ use crate::disk::identity::{Identity, look, look_at};
 use crate::snapshot::copy::direct::{ALIGN, Buffer, Direct};
 use crate::snapshot::declined::Declined;
 
-/// How long a head that does not read is read again: the log may be being replaced.
+/// How long an unreadable head is read again: the server may be replacing the log.
 const HEAD_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The log file as it was when it was opened.
@@ -19,9 +19,9 @@ pub struct LogFile {
     path: PathBuf,
     file: Direct,
     identity: Identity,
-    /// Where an LSN stands.
+    /// Gives the offset of an LSN.
     pub geometry: Geometry,
-    /// Types and lengths are in clear, names are not.
+    /// The log is encrypted: types and lengths are in clear, names are not.
     pub encrypted: bool,
     /// The newest checkpoint.
     pub checkpoint: Checkpoint,
@@ -30,7 +30,7 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Opens the log and reads its head, again and again while the server replaces it.
+    /// Opens the log and reads its head; tries again while the server replaces it.
     ///
     /// # Errors
     /// [`Declined::RedoFormat`], [`Declined::RedoUnreadable`], or from the system.
@@ -70,12 +70,12 @@ impl LogFile {
         })
     }
 
-    /// True once another file has the log's name: it was resized.
+    /// True if another file has the log's name now: the log was resized.
     pub fn is_replaced(&self) -> bool {
         matches!(look(&self.path), Ok(Some(now)) if now.identity != self.identity)
     }
 
-    /// The file that has the log's name now.
+    /// Opens the file that has the log's name now.
     ///
     /// # Errors
     /// As [`LogFile::open`].

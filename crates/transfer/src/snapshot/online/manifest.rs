@@ -9,8 +9,9 @@ use super::redo_out::{REDO, RedoOut};
 use super::settle::ConsistencyPoint;
 use crate::snapshot::sink::{Manifest, Position, SnapshotSink, write_zeros};
 
-/// What is in the log's file beside the redo: its head, up to the checkpoint `from` at which the copy began (what newer
-/// ones made needless was dropped already), and room behind it. The sink hears of every byte of the file.
+/// Writes the parts of the log's file besides the redo: its head, up to the checkpoint `from` at which the log begins
+/// (redo that newer checkpoints made needless was dropped before), and the room behind the redo. So the sink gets every
+/// byte of the file.
 pub(super) fn write_around(
     sink: &dyn SnapshotSink,
     out: &RedoOut,
@@ -26,7 +27,7 @@ pub(super) fn write_around(
     write_zeros(sink, REDO, written..flat.file_size(end))
 }
 
-/// The redo log, as it is sent.
+/// The redo log's entry, as it is sent.
 pub(super) fn redo_entry(size: u64) -> FileEntry {
     FileEntry {
         id: REDO,
@@ -38,7 +39,7 @@ pub(super) fn redo_entry(size: u64) -> FileEntry {
     }
 }
 
-/// The list of what counts, the redo log first.
+/// The files of the state, the redo log first, and the position.
 pub(super) fn manifest(
     catalog: Catalog,
     out: &RedoOut,

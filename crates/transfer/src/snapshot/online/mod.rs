@@ -1,32 +1,32 @@
-//! The online snapshot: a snapshot of a live server, taken without stopping it for more than a moment.
+//! The online snapshot: a snapshot of a running server, which pauses replication only for some tens of milliseconds.
 //!
-//! The redo log is followed from the newest checkpoint on while pages are read as they are; then, at a *consistency
-//! point* at which the server's backup locks hold DDL and the provider still, what has no redo is read and the end
-//! is noted. The copy's own server recovers from the redo as after a crash, at exactly the noted position.
+//! The redo log is read from the newest checkpoint on while data files are copied. Then, at a *consistency point* at
+//! which the server's backup locks hold DDL and the provider is paused, files without redo are read and the end of the
+//! redo is noted. The joiner's server recovers from this redo as after a crash, to exactly the noted position.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`sql_checks`] | what must hold before the start |
-//! | [`stage`] | the backup locks, in a guard that the server ends by itself when it hears nothing from us |
+//! | [`sql_checks`] | privileges and settings, checked before the start |
+//! | [`stage`] | the backup locks, in a guard; the server releases them by itself when it hears nothing from us |
 //! | [`log_file`] | reading ranges of the live log by LSN |
 //! | [`tail`] | following the log in a thread of its own |
-//! | [`spool`] | the bounded queue behind it, in memory and in a bounded file: what a newer checkpoint makes needless is dropped there |
+//! | [`spool`] | the bounded queue behind it, in memory and in a file; redo that a newer checkpoint makes needless is dropped there |
 //! | [`dirty`] | which pages the redo changes, in bounded memory |
-//! | [`redo_out`] | writing what the tail delivers as a flat log, and what it says about files |
-//! | [`listing`] | which files there are; `lister` looks again only at what may have changed |
-//! | [`catalog`] | what was copied of them; `copying` copies and notes it |
-//! | [`reread`] | reading again what a data file's redo below a checkpoint changed |
-//! | [`checkpoints`] | the server's checkpoints while files are copied, and when one is asked for |
-//! | [`estimate`] | what redo costs, and what a newer checkpoint would |
-//! | [`outlook`] | what redo will come to, told before a transfer |
-//! | [`rounds`] | a newer checkpoint, so that less redo is sent and replayed |
-//! | `point` | from the copy to the consistency point |
-//! | [`settle`] | the consistency point |
-//! | `checks` | whether what was copied is what the redo leads to |
-//! | [`wait`] | the wait for it: when it is tried again, and when it is over |
-//! | [`holders`] | who holds the lock that is waited for |
+//! | [`redo_out`] | writing the redo as a flat log, and remembering its file events |
+//! | [`listing`] | listing the files; `lister` looks again only at what may have changed |
+//! | [`catalog`] | what was copied of each file; `copying` copies and records it |
+//! | [`reread`] | reading again the pages that redo below a newer checkpoint changes |
+//! | [`checkpoints`] | the server's checkpoints while files are copied, and when one is requested; `holding` says how long pages wait for it |
+//! | [`estimate`] | the cost of redo, and of a newer checkpoint |
+//! | [`outlook`] | the amount of redo, predicted before a transfer |
+//! | [`rounds`] | moving the start of recovery to a newer checkpoint, so that less redo is sent and replayed |
+//! | `point` | repeating the consistency point until it succeeds, and copying in between |
+//! | [`settle`] | one try of the consistency point |
+//! | `checks` | whether the copy matches its redo, checked after the consistency point |
+//! | [`wait`] | pauses between the tries, and when to give up |
+//! | [`holders`] | which session holds the lock that we wait for |
 //! | `manifest` | the head of the log that is sent, and the list of files |
-//! | [`snapshot`] | the whole, top to bottom; `summary` is what the donor's role sees of it |
+//! | [`snapshot`] | the whole snapshot from top to bottom; `summary` implements the trait for the donor's role |
 mod by_identity;
 pub mod catalog;
 pub mod checkpoints;

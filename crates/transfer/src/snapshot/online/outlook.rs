@@ -1,22 +1,22 @@
-//! What the redo of a transfer will come to, told before any of it is read: bytes to send, checkpoints on the way, and what
-//! the joiner's recovery takes. The figures are those of [`super::estimate`], from what the server's status says.
+//! A prediction of the redo of a transfer, made before any of it is read: bytes to send, checkpoints on the way, and
+//! how long the joiner's recovery takes. It uses [`super::estimate`] with what the server's status says.
 use std::time::Duration;
 
 use super::dirty::Touched;
 use super::estimate::{Prices, Redo};
 use crate::human::{size, span};
 
-/// Of less redo than this nothing is said but its size.
+/// Below this many bytes of redo only its size is reported.
 const WORTH_WORDS: u64 = 1 << 20;
-/// Bytes of redo that the change of a page takes at least.
+/// Fewest bytes of redo that the change of a page takes.
 const LEAST_RECORD: u64 = 4;
 
-/// What a server says of its redo log.
+/// What the server's status says about its redo log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outlook {
     /// Bytes of redo since its last checkpoint.
     pub bytes: u64,
-    /// Pages that it has changed and not written to its files: recovery would change them.
+    /// Pages that it has changed and not yet written to its files: recovery would change them.
     pub pages: u64,
     /// Our account may ask for a checkpoint (`SUPER`).
     pub asks: bool,
@@ -25,7 +25,7 @@ pub struct Outlook {
 /// What is expected of a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// Bytes of redo that are sent, beside those that are written meanwhile.
+    /// Bytes of redo that are sent, besides those that are written meanwhile.
     pub bytes: u64,
     /// Newer checkpoints that are taken.
     pub rounds: u32,
@@ -34,7 +34,7 @@ pub struct Expected {
 }
 
 impl Outlook {
-    /// At these prices.
+    /// The expected transfer at these prices.
     pub fn expect(&self, prices: &Prices) -> Expected {
         let redo = self.redo();
         match self.asks && prices.ask_early(redo).is_some() {
@@ -43,7 +43,7 @@ impl Outlook {
         }
     }
 
-    /// For whoever wonders what a transfer will take.
+    /// The same in words, for the operator.
     pub fn in_words(&self, prices: &Prices) -> String {
         let (waits, pages) = (size(self.bytes), self.pages);
         if self.bytes < WORTH_WORDS {
@@ -71,15 +71,15 @@ impl Outlook {
     }
 }
 
-/// How long a server takes to replay redo that it has.
+/// How long a server takes to replay redo that has arrived.
 pub fn recovery(redo: Redo) -> Duration {
     let seconds = Prices::new(Some(u64::MAX), None, 0.0).redo(redo);
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// The same in words, with what it comes from.
+/// The same in words, with the number of pages and tablespaces.
 pub fn recovery_in_words(redo: Redo) -> String {
-    // Pages are counted by stretches of the log, so a little more than these bytes may change.
+    // Pages are counted per stretch of the log, so their number may be higher than these bytes can change.
     let pages = redo.touched.pages.min(redo.bytes / LEAST_RECORD);
     let spaces = redo.touched.spaces.min(pages);
     let redo = Redo { touched: Touched { pages, spaces }, ..redo };

@@ -1,4 +1,5 @@
-//! From the copy to the consistency point: a barrier before it, tries, and what is copied while others hold the locks.
+//! From the copy to the consistency point: the barrier before the copy, the tries, and copying while other sessions
+//! hold the locks.
 use std::time::{Duration, Instant};
 
 use super::catalog::Catalog;
@@ -12,13 +13,14 @@ use crate::cancel::Cancel;
 use crate::snapshot::declined::SnapshotError;
 use crate::sql::Session;
 
-/// How often a wait for the consistency point is used to copy what came meanwhile.
+/// How often new and changed files are copied while the consistency point is waited for.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(15);
 /// How long the barrier before the copy may take.
 const BARRIER_MAX: Duration = Duration::from_secs(10);
 
-/// Waits for an IMPORT TABLESPACE that runs: it writes pages without redo. START is granted when none does, and is given
-/// back at once; one that begins later is known by its traces (`checks`). Answers who is in the way instead.
+/// Waits for a running IMPORT TABLESPACE, which writes pages without redo. START is granted when none is running, and
+/// is released at once; an import that begins later is recognised by its traces (`checks`). Returns the reason if START
+/// was not granted.
 pub(super) fn barrier(options: &Options, cancel: &Cancel) -> Result<Option<Again>, SnapshotError> {
     let mut stage = Stage::open(&options.login, BARRIER_MAX, cancel)?;
     match stage.start().and_then(|()| stage.end()) {
@@ -31,7 +33,7 @@ pub(super) fn barrier(options: &Options, cancel: &Cancel) -> Result<Option<Again
 }
 
 impl Work<'_> {
-    /// The consistency point, waited for as long as somebody holds what it needs.
+    /// The consistency point. It is waited for as long as another session holds what it needs.
     pub(super) fn settle(&mut self, catalog: &mut Catalog) -> Result<ConsistencyPoint, SnapshotError> {
         let mut wait = Wait::new(self.options.budget, self.cancel, self.copy.copier.sink);
         let mut kept_up = Instant::now();
@@ -83,8 +85,8 @@ impl Work<'_> {
         .attempt()
     }
 
-    /// The copy began while somebody held the barrier: a table may have been imported then, into a file of which a part
-    /// was copied before and a part after.
+    /// Copies tables again because the copy began without the barrier: a table may have been imported into a file of
+    /// which a part was copied before and a part after.
     fn copy_again_what_was_written(&mut self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
         catalog.update(listing::list(&self.options.roots)?);
         let files = catalog.again_written();
@@ -92,8 +94,8 @@ impl Work<'_> {
         self.rounds(catalog).map(drop)
     }
 
-    /// While the consistency point is waited for: what came is copied, and what redo there is to replay stays bounded,
-    /// with checkpoints that the server makes of its own accord.
+    /// Used while the consistency point is waited for: copies new and changed files, and bounds the redo to replay,
+    /// with checkpoints that the server makes by itself.
     fn keep_up(&mut self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
         self.rounds(catalog)?;
         if let Some(checkpoints) = self.checkpoints {

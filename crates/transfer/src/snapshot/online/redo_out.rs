@@ -1,4 +1,4 @@
-//! Writes what the tail delivers as a flat log, and remembers what it says about files.
+//! Writes the redo as a flat log, and remembers its file events.
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,27 +14,27 @@ use crate::snapshot::sink::SnapshotSink;
 /// The redo log's number in every snapshot.
 pub const REDO: FileId = FileId(0);
 
-/// What the log has said so far.
+/// What was read from the log so far.
 #[derive(Debug)]
 struct Seen {
     events: Vec<Event>,
     flat: FlatLog,
-    /// Recovery starts here.
+    /// The checkpoint at which recovery starts.
     from: Checkpoint,
-    /// Its record came by.
+    /// Its record was seen.
     checkpoint: bool,
     written: Lsn,
     /// LSN at which the log that is sent begins.
     began: Lsn,
-    /// Some of it was handed over.
+    /// Some of it was given to the sink.
     sent: bool,
-    /// What is below this LSN was read again since the checkpoint there was seen, or is not below `from`.
+    /// The copy does not need redo below this LSN: the pages that it changes were read again.
     fresh: Lsn,
-    /// No newer start is taken for want of room any more.
+    /// The start of recovery is no longer moved for lack of room.
     fixed: bool,
 }
 
-/// Takes chunks from the spool to the sink; [`RedoOut::run`] is its thread.
+/// Moves chunks from the spool to the sink; [`RedoOut::run`] is its thread.
 #[derive(Debug)]
 pub struct RedoOut {
     spool: Arc<Spool>,
@@ -42,7 +42,7 @@ pub struct RedoOut {
 }
 
 impl RedoOut {
-    /// From `checkpoint` on.
+    /// Recovery starts at `checkpoint`, until it is moved.
     pub fn new(spool: Arc<Spool>, checkpoint: Checkpoint) -> RedoOut {
         let seen = Seen {
             events: Vec::new(),
@@ -58,39 +58,40 @@ impl RedoOut {
         RedoOut { spool, seen: Mutex::new(seen) }
     }
 
-    /// The flat log's layout.
+    /// Layout of the flat log.
     pub fn flat(&self) -> FlatLog {
         self.lock().flat
     }
 
-    /// Where recovery starts.
+    /// The checkpoint at which recovery starts.
     pub fn from(&self) -> Checkpoint {
         self.lock().from
     }
 
-    /// LSN at which the log that is sent begins: at `from`, or below it when some was sent before.
+    /// LSN at which the log that is sent begins: at `from`, or below it if some redo was sent before recovery was
+    /// moved.
     pub fn began(&self) -> Lsn {
         self.lock().began
     }
 
-    /// A start was taken of which not all pages were read again: its LSN.
+    /// LSN at which recovery starts, if pages that redo below it changes must still be read again.
     pub fn owed(&self) -> Option<Lsn> {
         let seen = self.lock();
         (seen.from.lsn > seen.fresh).then_some(seen.from.lsn)
     }
 
-    /// All pages that redo below `lsn` changed were read again.
+    /// Records that all pages changed by redo below `lsn` were read again.
     pub fn is_fresh(&self, lsn: Lsn) {
         let mut seen = self.lock();
         seen.fresh = seen.fresh.max(lsn);
     }
 
-    /// The copy is about to end: no newer start is taken for want of room ([`RedoOut::make_room`]) any more.
+    /// `true`: the copy is about to end, and [`RedoOut::make_room`] no longer moves the start of recovery.
     pub fn fix(&self, fixed: bool) {
         self.lock().fixed = fixed;
     }
 
-    /// The copy is about to end: see [`RedoOut::fix`].
+    /// True if the copy is about to end: see [`RedoOut::fix`].
     pub fn is_fixed(&self) -> bool {
         self.lock().fixed
     }
@@ -101,8 +102,8 @@ impl RedoOut {
         if seen.fixed { None } else { self.start(seen, checkpoint) }
     }
 
-    /// Recovery starts at this later checkpoint, whose record came by in the tail; redo below it is not written
-    /// any more. Answers the range of the log that holds none now, when some of it was written.
+    /// Moves recovery to this later checkpoint, whose record the tail has read. Redo below it is no longer written.
+    /// Returns the range of the log that is empty now, if some of the redo was already written.
     pub fn start_at(&self, checkpoint: Checkpoint) -> Option<Range<u64>> {
         self.start(self.lock(), checkpoint)
     }
@@ -122,19 +123,19 @@ impl RedoOut {
         seen.written = seen.written.max(checkpoint.lsn);
         let dropped = self.spool.drop_below(checkpoint.lsn);
         seen.events.extend(dropped);
-        // Only names that come under the lock count. A tablespace number that was deleted counts always.
+        // Events about names matter only if they happen under the lock. The deletion of a tablespace always matters.
         let counts = |e: &Event| e.lsn >= checkpoint.lsn || matches!(e.kind, EventKind::Delete(Some(_)));
         seen.events.retain(counts);
         let hole = DATA_START..seen.flat.offset(checkpoint.lsn).unwrap_or(DATA_START);
         seen.sent.then_some(hole)
     }
 
-    /// What waits is sent from now on.
+    /// From now on the waiting redo is sent.
     pub fn release(&self) {
         self.spool.release();
     }
 
-    /// Somebody waits for room in the spool.
+    /// True while a thread is waiting for room in the spool.
     pub fn is_full(&self) -> bool {
         self.spool.is_full()
     }
@@ -152,7 +153,7 @@ impl RedoOut {
             for event in chunk.events {
                 match event.kind {
                     EventKind::Checkpoint(lsn) => {
-                        // Behind very many names it stands further on than the checkpoint block says.
+                        // If very many file names precede it, the record comes later than the checkpoint block says.
                         seen.checkpoint |= match lsn {
                             Some(lsn) => event.lsn >= seen.from.end_lsn && lsn == seen.from.lsn,
                             None => event.lsn == seen.from.end_lsn,
@@ -166,7 +167,8 @@ impl RedoOut {
         Ok(())
     }
 
-    /// Where a chunk goes, and from which of its bytes on; nowhere when recovery starts above it.
+    /// Offset at which a chunk is written, and how many of its first bytes are skipped; `None` if recovery starts above
+    /// it.
     fn place(&self, chunk: &Chunk) -> Result<Option<(u64, usize)>> {
         let mut seen = self.lock();
         if chunk.end <= seen.from.lsn {
@@ -178,13 +180,13 @@ impl RedoOut {
         Ok(Some((offset, (start.0 - chunk.start.0) as usize)))
     }
 
-    /// File events from an LSN on that were written so far.
+    /// File events from an LSN on, among the redo written so far.
     pub fn events_since(&self, from: Lsn) -> Vec<Event> {
         let seen = self.lock();
         seen.events.iter().filter(|e| e.lsn >= from).cloned().collect()
     }
 
-    /// True once the record of our own checkpoint came by: without it recovery would not begin.
+    /// True once the record of our own checkpoint was seen: recovery does not begin without it.
     pub fn saw_checkpoint(&self) -> bool {
         self.lock().checkpoint
     }

@@ -1,4 +1,4 @@
-//! Reads again, of a data file that was copied, what redo below a newer checkpoint changed: see [`super::rounds`].
+//! Reads again the pages of a copied data file that redo below a newer checkpoint changes: see [`super::rounds`].
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -14,41 +14,41 @@ use crate::snapshot::copy::page_file::{Damage, PageFile};
 use crate::snapshot::copy::pages::{Copier, Wanted};
 use crate::threads::{Thread, in_threads};
 
-/// The largest page.
+/// Bytes of the largest page.
 const PAGE_MAX: u64 = 65536;
-/// Files up to this size are read by one thread: starting more costs more than it saves.
+/// Files of up to this many bytes are read by one thread: starting more costs more than it saves.
 pub const ALONE: u64 = 16 << 20;
 
-/// A data file of which a copy was made.
+/// A data file that was copied.
 #[derive(Clone, Debug)]
 pub struct Copy {
     /// The file.
     pub wanted: Wanted,
-    /// Its tablespace; `None` = it had no first page when it was copied.
+    /// Its tablespace; `None` if it had no first page when it was copied.
     pub space: Option<SpaceId>,
-    /// Bytes of the copy.
+    /// Length of the copy in bytes.
     pub bytes: u64,
     /// Bytes from its beginning in which changes may be missing.
     pub stale: u64,
 }
 
-/// What a copy is now.
+/// The copy after it was brought up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fresh {
-    /// Bytes: those of the file after its pages had been read.
+    /// Its length in bytes: that of the file after its pages had been read.
     pub bytes: u64,
-    /// Tablespace, once it has a first page.
+    /// Tablespace, once the file has a first page.
     pub space: Option<SpaceId>,
-    /// LSN of that page, where it was read again.
+    /// LSN of that page, if it was read again.
     pub first_lsn: Option<Lsn>,
-    /// As [`PageFile::head`], where everything was read again.
+    /// As [`PageFile::head`], if everything was read again.
     pub head: Option<Vec<u64>>,
     /// Bytes that were read.
     pub read: u64,
 }
 
-/// Reads again what redo below `below` changes; the server's checkpoint must have been seen before. `None`: another
-/// file has the name, or none. Damage that stays is added to `damage`.
+/// Reads again what redo below `below` changes; the server's checkpoint there must have been seen before. `None`: the
+/// name belongs to another file, or to none. Pages that remain corrupt are added to `damage`.
 ///
 /// # Errors
 /// From the system, the sink, or cancelled.
@@ -90,8 +90,8 @@ pub fn refresh(
             in_threads(Thread::PageRereader, threads, &work)?;
         }
     }
-    // What was added since must all be written: the copy may hold older bytes there, from before the file was cut.
-    // Looked at after the first page was read, so the copy is never shorter than its own first page says.
+    // Everything added since must be written: the copy may hold older bytes there, from before the file was cut. The
+    // length is read after the first page, so the copy is never shorter than its own first page says.
     let mut at = end;
     let added = || -> Result<Option<Range<u64>>> {
         let size = file.size()?;
@@ -99,7 +99,7 @@ pub fn refresh(
         if size <= at {
             return Ok(None);
         }
-        // From the start of a page of any size on.
+        // Start at the beginning of a page, whatever the page size.
         let from = at / PAGE_MAX * PAGE_MAX;
         at = size.min(from + u64::from(RANGE_BYTES));
         Ok(Some(from..at))
@@ -113,7 +113,7 @@ pub fn refresh(
     Ok(Some(Fresh { bytes: end, space: space.or(copy.space), first_lsn, head, read }))
 }
 
-/// Where the pages of a file are known from.
+/// Finds the pages of a file that must be read again.
 struct Pages<'a> {
     dirty: &'a Dirty,
     space: SpaceId,
@@ -131,7 +131,7 @@ impl Pages<'_> {
         let run = match self.dirty.again(self.space, self.below, *next, longest) {
             Again::Nothing => return Ok(None),
             Again::Run(run) => run,
-            // Fingerprinted whole meanwhile, by redo above the checkpoint.
+            // Redo above the checkpoint has meanwhile made the tablespace count as changed whole.
             Again::Whole => *next..next.saturating_add(longest),
         };
         let offset = |page: u32| u64::from(page - self.first_page) * self.size;
@@ -145,7 +145,7 @@ impl Pages<'_> {
     }
 }
 
-/// Reads and writes ranges until there is none.
+/// Reads and writes ranges until there are none left.
 fn each(
     copier: Copier<'_>,
     file: &PageFile,
@@ -158,7 +158,7 @@ fn each(
     while let Some(range) = next()? {
         copier.cancel.check()?;
         (copier.pace)()?;
-        // One block more than a range of pages: those smaller than a block begin and end inside of one.
+        // One block more at either end of a range: pages smaller than a block begin and end inside one.
         let buffer = buffer.get_or_insert_with(|| Buffer::new(RANGE_BYTES as usize + 2 * ALIGN));
         let wanted = (range.end - range.start) as usize;
         let slot = &mut buffer.bytes()[..wanted.next_multiple_of(ALIGN)];

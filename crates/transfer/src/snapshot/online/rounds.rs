@@ -1,47 +1,49 @@
-//! Less redo to send and to replay: recovery is made to start at a newer checkpoint than the one at which the copy began.
+//! Moves the start of recovery to a newer checkpoint than the one at which the copy began, so that less redo is sent
+//! and replayed.
 //!
 //! # What is done
 //! The copy starts at the server's checkpoint C1. The tail notes every page that a mini-transaction changes
-//! ([`Dirty`]), and redo waits in the spool. Checkpoints C2 are noted as they appear in the log's head
-//! ([`Checkpoints`]). After a pass over the files we read again every page that redo in [C1, C2) changes and that was
-//! read before C2 was seen, and let recovery start at C2: the flat log's checkpoint block names C2, and what lies below is
-//! not sent. This is repeated while the estimate says that it pays.
+//! ([`Dirty`]), and the redo waits in the spool. Newer checkpoints C2 are noted as they appear in the head of the log
+//! ([`Checkpoints`]). After a pass over the files, every page that redo in [C1, C2) changes and that was read before C2
+//! was seen is read again, and recovery is moved to C2: the checkpoint block of the flat log names C2, and redo below
+//! it is not sent. This is repeated while the estimate says that it pays.
 //!
 //! # Why it is right
-//! - A checkpoint is written to the log only after every page with a change below its LSN has been written to its
-//!   data file, and the file was synced (buf0flu.cc `log_checkpoint`, MariaDB 10.11). The write is complete
-//!   then, so a direct read sees it, and so does a buffered one: a direct write drops the cached blocks. So a page
-//!   read *after* C2 was seen holds every change below C2; one the server is writing meanwhile holds newer ones as
-//!   well, which recovery skips by the page's LSN. Torn reads are read again as ever.
-//! - **What was seen is noted first.** Before a part of a file is given out to be read, the newest checkpoint seen until
-//!   then is noted for it (`Freshness`); parts of a file are given out in order, so it holds for all that follows.
-//! - A page read *before* may lack some. It is in the account: the tail has delivered everything below C2, for we
-//!   wait until the FILE_CHECKPOINT record of C2 came by, which lies above C2.
-//! - **Every kind of record counts.** Changed, initialised and freed pages alike. A cut tablespace (`TRIM_PAGES`, undo
-//!   truncation) is read whole. A mini-transaction that cannot be read to its end switches rounds off, and so does an
-//!   encrypted log: what it says of pages is not relied upon.
-//! - **Lengths.** The copy of a file is as long as the file was *after* its pages were read, never shorter than its
-//!   first page says, since a file grows before its first page tells so. Where the file is longer than the copy was,
-//!   all of the difference is written, zeros too: bytes there may be from before a cut. Where it is shorter, the
-//!   manifest's size cuts the copy; what grows later is written whole in turn, or is recovery's, which extends with
-//!   zeros. A cut above C2 is replayed.
-//! - **A file without a first page** when it was copied relied on redo to make it: it is read whole.
-//! - **Files made** since C1 and not copied yet are read after C2 was seen, as all new files.
-//! - **Names.** A file is found by its newest listing and must be the same file (identity, tablespace). One that
-//!   cannot be found after a few listings is dropped, or was missed while it was renamed: its copy is renounced, and
-//!   if it turns up again it is copied as a new file. So a stale copy never counts. Recovery does not replay renames
-//!   and deletions below C2, and need not: the final listing has the final names, and the records at C2's
-//!   FILE_CHECKPOINT name all files as they were called at C2.
-//! - **IMPORT** writes without redo. Deletions of a tablespace number are remembered from C1 on whatever the
-//!   checkpoint is, so that `check_events` declines as without rounds. Numbers are used again by nothing else but undo
-//!   truncation.
-//! - **The system tablespace's files** share their number; each takes the pages from its first one on.
+//! - A checkpoint is written to the log only after every page with a change below its LSN has been written to its data
+//!   file and the file was synced (buf0flu.cc `log_checkpoint`, MariaDB 10.11). A direct read sees that write, and so
+//!   does a buffered one, because a direct write drops the cached blocks. So a page read *after* C2 was seen holds
+//!   every change below C2. It may hold newer changes as well, which recovery skips by the page's LSN. Torn reads are
+//!   repeated as always.
+//! - **The checkpoint is noted before the read.** Before a part of a file is given to a thread, the newest checkpoint
+//!   seen so far is noted for it (`Freshness`). Parts of a file are given out in order, so this holds for all later
+//!   parts.
+//! - A page read *before* C2 was seen may lack changes. [`Dirty`] contains it: the tail has delivered everything below
+//!   C2, because we wait until it has read the FILE_CHECKPOINT record of C2, which lies above C2.
+//! - **Every kind of record counts:** changed, initialised and freed pages. A truncated tablespace (`TRIM_PAGES`, undo
+//!   truncation) is read whole. A mini-transaction that cannot be parsed to its end disables rounds, and so does an
+//!   encrypted log, because its page numbers are not relied upon.
+//! - **Lengths.** The copy of a file is as long as the file was *after* its pages were read, and never shorter than its
+//!   first page says, because a file grows before its first page says so. If the file is longer than the copy was, the
+//!   whole difference is written, zeros too, because the copy may hold bytes there from before a truncation. If it is
+//!   shorter, the size in the manifest truncates the copy. Pages added later are written in full by a later round, or
+//!   left to recovery, which extends the file with zeros. A truncation above C2 is replayed.
+//! - **A file without a first page** when it was copied relied on redo to create it, so it is read whole.
+//! - **Files created** since C1 and not copied yet are read after C2 was seen, like all new files.
+//! - **Names.** A file is found by its newest listing and must be the same file (identity, tablespace). If several
+//!   listings do not find it, it was dropped, or was missed while it was renamed: its copy is discarded, and if it
+//!   appears again it is copied as a new file. So a stale copy is never used. Recovery does not replay renames and
+//!   deletions below C2, and need not: the final listing has the final names, and the records at C2's FILE_CHECKPOINT
+//!   name all files as they were called at C2.
+//! - **IMPORT** writes without redo. Deletions of a tablespace number are remembered from C1 on, whatever the
+//!   checkpoint is, so that `Checks::events` declines as it would without rounds. Only undo truncation uses a number
+//!   again.
+//! - **The files of the system tablespace** share one number; each file takes the pages from its own first page on.
 //!
 //! # Memory
-//! Of the whole source, whatever the size: 16 MB of redo in the spool and a chunk (1 MiB as a rule), 1 MiB in the
-//! tail and as much unparsed, 24 MB for [`Dirty`], a buffer of 1 MiB for each of at most 16 threads. The
-//! catalog of files comes to that (docs/figures.md has what a program takes by the number of tables). A mini-transaction
-//! may take 32 MB by the format's limit; a server writes few above 1 MiB.
+//! The whole snapshot takes, whatever the size of the data: 16 MB of redo in the spool and one chunk (usually 1 MiB), 1
+//! MiB in the tail and as much that is not parsed yet, 24 MB for [`Dirty`], and a buffer of 1 MiB for each of at most
+//! 16 threads. The catalog of files comes on top (docs/figures.md gives the memory of the program by number of tables).
+//! A mini-transaction may take 32 MB by the format's limit; a server writes few above 1 MiB.
 use std::time::Duration;
 
 use anyhow::Result;
@@ -63,68 +65,69 @@ use crate::snapshot::copy::files::CopyFiles;
 use crate::snapshot::copy::page_file::Damage;
 use crate::threads::{Thread, each_in_threads};
 
-/// Rounds at most.
+/// Maximum number of rounds.
 const ROUNDS_MAX: u32 = 8;
-/// Listings in which a file is looked for.
+/// Number of listings in which a missing file is looked for.
 const LISTINGS: u32 = 3;
-/// How long the tail may take to the record of a checkpoint that was seen.
+/// How long the tail may take to read the record of a checkpoint that was seen.
 const TAIL_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the server may take to a checkpoint that is asked for between rounds.
+/// How long the server may take for a checkpoint that is requested between rounds.
 const ASKED_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Both hosts are told when sending the redo takes longer than this, in seconds, and more is written than can be sent.
+/// Both hosts are told if sending the redo takes longer than this many seconds and redo is written faster than it can
+/// be sent.
 const TELL_FROM_S: f64 = 10.0;
 
-/// What rounds came to.
+/// What the rounds saved, and what they cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Newer checkpoints that were taken.
+    /// Newer checkpoints that recovery was moved to.
     pub rounds: u32,
     /// Bytes of data files that were read again.
     pub reread: u64,
-    /// Bytes of redo that recovery need not replay for it.
+    /// Bytes of redo that need not be replayed.
     pub dropped: u64,
 }
 
-/// When newer checkpoints are taken.
+/// When recovery is moved to a newer checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Where the estimate says that it pays.
+    /// If the estimate says that it pays.
     AsItPays,
-    /// Whenever there is one, and one is asked for at least once.
+    /// Whenever there is a newer one; at least one is requested.
     Always,
     /// Never.
     Never,
 }
 
-/// Everything rounds need.
+/// What the rounds need.
 pub struct Rounds<'a> {
-    /// When.
+    /// When recovery is moved.
     pub policy: Policy,
-    /// Those of the server.
+    /// The server's checkpoints.
     pub checkpoints: &'a Checkpoints<'a>,
     /// Where files are.
     pub roots: &'a Roots,
     /// Reads files.
     pub copy: &'a CopyFiles<'a>,
-    /// Which pages changed.
+    /// Which pages the redo changes.
     pub dirty: &'a Dirty,
-    /// Told where recovery starts.
+    /// Is told where recovery starts.
     pub out: &'a RedoOut,
-    /// Bytes of a page.
+    /// Bytes per page.
     pub page_size: u32,
-    /// The server may be asked for checkpoints; otherwise its own are taken.
+    /// The server may be asked for checkpoints; otherwise only those that it makes by itself are used.
     pub asks: bool,
     /// Ends the transfer.
     pub cancel: &'a Cancel,
 }
 
-/// What is best done next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// All redo is sent.
     Stay,
-    /// Recovery starts there.
+    /// Recovery is moved to this checkpoint.
     Take(Checkpoint),
     /// The server is asked for a checkpoint.
     Ask,
@@ -150,7 +153,8 @@ impl Rounds<'_> {
                 Next::Take(newer) => self.take(catalog, newer, &mut figures)?,
             }
         }
-        // From here on nothing moves the start any more; where it was moved for want of room, that counts.
+        // From here on the start of recovery is fixed. If it was moved because the spool was full, the pages are read
+        // again now.
         self.out.fix(true);
         if self.out.owed().is_some() {
             let from = self.out.from();
@@ -169,7 +173,7 @@ impl Rounds<'_> {
             (Policy::Always, None) => return Next::Stay,
             (Policy::AsItPays, _) => {}
         }
-        // What is owed anyway is a part of every choice.
+        // Pages that must be read again anyway are part of the cost of every choice.
         let owed = self.out.owed().map(|lsn| self.again(catalog, lsn));
         let redo = self.checkpoints.redo_from(from);
         let stay = owed.map_or_else(|| prices.redo(redo), |again| prices.round(again, redo));
@@ -185,7 +189,7 @@ impl Rounds<'_> {
             let newest =
                 self.checkpoints.redo_from(self.checkpoints.usable(Lsn(0)).last().map_or(from, |c| c.lsn));
             let again = self.again(catalog, self.dirty.noted());
-            // One that is being made costs no more than to wait for it.
+            // A checkpoint that the server is already making costs nothing more.
             let making = if self.checkpoints.is_asking() { 0.0 } else { prices.checkpoint(newest.touched) };
             let cost = making + prices.round(again, Redo::default());
             if pays(best.0, cost) {
@@ -196,7 +200,7 @@ impl Rounds<'_> {
         if best.1 == Next::Ask || pays(stay, best.0) { best.1 } else { self.stay(prices, redo) }
     }
 
-    /// All of it is sent. Where more is written than can be sent, both hosts are told what that means.
+    /// All redo is sent. If redo is written faster than it can be sent, both hosts are told the consequence.
     fn stay(&self, prices: Prices, redo: Redo) -> Next {
         let seconds = redo.bytes as f64 / prices.link();
         if prices.written > prices.link() && seconds > TELL_FROM_S {
@@ -213,7 +217,7 @@ impl Rounds<'_> {
         Next::Stay
     }
 
-    /// What would be read and sent again for a start there.
+    /// What would be read and sent again if recovery started at `below`.
     fn again(&self, catalog: &Catalog, below: Lsn) -> Again {
         let mut again = Again::default();
         for file in catalog.files().iter().filter(|file| file.present && is_copy(file)) {
@@ -249,7 +253,7 @@ impl Rounds<'_> {
         figures.dropped += newer.lsn.0 - from.0;
         let now = self.dirty.noted().0.saturating_sub(newer.lsn.0);
         tracing::info!(
-            "recovery starts at LSN {} now: {} of redo became {}, {} were read again",
+            "recovery starts at LSN {} now: the redo to replay went from {} to {}, and {} of pages were read again",
             newer.lsn,
             size(left),
             size(now),
@@ -258,7 +262,7 @@ impl Rounds<'_> {
         Ok(())
     }
 
-    /// Reads again what redo below `below` changes. Answers the bytes read.
+    /// Reads again the pages that redo below `below` changes. Returns the bytes read.
     fn refresh(&mut self, catalog: &mut Catalog, below: Lsn) -> Result<u64> {
         let mut read = 0;
         let mut left: Option<Vec<FileId>> = None;
@@ -284,7 +288,7 @@ impl Rounds<'_> {
         Ok(read)
     }
 
-    /// Answers the bytes read, and the files that were not there.
+    /// Returns the bytes read, and the files that were not found.
     fn refresh_all(&self, catalog: &mut Catalog, ids: &[FileId], below: Lsn) -> Result<(u64, Vec<FileId>)> {
         let (mut read, mut missed) = (0, Vec::new());
         for some in ids.chunks(AT_ONCE) {
@@ -305,7 +309,7 @@ impl Rounds<'_> {
             let copy = Copy { wanted: self.copy.known(file)?, space: file.space(), bytes, stale };
             if bytes > reread::ALONE { large.push(copy) } else { small.push(copy) }
         }
-        // Of small ones several at a time, of a large one several parts.
+        // Several small files are read at a time; a large one is read in several parts.
         let one = |copy: Copy| {
             let mut damage = Vec::new();
             let fresh = reread::refresh(self.copy.copier, &copy, self.dirty, below, &mut damage)?;

@@ -1,9 +1,9 @@
-//! The consistency point ("consistency point" in older text): DDL, then commits, are held and the provider is paused; what
-//! has no redo is read, the end of the redo and the position are noted, and everything goes on.
+//! The consistency point: DDL and then commits are held and the provider is paused; files without redo are read, the
+//! end of the redo and the position are noted, and everything is released.
 //!
-//! Everything that can be done before is done before: all files have been listed and copied once, so that only what
-//! changed since is read here. A try that is not granted its locks gives everything back at once; [`super::wait`] decides
-//! when the next one is made.
+//! As much as possible is done before: all files have been listed and copied once, so that only later changes are read
+//! here. A try that is not granted its locks releases everything at once; [`super::wait`] decides when the next one is
+//! made.
 use std::time::{Duration, Instant};
 
 use formats::Lsn;
@@ -23,107 +23,107 @@ use crate::snapshot::declined::{Declined, SnapshotError};
 use crate::sql::Login;
 use crate::sql::{Session, SqlError};
 
-/// How long one try may take, from its login to the end of the locks.
+/// How long one try may take, from its login to the release of the locks.
 const TRY_MAX: Duration = Duration::from_secs(60);
-/// How long an instant without any DDL is waited for.
+/// How long to wait for an instant without any DDL.
 const QUIET: Duration = Duration::from_millis(700);
 
-/// What the moment established and what it cost.
+/// What the consistency point established, and what it cost.
 #[derive(Debug)]
 pub struct ConsistencyPoint {
-    /// End of the log when files were listed: file operations from here on concern a name that was listed.
+    /// End of the log when files were listed: later file operations are about names that were listed.
     pub list_lsn: Lsn,
-    /// Where the copy ends.
+    /// LSN at which the copy ends.
     pub end: Lsn,
-    /// End of the log when the locks were let go.
+    /// End of the log when the locks were released.
     pub max: Lsn,
     /// The cluster's last committed write-set.
     pub seqno: Option<i64>,
-    /// `gtid_binlog_state`, when there is a binary log.
+    /// `gtid_binlog_state`, if there is a binary log.
     pub binlog_state: Option<String>,
     /// How long DDL was held and the provider paused.
     pub ddl_held: Duration,
-    /// Of that, how long the server took to pause the provider and grant the lock.
+    /// The part of it that the server took to pause the provider and grant the lock.
     pub granting: Duration,
-    /// How long commits of this server alone were held.
+    /// How long commits on this server were held.
     pub commits_held: Duration,
-    /// Time the listing took in it.
+    /// How long listing the files took.
     pub listing: Duration,
-    /// What may have been imported, to be looked at later.
+    /// Files that may have been imported; they are checked later.
     pub written: Vec<Written>,
-    /// Files copied in it.
+    /// Number of files copied under the locks.
     pub files: usize,
-    /// Tries it took.
+    /// Number of tries.
     pub tries: u32,
-    /// What failed tries held the provider for, together.
+    /// How long failed tries paused the provider, in total.
     pub failed_held: Duration,
 }
 
-/// Everything a moment needs.
+/// What a try needs.
 pub struct Settle<'a, 'r> {
     /// For the session that takes the locks.
     pub login: &'a Login,
-    /// For questions while the other session is busy.
+    /// For queries while the session with the locks is busy.
     pub observer: &'a mut Session,
     /// Where files are.
     pub roots: &'a Roots,
-    /// Looks at them.
+    /// Lists them.
     pub(super) lister: &'a mut Lister<'r>,
     /// What was copied.
     pub catalog: &'a mut Catalog,
-    /// Copies what is new.
+    /// Copies new and changed files.
     pub copy: &'a CopyFiles<'a>,
     /// Pages that the redo changes.
     pub dirty: &'a Dirty,
-    /// Told where to end.
+    /// Is told where to end.
     pub tail: &'a TailState,
     /// The server is a cluster member.
     pub galera: bool,
-    /// How often its provider is desynced without anybody else.
+    /// `wsrep_desync_count` if no other session has desynced the provider.
     pub desynced: i64,
     /// It writes a binary log.
     pub log_bin: bool,
-    /// Its redo log is encrypted: the page numbers in it cannot be relied on, so nobody asks for imports.
+    /// Its redo log is encrypted: page numbers in it cannot be relied on, so imports are not looked for.
     pub encrypted: bool,
-    /// A session of an earlier try that still waits for the provider.
+    /// The session of an earlier try that still waits for the provider.
     pub hanging: &'a mut Option<u32>,
     /// Ends the transfer.
     pub cancel: &'a Cancel,
 }
 
-/// Why a try must be made again.
+/// Why another try is needed.
 #[derive(Debug)]
 pub enum Again {
-    /// Somebody holds a lock, or is about to.
+    /// Another session holds a lock, or is about to.
     Held(Held),
-    /// The session with the locks was lost, and they with it.
+    /// The session with the locks was lost, and the locks with it.
     Lost(SqlError),
-    /// The moment was not what it must be.
+    /// The consistency point was not valid.
     Discarded(Declined),
     /// The locks would have been held for longer than a try may take.
     TooLong {
-        /// How long they were.
+        /// How long they were held.
         held: Duration,
     },
 }
 
-/// What is in the way.
+/// What prevents the locks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// A lock of another session; this step was refused.
+    /// Another session holds a lock; this is the server's refusal.
     Lock(SqlError),
     /// Another session has paused or desynced the provider.
     Paused,
-    /// A DDL statement that runs: pausing in front of it would hold all commits for as long as it takes.
+    /// A DDL statement is running: pausing now would hold all commits until it ends.
     Ddl,
 }
 
-/// What a try came to. Nothing is held afterwards.
+/// The result of a try. No lock is held afterwards.
 #[derive(Debug)]
 pub enum Tried {
-    /// It was right.
+    /// The consistency point is complete.
     Done(Box<ConsistencyPoint>),
-    /// It was not, and the provider may have been paused for so long.
+    /// The try failed; the provider may have been paused for this long.
     Again(Again, Duration),
 }
 
@@ -135,7 +135,7 @@ enum TryError {
 impl TryFrom<SqlError> for Again {
     type Error = Declined;
 
-    /// What the server refused for good is no reason to try again.
+    /// Fails for an error that would occur again in the next try.
     fn try_from(e: SqlError) -> Result<Again, Declined> {
         match e {
             e if e.is_lock_wait() => Ok(Again::Held(Held::Lock(e))),
@@ -163,7 +163,7 @@ impl From<Declined> for TryError {
 }
 
 impl From<anyhow::Error> for TryError {
-    /// The copy ends early when the locks are lost meanwhile.
+    /// The copy ends early if the locks are lost.
     fn from(e: anyhow::Error) -> Self {
         match e.chain().find_map(|cause| cause.downcast_ref::<SqlError>()) {
             Some(lost) => lost.clone().into(),
@@ -173,7 +173,7 @@ impl From<anyhow::Error> for TryError {
 }
 
 impl Settle<'_, '_> {
-    /// One try.
+    /// Makes one try.
     ///
     /// # Errors
     /// A [`Declined`] reason, or the transfer is over.
@@ -189,11 +189,11 @@ impl Settle<'_, '_> {
         let mut stage = Stage::open(self.login, TRY_MAX, self.cancel)?;
         let result = self.once(&mut stage);
         self.copy.copier.sink.end_consistency_point();
-        // Whatever happened: the locks go first, everything else later.
+        // Whatever happened, the locks are released before anything else.
         let ended = stage.end();
         let held = stage.paused_for();
         let again = match (result, ended) {
-            // END was answered, so no lock was lost before.
+            // END succeeded, so the locks were held without a gap.
             (Ok(moment), Ok(())) => {
                 return Ok(Tried::Done(Box::new(ConsistencyPoint { ddl_held: held, ..moment })));
             }
@@ -201,13 +201,13 @@ impl Settle<'_, '_> {
             (Err(e), _) => e,
         };
         self.tail.go_on();
-        // A cancelled transfer gives up its session too, and has its own reason.
+        // A cancelled transfer loses its session too; the cancellation is the reason to report.
         self.cancel.check().map_err(anyhow::Error::from)?;
         match again {
             TryError::Over(e) => Err(e),
             TryError::Again(again) => {
                 if matches!(again, Again::TooLong { .. } | Again::Held(Held::Paused)) {
-                    // It may wait for the provider. As soon as that comes back the server ends the session.
+                    // The session may be waiting in the provider. The server ends it as soon as the provider returns.
                     let killed = self.observer.kill(stage.id());
                     tracing::debug!("the session {} with the backup locks is killed: {killed:?}", stage.id());
                     *self.hanging = Some(stage.id());
@@ -217,7 +217,7 @@ impl Settle<'_, '_> {
         }
     }
 
-    /// What came since the last listing is copied without a lock: what is left for the moment is what comes in between.
+    /// Copies what changed since the last listing, without a lock, so that little is left for the consistency point.
     fn catch_up(&mut self) -> anyhow::Result<()> {
         let todo = self.lister.refresh(self.catalog)?;
         self.copy.pages(self.catalog, &todo.pages)?;
@@ -225,7 +225,7 @@ impl Settle<'_, '_> {
         self.copy.small(self.catalog, &todo.late)
     }
 
-    /// One try. The caller ends the stage.
+    /// The steps of a try. The caller ends the stage.
     fn once(&mut self, stage: &mut Stage) -> Result<ConsistencyPoint, TryError> {
         self.copy.copier.sink.begin_consistency_point()?;
         stage.start()?;
@@ -286,7 +286,7 @@ impl Settle<'_, '_> {
         })
     }
 
-    /// Copies files, and stops when the locks are lost meanwhile.
+    /// Copies files, and stops if the locks are lost.
     fn copy_under_locks(&mut self, stage: &Stage, todo: &Todo) -> anyhow::Result<()> {
         let (watch, outer) = (stage.watch(), self.copy);
         let pace = || (outer.copier.pace)().and_then(|()| Ok(watch.check()?));
@@ -298,8 +298,8 @@ impl Settle<'_, '_> {
         copied
     }
 
-    /// How often the provider is desynced, in a cluster. Fails when another session has done so: it may be paused then, and
-    /// a pause of ours waits for the end of the other's, without a timeout.
+    /// `wsrep_desync_count`, if the server is in a cluster. Fails if another session has desynced the provider: that
+    /// session may have paused it too, and our pause would wait for it without a timeout.
     fn desyncs(&mut self, stage: &mut Stage) -> Result<Option<i64>, TryError> {
         if !self.galera {
             return Ok(None);
@@ -320,13 +320,13 @@ impl Settle<'_, '_> {
         if self.galera { Ok(Some(self.number(stage, "wsrep_last_committed")?)) } else { Ok(None) }
     }
 
-    /// A number that every member of a cluster has: without it nothing is proved.
+    /// A status variable that every cluster member has: without it nothing is proved.
     fn number(&self, stage: &mut Stage, name: &'static str) -> Result<i64, TryError> {
         let number = stage.ask(move |session| session.status_number(name))?;
         number.ok_or_else(|| TryError::Again(Again::Discarded(Declined::NoStatus(name.to_owned()))))
     }
 
-    /// The proof that the server paused the provider for us: it desyncs by one when it does.
+    /// Proves that the server paused the provider for us: it desyncs once more when it does.
     fn check_paused(&mut self, before: Option<i64>, stage: &mut Stage) -> Result<(), TryError> {
         let Some(before) = before else { return Ok(()) };
         let after = self.desync_count(stage)?;
@@ -337,7 +337,7 @@ impl Settle<'_, '_> {
         Ok(())
     }
 
-    /// A position is one of the cluster only in the primary component, and -1 is none.
+    /// A position is valid only in the primary component, and -1 is no position.
     fn check_member(&mut self, seqno: Option<i64>, stage: &mut Stage) -> Result<(), TryError> {
         if !self.galera {
             return Ok(());
@@ -351,7 +351,7 @@ impl Settle<'_, '_> {
         Err(TryError::Again(Again::Discarded(why)))
     }
 
-    /// A further try would only wait behind it.
+    /// True while the killed session of an earlier try still exists: a further try would only wait behind it.
     fn still_hangs(&mut self) -> bool {
         let Some(id) = *self.hanging else { return false };
         let others = self.observer.others().unwrap_or_default();
@@ -360,13 +360,14 @@ impl Settle<'_, '_> {
         there
     }
 
-    /// Pausing the provider waits for DDL that runs, and holds commits meanwhile.
+    /// True if a DDL statement has been running for long: pausing the provider would wait for it and hold commits
+    /// meanwhile.
     fn has_long_ddl(&mut self) -> bool {
         let others = self.observer.others().unwrap_or_default();
         others.iter().any(|other| other.for_ms > LONG_DDL_MS && is_ddl(other))
     }
 
-    /// Better to begin in an instant without any DDL.
+    /// Waits briefly for an instant without any DDL.
     fn wait_for_quiet(&mut self) {
         let until = Instant::now() + QUIET;
         while Instant::now() < until {

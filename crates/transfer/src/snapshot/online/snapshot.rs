@@ -1,4 +1,4 @@
-//! The whole, top to bottom: from a running server to a manifest.
+//! The whole online snapshot from top to bottom: from a running server to a manifest.
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,74 +35,74 @@ use crate::sql::Login;
 use crate::sql::Session;
 use crate::threads::{Thread, scoped};
 
-/// Rounds without a lock stop when one finds fewer new files than this.
+/// Passes over the files without a lock stop when one finds fewer new files than this.
 const FEW: usize = 4;
-/// And at the latest after this many.
+/// They stop at the latest after this many.
 const ROUNDS_MAX: u32 = 8;
-/// How long a question to the server may take.
+/// How long the server may take to answer a query.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
-/// How long the server may take to write its log to the noted end.
+/// How long the server may take to write its log up to the end of the snapshot.
 const LOG_PATIENCE: Duration = Duration::from_secs(30);
-/// Times 10 ms that a range waits for a tail that is about to be overrun.
+/// How often reading a range pauses for 10 ms while the tail is close to being overrun.
 const MAKE_WAY_MAX: u32 = 100;
-/// Consistency points that are repeated because files changed under the lock.
+/// Maximum number of consistency points, if files change under the lock.
 const MOMENTS_MAX: u32 = 3;
 
-/// How a snapshot is to be taken.
+/// How a snapshot is taken.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The way to the server.
+    /// How to log in to the server.
     pub login: Login,
     /// Where its files are.
     pub roots: Roots,
     /// Threads that read data files.
     pub threads: usize,
-    /// How long may be waited for the consistency point.
+    /// How long to wait for the consistency point.
     pub budget: Duration,
-    /// How often the server has desynced its provider by itself: once for a transfer that it asked us for.
+    /// How often the server has desynced its provider by itself: once for a transfer that it has started.
     pub desynced: i64,
-    /// Where redo waits that the sink cannot take yet.
+    /// Directory of the file in which redo waits that cannot be sent yet.
     pub spill_dir: PathBuf,
-    /// Bytes of it.
+    /// Maximum size of that file in bytes.
     pub spill_max: u64,
-    /// When recovery is made to start at a newer checkpoint: see [`super::rounds`].
+    /// When recovery is moved to a newer checkpoint: see [`super::rounds`].
     pub newer: Policy,
-    /// Deliver damaged pages as they are, and say so.
+    /// Send corrupt pages as they are, and report them.
     pub allow_corrupt_pages: bool,
-    /// Put into the new log's creator text behind `Backup `, at most 25 bytes.
+    /// Written into the creator text of the new log behind `Backup `, at most 25 bytes.
     pub creator: String,
 }
 
-/// A snapshot that was taken.
+/// A finished snapshot.
 #[derive(Debug)]
 pub struct TakenOnline {
-    /// What the sink got last.
+    /// What the sink got at the end.
     pub manifest: Manifest,
-    /// What the consistency point was like.
+    /// The consistency point and what it cost.
     pub moment: ConsistencyPoint,
-    /// From the start to the consistency point.
+    /// From the start to the first try of the consistency point.
     pub copying: Duration,
-    /// All.
+    /// From the start to the end.
     pub total: Duration,
-    /// Bytes of data files read.
+    /// Bytes of data files that were read.
     pub bytes: u64,
-    /// Redo that is to be replayed, and what it touches.
+    /// Redo that the joiner replays, and what it touches.
     pub redo: Redo,
-    /// Newer checkpoints that were taken to make them fewer, at which cost.
+    /// Newer checkpoints that recovery was moved to, and their cost.
     pub redo_rounds: rounds::Figures,
-    /// What the server was asked for.
+    /// Checkpoints that the server was asked for.
     pub asked: Asked,
-    /// Rounds without a lock.
+    /// Passes over the files without a lock.
     pub rounds: u32,
-    /// Redo that waited to be read at most, in bytes.
+    /// Most bytes of redo that were ever waiting to be read.
     pub redo_behind_max: u64,
-    /// Times the log was resized meanwhile.
+    /// How often the log was resized meanwhile.
     pub redo_resized: u64,
-    /// Damaged pages that were delivered as they are.
+    /// Corrupt pages that were sent as they are.
     pub damaged: Vec<String>,
 }
 
-/// Takes a snapshot. On every return the server is as free as it was.
+/// Takes a snapshot. On return, whatever the result, the server holds no lock for us.
 ///
 /// # Errors
 /// A reason to decline, or the transfer is over.
@@ -126,7 +126,7 @@ pub fn take(
     let state = Arc::new(TailState::default());
     let tail = Tail::new(log, &options.login, Arc::clone(&state), Arc::clone(&spool), Arc::clone(&dirty))?;
     let out = RedoOut::new(Arc::clone(&spool), checkpoint);
-    // What an encrypted log says of pages is not relied upon: all of it is sent, as it comes.
+    // Page numbers in an encrypted log are not relied upon: all of it is sent as it is produced.
     let watched = !encrypted && options.newer != Policy::Never;
     if watched {
         spool.hold();
@@ -201,7 +201,7 @@ pub fn take(
         }
         done
     });
-    // Why the log was no longer followed says more than that it was not.
+    // An error of a redo thread is returned first, because it caused the others.
     broken.result()?;
     let Done { catalog, moment, copying, rounds, redo_rounds, uuid } = done?;
     let newest = out.from();
@@ -229,7 +229,7 @@ pub fn take(
     })
 }
 
-/// Why a thread of the redo log ended, if it did not end well.
+/// The first error of a thread that handles redo.
 #[derive(Default)]
 struct Broken(Mutex<Option<SnapshotError>>);
 
@@ -251,7 +251,7 @@ impl Broken {
     }
 }
 
-/// The copy waits while the tail is about to be overrun: pages can be read later, redo cannot.
+/// Pauses the copy while the tail is close to being overrun: pages can be read later, redo cannot.
 fn make_way(state: &TailState, cancel: &Cancel) -> Result<()> {
     for _ in 0..MAKE_WAY_MAX {
         if !state.is_pressed() {
@@ -262,13 +262,13 @@ fn make_way(state: &TailState, cancel: &Cancel) -> Result<()> {
     Ok(())
 }
 
-/// A snapshot that is being taken.
+/// A snapshot in progress.
 pub(super) struct Work<'a> {
     pub(super) options: &'a Options,
     pub(super) facts: &'a Facts,
-    /// When the snapshot began: nanoseconds since the epoch.
+    /// When the snapshot began, in nanoseconds since the epoch.
     pub(super) since: i128,
-    /// No IMPORT TABLESPACE is running that began before the copy did.
+    /// True once it is known that no IMPORT TABLESPACE is running that began before the copy.
     pub(super) barrier: bool,
     /// A session of ours that was killed and still waits for the provider.
     pub(super) hanging: Option<u32>,
@@ -279,7 +279,7 @@ pub(super) struct Work<'a> {
     pub(super) out: &'a RedoOut,
     pub(super) dirty: &'a Dirty,
     pub(super) encrypted: bool,
-    /// Where newer ones may be taken.
+    /// `None` if recovery always starts at the first checkpoint.
     pub(super) checkpoints: Option<&'a Checkpoints<'a>>,
     pub(super) cancel: &'a Cancel,
 }
@@ -314,7 +314,7 @@ impl<'a> Work<'a> {
             match checks.run()? {
                 None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
                 Some(why) => {
-                    tracing::info!("not settled: {why}");
+                    tracing::info!("the consistency point was not valid: {why}");
                     last = why;
                 }
             }
@@ -323,7 +323,7 @@ impl<'a> Work<'a> {
         Err(Declined::NotSettled(format!("{MOMENTS_MAX} times, the last time {last}")).into())
     }
 
-    /// The cluster's history that positions are of.
+    /// UUID of the cluster's history.
     fn history(&mut self) -> Result<Option<Uuid>, SnapshotError> {
         if !self.facts.galera {
             return Ok(None);
@@ -333,7 +333,7 @@ impl<'a> Work<'a> {
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
-    /// Without a lock, until few new files are found.
+    /// Lists and copies files without a lock, until few new ones are found.
     pub(super) fn rounds(&mut self, catalog: &mut Catalog) -> Result<u32, SnapshotError> {
         for round in 1..=ROUNDS_MAX {
             let todo = self.lister.refresh(catalog)?;
@@ -366,7 +366,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Waits until the redo has arrived up to the noted end.
+    /// Waits until the redo up to the end of the snapshot has been written to the sink.
     fn reach(&mut self, moment: &ConsistencyPoint) -> Result<(), SnapshotError> {
         self.copy.copier.sink.expect_redo(moment.end.0.saturating_sub(self.out.from().lsn.0), true);
         self.out.release();
@@ -379,7 +379,7 @@ impl<'a> Work<'a> {
                 if flushed.is_ok() && self.facts.log_follows_flush {
                     self.state.is_written(moment.end);
                 }
-                // It may wait for room in the spool, and that for the link.
+                // The tail may be waiting for room in the spool, which waits for the link.
                 let reached = self.state.reached();
                 if reached > last.0 || self.out.is_full() {
                     last = (reached, Instant::now());

@@ -1,11 +1,11 @@
-//! The bounded queue between the tail and whoever takes the redo: first in memory, then in a file without a name.
+//! The bounded queue between the tail and the thread that sends redo: first in memory, then in a file without a name.
 //!
-//! Redo is *held* here until the copy is complete: what a newer checkpoint makes needless by then is dropped and never
-//! sent. Only when there is no room for more is the oldest let go earlier.
+//! Redo is *held* here until the copy is complete. Redo that a newer checkpoint makes needless by then is dropped and
+//! never sent. The oldest redo is sent earlier only if there is no room for more.
 //!
-//! A slow link must not stop the tail, for the server does not wait for it. When memory and file are full, or the file's
-//! filesystem nearly is (it is the datadir's unless configured), it does stop; the log itself is the last buffer then, and
-//! its overrun is a named error.
+//! A slow link must not stop the tail, because the server does not wait for it. The tail stops only when memory and
+//! file are full, or the file's filesystem nearly is (it is the datadir's unless configured). Then the log itself is
+//! the last buffer, and if the server overwrites it, the snapshot declines with a named error.
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -17,18 +17,18 @@ use std::time::Duration;
 use formats::{Lsn, SpaceId};
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
 
-/// Redo held in memory, in bytes, beside one chunk.
+/// Bytes of redo held in memory, besides one chunk.
 const MEMORY: usize = 16 << 20;
-/// Bytes that stay free where the file is: the server writes there too.
+/// Bytes that stay free on the file's filesystem: the server writes there too.
 const KEEP_FREE: u64 = 512 << 20;
-/// The file grows by so much before it is looked again what is free.
+/// The free space is checked again each time the file has grown by this many bytes.
 const LOOK_FREE_EVERY: u64 = 16 << 20;
-/// Bytes at the file's beginning that were taken or dropped are given back when they are so many.
+/// Bytes at the beginning of the file that are no longer needed are freed once there are this many.
 const GIVE_BACK: u64 = 16 << 20;
-/// How often a wait looks whether the other side is gone.
+/// How often a waiting thread checks whether the other side is gone.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Complete mini-transactions, as they stand in a flat log.
+/// Complete mini-transactions, as they are written to a flat log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
     /// LSN of the first byte.
@@ -37,20 +37,20 @@ pub struct Chunk {
     pub end: Lsn,
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// What they say about files.
+    /// File operations and checkpoints among them.
     pub events: Vec<Event>,
 }
 
-/// What the log says about a file.
+/// A file operation or checkpoint in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// LSN of its mini-transaction.
     pub lsn: Lsn,
-    /// What.
+    /// What happened.
     pub kind: EventKind,
 }
 
-/// A file operation; names as the server spells them, `None` in an encrypted log.
+/// A file operation or checkpoint. Names are as the server spells them, `None` in an encrypted log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// Created.
@@ -65,19 +65,19 @@ pub enum EventKind {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Oldest first. Bytes that were spilled are in the file at this offset, with this length.
+    /// Oldest first. The bytes of a spilled chunk are in the file at this offset, with this length.
     queue: VecDeque<(Chunk, Option<(u64, usize)>)>,
     in_memory: usize,
     in_file: u64,
     file_end: u64,
-    /// Up to here the file is a hole.
+    /// Up to this offset the file is a hole.
     hole_to: u64,
-    /// Up to this length of the file there was room when that was looked at.
+    /// Up to this length of the file there was enough free space when that was checked.
     room_to: u64,
     file: Option<File>,
-    /// Nothing is taken but for want of room.
+    /// Chunks are given out only if there is no room for more.
     held: bool,
-    /// Somebody waits for room.
+    /// A thread is waiting for room.
     full: bool,
     closed: bool,
 }
@@ -99,10 +99,10 @@ impl Spool {
         Spool { state: Mutex::default(), changed: Condvar::new(), directory, file_max, free: bytes_free }
     }
 
-    /// Adds a chunk; waits while everything is full. False when nobody takes any more.
+    /// Adds a chunk; waits while everything is full. Returns false if no chunk is accepted any more.
     ///
     /// # Errors
-    /// The file cannot be made or written.
+    /// The file cannot be created or written.
     pub fn push(&self, mut chunk: Chunk) -> io::Result<bool> {
         let mut state = self.lock();
         loop {
@@ -140,35 +140,35 @@ impl Spool {
         Ok(true)
     }
 
-    /// Nothing is taken from now on, unless there is no room for more.
+    /// From now on no chunk is given out, unless there is no room for more.
     pub fn hold(&self) {
         self.lock().held = true;
     }
 
-    /// Everything may be taken.
+    /// From now on every chunk is given out.
     pub fn release(&self) {
         self.lock().held = false;
         self.changed.notify_all();
     }
 
-    /// Bytes that wait.
+    /// Bytes in the queue.
     pub fn waiting(&self) -> u64 {
         let state = self.lock();
         state.in_file + state.in_memory as u64
     }
 
-    /// Somebody waits for room.
+    /// A thread is waiting for room.
     pub fn is_full(&self) -> bool {
         self.lock().full
     }
 
-    /// There is little room for more.
+    /// True if there is little room for more.
     pub fn is_nearly_full(&self) -> bool {
         let state = self.lock();
         state.full || state.file_end - state.hole_to > self.file_max / 4 * 3
     }
 
-    /// Drops what lies below `lsn` as a whole. Answers what it says about files.
+    /// Drops the chunks that lie entirely below `lsn`. Returns their events.
     pub fn drop_below(&self, lsn: Lsn) -> Vec<Event> {
         let mut state = self.lock();
         let mut events = Vec::new();
@@ -207,13 +207,13 @@ impl Spool {
         }
     }
 
-    /// No more chunks, from either side.
+    /// No more chunks are accepted; those in the queue are still given out.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// No more chunks, and those that wait are not wanted: the snapshot has failed.
+    /// Drops all chunks and accepts no more: the snapshot has failed.
     pub fn abandon(&self) {
         let mut state = self.lock();
         *state = State { closed: true, ..State::default() };
@@ -221,7 +221,7 @@ impl Spool {
         self.changed.notify_all();
     }
 
-    /// Whether the file may grow by so much and leaves enough free.
+    /// Whether the file may grow by `bytes` and still leave enough space free.
     fn has_room(&self, state: &mut State, bytes: u64) -> io::Result<bool> {
         let end = state.file_end + bytes;
         if end > state.room_to {
@@ -249,13 +249,13 @@ impl Spool {
 }
 
 impl State {
-    /// A chunk left the queue: its memory and its part of the file are free.
+    /// A chunk left the queue: frees its memory and its part of the file.
     fn taken(&mut self, in_memory: usize, spilled: Option<(u64, usize)>) {
         self.in_memory -= in_memory;
         let Some((at, len)) = spilled else { return };
         self.in_file -= len as u64;
         if self.in_file == 0 {
-            // Everything spilled was taken: the space goes back to the filesystem.
+            // Nothing in the file is needed any more: closing it frees its space.
             self.file = None;
             (self.file_end, self.hole_to, self.room_to) = (0, 0, 0);
             return;
@@ -265,7 +265,7 @@ impl State {
             && end - self.hole_to >= GIVE_BACK
         {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            // Where the filesystem makes no holes, the file is as long as it may be once.
+            // Without holes, the file is only freed as a whole, once all of it was taken.
             if fallocate(file, flags, self.hole_to, end - self.hole_to).is_ok() {
                 self.hole_to = end;
             }
@@ -302,7 +302,7 @@ mod tests {
         assert!(!spool.push(chunk(1, 1)).unwrap());
     }
 
-    /// The file is where the server's own files are: it must not take the last of it.
+    /// The server's own files are on the same filesystem, so the spool must not take the last free space.
     #[test]
     fn a_disk_that_is_nearly_full_is_left_alone() {
         let nearly_full = |_: &Path| Ok(KEEP_FREE + LOOK_FREE_EVERY - 1);

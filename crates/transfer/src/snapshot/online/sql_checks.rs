@@ -1,28 +1,28 @@
-//! What must hold before the start: rights, and a server that pauses replication for a backup.
+//! What must be true before the start: privileges, and a server that pauses replication for a backup.
 use crate::snapshot::declined::Declined;
 use crate::sql::{Answer, Session, SqlError, Step};
 use std::path::{Path, PathBuf};
 
-/// What the server says of itself.
+/// Settings of the server.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Its datadir.
     pub datadir: PathBuf,
-    /// Bytes of a page.
+    /// Bytes per page.
     pub page_size: u32,
     /// It writes data files past the page cache.
     pub direct: bool,
     /// It is a member of a cluster.
     pub galera: bool,
-    /// Redo is written at commit or when asked (`innodb_flush_log_at_trx_commit` is not 0).
+    /// Redo is written at commit or on request (`innodb_flush_log_at_trx_commit` is not 0).
     pub log_follows_flush: bool,
     /// It writes a binary log.
     pub log_bin: bool,
-    /// `wsrep_gtid_mode` with this domain.
+    /// `wsrep_gtid_domain_id`, if `wsrep_gtid_mode` is on.
     pub gtid_domain: Option<u32>,
 }
 
-/// Checks rights and settings.
+/// Checks privileges and settings.
 ///
 /// # Errors
 /// A [`Declined`] reason.
@@ -73,7 +73,8 @@ fn check_rights(session: &mut Session, log_bin: bool) -> Result<(), Declined> {
     Err(Declined::MissingPrivilege { grant: grant_of(&account, &missing) })
 }
 
-/// Tries what is needed where that is harmless: the server's own answer is the truth, whatever roles and grants say.
+/// The privileges that the account lacks. Harmless statements are tried: the server's own answer counts, whatever roles
+/// and grants say.
 ///
 /// # Errors
 /// The session is gone.
@@ -83,12 +84,12 @@ pub fn missing_rights(session: &mut Session, log_bin: bool) -> Answer<Vec<&'stat
         match answer {
             Err(e) if e.is_denied() => missing.push(right),
             Err(e) if e.is_lost() => return Err(e),
-            // Any other refusal comes after the right was found.
+            // Any other error comes after the check of the privilege.
             _ => {}
         }
         Ok(())
     };
-    // END without a stage: refused for want of the right before anything else is looked at.
+    // END without a stage: the server checks the privilege before anything else.
     need("RELOAD", session.backup_stage(Step::End))?;
     if log_bin {
         need("BINLOG MONITOR", session.binlog_end())?;
@@ -96,14 +97,14 @@ pub fn missing_rights(session: &mut Session, log_bin: bool) -> Answer<Vec<&'stat
     Ok(missing)
 }
 
-/// The statement with which an administrator gives rights to an account, `user@host` as the server writes it.
+/// The statement with which an administrator gives privileges to an account, `user@host` as the server writes it.
 pub fn grant_of(account: &str, rights: &[&str]) -> String {
     let (name, host) = account.rsplit_once('@').unwrap_or((account, "localhost"));
     let quoted = |text: &str| format!("`{}`", text.replace('`', "``"));
     format!("GRANT {} ON *.* TO {}@{};", rights.join(", "), quoted(name), quoted(host))
 }
 
-/// The three settings with which the server does not pause (sql/backup.cc, MariaDB 10.11 and 11.8).
+/// Checks the three settings with which the server does not pause replication (sql/backup.cc, MariaDB 10.11 and 11.8).
 fn check_pauses(session: &mut Session) -> Result<(), Declined> {
     let mut get = |name: &str| session.variable(name).map(Option::unwrap_or_default).map_err(lost);
     if get("wsrep_on")? != "ON" {

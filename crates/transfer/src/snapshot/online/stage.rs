@@ -1,13 +1,13 @@
-//! The backup locks, in a guard: whatever happens to us, the server gives them back.
+//! The backup locks, in a guard: whatever happens to us, the server releases them.
 //!
-//! `BACKUP STAGE START, FLUSH, BLOCK_DDL, BLOCK_COMMIT, END` (sql/backup.cc, MariaDB 10.11). With a session that takes
-//! part in replication BLOCK_DDL also desyncs and pauses the provider until END, *before* it asks for the lock; so a try
+//! `BACKUP STAGE START, FLUSH, BLOCK_DDL, BLOCK_COMMIT, END` (sql/backup.cc, MariaDB 10.11). If the session takes part
+//! in replication, BLOCK_DDL also desyncs and pauses the provider until END, *before* it asks for the lock; so a try
 //! that fails is ended at once.
 //!
-//! The session belongs to a thread of its own, and its `wait_timeout` is `LETS_GO_AFTER_S`: the thread sends a ping
-//! every `PING_EVERY` while no statement runs. If this program is stopped or starved, no ping comes, the server closes
-//! the session by itself and with it ends the stage. After [`Stage::end`] answered, the stage was held without a gap
-//! from START on: END succeeds only in the session that holds the stage, and a session that was closed answers nothing.
+//! The session belongs to a thread of its own, and its `wait_timeout` is `LETS_GO_AFTER_S`. The thread sends a ping
+//! every `PING_EVERY` while no statement runs. If this program is stopped or starved, no ping arrives, and the server
+//! closes the session and thereby ends the stage. If [`Stage::end`] succeeds, the stage was held without a gap since
+//! START: END succeeds only in the session that holds the stage, and a closed session answers nothing.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -19,31 +19,31 @@ use crate::sql::Login;
 use crate::sql::{Answer, Session, SqlError, Step};
 use crate::threads::{self, Thread};
 
-/// How long a step may wait for its lock, in seconds. A waiting START delays `LOCK TABLES ... WRITE` of others.
+/// How long a step may wait for its lock, in seconds. A waiting START delays `LOCK TABLES ... WRITE` of other sessions.
 const LOCK_WAIT_S: u32 = 1;
-/// After so many seconds without a word from us the server closes the session and ends the stage.
+/// After this many seconds without a ping the server closes the session and ends the stage.
 const LETS_GO_AFTER_S: u32 = 3;
-/// How often the server hears from us while no statement runs.
+/// How often the server is pinged while no statement runs.
 const PING_EVERY: Duration = Duration::from_millis(500);
 /// How long a statement may run while the session holds locks, in seconds.
 const STATEMENT_S: u32 = 10;
-/// How long a statement may give no answer. The thread ends then, and the session with it.
+/// How long the server may leave a statement unanswered. Then the thread ends, and the session with it.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long the provider may take to pause: it has no timeout of its own, and KILL does not end it (MariaDB 10.11).
 const PAUSE_WITHIN: Duration = Duration::from_secs(5);
-/// How often a wait for an answer looks whether it must end.
+/// How often a wait for an answer checks whether it must end.
 const LOOK: Duration = Duration::from_millis(50);
 
 type Question = Box<dyn FnOnce(&mut Session) + Send>;
 
-/// A session that holds, or may hold, backup locks. They are gone when this is dropped.
+/// A session that holds, or may hold, backup locks. Dropping it releases them.
 pub struct Stage {
     questions: Option<Sender<Question>>,
     id: u32,
     watch: Watch,
-    /// START succeeded, and no END since.
+    /// START succeeded, and there was no END since.
     entered: bool,
-    /// When the provider may have been paused.
+    /// Since when the provider may have been paused.
     paused_since: Option<Instant>,
 }
 
@@ -56,7 +56,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Fails when the session is gone, its time is over, or the transfer was cancelled.
+    /// Fails if the session is gone, its time is over, or the transfer was cancelled.
     ///
     /// # Errors
     /// [`SqlError::lost`] or [`SqlError::over`].
@@ -94,20 +94,20 @@ impl Stage {
         Ok(Stage { questions: Some(questions), id, watch, entered: false, paused_since: None })
     }
 
-    /// The server's number for the session.
+    /// Connection ID of the session.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Whether the stage may still be held, for others to ask.
+    /// Tells other threads whether the stage may still be held.
     pub fn watch(&self) -> Watch {
         self.watch.clone()
     }
 
-    /// Asks something in the session.
+    /// Runs `question` in the session.
     ///
     /// # Errors
-    /// From the server, or as [`Watch::check`]. The session is given up then unless the server answered.
+    /// From the server, or as [`Watch::check`]. The session is given up unless the server answered.
     pub fn ask<T: Send + 'static>(
         &mut self,
         question: impl FnOnce(&mut Session) -> Answer<T> + Send + 'static,
@@ -139,7 +139,7 @@ impl Stage {
             match told.recv_timeout(LOOK) {
                 Ok(answer) => return answer,
                 Err(RecvTimeoutError::Disconnected) => return Err(SqlError::lost()),
-                // The statement may hang in the provider: nothing ends it, but nobody need wait for it either.
+                // The statement may hang in the provider. Nothing can end it, but we need not wait for it.
                 Err(RecvTimeoutError::Timeout) if self.watch.is_over() => return Err(SqlError::over()),
                 Err(RecvTimeoutError::Timeout) if Instant::now() > until => return Err(SqlError::hangs()),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -153,7 +153,7 @@ impl Stage {
         self.entered = false;
     }
 
-    /// START.
+    /// Runs BACKUP STAGE START.
     ///
     /// # Errors
     /// As [`Stage::ask`]; nothing is held then.
@@ -163,7 +163,7 @@ impl Stage {
         Ok(())
     }
 
-    /// FLUSH.
+    /// Runs BACKUP STAGE FLUSH.
     ///
     /// # Errors
     /// As [`Stage::ask`]; the caller ends the stage at once.
@@ -171,18 +171,18 @@ impl Stage {
         self.ask(|session| session.backup_stage(Step::Flush))
     }
 
-    /// BLOCK_DDL without waiting for its lock.
+    /// Runs BACKUP STAGE BLOCK_DDL without waiting for its lock.
     ///
     /// # Errors
-    /// As [`Stage::ask`]; the caller ends the stage at once. [`SqlError::hangs`]: another session has paused the provider,
-    /// and this one waits for that; it has to be killed.
+    /// As [`Stage::ask`]; the caller ends the stage at once. [`SqlError::hangs`]: another session has paused the
+    /// provider, and our session waits for it and has to be killed.
     pub fn block_ddl(&mut self) -> Answer<()> {
         self.ask(|session| session.set_lock_wait_timeout(0))?;
         self.paused_since = Some(Instant::now());
         self.ask_within(PAUSE_WITHIN, |session| session.backup_stage(Step::BlockDdl))
     }
 
-    /// BLOCK_COMMIT.
+    /// Runs BACKUP STAGE BLOCK_COMMIT.
     ///
     /// # Errors
     /// As [`Stage::ask`]; the caller ends the stage at once.
@@ -193,7 +193,7 @@ impl Stage {
         })
     }
 
-    /// END. An answer proves that the stage was held until now.
+    /// Runs BACKUP STAGE END. Success proves that the stage was held until now.
     ///
     /// # Errors
     /// As [`Stage::ask`]: the stage had ended before, or ends with the session.
@@ -205,7 +205,7 @@ impl Stage {
         self.ask(|session| session.backup_stage(Step::End))
     }
 
-    /// How long the provider has been, or was, paused at most.
+    /// How long the provider can have been paused.
     pub fn paused_for(&self) -> Duration {
         self.paused_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -221,8 +221,8 @@ impl Drop for Stage {
     }
 }
 
-/// Answers questions, and keeps the session alive between them: until nobody asks any more, the session is gone, or its
-/// time is over. The session is closed on return.
+/// Runs questions and keeps the session alive between them, until no more can come, the session is gone, or its time is
+/// over. The session is closed on return.
 fn serve(mut session: Session, questions: &Receiver<Question>, watch: &Watch) {
     loop {
         match questions.recv_timeout(PING_EVERY) {
@@ -239,7 +239,7 @@ fn open(login: &Login) -> Result<Session, Declined> {
     Ok(Session::open(login, SILENCE)?)
 }
 
-/// A test build, see the feature's word in Cargo.toml.
+/// Test build: see the feature `unpaused` in Cargo.toml.
 #[cfg(feature = "unpaused")]
 fn open(login: &Login) -> Result<Session, Declined> {
     let mut session = Session::open(login, SILENCE)?;

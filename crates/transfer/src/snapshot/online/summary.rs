@@ -1,4 +1,4 @@
-//! The online snapshot as the donor's role sees it, and what both hosts log about it.
+//! The online snapshot as an implementation of [`Snapshot`], and what both hosts log about it.
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,7 +14,7 @@ use crate::snapshot::declined::SnapshotError;
 use crate::snapshot::sink::SnapshotSink;
 use crate::snapshot::{Snapshot, Taken};
 
-/// A snapshot of the server as it works.
+/// A snapshot of the running server.
 pub struct Online(pub Options);
 
 impl Snapshot for Online {
@@ -71,7 +71,7 @@ fn log_figures(taken: &TakenOnline) {
     );
 }
 
-/// What the redo came to, and which checkpoints it was made less with.
+/// How much redo is left to replay, and which newer checkpoints made it less.
 fn redo_line(taken: &TakenOnline) -> String {
     let (rounds, asked) = (&taken.redo_rounds, &taken.asked);
     let checkpoints = match (asked.made, &asked.refused) {

@@ -1,8 +1,8 @@
-//! Follows the live redo log, in a thread and with a session of its own.
+//! Follows the live redo log, in a thread and a session of its own.
 //!
-//! Only bytes below the LSN that the server called durable *before* they were read are looked at: the rest of the
-//! block that holds the log's end is garbage which can pass for mini-transactions while the server rewrites it. And
-//! they are used only if the LSN asked *after* shows that the ring has not come round to them.
+//! Only bytes below the LSN that the server called durable *before* they were read are parsed: the rest of the block
+//! that holds the log's end is garbage, which can pass for mini-transactions while the server rewrites it. The bytes
+//! are used only if the LSN queried *after* the read shows that the ring has not come round to them.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,38 +21,38 @@ use crate::snapshot::declined::Declined;
 use crate::sql::Login;
 use crate::sql::{LogPosition, Session};
 
-/// Read at once.
+/// Bytes read at once.
 const READ: usize = 1 << 20;
 /// The server may be writing this much beyond the end it reports: one block.
 const BLOCK: u64 = 4096;
-/// How long bytes below the durable LSN may fail to be mini-transactions.
+/// How long bytes below the durable LSN may fail to parse as mini-transactions.
 const BAD_PATIENCE: Duration = Duration::from_secs(5);
-/// Pause when nothing is left to read; shorter while much comes.
+/// Pause when nothing is left to read; shorter while much is written.
 const POLL: Duration = Duration::from_millis(20);
-/// A status question is answered at once or never.
+/// How long a status query may take; normally it is answered at once.
 const ANSWER: Duration = Duration::from_secs(60);
-/// Sessions lost in a row before we give up.
+/// How many sessions may be lost in a row.
 const LOST_MAX: u32 = 3;
 
-/// What the tail and the rest of the snapshot tell each other.
+/// State that the tail shares with the rest of the snapshot.
 #[derive(Debug)]
 pub struct TailState {
     /// LSN up to which mini-transactions were delivered.
     reached: AtomicU64,
-    /// LSN up to which the file is known to be written although perhaps not durable.
+    /// LSN up to which the file is known to be written, although perhaps not durable.
     written: AtomicU64,
     /// End of what the server had logged when it was last asked.
     current: AtomicU64,
-    /// Nothing at or above this LSN is read: where the snapshot ends, once that is known.
+    /// Nothing at or above this LSN is read: it is the end of the snapshot, once that is known.
     end: AtomicU64,
     stop: AtomicBool,
-    /// Largest part of the log that was ever waiting to be read, in bytes.
+    /// Most bytes of the log that were ever waiting to be read.
     behind_max: AtomicU64,
-    /// Times another file took the log's place.
+    /// How often another file took the place of the log.
     resized: AtomicU64,
     /// More than a third of the log waits to be read.
     pressed: AtomicBool,
-    /// The server's number for the tail's session.
+    /// Connection ID of the tail's session.
     session: AtomicU32,
 }
 
@@ -73,8 +73,8 @@ impl Default for TailState {
 }
 
 impl TailState {
-    /// The end is about to be noted: nothing that is logged from now on is read until [`TailState::end_at`]. What
-    /// was logged after the end must not be in the copy.
+    /// Called before the end is noted: redo logged from now on is not read until [`TailState::end_at`], because redo
+    /// behind the end must not be in the copy.
     pub fn hold(&self) {
         self.end.store(0, Ordering::SeqCst);
     }
@@ -84,7 +84,7 @@ impl TailState {
         self.end.store(lsn.0, Ordering::SeqCst);
     }
 
-    /// There is no end yet: goes on.
+    /// Removes the end: the log is followed further.
     pub fn go_on(&self) {
         self.end.store(u64::MAX, Ordering::SeqCst);
     }
@@ -99,7 +99,7 @@ impl TailState {
         Lsn(self.current.load(Ordering::Relaxed))
     }
 
-    /// The log was written (not: made durable) up to here.
+    /// The log is known to be written up to here, although perhaps not durable.
     pub fn is_written(&self, lsn: Lsn) {
         self.written.fetch_max(lsn.0, Ordering::AcqRel);
     }
@@ -109,28 +109,28 @@ impl TailState {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// More than a third of the log waits to be read: all else should make way.
+    /// More than a third of the log waits to be read: other work should pause.
     pub fn is_pressed(&self) -> bool {
         self.pressed.load(Ordering::Relaxed)
     }
 
-    /// The server's number for the tail's session.
+    /// Connection ID of the tail's session.
     pub fn session(&self) -> u32 {
         self.session.load(Ordering::Relaxed)
     }
 
-    /// Times another file took the log's place.
+    /// How often another file took the place of the log.
     pub fn resized(&self) -> u64 {
         self.resized.load(Ordering::Relaxed)
     }
 
-    /// Largest part of the log that was ever waiting to be read, in bytes.
+    /// Most bytes of the log that were ever waiting to be read.
     pub fn behind_max(&self) -> u64 {
         self.behind_max.load(Ordering::Relaxed)
     }
 }
 
-/// The tail itself; [`Tail::run`] is its thread.
+/// The tail; [`Tail::run`] is its thread.
 pub struct Tail {
     log: LogFile,
     reader: MtrReader,
@@ -144,7 +144,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Will follow `log` from its checkpoint.
+    /// Prepares to follow `log` from its checkpoint.
     ///
     /// # Errors
     /// No login.
@@ -173,7 +173,7 @@ impl Tail {
         })
     }
 
-    /// Follows the log until it is told to stop or cannot go on. Closes the spool.
+    /// Follows the log until it is stopped or cannot continue. Closes the spool.
     ///
     /// # Errors
     /// A [`Declined`] reason, or from the system.
@@ -189,7 +189,7 @@ impl Tail {
             if self.log.is_replaced() {
                 self.follow_replaced()?;
             }
-            // `known` was asked before this look at the end, so a hold set meanwhile is never overtaken.
+            // `known` was queried before the end is read here, so a hold that was set meanwhile is never overtaken.
             let limit = known.flushed.0.max(self.state.written.load(Ordering::Acquire));
             let limit = limit.min(self.state.end.load(Ordering::SeqCst));
             let wants = self.reader.wants();
@@ -216,7 +216,7 @@ impl Tail {
         self.state.pressed.store(waiting > self.log.geometry.capacity / 3, Ordering::Relaxed);
     }
 
-    /// Shorter when the log is small: it must not come round in a pause.
+    /// The pause is shorter if the log is small, which must not come round meanwhile.
     fn pause(&self, known: LogPosition) -> Duration {
         let waiting = known.current.0.saturating_sub(self.reader.at().0);
         if self.log.geometry.capacity < 64 << 20 || waiting > self.log.geometry.capacity / 8 {
@@ -235,7 +235,7 @@ impl Tail {
         Err(Declined::RedoOverrun { behind, capacity, wanted: (behind * 2).next_multiple_of(1 << 20) })
     }
 
-    /// Hands on all complete mini-transactions. False when nobody wants them.
+    /// Hands on all complete mini-transactions. Returns false if the spool accepts no more.
     fn deliver(&mut self) -> Result<bool> {
         let mut chunk = Chunk { start: self.reader.at(), ..Chunk::default() };
         let bad = loop {
@@ -264,8 +264,8 @@ impl Tail {
         Ok(true)
     }
 
-    /// Bytes below the durable LSN that are no mini-transaction: perhaps the log was just replaced, or a cached
-    /// block was old. They are read again for a while.
+    /// Handles bytes below the durable LSN that are not a mini-transaction: perhaps the log was just replaced, or a
+    /// cached block was old. They are read again for a while.
     fn read_again(&mut self, bad: BadMtr) -> Result<(), Declined> {
         let (since, _) = *self.bad_since.get_or_insert((Instant::now(), bad));
         if since.elapsed() > BAD_PATIENCE {
@@ -276,7 +276,7 @@ impl Tail {
         Ok(())
     }
 
-    /// The log was resized. Both files have everything since the resizing began; the old one ends here.
+    /// The log was resized. Both files contain everything since the resizing began; the old one ends here.
     fn follow_replaced(&mut self) -> Result<()> {
         let new = self.log.reopen()?;
         if new.geometry.first_lsn <= self.reader.at() {

@@ -1,7 +1,7 @@
-//! The wait for the consistency point: pauses between tries, who is in the way, and when it is over.
+//! The wait for the consistency point: pauses between tries, the session that blocks us, and when to give up.
 //!
-//! What holds a lock passes by itself: it is waited for, by name, for as long as the operator allows. A try disturbs the
-//! donor's clients a little, so the pauses grow.
+//! Locks of other sessions end by themselves, so their holder is named and waited for as long as the operator allows. A
+//! try disturbs the donor's clients a little, so the pauses grow.
 use std::time::{Duration, Instant};
 
 use super::holders;
@@ -15,20 +15,21 @@ use crate::sql::Session;
 const FIRST: [u64; 10] = [170, 130, 290, 210, 100, 170, 130, 290, 210, 100];
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long a DDL statement is looked at again and again before the pauses grow.
+/// How often a DDL statement is checked before the pauses grow.
 const LOOK: Duration = Duration::from_millis(100);
-/// What takes longer is said.
+/// A wait that is longer than this is reported.
 const SAID_AFTER: Duration = Duration::from_secs(1);
 /// How often the wait is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
-/// Moments that were not what they must be: a server that does not pause will not pause the next time either.
+/// How many consistency points may be invalid: a server that does not pause replication will not pause it the next time
+/// either.
 const DISCARDED_MAX: u32 = 4;
-/// Sessions that may be lost: somebody ends each of them.
+/// How many sessions may be lost: something ends each of them.
 const LOST_MAX: u32 = 10;
-/// Tries that may take too long: what they would have to read does not become less.
+/// How many tries may take too long: the amount to read under the locks does not become less.
 const TOO_LONG_MAX: u32 = 2;
 
-/// One wait.
+/// The wait for one consistency point.
 pub struct Wait<'a> {
     limit: Duration,
     cancel: &'a Cancel,
@@ -36,7 +37,7 @@ pub struct Wait<'a> {
     began: Instant,
     /// Tries so far.
     pub tries: u32,
-    /// What failed tries held the provider for, together.
+    /// How long failed tries paused the provider, in total.
     pub failed_held: Duration,
     discarded: u32,
     lost: u32,
@@ -61,10 +62,11 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// A try failed: waits before the next one, and says for whom when that takes long. `ours` are sessions of our own.
+    /// Handles a failed try: pauses before the next one, and names the session that blocks us if the wait is long.
+    /// `ours`: our own sessions.
     ///
     /// # Errors
-    /// The limit is over, or this server does not serve; cancelled.
+    /// The limit is over, this snapshot is not possible, or cancelled.
     pub fn after(
         &mut self,
         again: Again,
@@ -105,13 +107,13 @@ impl<'a> Wait<'a> {
         self.sleep(self.pause())
     }
 
-    /// Waits behind somebody.
+    /// Waits for another session.
     fn behind(&mut self, held: &Held, observer: &mut Session, ours: &[u32]) -> Result<(), SnapshotError> {
         let waited = self.began.elapsed();
         if waited >= SAID_AFTER || waited >= self.limit {
             let holder = match observer.see(ours) {
                 Ok(seen) => holders::name(&seen),
-                Err(e) => format!("who holds it cannot be asked: {e}"),
+                Err(e) => format!("the session that holds the lock is unknown: {e}"),
             };
             let holder = match held {
                 Held::Paused => format!(
