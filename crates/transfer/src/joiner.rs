@@ -1,5 +1,6 @@
 //! The joiner's side of a transfer, top to bottom.
 mod agree;
+mod beforehand;
 mod deep_ist;
 mod donors_word;
 mod file_list;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use formats::mariadb::file_kind::{self, FileKind};
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
 use protocol::hello::Connection;
@@ -24,14 +24,12 @@ use crate::cleanup;
 use crate::datadir::layout::Layout;
 use crate::datadir::lineage::Lineage;
 use crate::datadir::managed::{self, ManagedFile};
-use crate::datadir::own_position;
 use crate::datadir::sample;
 use crate::failure::{Failure, Kind, is_lost, kind_of};
-use crate::human::{printable, size};
+use crate::human::size;
 use crate::install::files::Disk;
 use crate::install::in_place;
 use crate::install::kept;
-use crate::install::names::file_name;
 use crate::install::record_check;
 use crate::install::tidy;
 use crate::invitation;
@@ -47,6 +45,9 @@ use crate::server::error_log::ErrorLog;
 use crate::threads::Thread;
 pub use agree::MARGIN_BYTES;
 use agree::{Estimate, Room};
+use beforehand::{
+    log_previous_state, refuse_base_that_is_none, warn_of_cpat_conflicts, warn_that_replication_ends,
+};
 use deep_ist::{Instead, OwnIst};
 use donors_word::{Position, parse_position, unexpected};
 use file_list::FileList;
@@ -394,12 +395,6 @@ fn install(job: &Job, verified: VerifiedStaging, donor: &str) -> Result<Position
     Ok(position)
 }
 
-fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
-    let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
-    let text = format!("base={} under [sst] is not a readable directory", dir.display());
-    Err(Failure::new(Kind::Configuration, text).hint("name a prepared backup, or leave it out"))
-}
-
 /// Records that the disk ran full although the sample said that everything fits: the next transfer must not rely on a
 /// sample.
 fn record_if_full(job: &Job, room: Room, error: &anyhow::Error) {
@@ -408,40 +403,6 @@ fn record_if_full(job: &Job, room: Room, error: &anyhow::Error) {
         && let Err(why) = in_place::note_ran_full(&Disk, &job.datadir)
     {
         tracing::warn!("cannot record that the disk ran full: {why:#}");
-    }
-}
-
-/// Logs the position and the origin of the old files, as far as the files show them.
-fn log_previous_state(layout: &Layout) {
-    if let Ok(Some(position)) = own_position::position_in_files(layout) {
-        tracing::info!("the old files were at {} at their last checkpoint", position.state);
-    }
-    if let Some(Lineage { donor, position, .. }) = Lineage::read(&layout.datadir) {
-        tracing::info!("the last transfer installed here came from {} at {position}", printable(&donor));
-    }
-}
-
-/// Warns of files that `cpat` matches but that are not kept, because they would act on the new data.
-fn warn_of_cpat_conflicts(old: &[ManagedFile]) {
-    let names: Vec<String> =
-        old.iter().filter(|f| f.keep_overruled).map(|f| f.path.display().to_string()).collect();
-    if !names.is_empty() {
-        tracing::warn!("cpat matches files that cannot be kept beside new data: {}", names.join(", "));
-    }
-}
-
-/// Warns that replication from outside the cluster ends: its settings belong to a position of the old data.
-fn warn_that_replication_ends(old: &[ManagedFile]) {
-    let settings = old.iter().map(|file| &file.path).filter(|path| {
-        let name = file_name(path);
-        file_kind::top_level(name) == FileKind::ReplicaState && name.starts_with("master")
-    });
-    for path in settings {
-        tracing::warn!(
-            "{} leaves with the old data: this node is no longer a replica afterwards (CHANGE MASTER TO makes it one \
-             again; cpat under [sst] would keep the file)",
-            path.display()
-        );
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use formats::wsrep::invocation::SstArgs;
-use transfer::advisor::check::collect::Wanted;
+use transfer::advisor::check::wanted::Wanted;
 use transfer::cancel::Cancel;
 use transfer::datadir::layout::Layout;
 use transfer::datadir::owner::become_owner_of;

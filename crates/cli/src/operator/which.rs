@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use transfer::advisor::check::collect::{Wanted, server_user};
+use transfer::advisor::check::wanted::{Wanted, server_user};
 use transfer::server::privileges::{become_user, is_root};
 
 /// Exit code for "not known", as monitoring plugins use it.

@@ -4,7 +4,8 @@ use protocol::fingerprint;
 use protocol::inventory::FileId;
 use protocol::message::Message;
 
-use crate::compare::comparison::{Compare, Theirs};
+use crate::compare::comparison::Compare;
+use crate::compare::theirs::Theirs;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
 use crate::peer::relay::relay;

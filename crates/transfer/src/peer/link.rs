@@ -3,7 +3,6 @@
 //! `Ping` and `Note` never reach the caller, and an `Abort` becomes the error of the caller's current
 //! operation.
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,6 @@ use protocol::codec::{self, PREFIX_BYTES};
 use protocol::hello::cut;
 use protocol::limits::TEXT_BYTES_MAX;
 use protocol::message::Message;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::side::Side;
 use super::tls_stream::{Deadlines, TlsStream, WireError};
@@ -22,7 +20,6 @@ use crate::cancel::LOOK_EVERY;
 use crate::failure::{Failure, Kind};
 use crate::human::printable;
 use crate::server::progress::Progress;
-use crate::threads::{Thread, scoped};
 
 /// How often a busy side sends a sign of life.
 pub const PING_EVERY: Duration = Duration::from_secs(2);
@@ -37,16 +34,16 @@ const GATHER_BYTES: usize = 2 << 10;
 
 /// One authenticated connection of a transfer.
 pub struct Link {
-    wire: TlsStream,
-    side: Side,
-    peer: String,
-    stall: Duration,
+    pub(super) wire: TlsStream,
+    pub(super) side: Side,
+    pub(super) peer: String,
+    pub(super) stall: Duration,
     /// The received part of the prefix and header of the next frame.
     head: Vec<u8>,
     /// Bytes of `head` that are filled.
     have: usize,
     /// A message that arrived while we only checked for aborts; its payload has not been read.
-    pending: Option<(Message, usize)>,
+    pub(super) pending: Option<(Message, usize)>,
     /// Encoded bytes that are not sent yet.
     out: Vec<u8>,
     /// A frame was sent in part, so no other frame can follow.
@@ -57,15 +54,15 @@ pub struct Link {
     aborted: bool,
     looked: Instant,
     /// Received bytes at the last time when something arrived, and that time.
-    heard: (u64, Instant),
+    pub(super) heard: (u64, Instant),
     /// The progress that holds what the donor waits for.
-    waits: Option<Arc<Progress>>,
+    pub(super) waits: Option<Arc<Progress>>,
     /// The total that the joiner was told last.
-    total_told: u64,
+    pub(super) total_told: u64,
     /// We need nothing more from the peer: see [`Link::peer_is_dispensable`].
     dispensable: bool,
     /// The dispensable peer is lost.
-    lost: bool,
+    pub(super) lost: bool,
 }
 
 impl fmt::Debug for Link {
@@ -116,7 +113,7 @@ impl Link {
     }
 
     /// Whether this error is the loss of a dispensable peer. It is logged once, and nothing more is sent.
-    fn can_do_without(&mut self, error: &anyhow::Error) -> bool {
+    pub(super) fn can_do_without(&mut self, error: &anyhow::Error) -> bool {
         let ended = self.wire.cancel().is_some_and(|cancel| cancel.check().is_err());
         if !self.dispensable || ended {
             return false;
@@ -216,118 +213,6 @@ impl Link {
         Ok(message)
     }
 
-    /// Does long work while sending pings every [`PING_EVERY`]. If the peer gives up or is gone, the transfer
-    /// is cancelled, so that the work ends early if it checks the cancel.
-    pub fn keep_alive_while<T: Send>(
-        &mut self,
-        doing: &str,
-        work: impl FnOnce() -> Result<T> + Send,
-    ) -> Result<T> {
-        let done = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|e| Failure::new(Kind::Server, format!("cannot make an event descriptor: {e}")))?;
-        std::thread::scope(|scope| {
-            let rings = RingsOnDrop(&done);
-            let worker = scoped(scope, Thread::Work, move || {
-                let _rings = rings;
-                work()
-            });
-            let mut pinged = Instant::now();
-            self.heard.1 = pinged;
-            let lost = loop {
-                if self.lost {
-                    break None;
-                }
-                match self.attend(doing, &mut pinged, Some(&done)) {
-                    Ok(true) => break None,
-                    Ok(false) => {}
-                    Err(e) if self.can_do_without(&e) => {}
-                    Err(e) => break Some(e),
-                }
-            };
-            if let Some(failure) = &lost {
-                if let Some(cancel) = self.wire.cancel() {
-                    cancel.cancel(crate::failure::kind_of(failure), format!("{failure:#}"));
-                }
-                // The peer's other connections may be broken already, and it waits for the reason, so it is
-                // sent before the work has ended, which may take long.
-                self.abort(&format!("{failure:#}"));
-            }
-            let result = worker.join();
-            match lost {
-                Some(failure) => Err(failure),
-                None => result,
-            }
-        })
-    }
-
-    /// One round of waiting: until the work is done (true), the peer sends something, a ping is due or it is
-    /// time to check the cancel. Fails if nothing arrived within the stall timeout: a waiting peer sends
-    /// pings, busy or not.
-    fn attend(&mut self, doing: &str, pinged: &mut Instant, done: Option<&OwnedFd>) -> Result<bool> {
-        self.wire.look().map_err(|e| self.failure(e))?;
-        if pinged.elapsed() >= PING_EVERY {
-            let waits = self.waits.as_ref().filter(|_| self.side == Side::Donor);
-            let waits = waits.and_then(|progress| progress.waits());
-            self.ping(waits.as_deref().unwrap_or(doing))?;
-            *pinged = Instant::now();
-            // Again: the joiner may have begun an attempt since it heard of it.
-            self.total_told = 0;
-        }
-        self.tell_total()?;
-        let told = self.waits.as_ref().filter(|_| self.side == Side::Donor).map(|told| told.take_told());
-        told.unwrap_or_default().iter().try_for_each(|text| self.note(text))?;
-        let mut fds: Vec<PollFd<'_>> =
-            done.map(|done| PollFd::new(done, PollFlags::IN)).into_iter().collect();
-        if self.pending.is_none() {
-            self.pending = self.next(None)?;
-        }
-        self.listen_for_silence()?;
-        if done.is_none() && self.pending.is_some() {
-            return Ok(false);
-        }
-        // A message that waits for the caller would keep the socket readable.
-        if self.pending.is_none() {
-            fds.push(PollFd::new(self.wire.socket(), PollFlags::IN));
-        }
-        let timeout = PING_EVERY.saturating_sub(pinged.elapsed()).clamp(Duration::from_millis(1), LOOK_EVERY);
-        let timeout = rustix::event::Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) => Ok(done.is_some() && fds.first().is_some_and(|done| !done.revents().is_empty())),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(e) => Err(Failure::new(Kind::Server, format!("cannot wait for {}: {e}", self.peer)).into()),
-        }
-    }
-
-    /// Donor: the joiner's progress is of the same total as ours from now on.
-    ///
-    /// # Errors
-    /// As [`Link::send`].
-    pub fn tell_total(&mut self) -> Result<()> {
-        let total = self.waits.as_ref().filter(|_| self.side == Side::Donor).map(|progress| progress.total());
-        match total.filter(|total| *total > 0 && *total != self.total_told) {
-            None => Ok(()),
-            Some(bytes) => {
-                self.total_told = bytes;
-                self.send(&Message::Total { bytes })
-            }
-        }
-    }
-
-    /// Fails when nothing came from the peer for the stall timeout.
-    fn listen_for_silence(&mut self) -> Result<()> {
-        let received = self.wire.traffic().received();
-        if received != self.heard.0 || self.pending.is_some() {
-            self.heard = (received, Instant::now());
-        }
-        match self.heard.1.elapsed() >= self.stall {
-            true => Err(self.failure(WireError::Silent(self.stall))),
-            false => Ok(()),
-        }
-    }
-
     /// Sends the peer an abort with the reason, within half a second or not at all. It returns no error,
     /// because the caller's own error counts. Nothing can be sent afterwards, and only the first reason is
     /// sent.
@@ -425,7 +310,7 @@ impl Link {
 
     /// Returns the next message for the caller and the length of its payload. Without patience, only if it
     /// has already arrived.
-    fn next(&mut self, patience: Option<Deadlines>) -> Result<Option<(Message, usize)>> {
+    pub(super) fn next(&mut self, patience: Option<Deadlines>) -> Result<Option<(Message, usize)>> {
         loop {
             let lengths = match self.head.first_chunk::<PREFIX_BYTES>() {
                 Some(prefix) if self.have >= PREFIX_BYTES => Some(
@@ -483,7 +368,7 @@ impl Link {
         Failure::new(Kind::Peer, format!("{} {what}", self.peer)).into()
     }
 
-    fn failure(&self, error: WireError) -> anyhow::Error {
+    pub(super) fn failure(&self, error: WireError) -> anyhow::Error {
         failure(error, self.side, &self.peer).into()
     }
 }
@@ -512,13 +397,4 @@ pub(super) fn failure(error: WireError, side: Side, peer: &str) -> Failure {
 
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10.0).round() / 10.0
-}
-
-/// Wakes the thread that waits for the work, even if the work panics.
-struct RingsOnDrop<'a>(&'a OwnedFd);
-
-impl Drop for RingsOnDrop<'_> {
-    fn drop(&mut self) {
-        let _ = rustix::io::write(self.0, &1u64.to_ne_bytes());
-    }
 }

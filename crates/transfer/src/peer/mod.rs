@@ -13,6 +13,7 @@
 //! | `traffic` | counters of a connection |
 //! | `tls_stream` | the TLS byte stream: every blocking step, its deadline and its counters |
 //! | [`link`] | one authenticated connection for messages |
+//! | `keep_alive` | a link while its own side does long work |
 //! | [`relay`] | messages of other threads, sent over one link |
 //! | `bind` | resolves an advertised address to listening sockets |
 //! | `screen` | which connections may be the donor's, by their first packet |
@@ -22,6 +23,7 @@
 mod bind;
 pub mod dial;
 mod handshake;
+mod keep_alive;
 pub mod link;
 pub mod listen;
 pub mod relay;

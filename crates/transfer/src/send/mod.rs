@@ -12,6 +12,7 @@
 mod connections;
 pub mod cost_model;
 pub mod file_list;
+mod lane;
 pub mod packer;
 pub mod queue;
 pub mod throttle;

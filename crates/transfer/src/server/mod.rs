@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`options`] | the option files and arguments, read as the server reads them |
+//! | [`reporter`] | reports the progress |
 //! | [`report`] | stdout, which the server reads: the only writer |
 //! | [`parent`] | noticing that the server died, or that we must stop |
 //! | [`shutdown`] | noticing that the server is shutting down in order |
@@ -36,6 +37,7 @@ pub mod privileges;
 pub mod progress;
 pub mod provider_options;
 pub mod report;
+pub mod reporter;
 pub mod shutdown;
 pub mod status;
 pub mod synced;

@@ -2,24 +2,12 @@
 //! server.
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use formats::wsrep::report::ReportLine;
-
-use super::metrics;
-use super::report::Report;
-use super::status::{OK, Status, write_status};
-use crate::human::size;
-use crate::threads::{self, Thread, lock};
-
-/// How often the status file is rewritten.
-const STATUS_EVERY: Duration = Duration::from_millis(500);
-/// How often a line about a running transfer goes to the log.
-const LOG_EVERY: Duration = Duration::from_secs(10);
+use super::status::{OK, Status};
+use crate::threads::lock;
 
 /// A total that includes redo changes in steps: one part in so many of it, and no smaller ones than this.
 const REDO_STEPS: u64 = 50;
@@ -28,7 +16,7 @@ const REDO_STEP_LEAST: u64 = 1 << 20;
 /// Counters that all threads of a transfer share.
 #[derive(Debug)]
 pub struct Progress {
-    role: &'static str,
+    pub(super) role: &'static str,
     began: Instant,
     began_ms: u64,
     phase: Mutex<(String, Instant)>,
@@ -50,7 +38,7 @@ pub struct Progress {
     redo_bytes: AtomicU64,
     /// What counts the bytes of each connection.
     connections: Mutex<Vec<Counter>>,
-    ended: AtomicBool,
+    pub(super) ended: AtomicBool,
 }
 
 /// Reports the bytes of a connection.
@@ -191,11 +179,11 @@ impl Progress {
     }
 
     /// Goes on with what the last transfer noted.
-    fn follow(&self, last: Option<Status>) {
+    pub(super) fn follow(&self, last: Option<Status>) {
         *lock(&self.last_success_ms) = last.map(|last| last.last_success_ms).unwrap_or_default();
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let total_bytes = self.total();
         let mut phases = lock(&self.phases).clone();
         let (phase, since) = lock(&self.phase).clone();
@@ -220,134 +208,14 @@ impl Progress {
     }
 }
 
-/// Writes the status file and the progress lines until dropped.
-pub struct Reporter {
-    progress: Arc<Progress>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Reporter {
-    /// `to_server`: the server asked for `total` and `complete` lines. `metrics_dir`: also writes the metrics there.
-    pub fn start(
-        progress: &Arc<Progress>,
-        status_file: PathBuf,
-        metrics_dir: Option<PathBuf>,
-        to_server: Option<Arc<Report>>,
-    ) -> Reporter {
-        progress.follow(Status::read(&status_file));
-        let shared = Arc::clone(progress);
-        let body = move || {
-            let places = Places { status_file, metrics_dir };
-            report_until_end(&shared, &places, to_server.as_deref());
-        };
-        let thread = threads::spawn(Thread::Progress, body).ok();
-        Reporter { progress: Arc::clone(progress), thread }
-    }
-}
-
-impl Drop for Reporter {
-    fn drop(&mut self) {
-        self.progress.ended.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Since when nothing has changed.
-#[derive(Default)]
-struct Stillness {
-    seen: (String, u64, u64),
-    since_ms: u64,
-}
-
-impl Stillness {
-    /// Milliseconds, with this as the newest look.
-    fn after(&mut self, status: &Status) -> u64 {
-        let seen = (status.phase.clone(), status.done_bytes, status.wire_bytes);
-        if seen != self.seen {
-            self.seen = seen;
-            self.since_ms = status.elapsed_ms;
-        }
-        status.elapsed_ms.saturating_sub(self.since_ms)
-    }
-}
-
-/// Where the progress is written to.
-struct Places {
-    status_file: PathBuf,
-    metrics_dir: Option<PathBuf>,
-}
-
-fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Report>) {
-    let mut last_log = Instant::now();
-    let mut metrics = places.metrics_dir.as_deref();
-    let mut stillness = Stillness::default();
-    let mut said = (0, 0);
-    loop {
-        let ended = progress.ended.load(Ordering::Acquire);
-        let mut status = progress.status();
-        status.idle_ms = stillness.after(&status);
-        write_status(&places.status_file, &status);
-        if let Some(dir) = metrics
-            && let Err(error) = metrics::write(dir, progress.role, &metrics::of_transfer(&status, !ended))
-        {
-            tracing::warn!("metrics cannot be written to {}: {error:#}", dir.display());
-            metrics = None;
-        }
-        if let Some(report) = to_server {
-            said = say_to_server(report, &status, said);
-        }
-        if ended {
-            return;
-        }
-        if last_log.elapsed() > LOG_EVERY && status.total_bytes > 0 {
-            log_line(&status);
-            last_log = Instant::now();
-        }
-        thread::park_timeout(STATUS_EVERY);
-    }
-}
-
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// `total` starts a stage, and `complete` must grow within it, so each is sent only when it changed.
-fn say_to_server(report: &Report, status: &Status, said: (u64, u64)) -> (u64, u64) {
-    if status.total_bytes == 0 {
-        return said;
-    }
-    if status.total_bytes != said.0 {
-        report.say_if_possible(&ReportLine::Total(status.total_bytes));
-    }
-    if status.done_bytes > said.1 {
-        report.say_if_possible(&ReportLine::Complete(status.done_bytes));
-    }
-    (status.total_bytes, status.done_bytes)
-}
-
-fn log_line(status: &Status) {
-    tracing::info!("{}", text_of(status));
-}
-
-/// The remaining time is omitted while it depends on another program, and while more work follows than was
-/// known.
-fn text_of(status: &Status) -> String {
-    let Status { phase, done_bytes: done, total_bytes: total, .. } = status;
-    let left = total.saturating_sub(*done);
-    let percent = if left == 0 { 99 } else { (done * 100 / total.max(&1)).min(99) };
-    let so_far =
-        format!("{phase}: {percent} % of {}, {} on the network", size(*total), size(status.wire_bytes));
-    let known = left > 0 && !phase.starts_with("waiting for ");
-    let left = left.saturating_mul(status.elapsed_ms).checked_div(*done).filter(|_| known);
-    left.map_or_else(|| so_far.clone(), |left| format!("{so_far}, about {} s left", left / 1000))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::reporter::text_of;
     use super::*;
 
     #[test]
@@ -390,21 +258,6 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_is_idle_since_its_last_byte_or_phase() {
-        let status = |phase: &str, wire_bytes, elapsed_ms| Status {
-            phase: phase.to_owned(),
-            wire_bytes,
-            elapsed_ms,
-            ..Status::default()
-        };
-        let mut stillness = Stillness::default();
-        let idle =
-            [("a", 0, 100), ("a", 0, 600), ("a", 9, 900), ("a", 9, 1900), ("b", 9, 2000), ("b", 9, 2300)]
-                .map(|(phase, wire, ms)| stillness.after(&status(phase, wire, ms)));
-        assert_eq!(idle, [0, 500, 0, 1000, 0, 300]);
-    }
-
-    #[test]
     fn the_status_file_of_an_older_version_is_read() {
         let text = r#"{"role":"joiner","phase":"x","done_bytes":1,"total_bytes":2,"wire_bytes":3,"elapsed_ms":4,
             "pid":5,"outcome":"ok"}"#;
@@ -425,22 +278,5 @@ mod tests {
         assert_eq!(status.last_success_ms.keys().collect::<Vec<_>>(), ["donor", "joiner"]);
         let names: Vec<_> = status.phases.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["starting", "receiving"]);
-    }
-
-    #[test]
-    fn a_line_promises_nothing_that_is_not_known() {
-        let status = |phase: &str, done: u64| Status {
-            phase: phase.to_owned(),
-            done_bytes: done << 20,
-            total_bytes: 100 << 20,
-            wire_bytes: 7 << 20,
-            elapsed_ms: 5000,
-            ..Status::default()
-        };
-        let so_far = "of 100.0 MiB, 7.0 MiB on the network";
-        assert_eq!(text_of(&status("sending", 50)), format!("sending: 50 % {so_far}, about 5 s left"));
-        assert_eq!(text_of(&status("sending", 0)), format!("sending: 0 % {so_far}"));
-        assert_eq!(text_of(&status("sending", 100)), format!("sending: 99 % {so_far}"));
-        assert_eq!(text_of(&status("waiting for X", 50)), format!("waiting for X: 50 % {so_far}"));
     }
 }

@@ -8,11 +8,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use formats::galera::grastate::{self, GraState};
 use formats::mariadb::file_kind::{self, FileKind};
-use formats::wsrep::credentials::Account;
-use formats::wsrep::invocation::SstArgs;
 use rustix::fs::{Access, access};
 
 use super::facts::{Datadir, Directory, DirectoryState, Facts, Left, Room, Server};
+use super::wanted::{Wanted, account, datadir_of, load, user_of};
 use super::{ask, network, program};
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
@@ -23,117 +22,15 @@ use crate::datadir::scan;
 use crate::datadir::server_on;
 use crate::datadir::walk::is_packagers;
 use crate::disk::filesystem::{FilesystemId, bytes_available, filesystem_of};
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::install::dry_run;
 use crate::install::files::Disk;
 use crate::install::kept;
-use crate::server::compiled_in;
 use crate::server::markers;
 use crate::server::options::ServerOptions;
-use crate::server::provider_options;
 use crate::server::synced::socket_path;
-use crate::server::users::{name_of_user, own_user_name, user_of_name};
+use crate::server::users::{name_of_user, own_user_name};
 use crate::settings::Settings;
-
-/// The default datadir of the packages of all distributions.
-const PACKAGED_DATADIR: &str = "/var/lib/mysql";
-
-/// The node to check: the arguments that a server would pass to its program.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    /// `--datadir`.
-    pub datadir: Option<PathBuf>,
-    /// `--defaults-file`.
-    pub defaults_file: Option<PathBuf>,
-    /// `--defaults-extra-file`.
-    pub defaults_extra_file: Option<PathBuf>,
-    /// `--defaults-group-suffix`.
-    pub defaults_group_suffix: Option<String>,
-    /// The datadir is compiled into the server's program ([`Wanted::with_datadir`]).
-    pub compiled_in: bool,
-}
-
-impl Wanted {
-    /// Adds the server's compiled-in datadir if neither the command line nor an option file names one. Call
-    /// it before root becomes the server's user, because the server's program then runs as nobody.
-    ///
-    /// # Errors
-    /// A named option file cannot be read; or no datadir is named and no server program is installed.
-    pub fn with_datadir(self) -> Result<Wanted> {
-        let options = ServerOptions::load(&self.args(&[]))?;
-        if self.datadir.is_some() || options.server("datadir").is_some_and(|dir| !dir.is_empty()) {
-            return Ok(self);
-        }
-        let datadir = compiled_in::datadir(&options).ok_or_else(|| {
-            let text = "datadir is not set, and no server program is installed that has a default";
-            Failure::new(Kind::Configuration, text).hint("give --datadir, or the server's --defaults-file")
-        })?;
-        Ok(Wanted { datadir: Some(datadir), compiled_in: true, ..self })
-    }
-
-    /// Returns the datadir of this node and its layout.
-    ///
-    /// # Errors
-    /// The options cannot be read, or are invalid.
-    pub fn layout(&self) -> Result<Layout> {
-        let (args, options) = load(self, &[])?;
-        Layout::resolve(&args, &options)
-    }
-
-    /// Returns the options of its option files.
-    ///
-    /// # Errors
-    /// The options cannot be read.
-    pub fn options(&self) -> Result<ServerOptions> {
-        Ok(load(self, &[])?.1)
-    }
-
-    /// Returns the directory of the provider's write-set cache, according to the option files.
-    ///
-    /// # Errors
-    /// Like [`Wanted::layout`].
-    pub fn cache_dir(&self) -> Result<PathBuf> {
-        let (args, options) = load(self, &[])?;
-        let provider = provider_options::parse(options.server("wsrep-provider-options").unwrap_or_default());
-        Ok(provider_options::cache_dir(&provider, &Layout::resolve(&args, &options)?.datadir))
-    }
-
-    /// The arguments of a program of that server; the command line of a running server comes last.
-    pub(crate) fn args(&self, command_line: &[String]) -> SstArgs {
-        let text = |path: &Option<PathBuf>| path.as_ref().map(|p| p.to_string_lossy().into_owned());
-        SstArgs {
-            datadir: text(&self.datadir),
-            defaults_file: text(&self.defaults_file),
-            defaults_extra_file: text(&self.defaults_extra_file),
-            defaults_group_suffix: self.defaults_group_suffix.clone(),
-            mysqld_args: command_line.to_vec(),
-            ..SstArgs::default()
-        }
-    }
-}
-
-/// Returns the user that the server of this node runs as: that of the option `user`, otherwise the owner of
-/// the datadir.
-///
-/// # Errors
-/// The option files cannot be read, or no datadir is named.
-pub fn server_user(wanted: &Wanted) -> Result<Option<(u32, u32)>> {
-    let (args, options) = load(wanted, &[])?;
-    Ok(user_of(&options, &datadir_of(&args, &options)?))
-}
-
-fn user_of(options: &ServerOptions, datadir: &Path) -> Option<(u32, u32)> {
-    let named = options.server("user").and_then(user_of_name);
-    // A server refuses to run as root by default, so a datadir owned by root names no user.
-    let owner = || fs::metadata(datadir).ok().map(|m| (m.uid(), m.gid())).filter(|(uid, _)| *uid != 0);
-    named.or_else(owner).or_else(|| user_of_name("mysql"))
-}
-
-/// Returns the datadir, even if the rest of the layout cannot be determined.
-fn datadir_of(args: &SstArgs, options: &ServerOptions) -> Result<PathBuf> {
-    let given = args.datadir.as_deref().or_else(|| options.server("datadir")).unwrap_or(PACKAGED_DATADIR);
-    Ok(std::path::absolute(given)?)
-}
 
 /// Collects everything. `sample` is how long the write rate of a running server is measured.
 ///
@@ -218,23 +115,11 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
     Ok(facts)
 }
 
-pub(crate) fn load(wanted: &Wanted, command_line: &[String]) -> Result<(SstArgs, ServerOptions)> {
-    let args = wanted.args(command_line);
-    let options = ServerOptions::load(&args)?;
-    Ok((args, options))
-}
-
 /// The running server's command line. It overrides the option files.
 fn command_line(pid: u32) -> Option<Vec<String>> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words = bytes.split(|&b| b == 0).filter(|word| !word.is_empty());
     Some(words.skip(1).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
-}
-
-/// The account that a donor's program gets: the server's setting, otherwise that of `[sst]`.
-pub(crate) fn account(options: &ServerOptions) -> Option<Account> {
-    let given = options.server("wsrep-sst-auth").filter(|text| !text.is_empty());
-    given.or_else(|| options.sst("wsrep-sst-auth")).and_then(Account::from_pair)
 }
 
 fn who(server: Option<(u32, u32)>) -> (String, Option<String>) {

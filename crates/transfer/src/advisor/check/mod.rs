@@ -21,6 +21,7 @@ mod judge;
 mod members;
 mod network;
 mod program;
+pub mod wanted;
 
 use serde::Serialize;
 

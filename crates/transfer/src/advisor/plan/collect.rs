@@ -7,7 +7,8 @@ use formats::Uuid;
 use super::ask::{Asking, number, of_view};
 use super::facts::{Facts, Group, Known, Origin, Position};
 use super::transfer::Here;
-use crate::advisor::check::collect::{self, Wanted};
+use crate::advisor::check::collect;
+use crate::advisor::check::wanted::{Wanted, account, load};
 use crate::datadir::layout::Layout;
 use crate::datadir::lineage::Lineage;
 use crate::datadir::managed;
@@ -26,7 +27,7 @@ use crate::writesets::gcache::{Gcache, Report};
 /// The node is running, its options cannot be read, no member responds, or there is no information about the
 /// group.
 pub fn collect(wanted: &Wanted, donors: &[String], sample: Duration) -> Result<Facts> {
-    let (args, options) = collect::load(wanted, &[])?;
+    let (args, options) = load(wanted, &[])?;
     let layout = Layout::resolve(&args, &options)?;
     require_datadir(&layout.datadir)?;
     if let Some(server) = server_on(&layout)? {
@@ -42,7 +43,7 @@ pub fn collect(wanted: &Wanted, donors: &[String], sample: Duration) -> Result<F
         [] => seen_last(cache.as_ref().map_err(|e| format!("{e:#}")))?,
         donors => {
             let here = Here::of(&layout, &old, &options)?;
-            Asking { account: collect::account(&options), here }.group(donors, sample)?
+            Asking { account: account(&options), here }.group(donors, sample)?
         }
     };
     // A member with this node's name is this node, before it stopped.

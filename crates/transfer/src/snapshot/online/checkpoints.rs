@@ -18,29 +18,25 @@ use formats::{Lsn, SpaceId};
 
 use super::dirty::Dirty;
 use super::estimate::{Prices, Redo};
-use super::holding::{Holding, worth_holding};
+use super::holding::worth_holding;
 use super::log_file::LogFile;
 use super::outlook::recovery_in_words;
 use super::redo_out::{REDO, RedoOut};
 use super::spool::Spool;
-use super::sql_checks::grant_of;
 use super::tail::TailState;
 use crate::cancel::Cancel;
 use crate::human::size;
 use crate::snapshot::copy::pages;
 use crate::snapshot::sink::SnapshotSink;
 use crate::sql::Login;
-use crate::sql::Session;
-use crate::threads::{Thread, lock, scoped};
+use crate::threads::lock;
 
 /// How often the head of the log is read.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// How often the estimate is renewed.
-const ESTIMATE_EVERY: Duration = Duration::from_millis(200);
+pub(super) const ESTIMATE_EVERY: Duration = Duration::from_millis(200);
 /// How long pages may be held back until the first estimate is made. It is made at once, but the login may be slow.
 const DECIDED_WITHIN: Duration = Duration::from_millis(500);
-/// How long the server may take to write a checkpoint.
-const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(120);
 /// From this many bytes of redo on, both hosts are told why no checkpoint is requested.
 const WORTH_TELLING: u64 = 4 << 20;
 /// Number of checkpoints that are remembered.
@@ -59,35 +55,35 @@ pub struct Checkpoints<'a> {
     pub(super) copied: &'a AtomicU64,
     pub(super) cancel: &'a Cancel,
     /// Bytes per page.
-    page_size: u32,
+    pub(super) page_size: u32,
     /// LSN of the newest checkpoint that was seen.
-    newest: AtomicU64,
+    pub(super) newest: AtomicU64,
     /// Pages are held back until a checkpoint at or above this LSN is seen.
-    hold_for: AtomicU64,
+    pub(super) hold_for: AtomicU64,
     /// The first estimate is not made yet. Pages are held back until then, or a fast disk would already have read all
     /// of them.
-    undecided: AtomicBool,
-    stop: AtomicBool,
+    pub(super) undecided: AtomicBool,
+    pub(super) stop: AtomicBool,
     began: Instant,
     began_at: Lsn,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     seen: Vec<Checkpoint>,
     /// A caller is waiting for a checkpoint.
     wanted: bool,
     /// The server was asked and has not answered.
-    asking: bool,
-    hold_until: Instant,
+    pub(super) asking: bool,
+    pub(super) hold_until: Instant,
     estimated: Instant,
     /// Both hosts were told that a checkpoint is not worth its cost.
     told: bool,
     /// Bytes that will have been read when the copy is complete.
     all: u64,
     copy_began: Instant,
-    figures: Asked,
+    pub(super) figures: Asked,
 }
 
 /// Checkpoints that the server was asked for.
@@ -269,7 +265,7 @@ impl<'a> Checkpoints<'a> {
         Ok(())
     }
 
-    fn look(&self) {
+    pub(super) fn look(&self) {
         match LogFile::open(&self.log) {
             Ok(log) => self.note(log.checkpoint),
             Err(e) => tracing::debug!("the log's head is not read: {e:#}"),
@@ -306,7 +302,7 @@ impl<'a> Checkpoints<'a> {
 
     /// When the spool is nearly full, moves recovery to the newest checkpoint. The pages that the dropped redo changes
     /// are read again when the copy is complete.
-    fn make_room(&self) -> Result<()> {
+    pub(super) fn make_room(&self) -> Result<()> {
         if !self.spool.is_nearly_full() {
             return Ok(());
         }
@@ -383,97 +379,7 @@ impl<'a> Checkpoints<'a> {
         ))
     }
 
-    /// Asks the server for a checkpoint, in a session of its own that is killed when the checkpoint is there: under
-    /// load the end of the log runs ahead of the checkpoints, and the statement tries again and again
-    /// (`checkpoint_now_set`, handler/ha_innodb.cc, MariaDB 10.11). A missing privilege or a timeout is reported and
-    /// does no harm.
-    fn ask(&self, why: &str) {
-        let began = Instant::now();
-        self.lock().asking = true;
-        let asked = self.try_ask(why);
-        self.hold_for.store(0, Ordering::Release);
-        let mut state = self.lock();
-        state.asking = false;
-        match asked {
-            Ok(()) => {
-                state.figures.made += 1;
-                state.figures.took = began.elapsed();
-                tracing::info!("a checkpoint took {:.1} s", began.elapsed().as_secs_f64());
-            }
-            Err(e) => {
-                self.sink.tell(&format!("no checkpoint is asked for: {e}; {why}"));
-                state.figures.refused = Some(e);
-            }
-        }
-    }
-
-    /// Renews the estimate of how long pages are held: since the request the tail has read more redo, and the server
-    /// has written pages.
-    fn hold_on(&self, holding: &Holding, dirty_pages: Option<u64>) {
-        let redo = self.redo_from(Lsn(self.newest.load(Ordering::Acquire)));
-        let worth = worth_holding(self.prices(), redo, self.page_size);
-        let until = holding.until(Instant::now(), dirty_pages, worth);
-        let mut state = self.lock();
-        if state.figures.made == 0 {
-            state.hold_until = state.hold_until.max(until);
-        }
-    }
-
-    fn try_ask(&self, why: &str) -> Result<(), String> {
-        let began = Instant::now();
-        let mut observer = Session::open(self.login, CHECKPOINT_PATIENCE).map_err(|e| e.to_string())?;
-        let mut session = Session::open(self.login, CHECKPOINT_PATIENCE).map_err(|e| e.to_string())?;
-        let id = session.id();
-        let target = observer.log_position().map_err(|e| e.to_string())?.current;
-        let holding = Holding::new(began, observer.dirty_pages().map_err(|e| e.to_string())?);
-        self.sink.tell(&format!("the server is asked for a checkpoint: {why}"));
-        self.dirty.cut();
-        self.hold_for.store(target.0, Ordering::Release);
-        self.undecided.store(false, Ordering::Release);
-        let over = || {
-            self.newest.load(Ordering::Acquire) >= target.0
-                || self.stop.load(Ordering::Acquire)
-                || self.cancel.check().is_err()
-                || began.elapsed() > CHECKPOINT_PATIENCE
-        };
-        std::thread::scope(|scope| {
-            let asked = scoped(scope, Thread::Checkpoint, move || Ok(session.checkpoint_now()));
-            let mut estimated = began;
-            while !asked.is_finished() && !over() {
-                std::thread::sleep(LOOK);
-                if estimated.elapsed() >= ESTIMATE_EVERY {
-                    estimated = Instant::now();
-                    let dirty_pages = observer.dirty_pages().ok().flatten();
-                    self.hold_on(&holding, dirty_pages);
-                }
-                self.look();
-                // An error is ignored here: the loop in `watch` tries again and reports it.
-                let _ = self.make_room();
-            }
-            if !asked.is_finished()
-                && let Err(e) = observer.kill(id)
-            {
-                tracing::debug!("the session that makes a checkpoint cannot be ended: {e}");
-            }
-            match asked.join() {
-                Ok(Err(e)) if e.is_denied() => {
-                    let account = observer.current_user().unwrap_or_default();
-                    Err(format!(
-                        "{e}; with {} the redo since the last one need not be sent",
-                        grant_of(&account, &["SUPER"])
-                    ))
-                }
-                Ok(Err(e)) if !e.is_lost() => Err(e.to_string()),
-                Err(e) => Err(format!("{e:#}")),
-                Ok(_) => {
-                    self.look();
-                    Ok(())
-                }
-            }
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 }

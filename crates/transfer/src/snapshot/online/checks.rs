@@ -9,14 +9,14 @@ use anyhow::Result;
 use formats::innodb::page;
 use formats::innodb::tablespace::{TablespaceHeader, parse_page0};
 use formats::{Lsn, SpaceId};
-use protocol::inventory::{FileId, FileRole};
+use protocol::inventory::FileRole;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalog::{Catalog, Known};
+use super::consistency_point::{ConsistencyPoint, Now, Written};
 use super::dirty::Dirty;
 use super::listing::Care;
 use super::redo_out::RedoOut;
-use super::settle::ConsistencyPoint;
 use super::spool::EventKind;
 use crate::snapshot::copy::page_file::{HEAD_BYTES, first_page_of};
 use crate::snapshot::declined::{Declined, SnapshotError};
@@ -155,21 +155,6 @@ impl Checks<'_> {
         gone.into_iter().for_each(|id| self.catalog.forget(id));
         Ok(())
     }
-}
-
-/// A data file that was written to since the snapshot began.
-#[derive(Debug)]
-pub struct Written {
-    id: FileId,
-    now: Now,
-}
-
-#[derive(Debug)]
-enum Now {
-    /// Kept open: once the locks are released, the file may have another name, or none.
-    Open(File),
-    /// Its first page.
-    First(Option<(SpaceId, Lsn)>),
 }
 
 impl Written {

@@ -5,8 +5,8 @@ use formats::{Lsn, Seqno, Uuid};
 use protocol::inventory::{FileEntry, FileRole, Place};
 
 use super::catalog::Catalog;
+use super::consistency_point::ConsistencyPoint;
 use super::redo_out::{REDO, RedoOut};
-use super::settle::ConsistencyPoint;
 use crate::snapshot::sink::{Manifest, Position, SnapshotSink, write_zeros};
 
 /// Writes the parts of the log's file besides the redo: its head, up to the checkpoint `from` at which the log begins

@@ -27,10 +27,13 @@
 //! | [`holders`] | which session holds the lock that we wait for |
 //! | `manifest` | the head of the log that is sent, and the list of files |
 //! | [`snapshot`] | the whole snapshot from top to bottom; `summary` implements the trait for the donor's role |
+mod asking;
+mod barrier;
 mod by_identity;
 pub mod catalog;
 pub mod checkpoints;
 mod checks;
+mod consistency_point;
 mod copying;
 pub mod dirty;
 pub mod estimate;

@@ -2,36 +2,19 @@
 //! hold the locks.
 use std::time::{Duration, Instant};
 
+use super::barrier::barrier;
 use super::catalog::Catalog;
+use super::consistency_point::ConsistencyPoint;
 use super::listing;
 use super::rounds::Rounds;
-use super::settle::{Again, ConsistencyPoint, Settle, Tried};
-use super::snapshot::{ANSWER, Options, Work};
-use super::stage::Stage;
+use super::settle::{Settle, Tried};
+use super::snapshot::{ANSWER, Work};
 use super::wait::Wait;
-use crate::cancel::Cancel;
 use crate::snapshot::declined::SnapshotError;
 use crate::sql::Session;
 
 /// How often new and changed files are copied while the consistency point is waited for.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(15);
-/// How long the barrier before the copy may take.
-const BARRIER_MAX: Duration = Duration::from_secs(10);
-
-/// Waits for a running IMPORT TABLESPACE, which writes pages without redo. START is granted when none is running, and
-/// is released at once; an import that begins later is recognised by its traces (`checks`). Returns the reason if START
-/// was not granted.
-pub(super) fn barrier(options: &Options, cancel: &Cancel) -> Result<Option<Again>, SnapshotError> {
-    let mut stage = Stage::open(&options.login, BARRIER_MAX, cancel)?;
-    match stage.start().and_then(|()| stage.end()) {
-        Ok(()) => Ok(None),
-        Err(e) => {
-            cancel.check().map_err(anyhow::Error::from)?;
-            Again::try_from(e).map(Some).map_err(SnapshotError::from)
-        }
-    }
-}
-
 impl Work<'_> {
     /// The consistency point. It is waited for as long as another session holds what it needs.
     pub(super) fn settle(&mut self, catalog: &mut Catalog) -> Result<ConsistencyPoint, SnapshotError> {
@@ -60,7 +43,7 @@ impl Work<'_> {
 
     fn attempt(&mut self, catalog: &mut Catalog) -> Result<Tried, SnapshotError> {
         if !self.barrier {
-            if let Some(again) = barrier(self.options, self.cancel)? {
+            if let Some(again) = barrier(&self.options.login, self.cancel)? {
                 return Ok(Tried::Again(again, Duration::ZERO));
             }
             self.barrier = true;

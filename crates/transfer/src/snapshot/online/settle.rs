@@ -6,10 +6,9 @@
 //! made.
 use std::time::{Duration, Instant};
 
-use formats::Lsn;
-
 use super::catalog::{Catalog, Todo};
-use super::checks::{self, Written};
+use super::checks;
+use super::consistency_point::ConsistencyPoint;
 use super::dirty::Dirty;
 use super::holders::{LONG_DDL_MS, is_ddl};
 use super::lister::Lister;
@@ -27,37 +26,6 @@ use crate::sql::{Session, SqlError};
 const TRY_MAX: Duration = Duration::from_secs(60);
 /// How long to wait for an instant without any DDL.
 const QUIET: Duration = Duration::from_millis(700);
-
-/// What the consistency point established, and what it cost.
-#[derive(Debug)]
-pub struct ConsistencyPoint {
-    /// End of the log when files were listed: later file operations are about names that were listed.
-    pub list_lsn: Lsn,
-    /// LSN at which the copy ends.
-    pub end: Lsn,
-    /// End of the log when the locks were released.
-    pub max: Lsn,
-    /// The cluster's last committed write-set.
-    pub seqno: Option<i64>,
-    /// `gtid_binlog_state`, if there is a binary log.
-    pub binlog_state: Option<String>,
-    /// How long DDL was held and the provider paused.
-    pub ddl_held: Duration,
-    /// The part of it that the server took to pause the provider and grant the lock.
-    pub granting: Duration,
-    /// How long commits on this server were held.
-    pub commits_held: Duration,
-    /// How long listing the files took.
-    pub listing: Duration,
-    /// Files that may have been imported; they are checked later.
-    pub written: Vec<Written>,
-    /// Number of files copied under the locks.
-    pub files: usize,
-    /// Number of tries.
-    pub tries: u32,
-    /// How long failed tries paused the provider, in total.
-    pub failed_held: Duration,
-}
 
 /// What a try needs.
 pub struct Settle<'a, 'r> {

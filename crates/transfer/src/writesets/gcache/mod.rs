@@ -22,6 +22,7 @@
 //! ```
 
 mod files;
+mod mapped;
 mod ordered;
 mod report;
 pub mod sizing;

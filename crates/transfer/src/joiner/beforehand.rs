@@ -1,0 +1,51 @@
+//! What the joiner says of its settings and of its old files before a transfer.
+use formats::mariadb::file_kind::{self, FileKind};
+
+use crate::datadir::layout::Layout;
+use crate::datadir::lineage::Lineage;
+use crate::datadir::managed::ManagedFile;
+use crate::datadir::own_position;
+use crate::failure::{Failure, Kind};
+use crate::human::printable;
+use crate::install::names::file_name;
+use crate::job::Job;
+
+pub(super) fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
+    let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
+    let text = format!("base={} under [sst] is not a readable directory", dir.display());
+    Err(Failure::new(Kind::Configuration, text).hint("name a prepared backup, or leave it out"))
+}
+
+/// Logs the position and the origin of the old files, as far as the files show them.
+pub(super) fn log_previous_state(layout: &Layout) {
+    if let Ok(Some(position)) = own_position::position_in_files(layout) {
+        tracing::info!("the old files were at {} at their last checkpoint", position.state);
+    }
+    if let Some(Lineage { donor, position, .. }) = Lineage::read(&layout.datadir) {
+        tracing::info!("the last transfer installed here came from {} at {position}", printable(&donor));
+    }
+}
+
+/// Warns of files that `cpat` matches but that are not kept, because they would act on the new data.
+pub(super) fn warn_of_cpat_conflicts(old: &[ManagedFile]) {
+    let names: Vec<String> =
+        old.iter().filter(|f| f.keep_overruled).map(|f| f.path.display().to_string()).collect();
+    if !names.is_empty() {
+        tracing::warn!("cpat matches files that cannot be kept beside new data: {}", names.join(", "));
+    }
+}
+
+/// Warns that replication from outside the cluster ends: its settings belong to a position of the old data.
+pub(super) fn warn_that_replication_ends(old: &[ManagedFile]) {
+    let settings = old.iter().map(|file| &file.path).filter(|path| {
+        let name = file_name(path);
+        file_kind::top_level(name) == FileKind::ReplicaState && name.starts_with("master")
+    });
+    for path in settings {
+        tracing::warn!(
+            "{} leaves with the old data: this node is no longer a replica afterwards (CHANGE MASTER TO makes it one \
+             again; cpat under [sst] would keep the file)",
+            path.display()
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! A link while its own side does long work: pings, the peer's silence, and what it says meanwhile.
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use protocol::message::Message;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use super::link::{Link, PING_EVERY};
+use super::side::Side;
+use super::tls_stream::WireError;
+use crate::cancel::LOOK_EVERY;
+use crate::failure::{Failure, Kind};
+use crate::threads::{Thread, scoped};
+
+impl Link {
+    /// Does long work while sending pings every [`PING_EVERY`]. If the peer gives up or is gone, the transfer
+    /// is cancelled, so that the work ends early if it checks the cancel.
+    pub fn keep_alive_while<T: Send>(
+        &mut self,
+        doing: &str,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        let done = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| Failure::new(Kind::Server, format!("cannot make an event descriptor: {e}")))?;
+        std::thread::scope(|scope| {
+            let rings = RingsOnDrop(&done);
+            let worker = scoped(scope, Thread::Work, move || {
+                let _rings = rings;
+                work()
+            });
+            let mut pinged = Instant::now();
+            self.heard.1 = pinged;
+            let lost = loop {
+                if self.lost {
+                    break None;
+                }
+                match self.attend(doing, &mut pinged, Some(&done)) {
+                    Ok(true) => break None,
+                    Ok(false) => {}
+                    Err(e) if self.can_do_without(&e) => {}
+                    Err(e) => break Some(e),
+                }
+            };
+            if let Some(failure) = &lost {
+                if let Some(cancel) = self.wire.cancel() {
+                    cancel.cancel(crate::failure::kind_of(failure), format!("{failure:#}"));
+                }
+                // The peer's other connections may be broken already, and it waits for the reason, so it is
+                // sent before the work has ended, which may take long.
+                self.abort(&format!("{failure:#}"));
+            }
+            let result = worker.join();
+            match lost {
+                Some(failure) => Err(failure),
+                None => result,
+            }
+        })
+    }
+
+    /// One round of waiting: until the work is done (true), the peer sends something, a ping is due or it is
+    /// time to check the cancel. Fails if nothing arrived within the stall timeout: a waiting peer sends
+    /// pings, busy or not.
+    pub(super) fn attend(
+        &mut self,
+        doing: &str,
+        pinged: &mut Instant,
+        done: Option<&OwnedFd>,
+    ) -> Result<bool> {
+        self.wire.look().map_err(|e| self.failure(e))?;
+        if pinged.elapsed() >= PING_EVERY {
+            let waits = self.waits.as_ref().filter(|_| self.side == Side::Donor);
+            let waits = waits.and_then(|progress| progress.waits());
+            self.ping(waits.as_deref().unwrap_or(doing))?;
+            *pinged = Instant::now();
+            // Again: the joiner may have begun an attempt since it heard of it.
+            self.total_told = 0;
+        }
+        self.tell_total()?;
+        let told = self.waits.as_ref().filter(|_| self.side == Side::Donor).map(|told| told.take_told());
+        told.unwrap_or_default().iter().try_for_each(|text| self.note(text))?;
+        let mut fds: Vec<PollFd<'_>> =
+            done.map(|done| PollFd::new(done, PollFlags::IN)).into_iter().collect();
+        if self.pending.is_none() {
+            self.pending = self.next(None)?;
+        }
+        self.listen_for_silence()?;
+        if done.is_none() && self.pending.is_some() {
+            return Ok(false);
+        }
+        // A message that waits for the caller would keep the socket readable.
+        if self.pending.is_none() {
+            fds.push(PollFd::new(self.wire.socket(), PollFlags::IN));
+        }
+        let timeout = PING_EVERY.saturating_sub(pinged.elapsed()).clamp(Duration::from_millis(1), LOOK_EVERY);
+        let timeout = rustix::event::Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) => Ok(done.is_some() && fds.first().is_some_and(|done| !done.revents().is_empty())),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(Failure::new(Kind::Server, format!("cannot wait for {}: {e}", self.peer)).into()),
+        }
+    }
+
+    /// Donor: the joiner's progress is of the same total as ours from now on.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub fn tell_total(&mut self) -> Result<()> {
+        let total = self.waits.as_ref().filter(|_| self.side == Side::Donor).map(|progress| progress.total());
+        match total.filter(|total| *total > 0 && *total != self.total_told) {
+            None => Ok(()),
+            Some(bytes) => {
+                self.total_told = bytes;
+                self.send(&Message::Total { bytes })
+            }
+        }
+    }
+
+    /// Fails when nothing came from the peer for the stall timeout.
+    pub(super) fn listen_for_silence(&mut self) -> Result<()> {
+        let received = self.wire.traffic().received();
+        if received != self.heard.0 || self.pending.is_some() {
+            self.heard = (received, Instant::now());
+        }
+        match self.heard.1.elapsed() >= self.stall {
+            true => Err(self.failure(WireError::Silent(self.stall))),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Wakes the thread that waits for the work, even if the work panics.
+struct RingsOnDrop<'a>(&'a OwnedFd);
+
+impl Drop for RingsOnDrop<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(self.0, &1u64.to_ne_bytes());
+    }
+}
