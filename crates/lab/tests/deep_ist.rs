@@ -1,6 +1,7 @@
 //! Deep IST on real servers: a node that was away longer than every provider's cache reaches comes back by archived
 //! write-sets, and no file is sent.
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +9,7 @@ use rejoin_lab::archiver::Archiver;
 use rejoin_lab::ddl::{Repertoire, Storm, create_shared};
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::{Cluster, Node, compare, data};
+use serde_json::Value;
 use transfer::writesets::archive::Archive;
 
 /// So few rows that two writers cannot but meet.
@@ -108,6 +110,19 @@ fn an_archive_that_does_not_reach_back_or_is_damaged_is_not_used() -> Result<()>
     gets_files(&cluster, "no deep IST")
 }
 
+/// `rejoin plan` for the third node names the archive of the first.
+fn is_predicted(cluster: &Cluster) -> Result<()> {
+    let mut command = Command::new(cluster.program_dir().join("rejoin"));
+    command.args(["plan", "--json", "--defaults-file"]).arg(cluster.node(3).option_file());
+    command.arg("--donor").arg(cluster.node(1).socket());
+    let out = command.output()?;
+    let json: Value = serde_json::from_slice(&out.stdout).with_context(|| format!("{out:?}"))?;
+    let deep = &json["deep_ist"];
+    ensure!(json["way"] == "sst" && json["donor"] == "n1", "{json:#}");
+    ensure!(deep["write_sets"].as_i64() > Some(FAR) && deep["closed"].is_null(), "{json:#}");
+    Ok(())
+}
+
 /// Stopped, and left behind by two nodes that write and change tables; `try_first` may break a first try.
 fn comes_back(try_first: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
     let cluster = cluster()?;
@@ -123,6 +138,7 @@ fn comes_back(try_first: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
     storms.into_iter().try_for_each(|storm| storm.stop().map(drop))?;
 
     let loads = [Load::start(n1, CALM)?, Load::start(n2, CALM)?];
+    is_predicted(&cluster)?;
     try_first(n3)?;
     let mark = n1.log_mark();
     n3.join().context("the deep IST")?;

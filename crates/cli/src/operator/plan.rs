@@ -1,4 +1,5 @@
 //! `rejoin plan`: how a node that is down would come back.
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,11 +7,13 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use transfer::advisor::plan::choice::Rule;
 use transfer::advisor::plan::collect::collect;
+use transfer::advisor::plan::deep_ist::DeepIst;
 use transfer::advisor::plan::facts::{Facts, Known, Origin, Position};
 use transfer::advisor::plan::predict::{Prediction, Speeds, Way, predict};
 use transfer::advisor::plan::transfer::Estimate;
 use transfer::failure::{Failure, Kind};
 use transfer::human::{size, span};
+use transfer::server::provider_options::IST_DOOR_HINT;
 
 use super::answer::Answer;
 use super::which::{UNKNOWN, Which, become_the_servers_user};
@@ -28,6 +31,10 @@ pub struct Options {
     /// Without it, the last state of the group that this node saw is used.
     #[arg(long, value_name = "SOCKET|HOST[:PORT]")]
     donor: Vec<String>,
+    /// Archive of write-sets of the donor, or a copy of it; default: that of a
+    /// member on this host
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
     /// Write-sets per second that this node applies, to compare IST with SST
     #[arg(long, value_name = "NUMBER")]
     apply_rate: Option<f64>,
@@ -51,7 +58,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let wanted = options.node.wanted()?;
     become_the_servers_user(&wanted)?;
-    let facts = collect(&wanted, &options.donor, SAMPLE)?;
+    let facts = collect(&wanted, &options.donor, options.archive.as_deref(), SAMPLE)?;
     let transfer = options.transfer_rate.map(|rate| rate as f64);
     let prediction = predict(&facts, Speeds { apply: options.apply_rate, transfer });
     let lines = lines(&facts, &prediction);
@@ -81,6 +88,9 @@ fn lines(facts: &Facts, prediction: &Prediction) -> Vec<(&'static str, String)> 
     lines.push(("way", way(facts, prediction)));
     if let Some(sends) = &prediction.sends {
         lines.push(("sends", sent(sends)));
+    }
+    if let Some(deep) = &prediction.deep_ist {
+        lines.push(("deep IST", deep_ist(deep)));
     }
     if let Some(missing) = prediction.missing {
         let bytes = prediction.missing_bytes.map(|bytes| format!(", about {}", size(bytes)));
@@ -171,6 +181,22 @@ fn sent(sends: &Result<Estimate, String>) -> String {
     }
 }
 
+/// The donor decides by the same estimate, unless `ist` under its `[sst]` says otherwise.
+fn deep_ist(deep: &DeepIst) -> String {
+    if let Some(why) = &deep.closed {
+        return format!("the archive has what is missing, but {why} (hint: {IST_DOOR_HINT})");
+    }
+    let instead = match &deep.ways {
+        Some(ways) if ways.replay_is_cheaper() => "instead, with ist=auto on the donor",
+        Some(_) => "possible with ist=always on the donor; with ist=auto files are sent, which costs less",
+        None => "possible",
+    };
+    match &deep.ways {
+        Some(ways) => format!("{instead}: {}", ways.in_words()),
+        None => format!("{instead}: {} write-sets, about {}", deep.write_sets, size(deep.bytes)),
+    }
+}
+
 fn reason(rule: Rule) -> &'static str {
     match rule {
         Rule::HasItAndNamed => {
@@ -237,6 +263,14 @@ fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
             }),
             Err(why) => json!({"bytes": null, "at_least_bytes": null, "at_most_bytes": null, "why": why}),
         }),
+        "deep_ist": prediction.deep_ist.as_ref().map(|deep| json!({
+            "write_sets": deep.write_sets,
+            "bytes": deep.bytes,
+            "cheaper": deep.ways.map(|ways| ways.replay_is_cheaper()),
+            "replay_s": deep.ways.map(|ways| ways.replay().as_secs_f64()),
+            "files_s": deep.ways.map(|ways| ways.transfer().as_secs_f64()),
+            "closed": deep.closed,
+        })),
         "missing": prediction.missing,
         "ahead": match prediction.way { Way::Ahead { by } => by, _ => 0 },
         "missing_bytes": prediction.missing_bytes,

@@ -16,6 +16,7 @@ use crate::failure::{Failure, Kind};
 use crate::server::provider_options::{self, cache_dir, is_on};
 use crate::sql::{Answer, Session};
 use crate::sql::{Listens, Login};
+use crate::writesets::archive::{default_dir, is_archive};
 use crate::writesets::gcache::{Gcache, Report};
 
 /// How long one response may take.
@@ -32,13 +33,15 @@ struct Said {
     status: BTreeMap<String, String>,
     others: Vec<(String, String, String)>,
     cache: PathBuf,
+    /// Its archive, if it is on this host.
+    archive: Option<PathBuf>,
     pace: Pace,
     sends: Result<Estimate, String>,
 }
 
 impl Said {
     fn known(self) -> Known {
-        Known { member: self.member, from: Origin::Asked, sends: self.sends }
+        Known { member: self.member, from: Origin::Asked, sends: self.sends, archive: self.archive }
     }
 }
 
@@ -131,11 +134,26 @@ impl Asking {
             stateless: provider.get("gcs.stateless").is_some_and(|value| is_on(value)),
             lowest_cached: number(status.get("wsrep_local_cached_downto")).filter(|at| *at > 0).map(Seqno),
         };
-        let cache = cache_dir(&provider, Path::new(&of(&variables, "datadir")));
+        let datadir = PathBuf::from(of(&variables, "datadir"));
+        let cache = cache_dir(&provider, &datadir);
+        let archive = Some(default_dir(&datadir)).filter(|dir| is_socket(at) && is_archive(dir));
         let others = session.members()?;
         let sends = self.here.estimate(at, session, &variables)?;
-        Ok(Said { uuid: of(&status, "wsrep_gcomm_uuid"), member, status, others, cache, pace, sends })
+        Ok(Said {
+            uuid: of(&status, "wsrep_gcomm_uuid"),
+            member,
+            status,
+            others,
+            cache,
+            archive,
+            pace,
+            sends,
+        })
     }
+}
+
+fn is_socket(at: &Listens) -> bool {
+    matches!(at, Listens::Socket(_))
 }
 
 /// A path means a socket.

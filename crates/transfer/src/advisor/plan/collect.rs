@@ -1,10 +1,12 @@
 //! Collects facts from files of this node and from members. Read-only.
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use formats::Uuid;
 
 use super::ask::{Asking, number, of_view};
+use super::deep_ist::ArchiveReach;
 use super::facts::{Facts, Group, Known, Origin, Position};
 use super::transfer::Here;
 use crate::advisor::check::collect;
@@ -18,15 +20,22 @@ use crate::datadir::server_on::server_on;
 use crate::failure::{Failure, Kind};
 use crate::server::provider_options::{self, cache_dir, is_on};
 use crate::writesets::gcache::{Gcache, Report};
+use crate::writesets::ist::relay;
 
 /// Collects for the node that `wanted` names, which must be stopped. `donors` are members to query, each a
 /// unix socket or `HOST[:PORT]`; without any, the group is the one that this node's own gcache saw last.
-/// `sample` is how long the write rate is measured.
+/// `archive` is an archive of write-sets that the donor would use, or a copy of it; archives of members on this host are
+/// found. `sample` is how long the write rate is measured.
 ///
 /// # Errors
 /// The node is running, its options cannot be read, no member responds, or there is no information about the
 /// group.
-pub fn collect(wanted: &Wanted, donors: &[String], sample: Duration) -> Result<Facts> {
+pub fn collect(
+    wanted: &Wanted,
+    donors: &[String],
+    archive: Option<&Path>,
+    sample: Duration,
+) -> Result<Facts> {
     let (args, options) = load(wanted, &[])?;
     let layout = Layout::resolve(&args, &options)?;
     require_datadir(&layout.datadir)?;
@@ -59,8 +68,19 @@ pub fn collect(wanted: &Wanted, donors: &[String], sample: Duration) -> Result<F
         lowest_cached: lowest.and_then(|cache| cache.range()).map(|(first, _)| first),
         lineage: Lineage::read(&layout.datadir),
         data: old.iter().map(|file| file.allocated).sum(),
+        archives: archives(&group, archive)?,
+        door: relay::door(&options).map(drop),
         group,
     })
+}
+
+fn archives(group: &Group, given: Option<&Path>) -> Result<Vec<ArchiveReach>> {
+    let given = given.map(|dir| ArchiveReach::read(dir, None)).transpose()?.flatten();
+    let beside = group.members.iter().filter_map(|known| {
+        // One that is not ours to read is as good as none.
+        ArchiveReach::read(known.archive.as_deref()?, Some(known.member.name.clone())).ok()?
+    });
+    Ok(given.into_iter().chain(beside).collect())
 }
 
 /// The position that a start would pass to the provider.

@@ -1,10 +1,12 @@
 //! The facts about a stopped node and the group that it would join, as a value.
+use std::path::PathBuf;
 use std::time::Duration;
 
 use formats::wsrep::state_id::StateId;
 use formats::{Seqno, Uuid};
 
 use super::choice::Member;
+use super::deep_ist::ArchiveReach;
 use super::transfer::Estimate;
 use crate::datadir::lineage::Lineage;
 
@@ -26,6 +28,10 @@ pub struct Facts {
     pub lineage: Option<Lineage>,
     /// Bytes of its data files.
     pub data: u64,
+    /// Archives of write-sets, of members on this host or named by the operator.
+    pub archives: Vec<ArchiveReach>,
+    /// Why a deep IST cannot come in on this node as it is set up.
+    pub door: Result<(), String>,
     /// The group.
     pub group: Group,
 }
@@ -87,12 +93,14 @@ pub struct Known {
     pub from: Origin,
     /// What rejoin would send from it, or why that is not known.
     pub sends: Result<Estimate, String>,
+    /// Its archive of write-sets, if it is on this host.
+    pub archive: Option<PathBuf>,
 }
 
 impl Known {
     /// A member that was not queried itself.
     pub(super) fn not_asked(member: Member, from: Origin) -> Known {
-        Known { member, from, sends: Err("it was not asked".to_owned()) }
+        Known { member, from, sends: Err("it was not asked".to_owned()), archive: None }
     }
 }
 

@@ -5,6 +5,7 @@ use formats::Seqno;
 use formats::galera::conf_change::MemberState;
 
 use super::choice::{Choice, Joiner, Member, Rule, choose, safe};
+use super::deep_ist::{self, DeepIst, Question};
 use super::facts::{Facts, Known, Origin, Position};
 use super::transfer::Estimate;
 
@@ -54,6 +55,8 @@ pub struct Prediction {
     pub missing_bytes: Option<u64>,
     /// What rejoin sends in an SST from the chosen donor, or why that is not known.
     pub sends: Option<Result<Estimate, String>>,
+    /// Instead of that, write-sets of the donor's archive.
+    pub deep_ist: Option<DeepIst>,
     /// Earlier positions are in the safety gap.
     pub safe: Seqno,
     /// The earliest time at which the donor's history may have moved past the position, at the current rate.
@@ -103,6 +106,7 @@ pub fn predict(facts: &Facts, speeds: Speeds) -> Prediction {
     let mut prediction = Prediction {
         lasts_at_least: lasts(&way, facts, state.map(|state| state.seqno)),
         safe: safe(&members, newest),
+        deep_ist: instead(&way, facts, state.map(|state| state.seqno)),
         sends: sends(&way, facts),
         way,
         missing,
@@ -129,6 +133,20 @@ fn members(facts: &Facts) -> Vec<Member> {
 fn sends(way: &Way, facts: &Facts) -> Option<Result<Estimate, String>> {
     let Way::Sst { donor, .. } = way else { return None };
     Some(facts.group.members.iter().find(|known| known.member.name == *donor)?.sends.clone())
+}
+
+/// Write-sets instead of files, if the archive of the chosen donor reaches back to the position.
+fn instead(way: &Way, facts: &Facts, position: Option<Seqno>) -> Option<DeepIst> {
+    let Way::Sst { donor, .. } = way else { return None };
+    let known = facts.group.members.iter().find(|known| known.member.name == *donor)?;
+    let question = Question {
+        group: (facts.group.history, facts.group.newest),
+        position: position?,
+        donor: (donor, known.member.lowest_cached),
+        sends: known.sends.as_ref().ok(),
+        data: facts.data,
+    };
+    deep_ist::predict(&facts.archives, &facts.door, &question)
 }
 
 /// A full ring drops one write-set for each new one; one that is not full drops none yet.

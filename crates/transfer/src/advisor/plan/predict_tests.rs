@@ -14,7 +14,7 @@ fn at(seqno: i64) -> StateId {
 fn known(name: &str, state: MemberState, lowest: i64) -> Known {
     let lowest_cached = Some(Seqno(lowest));
     let member = Member { name: name.to_owned(), segment: 0, state, stateless: false, lowest_cached };
-    Known { member, from: Origin::Asked, sends: Err(String::new()) }
+    Known { member, from: Origin::Asked, sends: Err(String::new()), archive: None }
 }
 
 /// A node at 10,000; n1 has the last thousand write-sets and n2 the last nine thousand.
@@ -30,6 +30,8 @@ fn facts(position: Position) -> Facts {
         lowest_cached: None,
         lineage: None,
         data: 1_000_000,
+        archives: Vec::new(),
+        door: Ok(()),
         group: Group { history, newest, members, age: None, pace },
     }
 }

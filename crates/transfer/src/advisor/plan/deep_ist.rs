@@ -1,0 +1,137 @@
+//! Whether the donor's archive would bring the node back, where Galera decides for an SST.
+use std::path::Path;
+
+use anyhow::Result;
+use formats::{Seqno, Uuid};
+
+use super::transfer::Estimate;
+use crate::writesets::archive::Archive;
+use crate::writesets::ist::cost::Ways;
+
+/// What an archive holds, as far as a prediction needs it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArchiveReach {
+    /// The name of the member whose archive it is; none if the operator gave its directory.
+    pub member: Option<String>,
+    /// Its history.
+    pub history: Uuid,
+    /// The first write-set of its newest range.
+    pub first: Seqno,
+    /// The last one.
+    pub last: Seqno,
+    /// Mean bytes of a write-set in it.
+    pub bytes_each: f64,
+}
+
+impl ArchiveReach {
+    /// Reads an archive's headers. None if it is empty.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn read(dir: &Path, member: Option<String>) -> Result<Option<ArchiveReach>> {
+        let archive = Archive::open(dir)?;
+        let (runs, _) = archive.runs();
+        let count: i64 = runs.iter().map(|run| run.last.0 - run.first.0 + 1).sum();
+        let (_, bytes) = archive.bytes();
+        let bytes_each = bytes as f64 / count.max(1) as f64;
+        let newest = archive.newest_run();
+        Ok(newest.map(|run| ArchiveReach {
+            member,
+            history: run.history,
+            first: run.first,
+            last: run.last,
+            bytes_each,
+        }))
+    }
+}
+
+/// A prediction of deep IST.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeepIst {
+    /// What both ways cost, as the donor estimates it; none if it is not known what files would cost.
+    pub ways: Option<Ways>,
+    /// Write-sets to replay.
+    pub write_sets: u64,
+    /// About how many bytes they are.
+    pub bytes: u64,
+    /// Why this node cannot take it as it is set up.
+    pub closed: Option<String>,
+}
+
+/// What there is to predict from.
+pub(super) struct Question<'a> {
+    /// The group's history, and its last write-set.
+    pub group: (Uuid, Seqno),
+    /// The node's position in that history.
+    pub position: Seqno,
+    /// The chosen donor, and the oldest write-set in its provider's cache.
+    pub donor: (&'a str, Option<Seqno>),
+    /// What files would cost.
+    pub sends: Option<&'a Estimate>,
+    /// Bytes of the node's own data.
+    pub data: u64,
+}
+
+/// Whether one of the archives reaches. The archive and the cache of the donor must join.
+pub(super) fn predict(
+    archives: &[ArchiveReach],
+    door: &Result<(), String>,
+    question: &Question<'_>,
+) -> Option<DeepIst> {
+    let (history, newest) = question.group;
+    let (donor, cached) = question.donor;
+    let reaches = |archive: &&ArchiveReach| {
+        archive.member.as_deref().is_none_or(|member| member == donor)
+            && archive.history == history
+            && archive.first.0 <= question.position.0.saturating_add(1)
+            && (archive.last >= newest || cached.is_some_and(|low| low.0 <= archive.last.0.saturating_add(1)))
+    };
+    let archive = archives.iter().find(reaches)?;
+    let write_sets = newest.0.saturating_sub(question.position.0).max(0).unsigned_abs();
+    let bytes = (archive.bytes_each * write_sets as f64) as u64;
+    let ways = question.sends.map(|sends| Ways {
+        write_sets,
+        write_set_bytes: bytes,
+        files: sends.all.max(question.data),
+        sent: sends.about.unwrap_or(sends.all),
+    });
+    Some(DeepIst { ways, write_sets, bytes, closed: door.clone().err() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HISTORY: &str = "2f0eaefd-0000-11f0-a0a0-000000000000";
+
+    fn archive(member: Option<&str>, first: i64, last: i64) -> ArchiveReach {
+        let (history, member) = (HISTORY.parse().expect("a uuid"), member.map(str::to_owned));
+        ArchiveReach { member, history, first: Seqno(first), last: Seqno(last), bytes_each: 500.0 }
+    }
+
+    fn asked(archives: &[ArchiveReach], position: i64, cached: i64) -> Option<DeepIst> {
+        let group = (HISTORY.parse().expect("a uuid"), Seqno(10_000));
+        let donor = ("n1", Some(Seqno(cached)));
+        let sends =
+            Estimate { all: 1 << 30, about: Some(1 << 20), at_least: 0, why: String::new(), redo: None };
+        let question = Question { group, position: Seqno(position), donor, sends: Some(&sends), data: 0 };
+        predict(archives, &Ok(()), &question)
+    }
+
+    #[test]
+    fn an_archive_reaches_from_the_position_to_the_donors_cache() {
+        let found = asked(&[archive(Some("n1"), 1, 9_500)], 5_000, 9_000).expect("it reaches");
+        assert_eq!((found.write_sets, found.bytes, found.closed), (5_000, 2_500_000, None));
+        assert!(found.ways.is_some_and(|ways| ways.replay_is_cheaper()));
+        for (archive, position, cached) in [
+            (archive(Some("n1"), 5_002, 9_500), 5_000, 9_000),
+            (archive(Some("n1"), 1, 8_000), 5_000, 9_000),
+            (archive(Some("n2"), 1, 9_500), 5_000, 9_000),
+            (ArchiveReach { history: Uuid::NIL, ..archive(None, 1, 9_500) }, 5_000, 9_000),
+        ] {
+            assert_eq!(asked(&[archive.clone()], position, cached), None, "{archive:?}");
+        }
+        // The archive alone, also of an operator's copy.
+        assert!(asked(&[archive(None, 5_001, 10_000)], 5_000, 10_001).is_some());
+    }
+}
