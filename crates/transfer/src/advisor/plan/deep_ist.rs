@@ -129,7 +129,7 @@ mod tests {
             (archive(Some("n2"), 1, 9_500), 5_000, 9_000),
             (ArchiveReach { history: Uuid::NIL, ..archive(None, 1, 9_500) }, 5_000, 9_000),
         ] {
-            assert_eq!(asked(&[archive.clone()], position, cached), None, "{archive:?}");
+            assert_eq!(asked(std::slice::from_ref(&archive), position, cached), None, "{archive:?}");
         }
         // The archive alone, also of an operator's copy.
         assert!(asked(&[archive(None, 5_001, 10_000)], 5_000, 10_001).is_some());
