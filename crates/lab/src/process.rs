@@ -187,7 +187,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut other = Command::new("sleep").arg("60").env(MARK, "/elsewhere").spawn().unwrap();
         let mut ours = Command::new("sleep").arg("60").env(MARK, dir.path()).spawn().unwrap();
-        let found = of_cluster(dir.path());
+        // For an instant after its start the kernel shows no environment of a process.
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut found = of_cluster(dir.path());
+        while found.is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+            found = of_cluster(dir.path());
+        }
         kill_cluster(dir.path());
         assert!(wait(&mut ours, Duration::from_secs(5)).unwrap().is_some());
         assert!(other.try_wait().unwrap().is_none());
