@@ -20,7 +20,8 @@ pub struct Progress {
     began: Instant,
     began_ms: u64,
     phase: Mutex<(String, Instant)>,
-    /// Phases that are over, with their milliseconds.
+    /// Phases that are over, with their milliseconds. Each name is there once: a transfer that waits for hours goes through
+    /// the same ones again and again.
     phases: Mutex<Vec<(String, u64)>>,
     last_success_ms: Mutex<BTreeMap<String, u64>>,
     /// Bytes of files that the joiner already had.
@@ -77,7 +78,7 @@ impl Progress {
         let mut phase = lock(&self.phase);
         let took = phase.1.elapsed();
         let seconds = took.as_secs_f64();
-        lock(&self.phases).push((phase.0.clone(), took.as_millis() as u64));
+        add_phase(&mut lock(&self.phases), &phase.0, took);
         let counts = if counts.is_empty() { String::new() } else { format!(": {counts}") };
         tracing::debug!("phase \"{}\" took {seconds:.3} s{counts}", phase.0);
         *phase = (next.to_owned(), Instant::now());
@@ -187,7 +188,7 @@ impl Progress {
         let total_bytes = self.total();
         let mut phases = lock(&self.phases).clone();
         let (phase, since) = lock(&self.phase).clone();
-        phases.push((phase, since.elapsed().as_millis() as u64));
+        add_phase(&mut phases, &phase, since.elapsed());
         Status {
             role: self.role.to_owned(),
             phase: self.current_phase(),
@@ -205,6 +206,14 @@ impl Progress {
             pid: std::process::id(),
             outcome: lock(&self.outcome).clone(),
         }
+    }
+}
+
+fn add_phase(phases: &mut Vec<(String, u64)>, name: &str, took: Duration) {
+    let ms = took.as_millis() as u64;
+    match phases.iter_mut().find(|(known, _)| known == name) {
+        Some((_, sum)) => *sum += ms,
+        None => phases.push((name.to_owned(), ms)),
     }
 }
 
@@ -276,7 +285,10 @@ mod tests {
         progress.end(OK);
         let status = progress.status();
         assert_eq!(status.last_success_ms.keys().collect::<Vec<_>>(), ["donor", "joiner"]);
-        let names: Vec<_> = status.phases.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["starting", "receiving"]);
+        let names = |status: &Status| status.phases.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&status), ["starting", "receiving"]);
+        progress.phase("checking", "");
+        progress.phase("receiving", "");
+        assert_eq!(names(&progress.status()), ["starting", "receiving", "checking"]);
     }
 }

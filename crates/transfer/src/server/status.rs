@@ -32,7 +32,7 @@ pub struct Status {
     pub elapsed_ms: u64,
     /// Milliseconds since the phase, or a count of bytes, last changed.
     pub idle_ms: u64,
-    /// The phases so far in their order, and how many milliseconds each took.
+    /// The phases so far, in the order in which they began, and how many milliseconds each took.
     pub phases: Vec<(String, u64)>,
     /// Process id of the program.
     pub pid: u32,
