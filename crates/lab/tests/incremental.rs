@@ -122,7 +122,7 @@ fn a_backup_on_the_host_is_a_base() -> Result<()> {
     joiner.wipe()?;
     joiner.add_options("sst", &["base=/nowhere"])?;
     let refused = joiner.fail_to_join()?;
-    ensure!(refused.contains("base=/nowhere under [sst] is no directory"), "{refused}");
+    ensure!(refused.contains("base=/nowhere under [sst] is not a readable directory"), "{refused}");
     joiner.add_options("sst", &[&format!("base={}", backup.display())])?;
     donor.wait_synced_again(Duration::from_secs(30))?;
     donor.exec(&["USE sbtest", "UPDATE sbtest1 SET c = 'changed' WHERE id < 100"])?;

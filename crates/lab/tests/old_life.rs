@@ -47,7 +47,10 @@ fn an_old_life_ends_and_the_hosts_files_stay() -> Result<()> {
     compare::assert_equal(n1, n2)?;
     assert_eq!(n2.unexpected_errors(&[]), Vec::<String>::new());
     ensure!(n2.log_since_start().contains("tc.log"), "cpat cannot keep tc.log, and the log should say so");
-    ensure!(n2.log_since_start().contains("/master.info leaves with the old data"), "a replica ends unsaid");
+    ensure!(
+        n2.log_since_start().contains("/master.info is removed with the old data"),
+        "a replica ends unsaid"
+    );
 
     for (name, text) in &kept {
         assert_eq!(&fs::read_to_string(n2.datadir().join(name))?, text, "{name} was to stay");

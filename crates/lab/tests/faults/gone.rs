@@ -34,7 +34,7 @@ fn a_donor_without_a_position() -> Result<()> {
     while donor.line(SOON)? != "flush tables" {}
     fakes.stand_still_at("2f0eaefd-0000-11f0-a0a0-000000000000:-1")?;
     let ended = donor.end(SOON)?;
-    let reason = "this donor sends nothing: the donor's server has no position (2f0eaefd-0000-11f0-a0a0-000000000000:-1)";
+    let reason = "this donor cannot send its data: the donor's server has no position (2f0eaefd-0000-11f0-a0a0-000000000000:-1)";
     ensure!(ended.code == Some(71) && ended.stderr.contains(reason), "{:?}: {}", ended.code, ended.stderr);
     // It waits for the word of a group that is not there.
     joiner.signal(Signal::TERM)?;
@@ -166,7 +166,7 @@ fn a_donor_outside_the_primary_component(pair: &mut Pair) -> Result<()> {
     let cut = || Ok(pair.donor().status("wsrep_cluster_status")? != "Primary");
     until("the donor is outside the primary component", Duration::from_secs(60), cut)?;
     until("the donor's program ends", Duration::from_secs(90), || Ok(program(pair.donor()).is_empty()))?;
-    let reason = "this donor sends nothing: the donor's server is outside the primary component";
+    let reason = "this donor cannot send its data: the donor's server is outside the primary component";
     pair.reason_in_both_logs(pair.donor(), "donor", reason)?;
     until("the joiner's program ends", SOON, || Ok(program(pair.joiner()).is_empty()))?;
     pair.reason_in_both_logs(pair.joiner(), "joiner", reason)?;

@@ -171,7 +171,7 @@ fn a_forbidden_block(pair: &mut Pair) -> Result<()> {
 fn a_bounded_block(pair: &mut Pair) -> Result<()> {
     let options = ["snapshot=blocking", "blocking=2", "rlimit=60k", "compress=none", "incremental=0"];
     let marks = begin(pair, &options)?;
-    let held = "the donor's files are still at ";
+    let held = "the donor's server blocks writes at ";
     until(held, SOON, || Ok(pair.donor().log_since(marks.0).contains(held)))?;
     let began = Instant::now();
     pair.donor().exec(&["INSERT INTO sbtest.written (what) VALUES ('after the block')"])?;

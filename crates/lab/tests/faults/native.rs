@@ -114,7 +114,7 @@ fn corruption(pair: &mut Pair) -> Result<()> {
     let marks = (pair.donor().log_mark(), pair.joiner().log_mark());
     pair.begin(&["allow-corrupt-pages=1"])?;
     pair.joiner().wait_synced(SOON)?;
-    both_say(pair, marks, "sent although it is damaged")?;
+    both_say(pair, marks, "sent a damaged page (allow-corrupt-pages=1)")?;
     ensure!(pair.joiner().value("SELECT COUNT(*) FROM sbtest.sbtest1")? == "3000");
     file.write_all_at(&good, 10 * 16384)?;
     file.sync_all()?;
@@ -156,7 +156,7 @@ fn an_overrun_log() -> Result<()> {
     overrun(pair.donor())?;
     set_sst(pair.donor(), &[])?;
     pair.joiner().wait_synced(Duration::from_secs(120)).with_context(|| words_of(pair.donor()))?;
-    both_say(&pair, marks, "snapshot: blocking (the redo log came round before it could be read")?;
+    both_say(&pair, marks, "snapshot: blocking (the server overwrote redo before it could be read")?;
     both_say(&pair, marks, "innodb_log_file_size=")?;
     compare::assert_equal(pair.donor(), pair.joiner())
 }

@@ -26,7 +26,7 @@ fn a_byte_that_changes_after_it_was_staged_is_found() -> Result<()> {
     if let Some((file, at, byte)) = found {
         file.write_all_at(&[!byte], at)?;
     }
-    let reason = "what was staged is not what the donor read";
+    let reason = "the staged bytes are not what the donor read";
     until("the joiner says so", Duration::from_secs(60), || Ok(pair.joiner().log_text().contains(reason)))?;
     let since = Instant::now();
     pair.all_ends(since)?;

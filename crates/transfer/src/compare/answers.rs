@@ -68,7 +68,7 @@ impl Compare<'_> {
                 }
                 Message::AnswersEnd => return Ok(()),
                 other => {
-                    let text = format!("the joiner sent {} where an answer was due", other.name());
+                    let text = format!("the joiner sent {}, expected an answer", other.name());
                     return Err(Failure::new(Kind::Peer, text).into());
                 }
             }

@@ -298,7 +298,7 @@ impl DonorSession<'_> {
 
     /// The failure if every snapshot of this server would be declined. Another member may be able to send.
     fn sends_nothing(&self, declined: &Declined) -> Failure {
-        let failure = Failure::new(Kind::Refused, format!("this donor sends nothing: {declined}"));
+        let failure = Failure::new(Kind::Refused, format!("this donor cannot send its data: {declined}"));
         if !matches!(declined, Declined::CorruptPages { .. }) {
             return failure.hint(
                 "bring the donor back into the primary component, or name another one with wsrep_sst_donor on the joiner",
@@ -365,8 +365,8 @@ fn not_online(why: &str) -> Failure {
 /// Logs on both hosts every damaged page that was sent, at most `DAMAGE_LINES` of them.
 fn log_corruption(link: &mut Link, damaged: &[String]) -> Result<()> {
     for page in damaged.iter().take(DAMAGE_LINES) {
-        tracing::warn!("sent although it is damaged: {page}");
-        link.note(&format!("sent although it is damaged: {page}"))?;
+        tracing::warn!("sent a damaged page (allow-corrupt-pages=1): {page}");
+        link.note(&format!("sent a damaged page (allow-corrupt-pages=1): {page}"))?;
     }
     if damaged.len() > DAMAGE_LINES {
         tracing::warn!("and {} more damaged pages", damaged.len() - DAMAGE_LINES);

@@ -30,5 +30,5 @@ pub(super) fn expect(message: Message, wanted: &Message) -> Result<(), Failure> 
 }
 
 pub(super) fn unexpected(message: &Message, wanted: &str) -> Failure {
-    Failure::new(Kind::Peer, format!("the joiner said {} where {wanted} was due", message.name()))
+    Failure::new(Kind::Peer, format!("the joiner sent {}, expected {wanted}", message.name()))
 }

@@ -43,7 +43,7 @@ pub(super) fn warn_that_replication_ends(old: &[ManagedFile]) {
     });
     for path in settings {
         tracing::warn!(
-            "{} leaves with the old data: this node is no longer a replica afterwards (CHANGE MASTER TO makes it one \
+            "{} is removed with the old data: this node is no longer a replica afterwards (CHANGE MASTER TO makes it one \
              again; cpat under [sst] would keep the file)",
             path.display()
         );

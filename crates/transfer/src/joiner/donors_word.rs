@@ -12,5 +12,5 @@ pub(super) fn parse_position(text: &str) -> Result<StateId, Failure> {
 }
 
 pub(super) fn unexpected(message: &Message, wanted: &str) -> Failure {
-    Failure::new(Kind::Peer, format!("the donor said {} where {wanted} was due", message.name()))
+    Failure::new(Kind::Peer, format!("the donor sent {}, expected {wanted}", message.name()))
 }

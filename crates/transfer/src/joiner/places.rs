@@ -85,7 +85,7 @@ impl Places {
             return Ok(());
         }
         if name.contains('/') || !file_kind::database_directory(name) {
-            let text = format!("the donor offers {name:?}, which is no name of a database's directory");
+            let text = format!("the donor offers {name:?}, which is not the name of a database's directory");
             return Err(Failure::new(Kind::Peer, text));
         }
         let path = self.datadir.join(name);
@@ -185,7 +185,7 @@ mod tests {
             (&[], old, "ibdata1", "ibdata1 is a file of innodb_data_file_path"),
             (&["--innodb-log-group-home-dir=logs"], old, "logs", "a directory that an option"),
             (&["--ignore-db-dirs=hidden"], old, "hidden", "ignore_db_dirs of this node hides hidden"),
-            (&[], old, "../x", "no name of a database"),
+            (&[], old, "../x", "not the name of a database"),
         ] {
             let said = tried(&tree, words, server, database);
             assert!(

@@ -132,7 +132,7 @@ impl<'a> Base<'a> {
     /// The donor did not ask for it.
     pub fn entry(&self, file: FileId) -> Result<FileEntry, Failure> {
         let entry = lock(&self.asked).entries.get(file);
-        let text = format!("the donor speaks of file number {}, which it did not ask for", file.0);
+        let text = format!("the donor refers to file number {}, for which it did not ask", file.0);
         entry.ok_or_else(|| Failure::new(Kind::Peer, text))
     }
 
@@ -149,7 +149,7 @@ impl<'a> Base<'a> {
     /// There is no such group.
     pub fn together(&self, first: FileId) -> Result<Arc<Vec<FileId>>, Failure> {
         let files = lock(&self.together).get(&first).cloned();
-        let text = format!("the donor asked for nothing together with file number {}", first.0);
+        let text = format!("the donor asked for no group of files that begins with number {}", first.0);
         files.ok_or_else(|| Failure::new(Kind::Peer, text))
     }
 
@@ -228,8 +228,7 @@ impl<'a> Base<'a> {
                 return Ok(false);
             }
             other => {
-                let text =
-                    format!("the donor said {} where CompareFiles or CompareEnd was due", other.name());
+                let text = format!("the donor sent {}, expected CompareFiles or CompareEnd", other.name());
                 return Err(Failure::new(Kind::Peer, text).into());
             }
         }

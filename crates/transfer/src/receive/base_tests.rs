@@ -75,7 +75,7 @@ fn files_that_are_asked_for_together_get_one_fingerprint() {
     assert_eq!(base.entry(FileId(4)).unwrap(), asked[1]);
     assert_eq!(base.together(FileId(3)).unwrap()[..], [FileId(3), FileId(4), FileId(5)]);
     let unknown = base.entry(FileId(9)).unwrap_err();
-    assert!(unknown.to_string().contains("file number 9, which it did not ask for"), "{unknown}");
+    assert!(unknown.to_string().contains("file number 9, for which it did not ask"), "{unknown}");
     assert!(base.together(FileId(4)).is_err());
 }
 
@@ -91,11 +91,11 @@ fn questions_that_make_no_sense_are_named() {
         kind_of(&error)
     };
     let peer = crate::failure::Kind::Peer;
-    assert_eq!(fails(Message::SplitGroup { first: FileId(1) }, "nothing together with file number 1"), peer);
     assert_eq!(
-        fails(Message::Stored, "the donor said Stored where CompareFiles or CompareEnd was due"),
+        fails(Message::SplitGroup { first: FileId(1) }, "no group of files that begins with number 1"),
         peer
     );
+    assert_eq!(fails(Message::Stored, "the donor sent Stored, expected CompareFiles or CompareEnd"), peer);
     fails(Message::CompareFiles(vec![entry(1, "../x")]), "cannot be accepted");
     fails(Message::CompareGroups(vec![entry(1, "a/b.frm"), entry(u32::MAX, "a/c.frm")]), "beyond the limit");
 }

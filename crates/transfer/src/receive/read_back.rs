@@ -88,7 +88,7 @@ impl Part {
                 .read(*at, bytes, &self.staged)
                 .with_context(|| format!("cannot read back {target} at {at}"))?;
             if digest(bytes) != piece.digest {
-                let text = format!("{target} at {at}: what was staged is not what the donor read");
+                let text = format!("{target} at {at}: the staged bytes are not what the donor read");
                 let hint = "look for errors of the disk and the memory in this host's kernel log, then start the node again: \
                             the correct parts are reused";
                 return Err(Failure::new(Kind::Disk, text).hint(hint).into());

@@ -16,7 +16,7 @@ pub enum Declined {
     RedoFormat(String),
     /// The server overwrote redo that had not been read yet.
     #[error(
-        "the redo log came round before it could be read: {behind} bytes were waiting in a log of {capacity}; \
+        "the server overwrote redo before it could be read: {behind} bytes were waiting in a log of {capacity}; \
          set innodb_log_file_size={wanted} or more on the donor"
     )]
     RedoOverrun {
@@ -52,7 +52,7 @@ pub enum Declined {
     #[error(transparent)]
     NoLogin(#[from] NoLogin),
     /// The account lacks a privilege.
-    #[error("the account may not do what is needed; to allow it: {grant}")]
+    #[error("the account lacks a privilege; run: {grant}")]
     MissingPrivilege {
         /// The `GRANT` statement that an administrator can run as it is.
         grant: String,

@@ -166,7 +166,7 @@ fn what_is_staged_otherwise_than_the_donor_read_it_is_not_installed() {
         let error = staging.read_back(2, &Cancel::new()).unwrap_err();
         let text = format!("{error:#}");
         assert_eq!(kind_of(&error), Kind::Disk, "{text}");
-        let wanted = format!("t.ibd at {}: what was staged is not what the donor read", at >> 20 << 20);
+        let wanted = format!("t.ibd at {}: the staged bytes are not what the donor read", at >> 20 << 20);
         assert!(text.contains(&wanted), "{text}");
     }
 }
@@ -193,10 +193,10 @@ fn holes_are_zeros_where_the_donor_read_zeros_only() {
     let staged = fs::File::options().write(true).open(staging.path(FileId(1)).unwrap()).unwrap();
     staged.write_all_at(&[9], (6 << 20) - 1).unwrap();
     let text = error(&staging);
-    assert!(text.contains(&format!("t.ibd at {}: what was staged is not", 5 << 20)), "{text}");
+    assert!(text.contains(&format!("t.ibd at {}: the staged bytes are not", 5 << 20)), "{text}");
     let other = World::new("db/t.ibd");
     let text = error(&received(&other, 7));
-    assert!(text.contains(&format!("t.ibd at {}: what was staged is not", 3 << 20)), "{text}");
+    assert!(text.contains(&format!("t.ibd at {}: the staged bytes are not", 3 << 20)), "{text}");
 }
 
 #[test]

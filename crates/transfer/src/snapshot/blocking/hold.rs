@@ -84,7 +84,7 @@ impl Drop for HeldStill {
         self.report.say_if_possible(&ReportLine::Continue);
         // The answer is still there if the transfer was cancelled before it was read.
         let _ = remove_if_there(&self.answer);
-        tracing::info!("the donor's files were held still for {:.3} s", self.held_for().as_secs_f64());
+        tracing::info!("the donor's server blocked writes for {:.3} s", self.held_for().as_secs_f64());
     }
 }
 

@@ -72,7 +72,7 @@ impl Snapshot for Blocking<'_> {
             return Err(Declined::NoPosition { shown: position.state.to_string() }.into());
         }
         let position = Position { state: position.state, domain: position.domain };
-        tracing::info!("the donor's files are still at {}", position.state);
+        tracing::info!("the donor's server blocks writes at {}", position.state);
 
         sink.phase("listing files (blocking)");
         let files = scan::scan(self.layout, self.engines)?;

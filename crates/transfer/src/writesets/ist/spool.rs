@@ -89,7 +89,7 @@ impl Spool {
             let end = at + HEADER_LEN + header.len as usize;
             let Some(message) = self.partial.get(at..end) else { break };
             if !header.kind.is_ordered() || header.seqno != self.next {
-                return Err(broke(&format!("{} came where {} was due", header.seqno, self.next)).into());
+                return Err(broke(&format!("write-set {} came, expected {}", header.seqno, self.next)).into());
             }
             let payload = message.get(HEADER_LEN..).unwrap_or_default();
             header.check_payload(payload).map_err(|why| broke(&format!("{}: {why}", header.seqno)))?;
@@ -260,7 +260,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spool = open(dir.path(), 4);
         let error = spool.take(&messages(6..=6)).unwrap_err().to_string();
-        assert!(error.contains("6 came where 5 was due"), "{error}");
+        assert!(error.contains("6 came, expected 5"), "{error}");
         let mut spool = open(dir.path(), 4);
         let mut flipped = message(5);
         flipped[1] = 4;
