@@ -1,4 +1,6 @@
 //! What an operator permits: a transfer beyond it is refused on both hosts, and nothing is touched.
+use std::fs;
+
 use anyhow::{Result, ensure};
 use rejoin_lab::process;
 
@@ -45,12 +47,21 @@ fn what_the_operator_does_not_permit_is_refused() -> Result<()> {
     refused(&fakes, (&["incremental=0", &night], &[]), &words)?;
     refused(&fakes, (&[], &["incremental=0", &night]), &words)?;
 
-    // Within the limits it goes through.
-    set_sst(fakes.donor(), &["max-transfer=50G", &night])?;
-    set_sst(fakes.joiner(), &["max-transfer=50G", &night])?;
+    // Within the limits it goes through, and both hosts write their metrics.
+    let dir = fakes.cluster.program_dir();
+    let metrics = format!("metrics-dir={}", dir.display());
+    fakes.set_sst(&["max-transfer=50G", &night, &metrics])?;
     let (run, auth, address) = fakes.joiner_ready()?;
     let given = fakes.serve(fakes.full(&address, &auth)?)?;
     let received = run.end(SOON)?;
     ensure!((given.code, received.code) == (Some(0), Some(0)), "{}\n{}", given.stderr, received.stderr);
+    for role in ["donor", "joiner"] {
+        let text = fs::read_to_string(dir.join(format!("rejoin_{role}.prom")))?;
+        for metric in ["rejoin_transfer_success", "rejoin_transfer_running"] {
+            let value = if metric.ends_with("success") { 1 } else { 0 };
+            let line = format!("{metric}{{role=\"{role}\"}} {value}");
+            ensure!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
+        }
+    }
     Ok(())
 }
