@@ -149,7 +149,7 @@ fn an_overrun_log() -> Result<()> {
     pair.wait_for_data()?;
     overrun(pair.donor())?;
     until("it began anew", SOON, || {
-        Ok(pair.joiner().log_since(marks.1).contains("snapshot: online (the redo log came round"))
+        Ok(pair.joiner().log_since(marks.1).contains("snapshot: online (the server overwrote redo"))
     })?;
     // What the status file says may still be of the first attempt; the log is followed before the first page is read.
     std::thread::sleep(Duration::from_secs(2));
