@@ -112,7 +112,7 @@ fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Re
     let progress = Progress::new(name);
     let to_server = args.progress.then(|| Arc::clone(&report));
     let reporter = Reporter::start(&progress, datadir.join(STATUS_FILE), metrics_dir(&options), to_server);
-    let settings = Settings::read(&options)?;
+    let settings = Settings::read(&options).inspect_err(|error| progress.end(&format!("{error:#}")))?;
     let job = Job { args, options, settings, datadir: datadir.to_owned(), server, report, progress, cancel };
     let outcome = caught(|| match role {
         Role::Joiner => transfer::joiner::run(&job),

@@ -237,9 +237,6 @@ impl<'a> Transfer<'a> {
         let room = agree::check_room(job, &layout, offer, &old)?;
         refuse_base_that_is_none(job)?;
         let base = job.settings.incremental && room != Room::InPlace;
-        if !base {
-            staging::discard_staged(&job.datadir)?;
-        }
         link.send(&Message::Accept {
             workers: job.settings.threads,
             in_place: room == Room::InPlace,
@@ -269,6 +266,9 @@ impl<'a> Transfer<'a> {
     /// Receives the donor's attempts until one is complete, and verifies the staged files of that one.
     fn receive(mut self, link: &mut Link, first: Message) -> Result<VerifiedStaging> {
         let (job, room) = (self.job, self.room);
+        if !job.settings.incremental || room == Room::InPlace {
+            staging::discard_staged(&job.datadir)?;
+        }
         let verified = self.attempts(link, first).inspect_err(|error| record_if_full(job, room, error))?;
         link.send_if_possible(&Message::Stored)?;
         log_totals(job, verified.bytes());
@@ -281,9 +281,13 @@ impl<'a> Transfer<'a> {
             other => return Err(unexpected(&other, "Attempt").into()),
         };
         loop {
+            // Before anything is done: in place, the old files are deleted next.
+            if attempt.fingerprints.is_none() {
+                self.permit(true, attempt.bytes)?;
+            }
             let mut incoming = IncomingTransfer::prepare(self.job, &self.layout, &self.old, self.room)?;
             let estimate = self.sample(link, &attempt, &incoming)?;
-            self.make_room(link, &mut incoming, estimate)?;
+            self.make_room(link, &attempt, &mut incoming, estimate)?;
             match self.receive_attempt(link, &attempt, &incoming)? {
                 Received::All(file_list) => return self.verify(link, incoming, file_list),
                 Received::Again(next) => attempt = next,
@@ -295,10 +299,7 @@ impl<'a> Transfer<'a> {
     /// send.
     fn sample(&self, link: &mut Link, attempt: &Attempt, incoming: &IncomingTransfer) -> Result<Estimate> {
         tracing::info!("{}", snapshot_line(attempt.snapshot, &attempt.reason));
-        let permit =
-            |full, bytes| self.job.settings.limits.permit(PlannedTransfer { full, bytes }, Minute::now());
         let Some(key) = &attempt.fingerprints else {
-            permit(true, attempt.bytes)?;
             incoming.staging().drop_leftovers()?;
             return Ok(Estimate { sampled: 0, about: None });
         };
@@ -308,7 +309,7 @@ impl<'a> Transfer<'a> {
         link.send(&Message::Sample(sample))?;
         match link.recv()? {
             Message::Plan { about } => {
-                permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
+                self.permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
                 Ok(Estimate { sampled, about })
             }
             other => Err(unexpected(&other, "Plan").into()),
@@ -320,6 +321,7 @@ impl<'a> Transfer<'a> {
     fn make_room(
         &mut self,
         link: &mut Link,
+        attempt: &Attempt,
         incoming: &mut IncomingTransfer,
         estimate: Estimate,
     ) -> Result<()> {
@@ -327,6 +329,8 @@ impl<'a> Transfer<'a> {
         if self.room == Room::Narrow
             && agree::check_room_again(job, layout, offer, &self.old, estimate)? == Room::InPlace
         {
+            // Nothing is compared with files that are deleted.
+            self.permit(true, attempt.bytes)?;
             self.room = Room::InPlace;
             link.note("the joiner has no room for old and new files: it replaces them in place")?;
             incoming.replace_in_place()?;
@@ -341,6 +345,11 @@ impl<'a> Transfer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether this node's limits permit a transfer of files.
+    fn permit(&self, full: bool, bytes: u64) -> Result<(), Failure> {
+        self.job.settings.limits.permit(PlannedTransfer { full, bytes }, Minute::now())
     }
 
     /// Receives one attempt: the donor's files from one snapshot.

@@ -59,7 +59,8 @@ impl TransferLimits {
         Err(refused(
             text,
             "the joiner's datadir is unchanged; start it with ist-only=0 to receive files (`rejoin plan` tells how much), or \
-             name a donor whose gcache or archive still has the write-sets that are missing",
+             name a donor whose gcache or archive still has the write-sets that are missing; ist=always there takes them \
+             also where files would cost less",
         ))
     }
 

@@ -35,6 +35,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut text = String::new();
     if let Some(status) = read(&datadir.join(STATUS_FILE))? {
         text += &metrics::of_transfer(&status, runs(&status, &datadir));
+        text += &metrics::last_success(&status, None);
     }
     text += &of_previous_state(&datadir)?;
     let archive = options.archive.clone().unwrap_or_else(|| default_dir(&datadir));

@@ -11,6 +11,7 @@ use transfer::human::size;
 use transfer::install::files::Disk;
 use transfer::install::kept;
 use transfer::server::markers::is_transfer;
+use transfer::server::progress::now_ms;
 use transfer::server::status::{STATUS_FILE, Status};
 use transfer::settings::{KeepPrevious, Settings};
 
@@ -33,7 +34,7 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["watch", "json"])]
     probe: bool,
     /// With --probe: a transfer has stalled after this long without progress
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "probe")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "probe")]
     stalled_after: u64,
 }
 
@@ -52,7 +53,12 @@ pub fn probe(options: &Options) -> Result<ExitCode> {
     let status = read(&datadir.join(STATUS_FILE))?;
     Ok(match status.filter(|status| runs(status, &datadir)) {
         None => ExitCode::from(UNKNOWN),
-        Some(status) => ExitCode::from(u8::from(status.idle_ms > options.stalled_after.saturating_mul(1000))),
+        Some(status) => {
+            // A program that is stopped itself does not write its status either.
+            let written_ms = status.began_ms.saturating_add(status.elapsed_ms);
+            let idle_ms = status.idle_ms.saturating_add(now_ms().saturating_sub(written_ms));
+            ExitCode::from(u8::from(idle_ms > options.stalled_after.saturating_mul(1000)))
+        }
     })
 }
 

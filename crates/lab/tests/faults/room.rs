@@ -63,6 +63,19 @@ fn without_room_for_both(user: User) -> Result<()> {
         .with_context(|| node.name().to_owned())?;
     }
 
+    // A limit of either node holds before anything is deleted.
+    for limits in [["max-transfer=1M", ""], ["", "max-transfer=1M"]] {
+        let [donors, joiners] = limits.map(|line| Vec::from_iter((!line.is_empty()).then_some(line)));
+        set_sst(pair.donor(), &donors)?;
+        set_sst(pair.joiner(), &joiners)?;
+        pair.start_joiner()?;
+        pair.joiners_server_ended()?;
+        pair.donor_is_released()?;
+        let words = pair.joiner().log_since_start();
+        ensure!(words.contains("max-transfer under [sst] on this node permits 1.0 MiB"), "{words}");
+        ensure!(large.exists() && !pair.joiner().datadir().join("#sql-rejoin/in-place").exists(), "{words}");
+    }
+
     // Killed half-way, twice: what a broken transfer leaves must not keep the next one out.
     set_sst(pair.joiner(), &[])?;
     for _ in 0..2 {

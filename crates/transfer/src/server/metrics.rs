@@ -86,14 +86,17 @@ pub fn of_transfer(status: &Status, runs: bool) -> String {
             .iter()
             .map(|(phase, ms)| ([role(), vec![("phase", phase.as_str())]].concat(), in_seconds(*ms))),
     );
+    metrics.text()
+}
+
+/// When the last successful transfer of a role ended; without a role, of each.
+pub fn last_success(status: &Status, role: Option<&str>) -> String {
+    let wanted = status.last_success_ms.iter().filter(|(of, _)| role.is_none_or(|role| role == *of));
+    let mut metrics = Metrics::default();
     metrics.gauge(
         "rejoin_transfer_last_success_time_seconds",
         "When the last successful transfer ended, in seconds since 1970.",
-        status
-            .last_success_ms
-            .iter()
-            .filter(|(of, _)| **of == status.role)
-            .map(|(_, ms)| (role(), in_seconds(*ms))),
+        wanted.map(|(role, ms)| (vec![("role", role.as_str())], in_seconds(*ms))),
     );
     metrics.text()
 }
@@ -146,11 +149,16 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
         }
-        assert!(!text.contains("_success"), "it has not ended, and no donation succeeded: {text}");
+        assert!(!text.contains("_success"), "it has not ended: {text}");
+        assert_eq!(last_success(&status, Some("donor")), "");
+        let line = "rejoin_transfer_last_success_time_seconds{role=\"joiner\"} 7\n";
+        assert!(
+            last_success(&status, None).ends_with(line)
+                && last_success(&status, Some("joiner")).ends_with(line)
+        );
         (status.outcome, status.role) = (Some(OK.to_owned()), "joiner".to_owned());
         let text = of_transfer(&status, false);
         assert!(text.contains("rejoin_transfer_success{role=\"joiner\"} 1\n"), "{text}");
-        assert!(text.contains("rejoin_transfer_last_success_time_seconds{role=\"joiner\"} 7\n"), "{text}");
         assert!(!text.contains("kind=\"reused\""), "{text}");
     }
 

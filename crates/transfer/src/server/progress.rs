@@ -217,7 +217,8 @@ fn add_phase(phases: &mut Vec<(String, u64)>, name: &str, took: Duration) {
     }
 }
 
-fn now_ms() -> u64 {
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
 }

@@ -81,7 +81,7 @@ struct Places {
 
 fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Report>) {
     let mut last_log = Instant::now();
-    let mut metrics = places.metrics_dir.as_deref();
+    let mut warned = false;
     let mut stillness = Stillness::default();
     let mut said = (0, 0);
     loop {
@@ -89,11 +89,11 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
         let mut status = progress.status();
         status.idle_ms = stillness.after(&status);
         write_status(&places.status_file, &status);
-        if let Some(dir) = metrics
-            && let Err(error) = metrics::write(dir, progress.role, &metrics::of_transfer(&status, !ended))
+        if let Some(dir) = &places.metrics_dir
+            && let Err(error) = metrics::write(dir, progress.role, &metrics_of(&status, !ended))
+            && !std::mem::replace(&mut warned, true)
         {
             tracing::warn!("metrics cannot be written to {}: {error:#}", dir.display());
-            metrics = None;
         }
         if let Some(report) = to_server {
             said = say_to_server(report, &status, said);
@@ -107,6 +107,11 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
         }
         thread::park_timeout(STATUS_EVERY);
     }
+}
+
+/// Of this role alone: the other one has a file of its own.
+fn metrics_of(status: &Status, runs: bool) -> String {
+    metrics::of_transfer(status, runs) + &metrics::last_success(status, Some(&status.role))
 }
 
 /// `total` starts a stage, and `complete` must grow within it, so each is sent only when it changed.

@@ -68,8 +68,6 @@ pub(super) struct Question<'a> {
     pub donor: (&'a str, Option<Seqno>),
     /// What files would cost.
     pub sends: Option<&'a Estimate>,
-    /// Bytes of the node's own data.
-    pub data: u64,
 }
 
 /// Whether one of the archives reaches. The archive and the cache of the donor must join.
@@ -92,7 +90,7 @@ pub(super) fn predict(
     let ways = question.sends.map(|sends| Ways {
         write_sets,
         write_set_bytes: bytes,
-        files: sends.all.max(question.data),
+        files: sends.all.saturating_add(sends.redo.map_or(0, |redo| redo.bytes)),
         sent: sends.about.unwrap_or(sends.all),
     });
     Some(DeepIst { ways, write_sets, bytes, closed: door.clone().err() })
@@ -114,7 +112,7 @@ mod tests {
         let donor = ("n1", Some(Seqno(cached)));
         let sends =
             Estimate { all: 1 << 30, about: Some(1 << 20), at_least: 0, why: String::new(), redo: None };
-        let question = Question { group, position: Seqno(position), donor, sends: Some(&sends), data: 0 };
+        let question = Question { group, position: Seqno(position), donor, sends: Some(&sends) };
         predict(archives, &Ok(()), &question)
     }
 

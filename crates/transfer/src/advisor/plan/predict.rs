@@ -144,7 +144,6 @@ fn instead(way: &Way, facts: &Facts, position: Option<Seqno>) -> Option<DeepIst>
         position: position?,
         donor: (donor, known.member.lowest_cached),
         sends: known.sends.as_ref().ok(),
-        data: facts.data,
     };
     deep_ist::predict(&facts.archives, &facts.door, &question)
 }

@@ -25,6 +25,7 @@ impl Checkpoints<'_> {
         self.hold_for.store(0, Ordering::Release);
         let mut state = self.lock();
         state.asking = false;
+        state.hold_until = Instant::now();
         match asked {
             Ok(()) => {
                 state.figures.made += 1;
