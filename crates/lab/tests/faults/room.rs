@@ -69,7 +69,9 @@ fn without_room_for_both(user: User) -> Result<()> {
         set_sst(pair.donor(), &donors)?;
         set_sst(pair.joiner(), &joiners)?;
         pair.start_joiner()?;
-        pair.joiners_server_ended()?;
+        pair.joiners_server_ended().with_context(|| {
+            format!("{limits:?}: {}\nDONOR {}", pair::words_of(pair.joiner()), pair::words_of(pair.donor()))
+        })?;
         pair.donor_is_released()?;
         let words = pair.joiner().log_since_start();
         ensure!(words.contains("max-transfer under [sst] on this node permits 1.0 MiB"), "{words}");
