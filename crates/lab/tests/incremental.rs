@@ -273,7 +273,7 @@ fn same_length(a: &Node, b: &Node, path: &PathBuf) -> Result<()> {
 }
 
 fn set_snapshot(donor: &Node, snapshot: &str) -> Result<()> {
-    // While the donor's server holds still, what is the same is compared only where sending takes longer.
+    // While the donor's server blocks writes, files are compared only where sending them takes longer.
     let link = if snapshot == "blocking" { "rlimit=10M" } else { "rlimit=0" };
     donor.add_options("sst", &[&format!("snapshot={snapshot}"), link])
 }

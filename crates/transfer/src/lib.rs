@@ -5,7 +5,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cancel`], [`failure`], [`panics`], [`threads`], [`human`], [`allocator`] | ending early; why something failed; what a panic does; every thread; human-readable figures; how much free memory the C library keeps |
+//! | [`clock`], [`cancel`], [`failure`], [`panics`], [`threads`], [`human`], [`allocator`] | the time; ending early; why something failed; what a panic does; every thread; human-readable figures; how much free memory the C library keeps |
 //! | [`disk`] | durable writes, filesystems |
 //! | [`server`] | our own server: options, stdout, parent, logs |
 //! | [`sql`] | the one client for our own server |
@@ -22,6 +22,7 @@ pub mod advisor;
 pub mod allocator;
 pub mod cancel;
 pub mod cleanup;
+pub mod clock;
 pub mod compare;
 pub mod datadir;
 pub mod disk;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use transfer::cancel::Cancel;
+use transfer::clock::now_ms;
 use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
 use transfer::failure::{Failure, Kind};
@@ -272,8 +273,7 @@ fn gap_json(gap: &Gap) -> Value {
 }
 
 fn reach(run: &Run) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    span(now.saturating_sub(Duration::from_millis(run.first_ms)))
+    span(Duration::from_millis(now_ms().saturating_sub(run.first_ms)))
 }
 
 fn verify(shown: &Shown) -> Result<()> {

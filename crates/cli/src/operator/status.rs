@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use transfer::clock::now_ms;
 use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
 use transfer::failure::{Failure, Kind};
@@ -11,7 +12,6 @@ use transfer::human::size;
 use transfer::install::files::Disk;
 use transfer::install::kept;
 use transfer::server::markers::is_transfer;
-use transfer::server::progress::now_ms;
 use transfer::server::status::{STATUS_FILE, Status};
 use transfer::settings::{KeepPrevious, Settings};
 

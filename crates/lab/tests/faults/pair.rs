@@ -54,7 +54,7 @@ impl Pair {
         self.start_joiner()
     }
 
-    /// [`Pair::begin`], and waits until data flows: the donor's server holds still.
+    /// [`Pair::begin`], and waits until data flows: the donor's server blocks writes.
     pub fn begin_slowly(&mut self) -> Result<()> {
         self.begin(&SLOW)?;
         self.wait_for_data()

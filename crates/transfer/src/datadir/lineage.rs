@@ -3,11 +3,11 @@
 //! It is only a hint for people and for `rejoin plan`, because the shared bytes of two nodes are found by
 //! comparing content. Another method that fills the datadir later leaves the file unchanged.
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_ms;
 use crate::disk::durable;
 
 /// Name of the file, in the datadir.
@@ -27,7 +27,7 @@ pub struct Lineage {
 impl Lineage {
     /// Describes a transfer that was installed just now.
     pub fn now(donor: &str, position: &str) -> Lineage {
-        let installed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let installed = now_ms() / 1000;
         Lineage { donor: donor.to_owned(), position: position.to_owned(), installed }
     }
 

@@ -17,7 +17,6 @@ use crate::datadir::scan::Skipped;
 use crate::failure::{Failure, Kind};
 use crate::human::size;
 use crate::job::Job;
-use crate::limits::{Minute, PlannedTransfer};
 use crate::panics::caught;
 use crate::peer::dial::{CONNECT_WITHIN, Dialer};
 use crate::peer::link::Link;
@@ -223,14 +222,14 @@ impl DonorSession<'_> {
         let bytes = if kind == SnapshotKind::Blocking { all } else { without_redo };
         let redo = if kind == SnapshotKind::Online { self.redo_outlook() } else { None };
         let (rlimit, limits) = (self.job.settings.rlimit, self.job.settings.limits);
-        if key.is_none() {
-            // A joiner in place deletes its files when it hears of the attempt.
-            limits.permit(PlannedTransfer { full: true, bytes }, Minute::now())?;
-        }
-        let sample = begin(self.job, link, kind, reason, key, bytes)?;
         let parts = self.job.settings.delta != Parts::Never;
         let inputs =
             PlanInputs { layout: self.layout, bytes, base, incremental, redo, rlimit, parts, limits };
+        if key.is_none() {
+            // A joiner in place deletes its files when it hears of the attempt.
+            inputs.permit(None)?;
+        }
+        let sample = begin(self.job, link, kind, reason, key, bytes)?;
         let key = inputs.decide(link, key, sample.as_ref())?;
         expect(link.recv()?, &Message::Ready)?;
         Ok(key)

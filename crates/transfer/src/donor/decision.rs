@@ -7,6 +7,7 @@ use protocol::sample::{Decision, Sample};
 
 use crate::datadir::layout::Layout;
 use crate::datadir::sample::{in_words, shared};
+use crate::failure::Failure;
 use crate::human::size;
 use crate::limits::{Minute, PlannedTransfer, TransferLimits};
 use crate::peer::link::Link;
@@ -75,19 +76,27 @@ impl PlanInputs<'_> {
             }
             _ => full("the joiner gave no sample"),
         };
-        let prices = Prices::new(None, self.rlimit, 0.0);
         let line = match self.redo {
             None => line,
-            Some(redo) => format!("{line}; {}", redo.in_words(&prices)),
+            Some(redo) => format!("{line}; {}", redo.in_words(&self.prices())),
         };
         tracing::info!("{line}");
         link.note(&line)?;
-        let redo = self.redo.map_or(0, |redo| redo.expect(&prices).bytes);
-        let planned = PlannedTransfer { full: key.is_none(), bytes: about.unwrap_or(bytes) + redo };
-        self.limits.permit(planned, Minute::now())?;
         if sample.is_some() {
+            self.permit(about)?;
             link.send(&Message::Plan { about })?;
         }
         Ok(key)
+    }
+
+    /// Whether our limits permit to send about so many bytes of files, `None` for all of them, and the redo.
+    pub fn permit(&self, about: Option<u64>) -> Result<(), Failure> {
+        let redo = self.redo.map_or(0, |redo| redo.expect(&self.prices()).bytes);
+        let planned = PlannedTransfer { full: about.is_none(), bytes: about.unwrap_or(self.bytes) + redo };
+        self.limits.permit(planned, Minute::now())
+    }
+
+    fn prices(&self) -> Prices {
+        Prices::new(None, self.rlimit, 0.0)
     }
 }

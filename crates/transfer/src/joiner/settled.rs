@@ -1,7 +1,6 @@
 //! A transfer after everything has arrived: verifies the staged files and plans the install.
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
@@ -9,6 +8,7 @@ use protocol::inventory::FileRole;
 
 use super::donors_word::Position;
 use super::file_list::FileList;
+use crate::clock::now_ms;
 use crate::datadir::layout::{Layout, with_suffix};
 use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use crate::failure::{Failure, Kind};
@@ -167,7 +167,7 @@ impl SettledStaging {
         // Keep the roots that staging chose: the end of the install removes their directories.
         let roots = self.staging.roots().extend(&Disk, paths)?;
         tracing::debug!("staging directories: {:?}", roots.all());
-        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let made = now_ms();
         let position = self.file_list.position.0.to_string();
         let patched = self.staging.patched();
         let unchanged = std::mem::take(&mut self.unchanged);

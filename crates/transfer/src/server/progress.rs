@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::status::{OK, Status};
+use crate::clock::now_ms;
 use crate::threads::lock;
 
 /// A total that includes redo changes in steps: one part in so many of it, and no smaller ones than this.
@@ -215,12 +216,6 @@ fn add_phase(phases: &mut Vec<(String, u64)>, name: &str, took: Duration) {
         Some((_, sum)) => *sum += ms,
         None => phases.push((name.to_owned(), ms)),
     }
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

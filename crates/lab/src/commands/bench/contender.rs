@@ -7,7 +7,7 @@ use clap::ValueEnum;
 pub enum Contender {
     /// As it is without any setting.
     Rejoin,
-    /// With `snapshot=blocking` under `[sst]`: the donor holds still.
+    /// With `snapshot=blocking` under `[sst]`: the donor's server blocks writes.
     Frozen,
     /// As shipped with the server.
     Rsync,

@@ -18,7 +18,7 @@ pub struct LogReport {
 pub enum SnapshotKind {
     /// The donor went on working.
     Online,
-    /// It held still, for this reason.
+    /// It took the blocking snapshot, for this reason.
     Blocking(String),
 }
 

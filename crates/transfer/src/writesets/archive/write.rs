@@ -2,7 +2,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use formats::archive::{
@@ -12,6 +12,7 @@ use formats::{Seqno, Uuid};
 
 use super::read::Archive;
 use super::segment::Segment;
+use crate::clock::now_ms;
 use crate::disk::durable::sync_directory;
 
 /// A segment is closed when it has so many bytes.
@@ -207,10 +208,4 @@ impl Writer {
 fn is_later_part(block: &Block) -> bool {
     let is_part = matches!(block.kind, BlockKind::Part | BlockKind::LastPart);
     is_part && formats::archive::PartHead::parse(&block.body).is_ok_and(|(head, _)| head.offset > 0)
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_millis().try_into().unwrap_or(u64::MAX)
 }
