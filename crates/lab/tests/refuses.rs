@@ -14,9 +14,11 @@ use rejoin_lab::places::User;
 use rejoin_lab::{Cluster, Installation, Node, copy_tree, process};
 use transfer::disk::filesystem::FilesystemId;
 use transfer::disk::probe::{Entry, Probe, Rights};
+use transfer::flavor::Flavor;
+use transfer::flavor::mariadb::MariaDb;
 use transfer::install::files::{Disk, Files, What};
 use transfer::install::in_place::{in_place_begin, in_place_make_room};
-use transfer::install::plan::{Class, Inputs, InstallPlan, Keep, OldKind, Placed, ServerDirectories, plan};
+use transfer::install::plan::{Class, Inputs, InstallPlan, Keep, OldKind, Placed, Sweep, plan};
 use transfer::install::rollback::rollback;
 use transfer::install::roots::{Roots, remember};
 use transfer::install::run::install;
@@ -130,22 +132,22 @@ fn class(path: &Path) -> Class {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
     match name {
         "ibdata1" => Class::System(0),
-        "aria_log_control" => Class::AriaControl,
+        "aria_log_control" => Class::SecondControl,
         _ if name.starts_with("ib_logfile") => Class::Redo,
         _ if name.starts_with("undo0") => Class::Undo,
-        _ if name.starts_with("aria_log.") => Class::AriaLog,
+        _ if name.starts_with("aria_log.") => Class::SecondLog,
         _ if path.parent().is_some_and(|d| d.ends_with("mysql"))
             && matches!(path.extension().and_then(|e| e.to_str()), Some("MAI" | "MAD"))
             && !name.contains("_log.") =>
         {
-            Class::ServerTable
+            Class::SecondTable
         }
         _ => Class::Table,
     }
 }
 
 fn is_system(class: Class) -> bool {
-    !matches!(class, Class::Table | Class::ServerTable)
+    !class.is_tables()
 }
 
 /// Which file each is, and whether it is a guard.
@@ -304,9 +306,9 @@ fn managed(datadir: &Path) -> Result<Vec<(PathBuf, OldKind)>> {
         let top = inside.components().count() == 1;
         match class(&path) {
             _ if own => None,
-            class if top && is_system(class) => Some((path, OldKind::System)),
+            class if top && is_system(class) => Some((path, OldKind::Data(class))),
             _ if top => None,
-            _ => Some((path, OldKind::Table)),
+            class => Some((path, OldKind::Data(class))),
         }
     };
     Ok(paths.filter_map(of).collect())
@@ -334,9 +336,11 @@ fn planned(node: &Node, from: &Path, keep: Keep, made: u64) -> Result<InstallPla
         staged.push(Placed { staged: to, target: target.clone(), class: class(target) });
     }
     User::for_servers()?.own(&datadir)?;
-    let [of, data_home, log_home, undo, aria_log] = std::array::from_fn(|_| datadir.clone());
+    let made_at_start = MariaDb.made_at_start().into_iter();
+    let sweep: Vec<Sweep> =
+        made_at_start.map(|(_, set, pattern)| Sweep { directory: datadir.clone(), set, pattern }).collect();
     Ok(plan(Inputs {
-        directories: &ServerDirectories { datadir: of, data_home, log_home, undo, aria_log },
+        datadir: &datadir,
         managed: &old,
         staged,
         unchanged: vec![],
@@ -344,7 +348,7 @@ fn planned(node: &Node, from: &Path, keep: Keep, made: u64) -> Result<InstallPla
         roots: &roots,
         keep,
         earlier: None,
-        sweep: &[],
+        sweep: &sweep,
         position: "11111111-1111-1111-1111-111111111111:7",
         made,
     })?)
@@ -367,8 +371,9 @@ fn refuses_in_every_instant(installation: Installation) -> Result<()> {
     back.ends()?;
 
     let in_place = Tried { node, seen: RefCell::default() };
-    let (old, system) = (managed(&datadir)?, [datadir.join("ibdata1")]);
-    in_place_begin(&in_place, &datadir, &old, &system, &datadir.join("aria_log_control"))?;
+    let (old, system) = (managed(&datadir)?, datadir.join("ibdata1"));
+    let control = datadir.join("aria_log_control");
+    in_place_begin(&in_place, &datadir, &old, Some(&system), Some(&control))?;
     old.iter().try_for_each(|(path, _)| in_place_make_room(&in_place, &datadir, path))?;
     install(&in_place, &planned(node, &other.datadir(), Keep::InPlace, 3)?)
         .context("the install in place")?;

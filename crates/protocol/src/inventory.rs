@@ -24,8 +24,8 @@ pub enum Place {
     LogHome,
     /// `innodb_undo_directory`
     UndoDir,
-    /// `aria_log_dir_path`
-    AriaLogDir,
+    /// The directory of the logs of an engine beside InnoDB (MariaDB: `aria_log_dir_path`).
+    SecondLogDir,
     /// Anywhere else: the path is absolute, as `DATA DIRECTORY` and `INDEX DIRECTORY` tables have it.
     External,
 }
@@ -42,8 +42,8 @@ pub enum FileRole {
     Undo,
     /// A redo log file.
     Redo,
-    /// An Aria log or the Aria control file.
-    AriaLog,
+    /// A log or the control file of an engine beside InnoDB (MariaDB: Aria).
+    SecondLog,
     /// A file of a table or of a database.
     Table,
     /// A table's file outside the datadir.

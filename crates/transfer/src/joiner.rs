@@ -230,7 +230,7 @@ impl<'a> Transfer<'a> {
         let old: Arc<[ManagedFile]> = managed::managed(&layout)?.into();
         log_previous_state(&layout);
         warn_of_cpat_conflicts(&old);
-        warn_that_replication_ends(&old);
+        warn_that_replication_ends(layout.flavor, &old);
         // Before the check of the free space, because a transfer in place removes the old files soon after it.
         let places = Places::new(&layout, &job.options, offer.facts.server_version.as_deref(), &old);
         places.try_all(&layout, &old, &offer.databases)?;

@@ -10,7 +10,7 @@
 //! | [`server`] | our own server: options, stdout, parent, logs |
 //! | [`sql`] | the one client for our own server |
 //! | [`writesets`] | write-sets on disk: the provider's cache, read only |
-//! | [`datadir`] | which files there are, on either side |
+//! | [`flavor`], [`datadir`] | what the files of a server are; which files there are, on either side |
 //! | [`peer`] | the other node: TLS, secret, messages |
 //! | [`snapshot`], [`compare`], [`send`] | the donor's data: its source, what the joiner already has, the queues |
 //! | [`receive`], [`install`] | the joiner's data: staging and verifying; install, rollback |
@@ -28,6 +28,7 @@ pub mod datadir;
 pub mod disk;
 pub mod donor;
 pub mod failure;
+pub mod flavor;
 pub mod human;
 pub mod install;
 pub mod invitation;

@@ -22,9 +22,10 @@ use rejoin_transfer::datadir::engines::EnginePolicy;
 use rejoin_transfer::datadir::layout::Layout;
 use rejoin_transfer::datadir::{managed, scan};
 use rejoin_transfer::disk::identity::look;
-use rejoin_transfer::install::class::OldKind;
+use rejoin_transfer::flavor::class::Class;
+use rejoin_transfer::flavor::mariadb::MariaDb;
 use rejoin_transfer::install::files::Disk;
-use rejoin_transfer::install::plan::{Inputs, Keep, ServerDirectories, plan};
+use rejoin_transfer::install::plan::{Inputs, Keep, OldKind, plan};
 use rejoin_transfer::install::{run, tidy};
 use rejoin_transfer::receive::base::Base;
 use rejoin_transfer::receive::reusable::Old;
@@ -213,7 +214,7 @@ fn joiner(layout: &Layout, files: &Entries, same: bool) {
     let before = NOW.load(Relaxed);
     let cancel = Cancel::new();
     let old = managed::managed(layout).unwrap();
-    let staging = Staging::new(&layout.datadir).unwrap();
+    let staging = Staging::new(&MariaDb, &layout.datadir).unwrap();
     let what = if same { "receiving what is here" } else { "receiving what is not here" };
     let mut coverage = Coverage::new();
     let list = peak(before, what, RECEIVE_MAX, || {
@@ -240,13 +241,13 @@ fn joiner(layout: &Layout, files: &Entries, same: bool) {
         let stays: HashSet<&Path> = unchanged.iter().map(|file| file.path.as_path()).collect();
         let leaving = old.iter().filter(|file| !stays.contains(file.path.as_path()) && file.path.is_file());
         let managed: Vec<(PathBuf, OldKind)> =
-            leaving.map(|file| (file.path.clone(), OldKind::Table)).collect();
+            leaving.map(|file| (file.path.clone(), OldKind::Data(Class::Table))).collect();
         drop(old);
         let roots = staging.roots().extend(&Disk, managed.iter().map(|(path, _)| path.as_path())).unwrap();
         let staged = staging.staged();
         drop((staging, list));
         let plan = plan(Inputs {
-            directories: &directories(layout),
+            datadir: &layout.datadir,
             managed: &managed,
             staged,
             unchanged,
@@ -278,14 +279,4 @@ fn receive(layout: &Layout, staging: &Staging, coverage: &mut Coverage, entry: &
     staging.expect(id, 0, size, Some(7)).unwrap();
     coverage.record(id, 0, size).unwrap();
     staging.may_rest(id);
-}
-
-fn directories(layout: &Layout) -> ServerDirectories {
-    ServerDirectories {
-        datadir: layout.datadir.clone(),
-        data_home: layout.data_home.clone(),
-        log_home: layout.log_home.clone(),
-        undo: layout.undo_dir.clone(),
-        aria_log: layout.aria_log_dir.clone(),
-    }
 }

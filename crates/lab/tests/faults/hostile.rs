@@ -9,7 +9,8 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::places::User;
 use rejoin_lab::{Cluster, Node};
-use transfer::install::names::Pattern;
+use transfer::flavor::class::Set;
+use transfer::flavor::pattern::Pattern;
 use transfer::install::plan::{Class, InstallPlan, Keep, Phase, Placed, Purpose, Retired, Sweep, VERSION};
 
 use crate::verbs::{VERBS, command, run};
@@ -121,7 +122,11 @@ fn cases(node: &Node, victim: &Victim) -> Vec<(&'static str, &'static str, Insta
             "sweeps a directory",
             "install.json",
             InstallPlan {
-                sweep: vec![Sweep { directory: victim.0.clone(), pattern: Pattern::Name("a".to_owned()) }],
+                sweep: vec![Sweep {
+                    directory: victim.0.clone(),
+                    set: Set::Innodb,
+                    pattern: Pattern::name("a"),
+                }],
                 placed: vec![Placed { target: node.datadir().join("ibdata1"), ..placed("") }],
                 ..placing.clone()
             },

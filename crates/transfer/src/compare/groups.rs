@@ -247,14 +247,14 @@ mod tests {
     #[test]
     fn small_tables_that_follow_each_other_are_asked_for_together() {
         let range = u64::from(RANGE_BYTES);
-        let aria = FileEntry { role: FileRole::AriaLog, ..file(7, 8192) };
+        let log = FileEntry { role: FileRole::SecondLog, ..file(7, 8192) };
         let large = |id| file(id, range + 1);
         let asks =
-            split(vec![large(1), large(2), file(3, 7), file(4, range), file(5, 0), file(6, 3), aria.clone()]);
+            split(vec![large(1), large(2), file(3, 7), file(4, range), file(5, 0), file(6, 3), log.clone()]);
         let expected = [
             Ask::Each(vec![large(1), large(2)]),
             Ask::Grouped(vec![file(3, 7), file(4, range)]),
-            Ask::Each(vec![file(5, 0), file(6, 3), aria]),
+            Ask::Each(vec![file(5, 0), file(6, 3), log]),
         ];
         assert_eq!(asks, expected);
         assert_eq!(split(Vec::new()), []);

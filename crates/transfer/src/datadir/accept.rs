@@ -1,26 +1,28 @@
 //! Which files a donor may name. A joiner writes to paths that a peer sends, so it accepts only names that a
 //! donor of this program sends: no `grastate.dat`, no key file, no file of the host's own.
-use formats::mariadb::file_kind::{self, FileKind, TableFile};
 use protocol::inventory::{FileEntry, FileRole, Place};
+
+use crate::flavor::{Flavor, InDatadir, Numbered};
 
 /// Refuses an entry whose place and name do not match its role.
 ///
 /// # Errors
 /// The mismatch.
-pub(super) fn accept(entry: &FileEntry) -> Result<(), String> {
-    let kind = || file_kind::top_level(&entry.path);
+pub(super) fn accept(flavor: &dyn Flavor, entry: &FileEntry) -> Result<(), String> {
     let fits = match (&entry.role, entry.place) {
         // The name does not matter, because the joiner uses its own.
         (FileRole::SystemTablespace { .. }, Place::DataHome) => true,
         (FileRole::Server, Place::DataHome) => true,
-        (FileRole::Server, Place::Datadir) => kind() == FileKind::UpgradeInfo,
-        (FileRole::Redo, Place::LogHome) => kind() == FileKind::Redo,
-        (FileRole::Undo, Place::UndoDir) => kind() == FileKind::Undo,
-        (FileRole::AriaLog, Place::AriaLogDir) => matches!(kind(), FileKind::AriaLog | FileKind::AriaControl),
-        (FileRole::Table, Place::Datadir) => is_table_path(&entry.path),
-        (FileRole::Link { target }, Place::Datadir) => is_table_path(&entry.path) && has_table_name(target),
+        (FileRole::Server, Place::Datadir) => flavor.in_datadir(&entry.path) == InDatadir::Data,
+        (FileRole::Redo | FileRole::Undo | FileRole::SecondLog, place) => {
+            flavor.numbered(place, &entry.path) == Some(Numbered::Data(entry.role.clone()))
+        }
+        (FileRole::Table, Place::Datadir) => is_table_path(flavor, &entry.path),
+        (FileRole::Link { target }, Place::Datadir) => {
+            is_table_path(flavor, &entry.path) && has_table_name(flavor, target)
+        }
         (FileRole::TableElsewhere { owner }, Place::External) => {
-            is_table_path(owner) && has_table_name(&entry.path)
+            is_table_path(flavor, owner) && has_table_name(flavor, &entry.path)
         }
         _ => false,
     };
@@ -32,20 +34,21 @@ pub(super) fn accept(entry: &FileEntry) -> Result<(), String> {
 }
 
 /// Whether the path is `database/file`, both in a form that the server creates.
-fn is_table_path(path: &str) -> bool {
+fn is_table_path(flavor: &dyn Flavor, path: &str) -> bool {
     path.split_once('/').is_some_and(|(database, name)| {
-        file_kind::database_directory(database) && !name.contains('/') && has_table_name(name)
+        flavor.is_database(database) && !name.contains('/') && has_table_name(flavor, name)
     })
 }
 
-fn has_table_name(path: &str) -> bool {
+fn has_table_name(flavor: &dyn Flavor, path: &str) -> bool {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-    file_kind::in_database(name) != TableFile::Unknown
+    flavor.in_database(name).is_some()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flavor::mariadb::MariaDb;
     use protocol::inventory::FileId;
 
     fn entry(place: Place, path: &str, role: FileRole) -> FileEntry {
@@ -70,14 +73,18 @@ mod tests {
             (Place::LogHome, "grastate.dat", FileRole::Redo, false),
             (Place::Datadir, "ib_logfile0", FileRole::Redo, false),
             (Place::UndoDir, "undo001", FileRole::Undo, true),
-            (Place::AriaLogDir, "aria_log_control", FileRole::AriaLog, true),
+            (Place::SecondLogDir, "aria_log_control", FileRole::SecondLog, true),
             (Place::Datadir, "db/t.MYD", link("/ssd/db/t.MYD"), true),
             (Place::Datadir, "db/t.MYD", link("/etc/passwd"), false),
             (Place::External, "/ssd/db/t.ibd", elsewhere("db/t.isl"), true),
             (Place::External, "/home/u/.bashrc", elsewhere("db/t.isl"), false),
             (Place::External, "/ssd/db/t.ibd", FileRole::Table, false),
         ] {
-            assert_eq!(accept(&entry(place, path, role.clone())).is_ok(), fits, "{place:?} {path} {role:?}");
+            assert_eq!(
+                accept(&MariaDb, &entry(place, path, role.clone())).is_ok(),
+                fits,
+                "{place:?} {path} {role:?}"
+            );
         }
     }
 }

@@ -6,12 +6,12 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
-use formats::mariadb::file_kind::{self, TableFile};
 use protocol::inventory::{FileRole, Place};
 
 use super::found::{Definition, Found, Walked, What, is_gone, may_read, names};
 use super::layout::{Layout, absolute, follow};
 use crate::failure::{Failure, Kind};
+use crate::flavor::TableFile;
 
 /// Longest `.isl` content: one path (`OS_FILE_MAX_PATH` is 4000).
 const ISL_BYTES_MAX: u64 = 4096;
@@ -42,8 +42,8 @@ pub(super) fn list(
             }
         }
     }
-    let is_table = |name: &str| file_kind::in_database(name) != TableFile::Unknown;
-    if !named.iter().any(|name| is_table(name)) {
+    let kind_of = |name: &str| layout.flavor.in_database(name);
+    if !named.iter().any(|name| kind_of(name).is_some()) {
         let why =
             if named.is_empty() { "an empty directory" } else { "a directory without a file of a table" };
         push(walked, dir.to_path_buf(), What::LeftOut(why.to_owned()), None);
@@ -52,7 +52,7 @@ pub(super) fn list(
     walked.databases.push(dir.to_path_buf());
     let with_data: HashSet<&str> = named
         .iter()
-        .filter(|name| has_data(file_kind::in_database(name)))
+        .filter(|name| kind_of(name).is_some_and(TableFile::has_rows))
         .map(|name| table_of(name))
         .collect();
     let mut files = Files { walked, layout, database, own_dirs };
@@ -60,7 +60,7 @@ pub(super) fn list(
         let path = dir.join(&**name);
         let Some(meta) = metadata(&path)? else { continue };
         let travels = files.one(name, &path, &meta)?;
-        let definition = file_kind::in_database(name) == TableFile::Definition;
+        let definition = kind_of(name) == Some(TableFile::Definition);
         if travels && definition && !with_data.contains(table_of(name)) {
             let table = table_of(name).to_owned();
             files.walked.lonely.push(Definition { database: database.to_owned(), table, path });
@@ -97,20 +97,6 @@ fn metadata(path: &Path) -> Result<Option<Metadata>> {
     }
 }
 
-/// Kinds that hold the rows of a table, or lead to them: a definition beside one needs no look.
-fn has_data(kind: TableFile) -> bool {
-    matches!(
-        kind,
-        TableFile::InnodbTablespace
-            | TableFile::InnodbLink
-            | TableFile::MyisamData
-            | TableFile::AriaData
-            | TableFile::CsvData
-            | TableFile::ArchiveData
-            | TableFile::Merge
-    )
-}
-
 /// The table that a file belongs to: the name up to its extension, or up to the partition's name.
 pub(super) fn table_of(name: &str) -> &str {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
@@ -128,21 +114,21 @@ struct Files<'a, 'w> {
 impl Files<'_, '_> {
     /// Classifies one name; true when it travels.
     fn one(&mut self, name: &str, path: &Path, meta: &Metadata) -> Result<bool> {
-        let kind = file_kind::in_database(name);
+        let kind = self.layout.flavor.in_database(name);
         let what = if meta.is_dir() {
             let real = follow(path);
             let own = name.starts_with('.') || self.own_dirs.iter().any(|dir| dir.starts_with(&real));
             if own { What::Own } else { What::LeftOut("a directory inside a database".to_owned()) }
-        } else if kind == TableFile::Unknown {
+        } else if kind.is_none() {
             What::LeftOut("not a known kind of table file".to_owned())
-        } else if kind == TableFile::ArchiveTemp || is_temporary_without_redo(name, kind) {
+        } else if kind == Some(TableFile::Leftover) {
             What::Past { keepable: true }
         } else if meta.is_symlink() {
             return self.link(name, path, meta);
         } else if !meta.is_file() {
             What::LeftOut("neither a file nor a link".to_owned())
         } else {
-            if kind == TableFile::InnodbLink && may_read(path, meta) {
+            if kind == Some(TableFile::TablespaceLink) && may_read(path, meta) {
                 self.innodb_link(name, path)?;
             }
             self.travels(name, FileRole::Table)
@@ -161,7 +147,7 @@ impl Files<'_, '_> {
         format!("{}/{name}", self.database)
     }
 
-    /// `DATA DIRECTORY` and `INDEX DIRECTORY` of MyISAM and Aria: a symbolic link, and its target.
+    /// `DATA DIRECTORY` and `INDEX DIRECTORY` of other engines than InnoDB: a symbolic link, and its target.
     fn link(&mut self, name: &str, path: &Path, meta: &Metadata) -> Result<bool> {
         let written = fs::read_link(path).unwrap_or_default();
         let target = if is_plain_absolute(&written) {
@@ -247,13 +233,6 @@ enum Outcome {
     Missing(String),
     /// It refers to this file of the datadir.
     Inside(Metadata),
-}
-
-/// InnoDB's intermediate tables have redo and an entry in its dictionary, so they are sent. Those of other
-/// engines are leftovers of statements and temporary tables, like every temporary definition.
-fn is_temporary_without_redo(name: &str, kind: TableFile) -> bool {
-    let innodb = matches!(kind, TableFile::InnodbTablespace | TableFile::InnodbLink);
-    file_kind::is_temporary(name) && !innodb
 }
 
 fn is_plain_absolute(path: &Path) -> bool {

@@ -6,18 +6,18 @@ use std::path::Path;
 
 use formats::innodb::redo_header::RedoHeader;
 use formats::innodb::tablespace::{Page0Error, is_encrypted, parse_page0};
-use formats::mariadb::aria_index;
 use protocol::inventory::FileRole;
 
 use super::layout::Layout;
 use super::scan::ScannedFile;
+use crate::flavor::SecondEngine;
 use crate::server::options::ServerOptions;
 
 /// Options that make a server encrypt its writes.
-const ENCRYPTS: [&str; 3] = ["innodb-encrypt-tables", "innodb-encrypt-log", "aria-encrypt-tables"];
+const ENCRYPTS: [&str; 2] = ["innodb-encrypt-tables", "innodb-encrypt-log"];
 
 /// Returns what only a server with the keys can open: the option that encrypts all new data, or the first
-/// encrypted redo log, tablespace or Aria table. Reads nothing if the options load no key management plugin:
+/// encrypted redo log, tablespace or table of the second engine. Reads nothing if the options load no key management plugin:
 /// then either nothing is encrypted, or the plugin is installed in `mysql.plugin`, which is sent with the
 /// data, and has no options (otherwise they would reveal it). A file that cannot be read is skipped, because
 /// the transfer itself will report it.
@@ -26,7 +26,8 @@ pub fn first_encrypted(layout: &Layout, options: &ServerOptions, files: &[Scanne
         return None;
     }
     let is_on = |name: &&&str| options.server(name).is_some_and(|value| !is_off(value));
-    if let Some(option) = ENCRYPTS.iter().find(is_on) {
+    let second = layout.flavor.second_engine();
+    if let Some(option) = ENCRYPTS.iter().chain(second.iter().map(|engine| &engine.encrypts)).find(is_on) {
         return Some(format!("{} is on", option.replace('-', "_")));
     }
     let page = layout.page_size as usize;
@@ -36,12 +37,15 @@ pub fn first_encrypted(layout: &Layout, options: &ServerOptions, files: &[Scanne
             header.is_some_and(|header| header.format.is_encrypted())
         }
         FileRole::SystemTablespace { .. } | FileRole::Undo => is_space_encrypted(&file.path, page),
-        _ if file.entry.path.ends_with(".MAI") => {
-            head(&file.path, aria_index::HEAD_BYTES).is_ok_and(|head| aria_index::is_encrypted(&head))
-        }
-        _ => file.entry.path.ends_with(".ibd") && is_space_encrypted(&file.path, page),
+        _ if file.entry.path.ends_with(".ibd") => is_space_encrypted(&file.path, page),
+        _ => second.is_some_and(|engine| is_second_encrypted(engine, file)),
     };
     files.iter().find(needs_keys).map(|file| file.entry.path.clone())
+}
+
+fn is_second_encrypted(engine: &SecondEngine, file: &ScannedFile) -> bool {
+    let (name, bytes) = (&file.entry.path, SecondEngine::HEAD_BYTES);
+    engine.has_header(name) && head(&file.path, bytes).is_ok_and(|head| (engine.is_encrypted)(&head))
 }
 
 fn is_off(value: &str) -> bool {

@@ -1,7 +1,7 @@
 //! The paths of this node's files: the configuration resolved to absolute paths, as the server would resolve
 //! them.
 //!
-//! The server changes into its datadir before InnoDB and Aria open anything, so relative directories are
+//! The server changes into its datadir before an engine opens anything, so relative directories are
 //! relative to the datadir. Directories need not exist yet: a new joiner has none.
 use std::path::{Component, Path, PathBuf};
 
@@ -14,6 +14,8 @@ use super::accept::accept;
 use super::cpat::KeepPattern;
 use super::system_files::{self, DataFile};
 use crate::failure::{Failure, Kind};
+use crate::flavor::Flavor;
+use crate::flavor::mariadb::MariaDb;
 use crate::server::options::ServerOptions;
 
 /// A file of the system tablespace.
@@ -30,6 +32,8 @@ pub struct SystemFileAt {
 /// All paths and names of a node that a transfer needs. All paths are absolute.
 #[derive(Clone, Debug)]
 pub struct Layout {
+    /// The flavor of this node's server.
+    pub flavor: &'static dyn Flavor,
     /// The datadir.
     pub datadir: PathBuf,
     /// `innodb_data_home_dir`; the datadir when it is empty or not set.
@@ -42,8 +46,8 @@ pub struct Layout {
     pub log_home: PathBuf,
     /// `innodb_undo_directory`.
     pub undo_dir: PathBuf,
-    /// `aria_log_dir_path`.
-    pub aria_log_dir: PathBuf,
+    /// The directory of the second engine's logs (MariaDB: `aria_log_dir_path`), if there is such an engine.
+    pub second_log_dir: Option<PathBuf>,
     /// Base name of the binary logs without an extension; `None` when `log_bin` is off.
     pub binlog: Option<PathBuf>,
     /// Index of the binary logs.
@@ -76,6 +80,7 @@ impl Layout {
     /// # Errors
     /// A configuration failure naming the option that is invalid.
     pub fn resolve(args: &SstArgs, options: &ServerOptions) -> Result<Layout> {
+        let flavor = &MariaDb;
         let datadir = datadir(args, options)?;
         let dir = |name| absolute(&datadir, options.server(name).unwrap_or_default());
         let home = options.server("innodb-data-home-dir");
@@ -92,7 +97,8 @@ impl Layout {
             temp_files: temp_files.into_iter().map(|file| file.path).collect(),
             log_home: dir("innodb-log-group-home-dir"),
             undo_dir: dir("innodb-undo-directory"),
-            aria_log_dir: dir("aria-log-dir-path"),
+            second_log_dir: flavor.second_engine().map(|engine| dir(engine.directory)),
+            flavor,
             binlog,
             binlog_index,
             relay_log,
@@ -133,15 +139,25 @@ impl Layout {
             Place::DataHome => Some(&self.data_home),
             Place::LogHome => Some(&self.log_home),
             Place::UndoDir => Some(&self.undo_dir),
-            Place::AriaLogDir => Some(&self.aria_log_dir),
+            Place::SecondLogDir => self.second_log_dir.as_deref(),
             Place::External => None,
         }
+    }
+
+    /// The control file of the second engine.
+    pub fn second_control(&self) -> Option<PathBuf> {
+        Some(self.second_log_dir.as_ref()?.join(self.flavor.second_engine()?.control))
+    }
+
+    /// The redo log, or its first file.
+    pub fn redo_log(&self) -> PathBuf {
+        self.log_home.join(self.flavor.redo_log())
     }
 
     /// All directories of this node that a transfer writes to, each once, the datadir first.
     pub fn directories(&self) -> Vec<&Path> {
         let mut all: Vec<&Path> = Vec::new();
-        let places = [Place::Datadir, Place::DataHome, Place::LogHome, Place::UndoDir, Place::AriaLogDir];
+        let places = [Place::Datadir, Place::DataHome, Place::LogHome, Place::UndoDir, Place::SecondLogDir];
         let system = self.system_files.iter().filter_map(|file| file.path.parent());
         let binlog = self.binlog.iter().filter_map(|base| base.parent());
         for dir in places.into_iter().filter_map(|place| self.directory(place)).chain(system).chain(binlog) {
@@ -158,7 +174,7 @@ impl Layout {
     /// The donor's path is not acceptable, or this node has no counterpart for the file.
     pub fn target_of(&self, entry: &FileEntry) -> Result<PathBuf, Failure> {
         entry.check().map_err(|bad| Failure::new(Kind::Peer, bad.to_string()))?;
-        accept(entry).map_err(|why| {
+        accept(self.flavor, entry).map_err(|why| {
             Failure::new(Kind::Peer, format!("the donor named a file that cannot be accepted: {why}"))
         })?;
         match &entry.role {

@@ -12,8 +12,13 @@ fn resolved(words: &[&str]) -> (Tree, Layout) {
 fn defaults() {
     let (tree, layout) = resolved(&[]);
     let data = tree.path("data");
-    for dir in [&layout.datadir, &layout.data_home, &layout.log_home, &layout.undo_dir, &layout.aria_log_dir]
-    {
+    for dir in [
+        &layout.datadir,
+        &layout.data_home,
+        &layout.log_home,
+        &layout.undo_dir,
+        layout.second_log_dir.as_ref().unwrap(),
+    ] {
         assert_eq!(dir, &data);
     }
     assert_eq!(
@@ -75,7 +80,10 @@ fn directories_and_names() {
     ]);
     let at = |name: &str| tree.path(name);
     assert_eq!(layout.log_home, at("redo"));
-    assert_eq!((layout.undo_dir.clone(), layout.aria_log_dir.clone()), (at("data/undo"), at("data/aria")));
+    assert_eq!(
+        (layout.undo_dir.clone(), layout.second_log_dir.clone()),
+        (at("data/undo"), Some(at("data/aria")))
+    );
     assert_eq!(layout.buffer_pool_dump, at("home/warm"));
     assert_eq!(
         (layout.binlog.clone(), layout.binlog_index.clone()),

@@ -2,7 +2,7 @@
 //!
 //! | files | what happens | why |
 //! |---|---|---|
-//! | system tablespace files, `undoNNN`, `ib_logfileN`, `aria_log.N`, `aria_log_control` | replaced as one set | mixing redo, undo and pages of two states corrupts the data |
+//! | system tablespace files, `undoNNN`, `ib_logfileN`, logs and control file of the second engine (MariaDB: Aria) | replaced as one set | mixing redo, undo and pages of two states corrupts the data |
 //! | files of tables and databases (`.frm .ibd .isl .MYD .MYI .MAD .MAI .CSV .CSM .ARZ .ARM .MRG .TRG .TRN .par .cfg db.opt`) | replaced by the donor's; removed where the donor has none | a table the dictionary does not know blocks its name; an old page with a high LSN is skipped by recovery |
 //! | links of `DATA DIRECTORY` and `INDEX DIRECTORY`, `.isl`, and their targets | replaced or removed like tables | the file outside is this table's own earlier copy |
 //! | `mariadb_upgrade_info`, `mysql_upgrade_info`, the buffer pool dump | replaced or removed | they describe the data |
@@ -36,11 +36,12 @@ use super::layout::Layout;
 use super::layout::follow;
 use super::walk;
 use crate::failure::{Failure, Kind};
+use crate::flavor::class::Class;
 
 /// Why a file of the joiner is in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Managed {
-    /// One of the set that is replaced as a whole: system tablespace, undo, redo, Aria logs.
+    /// One of the set that is replaced as a whole: system tablespace, undo, redo, the second engine's logs.
     SystemSet,
     /// A file of a table or database in the datadir, or a link to one.
     Table,
@@ -64,6 +65,8 @@ pub struct ManagedFile {
     pub path: PathBuf,
     /// Why.
     pub what: Managed,
+    /// When an install retires it.
+    pub class: Class,
     /// Length in bytes.
     pub size: u64,
     /// Bytes allocated: the space that removing it frees.
@@ -80,9 +83,13 @@ pub struct ManagedFile {
 pub fn managed(layout: &Layout) -> Result<Vec<ManagedFile>> {
     let mut files = Vec::new();
     let mut take = |found: Found| {
-        let (what, keepable) = match found.what {
-            What::Travels { role, .. } => of_role(role),
-            What::Past { keepable } => (Managed::RemoveOnly, keepable),
+        let (what, class, keepable) = match found.what {
+            What::Travels { role, .. } => {
+                let class = layout.flavor.class(&role, &found.path);
+                let (what, keepable) = of_role(role);
+                (what, class, keepable)
+            }
+            What::Past { keepable } => (Managed::RemoveOnly, Class::Table, keepable),
             What::Own | What::LeftOut(_) => return,
         };
         let wanted = layout.keep.as_ref().is_some_and(|keep| keep.keeps(&found.path));
@@ -90,13 +97,19 @@ pub fn managed(layout: &Layout) -> Result<Vec<ManagedFile>> {
             return;
         }
         let (size, allocated) = found.look.map_or((0, 0), |look| (look.signature.size, look.allocated));
-        files.push(ManagedFile { path: found.path, what, size, allocated, keep_overruled: wanted });
+        files.push(ManagedFile { path: found.path, what, class, size, allocated, keep_overruled: wanted });
     };
     let databases = walk::walk(layout, &mut |_, _| {}, &mut take)?.databases;
     // Last, so that a list worked through in order empties a directory before it comes to it.
     let what = Managed::DatabaseDirectory;
-    let directory =
-        |path| ManagedFile { path, what: what.clone(), size: 0, allocated: 0, keep_overruled: false };
+    let directory = |path| ManagedFile {
+        path,
+        what: what.clone(),
+        class: Class::Table,
+        size: 0,
+        allocated: 0,
+        keep_overruled: false,
+    };
     files.extend(databases.into_iter().map(directory));
     Ok(files)
 }
@@ -104,7 +117,7 @@ pub fn managed(layout: &Layout) -> Result<Vec<ManagedFile>> {
 /// The kind of a file of that role on this node, and whether `cpat` may keep it.
 fn of_role(role: FileRole) -> (Managed, bool) {
     match role {
-        FileRole::SystemTablespace { .. } | FileRole::Undo | FileRole::Redo | FileRole::AriaLog => {
+        FileRole::SystemTablespace { .. } | FileRole::Undo | FileRole::Redo | FileRole::SecondLog => {
             (Managed::SystemSet, false)
         }
         FileRole::Table | FileRole::Link { .. } => (Managed::Table, true),

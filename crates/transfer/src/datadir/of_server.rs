@@ -6,16 +6,16 @@ use anyhow::Result;
 use formats::wsrep::invocation::SstArgs;
 
 use super::layout::Layout;
+use crate::flavor;
 use crate::server::options::ServerOptions;
 
 /// Variables that determine where files are and how to read them.
-const PLACES: [&str; 8] = [
+const PLACES: [&str; 7] = [
     "datadir",
     "innodb_data_home_dir",
     "innodb_data_file_path",
     "innodb_log_group_home_dir",
     "innodb_undo_directory",
-    "aria_log_dir_path",
     "innodb_page_size",
     "lower_case_table_names",
 ];
@@ -26,8 +26,9 @@ const PLACES: [&str; 8] = [
 /// # Errors
 /// A configuration failure naming the variable that is invalid.
 pub fn layout_of(variables: &BTreeMap<String, String>) -> Result<(Layout, ServerOptions)> {
-    let words = PLACES.iter().filter_map(|name| {
-        let value = variables.get(*name).filter(|value| !value.is_empty())?;
+    let of_engines = flavor::ALL.iter().filter_map(|flavor| Some(flavor.second_engine()?.directory));
+    let words = PLACES.into_iter().chain(of_engines).filter_map(|name| {
+        let value = variables.get(name).filter(|value| !value.is_empty())?;
         Some(format!("--{}={value}", name.replace('_', "-")))
     });
     let mysqld_args = ["--no-defaults".to_owned()].into_iter().chain(words).collect();

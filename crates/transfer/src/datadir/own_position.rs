@@ -48,13 +48,13 @@ impl fmt::Display for InUse {
     }
 }
 
-/// Whether a server holds the locks that InnoDB and Aria take on their open files.
+/// Whether a server holds the locks that InnoDB and the second engine take on their open files.
 ///
 /// # Errors
 /// A file exists but cannot be accessed.
 pub fn server_using(layout: &Layout) -> Result<Option<InUse>> {
-    let control = layout.aria_log_dir.join("aria_log_control");
-    let paths = layout.system_files.iter().map(|file| file.path.as_path()).chain([control.as_path()]);
+    let control = layout.second_control();
+    let paths = layout.system_files.iter().map(|file| file.path.as_path()).chain(control.as_deref());
     for path in paths {
         let Some(file) = open(path)? else { continue };
         let holder = fcntl_getlk(&file, &Flock::from(FlockType::WriteLock))

@@ -1,31 +1,19 @@
 //! Whether a directory is a datadir. A verb reports a wrong directory instead of saying that all is well
 //! there.
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use super::KEPT_DIRECTORY;
 use crate::disk::lock;
 use crate::failure::{Failure, Kind};
+use crate::flavor;
+use crate::server::status::STATUS_FILE;
 
-/// Names that a server, its provider or a transfer leaves in a datadir, and that are rare elsewhere.
-const NAMES: [&str; 15] = [
-    "ibdata1",
-    "ib_logfile0",
-    "ib_buffer_pool",
-    "undo001",
-    "aria_log_control",
-    "aria_log.00000001",
-    "grastate.dat",
-    "gvwstate.dat",
-    "galera.cache",
-    "mysql_upgrade_info",
-    "multi-master.info",
-    "sst_in_progress",
-    "rejoin-status.json",
-    ".rejoin",
-    "#sql-rejoin",
-];
+/// Names that a transfer leaves in a datadir.
+const OURS: [&str; 3] = [STATUS_FILE, ".rejoin", KEPT_DIRECTORY];
 
 /// The kind of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +35,18 @@ pub fn looks(directory: &Path) -> std::io::Result<Looks> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
-        if NAMES.iter().any(|known| name == *known) || is_system_database(&entry.path()) {
+        if is_known(&name) || is_system_database(&entry.path()) {
             return Ok(Looks::Datadir);
         }
         // These are created by the filesystem, or by an earlier verb.
         empty &= name == "lost+found" || name == lock::FILE;
     }
     Ok(if empty { Looks::Empty } else { Looks::Other })
+}
+
+fn is_known(name: &OsStr) -> bool {
+    let of_servers = flavor::ALL.iter().flat_map(|flavor| flavor.landmarks());
+    of_servers.chain(&OURS).any(|known| name == *known)
 }
 
 /// Whether this is the server's own system database: `/etc` has a `mysql` too.

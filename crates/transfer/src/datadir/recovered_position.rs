@@ -9,14 +9,14 @@
 //! servers (crates/lab/tests/position.rs), and with the position that the online snapshot records (`lab
 //! storm`).
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use formats::Lsn;
 pub use formats::innodb::redo_page::Gap;
 use formats::innodb::undo_header::follow_prepared;
 use formats::innodb::wsrep_position::StoredPosition;
-use formats::mariadb::file_kind::{FileKind, top_level};
+use protocol::inventory::{FileRole, Place};
 
 use super::found::entries;
 use super::layout::Layout;
@@ -26,6 +26,7 @@ pub use super::redo_file::{BadLog, changes_pages};
 use super::redo_file::{RedoFile, has_pages};
 pub use super::unknown_position::Unknown;
 use super::walk::file_name;
+use crate::flavor::Numbered;
 
 /// How often the log is read at most. Once is nearly always enough; see [`super::played_pages`].
 const READS_MAX: usize = 3;
@@ -52,11 +53,15 @@ impl InnodbFiles {
         let undo = entries(&layout.undo_dir)?.into_iter().map(|entry| entry.path());
         Ok(InnodbFiles {
             system: layout.system_files.iter().map(|file| file.path.clone()).collect(),
-            undo: undo.filter(|path| top_level(file_name(path)) == FileKind::Undo).collect(),
-            redo: layout.log_home.join("ib_logfile0"),
+            undo: undo.filter(|path| is_undo(layout, path)).collect(),
+            redo: layout.redo_log(),
             binlog: layout.binlog.is_some(),
         })
     }
+}
+
+fn is_undo(layout: &Layout, path: &Path) -> bool {
+    layout.flavor.numbered(Place::UndoDir, file_name(path)) == Some(Numbered::Data(FileRole::Undo))
 }
 
 /// The result of recovery.

@@ -43,7 +43,7 @@ pub struct LeftOut {
 /// All of a donor's files.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// To send, numbered from 0: system tablespace, undo, redo and Aria logs, then tables with the largest first.
+    /// To send, numbered from 0: system tablespace, undo, redo and the second engine's logs, then tables with the largest first.
     pub files: Vec<ScannedFile>,
     /// Not sent and not of a kind that never is.
     pub left_out: Vec<LeftOut>,
@@ -127,7 +127,7 @@ pub fn list_changed(
     walk::walk_changed(layout, changes, before, &mut take).map(drop)
 }
 
-/// As [`list`], only redo, undo and Aria logs and the files of one database.
+/// As [`list`], only redo, undo, the second engine's logs and the files of one database.
 ///
 /// # Errors
 /// As [`list`].
@@ -198,9 +198,9 @@ impl Scan {
 
     /// What every server needs is missed; whether it uses anything else is for others to ask.
     fn unreadable(&mut self, found: &Found) {
-        use FileRole::{AriaLog, Redo, SystemTablespace, Undo};
+        use FileRole::{Redo, SecondLog, SystemTablespace, Undo};
         match &found.what {
-            What::Travels { role: SystemTablespace { .. } | Undo | Redo | AriaLog, .. } => {
+            What::Travels { role: SystemTablespace { .. } | Undo | Redo | SecondLog, .. } => {
                 let at = found.path.display();
                 let text = format!("{at} cannot be read by the server's user");
                 let hint = format!("give it back: chown mysql: {at} && chmod u+rw {at}");
@@ -224,7 +224,7 @@ fn order(file: &ScannedFile) -> (u8, u16, std::cmp::Reverse<u64>, &str) {
         FileRole::SystemTablespace { index } => (0, *index),
         FileRole::Undo => (1, 0),
         FileRole::Redo => (2, 0),
-        FileRole::AriaLog => (3, 0),
+        FileRole::SecondLog => (3, 0),
         FileRole::Table | FileRole::TableElsewhere { .. } => (4, 0),
         FileRole::Link { .. } | FileRole::Server => (5, 0),
     };
@@ -250,7 +250,7 @@ pub fn missing(layout: &Layout, files: &[ScannedFile]) -> Vec<Failure> {
         }
     }
     if !has(&|role| *role == FileRole::Redo) {
-        failures.push(lost("the redo log", &layout.log_home.join("ib_logfile0")));
+        failures.push(lost("the redo log", &layout.redo_log()));
     }
     failures
 }

@@ -118,7 +118,7 @@ fn every_kind_of_file() {
             .map(str::to_owned),
     );
     want.extend(
-        ["AriaLogDir:aria_log.00000001", "AriaLogDir:aria_log_control", "Datadir:mysql_upgrade_info"]
+        ["SecondLogDir:aria_log.00000001", "SecondLogDir:aria_log_control", "Datadir:mysql_upgrade_info"]
             .map(str::to_owned),
     );
     let mut got = names(&scan);
@@ -153,8 +153,8 @@ fn numbers_ascend_and_the_largest_table_is_first() {
         [
             "DataHome:ibdata1",
             "LogHome:ib_logfile0",
-            "AriaLogDir:aria_log.00000001",
-            "AriaLogDir:aria_log_control",
+            "SecondLogDir:aria_log.00000001",
+            "SecondLogDir:aria_log_control",
             "Datadir:db/large.ibd",
             "Datadir:db/middle.ibd",
             "Datadir:db/small.ibd"
@@ -199,7 +199,7 @@ fn split_directories_inside_and_outside_the_datadir() {
     let scan = plain(&tree, &words);
     assert_eq!(
         names(&scan),
-        ["DataHome:ibdata1", "UndoDir:undo002", "LogHome:ib_logfile0", "AriaLogDir:aria_log_control"]
+        ["DataHome:ibdata1", "UndoDir:undo002", "LogHome:ib_logfile0", "SecondLogDir:aria_log_control"]
     );
     assert_eq!(scan.files[2].path, tree.path("data/redo/ib_logfile0"));
     assert_eq!(left_out(&scan, &tree), ["data/ib_logfile0", "data/inno", "data/undo001"]);

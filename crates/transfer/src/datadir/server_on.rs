@@ -1,7 +1,7 @@
 //! Which server runs on a datadir, even if it has not opened any engine's file yet.
 //!
-//! A joiner's server waits for its group, and then for its state, without any lock on files of InnoDB or
-//! Aria, and Galera takes no lock on `grastate.dat` (observed with 10.11.19 and Galera 26.4.23). So the list
+//! A joiner's server waits for its group, and then for its state, without any lock on files of an
+//! engine, and Galera takes no lock on `grastate.dat` (observed with 10.11.19 and Galera 26.4.23). So the list
 //! of processes is searched too: every server first makes the datadir its working directory. A server in
 //! another container is visible only by the locks of its engines; while it receives a state, its joiner holds
 //! the lock of the datadir ([`crate::disk::lock`]).
@@ -16,11 +16,9 @@ use formats::wsrep::invocation::SstArgs;
 use super::layout::Layout;
 use super::own_position::{self, InUse};
 use crate::failure::{Failure, Kind};
+use crate::flavor;
 use crate::server::compiled_in;
 use crate::server::options::ServerOptions;
-
-/// Names of the server's program in the kernel.
-const SERVERS: [&str; 4] = ["mariadbd", "mysqld", "mariadbd-debug", "mysqld-debug"];
 
 /// Fails if a server runs on the datadir or waits there for a state transfer.
 ///
@@ -57,7 +55,7 @@ pub(crate) fn process_in(datadir: &Path) -> Option<InUse> {
 
 fn is_server(pid: u32) -> bool {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    SERVERS.contains(&name.trim_end())
+    flavor::ALL.iter().any(|flavor| flavor.programs().contains(&name.trim_end()))
 }
 
 /// Device and inode of a server's datadir.

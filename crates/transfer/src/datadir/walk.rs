@@ -5,7 +5,7 @@ use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use formats::mariadb::file_kind::{self, FileKind};
+use formats::mariadb::file_kind::is_binlog_of;
 use protocol::inventory::{FileRole, Place};
 
 use super::KEPT_DIRECTORY;
@@ -15,6 +15,7 @@ use super::layout::{Layout, follow, with_suffix};
 use super::lineage;
 use crate::disk::lock;
 use crate::disk::watch::Changed;
+use crate::flavor::{Flavor, InDatadir, Numbered};
 use crate::server::status::STATUS_FILE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(super) fn walk_changed<'a>(
     walked.configured_files(layout)?;
     walked.numbered_files(layout)?;
     let wanted = |name: &str| {
-        changes.get(name) == Some(&Changed::All) || file_kind::top_level(name) == FileKind::UpgradeInfo
+        changes.get(name) == Some(&Changed::All) || layout.flavor.in_datadir(name) == InDatadir::Data
     };
     walked.datadir(layout, &wanted, before)?;
     let own_dirs: Vec<PathBuf> = layout.directories().into_iter().map(follow).collect();
@@ -123,23 +124,18 @@ impl Walked<'_> {
         }
     }
 
-    /// Redo, undo and Aria logs in their directories.
+    /// Redo, undo and the second engine's logs in their directories.
     fn numbered_files(&mut self, layout: &Layout) -> Result<()> {
-        let places = [Place::LogHome, Place::UndoDir, Place::AriaLogDir];
+        let places = [Place::LogHome, Place::UndoDir, Place::SecondLogDir];
         for (place, dir) in places.iter().filter_map(|place| Some((*place, layout.directory(*place)?))) {
             for entry in entries(dir)? {
                 let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-                let role = match (place, file_kind::top_level(&name)) {
-                    (Place::LogHome, FileKind::Redo) => FileRole::Redo,
-                    (Place::UndoDir, FileKind::Undo) => FileRole::Undo,
-                    (Place::AriaLogDir, FileKind::AriaLog | FileKind::AriaControl) => FileRole::AriaLog,
-                    (Place::LogHome, FileKind::RedoResizing) => {
-                        self.configured(&entry.path(), What::Past { keepable: false })?;
-                        continue;
-                    }
-                    _ => continue,
+                let what = match layout.flavor.numbered(place, &name) {
+                    Some(Numbered::Data(role)) => What::Travels { place, path: name, role },
+                    Some(Numbered::Past) => What::Past { keepable: false },
+                    None => continue,
                 };
-                self.configured(&entry.path(), What::Travels { place, path: name, role })?;
+                self.configured(&entry.path(), what)?;
             }
         }
         Ok(())
@@ -155,7 +151,7 @@ impl Walked<'_> {
                 Some((own, _)) if kind == Logs::Relay && own.starts_with(&format!("{stem}-")) => own,
                 _ => stem,
             };
-            if file_kind::is_binlog_of(own_stem, &name) && entry.file_type().is_ok_and(|t| !t.is_dir()) {
+            if is_binlog_of(own_stem, &name) && entry.file_type().is_ok_and(|t| !t.is_dir()) {
                 let Some(meta) = metadata(&entry)? else { continue };
                 self.add(entry.path(), What::Past { keepable: kind == Logs::Relay }, Some(&meta));
             }
@@ -178,12 +174,12 @@ impl Walked<'_> {
             let Some(meta) = metadata(&entry)? else { continue };
             let leads_to_directory = meta.is_symlink() && path.is_dir();
             if !meta.is_dir() && !leads_to_directory {
-                self.add(path, top_level(&name, &meta), Some(&meta));
+                self.add(path, top_level(layout.flavor, &name, &meta), Some(&meta));
             } else if own_dirs.contains(&follow(&path)) || is_no_databases(&name) {
                 self.add(path, What::Own, None);
             } else if layout.ignore_db_dirs.contains(&name) {
                 self.add(path, What::LeftOut("ignore_db_dirs names it".to_owned()), None);
-            } else if !file_kind::database_directory(&name) {
+            } else if !layout.flavor.is_database(&name) {
                 let why = "a directory of another engine or server".to_owned();
                 self.add(path, What::LeftOut(why), None);
             } else {
@@ -206,43 +202,30 @@ pub(crate) fn is_packagers(name: &str) -> bool {
 }
 
 /// What a file directly in the datadir is that no setting names.
-fn top_level(name: &str, meta: &Metadata) -> What {
+fn top_level(flavor: &dyn Flavor, name: &str, meta: &Metadata) -> What {
     if !meta.is_file() && !meta.is_symlink() {
         // Sockets, FIFOs.
         return What::Own;
     }
-    let left_out = |why: &str| What::LeftOut(why.to_owned());
-    match file_kind::top_level(name) {
-        FileKind::UpgradeInfo => {
+    match flavor.in_datadir(name) {
+        InDatadir::Data => {
             What::Travels { place: Place::Datadir, path: name.to_owned(), role: FileRole::Server }
         }
-        FileKind::TempTablespace | FileKind::RedoResizing | FileKind::DdlRecovery | FileKind::TcLog => {
-            What::Past { keepable: false }
-        }
-        FileKind::ReplicaState => What::Past { keepable: true },
-        FileKind::GaleraState
-        | FileKind::GaleraCache
-        | FileKind::SstMarker
-        | FileKind::Pem
-        | FileKind::Log => What::Own,
-        FileKind::Redo => left_out("a redo log, but innodb_log_group_home_dir is elsewhere"),
-        FileKind::Undo => left_out("an undo tablespace, but innodb_undo_directory is elsewhere"),
-        FileKind::AriaLog | FileKind::AriaControl => {
-            left_out("an Aria log, but aria_log_dir_path is elsewhere")
-        }
-        FileKind::BufferPoolDump => left_out("a dump of the buffer pool, but the configured one is another"),
-        FileKind::DoublewriteOther => left_out("a doublewrite file of MySQL"),
-        FileKind::Unknown if file_kind::is_temporary(name) => What::Past { keepable: true },
-        FileKind::Unknown
-            if name.ends_with(".pid")
-                || is_packagers(name)
-                || name.starts_with(STATUS_FILE)
-                || [lineage::FILE, lock::FILE].contains(&name) =>
-        {
-            What::Own
-        }
-        FileKind::Unknown => left_out("not a file of the server's that is known"),
+        InDatadir::Past { keepable } => What::Past { keepable },
+        InDatadir::ReplicationSource => What::Past { keepable: true },
+        InDatadir::Own | InDatadir::TransferMarker => What::Own,
+        InDatadir::LeftOut(why) => What::LeftOut(why.to_owned()),
+        InDatadir::Unknown if is_a_programs(name) => What::Own,
+        InDatadir::Unknown => What::LeftOut("not a file of the server's that is known".to_owned()),
     }
+}
+
+/// Whether a file that no server has belongs to a running program, to the distribution, or to us.
+fn is_a_programs(name: &str) -> bool {
+    name.ends_with(".pid")
+        || is_packagers(name)
+        || name.starts_with(STATUS_FILE)
+        || [lineage::FILE, lock::FILE].contains(&name)
 }
 
 pub(super) fn file_name(path: &Path) -> &str {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::disk::probe::{Entry, Kind as What, Probe, Rights};
+use crate::flavor::class::Set;
 use crate::install::files::Files;
 use crate::install::findings::Findings;
 use crate::install::names::{directory_of, file_name, waiting_room};
@@ -107,7 +108,9 @@ impl<'a> Pass<'a> {
             if entry.kind == What::Directory {
                 let text = format!("{at} is a directory where a file was expected");
                 self.probed.refuse(text, "move it away, then start this node again".to_owned());
-            } else if old.class.is_aria() && old.to.is_some() && !self.probed.probe.may_open(&old.path, false)
+            } else if old.class.set() == Some(Set::Second)
+                && old.to.is_some()
+                && !self.probed.probe.may_open(&old.path, false)
             {
                 let (user, text) =
                     (user(), format!("{at} cannot be read, so it cannot be copied to the previous state"));
@@ -138,7 +141,7 @@ impl<'a> Pass<'a> {
     /// New files.
     fn targets(&mut self) {
         for new in &self.plan.placed {
-            self.staged(&new.staged, new.class.is_aria());
+            self.staged(&new.staged, new.class.set() == Some(Set::Second));
             let Some(directory) = new.target.parent() else { continue };
             if self.fresh.contains(directory) || self.targets.contains(directory) {
                 continue;

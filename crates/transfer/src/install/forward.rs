@@ -14,35 +14,35 @@
 //! | system tablespace without redo | exits 1; touches no InnoDB file | |
 //! | all present | recovers: writes to the set and to the tables | must all be of one state |
 //!
-//! | Aria's set | consequence, whatever InnoDB does (also when the start exits 1) |
+//! | the second engine's set (Aria's) | consequence, whatever InnoDB does (also when the start exits 1) |
 //! |---|---|
 //! | all absent | created anew; `mysql/plugin.MAI` and `mysql/servers.MAI`, if present, are marked by it |
 //! | logs without control file | created anew, the *logs overwritten in place* |
 //! | control file without logs | the control file changed, another log created |
-//! | all present | recovers: writes to the set and to Aria tables |
+//! | all present | recovers: writes to the set and to that engine's tables |
 //!
 //! # The order, and why
 //!
-//! Old files are retired ([`Phase::Aside`]). Aria's set with the Aria tables of `mysql` is *copied* to the
-//! previous state. Then both guards are set, one right after the other: the old `ibdata1` first gets its
+//! Old files are retired ([`Phase::Aside`]). The second engine's set is *copied* to the previous state, with the
+//! tables that a server opens at every start. Then both guards are set, one right after the other: the old `ibdata1` first gets its
 //! second name in `old/`, and is then replaced by the guard in one rename. Until the first guard is in place,
-//! the old state is complete and a server may use it. Then everything else is retired: undo, redo, Aria's
-//! set, tables; and the bytes that patches will replace are saved to the previous state. Then the phase is
+//! the old state is complete and a server may use it. Then everything else is retired: undo, redo, the
+//! second engine's set, tables; and the bytes that patches will replace are saved to the previous state. Then the phase is
 //! recorded: from now on a file at an old path is not an old file.
 //!
 //! New files are installed ([`Phase::Placing`]): tables; patches to tables that stayed (`apply_patches`);
-//! copies of Aria's set. InnoDB files that a server created are removed. Then follow redo, undo and the
+//! copies of the second engine's set. InnoDB files that a server created are removed. Then follow redo, undo and the
 //! further files of the system tablespace. Finally the guards are replaced by the files that complete the new
-//! state, one right after the other: Aria's control file, then the first file of the system tablespace.
+//! state, one right after the other: the second engine's control file, then the first file of the system tablespace.
 //!
-//! Two renames are two instants. After the first of them a server's start exits with 1, but Aria recovers
-//! before that, as at any start, on its own set, which is complete at both instants. If there was none (an
+//! Two renames are two instants. After the first of them a server's start exits with 1, but the second engine
+//! recovers before that, as at any start, on its own set, which is complete at both instants. If there was none (an
 //! empty datadir), the server creates one, which is removed later.
 //!
 //! *Ours or foreign?* While a staged file still exists, the file at its target is foreign, and renaming
 //! replaces it. Once the staged file is gone, the target is ours, possibly already used by a server that was
 //! entitled to use it. This requires that no server destroys an installed target: the guards ensure it, and
-//! Aria's staged files stay until the control file is installed. Foreign files may be removed only while the
+//! the second engine's staged files stay until the control file is installed. Foreign files may be removed only while the
 //! file that completes a set is still staged; later a file such as `aria_log.00000002` may belong to the new
 //! state.
 //!
@@ -52,7 +52,7 @@
 //! another order. So each class is a step that ends with the sync of all directories that it can have
 //! changed, including those changed by an earlier try whose process died before the sync. The syncs prevent:
 //! the old system set being back beside new tables (it would recover its redo into them); an old file being
-//! replaced before it was saved; Aria's control file being in place before its logs; `ibdata1` before redo
+//! replaced before it was saved; the second engine's control file being in place before its logs; `ibdata1` before redo
 //! and undo; the record of a finished install before the files. Directories are created and synced before
 //! files are renamed into them.
 use std::collections::BTreeSet;
@@ -60,19 +60,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::install::aria::{adopt_new_aria_logs, come_aria, complete_aria, keep_aria, leave_aria};
+use crate::flavor::class::Set;
 use crate::install::files::Files;
 use crate::install::guard::{Guards, lift};
 use crate::install::moves::{sweep, sync_coming, sync_leaving, sync_parents};
-use crate::install::names::{Pattern, directory_of, own_directory, waiting_room, working_directory};
+use crate::install::names::{directory_of, own_directory, waiting_room, working_directory};
 use crate::install::plan::{Class, InstallPlan, Keep, Patched, Phase, Placed, Purpose, Retired, Unchanged};
 use crate::install::record::write_record;
+use crate::install::second_engine;
 
 /// Carries out the rest of a plan that is recorded in `install.json`, without removing that record.
 pub(super) fn roll_forward(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
     make_root_directories(files, plan)?;
     if plan.phase == Phase::Aside {
-        adopt_new_aria_logs(files, plan)?;
+        second_engine::adopt_new_logs(files, plan)?;
         move_old_aside(files, plan)?;
         plan.phase = Phase::Placing;
         let mut there = Vec::new();
@@ -120,16 +121,16 @@ fn make_root_directories(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
 
 fn move_old_aside(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
     let guards = Guards::of(plan);
-    keep_aria(files, plan)?;
+    second_engine::keep(files, plan)?;
     guards.set(files, plan)?;
     let of_classes = |wanted: fn(Class) -> bool| {
         let steps = plan.retired.chunk_by(|a, b| a.class == b.class);
         steps.filter(move |step| wanted(step[0].class))
     };
-    for step in of_classes(Class::is_innodb) {
+    for step in of_classes(|class| class.set() == Some(Set::Innodb)) {
         leave(files, step, &guards)?;
     }
-    leave_aria(files, plan, &guards)?;
+    second_engine::leave(files, plan, &guards)?;
     for step in of_classes(|class| class == Class::Table) {
         leave(files, step, &guards)?;
     }
@@ -177,16 +178,17 @@ fn place_new(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
     let plan = &*plan;
     let guards = Guards::of(plan);
     let innodb_is_staged = innodb_is_staged(files, plan)?;
-    come_aria(files, plan, innodb_is_staged)?;
+    second_engine::come(files, plan, innodb_is_staged)?;
     if innodb_is_staged {
-        sweep(files, plan, |pattern| *pattern != Pattern::Aria)?;
+        sweep(files, plan, Set::Innodb)?;
     }
-    let steps = plan.placed.chunk_by(|a, b| a.class == b.class).filter(|s| s[0].class.is_innodb());
+    let steps =
+        plan.placed.chunk_by(|a, b| a.class == b.class).filter(|s| s[0].class.set() == Some(Set::Innodb));
     let (last, others): (Vec<_>, Vec<_>) = steps.partition(|s| s[0].class == Class::System(0));
     others.into_iter().try_for_each(|step| come(files, step))?;
     // The guards are replaced one right after the other: the set behind them is complete.
-    complete_aria(files, plan)?;
-    guards.aria.iter().try_for_each(|path| lift(files, path))?;
+    second_engine::complete(files, plan)?;
+    guards.second.iter().try_for_each(|path| lift(files, path))?;
     last.into_iter().try_for_each(|step| come(files, step))?;
     guards.system.iter().try_for_each(|path| lift(files, path))
 }
@@ -219,7 +221,7 @@ fn apply_patches(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
 /// Whether the file that completes InnoDB's set is not yet in place. Until then no server can have used the
 /// new set.
 fn innodb_is_staged(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
-    let last = plan.placed.iter().rfind(|p| p.class.is_innodb());
+    let last = plan.placed.iter().rfind(|p| p.class.set() == Some(Set::Innodb));
     last.map_or(Ok(false), |last| files.exists(&last.staged))
 }
 
@@ -234,7 +236,7 @@ fn come(files: &dyn Files, step: &[Placed]) -> Result<()> {
 
 /// Removes the staged files that were installed by copying, and the working directories.
 pub(super) fn clean_up(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
-    for placed in plan.placed.iter().filter(|p| p.class.is_aria()) {
+    for placed in second_engine::placed(plan) {
         files.remove(&placed.staged)?;
     }
     Guards::of(plan).clear_parts(files)?;

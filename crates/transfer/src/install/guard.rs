@@ -1,20 +1,22 @@
 //! Guards, which make a server refuse to start on an incomplete datadir.
 //!
-//! A guard is a short text in place of the first file of the system tablespace, and of Aria's control file.
+//! A guard is a short text in place of the first file of the system tablespace, and of the second engine's control
+//! file.
 //! Before anything else, InnoDB compares the length of the former with `innodb_data_file_path`, even with
-//! `innodb_force_recovery=6`, and refuses; Aria refuses a file without the header of a control file. Both
-//! guards are needed, because a server starts Aria and then InnoDB, whatever the result of Aria. With both
+//! `innodb_force_recovery=6`, and refuses; Aria, MariaDB's second engine, refuses a file
+//! without the header of a control file. Both
+//! guards are needed, because a server starts it and then InnoDB, whatever the result of the former. With both
 //! guards a start exits with 1 and writes nothing (tested with 10.11.19 and 11.8.9: see
 //! `docs/server-contract.md`).
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::install::class::Class;
+use crate::flavor::class::Class;
 use crate::install::files::Files;
 use crate::install::plan::InstallPlan;
 
-/// The content of a guard, for a person who reads it. It is shorter than any Aria control file (52 bytes),
+/// The content of a guard, for a person who reads it. It is shorter than any control file of Aria (52 bytes),
 /// and has no header of one.
 pub(super) const GUARD: &[u8] = b"not complete: run 'rejoin finish', then start\n";
 
@@ -39,8 +41,8 @@ pub(super) fn lift(files: &dyn Files, path: &Path) -> Result<()> {
 pub(super) struct Guards {
     /// The first file of the system tablespace.
     pub system: Option<PathBuf>,
-    /// Aria's control file.
-    pub aria: Option<PathBuf>,
+    /// The second engine's control file.
+    pub second: Option<PathBuf>,
 }
 
 impl Guards {
@@ -50,12 +52,12 @@ impl Guards {
         let placed = plan.placed.iter().map(|p| (p.class, &p.target));
         let both: Vec<_> = placed.chain(plan.retired.iter().map(|d| (d.class, &d.path))).collect();
         let first = |wanted| both.iter().find(|(class, _)| *class == wanted).map(|(_, path)| (*path).clone());
-        Guards { system: first(Class::System(0)), aria: first(Class::AriaControl) }
+        Guards { system: first(Class::System(0)), second: first(Class::SecondControl) }
     }
 
     /// Both paths, InnoDB's first.
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.system.iter().chain(&self.aria)
+        self.system.iter().chain(&self.second)
     }
 
     /// Whether there should be a guard at this path.
@@ -65,7 +67,7 @@ impl Guards {
 
     /// Durably puts both guards in place. The old file at the first path stays in the previous state.
     ///
-    /// InnoDB's guard comes first. Between the two, a server recovers its Aria set, as at any start, and then
+    /// InnoDB's guard comes first. Between the two, a server recovers its second engine, as at any start, and then
     /// refuses.
     pub fn set(&self, files: &dyn Files, plan: &InstallPlan) -> Result<()> {
         let above = |directory: &&PathBuf| self.paths().any(|guard| guard.starts_with(directory));
@@ -115,7 +117,7 @@ impl Guards {
     /// previous state. Returns whether that was possible.
     pub fn take_back(&self, files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
         let (Some(path), Some(kept)) = (&self.system, self.kept(plan)) else { return Ok(false) };
-        let both = self.aria.as_deref().is_none_or(|aria| is_guard(files, aria).unwrap_or(true));
+        let both = self.second.as_deref().is_none_or(|control| is_guard(files, control).unwrap_or(true));
         if both || !files.exists(kept)? {
             return Ok(false);
         }

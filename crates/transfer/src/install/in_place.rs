@@ -13,20 +13,21 @@ use crate::failure::{Failure, Kind};
 use crate::install::files::Files;
 use crate::install::guard::{Guards, is_guard, lift};
 use crate::install::names::{IN_PLACE, RAN_FULL, own_directory};
-use crate::install::plan::{Class, OldKind, Retired, sort_leaving, system_numbers};
+use crate::install::plan::{OldKind, Retired, sort_leaving};
 use crate::install::record::pending;
 
 /// The marker's first line; the others are the paths of the guards.
 const TITLE: &str =
     "the old datadir is no longer complete; no server starts on it while one of these is a guard:";
 
-/// Removes the old system set. `system_files` are this node's paths of `innodb_data_file_path`, in order.
+/// Removes the old system set. The guards are at the first file of the system tablespace and at the second engine's
+/// control file, if there is such an engine.
 pub fn in_place_begin(
     files: &dyn Files,
     datadir: &Path,
     managed: &[(PathBuf, OldKind)],
-    system_files: &[PathBuf],
-    aria_control: &Path,
+    first_system_file: Option<&Path>,
+    second_control: Option<&Path>,
 ) -> Result<()> {
     if pending(files, datadir)?.is_some() {
         bail!(Failure::new(Kind::Disk, "an interrupted install must be finished before the next one"));
@@ -34,22 +35,19 @@ pub fn in_place_begin(
     let own = own_directory(datadir);
     files.make_directory(&own)?;
     files.sync_directory(datadir)?;
-    let guards = Guards { system: system_files.first().cloned(), aria: Some(aria_control.to_owned()) };
+    let guards =
+        Guards { system: first_system_file.map(Path::to_owned), second: second_control.map(Path::to_owned) };
     let lines = guards.paths().map(|path| format!("{}\n", path.display()));
     let marker: String = std::iter::once(format!("{TITLE}\n")).chain(lines).collect();
     files.write_atomically(&own.join(IN_PLACE), marker.as_bytes())?;
     guards.write(files)?;
-    let known = system_files.iter().zip(0..).map(|(path, number)| (path.as_path(), Class::System(number)));
-    let numbers = system_numbers(known);
-    let mut system: Vec<Retired> = managed
-        .iter()
-        .filter(|(path, kind)| *kind == OldKind::System && !guards.contain(path))
-        .map(|(path, kind)| Retired {
-            path: path.clone(),
-            to: None,
-            class: Class::of_old(path, *kind, &numbers),
-        })
-        .collect();
+    let of_system = |(path, kind): &(PathBuf, OldKind)| match kind {
+        OldKind::Data(class) if !class.is_tables() && !guards.contain(path) => {
+            Some(Retired { path: path.clone(), to: None, class: *class })
+        }
+        _ => None,
+    };
+    let mut system: Vec<Retired> = managed.iter().filter_map(of_system).collect();
     sort_leaving(&mut system);
     for step in system.chunk_by(|a, b| a.class == b.class) {
         for old in step {
@@ -101,7 +99,7 @@ fn guards_of_marker(files: &dyn Files, datadir: &Path) -> Result<Option<Guards>>
     let Some(marker) = files.read(&own_directory(datadir).join(IN_PLACE))? else { return Ok(None) };
     let marker = String::from_utf8_lossy(&marker);
     let mut paths = marker.lines().skip(1).map(PathBuf::from);
-    Ok(Some(Guards { system: paths.next(), aria: paths.next() }))
+    Ok(Some(Guards { system: paths.next(), second: paths.next() }))
 }
 
 /// Records that a transfer which should have fitted beside the old files filled the disk. The file is empty,

@@ -24,9 +24,7 @@
 //! | `in-place` | the old datadir is no longer complete |
 //! | `ran-full` | the last transfer filled the disk although it should have fitted |
 //! | `grastate.dat` | the provider's state file before the install |
-mod aria;
 mod carry_out;
-pub mod class;
 pub mod dry_run;
 pub mod files;
 pub mod findings;
@@ -44,6 +42,7 @@ pub mod record_check;
 pub mod rollback;
 pub mod roots;
 pub mod run;
+mod second_engine;
 pub mod steps;
 pub mod tidy;
 

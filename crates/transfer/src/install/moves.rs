@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::flavor::class::Set;
 use crate::install::files::{Files, What};
 use crate::install::guard::Guards;
-use crate::install::names::{Pattern, file_name};
+use crate::install::names::file_name;
 use crate::install::plan::{InstallPlan, Placed, Retired};
 
 pub(super) fn sync_parents<'p>(files: &dyn Files, paths: impl IntoIterator<Item = &'p Path>) -> Result<()> {
@@ -32,9 +33,10 @@ pub(super) fn sync_coming<'p>(
     sync_parents(files, step.into_iter().map(|p| p.staged.as_path()))
 }
 
-pub(super) fn sweep(files: &dyn Files, plan: &InstallPlan, wanted: impl Fn(&Pattern) -> bool) -> Result<()> {
+/// Removes what a server has created of this set, except what is ours.
+pub(super) fn sweep(files: &dyn Files, plan: &InstallPlan, set: Set) -> Result<()> {
     let guards = Guards::of(plan);
-    let sweeps = || plan.sweep.iter().filter(|s| wanted(&s.pattern));
+    let sweeps = || plan.sweep.iter().filter(|s| s.set == set);
     for directory in sweeps().map(|s| s.directory.as_path()).collect::<BTreeSet<_>>() {
         for path in files.list(directory)? {
             let of_server = sweeps().any(|s| s.directory == directory && s.pattern.matches(file_name(&path)));

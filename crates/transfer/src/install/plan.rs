@@ -1,15 +1,16 @@
 //! What an install will do, as a value: computed before anything moves, written down, then carried out.
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Kind};
-pub use crate::install::class::{Class, OldKind};
-use crate::install::names::{Pattern, file_name, own_directory, waiting_room};
+pub use crate::flavor::class::{Class, Set};
+use crate::flavor::pattern::Pattern;
+use crate::install::names::{file_name, own_directory, waiting_room};
 use crate::install::roots::Roots;
-pub use crate::install::steps::{Keep, Kept, KeptPatch, Patched, Placed, Retired, Sweep, Unchanged};
+pub use crate::install::steps::{Keep, Kept, KeptPatch, OldKind, Patched, Placed, Retired, Sweep, Unchanged};
 
 /// Version of the record; another one is not read.
 pub const VERSION: u32 = 2;
@@ -81,26 +82,11 @@ impl From<&InstallPlan> for InstallPlan {
     }
 }
 
-/// The server's directories, as configured on this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerDirectories {
-    /// `datadir`
-    pub datadir: PathBuf,
-    /// `innodb_data_home_dir`
-    pub data_home: PathBuf,
-    /// `innodb_log_group_home_dir`
-    pub log_home: PathBuf,
-    /// `innodb_undo_directory`
-    pub undo: PathBuf,
-    /// `aria_log_dir_path`
-    pub aria_log: PathBuf,
-}
-
 /// What a plan is made from.
 #[derive(Clone, Debug)]
 pub struct Inputs<'a> {
-    /// The server's directories.
-    pub directories: &'a ServerDirectories,
+    /// The datadir.
+    pub datadir: &'a Path,
     /// Old files that are managed; all others stay.
     pub managed: &'a [(PathBuf, OldKind)],
     /// Staged files and where they go.
@@ -115,7 +101,7 @@ pub struct Inputs<'a> {
     pub keep: Keep,
     /// The last finished install, when it could be rolled back.
     pub earlier: Option<&'a InstallPlan>,
-    /// More files a start may make: the binary log's.
+    /// Files that a server makes when it starts.
     pub sweep: &'a [Sweep],
     /// `uuid:seqno` of the new state.
     pub position: &'a str,
@@ -143,7 +129,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<InstallPlan, Failure> {
     let keep = if kept.is_empty() { inputs.keep } else { Keep::Old };
     let kept_patches = earlier_patches.into_iter().chain(patched.iter().filter_map(kept_patch)).collect();
     let mut roots = inputs.roots.all().to_vec();
-    let own = own_directory(&inputs.directories.datadir);
+    let own = own_directory(inputs.datadir);
     let waiting = waiting_room(&own);
     // In the datadir files wait apart from the root they belong to.
     let root_of = |room| if room == waiting { own.as_path() } else { room };
@@ -154,7 +140,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<InstallPlan, Failure> {
             roots.push(root.to_path_buf());
         }
     }
-    let datadir = inputs.directories.datadir.clone();
+    let datadir = inputs.datadir.to_owned();
     let targets = || inputs.staged.iter().map(|p| p.target.as_path());
     let directories = directories_to_make(targets(), &datadir);
     let emptied = directories_to_remove(&retired, targets().chain(stays(&inputs)), &datadir);
@@ -227,7 +213,6 @@ fn kept_place(inputs: &Inputs<'_>, path: &Path, name: &str) -> Result<PathBuf, F
 }
 
 fn retired(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Retired>, Failure> {
-    let numbers = system_numbers(inputs.staged.iter().map(|p| (p.target.as_path(), p.class)));
     let stays: BTreeSet<&Path> = stays(inputs).collect();
     // What the kept files need beside them leaves with them.
     let needed: BTreeSet<&PathBuf> =
@@ -237,7 +222,7 @@ fn retired(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Retired>, Failure> {
     for (number, (path, kind)) in leaving {
         let keeps = (keep || needed.contains(path)) && *kind != OldKind::RemoveOnly;
         let to = keeps.then(|| kept_place(inputs, path, &number.to_string())).transpose()?;
-        retired.push(Retired { path: path.clone(), to, class: Class::of_old(path, *kind, &numbers) });
+        retired.push(Retired { path: path.clone(), to, class: kind.class() });
     }
     sort_leaving(&mut retired);
     Ok(retired)
@@ -247,7 +232,8 @@ fn retired(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Retired>, Failure> {
 /// filesystem, and could not be renamed.
 fn refuse_targets_through_leaving_links(inputs: &Inputs<'_>, retired: &[Retired]) -> Result<(), Failure> {
     // Files of the system set are never links: a database may take the name of one that leaves.
-    let tables = inputs.managed.iter().filter(|(_, kind)| *kind == OldKind::Table);
+    let tables =
+        inputs.managed.iter().filter(|(_, kind)| matches!(kind, OldKind::Data(class) if class.is_tables()));
     let tables: BTreeSet<&Path> = tables.map(|(path, _)| path.as_path()).collect();
     let leaving: BTreeSet<&Path> =
         retired.iter().map(|d| d.path.as_path()).filter(|path| tables.contains(path)).collect();
@@ -263,15 +249,6 @@ fn refuse_targets_through_leaving_links(inputs: &Inputs<'_>, retired: &[Retired]
             Err(Failure::new(Kind::Refused, text).hint("let the link stay, or make it a directory"))
         }
     }
-}
-
-/// Which path is which file of the system tablespace.
-pub(super) fn system_numbers<'a>(paths: impl Iterator<Item = (&'a Path, Class)>) -> BTreeMap<&'a Path, u16> {
-    let number = |(path, class)| match class {
-        Class::System(number) => Some((path, number)),
-        _ => None,
-    };
-    paths.filter_map(number).collect()
 }
 
 /// Sorts old files by the order in which they leave; the order within a class stays as given, except that files of tables
@@ -317,26 +294,16 @@ pub(super) fn directories_to_remove<'a>(
     leaving.into_iter().rev().filter(|d| !unchanged.contains(d)).collect()
 }
 
+/// What a server makes at a start, and the files of the system tablespace, which it makes too.
 fn sweeps(inputs: &Inputs<'_>, retired: &[Retired]) -> Vec<Sweep> {
-    let of = &inputs.directories;
-    let sweep = |directory: &Path, pattern| Sweep { directory: directory.to_path_buf(), pattern };
-    let mut sweeps = vec![
-        sweep(&of.log_home, Pattern::Redo),
-        sweep(&of.undo, Pattern::Undo),
-        sweep(&of.data_home, Pattern::Temporary),
-        sweep(&of.datadir, Pattern::Temporary),
-        sweep(&of.aria_log, Pattern::Aria),
-        sweep(&of.datadir, Pattern::Name("tc.log".to_owned())),
-        sweep(&of.datadir, Pattern::Name("ddl_recovery.log".to_owned())),
-        sweep(&of.datadir, Pattern::Name("ddl_recovery-backup.log".to_owned())),
-    ];
+    let mut sweeps = inputs.sweep.to_vec();
     let old = retired.iter().map(|d| (&d.path, d.class));
     for (path, class) in inputs.staged.iter().map(|p| (&p.target, p.class)).chain(old) {
         if let (Class::System(_), Some(directory)) = (class, path.parent()) {
-            sweeps.push(sweep(directory, Pattern::Name(file_name(path).to_owned())));
+            let pattern = Pattern::name(file_name(path));
+            sweeps.push(Sweep { directory: directory.to_path_buf(), set: Set::Innodb, pattern });
         }
     }
-    sweeps.extend(inputs.sweep.iter().cloned());
     let mut unique = Vec::with_capacity(sweeps.len());
     for sweep in sweeps {
         if !unique.contains(&sweep) {

@@ -18,10 +18,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
-use formats::mariadb::file_kind::{self, TableFile};
 
 use crate::datadir::layout::Layout;
 use crate::failure::{Failure, Kind};
+use crate::flavor::{Flavor, TableFile};
 use crate::install::files::{Disk, Files, What};
 use crate::install::names::{
     GRASTATE, INSTALL, INSTALLED, OWN_DIRECTORY, RELEASED, ROOTS, directory_of, file_name, own_directory,
@@ -114,6 +114,7 @@ type Checked = Result<(), (PathBuf, &'static str)>;
 
 /// The directories of a server's files.
 struct Places {
+    flavor: &'static dyn Flavor,
     datadir: PathBuf,
     /// The directories, also with links resolved.
     directories: BTreeSet<PathBuf>,
@@ -137,7 +138,7 @@ impl Places {
                 linked.extend(fs::canonicalize(&path));
             }
         }
-        Places { datadir: datadir.to_owned(), directories, linked }
+        Places { flavor: layout.flavor, datadir: datadir.to_owned(), directories, linked }
     }
 
     /// Whether the server has files in this directory: a configured one, a database, or the target of a link.
@@ -291,18 +292,21 @@ impl<'a> Elsewhere<'a> {
         })
     }
 
+    fn kind(&self, path: &Path) -> Option<TableFile> {
+        self.places.flavor.in_database(file_name(path))
+    }
+
     fn has(&self, path: &Path) -> bool {
         if path.starts_with(&self.places.datadir) || self.places.is_ours(path) {
             return false;
         }
-        let is_table = file_kind::in_database(file_name(path)) != TableFile::Unknown;
-        (is_table && self.has_owner(path)) || self.is_led_to(path)
+        (self.kind(path).is_some() && self.has_owner(path)) || self.is_led_to(path)
     }
 
     /// InnoDB puts its files into a directory named like the database; other engines use the given directory.
     fn has_owner(&self, path: &Path) -> bool {
         let (Some(directory), Some(stem)) = (directory_name(path), stem(path)) else { return false };
-        let innodb = file_kind::in_database(file_name(path)) == TableFile::InnodbTablespace;
+        let innodb = self.kind(path) == Some(TableFile::Tablespace);
         let named = self
             .owners()
             .iter()

@@ -2,8 +2,8 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::datadir::testing::Tree;
-use crate::install::class::Class;
-use crate::install::names::Pattern;
+use crate::flavor::class::{Class, Set};
+use crate::flavor::pattern::Pattern;
 use crate::install::plan::{
     Keep, Kept, KeptPatch, Patched, Phase, Placed, Purpose, Retired, Sweep, Unchanged, VERSION,
 };
@@ -96,7 +96,11 @@ impl Ground {
             unchanged: vec![Unchanged { path: at("data/db/s.ibd"), size: 1, changed: 2 }],
             directories: vec![at("data/db")],
             emptied: vec![at("data/gone")],
-            sweep: vec![Sweep { directory: at("log"), pattern: Pattern::Redo }],
+            sweep: vec![Sweep {
+                directory: at("log"),
+                set: Set::Innodb,
+                pattern: Pattern::numbered("ib_logfile"),
+            }],
             untouched: vec![at("data/db/s.ibd")],
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::failure::{Failure, Kind};
-use crate::install::aria::{adopt_new_aria_logs, aria_is_kept};
+use crate::flavor::class::Set;
 use crate::install::carry_out::carry_out;
 use crate::install::dry_run;
 use crate::install::files::Files;
@@ -19,11 +19,12 @@ use crate::install::guard::Guards;
 use crate::install::names::{GRASTATE, IN_PLACE, RELEASED, own_directory};
 use crate::install::plan::{
     Class, InstallPlan, Keep, Kept, KeptPatch, OldKind, Patched, Phase, Placed, Purpose, Retired, VERSION,
-    directories_to_make, directories_to_remove, sort_leaving, system_numbers,
+    directories_to_make, directories_to_remove, sort_leaving,
 };
 use crate::install::record::write_record;
 use crate::install::record::{installed, pending};
 use crate::install::roots::Roots;
+use crate::install::second_engine;
 
 /// The result of a rollback.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub fn rollback(
             };
             may_be_undone(files, &undone)??;
             if undone.phase == Phase::Aside {
-                adopt_new_aria_logs(files, &mut undone)?;
+                second_engine::adopt_new_logs(files, &mut undone)?;
             }
             Guards::of(&undone).clear_parts(files)?;
             let plan = plan_rollback(files, &undone, found_now, made)?;
@@ -129,8 +130,7 @@ fn plan_rollback(
     let datadir = &undone.datadir;
     let mut leaving: BTreeMap<PathBuf, OldKind> = BTreeMap::new();
     for placed in &undone.placed {
-        let kind = if placed.class.is_innodb() { OldKind::System } else { OldKind::Table };
-        leaving.insert(placed.target.clone(), kind);
+        leaving.insert(placed.target.clone(), OldKind::Data(placed.class));
     }
     leaving.extend(found_now.iter().cloned());
     let saved = own_directory(datadir).join(GRASTATE);
@@ -147,7 +147,7 @@ fn plan_rollback(
     }));
     placed.sort_by(|a, b| a.class.placing().cmp(&b.class.placing()).then(a.target.cmp(&b.target)));
     let roots = Roots::choose(files, datadir, leaving.keys().map(PathBuf::as_path))?;
-    let retired = retired(&leaving, &undone.placed, &remains.kept, &roots, made);
+    let retired = retired(&leaving, &roots, made);
     let mut all_roots = undone.roots.clone();
     all_roots.extend(roots.all().iter().filter(|r| !undone.roots.contains(r)).cloned());
     Ok(InstallPlan {
@@ -209,20 +209,12 @@ fn emptied(
     emptied.into_iter().rev().collect()
 }
 
-fn retired(
-    leaving: &BTreeMap<PathBuf, OldKind>,
-    placed: &[Placed],
-    kept: &[Kept],
-    roots: &Roots,
-    made: u64,
-) -> Vec<Retired> {
-    let new = placed.iter().map(|p| (p.target.as_path(), p.class));
-    let numbers = system_numbers(new.chain(kept.iter().map(|k| (k.path.as_path(), k.class))));
+fn retired(leaving: &BTreeMap<PathBuf, OldKind>, roots: &Roots, made: u64) -> Vec<Retired> {
     let mut retired = Vec::with_capacity(leaving.len());
     for (number, (path, kind)) in leaving.iter().enumerate() {
-        let class = Class::of_old(path, *kind, &numbers);
-        // Aria's set would have to be copied to be discarded safely, and nobody needs it.
-        let discard = *kind != OldKind::RemoveOnly && !class.is_aria();
+        let class = kind.class();
+        // The second engine's set would have to be copied to be discarded safely, and nobody needs it.
+        let discard = *kind != OldKind::RemoveOnly && class.set() != Some(Set::Second);
         let root = roots.for_path(path).filter(|_| discard);
         let to = root.map(|root| root.join("discard").join(format!("{made}-{number}")));
         retired.push(Retired { path: path.clone(), to, class });
@@ -246,7 +238,7 @@ fn sync_all_directories(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
 }
 
 fn remains(files: &dyn Files, undone: &InstallPlan) -> Result<Remains> {
-    let aria_is_kept = aria_is_kept(files, undone)?;
+    let second_is_kept = second_engine::is_kept(files, undone)?;
     let guarded = Guards::of(undone).stand(files, undone)?;
     // Only files that this very plan retires can still be in place; those of an earlier install were moved
     // long ago.
@@ -254,7 +246,7 @@ fn remains(files: &dyn Files, undone: &InstallPlan) -> Result<Remains> {
     let mut remains = Remains { kept: Vec::new(), untouched: BTreeSet::new() };
     for kept in &undone.kept {
         let begun = undone.phase == Phase::Aside && leaving.contains(kept.copy.as_path());
-        let whole = !(begun && kept.class.is_aria()) || aria_is_kept;
+        let whole = !begun || kept.class.set() != Some(Set::Second) || second_is_kept;
         // Until a guard is in place nothing was moved: the previous state holds only second names and copies.
         if (guarded || !begun) && whole && files.exists(&kept.copy)? {
             remains.kept.push(kept.clone());

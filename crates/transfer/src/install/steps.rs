@@ -3,8 +3,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::install::class::Class;
-use crate::install::names::Pattern;
+use crate::flavor::class::{Class, Set};
+use crate::flavor::pattern::Pattern;
 
 /// What happens to the replaced files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,25 @@ pub enum Keep {
     Nothing,
     /// Most of them are already deleted: the transfer was made in place.
     InPlace,
+}
+
+/// The kind of an old file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldKind {
+    /// Part of the old state, which a rollback brings back.
+    Data(Class),
+    /// A rollback does not need it: it is removed in any case.
+    RemoveOnly,
+}
+
+impl OldKind {
+    /// When it is retired.
+    pub fn class(self) -> Class {
+        match self {
+            OldKind::Data(class) => class,
+            OldKind::RemoveOnly => Class::Table,
+        }
+    }
 }
 
 /// An old file that is retired.
@@ -96,6 +115,8 @@ pub struct Kept {
 pub struct Sweep {
     /// The directory.
     pub directory: PathBuf,
+    /// The set that these files belong to.
+    pub set: Set,
     /// Names in it.
     pub pattern: Pattern,
 }

@@ -22,8 +22,8 @@ use crate::settings::InPlace;
 
 /// Bytes that stay free on each filesystem, for logs and the server's first start.
 pub const MARGIN_BYTES: u64 = 64 << 20;
-/// The Aria logs are installed as copies, and the old ones are kept as copies (see `install::forward`).
-const ARIA_COPIES: u64 = 3;
+/// The second engine's logs are installed as copies, and the old ones are kept as copies (see `install::forward`).
+const SECOND_COPIES: u64 = 3;
 
 /// The share of all bytes by which a sample may be wrong: if none of 256 sampled blocks differs, one block in 85 may
 /// still differ.
@@ -202,7 +202,7 @@ fn demands(layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Vec<De
         Ok(())
     };
     for (place, bytes) in &offer.bytes {
-        let copies = if *place == Place::AriaLogDir { ARIA_COPIES } else { 1 };
+        let copies = if *place == Place::SecondLogDir { SECOND_COPIES } else { 1 };
         need(layout.directory(*place).unwrap_or(&layout.datadir), bytes.saturating_mul(copies))?;
     }
     for (directory, bytes) in &offer.external {

@@ -1,11 +1,10 @@
 //! What the joiner says of its settings and of its old files before a transfer.
-use formats::mariadb::file_kind::{self, FileKind};
-
 use crate::datadir::layout::Layout;
 use crate::datadir::lineage::Lineage;
 use crate::datadir::managed::ManagedFile;
 use crate::datadir::own_position;
 use crate::failure::{Failure, Kind};
+use crate::flavor::{Flavor, InDatadir};
 use crate::human::printable;
 use crate::install::names::file_name;
 use crate::job::Job;
@@ -36,10 +35,10 @@ pub(super) fn warn_of_cpat_conflicts(old: &[ManagedFile]) {
 }
 
 /// Warns that replication from outside the cluster ends: its settings belong to a position of the old data.
-pub(super) fn warn_that_replication_ends(old: &[ManagedFile]) {
+pub(super) fn warn_that_replication_ends(flavor: &dyn Flavor, old: &[ManagedFile]) {
     let settings = old.iter().map(|file| &file.path).filter(|path| {
         let name = file_name(path);
-        file_kind::top_level(name) == FileKind::ReplicaState && name.starts_with("master")
+        flavor.in_datadir(name) == InDatadir::ReplicationSource && name.starts_with("master")
     });
     for path in settings {
         tracing::warn!(

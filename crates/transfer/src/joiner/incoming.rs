@@ -53,7 +53,7 @@ impl IncomingTransfer {
             _ if in_place::was_begun(&Disk, &layout.datadir)? => (Keep::Nothing, None),
             _ => kept_before(&layout.datadir)?,
         };
-        let staging = Staging::new(&layout.datadir)?;
+        let staging = Staging::new(layout.flavor, &layout.datadir)?;
         let coverage = Mutex::new(Coverage::new());
         let stays = job.settings.keep_previous != KeepPrevious::Always;
         let places = Places::new(layout, &job.options, None, old);
@@ -107,9 +107,9 @@ impl IncomingTransfer {
     /// Removes the old files: first the system set as a whole, then everything else.
     fn make_room(&self) -> Result<()> {
         let (old, _) = by_kind(self.old.iter());
-        let system: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
-        let aria = self.layout.aria_log_dir.join("aria_log_control");
-        in_place::in_place_begin(&Disk, &self.layout.datadir, &old, &system, &aria)?;
+        let first = self.layout.system_files.first().map(|file| file.path.as_path());
+        let second = self.layout.second_control();
+        in_place::in_place_begin(&Disk, &self.layout.datadir, &old, first, second.as_deref())?;
         old.iter().try_for_each(|(path, _)| in_place::in_place_make_room(&Disk, &self.layout.datadir, path))
     }
 
@@ -150,7 +150,7 @@ impl IncomingTransfer {
             tracing::info!("files: {stay} of {all} unchanged, {} patched in place", patched.len());
         }
         let there = in_the_way(targets(), &self.old)?;
-        let markers = markers_in_the_way(targets(), &self.layout.datadir)?;
+        let markers = markers_in_the_way(targets(), &self.layout)?;
         // Files that stay, or are patched in place, are not retired.
         let stay =
             unchanged.iter().map(|stays| &stays.path).chain(patched.iter().map(|(patch, _)| &patch.table));
@@ -161,7 +161,8 @@ impl IncomingTransfer {
             there
                 .into_iter()
                 .filter(|path| !stay.contains(path.as_path()))
-                .map(|path| (path, OldKind::Table)),
+                .map(|path| (self.layout.flavor.class(&FileRole::Table, &path), path))
+                .map(|(class, path)| (path, OldKind::Data(class))),
         );
         old.extend(markers.into_iter().map(|path| (path, OldKind::RemoveOnly)));
         let (layout, staging, keep, earlier) = (self.layout, self.staging, self.keep, self.earlier);
@@ -218,9 +219,9 @@ fn in_the_way(
 /// Markers of this transfer that are where a database's directory must be.
 fn markers_in_the_way(
     targets: impl Iterator<Item = Result<(FileEntry, PathBuf)>>,
-    datadir: &Path,
+    layout: &Layout,
 ) -> Result<BTreeSet<PathBuf>> {
-    let mut databases = BTreeSet::new();
+    let (datadir, mut databases) = (&layout.datadir, BTreeSet::new());
     for target in targets {
         let (_, target) = target?;
         let Ok(below) = target.strip_prefix(datadir) else { continue };
@@ -230,7 +231,11 @@ fn markers_in_the_way(
             databases.insert(PathBuf::from(name));
         }
     }
-    Ok(databases.into_iter().map(|name| datadir.join(name)).filter(|path| makes_way(path)).collect())
+    Ok(databases
+        .into_iter()
+        .map(|name| datadir.join(name))
+        .filter(|path| makes_way(layout.flavor, path))
+        .collect())
 }
 
 /// What an install replaces, as the plan and the rollback know it.
@@ -244,10 +249,9 @@ fn by_kind<'a>(old: impl IntoIterator<Item = &'a ManagedFile>) -> (Vec<(PathBuf,
     for file in old {
         match file.what {
             Managed::DatabaseDirectory => databases.push(file.path.clone()),
-            Managed::SystemSet => files.push((file.path.clone(), OldKind::System)),
             // Files without a counterpart on the donor (binary logs, replication state) are still part of the old
             // state that a rollback brings back.
-            _ => files.push((file.path.clone(), OldKind::Table)),
+            _ => files.push((file.path.clone(), OldKind::Data(file.class))),
         }
     }
     (files, databases)

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Result;
-use formats::mariadb::file_kind::{self, FileKind};
 use protocol::inventory::{FileEntry, FileRole, Place};
 
 use crate::datadir::layout::{Layout, absolute, with_suffix};
 use crate::datadir::managed::{Managed, ManagedFile};
 use crate::disk::probe::{Kind as What, Probe};
 use crate::failure::{Failure, Kind};
+use crate::flavor::{Flavor, InDatadir};
 use crate::install::dry_run;
 use crate::install::files::Disk;
 use crate::install::findings::Findings;
@@ -21,6 +21,7 @@ use crate::threads::lock;
 /// The places where this transfer will put files, as far as they are known yet.
 #[derive(Debug)]
 pub(super) struct Places {
+    flavor: &'static dyn Flavor,
     datadir: PathBuf,
     ignored: Vec<String>,
     /// Paths below the datadir that this node's server uses for something else, and what for.
@@ -43,6 +44,7 @@ impl Places {
             file.what != Managed::DatabaseDirectory && file.path.parent() == Some(&layout.datadir)
         });
         Places {
+            flavor: layout.flavor,
             datadir: layout.datadir.clone(),
             ignored: layout.ignore_db_dirs.clone(),
             taken: taken(layout, options, server),
@@ -84,7 +86,7 @@ impl Places {
         if !lock(&self.tried).insert(name.to_owned()) {
             return Ok(());
         }
-        if name.contains('/') || !file_kind::database_directory(name) {
+        if name.contains('/') || !self.flavor.is_database(name) {
             let text = format!("the donor offers {name:?}, which is not the name of a database's directory");
             return Err(Failure::new(Kind::Peer, text));
         }
@@ -99,7 +101,7 @@ impl Places {
             );
             let hint = "take it out of ignore_db_dirs on this node, or put it in on the donor too";
             findings.refusals.push(Failure::new(Kind::Refused, text).hint(hint));
-        } else if !self.leaving.contains(&path) && !makes_way(&path) {
+        } else if !self.leaving.contains(&path) && !makes_way(self.flavor, &path) {
             findings.refusals.extend(dry_run::directories(&Disk, [path.as_path()]).refusals);
         }
         Ok(())
@@ -107,10 +109,10 @@ impl Places {
 }
 
 /// A marker of a transfer at the path of a database's directory: it is removed before the directory is made.
-pub(super) fn makes_way(path: &Path) -> bool {
+pub(super) fn makes_way(flavor: &dyn Flavor, path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_file = || Disk.entry(path).is_ok_and(|entry| entry.is_some_and(|entry| entry.kind == What::File));
-    file_kind::top_level(name) == FileKind::SstMarker && is_file()
+    flavor.in_datadir(name) == InDatadir::TransferMarker && is_file()
 }
 
 /// Paths that this node's server creates or looks for in its datadir, whatever the data is, and their purpose. Only
@@ -121,8 +123,10 @@ fn taken(layout: &Layout, options: &ServerOptions, server: Option<&str>) -> Vec<
     let mut add = |path: PathBuf, what: &str| taken.push((path, what.to_owned()));
     layout.system_files.iter().for_each(|f| add(f.path.clone(), "a file of innodb_data_file_path"));
     layout.temp_files.iter().for_each(|path| add(path.clone(), "a file of innodb_temp_data_file_path"));
-    add(layout.log_home.join("ib_logfile0"), "InnoDB's redo log");
-    add(layout.aria_log_dir.join("aria_log_control"), "Aria's control file");
+    add(layout.redo_log(), "InnoDB's redo log");
+    if let (Some(path), Some(engine)) = (layout.second_control(), layout.flavor.second_engine()) {
+        add(path, &format!("{}'s control file", engine.name));
+    }
     add(layout.buffer_pool_dump.clone(), "innodb_buffer_pool_filename");
     add(with_suffix(&layout.buffer_pool_dump, ".incomplete"), "innodb_buffer_pool_filename");
     add(layout.tc_log.clone(), "log_tc");

@@ -1,6 +1,6 @@
 //! A transfer after everything has arrived: verifies the staged files and plans the install.
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
@@ -12,12 +12,12 @@ use crate::clock::now_ms;
 use crate::datadir::layout::{Layout, with_suffix};
 use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use crate::failure::{Failure, Kind};
+use crate::flavor::class::Set;
+use crate::flavor::pattern::Pattern;
 use crate::human::size;
 use crate::install::files::Disk;
-use crate::install::names::{Pattern, file_name};
-use crate::install::plan::{
-    self, Class, Inputs, InstallPlan, Keep, OldKind, Placed, ServerDirectories, Sweep, Unchanged,
-};
+use crate::install::names::file_name;
+use crate::install::plan::{self, Class, Inputs, InstallPlan, Keep, OldKind, Placed, Sweep, Unchanged};
 use crate::install::record_check;
 use crate::install::run;
 use crate::install::tidy;
@@ -180,12 +180,11 @@ impl SettledStaging {
             }
         }
         // Free the staged files and the list, which can be very long.
-        let directories = directories(&self.layout);
         let (layout, old, databases, earlier, keep) =
             (self.layout, self.old, self.databases, self.earlier, self.keep);
         drop((self.staging, self.file_list));
         let mut plan = plan::plan(Inputs {
-            directories: &directories,
+            datadir: &layout.datadir,
             managed: &old,
             staged,
             unchanged,
@@ -193,7 +192,7 @@ impl SettledStaging {
             roots: &roots,
             keep,
             earlier: earlier.as_ref(),
-            sweep: &binlog_sweep(&layout),
+            sweep: &made_at_start(&layout),
             position: &position,
             made,
         })?;
@@ -230,28 +229,22 @@ fn wrong_position(found: &str, noted: StateId) -> Failure {
         .hint("try again, from another donor or with snapshot=blocking under [sst] on this one")
 }
 
-fn directories(layout: &Layout) -> ServerDirectories {
-    ServerDirectories {
-        datadir: layout.datadir.clone(),
-        data_home: layout.data_home.clone(),
-        log_home: layout.log_home.clone(),
-        undo: layout.undo_dir.clone(),
-        aria_log: layout.aria_log_dir.clone(),
-    }
-}
-
-/// Binary logs that a server may begin if it starts during the install.
-fn binlog_sweep(layout: &Layout) -> Vec<Sweep> {
-    let mut sweeps = Vec::new();
-    if let Some((base, directory)) = layout.binlog.as_ref().and_then(|b| Some((b, b.parent()?))) {
-        let pattern = Pattern::Binlog(file_name(base).to_owned());
-        sweeps.push(Sweep { directory: directory.to_owned(), pattern });
-    }
-    if let Some((index, directory)) = layout.binlog_index.as_ref().and_then(|i| Some((i, i.parent()?))) {
-        sweeps.push(Sweep {
+/// Files that a server makes if it starts during the install.
+fn made_at_start(layout: &Layout) -> Vec<Sweep> {
+    let made = layout.flavor.made_at_start().into_iter();
+    let mut sweeps: Vec<Sweep> = made
+        .filter_map(|(place, set, pattern)| {
+            Some(Sweep { directory: layout.directory(place)?.to_owned(), set, pattern })
+        })
+        .collect();
+    let mut add = |path: &Path, pattern| {
+        sweeps.extend(path.parent().map(|directory| Sweep {
             directory: directory.to_owned(),
-            pattern: Pattern::Name(file_name(index).to_owned()),
-        });
-    }
+            set: Set::Innodb,
+            pattern,
+        }));
+    };
+    layout.binlog.iter().for_each(|base| add(base, Pattern::Binlog(file_name(base).to_owned())));
+    layout.binlog_index.iter().for_each(|index| add(index, Pattern::name(file_name(index))));
     sweeps
 }

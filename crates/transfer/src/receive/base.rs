@@ -257,7 +257,7 @@ impl<'a> Base<'a> {
     }
 
     /// Finds the joiner's bytes of a file. Redo is never compared, because it differs from start to start; a link has
-    /// no content. Aria's log is compared: if the last transfer came from this donor and little was written to Aria's
+    /// no content. The second engine's log is compared: if the last transfer came from this donor and little was written to that engine's
     /// tables, it is the same.
     fn find(&self, entry: &FileEntry) -> Result<Origin> {
         if matches!(entry.role, FileRole::Redo | FileRole::Link { .. }) {

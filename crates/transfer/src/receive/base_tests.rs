@@ -8,6 +8,7 @@ use protocol::message::Message;
 use crate::cancel::Cancel;
 use crate::datadir::testing::Tree;
 use crate::failure::kind_of;
+use crate::flavor::mariadb::MariaDb;
 use crate::receive::base::Base;
 use crate::receive::staging::Staging;
 
@@ -28,7 +29,7 @@ fn files_that_are_asked_for_together_get_one_fingerprint() {
     tree.file("data/d/a.frm", "first");
     tree.file("data/d/b.frm", "longer");
     let (layout, cancel) = (tree.layout(&[]), Cancel::new());
-    let staging = Staging::new(&layout.datadir).unwrap();
+    let staging = Staging::new(&MariaDb, &layout.datadir).unwrap();
     let base = Base::new(&layout, &staging, None, KEY, 1, &cancel);
     let asked = vec![entry(3, "d/a.frm"), entry(4, "d/gone.frm"), entry(5, "d/b.frm")];
     base.take(Message::CompareGroups(asked.clone())).unwrap();
@@ -83,7 +84,7 @@ fn files_that_are_asked_for_together_get_one_fingerprint() {
 fn questions_that_make_no_sense_are_named() {
     let tree = Tree::new();
     let (layout, cancel) = (tree.layout(&[]), Cancel::new());
-    let staging = Staging::new(&layout.datadir).unwrap();
+    let staging = Staging::new(&MariaDb, &layout.datadir).unwrap();
     let base = Base::new(&layout, &staging, None, KEY, 1, &cancel);
     let fails = |message, text: &str| {
         let error = base.take(message).unwrap_err();
@@ -108,7 +109,7 @@ fn no_more_of_a_file_is_marked_than_the_donor_has() {
     tree.file("data/d/long.ibd", &old);
     tree.file("data/d/small.ibd", &old);
     let (layout, cancel) = (tree.layout(&[]), Cancel::new());
-    let staging = Staging::new(&layout.datadir).unwrap();
+    let staging = Staging::new(&MariaDb, &layout.datadir).unwrap();
     let base = Base::new(&layout, &staging, None, KEY, 1, &cancel);
     let sized = |id, path, size| FileEntry { size, ..entry(id, path) };
     base.take(Message::CompareFiles(vec![sized(1, "d/long.ibd", (2 << 20) + 98_304)])).unwrap();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::identity::Look;
 use crate::disk::reserve::Reserve;
-use crate::install::class::Class;
+use crate::flavor::class::Class;
 use crate::install::names::file_name;
 use crate::receive::digests::Digests;
 use crate::receive::reusable::{Held, Old};

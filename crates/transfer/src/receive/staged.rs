@@ -95,7 +95,7 @@ impl StagedFile {
         let whole =
             old.path == target && old.look.signature.size == entry.size && held.same.is_all(entry.size);
         // Every server writes this file when it ends, and a rollback must not be refused because of that.
-        let table = Class::of(&entry.role, target) == Class::Table && !target.ends_with("ib_buffer_pool");
+        let table = self.class == Class::Table && !target.ends_with("ib_buffer_pool");
         (table && whole).then(|| (self.path.as_path(), as_it_is(old)))
     }
 
@@ -143,7 +143,7 @@ fn as_it_is(old: &Old) -> Unchanged {
     Unchanged { path: old.path.clone(), size: signature.size, changed: signature.changed() }
 }
 
-/// Whether a file of this length in bytes may become a patch. Only tables of InnoDB: Aria's can be recovered by a
+/// Whether a file of this length in bytes may become a patch. Only tables of InnoDB: another engine's can be recovered by a
 /// server that starts when InnoDB's old files have left already.
 pub(super) fn may_be_patched(class: Class, target: &Path, size: u64) -> bool {
     let innodb = target.extension().is_some_and(|extension| extension == "ibd");

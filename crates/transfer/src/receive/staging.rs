@@ -15,9 +15,10 @@ use crate::disk::durable;
 use crate::disk::filesystem::{FilesystemId, filesystem_of, nearest_existing, shares_bytes};
 use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
+use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
 use crate::install::names::{waiting_room, working_directory};
-use crate::install::plan::{Class, Patched, Placed, Unchanged};
+use crate::install::plan::{Patched, Placed, Unchanged};
 use crate::install::record::pending;
 use crate::install::roots::{self, Roots};
 use crate::receive::leftovers::{Leftovers, staged_name};
@@ -35,6 +36,7 @@ const AT_ONCE: usize = 4096;
 /// All files of an attempt, under their staged paths. Shared by the threads that receive.
 #[derive(Debug)]
 pub struct Staging {
+    flavor: &'static dyn Flavor,
     datadir: PathBuf,
     shared: Mutex<Shared>,
 }
@@ -71,11 +73,12 @@ impl Shared {
 impl Staging {
     /// Prepares staging. Files that an earlier transfer or attempt left staged are set aside, so that their bytes can
     /// be reused.
-    pub fn new(datadir: &Path) -> Result<Staging> {
+    pub fn new(flavor: &'static dyn Flavor, datadir: &Path) -> Result<Staging> {
         refuse_pending(datadir)?;
         let leftovers = Leftovers::set_aside(datadir)?;
         let roots = Roots::choose(&Disk, datadir, [])?;
         let staging = Staging {
+            flavor,
             datadir: datadir.to_owned(),
             shared: Mutex::new(Shared {
                 files: StagedFiles::default(),
@@ -145,7 +148,7 @@ impl Staging {
         let root = self.root_for(&mut shared.roots, target)?;
         let stage = working_directory(&root, "stage");
         let Place { sharing, reserve } = shared.place(root, &stage)?;
-        let class = Class::of(&entry.role, target);
+        let class = self.flavor.class(&entry.role, target);
         Ok(StagedFile {
             path: stage.join(staged_name(entry)),
             size: entry.size,

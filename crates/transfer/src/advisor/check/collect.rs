@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use formats::galera::grastate::{self, GraState};
-use formats::mariadb::file_kind::{self, FileKind};
 use rustix::fs::{Access, access};
 
 use super::facts::{Datadir, Directory, DirectoryState, Facts, Left, Room, Server};
@@ -23,6 +22,7 @@ use crate::datadir::server_on;
 use crate::datadir::walk::is_packagers;
 use crate::disk::filesystem::{FilesystemId, bytes_available, filesystem_of};
 use crate::failure::Failure;
+use crate::flavor::{self, InDatadir};
 use crate::install::dry_run;
 use crate::install::files::Disk;
 use crate::install::kept;
@@ -190,7 +190,7 @@ fn foreign_files(datadir: &Path, user: Option<(u32, u32)>) -> Option<(PathBuf, u
             let name = name.to_str().unwrap_or_default();
             if name == "lost+found"
                 || is_packagers(name)
-                || file_kind::top_level(name) == FileKind::UpgradeInfo
+                || flavor::ALL.iter().any(|flavor| flavor.in_datadir(name) == InDatadir::Data)
             {
                 continue;
             }
@@ -274,8 +274,8 @@ pub(crate) fn grastate(datadir: &Path) -> Option<Result<GraState, String>> {
 
 /// A clock that was set back shows in files that a server wrote before.
 fn from_the_future(datadir: &Path, now: SystemTime) -> Option<Duration> {
-    let names = [grastate::FILE_NAME, "ib_logfile0", "ibdata1", "aria_log_control"];
-    let written = names.iter().filter_map(|name| fs::metadata(datadir.join(name)).ok()?.modified().ok());
+    let names = flavor::ALL.iter().flat_map(|flavor| flavor.landmarks());
+    let written = names.filter_map(|name| fs::metadata(datadir.join(name)).ok()?.modified().ok());
     written.max().and_then(|newest| newest.duration_since(now).ok()).filter(|ahead| !ahead.is_zero())
 }
 

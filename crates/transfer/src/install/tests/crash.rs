@@ -280,10 +280,10 @@ fn every_crash_point_of_a_release() {
 
 #[test]
 fn every_crash_point_of_a_transfer_in_place() {
-    let system = ["/d/ibdata1".into()];
     let begin = |world: &World, sim: &Sim| {
         let aria = world.datadir.join("aria_log_control");
-        in_place_begin(sim, &world.datadir, &world.managed(sim), &system, &aria)
+        let system = world.datadir.join("ibdata1");
+        in_place_begin(sim, &world.datadir, &world.managed(sim), Some(&system), Some(&aria))
     };
     for server in SERVERS {
         for stop in 0.. {

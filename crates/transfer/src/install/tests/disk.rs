@@ -304,7 +304,10 @@ fn a_database_that_is_a_link_leaves_and_comes_back() {
     assert_eq!(everything([place.other.path(); 2]).len(), before.len());
     let mut through = plan.placed[0].clone();
     through.target = link.join("t.ibd");
-    let refused =
-        world.plan_of(&Disk, &[(link, OldKind::Table)], &[through, plan.placed.last().unwrap().clone()]);
+    let refused = world.plan_of(
+        &Disk,
+        &[(link, OldKind::Data(Class::Table))],
+        &[through, plan.placed.last().unwrap().clone()],
+    );
     assert!(refused.unwrap_err().text.contains("through a link"));
 }

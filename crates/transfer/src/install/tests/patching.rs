@@ -10,12 +10,13 @@ use crate::cancel::Cancel;
 use crate::disk::filesystem::shares_bytes;
 use crate::disk::identity::look;
 use crate::failure::{Kind, kind_of};
+use crate::flavor::mariadb::MariaDb;
 use crate::install::files::Disk;
 use crate::install::patch::TABLE_MIN;
-use crate::install::plan::{InstallPlan, OldKind};
+use crate::install::plan::{Class, InstallPlan, OldKind};
 use crate::install::rollback::rollback;
 use crate::install::run::install;
-use crate::install::tests::world::{all_in, plan_of_staged};
+use crate::install::tests::world::plan_of_staged;
 use crate::receive::reusable::Old;
 use crate::receive::staging::{Patches, Staging};
 
@@ -54,7 +55,7 @@ impl World {
 
     /// Of the table these ranges are sent, the others are the same.
     fn received(&self, sent: &[u64]) -> Staging {
-        let staging = Staging::new(self.dir.path()).unwrap();
+        let staging = Staging::new(&MariaDb, self.dir.path()).unwrap();
         self.files.iter().for_each(|(entry, target)| staging.begin(entry, target).unwrap());
         let mut writer = staging.writer();
         writer.write_range(FileId(0), 0, &[(0, 4096)], &[2; 4096]).unwrap();
@@ -78,11 +79,14 @@ impl World {
     fn plan(&self, staging: &Staging, patches: Patches) -> InstallPlan {
         let unchanged = staging.settle_list(&self.files, true, patches, 2).unwrap();
         staging.sync_all().unwrap();
-        plan_of_staged(staging, &all_in(self.dir.path()), &self.managed(), &unchanged)
+        plan_of_staged(staging, self.dir.path(), &self.managed(), &unchanged)
     }
 
     fn managed(&self) -> [(PathBuf, OldKind); 2] {
-        [(self.files[0].1.clone(), OldKind::System), (self.files[1].1.clone(), OldKind::Table)]
+        [
+            (self.files[0].1.clone(), OldKind::Data(Class::System(0))),
+            (self.files[1].1.clone(), OldKind::Data(Class::Table)),
+        ]
     }
 
     fn is_new(&self, sent: &[u64]) {
@@ -174,7 +178,7 @@ fn what_is_staged_otherwise_than_the_donor_read_it_is_not_installed() {
 #[test]
 fn holes_are_zeros_where_the_donor_read_zeros_only() {
     let received = |world: &World, byte: u8| {
-        let staging = Staging::new(world.dir.path()).unwrap();
+        let staging = Staging::new(&MariaDb, world.dir.path()).unwrap();
         world.files.iter().for_each(|(entry, target)| staging.begin(entry, target).unwrap());
         let mut writer = staging.writer();
         writer.write_range(FileId(0), 0, &[(0, 4096)], &[2; 4096]).unwrap();

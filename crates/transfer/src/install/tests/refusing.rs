@@ -97,7 +97,8 @@ fn in_every_instant_of_an_install_and_of_its_rollback() {
 fn begin(world: &World, sim: &Sim) -> anyhow::Result<()> {
     let aria = world.datadir.join("aria_log_control");
     let old = world.managed(sim);
-    in_place_begin(sim, &world.datadir, &old, &[world.datadir.join("ibdata1")], &aria)?;
+    let system = world.datadir.join("ibdata1");
+    in_place_begin(sim, &world.datadir, &old, Some(&system), Some(&aria))?;
     old.iter().try_for_each(|(path, _)| in_place_make_room(sim, &world.datadir, path))
 }
 

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 
 use crate::failure::{Kind, kind_of};
+use crate::flavor::mariadb::MariaDb;
 use crate::install::files::Disk;
 use crate::install::in_place;
 use crate::install::kept::{Status, allocated, status};
-use crate::install::plan::ServerDirectories;
 use crate::install::roots;
 use crate::install::run::install;
-use crate::install::tests::world::{all_in, plan_of_staged};
+use crate::install::tests::world::plan_of_staged;
 use crate::install::tidy::remove_leftovers;
 use crate::receive::staged::OPEN_FILES;
 use crate::receive::staging::{Patches, Staging};
@@ -31,7 +31,7 @@ fn targets(datadir: &Path, count: u32, size: u64) -> Vec<(FileEntry, PathBuf)> {
 
 /// All files begun, nothing received.
 fn staging(datadir: &Path, targets: &[(FileEntry, PathBuf)]) -> Staging {
-    let staging = Staging::new(datadir).unwrap();
+    let staging = Staging::new(&MariaDb, datadir).unwrap();
     targets.iter().for_each(|(entry, target)| staging.begin(entry, target).unwrap());
     staging
 }
@@ -189,8 +189,7 @@ fn a_received_state_is_installed_on_its_filesystems() {
     }
     staging.sync_all().unwrap();
     let home = dir.path().to_path_buf();
-    let directories = ServerDirectories { data_home: home.join("system"), ..all_in(&home) };
-    let plan = plan_of_staged(&staging, &directories, &[], &[]);
+    let plan = plan_of_staged(&staging, &home, &[], &[]);
     install(&Disk, &plan).unwrap();
     for (_, target) in &targets {
         assert_eq!(&fs::read(target).unwrap()[..4], b"data");
@@ -203,7 +202,7 @@ fn a_received_state_is_installed_on_its_filesystems() {
 fn what_is_staged_beside_a_log_directory_elsewhere_is_written_down_first() {
     let dir = tempfile::tempdir().unwrap();
     let other = tempfile::tempdir_in("/dev/shm").expect("this test needs /dev/shm");
-    let staging = Staging::new(dir.path()).unwrap();
+    let staging = Staging::new(&MariaDb, dir.path()).unwrap();
     let stage = staging.stage_for(&other.path().join("log/master.state")).unwrap();
     fs::write(stage.join("binlog.state"), "0-1-2").unwrap();
     let known = roots::remembered(&Disk, dir.path()).unwrap();

@@ -7,11 +7,12 @@ use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use crate::disk::filesystem::shares_bytes;
 use crate::disk::identity::look;
 use crate::failure::{Kind, kind_of};
+use crate::flavor::mariadb::MariaDb;
 use crate::install::files::Disk;
-use crate::install::plan::{InstallPlan, OldKind};
+use crate::install::plan::{Class, InstallPlan, OldKind};
 use crate::install::rollback::{possible, rollback};
 use crate::install::run::install;
-use crate::install::tests::world::{all_in, plan_of_staged};
+use crate::install::tests::world::plan_of_staged;
 use crate::receive::reusable::Old;
 use crate::receive::staging::{Patches, Staging};
 
@@ -50,10 +51,10 @@ impl World {
         }
         let mut managed = Vec::new();
         for (path, kind) in [
-            ("ibdata1", OldKind::System),
-            ("db/same.ibd", OldKind::Table),
-            ("db/half.ibd", OldKind::Table),
-            ("db/oldname.ibd", OldKind::Table),
+            ("ibdata1", OldKind::Data(Class::System(0))),
+            ("db/same.ibd", OldKind::Data(Class::Table)),
+            ("db/half.ibd", OldKind::Data(Class::Table)),
+            ("db/oldname.ibd", OldKind::Data(Class::Table)),
         ] {
             let path = dir.path().join(path);
             fs::write(&path, vec![1; SIZE as usize]).unwrap();
@@ -67,7 +68,7 @@ impl World {
     }
 
     fn received(&self) -> Staging {
-        let staging = Staging::new(self.dir.path()).unwrap();
+        let staging = Staging::new(&MariaDb, self.dir.path()).unwrap();
         self.files.iter().for_each(|(entry, target)| staging.begin(entry, target).unwrap());
         let whole = [(0, SIZE as u32)];
         staging.writer().write_range(FileId(8), 0, &whole, &[2; SIZE as usize]).unwrap();
@@ -82,7 +83,7 @@ impl World {
     fn plan(&self, staging: &Staging, may_stay: bool) -> InstallPlan {
         let unchanged = staging.settle_list(&self.files, may_stay, Patches::Kept, 2).unwrap();
         staging.sync_all().unwrap();
-        plan_of_staged(staging, &all_in(self.dir.path()), &self.managed, &unchanged)
+        plan_of_staged(staging, self.dir.path(), &self.managed, &unchanged)
     }
 
     fn content(&self) -> Vec<(&str, Vec<u8>)> {
@@ -106,7 +107,7 @@ impl World {
 
     fn undo(&self) -> anyhow::Result<()> {
         let mut now = self.managed.clone();
-        now.push((self.at("db/newname.ibd"), OldKind::Table));
+        now.push((self.at("db/newname.ibd"), OldKind::Data(Class::Table)));
         rollback(&Disk, self.dir.path(), &now, |_| Ok(None), 2).map(drop)
     }
 }
@@ -208,7 +209,7 @@ fn what_a_broken_transfer_received_is_gone_on_with() {
     broken.writer().write_range(FileId(2), 0, &[(0, half)], &vec![4; half as usize]).unwrap();
     drop(broken);
     // The same files under other numbers.
-    let staging = Staging::new(world.dir.path()).unwrap();
+    let staging = Staging::new(&MariaDb, world.dir.path()).unwrap();
     let of = |id, path| (entry(id, path, FileRole::Table), world.at(path));
     let (known, target) = of(12, "db/newname.ibd");
     let (path, size) = staging.adopt(&known, &target).unwrap().expect("it was begun before");

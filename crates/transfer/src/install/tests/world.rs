@@ -3,15 +3,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use protocol::extents::Extents;
+use protocol::inventory::{FileRole, Place};
 
 use super::server::{Config, Raw, Start, start, state_of};
 use super::sim::{Loss, Sim};
 use crate::failure::Failure;
+use crate::flavor::mariadb::MariaDb;
+use crate::flavor::{Flavor, Numbered};
 use crate::install::files::Files;
-use crate::install::names::{KEPT_DIRECTORY, OWN_DIRECTORY, Pattern, working_directory};
+use crate::install::names::{KEPT_DIRECTORY, OWN_DIRECTORY, working_directory};
 use crate::install::patch::Changes;
 use crate::install::plan::{
-    Class, Inputs, InstallPlan, Keep, OldKind, Patched, Placed, ServerDirectories, Unchanged, plan,
+    Class, Inputs, InstallPlan, Keep, OldKind, Patched, Placed, Sweep, Unchanged, plan,
 };
 use crate::install::record::installed;
 use crate::install::roots::{Roots, remember};
@@ -76,15 +79,13 @@ impl World {
     pub fn managed(&self, raw: &dyn Raw) -> Vec<(PathBuf, OldKind)> {
         let mut paths: BTreeSet<PathBuf> = self.states.values().flatten().cloned().collect();
         paths.extend(raw.names(&self.datadir));
-        let patterns = [Pattern::Redo, Pattern::Undo, Pattern::Aria, Pattern::Name("ibdata1".into())];
         let kind = |path: PathBuf| {
             let name = path.file_name()?.to_str()?.to_owned();
             let content = raw.get(&path)?;
             Some(match () {
                 () if name == "ddl_recovery.log" || name.starts_with("ibtmp") => (path, OldKind::RemoveOnly),
-                () if patterns.iter().any(|p| p.matches(&name)) => (path, OldKind::System),
                 () if content.starts_with("unknown") || name == "grastate.dat" => return None,
-                () => (path, OldKind::Table),
+                () => (path.clone(), OldKind::Data(class(&path))),
             })
         };
         paths.into_iter().filter_map(kind).collect()
@@ -148,7 +149,7 @@ impl World {
         later: u64,
     ) -> Result<InstallPlan, Failure> {
         plan(Inputs {
-            directories: &all_in(&self.datadir),
+            datadir: &self.datadir,
             managed,
             staged: staged.to_vec(),
             unchanged: Vec::new(),
@@ -156,7 +157,7 @@ impl World {
             roots,
             keep,
             earlier: installed(files, &self.datadir).unwrap().as_ref(),
-            sweep: &[],
+            sweep: &made_at_start(&self.datadir),
             position: "11111111-1111-1111-1111-111111111111:7",
             made: 1_700_000_000_000 + later,
         })
@@ -253,15 +254,15 @@ fn clean(found: &str) -> String {
 }
 
 fn class(path: &Path) -> Class {
-    use protocol::inventory::FileRole;
-    let role = match path.file_name().unwrap().to_str().unwrap() {
-        "ibdata1" => FileRole::SystemTablespace { index: 0 },
-        name if Pattern::Redo.matches(name) => FileRole::Redo,
-        name if Pattern::Undo.matches(name) => FileRole::Undo,
-        name if Pattern::Aria.matches(name) => FileRole::AriaLog,
-        _ => FileRole::Table,
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let places = [Place::LogHome, Place::UndoDir, Place::SecondLogDir];
+    let role = match places.into_iter().find_map(|place| MariaDb.numbered(place, name)) {
+        _ if name == "ibdata1" => FileRole::SystemTablespace { index: 0 },
+        Some(Numbered::Data(role)) => role,
+        Some(Numbered::Past) => FileRole::Redo,
+        None => FileRole::Table,
     };
-    Class::of(&role, path)
+    MariaDb.class(&role, path)
 }
 
 impl Raw for Sim {
@@ -294,12 +295,12 @@ impl Raw for Sim {
 /// Plans the install of what was staged and settled over these files.
 pub fn plan_of_staged(
     staging: &Staging,
-    directories: &ServerDirectories,
+    datadir: &Path,
     managed: &[(PathBuf, OldKind)],
     unchanged: &[Unchanged],
 ) -> InstallPlan {
     plan(Inputs {
-        directories,
+        datadir,
         managed,
         staged: staging.staged(),
         unchanged: unchanged.to_vec(),
@@ -307,15 +308,15 @@ pub fn plan_of_staged(
         roots: &staging.roots(),
         keep: Keep::Old,
         earlier: None,
-        sweep: &[],
+        sweep: &made_at_start(datadir),
         position: "11111111-1111-1111-1111-111111111111:7",
         made: 1,
     })
     .unwrap()
 }
 
-/// Every directory of the server is the datadir.
-pub fn all_in(datadir: &Path) -> ServerDirectories {
-    let [datadir, data_home, log_home, undo, aria_log] = std::array::from_fn(|_| datadir.to_owned());
-    ServerDirectories { datadir, data_home, log_home, undo, aria_log }
+/// What a server makes when it starts, if every directory of it is the datadir.
+fn made_at_start(datadir: &Path) -> Vec<Sweep> {
+    let made = MariaDb.made_at_start().into_iter();
+    made.map(|(_, set, pattern)| Sweep { directory: datadir.to_owned(), set, pattern }).collect()
 }

@@ -154,7 +154,7 @@ impl<'a> Lister<'a> {
             let Some((database, name)) = file.in_database() else { continue };
             if file.is_elsewhere() {
                 self.elsewhere.insert(database.into_owned());
-            } else if file.is_written_in_place() {
+            } else if file.is_written_in_place(self.roots.layout.flavor) {
                 self.in_place.entry(database.into_owned()).or_default().insert(name.into_owned().into());
             }
         }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use formats::mariadb::file_kind::{self, TableFile};
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +15,7 @@ use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, ScannedFile, Skipped};
 use crate::disk::identity::Look;
 use crate::disk::watch::Changed;
+use crate::flavor::{Flavor, TableFile};
 
 /// Where files are listed, and what is left out.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub enum Care {
     Pages,
     /// Copied while DDL is held; again if it changed since it was copied.
     UnderDdlLock,
-    /// Copied while commits are held too: logs of Aria, and tables that statements write besides their own.
+    /// Copied while commits are held too: logs of the second engine, and tables that statements write besides their own.
     UnderCommitLock,
     /// A symbolic link: it has only a name and a target.
     Link,
@@ -215,26 +215,11 @@ impl Listed {
 
     /// True if the server writes the file in place, through descriptors that stay open, and without redo: only
     /// examining it shows a change. Definitions, triggers and the like are written and closed, or replaced.
-    pub fn is_written_in_place(&self) -> bool {
-        let definition = |name: &str| {
-            use TableFile::{
-                DatabaseOptions, Definition, InnodbImport, InnodbLink, Merge, Partition, Trigger, TriggerName,
-            };
-            matches!(
-                file_kind::in_database(name),
-                Definition
-                    | InnodbLink
-                    | InnodbImport
-                    | Merge
-                    | Trigger
-                    | TriggerName
-                    | Partition
-                    | DatabaseOptions
-            )
-        };
+    pub fn is_written_in_place(&self, flavor: &dyn Flavor) -> bool {
+        let replaced = |name: &str| flavor.in_database(name).is_some_and(TableFile::is_replaced);
         let in_database = self.in_database().map(|(_, name)| name);
         matches!(self.care, Care::UnderDdlLock | Care::UnderCommitLock)
-            && !in_database.is_some_and(|name| definition(&name))
+            && !in_database.is_some_and(|name| replaced(&name))
     }
 }
 
@@ -258,7 +243,7 @@ fn care(file: &ScannedFile) -> Option<Care> {
         FileRole::Redo => return None,
         FileRole::SystemTablespace { .. } | FileRole::Undo => Care::Pages,
         FileRole::Table | FileRole::TableElsewhere { .. } if entry.path.ends_with(".ibd") => Care::Pages,
-        FileRole::AriaLog => Care::UnderCommitLock,
+        FileRole::SecondLog => Care::UnderCommitLock,
         FileRole::Link { .. } => Care::Link,
         FileRole::Table if entry.path.strip_prefix("mysql/").is_some_and(written_aside) => {
             Care::UnderCommitLock

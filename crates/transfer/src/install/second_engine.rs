@@ -1,6 +1,6 @@
-//! Aria's set in a roll-forward: control file, logs, and the Aria tables of `mysql`.
+//! The second engine's set in a roll-forward: its control file, its logs, and the tables that a server opens at every start.
 //!
-//! The set is replaced by copies. A server uses Aria's set even if InnoDB refuses to start, so a server must
+//! The set is replaced by copies. A server uses it even if InnoDB refuses to start, so a server must
 //! never see a part of it as the only copy, or beside parts of another state. [`crate::install::forward`]
 //! describes what a server does with it without a guard.
 use std::collections::BTreeSet;
@@ -8,48 +8,57 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::install::class::Class;
+use crate::flavor::class::{Class, Set};
 use crate::install::files::Files;
 use crate::install::guard::{Guards, is_guard};
 use crate::install::moves::{sweep, sync_coming, sync_leaving, sync_parents};
-use crate::install::names::{Pattern, file_name, working_directory};
+use crate::install::names::{file_name, working_directory};
 use crate::install::plan::{InstallPlan, Kept, Placed, Purpose, Retired};
 use crate::install::record::write_record;
 
-/// A server that ran in the old state after the plan was made may have begun a new Aria log, which belongs to
-/// the old set.
-pub(super) fn adopt_new_aria_logs(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
-    let keeps = plan.retired.iter().any(|d| d.class.is_aria() && d.to.is_some());
-    if plan.purpose != Purpose::Install || !keeps || aria_is_kept(files, plan)? {
+/// A server that ran in the old state after the plan was made may have begun a new log, which belongs to the old
+/// set.
+pub(super) fn adopt_new_logs(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
+    let keeps = retired(plan).any(|old| old.to.is_some());
+    if plan.purpose != Purpose::Install || !keeps || is_kept(files, plan)? {
         return Ok(());
     }
     let known: BTreeSet<PathBuf> = plan.retired.iter().map(|d| d.path.clone()).collect();
     let mut found = Vec::new();
-    for sweep in plan.sweep.iter().filter(|s| s.pattern == Pattern::Aria) {
+    for sweep in plan.sweep.iter().filter(|s| s.set == Set::Second) {
         let here = files.list(&sweep.directory)?;
-        found.extend(here.into_iter().filter(|p| Pattern::Aria.matches(file_name(p)) && !known.contains(p)));
+        found.extend(here.into_iter().filter(|p| sweep.pattern.matches(file_name(p)) && !known.contains(p)));
     }
     if found.is_empty() {
         return Ok(());
     }
     // They are in the directory of the control file, so their copies are beside its copy.
-    let of_control = |d: &&Retired| d.class == Class::AriaControl;
+    let of_control = |d: &&Retired| d.class == Class::SecondControl;
     let beside = plan.retired.iter().find(of_control).and_then(|d| d.to.as_deref()).and_then(Path::parent);
     let Some(beside) = beside.map(Path::to_path_buf) else { return Ok(()) };
     for path in found {
         let copy = beside.join(format!("{}-{}", plan.made, file_name(&path)));
-        plan.retired.push(Retired { path: path.clone(), to: Some(copy.clone()), class: Class::AriaLog });
-        plan.kept.push(Kept { path, copy, class: Class::AriaLog });
+        plan.retired.push(Retired { path: path.clone(), to: Some(copy.clone()), class: Class::SecondLog });
+        plan.kept.push(Kept { path, copy, class: Class::SecondLog });
     }
     crate::install::plan::sort_leaving(&mut plan.retired);
     write_record(files, plan)
 }
 
-/// Whether the copies of the old Aria set are final: all exist, and no server could use the set since then.
-pub(super) fn aria_is_kept(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
-    let aria = plan.retired.iter().filter(|d| d.class.is_aria());
-    let Some(last) = aria.filter_map(|d| d.to.as_deref()).next_back() else { return Ok(false) };
-    let stopped = match &Guards::of(plan).aria {
+/// The files of the old set.
+pub(super) fn retired(plan: &InstallPlan) -> impl DoubleEndedIterator<Item = &Retired> {
+    plan.retired.iter().filter(|old| old.class.set() == Some(Set::Second))
+}
+
+/// The files of the new set.
+pub(super) fn placed(plan: &InstallPlan) -> impl DoubleEndedIterator<Item = &Placed> {
+    plan.placed.iter().filter(|new| new.class.set() == Some(Set::Second))
+}
+
+/// Whether the copies of the old set are final: all exist, and no server could use the set since then.
+pub(super) fn is_kept(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
+    let Some(last) = retired(plan).filter_map(|d| d.to.as_deref()).next_back() else { return Ok(false) };
+    let stopped = match &Guards::of(plan).second {
         Some(control) => is_guard(files, control)? || !files.exists(control)?,
         None => true,
     };
@@ -58,11 +67,11 @@ pub(super) fn aria_is_kept(files: &dyn Files, plan: &InstallPlan) -> Result<bool
 
 /// Copies the old set to the previous state. A server may use the set until the guards are in place, so an
 /// earlier copy is made again.
-pub(super) fn keep_aria(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
-    let aria = plan.retired.iter().filter(|d| d.class.is_aria());
-    let kept: Vec<(&Path, &Path)> = aria.filter_map(|d| Some((d.path.as_path(), d.to.as_deref()?))).collect();
+pub(super) fn keep(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
+    let kept: Vec<(&Path, &Path)> =
+        retired(plan).filter_map(|d| Some((d.path.as_path(), d.to.as_deref()?))).collect();
     if let Some(((last, last_copy), others)) = kept.split_last()
-        && !aria_is_kept(files, plan)?
+        && !is_kept(files, plan)?
     {
         for (path, copy) in others {
             if files.exists(path)? {
@@ -79,9 +88,8 @@ pub(super) fn keep_aria(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
 }
 
 /// Removes the old set, once the guard is in place.
-pub(super) fn leave_aria(files: &dyn Files, plan: &InstallPlan, guards: &Guards) -> Result<()> {
-    let leaves = |d: &&Retired| d.class.is_aria() && !guards.contain(&d.path);
-    let leaving: Vec<&Retired> = plan.retired.iter().filter(leaves).collect();
+pub(super) fn leave(files: &dyn Files, plan: &InstallPlan, guards: &Guards) -> Result<()> {
+    let leaving: Vec<&Retired> = retired(plan).filter(|old| !guards.contain(&old.path)).collect();
     leaving.iter().try_for_each(|old| files.remove(&old.path))?;
     sync_leaving(files, leaving)
 }
@@ -98,13 +106,13 @@ fn part_of(path: &Path) -> PathBuf {
 
 /// Puts copies of the new set in place, without the file that completes it. The guard stays until that file
 /// follows.
-pub(super) fn come_aria(files: &dyn Files, plan: &InstallPlan, innodb_is_staged: bool) -> Result<()> {
-    let aria: Vec<&Placed> = plan.placed.iter().filter(|p| p.class.is_aria()).collect();
-    let Some((last, others)) = aria.split_last() else {
-        return if innodb_is_staged { sweep(files, plan, |p| *p == Pattern::Aria) } else { Ok(()) };
+pub(super) fn come(files: &dyn Files, plan: &InstallPlan, innodb_is_staged: bool) -> Result<()> {
+    let new: Vec<&Placed> = placed(plan).collect();
+    let Some((last, others)) = new.split_last() else {
+        return if innodb_is_staged { sweep(files, plan, Set::Second) } else { Ok(()) };
     };
     if files.exists(&last.staged)? {
-        sweep(files, plan, |pattern| *pattern == Pattern::Aria)?;
+        sweep(files, plan, Set::Second)?;
         for new in others {
             copy_whole(files, &new.staged, &new.target, &copy_place(&new.staged)?)?;
         }
@@ -113,8 +121,8 @@ pub(super) fn come_aria(files: &dyn Files, plan: &InstallPlan, innodb_is_staged:
 }
 
 /// Renames the file that completes the new set over the guard.
-pub(super) fn complete_aria(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
-    let Some(last) = plan.placed.iter().rfind(|p| p.class.is_aria()) else { return Ok(()) };
+pub(super) fn complete(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
+    let Some(last) = placed(plan).next_back() else { return Ok(()) };
     if files.exists(&last.staged)? {
         files.rename(&last.staged, &last.target)?;
     }
