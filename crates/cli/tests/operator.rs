@@ -165,7 +165,7 @@ fn help_says_the_exit_codes_that_the_program_has() {
     };
     let verify = help("verify");
     assert!(verify.contains("2 invalid command line"), "{verify}");
-    assert!(verify.contains("4 damaged") && !verify.contains("2 damaged"), "{verify}");
+    assert!(verify.contains("4 corrupt") && !verify.contains("2 corrupt"), "{verify}");
     let bad = Command::new(REJOIN).args(["verify", "--nonsense"]).output().unwrap();
     assert_eq!(bad.status.code(), Some(2));
     assert!(help("plan").contains("3 not known"), "{}", help("plan"));

@@ -22,9 +22,9 @@ impl Answer {
         self.report["different"].as_array()?.iter().find(|d| d["file"] == file)
     }
 
-    fn damaged(&self, what: &str) -> bool {
-        let damaged = self.report["damaged"].as_array();
-        damaged.is_some_and(|all| all.iter().filter_map(Value::as_str).any(|text| text.contains(what)))
+    fn corrupt(&self, what: &str) -> bool {
+        let corrupt = self.report["corrupt"].as_array();
+        corrupt.is_some_and(|all| all.iter().filter_map(Value::as_str).any(|text| text.contains(what)))
     }
 
     fn only(&self, side: &str, file: &str) -> bool {
@@ -135,7 +135,7 @@ fn after_a_transfer(ground: &Ground) -> Result<()> {
     let report = &answer.report;
     ensure!(answer.code == 0 && report["files"].as_u64() > Some(50), "{}: {report:#}", answer.code);
     ensure!(
-        report["damaged_pages"] == 0 && report["unseen"].as_array().is_some_and(Vec::is_empty),
+        report["corrupt_pages"] == 0 && report["unseen"].as_array().is_some_and(Vec::is_empty),
         "{report:#}"
     );
     Ok(())
@@ -177,9 +177,9 @@ fn broken_tables(ground: &Ground) -> Result<()> {
     let broken = ground.verify(&copy, &other)?;
     let report = &broken.report;
     ensure!(broken.code == 4, "{}: {report:#}", broken.code);
-    ensure!(broken.damaged("sbtest1.ibd page 5") && broken.damaged("sbtest3.ibd page 7"), "{report:#}");
-    ensure!(broken.damaged(&format!("sbtest2.ibd page {}", last.unwrap_or(3))), "{report:#}");
-    ensure!(broken.damaged("its first page says"), "{report:#}");
+    ensure!(broken.corrupt("sbtest1.ibd page 5") && broken.corrupt("sbtest3.ibd page 7"), "{report:#}");
+    ensure!(broken.corrupt(&format!("sbtest2.ibd page {}", last.unwrap_or(3))), "{report:#}");
+    ensure!(broken.corrupt("its first page says"), "{report:#}");
     let first = broken.different("sbtest/sbtest1.ibd").context("a flipped byte")?;
     ensure!(first["pages"] == 1 && first["first"][0] == 5 && first["headers_only"] == 0, "{first:#}");
     let second = broken.different("sbtest/sbtest2.ibd").context("a cut file")?;
@@ -199,22 +199,22 @@ fn broken_first_pages(ground: &Ground) -> Result<()> {
     let (one, two) = (ground.copy(2, "first1")?, ground.copy(2, "first2")?);
     damage(&one, "sbtest/sbtest1.ibd", &[0, 5])?;
     let answer = ground.verify(&one, &two)?;
-    ensure!(answer.code == 4 && answer.report["damaged_pages"] == 2, "{}: {:#}", answer.code, answer.report);
+    ensure!(answer.code == 4 && answer.report["corrupt_pages"] == 2, "{}: {:#}", answer.code, answer.report);
     ensure!(
-        answer.damaged("sbtest1.ibd page 0") && answer.damaged("sbtest1.ibd page 5"),
+        answer.corrupt("sbtest1.ibd page 0") && answer.corrupt("sbtest1.ibd page 5"),
         "{:#}",
         answer.report
     );
     damage(&two, "sbtest/sbtest1.ibd", &[0, 6])?;
     let answer = ground.verify(&one, &two)?;
-    ensure!(answer.code == 4 && answer.report["damaged_pages"] == 4, "{}: {:#}", answer.code, answer.report);
-    ensure!(answer.damaged("sbtest1.ibd page 6"), "{:#}", answer.report);
+    ensure!(answer.code == 4 && answer.report["corrupt_pages"] == 4, "{}: {:#}", answer.code, answer.report);
+    ensure!(answer.corrupt("sbtest1.ibd page 6"), "{:#}", answer.report);
     // Nothing of it says what it is.
     for side in [&one, &two] {
         open(side, "sbtest/sbtest1.ibd")?.write_all_at(&[0xee; 200], 0)?;
     }
     let answer = ground.verify(&one, &two)?;
-    ensure!(answer.code == 4 && answer.damaged("sbtest1.ibd page 0 is unreadable"), "{:#}", answer.report);
+    ensure!(answer.code == 4 && answer.corrupt("sbtest1.ibd page 0 is unreadable"), "{:#}", answer.report);
     Ok(())
 }
 
@@ -237,7 +237,7 @@ fn the_system_tablespace(ground: &Ground) -> Result<()> {
     cut(&copy, "ibdata1", pages - leaf)?;
     let answer = ground.verify(&copy, &ground.datadir(2))?;
     let different = answer.different(name).context("a cut system tablespace")?;
-    ensure!(different["own_life"] == false && answer.damaged("its first page says"), "{:#}", answer.report);
+    ensure!(different["own_life"] == false && answer.corrupt("its first page says"), "{:#}", answer.report);
     Ok(())
 }
 

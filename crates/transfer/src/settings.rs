@@ -108,7 +108,7 @@ pub struct Settings {
     /// `blocking`.
     pub blocking: Blocking,
     /// `consistency-point-timeout`: how long to wait for the consistency point.
-    pub moment: Duration,
+    pub consistency_point: Duration,
     /// `redo-spill-dir`: where redo waits until the copy is complete; the datadir unless set.
     pub spill_dir: Option<PathBuf>,
     /// `redo-spill-max`: how many bytes of redo may wait there.
@@ -150,7 +150,7 @@ impl Settings {
             archive: options.sst("archive").filter(|dir| !dir.is_empty()).map(PathBuf::from),
             snapshot,
             blocking,
-            moment: seconds(options, "consistency-point-timeout", CONSISTENCY_POINT_TIMEOUT_S)?,
+            consistency_point: seconds(options, "consistency-point-timeout", CONSISTENCY_POINT_TIMEOUT_S)?,
             spill_dir: options.sst("redo-spill-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from),
             spill_max: options.sst_size("redo-spill-max")?.unwrap_or(SPILL_MAX),
             allow_corrupt_pages: options.sst_bool("allow-corrupt-pages")?.unwrap_or(false),

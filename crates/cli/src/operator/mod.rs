@@ -87,7 +87,7 @@ enum Verb {
     /// Compare two datadirs, page by page
     ///
     /// The first datadir must have no running server. Exit code: 0 the same, 1 different, 2 invalid command
-    /// line, 3 they cannot be compared, 4 damaged pages.
+    /// line, 3 they cannot be compared, 4 corrupt pages.
     #[command(
         after_long_help = "Example:\n  rejoin verify --datadir /backup/mysql --with /run/mysqld/mysqld.sock"
     )]

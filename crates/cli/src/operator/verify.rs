@@ -35,10 +35,10 @@ pub struct Options {
     quiet: bool,
 }
 
-/// Exit code for damaged pages.
-const DAMAGED: u8 = 4;
+/// Exit code for corrupt pages.
+const CORRUPT: u8 = 4;
 
-/// Compares. The exit code is 0 for the same, 1 for different, 4 for damaged pages.
+/// Compares. The exit code is 0 for the same, 1 for different, 4 for corrupt pages.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let first = side(&options.datadir, options.defaults_file.as_deref())?;
     let is_socket = std::fs::metadata(&options.with).is_ok_and(|meta| meta.file_type().is_socket());
@@ -52,10 +52,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     } else if !options.quiet {
         lines(&report).iter().for_each(|line| say(line));
     }
-    Ok(ExitCode::from(match (report.damaged_pages, report.is_same()) {
+    Ok(ExitCode::from(match (report.corrupt_pages, report.is_same()) {
         (0, true) => 0,
         (0, false) => 1,
-        _ => DAMAGED,
+        _ => CORRUPT,
     }))
 }
 
@@ -84,19 +84,19 @@ fn lines(report: &Report) -> Vec<String> {
     lines.extend(only("only-first", &report.only_first));
     lines.extend(only("only-other", &report.only_second));
     lines.extend(report.different.iter().map(different));
-    lines.extend(report.damaged.iter().map(|text| format!("damaged    {text}")));
-    let named = report.damaged.len() as u64;
-    if report.damaged_pages > named {
-        lines.push(format!("damaged    and {} more", report.damaged_pages - named));
+    lines.extend(report.corrupt.iter().map(|text| format!("corrupt    {text}")));
+    let named = report.corrupt.len() as u64;
+    if report.corrupt_pages > named {
+        lines.push(format!("corrupt    and {} more", report.corrupt_pages - named));
     }
-    let verdict = match (report.damaged_pages, report.is_same()) {
+    let verdict = match (report.corrupt_pages, report.is_same()) {
         (0, true) if report.running => "same on disk".to_owned(),
         (0, true) => "same".to_owned(),
         (0, false) if report.state_in_redo => {
             "not known to be the same: some changes are in a redo log only".to_owned()
         }
         (0, false) => "different".to_owned(),
-        (pages, _) => format!("damaged: {pages} pages"),
+        (pages, _) => format!("corrupt: {pages} pages"),
     };
     lines.push(format!("{verdict}; {} files on both, {}", report.files, size(report.bytes)));
     lines

@@ -177,7 +177,7 @@ fn a_bounded_block(pair: &mut Pair) -> Result<()> {
     pair.donor().exec(&["INSERT INTO sbtest.written (what) VALUES ('after the block')"])?;
     ensure!(began.elapsed() < Duration::from_secs(8), "a write took {:?}", began.elapsed());
     pair.joiners_server_ended()?;
-    both_say(pair, marks, "has held its files still for 2 s, as long as it may")?;
+    both_say(pair, marks, "has blocked writes for 2 s, which is the limit")?;
     pair.donor_is_released()
 }
 

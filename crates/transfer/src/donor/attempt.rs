@@ -203,7 +203,7 @@ impl DonorSession<'_> {
             login: self.login(),
             roots: Roots { layout: self.layout.clone(), skipped: self.skipped.clone() },
             threads: usize::from(self.accepted.workers),
-            budget: job.settings.moment,
+            budget: job.settings.consistency_point,
             desynced: 1,
             spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),
             spill_max: job.settings.spill_max,

@@ -79,7 +79,7 @@ fn moment(text: &str) -> Option<ConsistencyPoint> {
 }
 
 fn newer(text: &str) -> Option<u32> {
-    text.split_once(" not sent, for ")?.1.split(' ').next()?.parse().ok()
+    text.split_once(" not sent because of ")?.1.split(' ').next()?.parse().ok()
 }
 
 /// The number behind `lead`, 0 when it is not told.
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!((moment.paused, moment.commits_held, moment.failed_held), (41.5, 7.0, 12.0));
 
         let log = format!(
-            "{log}y WSREP_SST: [INFO] redo: 12 bytes to replay; 34 bytes were not sent, for 2 newer checkpoints were taken\n"
+            "{log}y WSREP_SST: [INFO] redo: 12 bytes to replay; 34 bytes were not sent because of 2 newer checkpoints (1 KiB of pages read again)\n"
         );
         assert_eq!(LogReport::read(&log).newer, Some(2));
         let log = format!(

@@ -1,7 +1,7 @@
 //! A file that differs.
 use serde::Serialize;
 
-/// At most this many page numbers are named for one file, and this many damaged pages in all.
+/// At most this many page numbers are named for one file, and this many corrupt pages in all.
 pub(super) const NAMED: usize = 20;
 
 /// A file that differs.

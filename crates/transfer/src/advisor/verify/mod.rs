@@ -3,7 +3,7 @@
 //! Equal bytes prove equal data. The reverse does not hold: two nodes with the same rows write their own
 //! pages (LSN, transaction numbers, places of rows), so a difference between nodes that ran separately proves
 //! little, and one right after a transfer much. Pages are read as by a donor: they are verified, and read
-//! again while a server writes them. The doublewrite area counts as zeros, and so does a damaged page that is
+//! again while a server writes them. The doublewrite area counts as zeros, and so does a corrupt page that is
 //! free.
 //!
 //! | module | owns |

@@ -50,7 +50,7 @@ impl Reader {
         self.pages.as_ref()?.header
     }
 
-    /// If the first page is unreadable, uses that of the other side, or the damaged one.
+    /// If the first page is unreadable, uses that of the other side, or the corrupt one.
     pub fn find_header(&mut self, other: Option<(SpaceId, PageFormat)>) -> Result<()> {
         let Some(pages) = self.pages.as_mut().filter(|pages| pages.header.is_none()) else { return Ok(()) };
         let claimed = claimed(self.file.file()).map(|(header, _)| (header.space, header.format));

@@ -17,10 +17,10 @@ pub struct Report {
     pub only_second: Vec<String>,
     /// Files that differ.
     pub different: Vec<Different>,
-    /// Damaged pages with the path of their file; the first few.
-    pub damaged: Vec<String>,
-    /// The number of damaged pages.
-    pub damaged_pages: u64,
+    /// Corrupt pages with the path of their file; the first few.
+    pub corrupt: Vec<String>,
+    /// The number of corrupt pages.
+    pub corrupt_pages: u64,
     /// A server runs on the second side: changes in its memory were not compared.
     pub running: bool,
     /// What else was not compared, as sentences: changes that are only in a redo log, files that are not
@@ -50,15 +50,15 @@ impl Report {
             }
             (_, different) => self.different.extend(different),
         }
-        self.damaged_pages += found.damage.len() as u64;
-        let room = NAMED.saturating_sub(self.damaged.len());
-        self.damaged.extend(found.damage.into_iter().take(room));
+        self.corrupt_pages += found.damage.len() as u64;
+        let room = NAMED.saturating_sub(self.corrupt.len());
+        self.corrupt.extend(found.damage.into_iter().take(room));
     }
 
     pub(super) fn sort(&mut self) {
         self.only_first.sort();
         self.only_second.sort();
-        self.damaged.sort();
+        self.corrupt.sort();
         self.different.sort_by(|a, b| a.file.cmp(&b.file));
     }
 }

@@ -24,7 +24,7 @@ use crate::threads::Thread;
 const LOOK_FOR_ANSWER: Duration = Duration::from_millis(20);
 
 /// While this lives, the server does not write to its files.
-pub struct HeldStill {
+pub struct BlockedWrites {
     report: Arc<Report>,
     position: AnnotatedStateId,
     since: Instant,
@@ -34,7 +34,7 @@ pub struct HeldStill {
     _limit: Option<Limit>,
 }
 
-impl HeldStill {
+impl BlockedWrites {
     /// Asks the server to stop writing and waits until it has, at most `patience`: running statements must end first.
     /// The transfer is cancelled `limit` after the request, whatever it is doing then, so that the server is released.
     pub fn take(
@@ -43,7 +43,7 @@ impl HeldStill {
         patience: Duration,
         limit: Option<Duration>,
         cancel: &Cancel,
-    ) -> Result<HeldStill> {
+    ) -> Result<BlockedWrites> {
         let answer = datadir.join(tables_flushed::FILE_NAME);
         let error = datadir.join(tables_flushed::ERROR_FILE_NAME);
         if let Some(file) = [&answer, &error].into_iter().find(|file| file.is_dir()) {
@@ -62,9 +62,9 @@ impl HeldStill {
         // From here on the server may hold its locks, even if this function fails, so the guard exists first.
         let position = AnnotatedStateId { state: StateId::UNDEFINED, domain: None, gtid: None };
         let (report, since) = (Arc::clone(report), Instant::now());
-        let mut frozen = HeldStill { report, position, since, answer: answer.clone(), _limit: limit };
-        frozen.position = wait_for_answer(&answer, &error, patience, cancel)?;
-        Ok(frozen)
+        let mut blocked = BlockedWrites { report, position, since, answer: answer.clone(), _limit: limit };
+        blocked.position = wait_for_answer(&answer, &error, patience, cancel)?;
+        Ok(blocked)
     }
 
     /// The position of all files.
@@ -78,7 +78,7 @@ impl HeldStill {
     }
 }
 
-impl Drop for HeldStill {
+impl Drop for BlockedWrites {
     fn drop(&mut self) {
         // If the server no longer reads, it has ended, and its locks with it.
         self.report.say_if_possible(&ReportLine::Continue);
@@ -92,7 +92,7 @@ impl Drop for HeldStill {
 fn end_after(limit: Duration, cancel: Cancel) -> Result<Limit> {
     let seconds = limit.as_secs();
     let text = format!(
-        "the donor's server has held its files still for {seconds} s, as long as it may (blocking={seconds} under [sst] on the donor)"
+        "the donor's server has blocked writes for {seconds} s, which is the limit (blocking={seconds} under [sst] on the donor)"
     );
     Ok(cancel.after(Thread::BlockingLimit, limit, text)?)
 }

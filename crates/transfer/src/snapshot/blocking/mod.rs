@@ -24,7 +24,7 @@ use crate::datadir::layout::Layout;
 use crate::datadir::scan;
 use crate::server::report::Report;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
-use hold::HeldStill;
+use hold::BlockedWrites;
 
 /// How long to wait for purge if the joiner wants another number of undo tablespaces.
 const PURGE_WITHIN: Duration = Duration::from_secs(10);
@@ -109,10 +109,10 @@ impl Snapshot for Blocking<'_> {
 }
 
 impl Blocking<'_> {
-    fn hold(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<HeldStill> {
+    fn hold(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<BlockedWrites> {
         sink.waits(Some("the donor's server to hold its files still"));
         let datadir = &self.layout.datadir;
-        let held = HeldStill::take(self.report, datadir, self.flush_within, self.hold_for, cancel);
+        let held = BlockedWrites::take(self.report, datadir, self.flush_within, self.hold_for, cancel);
         sink.waits(None);
         held
     }

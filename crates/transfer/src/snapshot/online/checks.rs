@@ -29,7 +29,7 @@ pub struct Checks<'a> {
     /// What was copied.
     pub catalog: &'a mut Catalog,
     /// The consistency point.
-    pub moment: &'a ConsistencyPoint,
+    pub point: &'a ConsistencyPoint,
     /// The redo up to the end of the snapshot.
     pub out: &'a RedoOut,
     /// Pages that the redo changes.
@@ -63,7 +63,7 @@ impl Checks<'_> {
     /// IMPORT TABLESPACE writes all pages without redo, the first one with the LSN of the import. The deletion by
     /// DISCARD may lie before the checkpoint, or the copy may be of a file that an operator was about to import.
     fn imports(&self) -> Result<(), SnapshotError> {
-        for written in &self.moment.written {
+        for written in &self.point.written {
             let Some(file) = self.catalog.get(written.id) else { continue };
             let Some((space, lsn)) = written.first_page() else { continue };
             let imported = match (file.space(), file.first_lsn()) {
@@ -71,7 +71,7 @@ impl Checks<'_> {
                 _ if self.dirty.has_page(space, 0) => self.changed_without_redo(file, written),
                 // It had no first page when it was copied.
                 (None, _) => true,
-                (Some(_), Some(copied)) => lsn > copied && lsn <= self.moment.end,
+                (Some(_), Some(copied)) => lsn > copied && lsn <= self.point.end,
                 _ => false,
             };
             if imported {
@@ -89,7 +89,7 @@ impl Checks<'_> {
         let Ok(read) = file.read_at(&mut bytes, 0) else { return false };
         let Ok(TablespaceHeader { space, format, .. }) = parse_page0(&bytes[..read]) else { return false };
         let pages: Vec<&[u8]> = bytes[..read].chunks_exact(format.physical_size).collect();
-        let (since, end) = (self.dirty.since(), self.moment.end);
+        let (since, end) = (self.dirty.since(), self.point.end);
         let is_another = |number: u32| {
             let page = pages.get(number as usize)?;
             let lsn = page::lsn(page)?;
@@ -108,7 +108,7 @@ impl Checks<'_> {
     fn events(&mut self) -> Result<Option<String>, SnapshotError> {
         let mut again = None;
         for event in self.out.events_since(Lsn(0)) {
-            let under_lock = event.lsn >= self.moment.list_lsn;
+            let under_lock = event.lsn >= self.point.list_lsn;
             match event.kind {
                 EventKind::Create(name) | EventKind::Rename(name) if under_lock => {
                     again = Some(format!(

@@ -44,11 +44,11 @@ pub(super) fn manifest(
     catalog: Catalog,
     out: &RedoOut,
     checkpoint: Lsn,
-    moment: &ConsistencyPoint,
+    point: &ConsistencyPoint,
     member: Option<(Uuid, Option<u32>)>,
 ) -> Manifest {
-    let (files, removed) = catalog.result(&redo_entry(out.flat().file_size(moment.end)));
-    let position = match (member, moment.seqno) {
+    let (files, removed) = catalog.result(&redo_entry(out.flat().file_size(point.end)));
+    let position = match (member, point.seqno) {
         (Some((uuid, domain)), Some(seqno)) => {
             Some(Position { state: StateId { uuid, seqno: Seqno(seqno) }, domain })
         }
@@ -59,8 +59,8 @@ pub(super) fn manifest(
         removed,
         redo: REDO,
         checkpoint,
-        end: moment.end,
+        end: point.end,
         position,
-        binlog_state: moment.binlog_state.clone(),
+        binlog_state: point.binlog_state.clone(),
     }
 }

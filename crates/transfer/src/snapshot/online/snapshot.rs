@@ -79,7 +79,7 @@ pub struct TakenOnline {
     /// What the sink got at the end.
     pub manifest: Manifest,
     /// The consistency point and what it cost.
-    pub moment: ConsistencyPoint,
+    pub point: ConsistencyPoint,
     /// From the start to the first try of the consistency point.
     pub copying: Duration,
     /// From the start to the end.
@@ -203,22 +203,22 @@ pub fn take(
     });
     // An error of a redo thread is returned first, because it caused the others.
     broken.result()?;
-    let Done { catalog, moment, copying, rounds, redo_rounds, uuid } = done?;
+    let Done { catalog, point, copying, rounds, redo_rounds, uuid } = done?;
     let newest = out.from();
     if !out.saw_checkpoint() {
         return Err(Declined::CheckpointMissing(newest.lsn).into());
     }
     let head = out.flat().head(&header, &options.creator).map_err(anyhow::Error::from)?;
-    write_around(sink, &out, head, out.began(), moment.end)?;
+    write_around(sink, &out, head, out.began(), point.end)?;
     let member = uuid.map(|uuid| (uuid, facts.gtid_domain));
-    let manifest = manifest(catalog, &out, newest.lsn, &moment, member);
+    let manifest = manifest(catalog, &out, newest.lsn, &point, member);
     sink.finish(&manifest)?;
     Ok(TakenOnline {
-        redo: Redo { bytes: moment.end.0 - newest.lsn.0, touched: dirty.touched(newest.lsn) },
+        redo: Redo { bytes: point.end.0 - newest.lsn.0, touched: dirty.touched(newest.lsn) },
         redo_rounds,
         asked: checkpoints.asked(),
         manifest,
-        moment,
+        point,
         copying: copying - began,
         total: began.elapsed(),
         bytes: bytes.load(Ordering::Relaxed),
@@ -286,7 +286,7 @@ pub(super) struct Work<'a> {
 
 struct Done {
     catalog: Catalog,
-    moment: ConsistencyPoint,
+    point: ConsistencyPoint,
     copying: Instant,
     rounds: u32,
     redo_rounds: rounds::Figures,
@@ -308,11 +308,11 @@ impl<'a> Work<'a> {
         let copying = Instant::now();
         let mut last = String::new();
         for _ in 0..MOMENTS_MAX {
-            let moment = self.settle(&mut catalog)?;
-            self.reach(&moment)?;
-            let checks = Checks { catalog: &mut catalog, moment: &moment, out: self.out, dirty: self.dirty };
+            let point = self.settle(&mut catalog)?;
+            self.reach(&point)?;
+            let checks = Checks { catalog: &mut catalog, point: &point, out: self.out, dirty: self.dirty };
             match checks.run()? {
-                None => return Ok(Done { catalog, moment, copying, rounds, redo_rounds, uuid }),
+                None => return Ok(Done { catalog, point, copying, rounds, redo_rounds, uuid }),
                 Some(why) => {
                     tracing::info!("the consistency point was not valid: {why}");
                     last = why;
@@ -367,17 +367,17 @@ impl<'a> Work<'a> {
     }
 
     /// Waits until the redo up to the end of the snapshot has been written to the sink.
-    fn reach(&mut self, moment: &ConsistencyPoint) -> Result<(), SnapshotError> {
-        self.copy.copier.sink.expect_redo(moment.end.0.saturating_sub(self.out.from().lsn.0), true);
+    fn reach(&mut self, point: &ConsistencyPoint) -> Result<(), SnapshotError> {
+        self.copy.copier.sink.expect_redo(point.end.0.saturating_sub(self.out.from().lsn.0), true);
         self.out.release();
         let mut last = (self.state.reached(), Instant::now());
-        while self.out.written() < moment.end {
+        while self.out.written() < point.end {
             self.cancel.check().map_err(anyhow::Error::from)?;
             (self.copy.copier.pace)()?;
-            if self.state.reached() < moment.end {
+            if self.state.reached() < point.end {
                 let flushed = self.observer.flush_engine_logs();
                 if flushed.is_ok() && self.facts.log_follows_flush {
-                    self.state.is_written(moment.end);
+                    self.state.is_written(point.end);
                 }
                 // The tail may be waiting for room in the spool, which waits for the link.
                 let reached = self.state.reached();
@@ -386,7 +386,7 @@ impl<'a> Work<'a> {
                 }
                 let waited = last.1.elapsed();
                 if waited > LOG_PATIENCE {
-                    return Err(Declined::RedoNotWritten { wanted: moment.end, reached, waited }.into());
+                    return Err(Declined::RedoNotWritten { wanted: point.end, reached, waited }.into());
                 }
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -80,7 +80,7 @@ fn redo_line(taken: &TakenOnline) -> String {
         (made, None) => format!(", {made} asked for, the last one took {:.1} s", asked.took.as_secs_f64()),
     };
     format!(
-        "redo: {} to replay ({}); {} were not sent, for {} newer checkpoints were taken ({} of pages read again{checkpoints})",
+        "redo: {} to replay ({}); {} were not sent because of {} newer checkpoints ({} of pages read again{checkpoints})",
         size(taken.redo.bytes),
         recovery_in_words(taken.redo),
         size(rounds.dropped),
