@@ -10,6 +10,8 @@
 pub enum FileKind {
     /// `ib_logfile<N>`, InnoDB's redo log; only 0 exists since 10.5.
     Redo,
+    /// `ib_<LSN>.log`, a redo log of a server with `innodb_log_archive=ON` (13.0): it writes the newest and keeps the others.
+    RedoArchived,
     /// `ib_logfile101`, a redo log being created: at start, or for an online resize.
     RedoResizing,
     /// `undoNNN`, an undo tablespace.
@@ -64,6 +66,8 @@ pub fn top_level(name: &str) -> FileKind {
     }
     if numbered(name, "ib_logfile", 1) {
         FileKind::Redo
+    } else if is_archived_redo(name) {
+        FileKind::RedoArchived
     } else if numbered(name, "undo", 3) {
         FileKind::Undo
     } else if name.starts_with("ibtmp") {
@@ -85,6 +89,12 @@ pub fn top_level(name: &str) -> FileKind {
     } else {
         FileKind::Unknown
     }
+}
+
+/// `ib_<LSN>.log`. The public documentation of 13.0 does not say how the LSN is written, so hexadecimal digits count too.
+fn is_archived_redo(name: &str) -> bool {
+    let lsn = name.strip_prefix("ib_").and_then(|rest| rest.strip_suffix(".log"));
+    lsn.is_some_and(|lsn| !lsn.is_empty() && lsn.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// `prefix` and at least `digits` digits, nothing else.
@@ -238,6 +248,10 @@ mod tests {
             ("ca.pem", FileKind::Pem),
             ("node1.err", FileKind::Log),
             ("slow.log", FileKind::Log),
+            ("ib_0000000000c0ffee.log", FileKind::RedoArchived),
+            ("ib_12288.log", FileKind::RedoArchived),
+            ("ib_.log", FileKind::Log),
+            ("ib_notes.log", FileKind::Log),
             ("anything", FileKind::Unknown),
         ] {
             assert_eq!(top_level(name), kind, "{name}");

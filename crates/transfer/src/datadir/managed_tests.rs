@@ -68,6 +68,20 @@ fn set_tables_and_what_must_go() {
     assert_eq!(only(&list, &Managed::DatabaseDirectory), data(&["db", "mysql"]));
 }
 
+/// A server with `innodb_log_archive=ON` keeps its redo in these: beside new pages they would be another state's.
+#[test]
+fn archived_redo_logs_are_of_the_set_that_is_replaced() {
+    let tree = Tree::with_engine_files();
+    for name in ["ib_0000000000003000.log", "ib_0000000001003000.log", "ib_notes.log"] {
+        tree.file(&format!("data/{name}"), "x");
+    }
+    let list = listed(&tree, &tree.layout(&[]));
+    let set = only(&list, &Managed::SystemSet);
+    assert!(set.contains(&"data/ib_0000000000003000.log".to_owned()), "{set:?}");
+    assert!(set.contains(&"data/ib_0000000001003000.log".to_owned()), "{set:?}");
+    assert!(!list.iter().any(|(name, _)| name.contains("notes")), "{list:?}");
+}
+
 #[test]
 fn an_empty_joiner_has_nothing_and_directories_need_not_exist() {
     let tree = Tree::new();

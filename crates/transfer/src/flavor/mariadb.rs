@@ -46,7 +46,7 @@ impl Flavor for MariaDb {
 
     fn numbered(&self, place: Place, name: &str) -> Option<Numbered> {
         match (place, file_kind::top_level(name)) {
-            (Place::LogHome, FileKind::Redo) => Some(Numbered::Data(FileRole::Redo)),
+            (Place::LogHome, FileKind::Redo | FileKind::RedoArchived) => Some(Numbered::Data(FileRole::Redo)),
             (Place::LogHome, FileKind::RedoResizing) => Some(Numbered::Past),
             (Place::UndoDir, FileKind::Undo) => Some(Numbered::Data(FileRole::Undo)),
             (Place::SecondLogDir, FileKind::AriaLog | FileKind::AriaControl) => {
@@ -65,7 +65,9 @@ impl Flavor for MariaDb {
             FileKind::ReplicaState => InDatadir::ReplicationSource,
             FileKind::SstMarker => InDatadir::TransferMarker,
             FileKind::GaleraState | FileKind::GaleraCache | FileKind::Pem | FileKind::Log => InDatadir::Own,
-            FileKind::Redo => InDatadir::LeftOut("a redo log, but innodb_log_group_home_dir is elsewhere"),
+            FileKind::Redo | FileKind::RedoArchived => {
+                InDatadir::LeftOut("a redo log, but innodb_log_group_home_dir is elsewhere")
+            }
             FileKind::Undo => {
                 InDatadir::LeftOut("an undo tablespace, but innodb_undo_directory is elsewhere")
             }

@@ -14,6 +14,12 @@ pub enum Declined {
         "the layout of the redo log is not supported ({0}); MariaDB 10.8 or later writes a supported one"
     )]
     RedoFormat(String),
+    /// The server writes its redo log to archived files.
+    #[error(
+        "innodb_log_archive=ON on the donor: the server writes its redo log to ib_<LSN>.log files, which this version \
+         cannot follow"
+    )]
+    RedoArchived,
     /// The server overwrote redo that had not been read yet.
     #[error(
         "the server overwrote redo before it could be read: {behind} bytes were waiting in a log of {capacity}; \

@@ -56,7 +56,7 @@ fn snapshot(
 fn declined(result: Result<TakenOnline, SnapshotError>) -> Declined {
     match result {
         Err(SnapshotError::Declined(why)) => why,
-        other => panic!("not declined: {:?}", other.map(|taken| taken.moment)),
+        other => panic!("not declined: {:?}", other.map(|taken| taken.point)),
     }
 }
 
@@ -175,7 +175,7 @@ fn a_pause_that_ended_early_is_not_used(server: &Server, base: &Path) {
     let sink = sink::DirectorySink::new(&base.join("c12/data")).expect("directory");
     let sink = EndsIt { sink: &sink, server, ended: AtomicBool::new(false) };
     let taken = take(&options(server, None, 20), &sink, &Cancel::new()).expect("a snapshot");
-    assert_eq!(taken.moment.tries, 2);
+    assert_eq!(taken.point.tries, 2);
     assert_eq!(rows_of(&base.join("c12")), Some(100_000));
     server.connect().expect("login").query_drop("DROP TABLE test.late").expect("drop");
 }

@@ -162,8 +162,8 @@ impl Settle<'_, '_> {
         let held = stage.paused_for();
         let again = match (result, ended) {
             // END succeeded, so the locks were held without a gap.
-            (Ok(moment), Ok(())) => {
-                return Ok(Tried::Done(Box::new(ConsistencyPoint { ddl_held: held, ..moment })));
+            (Ok(point), Ok(())) => {
+                return Ok(Tried::Done(Box::new(ConsistencyPoint { ddl_held: held, ..point })));
             }
             (Ok(_), Err(e)) => e.into(),
             (Err(e), _) => e,

@@ -386,6 +386,9 @@ impl<'a> Work<'a> {
                 }
                 let waited = last.1.elapsed();
                 if waited > LOG_PATIENCE {
+                    if sql_checks::archives_redo(&mut self.observer).unwrap_or(false) {
+                        return Err(Declined::RedoArchived.into());
+                    }
                     return Err(Declined::RedoNotWritten { wanted: point.end, reached, waited }.into());
                 }
             }

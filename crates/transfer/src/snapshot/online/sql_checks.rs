@@ -36,6 +36,9 @@ pub fn check(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
             "the server at the socket has the datadir {theirs}, not {ours}"
         )));
     }
+    if archives_redo(session).map_err(lost)? {
+        return Err(Declined::RedoArchived);
+    }
     check_rights(session, facts.log_bin)?;
     if facts.galera {
         check_pauses(session)?;
@@ -45,6 +48,14 @@ pub fn check(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
 
 fn lost(error: SqlError) -> Declined {
     Declined::SessionLost(error.to_string())
+}
+
+/// Whether the server writes its redo log to archived files (13.0). It can be switched on while we run.
+///
+/// # Errors
+/// The session is gone.
+pub fn archives_redo(session: &mut Session) -> Answer<bool> {
+    Ok(session.variable("innodb_log_archive")?.as_deref() == Some("ON"))
 }
 
 fn read_facts(session: &mut Session) -> Answer<Facts> {

@@ -47,17 +47,17 @@ impl Snapshot for Online {
 
 fn consistency_point_line(taken: &TakenOnline) -> String {
     let ms = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1000.0);
-    let moment = &taken.moment;
+    let point = &taken.point;
     let position = taken.manifest.position.map(|p| p.state.to_string()).unwrap_or_default();
     format!(
         "the consistency point is at {position}: replication paused for {} (granted after {}), commits held for {}, {} files \
          read in it, {} tries, failed tries held {}",
-        ms(moment.ddl_held),
-        ms(moment.granting),
-        ms(moment.commits_held),
-        moment.files,
-        moment.tries,
-        ms(moment.failed_held),
+        ms(point.ddl_held),
+        ms(point.granting),
+        ms(point.commits_held),
+        point.files,
+        point.tries,
+        ms(point.failed_held),
     )
 }
 
