@@ -93,7 +93,7 @@ fn rot_in_the_joiners_files_is_healed() -> Result<()> {
     joiner.remove_grastate()?;
     joiner.join()?;
     let log = joiner.log_since_start();
-    ensure!(log.contains("2 pages of the old files were damaged, the first of them page 20 of"), "{log}");
+    ensure!(log.contains("corrupt pages in the old files: 2, the first is page 20 of"), "{log}");
     compare::assert_equal(donor, joiner)?;
     joiner.stop()?;
     ensure!(joiner.innochecksum()? > 4, "tablespaces were checked");

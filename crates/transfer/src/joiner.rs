@@ -64,11 +64,7 @@ use settled::VerifiedStaging;
 pub fn run(job: &Job) -> Result<()> {
     record_check::check(&job.datadir, || Layout::resolve(&job.args, &job.options))?;
     if let Some(finished) = crate::install::run::finish_interrupted(&Disk, &job.datadir)? {
-        tracing::warn!(
-            "finished what an earlier run had begun: {:?} of {}",
-            finished.purpose,
-            finished.position
-        );
+        tracing::warn!("finished the interrupted {} of {}", finished.purpose, finished.position);
     }
     in_place::guard_again(&Disk, &job.datadir)?;
     job.progress.phase("waiting for the donor", "");

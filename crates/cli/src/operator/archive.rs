@@ -290,7 +290,7 @@ fn prune(options: &PruneOptions) -> Result<()> {
     let keep = options.keep.retention();
     if keep.bytes.is_none() && keep.time.is_none() {
         let hint = "give --keep-size or --keep-time";
-        bail!(Failure::new(Kind::Configuration, "nothing says what to keep").hint(hint));
+        bail!(Failure::new(Kind::Configuration, "no limit was given, so nothing is removed").hint(hint));
     }
     let (segments, removed) = archive::prune(&place(&options.of)?, keep)?;
     options.answer.say(

@@ -91,10 +91,11 @@ pub fn top_level(name: &str) -> FileKind {
     }
 }
 
-/// `ib_<LSN>.log`. The public documentation of 13.0 does not say how the LSN is written, so hexadecimal digits count too.
+/// `ib_<LSN>.log`. The public documentation of 13.0 does not say how the LSN is written: eight or more
+/// hexadecimal digits, so that an operator's `ib_db.log` is none.
 fn is_archived_redo(name: &str) -> bool {
     let lsn = name.strip_prefix("ib_").and_then(|rest| rest.strip_suffix(".log"));
-    lsn.is_some_and(|lsn| !lsn.is_empty() && lsn.bytes().all(|b| b.is_ascii_hexdigit()))
+    lsn.is_some_and(|lsn| lsn.len() >= 8 && lsn.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// `prefix` and at least `digits` digits, nothing else.
@@ -249,9 +250,9 @@ mod tests {
             ("node1.err", FileKind::Log),
             ("slow.log", FileKind::Log),
             ("ib_0000000000c0ffee.log", FileKind::RedoArchived),
-            ("ib_12288.log", FileKind::RedoArchived),
+            ("ib_00012288.log", FileKind::RedoArchived),
             ("ib_.log", FileKind::Log),
-            ("ib_notes.log", FileKind::Log),
+            ("ib_db.log", FileKind::Log),
             ("anything", FileKind::Unknown),
         ] {
             assert_eq!(top_level(name), kind, "{name}");

@@ -114,7 +114,7 @@ fn corruption(pair: &mut Pair) -> Result<()> {
     let marks = (pair.donor().log_mark(), pair.joiner().log_mark());
     pair.begin(&["allow-corrupt-pages=1"])?;
     pair.joiner().wait_synced(SOON)?;
-    both_say(pair, marks, "sent a damaged page (allow-corrupt-pages=1)")?;
+    both_say(pair, marks, "sent a corrupt page (allow-corrupt-pages=1)")?;
     ensure!(pair.joiner().value("SELECT COUNT(*) FROM sbtest.sbtest1")? == "3000");
     file.write_all_at(&good, 10 * 16384)?;
     file.sync_all()?;

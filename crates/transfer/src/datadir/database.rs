@@ -187,7 +187,7 @@ impl Files<'_, '_> {
             }
             Outcome::Inside(_) => {
                 let text = format!(
-                    "{} names {}, a tablespace inside this node's datadir, and another node's may be elsewhere",
+                    "{} names {}, a tablespace inside this node's datadir; other nodes may have another datadir",
                     path.display(),
                     target.display()
                 );

@@ -367,7 +367,7 @@ fn key_plugins(options: &ServerOptions) -> Vec<String> {
 }
 
 /// The path behind links, or itself when nothing is there.
-pub(super) fn follow(path: &Path) -> PathBuf {
+pub(crate) fn follow(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 

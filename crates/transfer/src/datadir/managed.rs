@@ -13,20 +13,18 @@
 //! | relay logs, their index, `master*.info`, `relay-log*.info`, `multi-master.info` | removed unless `cpat` matches | positions that belong to the old data |
 //! | `#sql*` of other engines than InnoDB | removed unless `cpat` matches | leftovers of statements |
 //! | `grastate.dat`, `gvwstate.dat`, `galera.cache`, `gcache.page.*` | kept | they belong to the provider, which is running |
-//! | `sst_in_progress`, `wsrep_sst.pid`, `tables_flushed`, `sst_error`, `rejoin-lock`, `*.pid`, sockets |
-//! kept | they belong to running programs |
+//! | `sst_in_progress`, `wsrep_sst.pid`, `tables_flushed`, `sst_error`, `rejoin-lock`, `*.pid`, sockets | kept | they belong to running programs |
 //! | `*.pem`, `*.err`, `*.log` | kept | they belong to this host |
 //! | directories of databases that the donor does not have | removed if possible | a server would show an empty database |
 //! | names that begin with `.`, `lost+found`, directories in `ignore_db_dirs`, of other engines, or without any table file | kept | not a database |
 //! | any file not named above, also inside a database | kept | its purpose is unknown |
-//! | table files that `[sst] cpat` matches | kept, but a file of the same name from the donor replaces it |
-//! the operator asked for it |
+//! | table files that `[sst] cpat` matches | kept, but a file of the same name from the donor replaces it | the operator asked for it |
 //!
 //! `cpat` cannot keep files that would act on the new data: the set of the first row, the DDL and coordinator
 //! logs, the temporary tablespaces and the binary logs.
 use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use protocol::inventory::{FileEntry, FileRole, Place};
@@ -84,8 +82,8 @@ pub fn managed(layout: &Layout) -> Result<Vec<ManagedFile>> {
     let mut files = Vec::new();
     let mut take = |found: Found| {
         let (what, class, keepable) = match found.what {
-            What::Travels { role, .. } => {
-                let class = layout.flavor.class(&role, &found.path);
+            What::Travels { role, path, .. } => {
+                let class = layout.flavor.class(&role, Path::new(&path));
                 let (what, keepable) = of_role(role);
                 (what, class, keepable)
             }

@@ -196,7 +196,7 @@ impl Scan {
         None
     }
 
-    /// What every server needs is missed; whether it uses anything else is for others to ask.
+    /// A file that every server needs is a refusal. The caller decides about the others.
     fn unreadable(&mut self, found: &Found) {
         use FileRole::{Redo, SecondLog, SystemTablespace, Undo};
         match &found.what {

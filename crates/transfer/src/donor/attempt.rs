@@ -44,8 +44,8 @@ const OVERRUNS_MAX: u32 = 2;
 
 /// A server of another series may not be able to apply the donor's redo.
 const NEWER: &str = "the joiner's server is of a newer series, or a version is not known: it gets files without redo to apply";
-/// Maximum number of damaged pages named in the error logs.
-const DAMAGE_LINES: usize = 50;
+/// Maximum number of corrupt pages named in the error logs.
+const CORRUPT_LINES: usize = 50;
 
 /// What a transfer needs besides its job and its link.
 pub(super) struct TransferContext {
@@ -366,14 +366,14 @@ fn not_online(why: &str) -> Failure {
     failure.hint("with snapshot=auto under [sst] the donor takes the blocking snapshot instead")
 }
 
-/// Logs on both hosts every damaged page that was sent, at most `DAMAGE_LINES` of them.
+/// Logs on both hosts every corrupt page that was sent, at most `CORRUPT_LINES` of them.
 fn log_corruption(link: &mut Link, damaged: &[String]) -> Result<()> {
-    for page in damaged.iter().take(DAMAGE_LINES) {
-        tracing::warn!("sent a damaged page (allow-corrupt-pages=1): {page}");
-        link.note(&format!("sent a damaged page (allow-corrupt-pages=1): {page}"))?;
+    for page in damaged.iter().take(CORRUPT_LINES) {
+        tracing::warn!("sent a corrupt page (allow-corrupt-pages=1): {page}");
+        link.note(&format!("sent a corrupt page (allow-corrupt-pages=1): {page}"))?;
     }
-    if damaged.len() > DAMAGE_LINES {
-        tracing::warn!("and {} more damaged pages", damaged.len() - DAMAGE_LINES);
+    if damaged.len() > CORRUPT_LINES {
+        tracing::warn!("and {} more corrupt pages were sent", damaged.len() - CORRUPT_LINES);
     }
     Ok(())
 }

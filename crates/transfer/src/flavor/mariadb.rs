@@ -109,14 +109,14 @@ impl Flavor for MariaDb {
         file_kind::database_directory(directory)
     }
 
-    fn class(&self, role: &FileRole, path: &Path) -> Class {
+    fn class(&self, role: &FileRole, name: &Path) -> Class {
         match role {
             FileRole::SystemTablespace { index } => Class::System(*index),
             FileRole::Undo => Class::Undo,
             FileRole::Redo => Class::Redo,
-            FileRole::SecondLog if path.ends_with(ARIA.control) => Class::SecondControl,
+            FileRole::SecondLog if name.ends_with(ARIA.control) => Class::SecondControl,
             FileRole::SecondLog => Class::SecondLog,
-            _ if is_opened_at_start(path) => Class::SecondTable,
+            _ if is_opened_at_start(name) => Class::SecondTable,
             _ => Class::Table,
         }
     }

@@ -8,7 +8,7 @@
 //! | [`mariadb`] | MariaDB, the only flavor so far |
 //!
 //! [`Layout`](crate::datadir::layout::Layout) has the flavor of its server, and everything that looks at names asks it. What
-//! an install then does is in its plan as classes and patterns, so nothing in [`crate::install`] knows a flavor. A snapshot
+//! an install then does is in its plan as classes, sets and patterns: only the check of a record asks the flavor again. A snapshot
 //! of a running server ([`crate::snapshot`]) has locks and redo formats of its own, and declines a server it cannot read.
 pub mod class;
 pub mod mariadb;
@@ -48,8 +48,9 @@ pub trait Flavor: fmt::Debug + Send + Sync {
     /// Whether a directory of this name in the datadir is a database.
     fn is_database(&self, directory: &str) -> bool;
 
-    /// The class of a file with this role at this path.
-    fn class(&self, role: &FileRole, path: &Path) -> Class;
+    /// The class of a file with this role. `name` is its path below the directory of its place, whatever links it has on this
+    /// node.
+    fn class(&self, role: &FileRole, name: &Path) -> Class;
 
     /// Files that a server creates by itself when it starts, by the place of their directory.
     fn made_at_start(&self) -> Vec<(Place, Set, Pattern)>;
@@ -79,7 +80,7 @@ pub struct SecondEngine {
 }
 
 impl SecondEngine {
-    /// How much of the beginning of a file `is_encrypted` looks at.
+    /// How much of the beginning of a file `is_encrypted` looks at, in bytes.
     pub const HEAD_BYTES: usize = 8192;
 
     /// Whether the file of this name has the header of a table.
@@ -93,7 +94,7 @@ impl SecondEngine {
 pub enum Numbered {
     /// A donor sends it in this role.
     Data(FileRole),
-    /// It belongs to the life of one datadir: not sent, and removed by an install.
+    /// It is meaningful only together with the old data: not sent, and removed by an install.
     Past,
 }
 
@@ -102,7 +103,7 @@ pub enum Numbered {
 pub enum InDatadir {
     /// It belongs to the data, so a donor sends it.
     Data,
-    /// It belongs to the life of one datadir: not sent, and removed by an install.
+    /// It is meaningful only together with the old data: not sent, and removed by an install.
     Past {
         /// It does not affect new data, so an operator may keep it.
         keepable: bool,

@@ -1,6 +1,7 @@
 //! What an install will do, as a value: computed before anything moves, written down, then carried out.
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::install::roots::Roots;
 pub use crate::install::steps::{Keep, Kept, KeptPatch, OldKind, Patched, Placed, Retired, Sweep, Unchanged};
 
 /// Version of the record; another one is not read.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Whether a plan brings the new state or brings the old one back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,15 @@ pub enum Purpose {
     Install,
     /// The old state.
     Rollback,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Purpose::Install => "install",
+            Purpose::Rollback => "rollback",
+        })
+    }
 }
 
 /// How far a plan has come, as far as the files themselves do not tell.
@@ -56,14 +66,14 @@ pub struct InstallPlan {
     pub retired: Vec<Retired>,
     /// New files that come.
     pub placed: Vec<Placed>,
-    /// Old files that become new ones where they lie.
+    /// Tables that are patched in place.
     pub patched: Vec<Patched>,
     /// What a rollback puts back.
     pub kept: Vec<Kept>,
     /// What a rollback applies to tables that were patched.
     pub kept_patches: Vec<KeptPatch>,
-    /// What must be found as it was: until the first file leaves the files that stay or are patched, and those that an earlier
-    /// install left and this one does not; then, by a rollback, what stayed and what was made of what was patched.
+    /// Files that must be unmodified. Before the first file is retired: files that stay or are patched, and those that an
+    /// earlier install left in place. Later, for a rollback: files that stayed, and the results of patches.
     pub unchanged: Vec<Unchanged>,
     /// Directories that must be there, parents first.
     pub directories: Vec<PathBuf>,
@@ -111,9 +121,9 @@ pub struct Inputs<'a> {
 
 /// Decides what the install will do. Pure.
 ///
-/// While an earlier install's files are still kept, the node was never Synced since: what is kept is the last state
-/// that ever was, so it stays what a rollback brings back, and the files of the unsynced install are deleted. Those of them that
-/// were the old state's too, or were made of its files by patches, are kept then.
+/// If an earlier install's previous state still exists, the node was not Synced since. That state remains the one that a
+/// rollback restores, and the files of the unsynced install are deleted, except those that the previous state shares or
+/// that were patched from its files.
 pub fn plan(mut inputs: Inputs<'_>) -> Result<InstallPlan, Failure> {
     if !inputs.staged.iter().any(|p| p.class == Class::System(0)) {
         return Err(Failure::new(Kind::Refused, "the donor sent no system tablespace: nothing is installed"));

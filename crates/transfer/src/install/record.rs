@@ -1,9 +1,11 @@
 //! The plan on disk: `install.json` while it is carried out, `installed.json` and `released.json` afterwards.
 //!
 //! A record is of one datadir: one that was copied or moved is refused.
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 
 use crate::failure::{Failure, Kind};
 use crate::install::files::Files;
@@ -32,12 +34,10 @@ pub fn installed(files: &dyn Files, datadir: &Path) -> Result<Option<InstallPlan
 pub(super) fn read_record(files: &dyn Files, datadir: &Path, name: &str) -> Result<Option<InstallPlan>> {
     let path = own_directory(datadir).join(name);
     let Some(text) = files.open(&path)? else { return Ok(None) };
+    require_version(&path, text)?;
+    let Some(text) = files.open(&path)? else { return Ok(None) };
     let plan: InstallPlan =
         serde_json::from_reader(text).with_context(|| format!("{} is not readable", path.display()))?;
-    let refuse = |why: String| Err(Failure::new(Kind::Disk, why).into());
-    if plan.version != VERSION {
-        return refuse(format!("{} has version {}, this program {VERSION}", path.display(), plan.version));
-    }
     if plan.datadir != datadir {
         let text = format!("{} was made for {}", path.display(), plan.datadir.display());
         return Err(Failure::new(Kind::Disk, text)
@@ -45,6 +45,22 @@ pub(super) fn read_record(files: &dyn Files, datadir: &Path, name: &str) -> Resu
             .into());
     }
     Ok(Some(plan))
+}
+
+/// Refuses a record of another version before anything else of it is read: its fields may be others.
+fn require_version(path: &Path, text: impl Read) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let read = serde_json::from_reader(text);
+    let Version { version } = read.with_context(|| format!("{} is not readable", path.display()))?;
+    if version == VERSION {
+        return Ok(());
+    }
+    let text = format!("{} has version {version}, this program reads version {VERSION}", path.display());
+    let hint = "finish, roll back or release the install with the version of rejoin that began it, then upgrade again";
+    Err(Failure::new(Kind::Disk, text).hint(hint).into())
 }
 
 /// The same directory may have two names: its record must not be removed then.
@@ -62,4 +78,21 @@ fn other_datadir_hint(files: &dyn Files, made_for: &Path, datadir: &Path) -> Str
         );
     }
     format!("if this datadir is a copy or was moved, remove {}", own.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install::files::Disk;
+
+    #[test]
+    fn a_record_of_another_version_is_refused_by_its_version_whatever_its_fields_are() {
+        let datadir = tempfile::tempdir().unwrap();
+        let own = own_directory(datadir.path());
+        std::fs::create_dir(&own).unwrap();
+        let text = r#"{"version": 2, "purpose": "Elsewhere", "sweep": [{"pattern": "Aria"}]}"#;
+        std::fs::write(own.join(INSTALLED), text).unwrap();
+        let error = format!("{:#}", installed(&Disk, datadir.path()).unwrap_err());
+        assert!(error.contains("has version 2") && error.contains("(hint: finish, roll back"), "{error}");
+    }
 }

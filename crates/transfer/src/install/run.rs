@@ -62,18 +62,14 @@ fn still_holds(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
     // A rollback can be abandoned as long as the install that it would undo is on record.
     let gives_up = plan.purpose == Purpose::Install || files.exists(&own.join(INSTALLED))?;
     if !gives_up || (begun && !guards.take_back(files, plan)?) {
-        let text = format!(
-            "{} was written to after the {} began",
-            changed.display(),
-            format!("{:?}", plan.purpose).to_lowercase()
-        );
+        let text = format!("{} was written to after the {} began", changed.display(), plan.purpose);
         let hint = "`rejoin rollback` restores the previous state if it was kept";
         bail!(Failure::new(Kind::Disk, text).hint(hint));
     }
     tracing::warn!(
         "a server wrote to {} before anything was moved: the {} is abandoned, and the files stay",
         changed.display(),
-        format!("{:?}", plan.purpose).to_lowercase()
+        plan.purpose
     );
     // Second names and copies of files that are still in place.
     for kept in plan.retired.iter().filter_map(|d| d.to.as_deref()) {
@@ -93,7 +89,7 @@ fn still_holds(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
 /// The plan is refused, or does not match the staged files.
 pub fn check(files: &dyn Files, plan: &InstallPlan) -> Result<Vec<String>> {
     if plan.purpose != Purpose::Install || plan.phase != Phase::Aside {
-        bail!(Failure::new(Kind::Disk, "this plan was already begun"));
+        bail!(Failure::new(Kind::Disk, "this install has already begun"));
     }
     let marker = files.exists(&own_directory(&plan.datadir).join(IN_PLACE))?;
     if marker && plan.retired.iter().any(|d| d.to.is_some()) {

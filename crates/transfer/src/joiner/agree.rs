@@ -70,8 +70,8 @@ pub(super) fn check_room(job: &Job, layout: &Layout, offer: &Offer, old: &[Manag
     let Some((_, missing)) = worst(&demands) else { return Ok(Room::Beside) };
     if ran_full {
         tracing::warn!(
-            "the last transfer was expected to fit beside the old files and filled the disk: this one \
-             does not try that again"
+            "the last transfer filled the disk although it should have fitted beside the old files: this one does \
+             not count on that"
         );
         return without_room(job, &demands);
     }

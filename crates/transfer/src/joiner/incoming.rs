@@ -12,7 +12,7 @@ use super::agree::Room;
 use super::file_list::FileList;
 use super::places::{Places, makes_way};
 use super::settled::SettledStaging;
-use crate::datadir::layout::Layout;
+use crate::datadir::layout::{Layout, follow};
 use crate::datadir::managed::{self, Managed, ManagedFile};
 use crate::failure::{Failure, Kind};
 use crate::install::files::Disk;
@@ -107,9 +107,10 @@ impl IncomingTransfer {
     /// Removes the old files: first the system set as a whole, then everything else.
     fn make_room(&self) -> Result<()> {
         let (old, _) = by_kind(self.old.iter());
-        let first = self.layout.system_files.first().map(|file| file.path.as_path());
-        let second = self.layout.second_control();
-        in_place::in_place_begin(&Disk, &self.layout.datadir, &old, first, second.as_deref())?;
+        // The files behind links of the operator: the links stay.
+        let first = self.layout.system_files.first().map(|file| follow(&file.path));
+        let second = self.layout.second_control().map(|control| follow(&control));
+        in_place::in_place_begin(&Disk, &self.layout.datadir, &old, first.as_deref(), second.as_deref())?;
         old.iter().try_for_each(|(path, _)| in_place::in_place_make_room(&Disk, &self.layout.datadir, path))
     }
 

@@ -1,4 +1,4 @@
-//! Counts damaged pages in the joiner's files. They differ from the donor's and are replaced in any case, but the
+//! Counts corrupt pages in the joiner's files. They differ from the donor's and are replaced in any case, but the
 //! operator should know that the disk damages data.
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -84,7 +84,7 @@ impl Corruption {
         let (_, first) = ranges.values().next()?;
         let count: usize = ranges.values().map(|(count, _)| count).sum();
         Some(format!(
-            "{count} pages of the old files were damaged, the first of them {first}: they are replaced by the donor's"
+            "corrupt pages in the old files: {count}, the first is {first}; the donor's pages replace them"
         ))
     }
 }
@@ -141,7 +141,7 @@ mod tests {
         rotten.extend([1; 5000]);
         let found = line("d/t.ibd", FileRole::Table, &rotten).unwrap();
         assert!(
-            found.starts_with("3 pages of the old files were damaged, the first of them page 3 of d/t.ibd"),
+            found.starts_with("corrupt pages in the old files: 3, the first is page 3 of d/t.ibd"),
             "{found}"
         );
         assert!(line("d/t.MYD", FileRole::Table, &rotten).is_none(), "no pages of InnoDB");

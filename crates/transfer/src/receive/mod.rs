@@ -7,7 +7,7 @@
 //! | `fingerprinting` | reading those files and fingerprinting them |
 //! | [`reusable`] | a previous file whose bytes may be reused |
 //! | [`leftovers`] | files that an interrupted transfer had staged |
-//! | [`corruption`] | damaged pages of previous files |
+//! | [`corruption`] | corrupt pages of previous files |
 //! | [`origin`] | where the bytes of each range come from |
 //! | `rebuild` | blocks rebuilt from the previous version and the pieces that were sent |
 //! | [`receiver`] | messages on a data connection, checked |

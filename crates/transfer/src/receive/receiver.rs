@@ -213,9 +213,11 @@ fn unpack<'a>(chunk: &Chunk, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> Resu
     };
     if data.len() != len || digest(data) != chunk.digest {
         let at = format!("file number {} at {}", chunk.file.0, chunk.offset);
-        return Err(
-            Failure::new(Kind::Peer, format!("what arrived for {at} is not what the donor read")).into()
-        );
+        return Err(Failure::new(
+            Kind::Peer,
+            format!("the bytes received for {at} differ from what the donor read"),
+        )
+        .into());
     }
     Ok(data.split_at(parts as usize))
 }

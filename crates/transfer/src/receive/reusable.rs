@@ -117,7 +117,9 @@ pub(super) fn is_as_compared(old: &Old) -> Result<()> {
     let now = now.with_context(|| format!("cannot look at {}", old.path.display()))?;
     if now.identity != old.look.identity || now.signature != old.look.signature {
         let text = format!("{} changed while it was compared", old.path.display());
-        return Err(Failure::new(Kind::Disk, text).hint("does another server run on this datadir?").into());
+        return Err(Failure::new(Kind::Disk, text)
+            .hint("check whether another server runs on this datadir")
+            .into());
     }
     Ok(())
 }

@@ -148,7 +148,7 @@ impl Staging {
         let root = self.root_for(&mut shared.roots, target)?;
         let stage = working_directory(&root, "stage");
         let Place { sharing, reserve } = shared.place(root, &stage)?;
-        let class = self.flavor.class(&entry.role, target);
+        let class = self.flavor.class(&entry.role, Path::new(&entry.path));
         Ok(StagedFile {
             path: stage.join(staged_name(entry)),
             size: entry.size,

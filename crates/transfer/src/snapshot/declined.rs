@@ -145,7 +145,7 @@ pub enum Declined {
     #[error("files changed under the backup lock: {0}")]
     NotSettled(String),
     /// Pages are corrupt on the donor.
-    #[error("{count} damaged pages on the donor, the first: {first}")]
+    #[error("{count} corrupt pages on the donor, the first: {first}")]
     CorruptPages {
         /// Number of corrupt pages.
         count: u64,

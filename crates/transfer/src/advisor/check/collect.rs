@@ -22,7 +22,7 @@ use crate::datadir::server_on;
 use crate::datadir::walk::is_packagers;
 use crate::disk::filesystem::{FilesystemId, bytes_available, filesystem_of};
 use crate::failure::Failure;
-use crate::flavor::{self, InDatadir};
+use crate::flavor::{self, Flavor, InDatadir};
 use crate::install::dry_run;
 use crate::install::files::Disk;
 use crate::install::kept;
@@ -274,8 +274,12 @@ pub(crate) fn grastate(datadir: &Path) -> Option<Result<GraState, String>> {
 
 /// A clock that was set back shows in files that a server wrote before.
 fn from_the_future(datadir: &Path, now: SystemTime) -> Option<Duration> {
-    let names = flavor::ALL.iter().flat_map(|flavor| flavor.landmarks());
-    let written = names.filter_map(|name| fs::metadata(datadir.join(name)).ok()?.modified().ok());
+    let controls = |flavor: &&dyn Flavor| Some(flavor.second_engine()?.control);
+    let of_engines =
+        flavor::ALL.iter().flat_map(|flavor| [Some(flavor.redo_log()), controls(flavor)]).flatten();
+    let written = of_engines
+        .chain([grastate::FILE_NAME, "ibdata1"])
+        .filter_map(|name| fs::metadata(datadir.join(name)).ok()?.modified().ok());
     written.max().and_then(|newest| newest.duration_since(now).ok()).filter(|ahead| !ahead.is_zero())
 }
 

@@ -85,7 +85,7 @@ impl Listed {
         let mut unseen = left_out(&scan);
         let mut changes_in_redo = false;
         if !live {
-            match changes_pages(&side.layout.log_home.join("ib_logfile0"))? {
+            match changes_pages(&side.layout.redo_log())? {
                 Ok(false) => {}
                 Ok(true) => {
                     changes_in_redo = true;
@@ -125,7 +125,19 @@ fn name(entry: &FileEntry) -> String {
     match (&entry.role, entry.place) {
         (FileRole::SystemTablespace { index }, _) => format!("system tablespace file {index}"),
         (_, Place::Datadir) => entry.path.clone(),
-        (_, place) => format!("{place:?}/{}", entry.path),
+        (_, place) => format!("{}/{}", words_of(place), entry.path),
+    }
+}
+
+/// Which directory of a node a place is.
+fn words_of(place: Place) -> &'static str {
+    match place {
+        Place::Datadir => "datadir",
+        Place::DataHome => "innodb_data_home_dir",
+        Place::LogHome => "innodb_log_group_home_dir",
+        Place::UndoDir => "innodb_undo_directory",
+        Place::SecondLogDir => "logs of the second engine",
+        Place::External => "outside",
     }
 }
 

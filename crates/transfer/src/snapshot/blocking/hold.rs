@@ -51,8 +51,8 @@ impl BlockedWrites {
                 "the donor has a database where its server writes an answer to `flush tables`: {}",
                 file.display()
             );
-            let hint = "only the online snapshot can send this node's data (snapshot=online); see why it did not serve, or \
-                        rename the database";
+            let hint = "rename the database, or remove the reason why the online snapshot was not possible (see above in \
+                        the log)";
             return Err(Failure::new(Kind::Refused, text).hint(hint).into());
         }
         remove_if_there(&answer)?;

@@ -110,7 +110,7 @@ impl Snapshot for Blocking<'_> {
 
 impl Blocking<'_> {
     fn hold(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<BlockedWrites> {
-        sink.waits(Some("the donor's server to hold its files still"));
+        sink.waits(Some("the donor's server to block writes"));
         let datadir = &self.layout.datadir;
         let held = BlockedWrites::take(self.report, datadir, self.flush_within, self.hold_for, cancel);
         sink.waits(None);

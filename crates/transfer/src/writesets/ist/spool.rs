@@ -124,10 +124,7 @@ impl Spool {
 }
 
 fn broke(why: &str) -> Failure {
-    Failure::new(
-        Kind::Peer,
-        format!("the write-sets from the donor's archive are not as they must be: {why}"),
-    )
+    Failure::new(Kind::Peer, format!("invalid write-sets from the donor's archive: {why}"))
 }
 
 /// How far the file is sound: the seqno after its last message, and where that ends. Nothing of it counts when what is

@@ -15,8 +15,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
     deep_ist(facts, findings);
 }
 
-/// Whether write-sets of a member's archive could bring this node back. Only for who shows that he wants it: everything else
-/// works without.
+/// Whether write-sets of a member's archive could bring this node back. Reported only if an option asks for deep IST.
 fn deep_ist(facts: &Facts, findings: &mut Findings) {
     let options = facts.provider_options();
     let wanted = facts.settings.as_ref().is_ok_and(|settings| {
@@ -93,7 +92,7 @@ fn settings(facts: &Facts, findings: &mut Findings) {
     if settings.allow_corrupt_pages {
         findings.warning(
             "sst",
-            "allow-corrupt-pages=1: damaged pages of this node are sent to joiners",
+            "allow-corrupt-pages=1: this node sends corrupt pages to joiners",
             "remove it after the transfer that it was set for",
         );
     }

@@ -150,7 +150,7 @@ fn leftovers(facts: &Facts, findings: &mut Findings) {
         ),
         Ok(Status::InstallInterrupted { purpose, position }) => findings.error(
             "leftovers",
-            format!("{purpose:?} of {position} was interrupted: the datadir has files of two states"),
+            format!("the {purpose} of {position} was interrupted: the datadir has files of two states"),
             "rejoin finish",
         ),
         Ok(Status::InPlaceBroken) => findings.error(
