@@ -1,9 +1,10 @@
 //! The power fails: what was not synced is partly gone, then a server may be started, then the program goes on.
 use super::crash::{SERVERS, Story};
 use super::server::Config;
-use super::sim::{Loss, Sim};
+use super::sim::{LeftOut, Loss, Sim};
 use super::world::World;
 use crate::install::files::Files;
+use crate::install::in_place::{in_place_begin, in_place_make_room, was_begun};
 use crate::install::kept::release_old;
 use crate::install::plan::{InstallPlan, Keep};
 use crate::install::run::{finish_interrupted, install};
@@ -125,5 +126,58 @@ fn power_fails_at_every_point_of_a_release() {
                 }
             }
         }
+    }
+}
+
+/// A transfer in place from the first removal to the end, with a power loss before operation `stop` of the removals, and
+/// one in the install. Returns whether the removals were cut short.
+pub fn in_place(loss: Loss, left_out: Option<LeftOut>, stop: usize, seed: u64) -> anyhow::Result<bool> {
+    let (world, sim) = World::simulated(loss);
+    sim.left_out.set(left_out);
+    sim.stop_before(stop);
+    let cut = remove_old(&world, &sim).is_err();
+    sim.stop_before(usize::MAX);
+    lose(&world, &sim, SERVERS[1], seed + 31 * stop as u64);
+    if !was_begun(&sim, &world.datadir)? {
+        world.check(&sim, &sim.everything(), "old");
+        return Ok(cut);
+    }
+    remove_old(&world, &sim)?;
+    let plan = world.plan(&sim, &sim, "new", Keep::InPlace, |p| sim.make_all(p));
+    sim.sync_filesystem();
+    for stop in [0, 5, 20, 35, 50, 65, 80] {
+        let sim = sim.clone();
+        sim.stop_before(stop);
+        let done = install(&sim, &plan).is_ok();
+        sim.stop_before(usize::MAX);
+        lose(&world, &sim, SERVERS[1], seed + stop as u64);
+        // If the record was lost, the transfer is not over: it installs again.
+        if finish_interrupted(&sim, &world.datadir)?.is_none() && was_begun(&sim, &world.datadir)? {
+            anyhow::ensure!(!done, "an install that had ended was lost");
+            install(&sim, &plan)?;
+        }
+        lose(&world, &sim, None, seed);
+        finish_interrupted(&sim, &world.datadir)?;
+        world.check(&sim, &sim.everything(), "new");
+    }
+    Ok(cut)
+}
+
+fn remove_old(world: &World, sim: &Sim) -> anyhow::Result<()> {
+    let (system, control) = (world.datadir.join("ibdata1"), world.datadir.join("aria_log_control"));
+    let old = world.managed(sim);
+    in_place_begin(sim, &world.datadir, &old, Some(&system), Some(&control))?;
+    in_place_make_room(sim, &world.datadir, &world.datadir.join("a/t1.ibd"))
+}
+
+#[test]
+fn power_fails_at_every_point_of_a_transfer_in_place() {
+    for loss in LOSSES {
+        let seeds = if loss == Loss::All { 1 } else { 4 };
+        let mut stops = 0..;
+        while stops
+            .next()
+            .is_some_and(|stop| (0..seeds).any(|seed| in_place(loss, None, stop, seed).unwrap()))
+        {}
     }
 }
