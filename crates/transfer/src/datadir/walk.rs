@@ -15,6 +15,7 @@ use super::layout::{Layout, follow, with_suffix};
 use super::lineage;
 use crate::disk::lock;
 use crate::disk::watch::Changed;
+use crate::server::changes::CHANGES_FILE;
 use crate::server::status::STATUS_FILE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -237,6 +238,7 @@ fn top_level(name: &str, meta: &Metadata) -> What {
             if name.ends_with(".pid")
                 || is_packagers(name)
                 || name.starts_with(STATUS_FILE)
+                || name.starts_with(CHANGES_FILE)
                 || [lineage::FILE, lock::FILE].contains(&name) =>
         {
             What::Own
