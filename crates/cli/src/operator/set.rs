@@ -18,6 +18,8 @@ use super::which::Which;
 
 /// How long the transfer may take to hear of it: it looks once a second, unless its server is slow to answer.
 const HEARD_WITHIN: Duration = Duration::from_secs(15);
+/// How long its status may take to show it.
+const TRUE_WITHIN: Duration = Duration::from_secs(5);
 /// How often we look whether it did.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -49,6 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
     let set = options.set.clone();
     changes::write(&datadir, &Changes { pid, uid, set })?;
     wait_until_heard(&datadir, pid)?;
+    wait_until_true(&datadir, pid, &asked)?;
     let words: Vec<String> = asked.into_iter().map(Change::in_words).collect();
     let text = format!("{} (the running transfer, process {pid})", words.join("; "));
     options.answer.say(&text, &json!({"pid": pid, "set": options.set}));
@@ -87,9 +90,37 @@ fn wait_until_heard(datadir: &Path, pid: u32) -> Result<(), Failure> {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    // It takes the file away at its end as well.
-    if donating(datadir).is_ok_and(|status| status.pid == pid) {
-        return Ok(());
+    Ok(())
+}
+
+/// It takes the file away also when it does not believe it, and at its end. Its status, which it writes twice a second, tells
+/// what counts.
+fn wait_until_true(datadir: &Path, pid: u32, asked: &[Change]) -> Result<(), Failure> {
+    let began = Instant::now();
+    let is_true = |status: &Status| {
+        let rlimit = asked.iter().rev().find_map(|change| match change {
+            Change::Rlimit(rate) => Some(*rate),
+            Change::AdaptiveThrottle(_) => None,
+        });
+        let adaptive = asked.iter().rev().find_map(|change| match change {
+            Change::AdaptiveThrottle(on) => Some(*on),
+            Change::Rlimit(_) => None,
+        });
+        rlimit.is_none_or(|rate| status.rlimit == rate)
+            && adaptive.is_none_or(|on| status.adaptive_throttle == Some(on))
+    };
+    while began.elapsed() < TRUE_WITHIN {
+        // Without a limit it may be over by now.
+        let status = read(&datadir.join(STATUS_FILE)).ok().flatten().filter(|status| status.pid == pid);
+        match status {
+            Some(status) if is_true(&status) => return Ok(()),
+            Some(status) if runs(&status, datadir) => std::thread::sleep(LOOK_EVERY),
+            _ => {
+                let text = format!("the transfer (process {pid}) has ended meanwhile");
+                return Err(Failure::new(Kind::Server, text));
+            }
+        }
     }
-    Err(Failure::new(Kind::Server, format!("the transfer (process {pid}) has ended meanwhile")))
+    let text = format!("the transfer (process {pid}) did not take it over");
+    Err(Failure::new(Kind::Server, text).hint("its log says why, as does the server's error log"))
 }

@@ -56,7 +56,7 @@ impl Governor {
             seen: Seen { at: Instant::now(), read: 0, points: 0 },
             complaint: String::new(),
         };
-        job.progress.set_rlimit(throttle.rate());
+        job.progress.set_limits(throttle.rate(), job.settings.adaptive_throttle);
         throttle.set_adaptive(job.settings.adaptive_throttle);
         let thread = threads::spawn(Thread::Governor, move || watch.run(&running))?;
         Ok(Governor { throttle, datadir: job.datadir.clone(), ended, over, thread })
@@ -151,15 +151,13 @@ impl Watch {
 
     fn change(&mut self, change: Change, uid: u32) {
         match change {
-            Change::Rlimit(rate) => {
-                self.throttle.set_rate(rate);
-                self.progress.set_rlimit(rate);
-            }
+            Change::Rlimit(rate) => self.throttle.set_rate(rate),
             Change::AdaptiveThrottle(on) => {
                 self.adaptive = on;
                 self.throttle.set_adaptive(on);
             }
         }
+        self.progress.set_limits(self.throttle.rate(), self.adaptive);
         self.progress.tell(&format!("{}, for this transfer (rejoin set, user {uid})", change.in_words()));
     }
 

@@ -3,9 +3,9 @@
 //!
 //! The file is written by the datadir's owner, but it is read like anything from elsewhere: no link is followed, its
 //! owner and its length are checked, and its values go through the same parsers as those under `[sst]`.
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
 use super::options::{size, switch};
-use crate::disk::durable::{remove_if_there, write_atomically};
+use crate::disk::durable::{remove_if_there, temporary};
 use crate::failure::{Failure, Kind};
 use crate::human;
 
@@ -90,7 +90,15 @@ pub fn changes_file(datadir: &Path) -> PathBuf {
 /// # Errors
 /// From the disk.
 pub fn write(datadir: &Path, changes: &Changes) -> Result<()> {
-    write_atomically(&changes_file(datadir), serde_json::to_string(changes)?.as_bytes())
+    let path = changes_file(datadir);
+    let temporary = temporary(&path)?;
+    let put = || -> std::io::Result<()> {
+        let text = serde_json::to_vec(changes)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(&text)?;
+        fs::rename(&temporary, &path)
+    };
+    put().inspect_err(|_| drop(fs::remove_file(&temporary))).with_context(|| path.display().to_string())
 }
 
 /// Takes the file away and returns what it asks of process `pid`; `None` if there is none, or it is for another process.
@@ -132,7 +140,6 @@ fn read(path: &Path) -> Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;

@@ -34,8 +34,8 @@ pub struct Progress {
     outcome: Mutex<Option<String>>,
     /// The other side, for the operator.
     peer: Mutex<Option<String>>,
-    /// `rlimit`; 0 = none.
-    rlimit: AtomicU64,
+    /// `rlimit` and `adaptive-throttle` of a donor.
+    limits: Mutex<Option<(Option<u64>, bool)>>,
     /// Whether the donor reads more slowly than it could.
     slowed: Mutex<Option<Slowed>>,
     /// Bytes of files that are complete.
@@ -82,7 +82,7 @@ impl Progress {
             told: Mutex::default(),
             outcome: Mutex::new(None),
             peer: Mutex::new(None),
-            rlimit: AtomicU64::new(0),
+            limits: Mutex::new(None),
             slowed: Mutex::new(None),
             done_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
@@ -127,9 +127,9 @@ impl Progress {
         *lock(&self.peer) = Some(name);
     }
 
-    /// Bytes per second that the donor may send; `None` = no limit.
-    pub fn set_rlimit(&self, rate: Option<u64>) {
-        self.rlimit.store(rate.unwrap_or(0), Ordering::Relaxed);
+    /// Bytes per second that the donor may send (`None` = no limit), and whether it gives way to its server.
+    pub fn set_limits(&self, rlimit: Option<u64>, adaptive_throttle: bool) {
+        *lock(&self.limits) = Some((rlimit, adaptive_throttle));
     }
 
     /// Whether the donor reads more slowly than it could, and why.
@@ -223,6 +223,7 @@ impl Progress {
         let mut phases = lock(&self.phases).clone();
         let (phase, since) = lock(&self.phase).clone();
         add_phase(&mut phases, &phase, since.elapsed());
+        let limits = *lock(&self.limits);
         let (reading_limit, slowed_by) =
             lock(&self.slowed).clone().map(|slowed| (slowed.reading_limit, slowed.reason)).unzip();
         Status {
@@ -242,7 +243,8 @@ impl Progress {
             pid: std::process::id(),
             outcome: lock(&self.outcome).clone(),
             peer: lock(&self.peer).clone(),
-            rlimit: Some(self.rlimit.load(Ordering::Relaxed)).filter(|rate| *rate > 0),
+            rlimit: limits.and_then(|(rlimit, _)| rlimit),
+            adaptive_throttle: limits.map(|(_, adaptive)| adaptive),
             reading_limit,
             slowed_by,
         }

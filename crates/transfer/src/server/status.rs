@@ -42,6 +42,8 @@ pub struct Status {
     pub peer: Option<String>,
     /// Bytes per second that the donor may send (`rlimit`), as it is now. Only the donor knows it.
     pub rlimit: Option<u64>,
+    /// `adaptive-throttle`, as it is now. Only the donor knows it.
+    pub adaptive_throttle: Option<bool>,
     /// Bytes of files per second that the donor reads for now, for its server's sake (`adaptive-throttle`).
     pub reading_limit: Option<u64>,
     /// Why it reads no more.
