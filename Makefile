@@ -18,7 +18,7 @@ DDL_EVERY    ?= 50
 # cargo's target directory.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail chaos strangers scale redo-table bench figures moment cluster mtr install uninstall deb rpm package-files package-test fuzz clean
+.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail chaos strangers scale throttle redo-table bench figures moment cluster mtr install uninstall deb rpm package-files package-test fuzz clean
 
 all: release
 
@@ -104,6 +104,12 @@ moment: programs
 TABLES ?= 1000,20000
 scale: programs
 	$(TARGET)/release/lab scale --tables $(TABLES)
+
+# What clients of a donor under 80 % load feel of a transfer, with adaptive-throttle and without, and what it costs. Run nothing
+# else meanwhile. MEGABYTES=8000 on a fast disk.
+throttle: MEGABYTES = 4000
+throttle: programs
+	$(TARGET)/release/lab throttle --megabytes $(MEGABYTES) --repeat $(REPEAT)
 
 # What redo costs on the wire and in recovery, beside rsync and mariabackup; transfers below a limit. Needs root (networks of
 # its own). CASES=rows,full,tables,link,limit for some. The whole takes more than an hour.

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 const REJOIN: &str = env!("CARGO_BIN_EXE_rejoin");
 /// `EINVAL`.
 const REFUSED: i32 = 22;
+/// `EBUSY`.
+const BUSY: i32 = 16;
 
 /// A directory to work in, with an option file that says nothing and a datadir of a server that never ran.
 struct Place(TempDir);
@@ -149,6 +151,7 @@ fn verbs_agree_on_their_options() {
         ("finish", &["--datadir", "--defaults-file", "--json", "-q"]),
         ("release", &["--datadir", "--defaults-file", "--json", "-q"]),
         ("rollback", &["--datadir", "--defaults-file", "--json", "-q"]),
+        ("set", &["--datadir", "--defaults-file", "--json", "-q"]),
     ] {
         let help = out(&Command::new(REJOIN).args([verb, "-h"]).output().unwrap());
         for option in options {
@@ -204,7 +207,7 @@ fn metrics_are_printed_or_written_and_a_probe_answers_by_its_exit_code() {
 fn help_fits_a_terminal_of_80_columns() {
     for verb in [
         "", "rollback", "finish", "release", "status", "check", "plan", "verify", "gcache", "archive",
-        "metrics",
+        "metrics", "set",
     ] {
         for form in ["-h", "--help"] {
             let words = [verb, form].into_iter().filter(|word| !word.is_empty());
@@ -230,4 +233,31 @@ fn the_servers_name_for_the_program_says_what_it_is() {
     }
     let version = out(&run(&["--version"]));
     assert!(version.starts_with(&format!("rejoin {}", env!("CARGO_PKG_VERSION"))), "{version}");
+}
+
+#[test]
+fn limits_are_set_of_a_running_donor_only() {
+    let place = Place::new();
+    let data = place.at("data");
+    let refused = |words: &[&str], code: i32, why: &str| {
+        let output = place.rejoin("set", &data, words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", err(&output));
+        assert!(err(&output).contains(why), "{words:?}: {}", err(&output));
+        assert!(!data.join("rejoin-set.json").exists());
+    };
+    let no_transfer = format!("no state transfer runs on {}", data.display());
+    refused(&["rlimit=50M"], BUSY, &no_transfer);
+    // One that has ended, and one whose process is something else by now.
+    for outcome in ["\"ok\"", "null"] {
+        let pid = std::process::id();
+        let status = format!(r#"{{"role":"donor","phase":"sending","pid":{pid},"outcome":{outcome}}}"#);
+        fs::write(data.join("rejoin-status.json"), status).unwrap();
+        refused(&["rlimit=50M"], BUSY, &no_transfer);
+    }
+    refused(&["rlimit=fast"], REFUSED, "rlimit=\"fast\" is not a size");
+    refused(&["rlimit=1M", "adaptive-throttle=maybe"], REFUSED, "is not a switch");
+    refused(&["threads=2"], REFUSED, "what can be changed: rlimit and adaptive-throttle");
+    refused(&["rlimit"], REFUSED, "no NAME=VALUE");
+    refused(&[], 2, "NAME=VALUE");
+    refused(&vec!["rlimit=1M"; 17], REFUSED, "more than 16 changes");
 }

@@ -14,6 +14,9 @@ use rustix::process::Signal;
 use crate::node::Node;
 use crate::{data, process, sql};
 
+/// A load at a rate makes up for delays up to this long.
+const NOT_MADE_UP: Duration = Duration::from_secs(1);
+
 /// Threads that run the write transaction of sysbench (`oltp_write_only`) and measure each.
 #[derive(Debug)]
 pub struct Load {
@@ -62,6 +65,12 @@ impl LoadReport {
         self.all.iter().map(within).max().unwrap_or_default()
     }
 
+    /// How many were committed a second, of those that ended between two instants.
+    pub fn rate_within(&self, from: Instant, to: Instant) -> f64 {
+        let ended = self.all.iter().filter(|(began, took)| (from..=to).contains(&(*began + *took))).count();
+        ended as f64 / to.saturating_duration_since(from).as_secs_f64().max(1e-3)
+    }
+
     /// Of those that began between two instants 99 of 100 took no longer.
     pub fn p99_within(&self, from: Instant, to: Instant) -> Duration {
         let within = self.all.iter().filter(|(began, _)| (from..=to).contains(began));
@@ -85,12 +94,23 @@ struct Measured {
 impl Load {
     /// Starts writing to `node`, whose sysbench tables exist.
     pub fn start(node: &Node, intensity: Intensity) -> Result<Self> {
+        Self::start_every(node, intensity, None)
+    }
+
+    /// As [`Load::start`], with so many transactions a second of all connections together, as long as the node keeps up. The
+    /// intensity's rest does not count then.
+    pub fn start_at_rate(node: &Node, intensity: Intensity, per_second: f64) -> Result<Self> {
+        let every = Duration::from_secs_f64(f64::from(intensity.threads) / per_second.max(0.1));
+        Self::start_every(node, intensity, Some(every))
+    }
+
+    fn start_every(node: &Node, intensity: Intensity, every: Option<Duration>) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         // Loads of two nodes that rolled the same dice would meet at every row.
         let own: u64 = node.name().bytes().map(u64::from).sum();
         let threads = (0..intensity.threads).map(|n| {
             let (shared, socket) = (Arc::clone(&shared), node.socket());
-            let work = move || write(&shared, &socket, intensity, own * 1000 + u64::from(n));
+            let work = move || write(&shared, &socket, intensity, every, own * 1000 + u64::from(n));
             std::thread::Builder::new().name(format!("load-{n}")).spawn(work).context("a thread of the load")
         });
         let threads = threads.collect::<Result<_>>()?;
@@ -142,7 +162,15 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted.get(at).copied().unwrap_or_default()
 }
 
-fn write(shared: &Shared, socket: &std::path::Path, intensity: Intensity, seed: u64) -> Measured {
+/// `every`: when the next transaction begins, after the last one did.
+fn write(
+    shared: &Shared,
+    socket: &std::path::Path,
+    intensity: Intensity,
+    every: Option<Duration>,
+    seed: u64,
+) -> Measured {
+    let mut due = Instant::now();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut measured = Measured::default();
     let mut conn: Option<Conn> = None;
@@ -161,7 +189,15 @@ fn write(shared: &Shared, socket: &std::path::Path, intensity: Intensity, seed: 
         }
         // A transaction that failed after waiting was delayed just the same.
         measured.all.push((start, start.elapsed()));
-        std::thread::sleep(intensity.pause);
+        let rest = match every {
+            None => intensity.pause,
+            Some(every) => {
+                // What a node does not keep up with for long is not made up for.
+                due = (due + every).max(Instant::now().checked_sub(NOT_MADE_UP).unwrap_or(due));
+                due.saturating_duration_since(Instant::now())
+            }
+        };
+        std::thread::sleep(rest);
     }
     measured
 }

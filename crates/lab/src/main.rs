@@ -36,6 +36,8 @@ enum Command {
     Scale(commands::scale::Options),
     /// What redo costs on the wire and in recovery, with rsync and mariabackup beside it; transfers below a limit.
     RedoTable(commands::redo_table::Options),
+    /// What clients of a busy donor feel of a transfer, with and without adaptive-throttle, and what that costs.
+    Throttle(commands::throttle::Options),
     /// Starts nodes and keeps them until Enter or the end of the input.
     Cluster(commands::cluster::Options),
 }
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Moment(options) => commands::moment::run(&options),
         Command::Scale(options) => commands::scale::run(&options),
         Command::RedoTable(options) => commands::redo_table::run(&options),
+        Command::Throttle(options) => commands::throttle::run(&options),
         Command::Cluster(options) => commands::cluster::run(&options),
     };
     match result {

@@ -15,7 +15,7 @@ use crate::progress::StatusReader;
 use crate::{places, process};
 
 /// Names in a datadir that the server, its provider or the program itself write during a transfer that changes nothing.
-const ALIVE: [&str; 9] = [
+const ALIVE: [&str; 10] = [
     "grastate.dat",
     "gvwstate.dat",
     "galera.cache",
@@ -23,6 +23,7 @@ const ALIVE: [&str; 9] = [
     "rejoin-joiner-",
     "rejoin-donor-",
     "rejoin-status.json",
+    "rejoin-set.json",
     "rejoin-lineage.json",
     "rejoin-lock",
 ];

@@ -6,6 +6,7 @@ mod joiners_word;
 mod offer;
 mod unreadable;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -21,11 +22,13 @@ use crate::datadir::scan::{self, Scan};
 use crate::failure::{Kind, is_lost, kind_of};
 use crate::invitation;
 use crate::job::Job;
+use crate::load::governor::Governor;
 use crate::panics::caught;
 use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::send::packer::Compression;
-use crate::server::credentials;
+use crate::server::{credentials, synced};
+use crate::sql::Login;
 use crate::threads::Thread;
 use attempt::{DonorSession, Sent, TransferContext};
 use joiners_word::{Position, expect, position_given};
@@ -43,6 +46,7 @@ pub fn run(job: &Job) -> Result<()> {
     job.progress.phase("contacting the joiner", "");
     let _limit = job.limit()?;
     let credentials = credentials::collect(&job.args, &job.options, true);
+    let governor = Governor::start(job, login(job, credentials.local.as_ref()))?;
     let dialer = invitation::read(&job.args, credentials.remote.as_ref())?.dialer(job)?;
     let end = Instant::now() + job.settings.first_contact;
     let (mut link, outcome) = loop {
@@ -72,7 +76,8 @@ pub fn run(job: &Job) -> Result<()> {
                     _ => job.settings.compression,
                 };
                 let deep_ist = capabilities & capability::DEEP_IST != 0;
-                let context = TransferContext { dialer, compression, account: credentials.local, deep_ist };
+                let (account, throttle) = (credentials.local, Arc::clone(governor.throttle()));
+                let context = TransferContext { dialer, compression, account, throttle, deep_ist };
                 let outcome = caught(|| transfer(job, &mut link, &context, *terms));
                 (link, outcome)
             }
@@ -92,6 +97,12 @@ pub fn run(job: &Job) -> Result<()> {
             Err(error)
         }
     }
+}
+
+/// How to log in to our server.
+fn login(job: &Job, account: Option<&Account>) -> Login {
+    let socket = synced::socket_path(job.args.socket.as_deref(), &job.datadir);
+    Login::at_socket(&socket, account)
 }
 
 /// Tells the joiner that IST follows, and from which position.

@@ -26,7 +26,7 @@ use crate::datadir::lineage::Lineage;
 use crate::datadir::managed::{self, ManagedFile};
 use crate::datadir::sample;
 use crate::failure::{Failure, Kind, is_lost, kind_of};
-use crate::human::size;
+use crate::human::{printable, size};
 use crate::install::files::Disk;
 use crate::install::in_place;
 use crate::install::kept;
@@ -172,6 +172,8 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
             bypass(job, link, &position, domain).map(Agreed::NothingNeeded)
         }
         Message::Offer(offer) => {
+            let host = link.peer().rsplit_once(':').map_or(link.peer(), |(host, _)| host);
+            job.progress.set_peer(format!("{}, {host}", printable(&offer.node)));
             let transfer = Transfer::accept(job, listener, link, &offer)?;
             let first = match transfer.by_write_sets(link, ist)? {
                 Instead::WriteSets(position) => return Ok(Agreed::WriteSets(position)),

@@ -14,6 +14,7 @@
 //! | [`peer`] | the other node: TLS, secret, messages |
 //! | [`snapshot`], [`compare`], [`send`] | the donor's data: its source, what the joiner already has, the queues |
 //! | [`receive`], [`install`] | the joiner's data: staging and verifying; install, rollback |
+//! | [`load`] | how fast the donor reads beside a server that works |
 //! | [`limits`], [`settings`], [`job`], [`invitation`], [`cleanup`] | one run: its options and what they permit, how the two nodes connect, cleanup |
 //! | [`donor`], [`joiner`] | the transfer |
 //! | [`advisor`] | checks and predictions before a transfer: [`advisor::check`], [`advisor::plan`], [`advisor::verify`] |
@@ -35,6 +36,7 @@ pub mod invitation;
 pub mod job;
 pub mod joiner;
 pub mod limits;
+pub mod load;
 pub mod panics;
 pub mod peer;
 pub mod receive;

@@ -81,6 +81,8 @@ pub struct Settings {
     pub threads: u16,
     /// `rlimit`: bytes per second that the donor may send.
     pub rlimit: Option<u64>,
+    /// `adaptive-throttle`: the donor reads more slowly while its server is strained.
+    pub adaptive_throttle: bool,
     /// `max-time`: how long a transfer may take.
     pub max_time: Option<Duration>,
     /// `ist-only`, `max-transfer`, `full-only-between`.
@@ -137,6 +139,7 @@ impl Settings {
         Ok(Settings {
             threads: threads(options)?,
             rlimit: options.sst_size("rlimit")?,
+            adaptive_throttle: options.sst_bool("adaptive-throttle")?.unwrap_or(true),
             max_time: options.sst_duration_s("max-time")?.filter(|s| *s > 0).map(Duration::from_secs),
             limits: TransferLimits::read(options)?,
             compression: choice(options, "compress", compression)?.unwrap_or(Compression::Auto),

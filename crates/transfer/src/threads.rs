@@ -24,6 +24,8 @@ pub enum Thread {
     SocketWatch,
     /// Writes the status file and the progress lines.
     Progress,
+    /// Donor: steers the speed of the transfer.
+    Governor,
     /// Ends the transfer when it takes longer than the operator allows.
     TimeLimit,
     /// Does long work while the control connection is kept alive.
@@ -88,13 +90,14 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds of threads.
-    pub const ALL: [Thread; 36] = [
+    pub const ALL: [Thread; 37] = [
         Thread::Main,
         Thread::Signals,
         Thread::Grace,
         Thread::ServerWatch,
         Thread::SocketWatch,
         Thread::Progress,
+        Thread::Governor,
         Thread::TimeLimit,
         Thread::Work,
         Thread::LastResort,
@@ -136,6 +139,7 @@ impl Thread {
             Thread::ServerWatch => "server watch",
             Thread::SocketWatch => "socket watch",
             Thread::Progress => "progress",
+            Thread::Governor => "governor",
             Thread::TimeLimit => "time limit",
             Thread::Work => "work",
             Thread::LastResort => "last resort",

@@ -153,7 +153,7 @@ fn donor(layout: &Layout) -> Entries {
     drop(offered);
     let (progress, cancel) = (Progress::new("donor"), Cancel::new());
     let compare = Compare::new(KEY, Parts::Never, &cancel);
-    let (packing, throttle) = (Compression::Never, Throttle::new(None));
+    let (packing, throttle) = (Compression::Never, Throttle::new(None).into());
     let queue = SendQueue::new(4, Some(FileId(0)), packing, throttle, Some(compare), &progress, &cancel);
     peak(before, "a snapshot", SNAPSHOT_MAX, || {
         let roots = Roots { layout: layout.clone(), skipped: Default::default() };

@@ -10,6 +10,7 @@ mod metrics;
 mod plan;
 mod release;
 mod rollback;
+mod set;
 mod status;
 mod verify;
 pub(crate) mod version;
@@ -105,6 +106,17 @@ enum Verb {
     /// transfer writes its own metrics while it runs if metrics-dir is set under [sst].
     #[command(after_long_help = "Example:\n  rejoin metrics --textfile /var/lib/prometheus/node-exporter")]
     Metrics(metrics::Options),
+    /// Change the limits of the transfer that this node is donating
+    ///
+    /// Run it on the donor. The values are those of the options under [sst]; they count for the running
+    /// transfer only, within about a second.
+    ///
+    /// rlimit=SIZE: bytes per second that may be sent, 0 for no limit.
+    /// adaptive-throttle=0|1: read more slowly while the server is strained.
+    #[command(
+        after_long_help = "Examples:\n  rejoin set rlimit=50M\n  rejoin set rlimit=0 adaptive-throttle=0"
+    )]
+    Set(set::Options),
     /// Started by the program itself after a transfer
     #[command(name = transfer::cleanup::VERB, hide = true, disable_help_flag = true)]
     KeepUntilSynced {
@@ -153,6 +165,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Status(options) => status::run(&options),
         Verb::Gcache(options) => gcache::run(&options),
         Verb::Archive(options) => archive::run(&options),
+        Verb::Set(options) => set::run(&options),
         Verb::Metrics(options) => metrics::run(&options),
         Verb::KeepUntilSynced { words } => transfer::cleanup::run(&words),
         Verb::RelayIst { words } => transfer::writesets::ist::relay::run(&words),

@@ -162,6 +162,9 @@ fn line(status: &Status, runs: bool) -> String {
     if status.wire_bytes > 0 {
         parts.push(format!("{} on the network", size(status.wire_bytes)));
     }
+    if runs && let Some((rate, why)) = status.reading_limit.zip(status.slowed_by.as_deref()) {
+        parts.push(format!("slowed to {}/s of files: {why}", size(rate)));
+    }
     parts.join("; ")
 }
 
@@ -183,5 +186,8 @@ mod tests {
         let running = line(&status, true);
         assert!(running.starts_with("joiner: receiving, 5.4 s so far; "), "{running}");
         assert!(line(&status, false).contains("ended unexpectedly"));
+        (status.reading_limit, status.slowed_by) = (Some(20 << 20), Some("the disk".to_owned()));
+        assert!(line(&status, true).ends_with("; slowed to 20.0 MiB/s of files: the disk"));
+        assert!(!line(&status, false).contains("slowed"));
     }
 }

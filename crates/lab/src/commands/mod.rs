@@ -12,4 +12,5 @@ pub mod redo_table;
 pub mod scale;
 pub mod storm;
 pub mod strangers;
+pub mod throttle;
 mod watch;

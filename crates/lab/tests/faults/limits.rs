@@ -1,12 +1,14 @@
 //! What an operator permits: a transfer beyond it is refused on both hosts, and nothing is touched.
 use std::fs;
 
-use anyhow::{Result, ensure};
-use rejoin_lab::process;
+use anyhow::{Context, Result, ensure};
+use rejoin_lab::{Cluster, Node, compare, process};
+use serde_json::Value;
 
 use crate::fake_transfer::{Fakes, SOON};
 use crate::manifest::Manifest;
-use crate::pair::set_sst;
+use crate::pair::{Pair, last_log, set_sst, until};
+use crate::verbs;
 
 /// Both programs say this and fail, before the donor's server is asked for anything.
 fn refused(fakes: &Fakes, (donor, joiner): (&[&str], &[&str]), words: &str) -> Result<()> {
@@ -64,4 +66,69 @@ fn what_the_operator_does_not_permit_is_refused() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// `rejoin set` on a node: its exit code, and what it said.
+fn set(pair: &Pair, node: &Node, words: &[&str]) -> Result<(Option<i32>, String)> {
+    let output = verbs::command(&pair.cluster, node, "set").args(words).output().context("rejoin")?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+fn status(node: &Node) -> Result<Value> {
+    Ok(serde_json::from_slice(&fs::read(node.datadir().join("rejoin-status.json"))?)?)
+}
+
+/// A transfer that would take minutes ends at once when its limit is taken away, and nothing else than a valid change of
+/// its donor's limits does anything.
+#[test]
+fn a_limit_is_changed_while_the_transfer_runs() -> Result<()> {
+    let mut pair = Pair::new(Cluster::builder().nodes(2))?;
+    let (code, said) = set(&pair, pair.donor(), &["rlimit=0"])?;
+    ensure!(code == Some(16) && said.contains("no state transfer runs on"), "{code:?}, {said}");
+    pair.begin_slowly()?;
+    let limit = || -> Result<Option<u64>> { Ok(status(pair.donor())?["rlimit"].as_u64()) };
+    until("the donor shows its limit", SOON, || Ok(limit()? == Some(60 << 10)))?;
+
+    let (code, said) = set(&pair, pair.joiner(), &["rlimit=0"])?;
+    ensure!(
+        code == Some(71) && said.contains("run rejoin set on n1, the donor at 127.0.0.1"),
+        "{code:?}, {said}"
+    );
+    for (words, why) in [
+        (["rlimit=fast"], "rlimit=\"fast\" is not a size"),
+        (["threads=16"], "cannot be changed while a transfer runs"),
+    ] {
+        let (code, said) = set(&pair, pair.donor(), &words)?;
+        ensure!(code == Some(22) && said.contains(why), "{words:?}: {code:?}, {said}");
+    }
+    // What does not come from the verb is not believed, and does not stay.
+    let file = pair.donor().datadir().join("rejoin-set.json");
+    fs::write(&file, r#"{"pid":1,"uid":0,"set":["rlimit=0"],"more":1}"#)?;
+    until("the file is taken away", SOON, || Ok(!file.exists()))?;
+    ensure!(limit()? == Some(60 << 10), "the limit is {:?}", limit()?);
+    until("the log has a warning", SOON, || {
+        Ok(last_log(pair.donor(), "donor")?.contains("a change of this transfer's options is ignored"))
+    })?;
+
+    let (code, said) = set(&pair, pair.donor(), &["rlimit=61k", "adaptive-throttle=0"])?;
+    ensure!(code == Some(0) && said.contains("rlimit is 61.0 KiB/s now"), "{code:?}, {said}");
+    let now = status(pair.donor())?;
+    ensure!(now["rlimit"] == 61 << 10 && now["adaptive_throttle"] == false, "{now}");
+    let of = |name: &str| now[name].as_u64().with_context(|| format!("no {name} in {now}"));
+    let left = of("total_bytes")? - of("done_bytes")?;
+    ensure!(left / (61 << 10) > 60, "too little is left to tell anything: {now}");
+    let (code, said) = set(&pair, pair.donor(), &["rlimit=0"])?;
+    ensure!(code == Some(0) && said.contains("rlimit is none now"), "{code:?}, {said}");
+    // Below the limit of before this would take longer than the test waits.
+    pair.joiner().wait_synced(SOON)?;
+    ensure!(limit()?.is_none(), "the limit is {:?}", limit()?);
+    ensure!(!file.exists(), "the file is left");
+    for (node, role) in [(pair.donor(), "donor"), (pair.joiner(), "joiner")] {
+        let log = last_log(node, role)?;
+        for line in ["rlimit is 61.0 KiB/s now, for this transfer (rejoin set, user ", "rlimit is none now"] {
+            ensure!(log.contains(line), "the {role}'s log has no {line:?}:\n{log}");
+        }
+    }
+    compare::assert_equal(pair.donor(), pair.joiner())
 }

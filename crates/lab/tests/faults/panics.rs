@@ -70,7 +70,7 @@ fn cases(thread: Thread) -> Vec<Case> {
         Thread::Signals | Thread::Grace | Thread::ServerWatch | Thread::Progress => {
             vec![donor().midway(), joiner().midway()]
         }
-        Thread::SocketWatch => vec![donor().midway()],
+        Thread::SocketWatch | Thread::Governor => vec![donor().midway()],
         Thread::Work => vec![donor(), joiner()],
         Thread::Resolver => vec![donor().before_they_meet()],
         // The server has answered `flush tables` by then, and what it answered is removed.

@@ -16,6 +16,7 @@ use super::lineage;
 use crate::disk::lock;
 use crate::disk::watch::Changed;
 use crate::flavor::{Flavor, InDatadir, Numbered};
+use crate::server::changes::CHANGES_FILE;
 use crate::server::status::STATUS_FILE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -224,7 +225,7 @@ fn top_level(flavor: &dyn Flavor, name: &str, meta: &Metadata) -> What {
 fn is_a_programs(name: &str) -> bool {
     name.ends_with(".pid")
         || is_packagers(name)
-        || name.starts_with(STATUS_FILE)
+        || [STATUS_FILE, CHANGES_FILE].iter().any(|own| name.starts_with(own))
         || [lineage::FILE, lock::FILE].contains(&name)
 }
 

@@ -1,4 +1,5 @@
 //! Chooses the snapshot to send, and the next one if a snapshot is declined.
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
@@ -25,7 +26,6 @@ use crate::send::file_list::FileList;
 use crate::send::packer::Compression;
 use crate::send::queue::SendQueue;
 use crate::send::throttle::Throttle;
-use crate::server::synced;
 use crate::settings::{Blocking as Permission, SnapshotChoice};
 use crate::snapshot::Snapshot;
 use crate::snapshot::blocking::Blocking;
@@ -52,6 +52,7 @@ pub(super) struct TransferContext {
     pub dialer: Dialer,
     pub compression: Compression,
     pub account: Option<Account>,
+    pub throttle: Arc<Throttle>,
     /// The joiner supports deep IST.
     pub deep_ist: bool,
 }
@@ -193,8 +194,7 @@ impl DonorSession<'_> {
     }
 
     fn login(&self) -> Login {
-        let socket = synced::socket_path(self.job.args.socket.as_deref(), &self.job.datadir);
-        Login::at_socket(&socket, self.context.account.as_ref())
+        super::login(self.job, self.context.account.as_ref())
     }
 
     fn options(&self) -> Options {
@@ -221,7 +221,7 @@ impl DonorSession<'_> {
         let (all, without_redo) = self.offered;
         let bytes = if kind == SnapshotKind::Blocking { all } else { without_redo };
         let redo = if kind == SnapshotKind::Online { self.redo_outlook() } else { None };
-        let (rlimit, limits) = (self.job.settings.rlimit, self.job.settings.limits);
+        let (rlimit, limits) = (self.context.throttle.rate(), self.job.settings.limits);
         let parts = self.job.settings.delta != Parts::Never;
         let inputs =
             PlanInputs { layout: self.layout, bytes, base, incremental, redo, rlimit, parts, limits };
@@ -241,7 +241,9 @@ impl DonorSession<'_> {
     }
 
     fn send_queue(&self, snapshot: &dyn Snapshot, key: Option<FingerprintKey>) -> SendQueue<'_> {
-        let throttle = Throttle::new(self.job.settings.rlimit);
+        let throttle = Arc::clone(&self.context.throttle);
+        // The sooner a server that blocks writes is released the better.
+        throttle.set_yields(!snapshot.blocks_writes());
         let compare = key.map(|key| Compare::new(key, self.job.settings.delta, &self.job.cancel));
         let compare = if snapshot.blocks_writes() { compare.map(Compare::held_still) } else { compare };
         SendQueue::new(

@@ -9,11 +9,12 @@ use protocol::chunk::Chunk;
 use protocol::inventory::FileEntry;
 use protocol::message::Message;
 
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
 use crate::peer::link::{Link, PING_EVERY};
 use crate::send::lane::{Lane, QueuedChunk};
 use crate::send::queue::SendQueue;
+use crate::send::throttle::Throttle;
 
 /// Payloads of at least this many bytes are used to measure the link.
 const MEASURED: usize = 64 << 10;
@@ -29,7 +30,7 @@ impl SendQueue<'_> {
         let mut chunks = 0;
         while let Some(chunk) = self.next(lane, link)? {
             let (weight, len) = (chunk.weight(), chunk.len());
-            hold_back(link, self.throttle.pay(chunk.paid()), self.cancel)?;
+            hold_back(link, &self.throttle, chunk.paid(), self.cancel)?;
             let (began, paid) = (Instant::now(), chunk.paid());
             match chunk {
                 QueuedChunk::Groups { first, .. } => link.gather(&Message::SameGroup { first })?,
@@ -110,13 +111,19 @@ impl SendQueue<'_> {
     }
 }
 
-/// Waits for the rate limit, and pings meanwhile: with a low limit and many workers, the wait exceeds the time after
-/// which the joiner takes us for dead.
-fn hold_back(link: &mut Link, mut wait: Duration, cancel: &Cancel) -> Result<()> {
-    while wait > PING_EVERY {
-        cancel.sleep(PING_EVERY)?;
-        link.ping("held back by rlimit")?;
-        wait -= PING_EVERY;
+/// Waits for the rate limit, which may change meanwhile. Pings: with a low limit and many workers, the wait exceeds the time
+/// after which the joiner takes us for dead.
+fn hold_back(link: &mut Link, throttle: &Throttle, bytes: usize, cancel: &Cancel) -> Result<()> {
+    let (ticket, mut pinged) = (throttle.pay(bytes), Instant::now());
+    loop {
+        let wait = throttle.wait(ticket);
+        if wait.is_zero() {
+            return Ok(cancel.check()?);
+        }
+        cancel.sleep(wait.min(LOOK_EVERY))?;
+        if pinged.elapsed() >= PING_EVERY {
+            link.ping("held back by rlimit")?;
+            pinged = Instant::now();
+        }
     }
-    Ok(cancel.sleep(wait)?)
 }

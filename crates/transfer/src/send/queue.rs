@@ -3,7 +3,7 @@
 //!
 //! All bytes of one range of a file take the same lane, so that the newest version arrives last, also when a file is
 //! read again. The redo log has a lane of its own, so that neither redo nor pages wait for the other; the rate limit is
-//! one for all lanes. A full lane makes the snapshot wait, except in a consistency point: what is read under locks does
+//! one for all lanes, and so is the rate at which files are read. A full lane makes the snapshot wait, except in a consistency point: what is read under locks does
 //! not wait for the link, within limits.
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -45,7 +45,7 @@ pub struct SendQueue<'a> {
     files: Mutex<Entries>,
     packers: Mutex<Vec<Packer>>,
     compression: Compression,
-    pub(super) throttle: Throttle,
+    pub(super) throttle: Arc<Throttle>,
     /// What the joiner has; `None` if files are not compared.
     pub(super) compare: Option<Compare<'a>>,
     at_consistency_point: AtomicBool,
@@ -64,7 +64,7 @@ impl<'a> SendQueue<'a> {
         workers: u16,
         redo: Option<FileId>,
         compression: Compression,
-        throttle: Throttle,
+        throttle: Arc<Throttle>,
         compare: Option<Compare<'a>>,
         progress: &'a Progress,
         cancel: &'a Cancel,
@@ -337,6 +337,9 @@ impl SnapshotSink for SendQueue<'_> {
 
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
         let entry = self.announced(file)?;
+        if self.redo != Some(file) && !self.is_at_consistency_point() {
+            self.throttle.read(bytes.len(), self.cancel)?;
+        }
         if self.gather(file, offset, bytes)? {
             return Ok(());
         }
@@ -367,11 +370,13 @@ impl SnapshotSink for SendQueue<'_> {
             }
         }
         self.at_consistency_point.store(true, Ordering::Release);
+        self.throttle.at_consistency_point(true);
         Ok(())
     }
 
     fn end_consistency_point(&self) {
         self.at_consistency_point.store(false, Ordering::Release);
+        self.throttle.at_consistency_point(false);
     }
 
     fn phase(&self, what: &str) {
@@ -394,6 +399,10 @@ impl SnapshotSink for SendQueue<'_> {
         self.progress.expect_redo(bytes, exact);
     }
 
+    fn gives_way(&self) -> bool {
+        self.throttle.gives_way() && !self.is_at_consistency_point()
+    }
+
     fn rate(&self) -> Rate {
         let (bytes, micros) =
             (self.carried.0.load(Ordering::Relaxed), self.carried.1.load(Ordering::Relaxed));
@@ -413,8 +422,15 @@ mod tests {
     #[test]
     fn what_carries_nothing_does_not_pile_up_behind_a_slow_link() {
         let (progress, cancel) = (Progress::new("donor"), Cancel::new());
-        let send_queue =
-            SendQueue::new(1, None, Compression::Never, Throttle::new(None), None, &progress, &cancel);
+        let send_queue = SendQueue::new(
+            1,
+            None,
+            Compression::Never,
+            Arc::new(Throttle::new(None)),
+            None,
+            &progress,
+            &cancel,
+        );
         let (path, role) = ("d/t.ibd".to_owned(), FileRole::Table);
         let entry = FileEntry { id: FileId(1), place: Place::Datadir, path, size: 1, allocated: 1, role };
         send_queue.announce(&entry).unwrap();

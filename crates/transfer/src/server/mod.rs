@@ -7,12 +7,13 @@
 //! | [`report`] | stdout, which the server reads: the only writer |
 //! | [`parent`] | noticing that the server died, or that we must stop |
 //! | [`shutdown`] | noticing that the server is shutting down in order |
+//! | [`changes`] | options of a running transfer that an operator changes |
 //! | [`credentials`] | the accounts that the server passes to us |
 //! | [`descriptors`] | descriptors that the server leaks to us |
 //! | [`error_log`] | what the provider has logged during the transfer |
 //! | [`log`] | the error log's lines and the log file of one transfer |
 //! | [`metrics`] | the progress as Prometheus metrics |
-//! | [`niceness`] | our out-of-memory score |
+//! | [`niceness`] | our out-of-memory score and priority |
 //! | [`markers`] | `sst_in_progress` and `wsrep_sst.pid` |
 //! | [`privileges`] | running root's verbs as the server's user |
 //! | [`progress`] | phases and counts |
@@ -22,6 +23,7 @@
 //! | `command_line` | the arguments of a process |
 //! | [`version`] | the server's version |
 //! | [`synced`] | waiting, after our own end, until the node is Synced |
+pub mod changes;
 mod command_line;
 pub mod compiled_in;
 pub mod credentials;

@@ -143,7 +143,7 @@ impl ServerOptions {
     /// # Errors
     /// A configuration failure naming the option.
     pub fn server_size(&self, name: &str) -> Result<Option<u64>> {
-        typed(name, self.server(name), parse_size, "a size such as 16M")
+        self.server(name).map(|value| size(name, value)).transpose()
     }
 
     /// A server option that is a switch.
@@ -151,7 +151,7 @@ impl ServerOptions {
     /// # Errors
     /// A configuration failure naming the option.
     pub fn server_bool(&self, name: &str) -> Result<Option<bool>> {
-        typed(name, self.server(name), parse_bool, "a switch (0 or 1)")
+        self.server(name).map(|value| switch(name, value)).transpose()
     }
 
     /// An `[sst]` option that is a size.
@@ -159,7 +159,7 @@ impl ServerOptions {
     /// # Errors
     /// A configuration failure naming the option.
     pub fn sst_size(&self, name: &str) -> Result<Option<u64>> {
-        typed(&format!("[sst] {name}"), self.sst(name), parse_size, "a size such as 16M")
+        self.sst(name).map(|value| size(&format!("[sst] {name}"), value)).transpose()
     }
 
     /// An `[sst]` option that is a switch.
@@ -167,7 +167,7 @@ impl ServerOptions {
     /// # Errors
     /// A configuration failure naming the option.
     pub fn sst_bool(&self, name: &str) -> Result<Option<bool>> {
-        typed(&format!("[sst] {name}"), self.sst(name), parse_bool, "a switch (0 or 1)")
+        self.sst(name).map(|value| switch(&format!("[sst] {name}"), value)).transpose()
     }
 
     /// An `[sst]` option that is a number of seconds.
@@ -176,7 +176,8 @@ impl ServerOptions {
     /// A configuration failure naming the option.
     pub fn sst_duration_s(&self, name: &str) -> Result<Option<u64>> {
         let seconds = |text: &str| text.trim().strip_suffix('s').unwrap_or(text.trim()).parse().ok();
-        typed(&format!("[sst] {name}"), self.sst(name), seconds, "a number of seconds")
+        let read = |value| typed(&format!("[sst] {name}"), value, seconds, "a number of seconds");
+        self.sst(name).map(read).transpose()
     }
 
     /// Names in a list option of `[sst]` (separated by `,`), in upper case.
@@ -196,14 +197,25 @@ impl ServerOptions {
     }
 }
 
-fn typed<T>(
-    name: &str,
-    value: Option<&str>,
-    parse: impl Fn(&str) -> Option<T>,
-    what: &str,
-) -> Result<Option<T>> {
-    let bad = |value| anyhow!(Failure::new(Kind::Configuration, format!("{name}={value:?} is not {what}")));
-    value.map(|value| parse(value).ok_or_else(|| bad(value))).transpose()
+/// The value of an option that is a size.
+///
+/// # Errors
+/// A configuration failure naming the option.
+pub fn size(name: &str, value: &str) -> Result<u64> {
+    typed(name, value, parse_size, "a size such as 16M")
+}
+
+/// The value of an option that is a switch.
+///
+/// # Errors
+/// A configuration failure naming the option.
+pub fn switch(name: &str, value: &str) -> Result<bool> {
+    typed(name, value, parse_bool, "a switch (0 or 1)")
+}
+
+fn typed<T>(name: &str, value: &str, parse: impl Fn(&str) -> Option<T>, what: &str) -> Result<T> {
+    let bad = || Failure::new(Kind::Configuration, format!("{name}={value:?} is not {what}"));
+    parse(value).ok_or_else(|| anyhow!(bad()))
 }
 
 /// Reads the files and collects the options of the groups that apply.

@@ -23,6 +23,11 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// The user who started this process, as long as it has not become another one.
+pub fn own_user() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
 /// The home directory whose option file applies: that of the user this process became, otherwise that of the
 /// environment.
 pub fn home() -> Option<String> {

@@ -32,6 +32,12 @@ pub struct Progress {
     /// Lines that the other host has not received yet.
     told: Mutex<Vec<String>>,
     outcome: Mutex<Option<String>>,
+    /// The other side, for the operator.
+    peer: Mutex<Option<String>>,
+    /// `rlimit` and `adaptive-throttle` of a donor.
+    limits: Mutex<Option<(Option<u64>, bool)>>,
+    /// Whether the donor reads more slowly than it could.
+    slowed: Mutex<Option<Slowed>>,
     /// Bytes of files that are complete.
     pub done_bytes: AtomicU64,
     /// Bytes of all files; 0 while unknown.
@@ -41,6 +47,15 @@ pub struct Progress {
     /// What counts the bytes of each connection.
     connections: Mutex<Vec<Counter>>,
     pub(super) ended: AtomicBool,
+}
+
+/// The donor reads more slowly than it could, for its server's sake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slowed {
+    /// Bytes of files per second.
+    pub reading_limit: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// Reports the bytes of a connection.
@@ -66,6 +81,9 @@ impl Progress {
             waits: Mutex::new(None),
             told: Mutex::default(),
             outcome: Mutex::new(None),
+            peer: Mutex::new(None),
+            limits: Mutex::new(None),
+            slowed: Mutex::new(None),
             done_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
             redo_bytes: AtomicU64::new(0),
@@ -102,6 +120,21 @@ impl Progress {
     pub fn tell(&self, text: &str) {
         tracing::info!("{text}");
         lock(&self.told).push(text.to_owned());
+    }
+
+    /// Names the other side.
+    pub fn set_peer(&self, name: String) {
+        *lock(&self.peer) = Some(name);
+    }
+
+    /// Bytes per second that the donor may send (`None` = no limit), and whether it gives way to its server.
+    pub fn set_limits(&self, rlimit: Option<u64>, adaptive_throttle: bool) {
+        *lock(&self.limits) = Some((rlimit, adaptive_throttle));
+    }
+
+    /// Whether the donor reads more slowly than it could, and why.
+    pub fn set_slowed(&self, slowed: Option<Slowed>) {
+        *lock(&self.slowed) = slowed;
     }
 
     /// Takes the lines that the other host has not received yet.
@@ -190,6 +223,9 @@ impl Progress {
         let mut phases = lock(&self.phases).clone();
         let (phase, since) = lock(&self.phase).clone();
         add_phase(&mut phases, &phase, since.elapsed());
+        let limits = *lock(&self.limits);
+        let (reading_limit, slowed_by) =
+            lock(&self.slowed).clone().map(|slowed| (slowed.reading_limit, slowed.reason)).unzip();
         Status {
             role: self.role.to_owned(),
             phase: self.current_phase(),
@@ -206,6 +242,11 @@ impl Progress {
             elapsed_ms: self.began.elapsed().as_millis() as u64,
             pid: std::process::id(),
             outcome: lock(&self.outcome).clone(),
+            peer: lock(&self.peer).clone(),
+            rlimit: limits.and_then(|(rlimit, _)| rlimit),
+            adaptive_throttle: limits.map(|(_, adaptive)| adaptive),
+            reading_limit,
+            slowed_by,
         }
     }
 }

@@ -38,6 +38,16 @@ pub struct Status {
     pub pid: u32,
     /// `ok` or the reason of the failure, once the transfer has ended.
     pub outcome: Option<String>,
+    /// The other side. Only a joiner names it.
+    pub peer: Option<String>,
+    /// Bytes per second that the donor may send (`rlimit`), as it is now. Only the donor knows it.
+    pub rlimit: Option<u64>,
+    /// `adaptive-throttle`, as it is now. Only the donor knows it.
+    pub adaptive_throttle: Option<bool>,
+    /// Bytes of files per second that the donor reads for now, for its server's sake (`adaptive-throttle`).
+    pub reading_limit: Option<u64>,
+    /// Why it reads no more.
+    pub slowed_by: Option<String>,
     /// When the last successful transfer of each role ended, in milliseconds since 1970.
     pub last_success_ms: BTreeMap<String, u64>,
 }

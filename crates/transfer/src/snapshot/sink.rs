@@ -58,6 +58,11 @@ pub trait SnapshotSink: Sync {
     /// How many bytes of redo will be written, as far as that is known; `exact` once it is final.
     fn expect_redo(&self, _bytes: u64, _exact: bool) {}
 
+    /// Whether the threads that read files leave the processors to the server now.
+    fn gives_way(&self) -> bool {
+        false
+    }
+
     /// The measured throughput and the limit, as far as they are known.
     fn rate(&self) -> Rate {
         Rate::default()

@@ -343,6 +343,22 @@ impl Session {
         self.status_number("wsrep_local_state")
     }
 
+    /// Write-sets that wait to be applied, and how many messages of flow control this node has sent; `None` without a
+    /// provider.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn apply_backlog(&mut self) -> Answer<Option<(u64, u64)>> {
+        let rows: Vec<(String, String)> = self.conn.query(
+            "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_local_recv_queue', 'wsrep_flow_control_sent')",
+        )?;
+        let number = |name: &str| {
+            let row = rows.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+            row.and_then(|(_, value)| value.parse().ok())
+        };
+        Ok(number("wsrep_local_recv_queue").zip(number("wsrep_flow_control_sent")))
+    }
+
     /// Undo logs that purge has not processed.
     ///
     /// # Errors

@@ -111,8 +111,15 @@ fn run_with(
     let dialer = dialer(&listener, listener.invitation(), &cancel);
     let (donors, progress) = (Cancel::new(), Progress::new("donor"));
     let compare = change(Compare::new(KEY, Parts::Always, &donors));
-    let send_queue =
-        SendQueue::new(1, None, Compression::Never, Throttle::new(None), Some(compare), &progress, &donors);
+    let send_queue = SendQueue::new(
+        1,
+        None,
+        Compression::Never,
+        Throttle::new(None).into(),
+        Some(compare),
+        &progress,
+        &donors,
+    );
     std::thread::scope(|scope| {
         let connect = |number| {
             scope.spawn({

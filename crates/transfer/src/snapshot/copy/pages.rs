@@ -15,8 +15,9 @@ use super::direct::{ALIGN, Buffer};
 use super::page_file::{Damage, PageFile};
 use crate::cancel::Cancel;
 use crate::disk::identity::Identity;
+use crate::server::niceness;
 use crate::snapshot::sink::SnapshotSink;
-use crate::threads::{Thread, in_threads};
+use crate::threads::{Running, Thread, in_threads, scoped};
 
 /// How often held files are checked again.
 const HELD_LOOK: Duration = Duration::from_millis(5);
@@ -195,7 +196,7 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
         over: false,
     });
     let threads = copier.threads.min(wanted.len()).max(1);
-    in_threads(Thread::PageReader, threads, &|| work(copier, &queue))?;
+    read_in_threads(copier, threads, &|| work(copier, &queue))?;
     let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut done = queue.done;
     done.extend(queue.opened.iter().map(|open| Copied {
@@ -207,6 +208,23 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
         fresh: open.fresh.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     }));
     Ok((done, queue.damage))
+}
+
+/// Does the work in threads of lower priority if the sink gives way: that cannot be taken back, so the calling thread does none
+/// of it then.
+fn read_in_threads(copier: Copier<'_>, threads: usize, work: &(dyn Fn() -> Result<()> + Sync)) -> Result<()> {
+    if !copier.sink.gives_way() {
+        return in_threads(Thread::PageReader, threads, work);
+    }
+    let give_way = &|| {
+        niceness::give_way();
+        work()
+    };
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..threads).map(|_| scoped(scope, Thread::PageReader, give_way)).collect();
+        let done: Vec<_> = readers.into_iter().map(Running::join).collect();
+        done.into_iter().collect()
+    })
 }
 
 fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
