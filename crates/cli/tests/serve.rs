@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +19,8 @@ struct Served {
     dir: TempDir,
     server: Child,
     address: String,
+    /// Open, so that it can write further lines.
+    _log: BufReader<ChildStderr>,
 }
 
 impl Served {
@@ -44,9 +46,7 @@ impl Served {
                 rest.split('/').next().unwrap().clone_into(&mut address);
             }
         }
-        // Its later lines are read, so that it can write them.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Served { dir, server, address }
+        Served { dir, server, address, _log: log }
     }
 
     fn data(&self) -> PathBuf {

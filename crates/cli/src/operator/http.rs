@@ -158,7 +158,7 @@ fn read_request(stream: &mut TcpStream) -> Result<Vec<u8>, Option<Answer>> {
         match read_before(stream, &mut part, until) {
             Ok(0) => return Err(None),
             Ok(read) => request.extend_from_slice(&part[..read]),
-            Err(error) if matches!(error, ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return Err(Some(Answer::line("408 Request Timeout", "the request did not arrive in time")));
             }
             Err(_) => return Err(None),
