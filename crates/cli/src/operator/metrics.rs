@@ -47,8 +47,10 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub fn run(options: &Options) -> Result<()> {
     let node = Node::of(&options.of)?;
     let mut own = Metrics::default();
-    node.add_own(&mut own)?;
-    // A node without a readable cache has other metrics all the same.
+    // What cannot be read is absent, and the rest is told all the same.
+    if let Err(error) = node.add_own(&mut own) {
+        complain(&format!("there are no metrics of the previous state: {error:#}"));
+    }
     if let Err(error) = node.add_cache(&mut own) {
         complain(&format!("there are no metrics of the write-set cache: {error:#}"));
     }
@@ -116,9 +118,8 @@ impl Node {
     /// A record of an install cannot be read.
     pub fn add_own(&self, metrics: &mut Metrics) -> Result<()> {
         metrics.add(names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-        of_previous_state(metrics, &self.datadir)?;
         of_archive(metrics, &self.archive);
-        Ok(())
+        of_previous_state(metrics, &self.datadir)
     }
 
     /// The provider's cache, which is read as a whole.

@@ -118,7 +118,10 @@ impl Pages {
         if let Some(status) = self.node.status()? {
             self.node.add_transfers(&mut metrics, &status);
         }
-        self.node.add_own(&mut metrics)?;
+        // What cannot be read is absent, and the rest is told all the same.
+        if let Err(error) = self.node.add_own(&mut metrics) {
+            self.warn(format!("there are no metrics of the previous state: {error:#}"));
+        }
         Ok(metrics.text() + &lock(&self.cache))
     }
 
