@@ -1,13 +1,13 @@
 #!/bin/bash
 # Installs what building and testing rejoin needs on Debian: the server, Galera, the tools of the other SST methods,
-# sysbench, filesystems that share bytes, and a C compiler. Only what is missing, and
+# sysbench, filesystems that share bytes, promtool, and a C compiler. Only what is missing, and
 # silently if nothing is. Names what is missing, and the command to install it, before it asks for a password. Leaves no
 # new service running or enabled, and nothing in the temporary directory.
 set -euo pipefail
 
 programs=(
     mariadbd:mariadb-server mariadb-backup:mariadb-backup rsync:rsync socat:socat sysbench:sysbench
-    mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs gcc:gcc make:make pkg-config:pkg-config setpriv:util-linux
+    mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs gcc:gcc make:make pkg-config:pkg-config setpriv:util-linux promtool:prometheus
 )
 
 have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
@@ -61,6 +61,8 @@ server_is_new=no
 [[ " ${missing[*]} " == *" mariadb-server "* ]] && server_is_new=yes
 rsync_is_new=no
 [[ " ${missing[*]} " == *" rsync "* ]] && rsync_is_new=yes
+prometheus_is_new=no
+[[ " ${missing[*]} " == *" prometheus "* ]] && prometheus_is_new=yes
 
 policy=/usr/sbin/policy-rc.d
 saved=
@@ -107,3 +109,4 @@ disable() {
 }
 if [ "$server_is_new" = yes ]; then disable mariadb; fi
 if [ "$rsync_is_new" = yes ]; then disable rsync; fi
+if [ "$prometheus_is_new" = yes ]; then disable prometheus; fi

@@ -28,14 +28,22 @@ TEXT
 # Both kinds of packages print the same warning.
 { printf '#!/bin/sh\nset -e\n'; cat packaging/warn-if-configured.sh; cat <<'TEXT'
 case "$1" in
-    remove | deconfigure) rejoin_warn_if_configured || true ;;
+    remove | deconfigure)
+        rejoin_warn_if_configured || true
+        if [ -d /run/systemd/system ]; then
+            systemctl disable --now rejoin-serve.service >/dev/null 2>&1 || true
+        fi
+        ;;
 esac
 exit 0
 TEXT
 } >"$out/debian/prerm"
 { cat packaging/warn-if-configured.sh; cat <<'TEXT'
 # 0: the last version is removed; 1: an upgrade.
-if [ "$1" = 0 ]; then rejoin_warn_if_configured || true; fi
+if [ "$1" = 0 ]; then
+    rejoin_warn_if_configured || true
+    systemctl disable --now rejoin-serve.service >/dev/null 2>&1 || true
+fi
 exit 0
 TEXT
 } >"$out/rpm/preun"

@@ -182,15 +182,23 @@ fn metrics_are_printed_or_written_and_a_probe_answers_by_its_exit_code() {
     assert_eq!(probe(&[]), Some(3), "no transfer");
     let empty = place.rejoin("metrics", &data, &[]);
     assert_eq!(out(&empty).lines().last(), Some("rejoin_previous_state_bytes 0"), "{}", err(&empty));
-    let status = r#"{"role":"donor","phase":"sending","wire_bytes":7,"elapsed_ms":9000,"outcome":"ok"}"#;
-    fs::write(data.join("rejoin-status.json"), status).unwrap();
+    assert!(err(&empty).contains("no metrics of the write-set cache"), "{}", err(&empty));
+    let status = |role: &str| {
+        let status = format!(
+            r#"{{"role":"{role}","phase":"sending","wire_bytes":7,"elapsed_ms":9000,"outcome":"ok",
+                "failures":{{"donor":2}}}}"#
+        );
+        fs::write(data.join("rejoin-status.json"), status).unwrap();
+    };
+    status("donor");
     let dir = place.at("prom");
     let textfile = ["--textfile", dir.to_str().unwrap()];
     assert_ne!(place.rejoin("metrics", &data, &textfile).status.code(), Some(0), "no such directory");
     fs::create_dir(&dir).unwrap();
     let written = place.rejoin("metrics", &data, &textfile);
     assert_eq!((written.status.code(), out(&written).as_str()), (Some(0), ""), "{}", err(&written));
-    let text = fs::read_to_string(dir.join("rejoin_node.prom")).unwrap();
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    let text = read("rejoin_donor.prom");
     for line in [
         "rejoin_transfer_running{role=\"donor\"} 0",
         "rejoin_transfer_success{role=\"donor\"} 1",
@@ -199,7 +207,31 @@ fn metrics_are_printed_or_written_and_a_probe_answers_by_its_exit_code() {
     ] {
         assert!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
     }
-    assert_eq!(names(&dir), ["rejoin_node.prom"]);
+    // Each series is in one file: a role has the one that its transfers write too.
+    let files = ["rejoin_donor.prom", "rejoin_joiner.prom", "rejoin_node.prom"];
+    assert_eq!(names(&dir), files);
+    let all = files.map(read).concat();
+    let series = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    };
+    let mut keys = series(&all);
+    let before = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), before, "a series is there twice:\n{all}");
+    assert!(all.contains("rejoin_transfer_consecutive_failures{role=\"donor\"} 2"), "{all}");
+    let printed = place.rejoin("metrics", &data, &[]);
+    assert_eq!(series(&out(&printed)).len() + 1, before, "the joiner that never ran is in its file only");
+
+    // What the other role's last transfer said stays, and what a killed program said does not.
+    status("joiner");
+    assert!(place.rejoin("metrics", &data, &textfile).status.success());
+    assert!(read("rejoin_donor.prom").contains("kind=\"network\"} 7"), "{}", read("rejoin_donor.prom"));
+    assert!(read("rejoin_joiner.prom").contains("rejoin_transfer_success{role=\"joiner\"} 1"));
+    fs::write(dir.join("rejoin_donor.prom"), "rejoin_transfer_running{role=\"donor\"} 1\n").unwrap();
+    assert!(place.rejoin("metrics", &data, &textfile).status.success());
+    assert!(read("rejoin_donor.prom").contains("rejoin_transfer_running{role=\"donor\"} 0"));
     assert_eq!(probe(&[]), Some(3), "it has ended");
 }
 
@@ -207,7 +239,7 @@ fn metrics_are_printed_or_written_and_a_probe_answers_by_its_exit_code() {
 fn help_fits_a_terminal_of_80_columns() {
     for verb in [
         "", "rollback", "finish", "release", "status", "check", "plan", "verify", "gcache", "archive",
-        "metrics", "set",
+        "metrics", "set", "serve",
     ] {
         for form in ["-h", "--help"] {
             let words = [verb, form].into_iter().filter(|word| !word.is_empty());

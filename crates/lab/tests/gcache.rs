@@ -26,6 +26,15 @@ fn number(report: &Value, key: &str) -> Result<i64> {
     report[key].as_i64().with_context(|| format!("{key} in {report}"))
 }
 
+/// A metric of the node without labels, if it has one.
+fn metric(node: &Node, name: &str) -> Result<Option<f64>> {
+    let mut command = Command::new(places::rejoin_binary()?);
+    command.arg("metrics").arg("--defaults-file").arg(node.option_file());
+    let text = process::run(command, Duration::from_secs(120))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(line.map(str::parse).transpose()?)
+}
+
 /// The range by the files.
 fn range(at: &Path) -> Result<(i64, i64)> {
     let report = report(at)?;
@@ -105,6 +114,9 @@ fn the_range_is_the_servers_own_running_loaded_stopped_and_killed() -> Result<()
             truth.1 - truth.0 + 1
         );
         assert_eq!(number(&report, "gcache_size")?, 4 << 20);
+        assert_eq!(metric(node, "rejoin_gcache_last_seqno")?, Some(truth.1 as f64));
+        let window = metric(node, "rejoin_gcache_window_seconds")?.context("no window")?;
+        assert_eq!(window as i64, number(&report, "outage_seconds")?);
         verified(&node.datadir(), truth.1 - truth.0 + 1)?;
     }
 
@@ -178,6 +190,9 @@ fn members_events_and_large_transactions() -> Result<()> {
     assert_eq!(of("n1")?["lowest_cached"], Value::from(truth.0));
     assert_eq!(of("n1")?["state"], "Synced");
     assert!(of("n2")?["lowest_cached"].is_null(), "{change}");
+    // If n2 went down now, n1 would have all it needs; n2 had nothing when it joined, and nothing is told of n1.
+    assert_eq!(metric(n2, "rejoin_gcache_missing_write_sets")?, Some(0.0));
+    assert_eq!(metric(n1, "rejoin_gcache_missing_write_sets")?, None);
 
     // Rows and statements, decoded by the server's own tool.
     let rows = decoded(n1, update)?;

@@ -86,11 +86,15 @@ pub enum Thread {
     Comparer,
     /// The archiver: writes what was taken from the provider's cache.
     ArchiveWriter,
+    /// An operator's server of metrics: answers one request.
+    HttpConnection,
+    /// An operator's server of metrics: reads the provider's cache.
+    CacheMetrics,
 }
 
 impl Thread {
     /// All kinds of threads.
-    pub const ALL: [Thread; 37] = [
+    pub const ALL: [Thread; 39] = [
         Thread::Main,
         Thread::Signals,
         Thread::Grace,
@@ -128,6 +132,8 @@ impl Thread {
         Thread::Member,
         Thread::Comparer,
         Thread::ArchiveWriter,
+        Thread::HttpConnection,
+        Thread::CacheMetrics,
     ];
 
     /// Its name: at most 15 bytes, which is what the kernel keeps.
@@ -170,6 +176,8 @@ impl Thread {
             Thread::Member => "member",
             Thread::Comparer => "comparer",
             Thread::ArchiveWriter => "archive writer",
+            Thread::HttpConnection => "http connection",
+            Thread::CacheMetrics => "cache metrics",
         }
     }
 

@@ -22,3 +22,14 @@ done
 is_whole 3
 # Warnings are this test's: memory and small caches. An error is not.
 for n in 1 2 3; do on "$n" rejoin check --quiet || [ $? -eq 1 ]; done
+
+# Metrics over HTTP: disabled as installed; served by the unit as it confines itself, to the owner of the datadir only.
+[ "$(on 2 systemctl is-enabled rejoin-serve)" = disabled ]
+on 2 systemctl enable -q --now rejoin-serve
+served() {
+    on 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/4570 && printf "GET /metrics HTTP/1.1\r\n\r\n" >&3 && cat <&3' >"$work/served" 2>&1 &&
+        grep -q '^rejoin_gcache_last_seqno' "$work/served"
+}
+wait_until 30 served || { cat "$work/served"; on 2 journalctl -u rejoin-serve; false; }
+has '^rejoin_transfer_success{role="joiner"} 1' "$work/served"
+on 2 sh -c '[ "$(stat -c %U /proc/$(systemctl show -p MainPID --value rejoin-serve))" = mysql ]'

@@ -1,10 +1,12 @@
 # The package goes while the method is still configured: it warns, and does not fail. Back to mariabackup in the words of
 # docs/packages.md.
 begin_cluster
+on 3 systemctl enable -q --now rejoin-serve
 on 3 apt-get remove -q -y rejoin >"$work/removal" 2>&1
 cat "$work/removal"
 grep 'warning: wsrep_sst_method=rejoin is still set' "$work/removal"
 on 3 sh -c '! command -v rejoin && ! command -v wsrep_sst_rejoin && test -e /etc/mysql/mariadb.conf.d/70-rejoin.cnf'
+on 3 sh -c '! systemctl is-active rejoin-serve && ! test -e /etc/systemd/system/multi-user.target.wants/rejoin-serve.service'
 [ "$(on 3 systemctl show mariadb -p Wants | grep -c rejoin)" = 0 ]
 synced 3
 

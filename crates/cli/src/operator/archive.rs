@@ -209,7 +209,7 @@ fn status(shown: &Shown) -> Result<()> {
         lines.push(format!("reaches back   {}", reach(run)));
     }
     let lag = told.as_ref().and_then(|told| lag(told, newest));
-    if let Some(told) = told.as_ref().filter(|told| is_alive(told)) {
+    if let Some(told) = told.as_ref().filter(|told| told.is_running()) {
         lines.push(format!(
             "rate           {:.0} actions/s, {}/s on disk",
             told.actions_per_second,
@@ -221,7 +221,7 @@ fn status(shown: &Shown) -> Result<()> {
     }
     let json = json!({
         "archive": dir.to_string_lossy(),
-        "running": told.as_ref().is_some_and(is_alive),
+        "running": told.as_ref().is_some_and(Status::is_running),
         "state": told.as_ref().map(|told| &told.state),
         "history": archive.history().to_string(),
         "ranges": runs.iter().map(run_json).collect::<Vec<_>>(),
@@ -243,12 +243,8 @@ fn lag(told: &Status, newest: Option<&Run>) -> Option<i64> {
     Some((told.provider_newest? - newest?.last.0).max(0))
 }
 
-fn is_alive(told: &Status) -> bool {
-    told.state != "ended" && Path::new(&format!("/proc/{}", told.pid)).exists()
-}
-
 fn archiver(told: &Status) -> String {
-    match is_alive(told) {
+    match told.is_running() {
         true => format!("process {}, {}", told.pid, told.state),
         false => format!("does not run; it said last at {}: {}", local_time(told.updated_ms), told.state),
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 use transfer::failure::{Failure, Kind};
 use transfer::human::{size, span};
 use transfer::writesets::archive::{Archive, default_dir, is_archive};
-use transfer::writesets::gcache::sizing::{outage_for, size_for, warnings};
+use transfer::writesets::gcache::sizing::{measured_rate, outage_for, size_for, warnings};
 use transfer::writesets::gcache::{Gcache, Report, events_of, verify};
 use transfer::writesets::store::WriteSetStore;
 
@@ -213,7 +213,7 @@ fn write_events(file: &[u8]) -> Result<()> {
 fn run_size(options: &Size) -> Result<()> {
     let cache = Gcache::open(&place(options.path.as_deref(), &options.node)?)?;
     let report = Report::of(&cache)?;
-    let rate = text::measured_rate(&report).map_err(|why| anyhow!(why))?;
+    let rate = measured_rate(&report).map_err(|why| anyhow!(why))?;
     let largest = report.largest.map_or(0, |(_, bytes)| bytes);
     let ring = cache.ring_bytes();
     // Without an option, compute how long the configured size lasts.

@@ -1,6 +1,4 @@
 //! The output of `rejoin gcache`, as text and as JSON.
-use std::time::Duration;
-
 use anyhow::Result;
 use formats::galera::conf_change::ConfChange;
 use formats::galera::gcache::{Action, Store};
@@ -8,17 +6,13 @@ use formats::galera::write_set::WriteSet;
 use formats::mariadb::binlog_events;
 use serde_json::{Value, json};
 use transfer::human::{size, span};
-use transfer::writesets::gcache::sizing::{outage_for, warnings};
+use transfer::writesets::gcache::sizing::{measured_rate, outage_for, warnings};
 use transfer::writesets::gcache::{Entry, Gcache, InUse, Payload, Rate, Report, Source};
 use transfer::writesets::store::StoredAction;
 
 /// Printed with every result, because no file shows it.
 const UNSEEN: &str =
     "write-sets that the server holds in memory only (gcache.mem_size, default 0) are in no file";
-
-/// A write rate is estimated from at least this many write-sets, written over at least [`SPAN_MIN`].
-const WRITE_SETS_MIN: u64 = 10;
-const SPAN_MIN: Duration = Duration::from_secs(1);
 
 /// The summary as text.
 pub fn summary(cache: &Gcache, report: &Report) -> String {
@@ -67,22 +61,6 @@ pub fn summary(cache: &Gcache, report: &Report) -> String {
     lines.extend(warnings(cache, report).iter().map(|warning| format!("warning        {warning}")));
     lines.push(format!("unseen         {UNSEEN}"));
     lines.join("\n")
-}
-
-/// Returns the write rate, or why the cache holds too little to estimate it.
-pub fn measured_rate(report: &Report) -> Result<Rate, String> {
-    let rate = report.rate.ok_or("no node wrote two write-sets of those in the cache")?;
-    if report.write_sets < WRITE_SETS_MIN {
-        return Err(format!(
-            "only {} write-sets in the cache: too few to estimate a rate",
-            report.write_sets
-        ));
-    }
-    if rate.span < SPAN_MIN {
-        let spanned = span(rate.span);
-        return Err(format!("the write-sets in the cache span only {spanned}: too short to estimate a rate"));
-    }
-    Ok(rate)
 }
 
 fn largest(report: &Report) -> u64 {

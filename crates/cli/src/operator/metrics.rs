@@ -1,96 +1,163 @@
-//! `rejoin metrics`: what is known of a node's transfers and archive, for Prometheus.
+//! `rejoin metrics`: what is known of a node's transfers, cache and archive, for Prometheus.
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use transfer::advisor::check::wanted::Wanted;
+use transfer::advisor::node_metrics::{of_archive, of_gcache, of_previous_state};
 use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
-use transfer::install::files::Disk;
-use transfer::install::kept;
-use transfer::server::metrics::{self, Metrics, in_seconds};
-use transfer::server::status::STATUS_FILE;
-use transfer::writesets::archive::{self, default_dir};
+use transfer::disk::small_file;
+use transfer::server::health::{as_of_now, is_running};
+use transfer::server::metrics::{self, Metrics, names, of_history, of_transfer};
+use transfer::server::status::{STATUS_FILE, Status};
+use transfer::settings::metrics_dir;
+use transfer::writesets::archive::default_dir;
 
 use super::answer::say;
-use super::status::{read, runs};
+use super::complain;
+use super::status::read;
 use super::which::Which;
 
 /// Where they go.
 #[derive(clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    node: Which,
-    /// Archive of write-sets; default: DATADIR-archive
-    #[arg(long, value_name = "DIR")]
-    archive: Option<PathBuf>,
-    /// Write DIR/rejoin_node.prom instead of printing
+    of: Of,
+    /// Write rejoin_*.prom in DIR instead of printing
     #[arg(long, value_name = "DIR")]
     textfile: Option<PathBuf>,
 }
 
+/// Whose metrics.
+#[derive(clap::Args)]
+pub struct Of {
+    #[command(flatten)]
+    node: Which,
+    /// Archive of write-sets; default: DATADIR-archive
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
+}
+
+/// Both roles of a node.
+const ROLES: [&str; 2] = ["donor", "joiner"];
+/// More than a file of metrics has.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Prints or writes them.
 pub fn run(options: &Options) -> Result<()> {
-    let datadir = options.node.wanted()?.layout()?.datadir;
-    become_owner_of(&datadir)?;
-    require_datadir(&datadir)?;
-    let mut text = String::new();
-    if let Some(status) = read(&datadir.join(STATUS_FILE))? {
-        text += &metrics::of_transfer(&status, runs(&status, &datadir));
-        text += &metrics::last_success(&status, None);
+    let node = Node::of(&options.of)?;
+    let mut own = Metrics::default();
+    // What cannot be read is absent, and the rest is told all the same.
+    if let Err(error) = node.add_own(&mut own) {
+        complain(&format!("there are no metrics of the previous state: {error:#}"));
     }
-    text += &of_previous_state(&datadir)?;
-    let archive = options.archive.clone().unwrap_or_else(|| default_dir(&datadir));
-    if let Some(status) = archive::Status::read(&archive) {
-        text += &of_archive(&status);
+    if let Err(error) = node.add_cache(&mut own) {
+        complain(&format!("there are no metrics of the write-set cache: {error:#}"));
     }
-    match &options.textfile {
-        Some(dir) => metrics::write(dir, "node", &text),
-        None => {
-            say(text.trim_end());
-            Ok(())
+    let status = node.status()?;
+    if let Some(dir) = &options.textfile {
+        if let Some(status) = &status {
+            node.write_roles(dir, status)?;
         }
+        return metrics::write(dir, "node", &own.text());
+    }
+    let mut all = Metrics::default();
+    if let Some(status) = &status {
+        node.add_transfers(&mut all, status);
+    }
+    say((all.text() + &own.text()).trim_end());
+    Ok(())
+}
+
+/// A node whose metrics are asked for.
+pub struct Node {
+    /// Its datadir.
+    pub datadir: PathBuf,
+    wanted: Wanted,
+    archive: PathBuf,
+}
+
+impl Node {
+    /// Finds the node, and becomes the owner of its datadir.
+    ///
+    /// # Errors
+    /// It is no datadir, or of somebody else.
+    pub fn of(of: &Of) -> Result<Node> {
+        let wanted = of.node.wanted()?;
+        let datadir = wanted.layout()?.datadir;
+        become_owner_of(&datadir)?;
+        require_datadir(&datadir)?;
+        let archive = of.archive.clone().unwrap_or_else(|| default_dir(&datadir));
+        Ok(Node { wanted: Wanted { datadir: Some(datadir.clone()), ..wanted }, datadir, archive })
+    }
+
+    /// The status of its current or last transfer, as of now.
+    ///
+    /// # Errors
+    /// The status file cannot be read.
+    pub fn status(&self) -> Result<Option<Status>> {
+        let status = read(&self.datadir.join(STATUS_FILE))?;
+        Ok(status.map(|status| if self.runs(&status) { as_of_now(&status) } else { status }))
+    }
+
+    fn runs(&self, status: &Status) -> bool {
+        is_running(status, &self.datadir)
+    }
+
+    /// Its last transfer, and what is known of earlier ones of both roles.
+    pub fn add_transfers(&self, metrics: &mut Metrics, status: &Status) {
+        of_transfer(metrics, status, self.runs(status));
+        for role in ROLES {
+            of_history(metrics, status, role);
+        }
+    }
+
+    /// What does not come from a transfer and is read quickly.
+    ///
+    /// # Errors
+    /// A record of an install cannot be read.
+    pub fn add_own(&self, metrics: &mut Metrics) -> Result<()> {
+        metrics.add(names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        of_archive(metrics, &self.archive);
+        of_previous_state(metrics, &self.datadir)
+    }
+
+    /// The provider's cache, which is read as a whole.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn add_cache(&self, metrics: &mut Metrics) -> Result<()> {
+        of_gcache(metrics, &self.wanted.cache_dir()?, &self.wanted.options()?.node_name())
+    }
+
+    /// Writes the transfers of each role to the file that a transfer of this role writes too: a series that came from two files
+    /// would make the collector fail.
+    fn write_roles(&self, dir: &Path, status: &Status) -> Result<()> {
+        let runs = self.runs(status);
+        let by_itself = runs && self.wanted.options().is_ok_and(|options| metrics_dir(&options).is_some());
+        for role in ROLES {
+            let mut metrics = Metrics::default();
+            if role == status.role {
+                // A running transfer is ahead of us.
+                if by_itself {
+                    continue;
+                }
+                of_transfer(&mut metrics, status, runs);
+            } else if told_an_end(dir, role) {
+                continue;
+            } else {
+                metrics.add(names::RUNNING, &[("role", role)], 0.0);
+            }
+            of_history(&mut metrics, status, role);
+            metrics::write(dir, role, &metrics.text())?;
+        }
+        Ok(())
     }
 }
 
-fn of_previous_state(datadir: &Path) -> Result<String> {
-    let bytes = match kept::status(&Disk, datadir, kept::allocated)? {
-        kept::Status::InstalledKept { bytes, .. } => bytes,
-        _ => 0,
-    };
-    let mut metrics = Metrics::default();
-    let help = "Disk space of the previous state that is kept for a rollback.";
-    metrics.single("rejoin_previous_state_bytes", help, bytes as f64);
-    Ok(metrics.text())
-}
-
-fn of_archive(status: &archive::Status) -> String {
-    let mut metrics = Metrics::default();
-    metrics.single(
-        "rejoin_archive_size_bytes",
-        "Disk space of the archive of write-sets.",
-        status.bytes as f64,
-    );
-    metrics.single(
-        "rejoin_archive_gaps",
-        "Ranges of write-sets that the archive does not hold.",
-        status.gaps.len() as f64,
-    );
-    metrics.single(
-        "rejoin_archive_updated_time_seconds",
-        "When the archiver last reported, in seconds since 1970.",
-        in_seconds(status.updated_ms),
-    );
-    if let Some(newest) = status.ranges.last() {
-        let mut seqno = |name: &str, help: &str, value: i64| metrics.single(name, help, value as f64);
-        seqno("rejoin_archive_first_seqno", "First seqno of the archive's newest range.", newest.first);
-        seqno("rejoin_archive_last_seqno", "Last seqno of the archive's newest range.", newest.last);
-        if let Some(provider) = status.provider_newest {
-            let lag = provider.saturating_sub(newest.last).max(0);
-            seqno(
-                "rejoin_archive_lag_write_sets",
-                "Write-sets that the server has and the archive has not.",
-                lag,
-            );
-        }
-    }
-    metrics.text()
+/// Whether the file of a role tells how its last transfer ended: the status file knows only the newer one of the other role.
+fn told_an_end(dir: &Path, role: &str) -> bool {
+    let text = small_file::read(&metrics::file_of(dir, role), FILE_BYTES_MAX).ok().flatten();
+    let ended = format!("{}{{role=\"{role}\"}}", names::SUCCESS.name);
+    text.is_some_and(|text| String::from_utf8_lossy(&text).contains(&ended))
 }

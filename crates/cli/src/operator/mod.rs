@@ -6,11 +6,13 @@ mod check;
 mod finish;
 mod gcache;
 mod gcache_text;
+mod http;
 mod metrics;
 mod plan;
 mod release;
 mod rollback;
 mod set;
+mod serve;
 mod status;
 mod verify;
 pub(crate) mod version;
@@ -103,7 +105,8 @@ enum Verb {
     /// Print metrics of the last transfer and the archive for Prometheus
     ///
     /// With --textfile, writes them for the textfile collector of node_exporter, to be run by a timer. Each
-    /// transfer writes its own metrics while it runs if metrics-dir is set under [sst].
+    /// transfer writes its own metrics while it runs if metrics-dir is set under [sst]. Reads the provider's
+    /// write-set cache as a whole.
     #[command(after_long_help = "Example:\n  rejoin metrics --textfile /var/lib/prometheus/node-exporter")]
     Metrics(metrics::Options),
     /// Change the limits of the transfer that this node is donating
@@ -117,6 +120,13 @@ enum Verb {
         after_long_help = "Examples:\n  rejoin set rlimit=50M\n  rejoin set rlimit=0 adaptive-throttle=0"
     )]
     Set(set::Options),
+    /// Serve metrics and probes over HTTP, also while the server answers no client
+    ///
+    /// GET /metrics: the metrics for Prometheus. GET /healthz: 200 while a transfer makes progress, otherwise
+    /// 503. GET /livez: 503 if a transfer has stalled, otherwise 200. Reads only, as the owner of the datadir;
+    /// has no TLS of its own. Ends on SIGTERM.
+    #[command(after_long_help = "Example:\n  rejoin serve --listen 127.0.0.1:4570 --datadir /var/lib/mysql")]
+    Serve(serve::Options),
     /// Started by the program itself after a transfer
     #[command(name = transfer::cleanup::VERB, hide = true, disable_help_flag = true)]
     KeepUntilSynced {
@@ -167,6 +177,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Archive(options) => archive::run(&options),
         Verb::Set(options) => set::run(&options),
         Verb::Metrics(options) => metrics::run(&options),
+        Verb::Serve(options) => serve::run(&options),
         Verb::KeepUntilSynced { words } => transfer::cleanup::run(&words),
         Verb::RelayIst { words } => transfer::writesets::ist::relay::run(&words),
     }

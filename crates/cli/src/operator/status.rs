@@ -1,23 +1,26 @@
 //! `rejoin status`: the progress of a transfer, and what transfers left in the datadir.
-use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use transfer::clock::now_ms;
 use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
+use transfer::disk::small_file;
 use transfer::failure::{Failure, Kind};
 use transfer::human::size;
 use transfer::install::files::Disk;
 use transfer::install::kept;
-use transfer::server::markers::is_transfer;
-use transfer::server::status::{STATUS_FILE, Status};
+use transfer::server::health::{Health, is_running};
+use transfer::server::status::{STATUS_BYTES_MAX, STATUS_FILE, Status};
 use transfer::settings::{KeepPrevious, Settings};
 
 use super::answer::say;
 use super::watch::watch;
 use super::which::{UNKNOWN, Which};
+
+/// How many seconds a transfer may go without progress, unless the operator says otherwise.
+pub const STALLED_AFTER: u64 = 600;
 
 /// What to show.
 #[derive(clap::Args)]
@@ -34,7 +37,7 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["watch", "json"])]
     probe: bool,
     /// With --probe: a transfer has stalled after this long without progress
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "probe")]
+    #[arg(long, value_name = "SECONDS", default_value_t = STALLED_AFTER, requires = "probe")]
     stalled_after: u64,
 }
 
@@ -51,14 +54,11 @@ pub fn probe(options: &Options) -> Result<ExitCode> {
     become_owner_of(&datadir)?;
     require_datadir(&datadir)?;
     let status = read(&datadir.join(STATUS_FILE))?;
-    Ok(match status.filter(|status| runs(status, &datadir)) {
-        None => ExitCode::from(UNKNOWN),
-        Some(status) => {
-            // A program that is stopped itself does not write its status either.
-            let written_ms = status.began_ms.saturating_add(status.elapsed_ms);
-            let idle_ms = status.idle_ms.saturating_add(now_ms().saturating_sub(written_ms));
-            ExitCode::from(u8::from(idle_ms > options.stalled_after.saturating_mul(1000)))
-        }
+    let stalled_after = Duration::from_secs(options.stalled_after);
+    Ok(match Health::of(status.as_ref(), &datadir, stalled_after) {
+        Health::NoTransfer => ExitCode::from(UNKNOWN),
+        Health::Progress => ExitCode::SUCCESS,
+        Health::Stalled => ExitCode::FAILURE,
     })
 }
 
@@ -85,7 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     say(&match read(&path)? {
-        Some(status) => line(&status, runs(&status, &datadir)),
+        Some(status) => line(&status, is_running(&status, &datadir)),
         None => format!("no transfer is recorded in {}", datadir.display()),
     });
     let settings = wanted.options().and_then(|options| Settings::read(&options));
@@ -130,16 +130,9 @@ pub fn read(path: &Path) -> Result<Option<Status>> {
 }
 
 fn text_of(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
-    }
-}
-
-/// Whether the transfer's program still runs.
-pub fn runs(status: &Status, datadir: &Path) -> bool {
-    status.outcome.is_none() && is_transfer(status.pid, datadir)
+    let cannot = || format!("cannot read {}", path.display());
+    let Some(bytes) = small_file::read(path, STATUS_BYTES_MAX).with_context(cannot)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).with_context(cannot)
 }
 
 /// Formats a transfer as one line.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use transfer::human::{seconds, size};
+use transfer::server::health::is_running;
 use transfer::server::status::Status;
 
 use super::complain;
-use super::status::{read, runs};
+use super::status::read;
 
 /// How often the status file is read. It is written half as often.
 const EVERY: Duration = Duration::from_millis(250);
@@ -25,7 +26,7 @@ const RATE_WINDOW_MS: u64 = 5000;
 pub fn watch(path: &Path, datadir: &Path) -> Result<()> {
     let before = read(path)?;
     let mut status = before.clone();
-    if !before.as_ref().is_some_and(|status| runs(status, datadir)) {
+    if !before.as_ref().is_some_and(|status| is_running(status, datadir)) {
         complain("no transfer is running; waiting for the next one (Ctrl-C to quit)");
         while status == before || status.is_none() {
             std::thread::sleep(EVERY);
@@ -40,7 +41,7 @@ pub fn watch(path: &Path, datadir: &Path) -> Result<()> {
         bar.set_position(now.done_bytes);
         bar.set_prefix(now.phase.clone());
         bar.set_message(pace.at(now));
-        if !runs(now, datadir) {
+        if !is_running(now, datadir) {
             break;
         }
         std::thread::sleep(EVERY);

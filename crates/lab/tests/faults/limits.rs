@@ -1,8 +1,12 @@
 //! What an operator permits: a transfer beyond it is refused on both hosts, and nothing is touched.
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use rejoin_lab::{Cluster, Node, compare, process};
+use rejoin_lab::{Cluster, Node, compare, places, process};
 use serde_json::Value;
 
 use crate::fake_transfer::{Fakes, SOON};
@@ -28,9 +32,48 @@ fn refused(fakes: &Fakes, (donor, joiner): (&[&str], &[&str]), words: &str) -> R
     fakes.nothing_is_left()
 }
 
+/// `rejoin serve`, until it is dropped.
+struct Served {
+    server: Child,
+    address: String,
+}
+
+impl Served {
+    fn of(datadir: &Path) -> Result<Served> {
+        let mut command = Command::new(places::rejoin_binary()?);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--datadir"]).arg(datadir).stderr(Stdio::piped());
+        let mut served = Served { server: process::spawn(command)?, address: String::new() };
+        let log = served.server.stderr.take().context("its log")?;
+        for line in BufReader::new(log).lines() {
+            let line = line?;
+            if let Some((_, rest)) = line.split_once(" at http://") {
+                rest.split('/').next().unwrap_or_default().clone_into(&mut served.address);
+                return Ok(served);
+            }
+        }
+        anyhow::bail!("it ended")
+    }
+
+    fn get(&self, path: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: joiner\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
 /// An hour that is not now.
 fn other_hours() -> Result<String> {
-    let mut date = std::process::Command::new("date");
+    let mut date = Command::new("date");
     date.arg("+%H");
     let now: u32 = process::run(date, SOON)?.trim().parse()?;
     Ok(format!("{:02}:00-{:02}:00", (now + 2) % 24, (now + 3) % 24))
@@ -53,17 +96,36 @@ fn what_the_operator_does_not_permit_is_refused() -> Result<()> {
     let dir = fakes.cluster.program_dir();
     let metrics = format!("metrics-dir={}", dir.display());
     fakes.set_sst(&["max-transfer=50G", &night, &metrics])?;
+    let served = Served::of(&fakes.joiner().datadir())?;
     let (run, auth, address) = fakes.joiner_ready()?;
+    // The joiner waits for its donor, and its server has no SQL.
+    let scraped = served.get("/metrics")?;
+    ensure!(scraped.starts_with("HTTP/1.1 200 "), "{scraped}");
+    for line in [
+        "rejoin_transfer_running{role=\"joiner\"} 1",
+        "rejoin_transfer_phase{role=\"joiner\",phase=\"waiting for the donor\"} 1",
+    ] {
+        ensure!(scraped.lines().any(|l| l == line), "{line:?} is not in\n{scraped}");
+    }
+    ensure!(served.get("/healthz")?.starts_with("HTTP/1.1 200 "), "{}", served.get("/healthz")?);
     let given = fakes.serve(fakes.full(&address, &auth)?)?;
     let received = run.end(SOON)?;
+    ensure!(served.get("/healthz")?.starts_with("HTTP/1.1 503 "), "{}", served.get("/healthz")?);
+    drop(served);
     ensure!((given.code, received.code) == (Some(0), Some(0)), "{}\n{}", given.stderr, received.stderr);
     for role in ["donor", "joiner"] {
         let text = fs::read_to_string(dir.join(format!("rejoin_{role}.prom")))?;
-        for metric in ["rejoin_transfer_success", "rejoin_transfer_running"] {
-            let value = if metric.ends_with("success") { 1 } else { 0 };
+        for (metric, value) in [("success", 1), ("running", 0), ("attempts", 1), ("consecutive_failures", 0)]
+        {
+            let metric = format!("rejoin_transfer_{metric}");
             let line = format!("{metric}{{role=\"{role}\"}} {value}");
             ensure!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
         }
+        // Its server held its files still, as the joiner's had nothing to hold.
+        let paused =
+            text.lines().find_map(|l| l.strip_prefix("rejoin_transfer_pause_seconds{role=\"donor\"} "));
+        let paused = paused.map(str::parse::<f64>).transpose()?;
+        ensure!(paused.is_some_and(|seconds| seconds > 0.0) == (role == "donor"), "{paused:?} in\n{text}");
     }
     Ok(())
 }

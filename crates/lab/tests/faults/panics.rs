@@ -110,6 +110,8 @@ fn cases(thread: Thread) -> Vec<Case> {
         Thread::RelayOrders | Thread::RelaySession | Thread::RelayAnswers => vec![],
         // Of the archiver, which is no part of a transfer.
         Thread::ArchiveWriter => vec![],
+        // Of the server of metrics, likewise.
+        Thread::HttpConnection | Thread::CacheMetrics => vec![],
         // Started by a panic: below.
         Thread::LastResort => vec![],
     }

@@ -79,6 +79,8 @@ pub struct Compare<'a> {
     pub(super) asked: Mutex<Option<Receiver<Message>>>,
     /// Bytes that need not be sent.
     same: AtomicU64,
+    /// Of these, bytes that the joiner rebuilds.
+    rebuilt: AtomicU64,
     pub(super) cancel: &'a Cancel,
 }
 
@@ -89,7 +91,7 @@ impl<'a> Compare<'a> {
         let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
         let (files, heard, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         let (way, pending_rebuilds) = (Mutex::new(CostModel::new(WORTH_IT)), PendingRebuilds::default());
-        let (together, patience) = (Groups::default(), None);
+        let (together, patience, rebuilt) = (Groups::default(), None, AtomicU64::new(0));
         Compare {
             key,
             parts,
@@ -102,6 +104,7 @@ impl<'a> Compare<'a> {
             ask,
             asked,
             same,
+            rebuilt,
             cancel,
         }
     }
@@ -120,6 +123,11 @@ impl<'a> Compare<'a> {
     /// Bytes that the joiner has.
     pub fn same_bytes(&self) -> u64 {
         self.same.load(Ordering::Relaxed)
+    }
+
+    /// Of these, bytes in blocks that the joiner rebuilds, without the pieces that are sent for them.
+    pub fn rebuilt_bytes(&self) -> u64 {
+        self.rebuilt.load(Ordering::Relaxed)
     }
 
     /// The groups of small files.
@@ -262,7 +270,9 @@ impl<'a> Compare<'a> {
         self.done_with(file, range);
         let same: u64 = found.same.iter().map(|(_, len)| u64::from(*len)).sum();
         let rebuilt: u64 = found.deltas.iter().map(|delta| u64::from(delta.len)).sum();
-        self.same.fetch_add(same + rebuilt - found.literals.len() as u64, Ordering::Relaxed);
+        let rebuilt = rebuilt - found.literals.len() as u64;
+        self.same.fetch_add(same + rebuilt, Ordering::Relaxed);
+        self.rebuilt.fetch_add(rebuilt, Ordering::Relaxed);
         Ok(found)
     }
 

@@ -174,6 +174,7 @@ impl DonorSession<'_> {
         if let Some(compare) = send_queue.compare() {
             let same = compare.same_bytes();
             self.job.progress.reused_bytes.store(same, Ordering::Relaxed);
+            self.job.progress.rebuilt_bytes.store(compare.rebuilt_bytes(), Ordering::Relaxed);
             let line = format!("incremental: the joiner already had {}", size(same));
             tracing::info!("{line}");
             link.note(&line)?;

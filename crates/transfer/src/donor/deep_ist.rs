@@ -136,7 +136,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     let line = format!("plan: deep IST from {position}: {}", ways.in_words());
     tracing::info!("{line}");
     link.note(&line)?;
-    job.progress.attempt(0);
+    job.progress.copies_nothing();
     job.progress.phase("sending write-sets", &format!("{from} to {to}"));
     let from = from.max(next);
     link.send(&Message::WriteSets { from: from.0, to: to.0, domain: given.1 })?;

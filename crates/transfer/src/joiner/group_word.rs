@@ -33,7 +33,7 @@ pub(super) fn wait_after(job: &Job, error: &anyhow::Error) {
          other members their quorum"
     );
     // Nothing more arrives, so the progress must not show how much is left.
-    job.progress.attempt(0);
+    job.progress.copies_nothing();
     job.progress.phase(&format!("failed; waiting up to {seconds} s for the group to give the donor up"), "");
     if !job.cancel.sleep_unless_ended(limit) {
         tracing::warn!(

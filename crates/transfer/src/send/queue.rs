@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use protocol::chunk::{Chunk, digest};
@@ -253,6 +253,8 @@ impl<'a> SendQueue<'a> {
         let differing = self.pack(entry, offset, bytes, &found)?;
         if let Some(compare) = &self.compare {
             compare.learn(&found, bytes.len(), differing, began.elapsed());
+            self.progress.reused_bytes.store(compare.same_bytes(), Ordering::Relaxed);
+            self.progress.rebuilt_bytes.store(compare.rebuilt_bytes(), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -385,6 +387,14 @@ impl SnapshotSink for SendQueue<'_> {
 
     fn waits(&self, for_whom: Option<&str>) {
         self.progress.wait_for(for_whom);
+    }
+
+    fn paused(&self, time: Duration) {
+        self.progress.paused(time);
+    }
+
+    fn found_corrupt_pages(&self, pages: u64) {
+        self.progress.found_corrupt_pages(pages);
     }
 
     fn tell(&self, text: &str) {

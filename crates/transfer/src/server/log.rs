@@ -103,6 +103,11 @@ pub fn error(text: &str) {
     }
 }
 
+/// A line for information, for callers outside this crate.
+pub fn info(text: &str) {
+    tracing::info!("{text}");
+}
+
 /// A warning line, for callers outside this crate.
 pub fn warning(text: &str) {
     tracing::warn!("{text}");

@@ -11,6 +11,7 @@
 //! | [`credentials`] | the accounts that the server passes to us |
 //! | [`descriptors`] | descriptors that the server leaks to us |
 //! | [`error_log`] | what the provider has logged during the transfer |
+//! | [`health`] | whether a transfer makes progress |
 //! | [`log`] | the error log's lines and the log file of one transfer |
 //! | [`metrics`] | the progress as Prometheus metrics |
 //! | [`niceness`] | our out-of-memory score and priority |
@@ -29,6 +30,7 @@ pub mod compiled_in;
 pub mod credentials;
 pub mod descriptors;
 pub mod error_log;
+pub mod health;
 pub mod log;
 pub mod markers;
 pub mod metrics;

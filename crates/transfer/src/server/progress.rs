@@ -25,8 +25,16 @@ pub struct Progress {
     /// the same ones again and again.
     phases: Mutex<Vec<(String, u64)>>,
     last_success_ms: Mutex<BTreeMap<String, u64>>,
+    /// How many transfers of each role have failed since.
+    failures: Mutex<BTreeMap<String, u64>>,
     /// Bytes of files that the joiner already had.
     pub reused_bytes: AtomicU64,
+    /// Of these, bytes in blocks that the joiner made from its own version.
+    pub rebuilt_bytes: AtomicU64,
+    attempts: AtomicU64,
+    /// Microseconds for which replication was paused.
+    paused_us: AtomicU64,
+    corrupt_pages: AtomicU64,
     /// What the transfer waits for, if it waits.
     waits: Mutex<Option<String>>,
     /// Lines that the other host has not received yet.
@@ -76,7 +84,12 @@ impl Progress {
             began_ms: now_ms(),
             phases: Mutex::default(),
             last_success_ms: Mutex::default(),
+            failures: Mutex::default(),
             reused_bytes: AtomicU64::new(0),
+            rebuilt_bytes: AtomicU64::new(0),
+            attempts: AtomicU64::new(0),
+            paused_us: AtomicU64::new(0),
+            corrupt_pages: AtomicU64::new(0),
             phase: Mutex::new(("starting".to_owned(), Instant::now())),
             waits: Mutex::new(None),
             told: Mutex::default(),
@@ -162,7 +175,19 @@ impl Progress {
 
     /// Begins an attempt to copy this many bytes.
     pub fn attempt(&self, bytes: u64) {
-        self.done_bytes.store(0, Ordering::Relaxed);
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        self.copies(bytes);
+    }
+
+    /// No file is copied, or none any more.
+    pub fn copies_nothing(&self) {
+        self.copies(0);
+    }
+
+    fn copies(&self, bytes: u64) {
+        for counter in [&self.done_bytes, &self.reused_bytes, &self.rebuilt_bytes, &self.corrupt_pages] {
+            counter.store(0, Ordering::Relaxed);
+        }
         self.total_bytes.store(bytes, Ordering::Relaxed);
         self.redo_bytes.store(0, Ordering::Relaxed);
     }
@@ -171,6 +196,16 @@ impl Progress {
     /// as remaining.
     pub fn all_is_copied(&self) {
         self.done_bytes.store(self.total_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Replication was paused for this long.
+    pub fn paused(&self, time: Duration) {
+        self.paused_us.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// So many pages of the files of this attempt are corrupt.
+    pub fn found_corrupt_pages(&self, pages: u64) {
+        self.corrupt_pages.fetch_add(pages, Ordering::Relaxed);
     }
 
     /// Time since the transfer began.
@@ -182,6 +217,9 @@ impl Progress {
     pub fn end(&self, outcome: &str) {
         if outcome == OK {
             lock(&self.last_success_ms).insert(self.role.to_owned(), now_ms());
+            lock(&self.failures).remove(self.role);
+        } else {
+            *lock(&self.failures).entry(self.role.to_owned()).or_default() += 1;
         }
         *lock(&self.outcome) = Some(outcome.to_owned());
     }
@@ -215,7 +253,13 @@ impl Progress {
 
     /// Goes on with what the last transfer noted.
     pub(super) fn follow(&self, last: Option<Status>) {
-        *lock(&self.last_success_ms) = last.map(|last| last.last_success_ms).unwrap_or_default();
+        let Some(mut last) = last else { return };
+        if last.outcome.is_none() {
+            // Its program was killed.
+            *last.failures.entry(last.role).or_default() += 1;
+        }
+        *lock(&self.last_success_ms) = last.last_success_ms;
+        *lock(&self.failures) = last.failures;
     }
 
     pub(super) fn status(&self) -> Status {
@@ -235,10 +279,15 @@ impl Progress {
             total_bytes,
             wire_bytes: self.wire_bytes(),
             reused_bytes: self.reused_bytes.load(Ordering::Relaxed),
+            rebuilt_bytes: self.rebuilt_bytes.load(Ordering::Relaxed),
+            attempts: self.attempts.load(Ordering::Relaxed),
+            paused_us: self.paused_us.load(Ordering::Relaxed),
+            corrupt_pages: self.corrupt_pages.load(Ordering::Relaxed),
             began_ms: self.began_ms,
             phases,
             idle_ms: 0,
             last_success_ms: lock(&self.last_success_ms).clone(),
+            failures: lock(&self.failures).clone(),
             elapsed_ms: self.began.elapsed().as_millis() as u64,
             pid: std::process::id(),
             outcome: lock(&self.outcome).clone(),
@@ -274,10 +323,14 @@ mod tests {
         assert_eq!(progress.status().done_bytes, 0);
         progress.done_bytes.fetch_add(140, Ordering::Relaxed);
         assert_eq!((progress.status().done_bytes, progress.status().total_bytes), (100, 100));
+        progress.found_corrupt_pages(2);
         progress.attempt(200);
         progress.done_bytes.fetch_add(60, Ordering::Relaxed);
         progress.all_is_copied();
-        assert_eq!(progress.status().done_bytes, 200);
+        let status = progress.status();
+        assert_eq!((status.done_bytes, status.attempts, status.corrupt_pages), (200, 2, 0));
+        progress.copies_nothing();
+        assert_eq!((progress.total(), progress.status().attempts), (0, 2));
     }
 
     #[test]
@@ -314,12 +367,22 @@ mod tests {
     #[test]
     fn phases_and_successes_are_kept() {
         let progress = Progress::new("joiner");
-        let last = Status { last_success_ms: [("donor".to_owned(), 5)].into(), ..Status::default() };
+        let last = Status {
+            role: "joiner".to_owned(),
+            last_success_ms: [("donor".to_owned(), 5)].into(),
+            failures: [("donor".to_owned(), 1), ("joiner".to_owned(), 2)].into(),
+            ..Status::default()
+        };
         progress.follow(Some(last));
+        let failures = |progress: &Progress| progress.status().failures.into_iter().collect::<Vec<_>>();
+        let expected = |joiner| vec![("donor".to_owned(), 1), ("joiner".to_owned(), joiner)];
+        assert_eq!(failures(&progress), expected(3), "the last program was killed");
         progress.phase("receiving", "");
         progress.end("broken");
         assert_eq!(progress.status().last_success_ms.keys().collect::<Vec<_>>(), ["donor"]);
+        assert_eq!(failures(&progress), expected(4));
         progress.end(OK);
+        assert_eq!(failures(&progress), expected(1)[..1]);
         let status = progress.status();
         assert_eq!(status.last_success_ms.keys().collect::<Vec<_>>(), ["donor", "joiner"]);
         let names = |status: &Status| status.phases.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use formats::wsrep::report::ReportLine;
 
-use super::metrics;
+use super::metrics::{self, Metrics};
 use super::progress::Progress;
 use super::report::Report;
 use super::status::{Status, write_status};
@@ -111,7 +111,10 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
 
 /// Of this role alone: the other one has a file of its own.
 fn metrics_of(status: &Status, runs: bool) -> String {
-    metrics::of_transfer(status, runs) + &metrics::last_success(status, Some(&status.role))
+    let mut metrics = Metrics::default();
+    metrics::of_transfer(&mut metrics, status, runs);
+    metrics::of_history(&mut metrics, status, &status.role);
+    metrics.text()
 }
 
 /// `total` starts a stage, and `complete` must grow within it, so each is sent only when it changed.

@@ -4,8 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::small_file;
+
 /// Name of the status file in the datadir; `rejoin status` reads it.
 pub const STATUS_FILE: &str = "rejoin-status.json";
+
+/// More than any status has.
+pub const STATUS_BYTES_MAX: u64 = 1 << 20;
 
 /// The outcome of a transfer without a failure.
 pub const OK: &str = "ok";
@@ -26,6 +31,14 @@ pub struct Status {
     pub wire_bytes: u64,
     /// Bytes of the donor's files that the joiner already had. Only the donor knows them.
     pub reused_bytes: u64,
+    /// Of these, bytes in blocks that the joiner rebuilt from its own version.
+    pub rebuilt_bytes: u64,
+    /// How often the donor has begun to send files: more than once when a snapshot was given up.
+    pub attempts: u64,
+    /// Microseconds for which the donor paused replication.
+    pub paused_us: u64,
+    /// Corrupt pages that the donor found in this attempt.
+    pub corrupt_pages: u64,
     /// When the transfer began, in milliseconds since 1970.
     pub began_ms: u64,
     /// Milliseconds since the transfer began.
@@ -50,12 +63,14 @@ pub struct Status {
     pub slowed_by: Option<String>,
     /// When the last successful transfer of each role ended, in milliseconds since 1970.
     pub last_success_ms: BTreeMap<String, u64>,
+    /// How many transfers of each role have failed since then.
+    pub failures: BTreeMap<String, u64>,
 }
 
 impl Status {
     /// Reads a status file. `None` if there is none, or it is not one.
     pub fn read(path: &Path) -> Option<Status> {
-        serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+        serde_json::from_slice(&small_file::read(path, STATUS_BYTES_MAX).ok()??).ok()
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use formats::wsrep::state_id::AnnotatedStateId;
 use protocol::inventory::FileId;
 use protocol::message::SnapshotKind;
 
@@ -67,7 +68,22 @@ impl Snapshot for Blocking<'_> {
             wait_for_purge(login, cancel)?;
         }
         let held_still = self.hold(sink, cancel)?;
-        let position = *held_still.position();
+        let taken = self.copy(held_still.position(), sink, cancel);
+        sink.paused(held_still.held_for());
+        // None of the server's files is needed any more, so it may continue while the rest is sent.
+        drop(held_still);
+        taken
+    }
+}
+
+impl Blocking<'_> {
+    /// Copies everything while the server holds its files still.
+    fn copy(
+        &self,
+        position: &AnnotatedStateId,
+        sink: &dyn SnapshotSink,
+        cancel: &Cancel,
+    ) -> Result<Taken, SnapshotError> {
         if !position.state.is_defined() {
             return Err(Declined::NoPosition { shown: position.state.to_string() }.into());
         }
@@ -80,7 +96,8 @@ impl Snapshot for Blocking<'_> {
         let files = files.files;
         let binlog_state = binlog_state::read(self.layout)?;
 
-        sink.phase(&format!("sending {} files (blocking)", files.len()));
+        // Without their number: the name of a phase is a label of metrics.
+        sink.phase("sending files (blocking)");
         let system_files: Vec<PathBuf> = self.layout.system_files.iter().map(|f| f.path.clone()).collect();
         let (pace, bytes) = (|| Ok(()), Default::default());
         let copier = Copier {
@@ -94,10 +111,7 @@ impl Snapshot for Blocking<'_> {
             checkpoints: None,
         };
         let copy = CopyFiles { copier, system_files: &system_files, damaged: Mutex::default() };
-        let copied = copy::copy(&files, &copy);
-        // None of the server's files is needed any more, so it may continue while the rest is sent.
-        drop(held_still);
-        copied?;
+        copy::copy(&files, &copy)?;
         Ok(Taken {
             files: files.iter().map(|file| &file.entry).collect(),
             position,
@@ -106,14 +120,16 @@ impl Snapshot for Blocking<'_> {
             summary: vec![],
         })
     }
-}
 
-impl Blocking<'_> {
     fn hold(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<BlockedWrites> {
         sink.waits(Some("the donor's server to block writes"));
-        let datadir = &self.layout.datadir;
+        let (datadir, asked) = (&self.layout.datadir, Instant::now());
         let held = BlockedWrites::take(self.report, datadir, self.flush_within, self.hold_for, cancel);
         sink.waits(None);
+        if held.is_err() {
+            // It may have blocked writes before it refused.
+            sink.paused(asked.elapsed());
+        }
         held
     }
 }

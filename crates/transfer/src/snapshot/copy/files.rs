@@ -67,6 +67,7 @@ impl CopyFiles<'_> {
     /// [`Declined::CorruptPages`], if they may not be sent.
     pub fn note(&self, damage: Vec<Damage>) -> Result<()> {
         if let Some(first) = damage.first() {
+            self.copier.sink.found_corrupt_pages(damage.len() as u64);
             if !self.copier.allow_corrupt {
                 let (count, first) = (damage.len() as u64, first.text.clone());
                 return Err(Declined::CorruptPages { count, first }.into());

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub use read::{Archive, Gap, Run, is_archive};
 pub use run::{Settings, prune, refuse_inside, run};
 pub use segment::{Piece, Segment};
-pub use status::{STATUS_FILE, Status};
+pub use status::{GapStatus, RangeStatus, STATUS_FILE, Status};
 pub use write::{Block, Retention, Writer};
 
 /// Where the archive of a server lies unless it is told otherwise: beside its datadir, under the datadir's name and

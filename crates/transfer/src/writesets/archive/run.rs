@@ -12,7 +12,7 @@ use formats::archive::BlockKind;
 use super::follow::{Last, follow};
 use super::output::{BLOCK_BYTES, Output, Seen};
 use super::read::{Archive, runs_of};
-use super::status::Status;
+use super::status::{ENDED, STOPPED, Status};
 use super::write::{Block, Retention, Writer};
 use crate::cancel::Cancel;
 use crate::clock::now_ms;
@@ -149,7 +149,7 @@ impl<'a> Writing<'a> {
         }
         self.writer.close()?;
         self.told = None;
-        self.tell(Some("ended"))
+        self.tell(Some(ENDED))
     }
 
     /// Appends a block once there is room for it.
@@ -165,7 +165,7 @@ impl<'a> Writing<'a> {
                 }
             }
             let floor = self.settings.free_floor;
-            let text = format!("stopped archiving: {} are free, --free-floor is {}", size(free), size(floor));
+            let text = format!("{STOPPED}: {} are free, --free-floor is {}", size(free), size(floor));
             if !std::mem::replace(&mut said, true) {
                 tracing::warn!("{text}");
             }

@@ -6,11 +6,18 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::read::{Gap, Run};
+use crate::disk::small_file;
 
 /// Its name in the archive's directory.
 pub const STATUS_FILE: &str = "status.json";
 /// The newest gaps and runs that it names.
 const NAMED_MAX: usize = 100;
+/// More than any status has.
+const BYTES_MAX: u64 = 1 << 20;
+/// The state of an archiver that waits for disk space begins with this.
+pub(super) const STOPPED: &str = "stopped archiving";
+/// The state of one that has ended.
+pub(super) const ENDED: &str = "ended";
 
 /// What the file holds. Times are milliseconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -93,7 +100,19 @@ impl Status {
 
     /// What the archiver of this archive said last; `None` when there is nothing, or nothing that can be read.
     pub fn read(dir: &Path) -> Option<Status> {
-        serde_json::from_slice(&fs::read(dir.join(STATUS_FILE)).ok()?).ok()
+        serde_json::from_slice(&small_file::read(&dir.join(STATUS_FILE), BYTES_MAX).ok()??).ok()
+    }
+}
+
+impl Status {
+    /// Whether the archiver still runs.
+    pub fn is_running(&self) -> bool {
+        self.state != ENDED && Path::new(&format!("/proc/{}", self.pid)).exists()
+    }
+
+    /// Whether it waits for disk space.
+    pub fn is_out_of_space(&self) -> bool {
+        self.state.starts_with(STOPPED)
     }
 }
 

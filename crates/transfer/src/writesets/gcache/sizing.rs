@@ -2,11 +2,33 @@
 use std::time::Duration;
 
 use super::{Gcache, InUse, Rate, Report};
-use crate::human::size;
+use crate::human::{size, span};
 
 /// The measured rate may be that of a quiet hour, so a recommended size is larger by one in this many parts:
 /// a quarter.
 const SPARE: u64 = 4;
+/// A write rate is estimated from at least this many write-sets, written over at least [`SPAN_MIN`].
+const WRITE_SETS_MIN: u64 = 10;
+const SPAN_MIN: Duration = Duration::from_secs(1);
+
+/// The write rate.
+///
+/// # Errors
+/// Why the cache holds too little to estimate it.
+pub fn measured_rate(report: &Report) -> Result<Rate, String> {
+    let rate = report.rate.ok_or("no node wrote two write-sets of those in the cache")?;
+    if report.write_sets < WRITE_SETS_MIN {
+        return Err(format!(
+            "only {} write-sets in the cache: too few to estimate a rate",
+            report.write_sets
+        ));
+    }
+    if rate.span < SPAN_MIN {
+        let spanned = span(rate.span);
+        return Err(format!("the write-sets in the cache span only {spanned}: too short to estimate a rate"));
+    }
+    Ok(rate)
+}
 
 /// `gcache.size` in bytes, a whole number of MiB, for a node that may be away this long at this rate.
 ///

@@ -1,0 +1,161 @@
+//! Metrics of a node between transfers: the previous state that it keeps, the cache of its provider, the archive of write-sets.
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::install::files::Disk;
+use crate::install::kept;
+use crate::server::metrics::{Metrics, in_seconds, names};
+use crate::writesets::archive;
+use crate::writesets::gcache::sizing::{measured_rate, outage_for};
+use crate::writesets::gcache::{Gcache, Report};
+
+/// The previous state of a datadir.
+///
+/// # Errors
+/// A record of an install cannot be read.
+pub fn of_previous_state(metrics: &mut Metrics, datadir: &Path) -> Result<()> {
+    let status = kept::status(&Disk, datadir, kept::allocated)?;
+    let (bytes, since) = match status {
+        kept::Status::InstalledKept { bytes, since, .. } => (bytes, Some(since)),
+        _ => (0, None),
+    };
+    metrics.add(names::PREVIOUS_STATE_BYTES, &[], bytes as f64);
+    if let Some(since) = since {
+        metrics.add(names::PREVIOUS_STATE_TIME, &[], in_seconds(since));
+    }
+    Ok(())
+}
+
+/// The archive in a directory, as its archiver said last; nothing if there is none.
+pub fn of_archive(metrics: &mut Metrics, dir: &Path) {
+    if let Some(status) = archive::Status::read(dir) {
+        add_archive(metrics, &status);
+    }
+}
+
+fn add_archive(metrics: &mut Metrics, status: &archive::Status) {
+    let missing = |gap: &archive::GapStatus| gap.last.saturating_sub(gap.first).saturating_add(1).max(0);
+    let mut one = |metric, value| metrics.add(metric, &[], value);
+    one(names::ARCHIVE_SIZE, status.bytes as f64);
+    one(names::ARCHIVE_GAPS, status.gaps.len() as f64);
+    one(names::ARCHIVE_MISSING, status.gaps.iter().map(|gap| missing(gap) as f64).sum());
+    one(names::ARCHIVE_RUNNING, f64::from(u8::from(status.is_running())));
+    one(names::ARCHIVE_FULL, f64::from(u8::from(status.is_out_of_space())));
+    one(names::ARCHIVE_UPDATED, in_seconds(status.updated_ms));
+    let Some(newest) = status.ranges.last() else { return };
+    one(names::ARCHIVE_FIRST, newest.first as f64);
+    one(names::ARCHIVE_LAST, newest.last as f64);
+    one(names::ARCHIVE_FIRST_TIME, in_seconds(newest.first_ms));
+    if let Some(provider) = status.provider_newest {
+        one(names::ARCHIVE_LAG, provider.saturating_sub(newest.last).max(0) as f64);
+    }
+}
+
+/// The provider's cache in `dir`, of the node with this name (`wsrep_node_name`). Reads all of the cache once.
+///
+/// # Errors
+/// There is no cache, or it cannot be read.
+pub fn of_gcache(metrics: &mut Metrics, dir: &Path, node: &str) -> Result<()> {
+    let cache = Gcache::open(dir)?;
+    let report = Report::of(&cache)?;
+    let mut one = |metric, value| metrics.add(metric, &[], value);
+    one(names::GCACHE_SIZE, cache.ring_bytes() as f64);
+    if let Ok(rate) = measured_rate(&report) {
+        let largest = report.largest.map_or(0, |(_, bytes)| bytes);
+        one(names::GCACHE_FILL, rate.bytes_per_second);
+        one(names::GCACHE_WINDOW, outage_for(cache.ring_bytes(), &rate, largest).as_secs_f64());
+    }
+    let Some((first, last)) = cache.range() else { return Ok(()) };
+    one(names::GCACHE_FIRST, first.0 as f64);
+    one(names::GCACHE_LAST, last.0 as f64);
+    if let Some(missing) = missing(&report, last.0, node) {
+        one(names::GCACHE_MISSING, missing as f64);
+    }
+    Ok(())
+}
+
+/// How many write-sets behind `position` no other member had at the last configuration change. `None` if there was no other
+/// member with a cache.
+fn missing(report: &Report, position: i64, node: &str) -> Option<i64> {
+    let others = report.changes.last()?.members.iter().filter(|member| member.name != node);
+    let oldest = others.filter_map(|member| member.lowest_cached).min()?;
+    Some(oldest.0.saturating_sub(position.saturating_add(1)).max(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::galera::conf_change::{ConfChange, Member, MemberState};
+    use formats::wsrep::state_id::StateId;
+    use formats::{Seqno, Uuid};
+
+    use super::*;
+
+    #[test]
+    fn write_sets_are_missing_only_between_this_node_and_the_fullest_cache_of_another() {
+        let member = |name: &str, lowest: i64| Member {
+            uuid: Uuid::NIL,
+            name: name.to_owned(),
+            incoming: String::new(),
+            lowest_cached: (lowest > 0).then_some(Seqno(lowest)),
+            state: MemberState::Synced,
+        };
+        let report = |members: &[(&str, i64)]| Report {
+            changes: vec![ConfChange {
+                replication_protocol: 11,
+                application_protocol: 4,
+                state: StateId { uuid: Uuid::NIL, seqno: Seqno(100) },
+                conf_id: 1,
+                members: members.iter().map(|(name, lowest)| member(name, *lowest)).collect(),
+            }],
+            ..Report::default()
+        };
+        let group = report(&[("n1", 1), ("n2", 90), ("n3", 80)]);
+        assert_eq!(missing(&group, 100, "n1"), Some(0));
+        assert_eq!(missing(&group, 79, "n1"), Some(0), "80 is the next");
+        assert_eq!(missing(&group, 70, "n1"), Some(9), "71 to 79");
+        assert_eq!(missing(&group, 70, "n2"), Some(0), "n1 has all");
+        assert_eq!(missing(&report(&[("n1", 1), ("n2", 0)]), 70, "n1"), None, "the other cache is empty");
+        assert_eq!(missing(&Report::default(), 70, "n1"), None);
+    }
+
+    #[test]
+    fn an_archive_with_a_gap() {
+        let range = |first, last| archive::RangeStatus {
+            history: String::new(),
+            first,
+            last,
+            first_ms: 1_500_000,
+            last_ms: 0,
+        };
+        let gap = |first, last| archive::GapStatus {
+            history: String::new(),
+            first,
+            last,
+            reason: String::new(),
+            at_ms: 0,
+        };
+        let status = archive::Status {
+            state: "stopped archiving: 1.0 GiB are free, --free-floor is 2.0 GiB".to_owned(),
+            provider_newest: Some(130),
+            ranges: vec![range(1, 10), range(21, 100)],
+            gaps: vec![gap(11, 20), gap(101, 100)],
+            bytes: 4096,
+            ..archive::Status::default()
+        };
+        let mut metrics = Metrics::default();
+        add_archive(&mut metrics, &status);
+        let text = metrics.text();
+        for line in [
+            "rejoin_archive_gaps 2",
+            "rejoin_archive_missing_write_sets 10",
+            "rejoin_archive_out_of_space 1",
+            "rejoin_archive_first_seqno 21",
+            "rejoin_archive_last_seqno 100",
+            "rejoin_archive_first_time_seconds 1500",
+            "rejoin_archive_lag_write_sets 30",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
+        }
+    }
+}
