@@ -1,13 +1,13 @@
 #!/bin/bash
 # Installs what building and testing rejoin needs on Debian: the server, Galera, the tools of the other SST methods,
-# sysbench, filesystems that share bytes, and a C compiler. Only what is missing, and
+# sysbench, filesystems that share bytes, a browser, and a C compiler. Only what is missing, and
 # silently if nothing is. Names what is missing, and the command to install it, before it asks for a password. Leaves no
 # new service running or enabled, and nothing in the temporary directory.
 set -euo pipefail
 
 programs=(
     mariadbd:mariadb-server mariadb-backup:mariadb-backup rsync:rsync socat:socat sysbench:sysbench
-    mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs gcc:gcc make:make pkg-config:pkg-config setpriv:util-linux
+    mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs chromium:chromium gcc:gcc make:make pkg-config:pkg-config setpriv:util-linux
 )
 
 have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }

@@ -19,6 +19,7 @@ use formats::wsrep::report::ReportLine;
 use protocol::hello::Connection;
 use protocol::limits::FURTHER_CONNECTIONS;
 use protocol::message::{Attempt, Message, Offer, snapshot_line};
+use report::record::Method;
 
 use crate::cleanup;
 use crate::datadir::layout::Layout;
@@ -81,6 +82,7 @@ pub fn run(job: &Job) -> Result<()> {
         link.count_in(&job.progress);
         link.share_waits(&job.progress);
         tracing::info!("connected to {}, {program}", link.peer());
+        job.progress.ledger.connected(link.peer_address(), &program);
         let agreed = caught(|| {
             Thread::Main.panic_on_purpose();
             serve(job, &listener, &mut link, &mut ist)
@@ -121,6 +123,7 @@ pub fn run(job: &Job) -> Result<()> {
             return Err(error);
         }
     };
+    job.progress.ledger.note(|record| record.position.after = Some(state.to_string()));
     // Do not report success if another thread has panicked.
     job.cancel.check()?;
     refuse_if_expelled(&error_log)?;
@@ -159,6 +162,7 @@ fn open_door(job: &Job) -> Result<Listener> {
         ListenAddress::parse(given).with_context(|| format!("the server gave --address {given:?}"))?;
     let port = address.port.unwrap_or(DEFAULT_PORT);
     let listener = Listener::open(&address.host, port, job.terms(), &job.cancel)?;
+    job.record(&listener.invitation().secret);
     let text = invitation::write(&job.args, &address, port, listener.invitation())?;
     job.report.say(&ReportLine::Ready(text))?;
     // Worded like the provider's line for its own receiver ("Prepared IST receiver for 24-28, listening at: ...").
@@ -172,6 +176,9 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
             bypass(job, link, &position, domain).map(Agreed::NothingNeeded)
         }
         Message::Offer(offer) => {
+            job.progress.ledger.note(|record| {
+                record.peer.iter_mut().for_each(|peer| peer.name = Some(offer.node.clone()));
+            });
             let transfer = Transfer::accept(job, listener, link, &offer)?;
             let first = match transfer.by_write_sets(link, ist)? {
                 Instead::WriteSets(position) => return Ok(Agreed::WriteSets(position)),
@@ -195,6 +202,9 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
         still: false,
         base: false,
     })?;
+    job.progress.ledger.note(|record| {
+        (record.method, record.position.after) = (Some(Method::Ist), Some(state.to_string()));
+    });
     tracing::info!("IST follows from {state}; no data is needed");
     tidy::remove_leftovers(&Disk, &job.datadir)?;
     Ok((state, domain))
@@ -224,7 +234,7 @@ impl<'a> Transfer<'a> {
         let layout = Layout::resolve(&job.args, &job.options)?;
         let verdict = agree::compare_settings(job, &layout, offer)?;
         let old: Arc<[ManagedFile]> = managed::managed(&layout)?.into();
-        log_previous_state(&layout);
+        log_previous_state(job, &layout);
         warn_of_cpat_conflicts(&old);
         warn_that_replication_ends(layout.flavor, &old);
         // Before the check of the free space, because a transfer in place removes the old files soon after it.
@@ -295,8 +305,10 @@ impl<'a> Transfer<'a> {
     /// send.
     fn sample(&self, link: &mut Link, attempt: &Attempt, incoming: &IncomingTransfer) -> Result<Estimate> {
         tracing::info!("{}", snapshot_line(attempt.snapshot, &attempt.reason));
+        self.job.progress.ledger.attempt(attempt.snapshot, &attempt.reason);
         let Some(key) = &attempt.fingerprints else {
             incoming.staging().drop_leftovers()?;
+            self.record_plan(attempt.bytes, None);
             return Ok(Estimate { sampled: 0, about: None });
         };
         let more = self.job.settings.base.is_some() || incoming.staging().has_leftovers();
@@ -305,6 +317,7 @@ impl<'a> Transfer<'a> {
         link.send(&Message::Sample(sample))?;
         match link.recv()? {
             Message::Plan { about } => {
+                self.record_plan(attempt.bytes, about);
                 self.permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
                 Ok(Estimate { sampled, about })
             }
@@ -343,6 +356,14 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
+    /// Records what the donor plans: to send about so many bytes of `total`, or all of them.
+    fn record_plan(&self, total: u64, about: Option<u64>) {
+        self.job.progress.ledger.note(|record| {
+            let plan = record.plan.get_or_insert_default();
+            (plan.total, plan.full, plan.sent) = (total, about.is_none(), Some(about.unwrap_or(total)));
+        });
+    }
+
     /// Whether this node's limits permit a transfer of files.
     fn permit(&self, full: bool, bytes: u64) -> Result<(), Failure> {
         self.job.settings.limits.permit(PlannedTransfer { full, bytes }, Minute::now())
@@ -379,7 +400,9 @@ impl<'a> Transfer<'a> {
         self.job.progress.all_is_copied();
         let threads = self.job.settings.threads;
         let settle = || incoming.settle(file_list, threads);
-        let settled = link.keep_alive_while("copying unchanged bytes", settle)?;
+        let doing = "copying unchanged bytes";
+        self.job.progress.phase(doing, "");
+        let settled = link.keep_alive_while(doing, settle)?;
         let doing = "verifying the staged files";
         self.job.progress.phase(doing, &size(settled.bytes()));
         link.keep_alive_while(doing, || settled.verify(self.job))

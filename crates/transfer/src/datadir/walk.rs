@@ -16,6 +16,7 @@ use super::lineage;
 use crate::disk::lock;
 use crate::disk::watch::Changed;
 use crate::flavor::{Flavor, InDatadir, Numbered};
+use crate::server::log;
 use crate::server::status::STATUS_FILE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -225,6 +226,7 @@ fn is_a_programs(name: &str) -> bool {
     name.ends_with(".pid")
         || is_packagers(name)
         || name.starts_with(STATUS_FILE)
+        || log::is_ours(name)
         || [lineage::FILE, lock::FILE].contains(&name)
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use protocol::message::Message;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::link::{Link, PING_EVERY};
+use super::link::{IDLE, Link, PHASE, PING_EVERY};
 use super::side::Side;
 use super::tls_stream::WireError;
 use crate::cancel::LOOK_EVERY;
@@ -68,10 +68,11 @@ impl Link {
         done: Option<&OwnedFd>,
     ) -> Result<bool> {
         self.wire.look().map_err(|e| self.failure(e))?;
-        if pinged.elapsed() >= PING_EVERY {
-            let waits = self.waits.as_ref().filter(|_| self.side == Side::Donor);
-            let waits = waits.and_then(|progress| progress.waits());
-            self.ping(waits.as_deref().unwrap_or(doing))?;
+        let doing = self.activity(doing);
+        let news = self.waits.is_some() && doing != self.said;
+        if news || pinged.elapsed() >= PING_EVERY {
+            self.ping(&doing)?;
+            self.said = doing;
             *pinged = Instant::now();
             // Again: the joiner may have begun an attempt since it heard of it.
             self.total_told = 0;
@@ -101,6 +102,16 @@ impl Link {
             Ok(_) => Ok(done.is_some() && fds.first().is_some_and(|done| !done.revents().is_empty())),
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(e) => Err(Failure::new(Kind::Server, format!("cannot wait for {}: {e}", self.peer)).into()),
+        }
+    }
+
+    /// What the peer is told of our work: what the donor waits for, or our phase if `doing` is nothing in particular.
+    fn activity(&self, doing: &str) -> String {
+        let Some(progress) = &self.waits else { return doing.to_owned() };
+        match progress.waits().filter(|_| self.side == Side::Donor) {
+            Some(waits) => waits,
+            None if doing == IDLE => format!("{PHASE}{}", progress.own_phase()),
+            None => doing.to_owned(),
         }
     }
 

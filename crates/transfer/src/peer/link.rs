@@ -27,8 +27,13 @@ pub const PING_EVERY: Duration = Duration::from_secs(2);
 const ABORT_WITHIN: Duration = Duration::from_millis(500);
 /// How long closing waits for the peer to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// What a side that only waits for the peer would say.
+pub(super) const IDLE: &str = "waiting";
 /// The beginning of a ping that names what the donor waits for.
 const WAITING: &str = "waiting for ";
+/// The beginning of a ping that names the sender's phase. A phase may be a wait, too, but not one that the joiner should show
+/// as its own.
+pub(super) const PHASE: &str = "phase: ";
 /// Gathered messages are sent when they have this many bytes: the overhead of TLS is then one percent.
 const GATHER_BYTES: usize = 2 << 10;
 
@@ -57,6 +62,8 @@ pub struct Link {
     pub(super) heard: (u64, Instant),
     /// The progress that holds what the donor waits for.
     pub(super) waits: Option<Arc<Progress>>,
+    /// What the last ping said.
+    pub(super) said: String,
     /// The total that the joiner was told last.
     pub(super) total_told: u64,
     /// We need nothing more from the peer: see [`Link::peer_is_dispensable`].
@@ -89,6 +96,7 @@ impl Link {
             looked: Instant::now(),
             heard: (0, Instant::now()),
             waits: None,
+            said: String::new(),
             total_told: 0,
             dispensable: false,
             lost: false,
@@ -128,6 +136,11 @@ impl Link {
     /// Describes the peer: "the donor at 10.0.0.1:53124".
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// The peer's `HOST:PORT`.
+    pub fn peer_address(&self) -> &str {
+        self.peer.rsplit_once(" at ").map_or("", |(_, address)| address)
     }
 
     /// The counters of this connection, readable from any thread.
@@ -190,7 +203,7 @@ impl Link {
         let mut pinged = Instant::now();
         self.heard.1 = pinged;
         while self.pending.is_none() {
-            self.attend("waiting", &mut pinged, None)?;
+            self.attend(IDLE, &mut pinged, None)?;
         }
         match self.take()? {
             (message, 0) => Ok(message),
@@ -326,10 +339,13 @@ impl Link {
                 match message {
                     Message::Ping { doing } => {
                         tracing::trace!("{} is busy: {}", self.peer, printable(&doing));
-                        self.show_wait(&printable(&doing));
+                        self.note_activity(&printable(&doing));
                     }
                     Message::Note { text } => {
-                        tracing::info!("{} says: {}", self.side.other().name(), printable(&text));
+                        let text = printable(&text);
+                        tracing::info!("{} says: {text}", self.side.other().name());
+                        let joiner = self.waits.as_ref().filter(|_| self.side == Side::Joiner);
+                        joiner.into_iter().for_each(|progress| progress.ledger.heard(&text));
                     }
                     Message::Total { bytes } => {
                         let joiner = self.waits.as_ref().filter(|_| self.side == Side::Joiner);
@@ -352,6 +368,14 @@ impl Link {
                 n => self.have += n,
             }
         }
+    }
+
+    /// Takes over what the peer says it is doing.
+    fn note_activity(&self, doing: &str) {
+        if let Some(progress) = &self.waits {
+            progress.peer_does(doing.strip_prefix(PHASE).unwrap_or(doing));
+        }
+        self.show_wait(doing);
     }
 
     fn show_wait(&self, doing: &str) {

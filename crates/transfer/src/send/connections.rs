@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use protocol::chunk::Chunk;
 use protocol::inventory::FileEntry;
 use protocol::message::Message;
+use report::record::Table;
 
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
@@ -35,8 +36,10 @@ impl SendQueue<'_> {
                 QueuedChunk::Groups { first, .. } => link.gather(&Message::SameGroup { first })?,
                 QueuedChunk::Chunk { entry, chunk, payload } => {
                     if begun.insert(entry.id) {
+                        self.progress.ledger.begin_file(&entry);
                         link.gather(&self.begin(entry))?;
                     }
+                    self.progress.ledger.count(chunk.file, &bytes_of(&chunk));
                     if chunk.is_same() {
                         let Chunk { file, offset, len, .. } = chunk;
                         link.gather(&Message::Same { file, offset, len })?;
@@ -108,6 +111,16 @@ impl SendQueue<'_> {
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
         lane.changed.notify_all();
     }
+}
+
+/// Where the bytes of a chunk come from.
+fn bytes_of(chunk: &Chunk) -> Table {
+    let sum = |parts: &[(u32, u32)]| parts.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
+    let pieces: u64 = chunk.deltas.iter().map(|delta| u64::from(delta.literal_len().unwrap_or(0))).sum();
+    let blocks: u64 = chunk.deltas.iter().map(|delta| u64::from(delta.len)).sum();
+    let (parts, reused) = (sum(&chunk.parts), sum(&chunk.same));
+    let zero = u64::from(chunk.len).saturating_sub(parts + reused + blocks);
+    Table { sent: parts + pieces, reused, rebuilt: blocks.saturating_sub(pieces), zero, ..Table::default() }
 }
 
 /// Waits for the rate limit, and pings meanwhile: with a low limit and many workers, the wait exceeds the time after

@@ -8,13 +8,14 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use protocol::chunk::{Chunk, digest};
 use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
+use report::record::Table;
 
 use crate::cancel::Cancel;
 use crate::compare::comparison::{Compare, Found};
@@ -159,6 +160,15 @@ impl<'a> SendQueue<'a> {
         self.lanes.get(at).context("no such lane")
     }
 
+    /// Counts the files of a group that the joiner has as they are.
+    fn count_reused(&self, group: &Group) {
+        for entry in &group.entries {
+            self.progress.ledger.begin_file(entry);
+            let bytes = group.bytes.get(&entry.id).map_or(0, |bytes| bytes.len() as u64);
+            self.progress.ledger.count(entry.id, &Table { reused: bytes, ..Table::default() });
+        }
+    }
+
     /// Compares and queues each file of a group by itself.
     fn hand_over_apart(&self, group: &Group) -> Result<()> {
         if let Some(compare) = &self.compare {
@@ -234,6 +244,7 @@ impl<'a> SendQueue<'a> {
                 self.hand_over_apart(&leaving.group).map(|()| true)
             }
             Put::Whole(leaving) => {
+                self.count_reused(&leaving.group);
                 let (first, len) = (leaving.group.first(), leaving.group.total_bytes());
                 self.push(self.lane_of(first, 0)?, QueuedChunk::Groups { first, len }).map(|()| true)
             }
@@ -380,6 +391,10 @@ impl SnapshotSink for SendQueue<'_> {
 
     fn waits(&self, for_whom: Option<&str>) {
         self.progress.wait_for(for_whom);
+    }
+
+    fn paused(&self, what: &str, took: Duration) {
+        self.progress.ledger.paused(what, took);
     }
 
     fn tell(&self, text: &str) {

@@ -1,6 +1,7 @@
 //! The interface between a snapshot and its receiver: files are announced, ranges are written, and a final list says
 //! which files belong to the state.
 use std::ops::Range;
+use std::time::Duration;
 
 use anyhow::Result;
 use formats::Lsn;
@@ -48,6 +49,9 @@ pub trait SnapshotSink: Sync {
 
     /// What the snapshot is waiting for, in words; `None` when the wait is over.
     fn waits(&self, _for_whom: Option<&str>) {}
+
+    /// The server stood still for so long, and does no more: its `replication`, or all `writes`.
+    fn paused(&self, _what: &str, _took: Duration) {}
 
     /// A message for the logs of both hosts.
     fn tell(&self, _text: &str) {}

@@ -96,13 +96,16 @@ impl Snapshot for Blocking<'_> {
         let copy = CopyFiles { copier, system_files: &system_files, damaged: Mutex::default() };
         let copied = copy::copy(&files, &copy);
         // None of the server's files is needed any more, so it may continue while the rest is sent.
+        let held = held_still.held_for();
         drop(held_still);
+        sink.paused("writes", held);
         copied?;
         Ok(Taken {
             files: files.iter().map(|file| &file.entry).collect(),
             position,
             binlog_state,
             corrupt: copy.damaged.into_inner().unwrap_or_else(PoisonError::into_inner),
+            redo_rounds: None,
             summary: vec![],
         })
     }

@@ -28,9 +28,15 @@ impl Work<'_> {
             let (again, held) = match self.attempt(catalog)? {
                 Tried::Done(moment) => {
                     let (tries, failed_held) = (wait.tries, wait.failed_held);
+                    self.copy.copier.sink.paused("replication", moment.ddl_held);
                     return Ok(ConsistencyPoint { tries, failed_held, ..*moment });
                 }
-                Tried::Again(again, held) => (again, held),
+                Tried::Again(again, held) => {
+                    if !held.is_zero() {
+                        self.copy.copier.sink.paused("replication", held);
+                    }
+                    (again, held)
+                }
             };
             let ours = [Some(self.state.session()), self.hanging].into_iter().flatten().collect();
             wait.after(again, held, &mut self.observer, ours)?;
