@@ -131,11 +131,9 @@ fn of_unfinished(this: &Transfer) -> Verdict {
     match cause {
         Some((record, reason)) => {
             let phase = record.phases.iter().rev().find(|phase| Part::of(&phase.name) != Part::After);
+            let ms = phase.map_or(record.ms(), |phase| phase.ended_ms.saturating_sub(record.began_ms));
             let phase = phase.map(|phase| format!(" in phase “{}”", phase.name)).unwrap_or_default();
-            (
-                format!("Failed on the {} after {}{phase}:", record.role, span(record.ms())),
-                format!(" {reason}"),
-            )
+            (format!("Failed on the {} after {}{phase}:", record.role, span(ms)), format!(" {reason}"))
         }
         None => {
             let phase = this.main().phases.last().map_or("", |phase| phase.name.as_str());
@@ -299,7 +297,7 @@ mod tests {
         }
         assert_eq!(
             verdict(&failed, None),
-            "Failed on the donor after 11.0 s in phase “receiving”: a page is damaged"
+            "Failed on the donor after 2.0 s in phase “receiving”: a page is damaged"
         );
         let mut killed = transfer(&[("receiving", 2000)], 5);
         if let Some(joiner) = &mut killed.joiner {

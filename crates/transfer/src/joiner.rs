@@ -47,7 +47,8 @@ use crate::threads::Thread;
 pub use agree::MARGIN_BYTES;
 use agree::{Estimate, Room};
 use beforehand::{
-    log_previous_state, refuse_base_that_is_none, warn_of_cpat_conflicts, warn_that_replication_ends,
+    log_previous_state, record_plan, refuse_base_that_is_none, warn_of_cpat_conflicts,
+    warn_that_replication_ends,
 };
 use deep_ist::{Instead, OwnIst};
 use donors_word::{Position, parse_position, unexpected};
@@ -308,7 +309,7 @@ impl<'a> Transfer<'a> {
         self.job.progress.ledger.attempt(attempt.snapshot, &attempt.reason);
         let Some(key) = &attempt.fingerprints else {
             incoming.staging().drop_leftovers()?;
-            self.record_plan(attempt.bytes, None);
+            record_plan(self.job, attempt.bytes, None);
             return Ok(Estimate { sampled: 0, about: None });
         };
         let more = self.job.settings.base.is_some() || incoming.staging().has_leftovers();
@@ -317,7 +318,7 @@ impl<'a> Transfer<'a> {
         link.send(&Message::Sample(sample))?;
         match link.recv()? {
             Message::Plan { about } => {
-                self.record_plan(attempt.bytes, about);
+                record_plan(self.job, attempt.bytes, about);
                 self.permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
                 Ok(Estimate { sampled, about })
             }
@@ -354,14 +355,6 @@ impl<'a> Transfer<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Records what the donor plans: to send about so many bytes of `total`, or all of them.
-    fn record_plan(&self, total: u64, about: Option<u64>) {
-        self.job.progress.ledger.note(|record| {
-            let plan = record.plan.get_or_insert_default();
-            (plan.total, plan.full, plan.sent) = (total, about.is_none(), Some(about.unwrap_or(total)));
-        });
     }
 
     /// Whether this node's limits permit a transfer of files.

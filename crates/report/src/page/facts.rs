@@ -44,9 +44,12 @@ pub(super) fn figures(out: &mut String, transfer: &Transfer) {
         _ => {}
     }
     if bytes.network > 0 {
-        let moved = ms_in(main, Part::Move).max(1);
-        let rate = bytes.network.saturating_mul(1000) / moved;
-        figures.push(("network", size(bytes.network), format!("{}/s on average", size(rate))));
+        let rate = match ms_in(main, Part::Move) {
+            // An average over less says nothing.
+            0..100 => String::new(),
+            ms => format!("{}/s on average", size(bytes.network.saturating_mul(1000) / ms)),
+        };
+        figures.push(("network", size(bytes.network), rate));
     }
     if let Some((what, took, times)) = pause(transfer) {
         figures.push(("pause", took, format!("{what}{times}")));
@@ -79,6 +82,9 @@ fn pause(transfer: &Transfer) -> Option<(String, String, String)> {
     Some((what.to_owned(), took, times))
 }
 
+/// What a record says of something, if it does.
+type Of<'a> = &'a dyn Fn(&Record) -> Option<String>;
+
 /// Writes a table of what each host recorded.
 pub(super) fn hosts(out: &mut String, transfer: &Transfer) {
     let records: Vec<&Record> = transfer.records().collect();
@@ -99,7 +105,7 @@ pub(super) fn hosts(out: &mut String, transfer: &Transfer) {
     }
     out.push_str("</tr></thead>\n<tbody>\n");
     let moment = |ms: Option<u64>| ms.map(time);
-    let rows: [(&str, &dyn Fn(&Record) -> Option<String>); 11] = [
+    let rows: [(&str, Of<'_>); 11] = [
         ("program", &|record| Some(record.program.clone())),
         ("the other host", &|record| record.peer.as_ref().map(|peer| peer.address.clone())),
         ("its program", &|record| record.peer.as_ref().map(|peer| peer.program.clone())),

@@ -106,10 +106,12 @@ fn details(out: &mut String, index: usize, count: usize, transfer: &Transfer) {
     facts::failures(out, transfer);
     facts::figures(out, transfer);
     timeline::write(out, transfer, number);
-    out.push_str("<div class=\"columns\">\n");
-    plan::write(out, transfer);
-    tables::write(out, transfer);
-    out.push_str("</div>\n");
+    let mut columns = String::new();
+    plan::write(&mut columns, transfer);
+    tables::write(&mut columns, transfer);
+    if !columns.is_empty() {
+        let _ = writeln!(out, "<div class=\"columns\">\n{columns}</div>");
+    }
     facts::hosts(out, transfer);
     out.push_str("</details>\n");
 }

@@ -96,7 +96,7 @@ fn of_files(plan: &Plan, transfer: &Transfer, record: &Record) -> Vec<Row> {
             false,
         ));
     }
-    if let (Some(equal), Some(sampled)) = (plan.equal_blocks, plan.sampled_blocks) {
+    if let (Some(equal), Some(sampled @ 1..)) = (plan.equal_blocks, plan.sampled_blocks) {
         let reused = percent_reused(record).filter(|_| ended);
         let reused =
             reused.map_or_else(unknown, |percent| format!("{percent} % of the bytes reused or rebuilt"));

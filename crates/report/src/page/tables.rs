@@ -29,7 +29,7 @@ pub(super) fn write(out: &mut String, transfer: &Transfer) {
     let (first, rest) = tables.split_at(SHOWN.min(tables.len()));
     rows(out, first, largest, "Bytes by table, the largest first");
     if !rest.is_empty() {
-        let _ = write!(out, "<details><summary>{} more</summary>\n", rest.len());
+        let _ = writeln!(out, "<details><summary>{} more</summary>", rest.len());
         rows(out, rest, largest, "Bytes by table, the smaller ones");
         out.push_str("</details>\n");
     }

@@ -26,6 +26,14 @@ pub(super) fn log_previous_state(job: &Job, layout: &Layout) {
     }
 }
 
+/// Records what the donor plans: to send about so many bytes of `total`, or all of them.
+pub(super) fn record_plan(job: &Job, total: u64, about: Option<u64>) {
+    job.progress.ledger.note(|record| {
+        let plan = record.plan.get_or_insert_default();
+        (plan.total, plan.full, plan.sent) = (total, about.is_none(), Some(about.unwrap_or(total)));
+    });
+}
+
 /// Warns of files that `cpat` matches but that are not kept, because they would act on the new data.
 pub(super) fn warn_of_cpat_conflicts(old: &[ManagedFile]) {
     let names: Vec<String> =

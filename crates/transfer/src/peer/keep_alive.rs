@@ -6,12 +6,18 @@ use anyhow::Result;
 use protocol::message::Message;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::link::{IDLE, Link, PHASE, PING_EVERY};
+use super::link::{IDLE, Link, PING_EVERY};
 use super::side::Side;
 use super::tls_stream::WireError;
 use crate::cancel::LOOK_EVERY;
 use crate::failure::{Failure, Kind};
 use crate::threads::{Thread, scoped};
+
+/// The beginning of a ping that names what the donor waits for.
+const WAITING: &str = "waiting for ";
+/// The beginning of a ping that names the sender's phase. A phase may be a wait, too, but not one that the joiner should show
+/// as its own.
+const PHASE: &str = "phase: ";
 
 impl Link {
     /// Does long work while sending pings every [`PING_EVERY`]. If the peer gives up or is gone, the transfer
@@ -112,6 +118,24 @@ impl Link {
             Some(waits) => waits,
             None if doing == IDLE => format!("{PHASE}{}", progress.own_phase()),
             None => doing.to_owned(),
+        }
+    }
+
+    /// Takes over what the peer says it is doing.
+    pub(super) fn note_activity(&self, doing: &str) {
+        if let Some(progress) = &self.waits {
+            progress.peer_does(doing.strip_prefix(PHASE).unwrap_or(doing));
+        }
+        self.show_wait(doing);
+    }
+
+    fn show_wait(&self, doing: &str) {
+        let Some(progress) = self.waits.as_ref().filter(|_| self.side == Side::Joiner) else { return };
+        let whom = doing.starts_with(WAITING).then_some(doing);
+        if progress.wait_for(whom)
+            && let Some(whom) = whom
+        {
+            tracing::info!("the donor is {whom}");
         }
     }
 

@@ -29,11 +29,6 @@ const ABORT_WITHIN: Duration = Duration::from_millis(500);
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// What a side that only waits for the peer would say.
 pub(super) const IDLE: &str = "waiting";
-/// The beginning of a ping that names what the donor waits for.
-const WAITING: &str = "waiting for ";
-/// The beginning of a ping that names the sender's phase. A phase may be a wait, too, but not one that the joiner should show
-/// as its own.
-pub(super) const PHASE: &str = "phase: ";
 /// Gathered messages are sent when they have this many bytes: the overhead of TLS is then one percent.
 const GATHER_BYTES: usize = 2 << 10;
 
@@ -367,24 +362,6 @@ impl Link {
                 0 => return Ok(None),
                 n => self.have += n,
             }
-        }
-    }
-
-    /// Takes over what the peer says it is doing.
-    fn note_activity(&self, doing: &str) {
-        if let Some(progress) = &self.waits {
-            progress.peer_does(doing.strip_prefix(PHASE).unwrap_or(doing));
-        }
-        self.show_wait(doing);
-    }
-
-    fn show_wait(&self, doing: &str) {
-        let Some(progress) = self.waits.as_ref().filter(|_| self.side == Side::Joiner) else { return };
-        let whom = doing.starts_with(WAITING).then_some(doing);
-        if progress.wait_for(whom)
-            && let Some(whom) = whom
-        {
-            tracing::info!("the donor is {whom}");
         }
     }
 

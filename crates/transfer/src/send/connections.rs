@@ -11,6 +11,7 @@ use protocol::message::Message;
 use report::record::Table;
 
 use crate::cancel::Cancel;
+use crate::compare::groups::Group;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::{Link, PING_EVERY};
 use crate::send::lane::{Lane, QueuedChunk};
@@ -102,6 +103,15 @@ impl SendQueue<'_> {
                 link.ping("nothing to send on this connection yet")?;
                 pinged = Instant::now();
             }
+        }
+    }
+
+    /// Counts the files of a group that the joiner has as they are.
+    pub(super) fn count_reused(&self, group: &Group) {
+        for entry in &group.entries {
+            self.progress.ledger.begin_file(entry);
+            let bytes = group.bytes.get(&entry.id).map_or(0, |bytes| bytes.len() as u64);
+            self.progress.ledger.count(entry.id, &Table { reused: bytes, ..Table::default() });
         }
     }
 

@@ -15,7 +15,6 @@ use protocol::chunk::{Chunk, digest};
 use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
-use report::record::Table;
 
 use crate::cancel::Cancel;
 use crate::compare::comparison::{Compare, Found};
@@ -158,15 +157,6 @@ impl<'a> SendQueue<'a> {
             }
         };
         self.lanes.get(at).context("no such lane")
-    }
-
-    /// Counts the files of a group that the joiner has as they are.
-    fn count_reused(&self, group: &Group) {
-        for entry in &group.entries {
-            self.progress.ledger.begin_file(entry);
-            let bytes = group.bytes.get(&entry.id).map_or(0, |bytes| bytes.len() as u64);
-            self.progress.ledger.count(entry.id, &Table { reused: bytes, ..Table::default() });
-        }
     }
 
     /// Compares and queues each file of a group by itself.
