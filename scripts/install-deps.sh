@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what building and testing rejoin needs on Debian: the server, Galera, the tools of the other SST methods,
-# sysbench, filesystems that share bytes, promtool, and a C compiler. Only what is missing, and
+# sysbench, filesystems that share bytes, promtool, a browser, and a C compiler. Only what is missing, and
 # silently if nothing is. Names what is missing, and the command to install it, before it asks for a password. Leaves no
 # new service running or enabled, and nothing in the temporary directory.
 set -euo pipefail
@@ -8,6 +8,7 @@ set -euo pipefail
 programs=(
     mariadbd:mariadb-server mariadb-backup:mariadb-backup rsync:rsync socat:socat sysbench:sysbench
     mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs gcc:gcc make:make pkg-config:pkg-config setpriv:util-linux promtool:prometheus
+    chromium:chromium
 )
 
 have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }

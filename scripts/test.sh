@@ -47,7 +47,7 @@ code=0
 only_tests=1
 if [ "${1:-}" = --quick ]; then
     shift
-    run -p rejoin-formats -p rejoin-protocol -p rejoin-cli "$@" -- --test-threads="$(nproc)"
+    run -p rejoin-formats -p rejoin-protocol -p rejoin-report -p rejoin-cli "$@" -- --test-threads="$(nproc)"
     # Excluded: tests that create a datadir, and those that compare option files with the server's own program.
     run -p rejoin-transfer --lib --test first_process --test peer "$@" -- --test-threads="$(nproc)" \
         --skip datadir::real_tests --skip server::options::tests

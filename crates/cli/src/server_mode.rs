@@ -1,6 +1,6 @@
 //! Run by the server: arguments become a [`Job`], the job runs its role, the outcome becomes an exit code.
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,8 +17,9 @@ use transfer::server::niceness;
 use transfer::server::options::ServerOptions;
 use transfer::server::parent;
 use transfer::server::progress::Progress;
+use transfer::server::recorder::Recorder;
 use transfer::server::report::Report;
-use transfer::server::reporter::Reporter;
+use transfer::server::reporter::{Places, Reporter};
 use transfer::server::shutdown::ClientSocket;
 use transfer::server::status::{OK, STATUS_FILE};
 use transfer::settings::{Settings, metrics_dir};
@@ -62,8 +63,12 @@ pub fn run(words: &[String]) -> ExitCode {
     let role = args.effective_role();
     let name = if role == Role::Joiner { "joiner" } else { "donor" };
     let outcome = job::datadir_of(&args).map_err(anyhow::Error::from).and_then(|datadir| {
-        begin_log(&datadir, name);
-        caught(|| transfer(args, role, name, &datadir))
+        let log = begin_log(&datadir, name);
+        let progress = Progress::new(name);
+        let recorder = Recorder::beside(log.as_deref(), &progress);
+        let outcome = caught(|| transfer(args, role, &datadir, &progress, &recorder));
+        recorder.end(&words_of(&outcome));
+        outcome
     });
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,28 +81,49 @@ pub fn run(words: &[String]) -> ExitCode {
     code
 }
 
-fn begin_log(datadir: &Path, name: &str) {
-    if let Err(error) = log::begin(datadir, name) {
-        log::begin_without_file();
-        log::warning(&format!("cannot create a log file for this transfer: {error:#}"));
-    }
+fn begin_log(datadir: &Path, name: &str) -> Option<PathBuf> {
+    let begun = log::begin(datadir, name);
+    begun
+        .inspect_err(|error| {
+            log::begin_without_file();
+            log::warning(&format!("cannot create a log file for this transfer: {error:#}"));
+        })
+        .ok()
 }
 
-fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Result<()> {
+fn words_of(outcome: &Result<()>) -> String {
+    outcome.as_ref().map_or_else(|error| format!("{error:#}"), |()| OK.to_owned())
+}
+
+fn transfer(
+    args: SstArgs,
+    role: Role,
+    datadir: &Path,
+    progress: &Arc<Progress>,
+    recorder: &Recorder,
+) -> Result<()> {
     niceness::be_expendable();
     let cancel = Cancel::new();
     let markers = Markers::none();
     let server = parent::find_server(args.parent);
-    let last_words = markers.clone();
-    panics::end_transfer(&cancel, move || last_words.remove());
-    let last_words = markers.clone();
+    // Where no destructors run.
+    let last_words = || {
+        let (markers, recorder, cancel) = (markers.clone(), recorder.clone(), cancel.clone());
+        move || {
+            markers.remove();
+            if let Err(reason) = cancel.check() {
+                recorder.end(&reason.to_string());
+            }
+        }
+    };
+    panics::end_transfer(&cancel, last_words());
     // The watch starts first, because waiting for an earlier transfer must also end with our server.
     // A joiner's server has no socket before it has its data.
     let socket = match role {
         Role::Donor => ClientSocket::find(args.socket.as_deref(), datadir),
         Role::Joiner => None,
     };
-    parent::watch(server, socket, cancel.clone(), move || last_words.remove())?;
+    parent::watch(server, socket, cancel.clone(), last_words())?;
     parent::end_with_the_shell();
     // A joiner holds the lock from its start to its end; a donor takes it only while it removes something.
     let lock =
@@ -109,16 +135,18 @@ fn transfer(args: SstArgs, role: Role, name: &'static str, datadir: &Path) -> Re
         log::warning(problem);
     }
     let report = Arc::new(Report::stdout());
-    let progress = Progress::new(name);
     let to_server = args.progress.then(|| Arc::clone(&report));
-    let reporter = Reporter::start(&progress, datadir.join(STATUS_FILE), metrics_dir(&options), to_server);
+    let (status_file, recorder) = (datadir.join(STATUS_FILE), recorder.clone());
+    let places = Places { status_file, recorder, metrics_dir: metrics_dir(&options) };
+    let reporter = Reporter::start(progress, places, to_server);
     let settings = Settings::read(&options).inspect_err(|error| progress.end(&format!("{error:#}")))?;
-    let job = Job { args, options, settings, datadir: datadir.to_owned(), server, report, progress, cancel };
+    let (datadir, progress) = (datadir.to_owned(), Arc::clone(progress));
+    let job = Job { args, options, settings, datadir, server, report, progress, cancel };
     let outcome = caught(|| match role {
         Role::Joiner => transfer::joiner::run(&job),
         Role::Donor => transfer::donor::run(&job),
     });
-    job.progress.end(&outcome.as_ref().map_or_else(|e| format!("{e:#}"), |()| OK.to_owned()));
+    job.progress.end(&words_of(&outcome));
     drop(reporter);
     markers.remove();
     drop(lock);

@@ -19,6 +19,7 @@
 //! | `my.cnf` | [`mariadb::option_file`] | mysys/my_default.c 10.11 | my_print_defaults, random files |
 //! | option names and values | [`mariadb::option_name`], [`mariadb::option_set`] | mysys/my_getopt.c 10.11 | a 10.11.19 server, by hand |
 //! | names in a data directory | [`mariadb::file_kind`] | several, 10.11 | - |
+//! | names of tables in paths | [`mariadb::table_name`] | sql/sql_table.cc 10.11 | - |
 //! | `*.frm` | [`mariadb::frm`] | sql/table.cc, unireg.cc 10.11 | files of 17 engines |
 //! | binary log, `*.state` | [`mariadb::gtid_list`] | sql/log_event.h, rpl_gtid.cc 10.11 | files, with and without checksum |
 //! | page 0, flags | [`innodb::tablespace`] | include/fsp0types.h 10.11 | files, 4 to 64 KiB |

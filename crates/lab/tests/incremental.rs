@@ -1,15 +1,19 @@
 //! A joiner that has most of what the donor has receives little, and is the same in the end whatever it had.
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::progress::sent;
-use rejoin_lab::{Cluster, Node, compare, data, process, sample_schema, sst};
+use rejoin_lab::{Cluster, Node, compare, data, places, process, sample_schema, sst};
+use report::Record;
+use report::record::{Bytes, Table};
 use transfer::disk::filesystem::shares_bytes;
+use transfer::server::records::Records;
 
 const TABLES: u32 = 4;
 const ROWS: u32 = 30_000;
@@ -146,7 +150,88 @@ fn a_backup_on_the_host_is_a_base() -> Result<()> {
     joiner.join()?;
     ensure!(rejoin_words(joiner).contains("plan: full"), "{}", rejoin_words(joiner));
     ensure!(sent(joiner)?.same == 0, "{}", rejoin_words(joiner));
-    compare::assert_equal(donor, joiner)
+    compare::assert_equal(donor, joiner)?;
+    records_tell_the_same(donor, joiner)
+}
+
+/// What the records say of the three transfers above: one that the joiner refused, one that compared, one that did not.
+fn records_tell_the_same(donor: &Node, joiner: &Node) -> Result<()> {
+    let (donors, joiners) = (records_of(donor, "donor")?, records_of(joiner, "joiner")?);
+    // The joiner's directory was emptied after the first one.
+    ensure!((donors.len(), joiners.len()) == (4, 3), "{donors:?}\n{joiners:?}");
+    let ids: BTreeSet<&Option<String>> = donors.iter().map(|record| &record.id).collect();
+    ensure!(ids.len() == 4 && !ids.contains(&None), "{ids:?}");
+    for (donors, joiners) in donors[1..].iter().zip(&joiners) {
+        ensure!(donors.id == joiners.id, "{donors:?}\n{joiners:?}");
+        ensure!(joiners.peer.as_ref().and_then(|peer| peer.name.as_deref()) == Some("n1"), "{joiners:?}");
+        let apart = donors.connected_ms.zip(joiners.connected_ms).context("connected")?;
+        ensure!(apart.0.abs_diff(apart.1) < 2000, "one host, one clock: {apart:?}");
+        for record in [donors, joiners] {
+            let ends = record.phases.windows(2).all(|two| two[0].ended_ms == two[1].began_ms);
+            ensure!(
+                ends && record.phases[0].began_ms == record.began_ms && record.ended_ms.is_some(),
+                "{record:?}"
+            );
+        }
+    }
+    let why = "base=/nowhere under [sst] is not a readable directory";
+    ensure!(joiners[0].failure().is_some_and(|reason| reason.starts_with(why)), "{:?}", joiners[0].outcome);
+    let why = format!("the joiner gave up: {why}");
+    ensure!(donors[1].failure().is_some_and(|reason| reason.starts_with(&why)), "{:?}", donors[1].outcome);
+    for (donors, joiners) in donors[2..].iter().zip(&joiners[1..]) {
+        same_bytes(donors, joiners).with_context(|| format!("{donors:#?}\n{joiners:#?}"))?;
+    }
+    let full = |record: &Record| record.plan.as_ref().is_some_and(|plan| plan.full);
+    ensure!(!full(&joiners[1]) && !full(&donors[2]) && full(&joiners[2]) && full(&donors[3]), "{joiners:?}");
+    ensure!(joiners[1].bytes.reused > joiners[1].bytes.sent && joiners[2].bytes.reused == 0, "{joiners:?}");
+
+    let mut command = Command::new(places::rejoin_binary()?);
+    command.arg("report").args([donor.datadir(), joiner.datadir()]);
+    let page = process::run(command, Duration::from_secs(20))?;
+    ensure!(page.contains("#4 n2 from n1") && !page.contains("#5 "), "{page}");
+    ensure!(page.matches("aria-label=\"Phases of the donor n1").count() == 4, "{page}");
+    ensure!(page.contains("sbtest.sbtest1") && page.contains("Failed on the joiner after "), "{page}");
+    Ok(())
+}
+
+/// Both hosts counted the same, and every byte once.
+fn same_bytes(donor: &Record, joiner: &Record) -> Result<()> {
+    ensure!(donor.is_ok() && joiner.is_ok());
+    let (sent, received) = (&donor.bytes, &joiner.bytes);
+    ensure!((sent.reused, sent.redo, sent.total) == (received.reused, received.redo, received.total));
+    // A block that the joiner could not rebuild is sent again.
+    let in_parts = |bytes: &Bytes| bytes.sent + bytes.rebuilt;
+    ensure!(in_parts(sent).abs_diff(in_parts(received)) < 1 << 20);
+    ensure!(sent.network.abs_diff(received.network) < 64 << 10);
+    for Record { bytes, tables, other_tables, samples, .. } in [donor, joiner] {
+        let all = bytes.sent + bytes.reused + bytes.rebuilt + bytes.zero;
+        ensure!(all + bytes.redo >= bytes.total, "some bytes are not counted");
+        let of_tables: u64 = tables.iter().chain(other_tables).map(Table::all).sum();
+        ensure!(of_tables == all && tables.is_sorted_by_key(|table| Reverse(table.all())));
+        ensure!(tables.iter().any(|table| table.name == "sbtest.sbtest1"));
+        ensure!((2..=500).contains(&samples.len()) && samples.is_sorted_by_key(|sample| sample.network));
+        ensure!(samples.last().is_some_and(|last| last.network <= bytes.network));
+    }
+    ensure!(donor.position.after.is_some() && donor.position.after == joiner.position.after);
+    let words = |record: &Record| record.plan.as_ref().map(|plan| plan.words.clone());
+    ensure!(words(donor).is_some() && words(donor) == words(joiner));
+    ensure!(donor.pauses.iter().any(|pause| pause.what == "replication" && pause.took_us > 0));
+    Ok(())
+}
+
+/// The records in a node's datadir, the oldest first. There are none of the other role, and nothing else of this name.
+fn records_of(node: &Node, role: &str) -> Result<Vec<Record>> {
+    for path in files_of(&node.datadir())?.into_keys() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("rejoin-") && name.contains(".json") && name.contains("r-20") {
+            ensure!(name.starts_with(&format!("rejoin-{role}-")) && name.ends_with(".json"), "{name}");
+            ensure!(path.metadata()?.permissions().mode() & 0o777 == 0o640, "{name}");
+        }
+    }
+    let mut found = Records::default();
+    found.add(&node.datadir())?;
+    ensure!(found.unread.is_empty(), "{:?}", found.unread);
+    Ok(found.records)
 }
 
 /// Every file, its length and when it was written last.

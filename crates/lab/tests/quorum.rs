@@ -1,5 +1,6 @@
 //! However a transfer ends, the members that are left stay Primary and take writes.
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -263,7 +264,11 @@ fn dies_after_complete(group: &Group) -> Result<()> {
 /// The joiner's own log of its transfer: the node has seen no other.
 fn transfer_log(node: &Node) -> Option<String> {
     let mut names = fs::read_dir(node.datadir()).ok()?.flatten().map(|entry| entry.path());
-    let log = names.find(|path| path.to_string_lossy().contains("/rejoin-joiner-"))?;
+    let is_log = |path: &Path| {
+        let path = path.to_string_lossy();
+        path.contains("/rejoin-joiner-") && path.ends_with(".log")
+    };
+    let log = names.find(|path| is_log(path))?;
     fs::read_to_string(log).ok()
 }
 

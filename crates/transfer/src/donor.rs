@@ -14,6 +14,7 @@ use formats::wsrep::credentials::Account;
 use formats::wsrep::report::ReportLine;
 use protocol::hello::capability;
 use protocol::message::Message;
+use report::record::Method;
 
 use crate::cleanup;
 use crate::datadir::engines::EnginePolicy;
@@ -47,7 +48,9 @@ pub fn run(job: &Job) -> Result<()> {
     let _limit = job.limit()?;
     let credentials = credentials::collect(&job.args, &job.options, true);
     let governor = Governor::start(job, login(job, credentials.local.as_ref()))?;
-    let dialer = invitation::read(&job.args, credentials.remote.as_ref())?.dialer(job)?;
+    let invited = invitation::read(&job.args, credentials.remote.as_ref())?;
+    job.record(&invited.invitation.secret);
+    let dialer = invited.dialer(job)?;
     let end = Instant::now() + job.settings.first_contact;
     let (mut link, outcome) = loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -55,6 +58,7 @@ pub fn run(job: &Job) -> Result<()> {
         link.count_in(&job.progress);
         link.share_waits(&job.progress);
         tracing::info!("connected to {}, {program}", link.peer());
+        job.progress.ledger.connected(link.peer_address(), &program);
         let agreed = caught(|| {
             Thread::Main.panic_on_purpose();
             Ok(match job.args.bypass {
@@ -110,6 +114,9 @@ fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
     let (state, domain) = position_given(job)?;
     link.send(&Message::Bypass { position: state.to_string(), domain })?;
     accepted(link.recv()?)?;
+    job.progress.ledger.note(|record| {
+        (record.method, record.position.after) = (Some(Method::Ist), Some(state.to_string()));
+    });
     tracing::info!("IST follows from {state}; no data is sent");
     Ok((state, domain))
 }
@@ -168,6 +175,7 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
     let bytes = sent.list.files().total_bytes();
     job.progress.phase("waiting for the joiner to store everything", &format!("{} chunks", sent.chunks));
     let position = sent.position;
+    job.progress.ledger.note(|record| record.position.after = Some(position.0.to_string()));
     send_file_list(link, sent)?;
     expect(link.recv()?, &Message::Stored)?;
     log_totals(job, bytes);

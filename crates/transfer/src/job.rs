@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use formats::wsrep::invocation::SstArgs;
+use report::record;
 
 use crate::cancel::{Cancel, Limit};
 use crate::failure::{Failure, Kind};
-use crate::peer::Terms;
+use crate::peer::{Terms, TransferSecret};
 use crate::server::options::ServerOptions;
 use crate::server::parent::ServerProcess;
 use crate::server::progress::Progress;
@@ -49,6 +50,20 @@ impl Job {
             self.cancel.after(Thread::TimeLimit, limit, text)
         };
         self.settings.max_time.map(end).transpose()
+    }
+
+    /// Records this node's name, the settings that a transfer's duration depends on, and the transfer's name, which both hosts
+    /// know.
+    pub fn record(&self, secret: &TransferSecret) {
+        let settings = record::Settings {
+            threads: self.settings.threads.into(),
+            rlimit: self.settings.rlimit,
+            incremental: self.settings.incremental,
+        };
+        self.progress.ledger.note(|record| {
+            (record.node, record.id) = (self.options.node_name(), Some(secret.transfer_id()));
+            record.settings = settings;
+        });
     }
 
     /// What this node offers on every connection.

@@ -19,6 +19,7 @@ use formats::wsrep::report::ReportLine;
 use protocol::hello::Connection;
 use protocol::limits::FURTHER_CONNECTIONS;
 use protocol::message::{Attempt, Message, Offer, snapshot_line};
+use report::record::Method;
 
 use crate::cleanup;
 use crate::datadir::layout::Layout;
@@ -46,7 +47,8 @@ use crate::threads::Thread;
 pub use agree::MARGIN_BYTES;
 use agree::{Estimate, Room};
 use beforehand::{
-    log_previous_state, refuse_base_that_is_none, warn_of_cpat_conflicts, warn_that_replication_ends,
+    log_previous_state, record_plan, refuse_base_that_is_none, warn_of_cpat_conflicts,
+    warn_that_replication_ends,
 };
 use deep_ist::{Instead, OwnIst};
 use donors_word::{Position, parse_position, unexpected};
@@ -81,6 +83,7 @@ pub fn run(job: &Job) -> Result<()> {
         link.count_in(&job.progress);
         link.share_waits(&job.progress);
         tracing::info!("connected to {}, {program}", link.peer());
+        job.progress.ledger.connected(link.peer_address(), &program);
         let agreed = caught(|| {
             Thread::Main.panic_on_purpose();
             serve(job, &listener, &mut link, &mut ist)
@@ -121,6 +124,7 @@ pub fn run(job: &Job) -> Result<()> {
             return Err(error);
         }
     };
+    job.progress.ledger.note(|record| record.position.after = Some(state.to_string()));
     // Do not report success if another thread has panicked.
     job.cancel.check()?;
     refuse_if_expelled(&error_log)?;
@@ -159,6 +163,7 @@ fn open_door(job: &Job) -> Result<Listener> {
         ListenAddress::parse(given).with_context(|| format!("the server gave --address {given:?}"))?;
     let port = address.port.unwrap_or(DEFAULT_PORT);
     let listener = Listener::open(&address.host, port, job.terms(), &job.cancel)?;
+    job.record(&listener.invitation().secret);
     let text = invitation::write(&job.args, &address, port, listener.invitation())?;
     job.report.say(&ReportLine::Ready(text))?;
     // Worded like the provider's line for its own receiver ("Prepared IST receiver for 24-28, listening at: ...").
@@ -174,6 +179,9 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
         Message::Offer(offer) => {
             let host = link.peer().rsplit_once(':').map_or(link.peer(), |(host, _)| host);
             job.progress.set_peer(format!("{}, {host}", printable(&offer.node)));
+            job.progress.ledger.note(|record| {
+                record.peer.iter_mut().for_each(|peer| peer.name = Some(offer.node.clone()));
+            });
             let transfer = Transfer::accept(job, listener, link, &offer)?;
             let first = match transfer.by_write_sets(link, ist)? {
                 Instead::WriteSets(position) => return Ok(Agreed::WriteSets(position)),
@@ -197,6 +205,9 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
         still: false,
         base: false,
     })?;
+    job.progress.ledger.note(|record| {
+        (record.method, record.position.after) = (Some(Method::Ist), Some(state.to_string()));
+    });
     tracing::info!("IST follows from {state}; no data is needed");
     tidy::remove_leftovers(&Disk, &job.datadir)?;
     Ok((state, domain))
@@ -226,7 +237,7 @@ impl<'a> Transfer<'a> {
         let layout = Layout::resolve(&job.args, &job.options)?;
         let verdict = agree::compare_settings(job, &layout, offer)?;
         let old: Arc<[ManagedFile]> = managed::managed(&layout)?.into();
-        log_previous_state(&layout);
+        log_previous_state(job, &layout);
         warn_of_cpat_conflicts(&old);
         warn_that_replication_ends(layout.flavor, &old);
         // Before the check of the free space, because a transfer in place removes the old files soon after it.
@@ -297,8 +308,10 @@ impl<'a> Transfer<'a> {
     /// send.
     fn sample(&self, link: &mut Link, attempt: &Attempt, incoming: &IncomingTransfer) -> Result<Estimate> {
         tracing::info!("{}", snapshot_line(attempt.snapshot, &attempt.reason));
+        self.job.progress.ledger.attempt(attempt.snapshot, &attempt.reason);
         let Some(key) = &attempt.fingerprints else {
             incoming.staging().drop_leftovers()?;
+            record_plan(self.job, attempt.bytes, None);
             return Ok(Estimate { sampled: 0, about: None });
         };
         let more = self.job.settings.base.is_some() || incoming.staging().has_leftovers();
@@ -307,6 +320,7 @@ impl<'a> Transfer<'a> {
         link.send(&Message::Sample(sample))?;
         match link.recv()? {
             Message::Plan { about } => {
+                record_plan(self.job, attempt.bytes, about);
                 self.permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
                 Ok(Estimate { sampled, about })
             }
@@ -381,7 +395,9 @@ impl<'a> Transfer<'a> {
         self.job.progress.all_is_copied();
         let threads = self.job.settings.threads;
         let settle = || incoming.settle(file_list, threads);
-        let settled = link.keep_alive_while("copying unchanged bytes", settle)?;
+        let doing = "copying unchanged bytes";
+        self.job.progress.phase(doing, "");
+        let settled = link.keep_alive_while(doing, settle)?;
         let doing = "verifying the staged files";
         self.job.progress.phase(doing, &size(settled.bytes()));
         link.keep_alive_while(doing, || settled.verify(self.job))

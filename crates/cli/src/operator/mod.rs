@@ -10,6 +10,7 @@ mod http;
 mod metrics;
 mod plan;
 mod release;
+mod report;
 mod rollback;
 mod set;
 mod serve;
@@ -72,6 +73,15 @@ enum Verb {
     /// 3 no transfer is running.
     #[command(after_long_help = "Example:\n  rejoin status --watch")]
     Status(status::Options),
+    /// Make one HTML page of the last transfers
+    ///
+    /// Each transfer leaves a record beside its log. Where the records of both hosts are given, they are shown
+    /// side by side: phases, throughput, what was sent of each table, the plan and the outcome. The page needs
+    /// no network. Without arguments: the transfers of this node.
+    #[command(
+        after_long_help = "Example:\n  rejoin report -o report.html /var/lib/mysql /tmp/records-of-the-donor"
+    )]
+    Report(report::Options),
     /// Find problems that the next transfer of this node would have
     ///
     /// Works on a running or a stopped server, and changes nothing. Each problem comes with a remedy. When
@@ -173,6 +183,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Finish(options) => finish::run(&options),
         Verb::Release(options) => release::run(&options),
         Verb::Status(options) => status::run(&options),
+        Verb::Report(options) => report::run(&options),
         Verb::Gcache(options) => gcache::run(&options),
         Verb::Archive(options) => archive::run(&options),
         Verb::Set(options) => set::run(&options),

@@ -8,3 +8,4 @@ pub mod gtid_list;
 pub mod option_file;
 pub mod option_name;
 pub mod option_set;
+pub mod table_name;

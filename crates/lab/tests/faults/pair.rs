@@ -169,7 +169,8 @@ pub fn last_log(node: &Node, role: &str) -> Result<String> {
     let mut logs: Vec<PathBuf> =
         fs::read_dir(node.datadir())?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
     let of_role = |p: &PathBuf| {
-        p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("rejoin-{role}-")))
+        let name = p.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&format!("rejoin-{role}-")) && name.ends_with(".log")
     };
     logs.retain(of_role);
     logs.sort_by_key(|p| p.metadata().and_then(|m| m.modified()).ok());

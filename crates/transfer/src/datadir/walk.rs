@@ -17,6 +17,7 @@ use crate::disk::lock;
 use crate::disk::watch::Changed;
 use crate::flavor::{Flavor, InDatadir, Numbered};
 use crate::server::changes::CHANGES_FILE;
+use crate::server::log;
 use crate::server::status::STATUS_FILE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -226,6 +227,7 @@ fn is_a_programs(name: &str) -> bool {
     name.ends_with(".pid")
         || is_packagers(name)
         || [STATUS_FILE, CHANGES_FILE].iter().any(|own| name.starts_with(own))
+        || log::is_ours(name)
         || [lineage::FILE, lock::FILE].contains(&name)
 }
 

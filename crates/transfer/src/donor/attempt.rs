@@ -160,6 +160,7 @@ impl DonorSession<'_> {
             link.note(line)?;
         }
         log_corruption(link, &taken.corrupt)?;
+        self.job.progress.ledger.note(|record| record.redo_rounds = taken.redo_rounds);
         let list = send_queue.list(taken.files);
         Ok(Sent {
             list,
@@ -231,7 +232,7 @@ impl DonorSession<'_> {
             inputs.permit(None)?;
         }
         let sample = begin(self.job, link, kind, reason, key, bytes)?;
-        let key = inputs.decide(link, key, sample.as_ref())?;
+        let key = inputs.decide(link, &self.job.progress.ledger, key, sample.as_ref())?;
         expect(link.recv()?, &Message::Ready)?;
         Ok(key)
     }
@@ -333,6 +334,7 @@ fn begin(
     bytes: u64,
 ) -> Result<Option<Sample>> {
     job.progress.attempt(bytes);
+    job.progress.ledger.attempt(kind, reason);
     tracing::info!("{}", protocol::message::snapshot_line(kind, reason));
     let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
     link.send(&Message::Attempt(Attempt { snapshot: kind, reason, fingerprints, bytes }))?;

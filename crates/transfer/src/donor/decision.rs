@@ -4,6 +4,7 @@ use anyhow::Result;
 use protocol::fingerprint::FingerprintKey;
 use protocol::message::Message;
 use protocol::sample::{Decision, Sample};
+use report::record::Plan;
 
 use crate::datadir::layout::Layout;
 use crate::datadir::sample::{in_words, shared};
@@ -11,6 +12,7 @@ use crate::failure::Failure;
 use crate::human::size;
 use crate::limits::{Minute, PlannedTransfer, TransferLimits};
 use crate::peer::link::Link;
+use crate::server::ledger::Ledger;
 use crate::snapshot::online::estimate::Prices;
 use crate::snapshot::online::outlook::Outlook;
 
@@ -41,17 +43,21 @@ impl PlanInputs<'_> {
     pub fn decide(
         &self,
         link: &mut Link,
+        ledger: &Ledger,
         key: Option<FingerprintKey>,
         sample: Option<&Sample>,
     ) -> Result<Option<FingerprintKey>> {
         let bytes = self.bytes;
         let unwritten = self.redo.map_or(0, |redo| redo.bytes);
         let full = |why: &str| (None, None, format!("plan: full, {} to send: {why}", size(bytes)));
+        let mut plan = Plan { total: bytes, ..Plan::default() };
         let (key, about, line) = match (key, sample) {
             (Some(key), Some(sample)) => {
                 let shared = shared(self.layout, sample, &key, self.parts);
                 let decision = sample.decide(shared, bytes);
                 let words = in_words(decision, shared, sample.blocks.len(), bytes);
+                plan.sampled_blocks = Some(sample.blocks.len() as u64);
+                plan.equal_blocks = Some(shared.same as u64);
                 match decision {
                     // The files of a busy server lag behind its redo, so the sample says little about what will be
                     // sent.
@@ -65,7 +71,8 @@ impl PlanInputs<'_> {
                         (Some(key), Some(bytes), line)
                     }
                     Decision::Full => (None, None, format!("plan: full, {words}")),
-                    Decision::Incremental { about, .. } => {
+                    Decision::Incremental { about, in_parts, at_least } => {
+                        (plan.sent_in_parts, plan.sent_at_least) = (Some(in_parts), Some(at_least));
                         (Some(key), Some(about), format!("plan: incremental, {words}"))
                     }
                 }
@@ -76,10 +83,19 @@ impl PlanInputs<'_> {
             }
             _ => full("the joiner gave no sample"),
         };
+        (plan.full, plan.sent) = (key.is_none(), Some(about.unwrap_or(bytes)));
         let line = match self.redo {
             None => line,
-            Some(redo) => format!("{line}; {}", redo.in_words(&self.prices())),
+            Some(redo) => {
+                let expected = redo.expect(&self.prices());
+                plan.redo = Some(expected.bytes);
+                plan.redo_rounds = Some(expected.rounds.into());
+                plan.recovery_ms = Some(expected.recovery.as_millis() as u64);
+                format!("{line}; {}", redo.in_words(&self.prices()))
+            }
         };
+        plan.words.clone_from(&line);
+        ledger.note(|record| record.plan = Some(plan));
         tracing::info!("{line}");
         link.note(&line)?;
         if sample.is_some() {

@@ -13,6 +13,7 @@ use protocol::hello::cut;
 use protocol::limits::{RANGE_BYTES, TEXT_BYTES_MAX};
 use protocol::message::{CanIst, Message};
 use protocol::sample::Decision;
+use report::record::{Method, Plan};
 
 use super::attempt::DonorSession;
 use super::joiners_word::{Position, expect, position_given, receive_sample, unexpected};
@@ -136,6 +137,12 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     let line = format!("plan: deep IST from {position}: {}", ways.in_words());
     tracing::info!("{line}");
     link.note(&line)?;
+    job.progress.ledger.note(|record| {
+        (record.method, record.position.after) = (Some(Method::WriteSets), Some(given.0.to_string()));
+        record.position.before = Some(position.to_string());
+        let (write_sets, write_set_bytes) = (Some(write_sets), Some(write_set_bytes));
+        record.plan = Some(Plan { words: line, total: all, write_sets, write_set_bytes, ..Plan::default() });
+    });
     job.progress.copies_nothing();
     job.progress.phase("sending write-sets", &format!("{from} to {to}"));
     let from = from.max(next);
@@ -147,6 +154,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         Err(error) if kind_of(&error) != Kind::Disk => return Err(error),
         sent => (sent, sender.finish()?),
     };
+    job.progress.ledger.note(|record| record.bytes.write_sets = bytes);
     job.cancel.check()?;
     if let Err(error) = sent {
         let why = cut(&format!("{error:#}"), TEXT_BYTES_MAX).to_owned();

@@ -11,6 +11,7 @@ use protocol::fingerprint::FingerprintKey;
 use protocol::hello::cut;
 use protocol::limits::TEXT_BYTES_MAX;
 use protocol::message::{CanIst, Message};
+use report::record::Method;
 
 use super::agree::MARGIN_BYTES;
 use super::donors_word::{Position, unexpected};
@@ -170,6 +171,9 @@ fn receive(
         return Err(Failure::new(Kind::Peer, text).into());
     }
     job.progress.phase("receiving write-sets", &format!("{from} to {to}"));
+    job.progress.ledger.note(|record| {
+        (record.method, record.position.before) = (Some(Method::WriteSets), Some(at.0.to_string()));
+    });
     let mut payload = Vec::new();
     loop {
         let message = link.recv_with_payload(&mut payload);
@@ -188,6 +192,8 @@ fn receive(
                         .context("write-sets from the donor do not unpack")?;
                 }
                 spool.take(&payload)?;
+                let bytes = payload.len() as u64;
+                job.progress.ledger.note(|record| record.bytes.write_sets += bytes);
             }
             Message::WriteSetsEnd => {
                 spool.finish(to)?;

@@ -27,6 +27,7 @@ pub(super) fn wait_after(job: &Job, error: &anyhow::Error) {
     let seconds = limit.as_secs_f64();
     // Logged now: the server may end before this program does, and a supervisor may end both.
     log::error(&format!("joiner: state transfer failed: {error:#}"));
+    job.progress.ledger.note(|record| record.outcome = Some(format!("{error:#}")));
     tracing::warn!(
         "this program ends with its server, which the group ends when it expels the donor or the donor's server reports the \
          failure; at the latest in {seconds} s (evs.inactive_timeout and evs.install_timeout). An earlier end could cost the \

@@ -6,12 +6,18 @@ use anyhow::Result;
 use protocol::message::Message;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::link::{Link, PING_EVERY};
+use super::link::{IDLE, Link, PING_EVERY};
 use super::side::Side;
 use super::tls_stream::WireError;
 use crate::cancel::LOOK_EVERY;
 use crate::failure::{Failure, Kind};
 use crate::threads::{Thread, scoped};
+
+/// The beginning of a ping that names what the donor waits for.
+const WAITING: &str = "waiting for ";
+/// The beginning of a ping that names the sender's phase. A phase may be a wait, too, but not one that the joiner should show
+/// as its own.
+const PHASE: &str = "phase: ";
 
 impl Link {
     /// Does long work while sending pings every [`PING_EVERY`]. If the peer gives up or is gone, the transfer
@@ -68,10 +74,11 @@ impl Link {
         done: Option<&OwnedFd>,
     ) -> Result<bool> {
         self.wire.look().map_err(|e| self.failure(e))?;
-        if pinged.elapsed() >= PING_EVERY {
-            let waits = self.waits.as_ref().filter(|_| self.side == Side::Donor);
-            let waits = waits.and_then(|progress| progress.waits());
-            self.ping(waits.as_deref().unwrap_or(doing))?;
+        let doing = self.activity(doing);
+        let news = self.waits.is_some() && doing != self.said;
+        if news || pinged.elapsed() >= PING_EVERY {
+            self.ping(&doing)?;
+            self.said = doing;
             *pinged = Instant::now();
             // Again: the joiner may have begun an attempt since it heard of it.
             self.total_told = 0;
@@ -101,6 +108,34 @@ impl Link {
             Ok(_) => Ok(done.is_some() && fds.first().is_some_and(|done| !done.revents().is_empty())),
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(e) => Err(Failure::new(Kind::Server, format!("cannot wait for {}: {e}", self.peer)).into()),
+        }
+    }
+
+    /// What the peer is told of our work: what the donor waits for, or our phase if `doing` is nothing in particular.
+    fn activity(&self, doing: &str) -> String {
+        let Some(progress) = &self.waits else { return doing.to_owned() };
+        match progress.waits().filter(|_| self.side == Side::Donor) {
+            Some(waits) => waits,
+            None if doing == IDLE => format!("{PHASE}{}", progress.own_phase()),
+            None => doing.to_owned(),
+        }
+    }
+
+    /// Takes over what the peer says it is doing.
+    pub(super) fn note_activity(&self, doing: &str) {
+        if let Some(progress) = &self.waits {
+            progress.peer_does(doing.strip_prefix(PHASE).unwrap_or(doing));
+        }
+        self.show_wait(doing);
+    }
+
+    fn show_wait(&self, doing: &str) {
+        let Some(progress) = self.waits.as_ref().filter(|_| self.side == Side::Joiner) else { return };
+        let whom = doing.starts_with(WAITING).then_some(doing);
+        if progress.wait_for(whom)
+            && let Some(whom) = whom
+        {
+            tracing::info!("the donor is {whom}");
         }
     }
 

@@ -27,8 +27,8 @@ pub const PING_EVERY: Duration = Duration::from_secs(2);
 const ABORT_WITHIN: Duration = Duration::from_millis(500);
 /// How long closing waits for the peer to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
-/// The beginning of a ping that names what the donor waits for.
-const WAITING: &str = "waiting for ";
+/// What a side that only waits for the peer would say.
+pub(super) const IDLE: &str = "waiting";
 /// Gathered messages are sent when they have this many bytes: the overhead of TLS is then one percent.
 const GATHER_BYTES: usize = 2 << 10;
 
@@ -57,6 +57,8 @@ pub struct Link {
     pub(super) heard: (u64, Instant),
     /// The progress that holds what the donor waits for.
     pub(super) waits: Option<Arc<Progress>>,
+    /// What the last ping said.
+    pub(super) said: String,
     /// The total that the joiner was told last.
     pub(super) total_told: u64,
     /// We need nothing more from the peer: see [`Link::peer_is_dispensable`].
@@ -89,6 +91,7 @@ impl Link {
             looked: Instant::now(),
             heard: (0, Instant::now()),
             waits: None,
+            said: String::new(),
             total_told: 0,
             dispensable: false,
             lost: false,
@@ -128,6 +131,11 @@ impl Link {
     /// Describes the peer: "the donor at 10.0.0.1:53124".
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// The peer's `HOST:PORT`.
+    pub fn peer_address(&self) -> &str {
+        self.peer.rsplit_once(" at ").map_or("", |(_, address)| address)
     }
 
     /// The counters of this connection, readable from any thread.
@@ -190,7 +198,7 @@ impl Link {
         let mut pinged = Instant::now();
         self.heard.1 = pinged;
         while self.pending.is_none() {
-            self.attend("waiting", &mut pinged, None)?;
+            self.attend(IDLE, &mut pinged, None)?;
         }
         match self.take()? {
             (message, 0) => Ok(message),
@@ -326,10 +334,13 @@ impl Link {
                 match message {
                     Message::Ping { doing } => {
                         tracing::trace!("{} is busy: {}", self.peer, printable(&doing));
-                        self.show_wait(&printable(&doing));
+                        self.note_activity(&printable(&doing));
                     }
                     Message::Note { text } => {
-                        tracing::info!("{} says: {}", self.side.other().name(), printable(&text));
+                        let text = printable(&text);
+                        tracing::info!("{} says: {text}", self.side.other().name());
+                        let joiner = self.waits.as_ref().filter(|_| self.side == Side::Joiner);
+                        joiner.into_iter().for_each(|progress| progress.ledger.heard(&text));
                     }
                     Message::Total { bytes } => {
                         let joiner = self.waits.as_ref().filter(|_| self.side == Side::Joiner);
@@ -351,16 +362,6 @@ impl Link {
                 0 => return Ok(None),
                 n => self.have += n,
             }
-        }
-    }
-
-    fn show_wait(&self, doing: &str) {
-        let Some(progress) = self.waits.as_ref().filter(|_| self.side == Side::Joiner) else { return };
-        let whom = doing.starts_with(WAITING).then_some(doing);
-        if progress.wait_for(whom)
-            && let Some(whom) = whom
-        {
-            tracing::info!("the donor is {whom}");
         }
     }
 

@@ -17,6 +17,8 @@ pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-rejoin-v1";
 const PROOF_DOMAIN: &[u8] = b"rejoin proof of the transfer secret v1\0";
 /// Separates the tokens in ClientHellos from any other use of the secret.
 const TOKEN_DOMAIN: &[u8] = b"rejoin token of a ClientHello v1\0";
+/// Separates the name of a transfer in records from any other use of the secret.
+const ID_DOMAIN: &[u8] = b"rejoin id of a transfer v1\0";
 /// The last labels of a token, which is a host name.
 const TOKEN_SUFFIX: &str = "rejoin.invalid";
 /// The user in the AUTH part of a `ready` line.
@@ -52,6 +54,13 @@ impl TransferSecret {
         let [number, _] = halves(random_bytes()?);
         let [first, second] = halves(self.token_code(&number));
         Ok(format!("{}.{}.{}.{TOKEN_SUFFIX}", hex(&number), hex(&first), hex(&second)))
+    }
+
+    /// A name for the transfer that both hosts know and that does not reveal the secret: 32 hexadecimal digits.
+    pub fn transfer_id(&self) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
+        let code = hmac::sign(&key, ID_DOMAIN);
+        code.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Returns the number in a server name that [`TransferSecret::token`] made with this secret.

@@ -8,6 +8,7 @@ use protocol::coverage::Coverage;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 use protocol::message::Message;
+use report::record::Table;
 
 use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
@@ -81,6 +82,7 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
 
 fn begin(shared: &Shared<'_>, entry: &FileEntry) -> Result<()> {
     (shared.begin)(entry)?;
+    shared.progress.ledger.begin_file(entry);
     lock(shared.coverage).begin(entry.id)?;
     Ok(())
 }
@@ -137,6 +139,7 @@ fn store(
     let in_old = fingerprinted.in_old(&chunk.same, chunk.offset);
     let same = sum(&chunk.same) + sum(&rebuilt.parts) - literals.len().min(rebuilt.data.len()) as u64;
     shared.same.fetch_add(same, Ordering::Relaxed);
+    shared.progress.ledger.count(chunk.file, &bytes_of(chunk, &rebuilt, literals));
     shared.received.fetch_add(sum(&chunk.same) - sum(&in_old), Ordering::Relaxed);
     let adopted =
         shared.staging.hold(chunk.file, range.clone(), &in_old, fingerprinted.origin.old.clone())?;
@@ -159,6 +162,14 @@ fn store(
         base.rebuilt(chunk.file, chunk.offset, failed);
     }
     Ok(())
+}
+
+/// Where the bytes of a chunk come from.
+fn bytes_of(chunk: &Chunk, rebuilt: &Rebuilt, literals: &[u8]) -> Table {
+    let (parts, reused, blocks) = (sum(&chunk.parts), sum(&chunk.same), sum(&rebuilt.parts));
+    let pieces = literals.len() as u64;
+    let zero = u64::from(chunk.len).saturating_sub(parts + reused + blocks + sum(&rebuilt.failed));
+    Table { sent: parts + pieces, reused, rebuilt: blocks.saturating_sub(pieces), zero, ..Table::default() }
 }
 
 /// Rebuilds the blocks of which only pieces were sent.

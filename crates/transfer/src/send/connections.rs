@@ -8,8 +8,10 @@ use anyhow::{Context, Result};
 use protocol::chunk::Chunk;
 use protocol::inventory::FileEntry;
 use protocol::message::Message;
+use report::record::Table;
 
 use crate::cancel::{Cancel, LOOK_EVERY};
+use crate::compare::groups::Group;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::{Link, PING_EVERY};
 use crate::send::lane::{Lane, QueuedChunk};
@@ -36,8 +38,10 @@ impl SendQueue<'_> {
                 QueuedChunk::Groups { first, .. } => link.gather(&Message::SameGroup { first })?,
                 QueuedChunk::Chunk { entry, chunk, payload } => {
                     if begun.insert(entry.id) {
+                        self.progress.ledger.begin_file(&entry);
                         link.gather(&self.begin(entry))?;
                     }
+                    self.progress.ledger.count(chunk.file, &bytes_of(&chunk));
                     if chunk.is_same() {
                         let Chunk { file, offset, len, .. } = chunk;
                         link.gather(&Message::Same { file, offset, len })?;
@@ -103,12 +107,31 @@ impl SendQueue<'_> {
         }
     }
 
+    /// Counts the files of a group that the joiner has as they are.
+    pub(super) fn count_reused(&self, group: &Group) {
+        for entry in &group.entries {
+            self.progress.ledger.begin_file(entry);
+            let bytes = group.bytes.get(&entry.id).map_or(0, |bytes| bytes.len() as u64);
+            self.progress.ledger.count(entry.id, &Table { reused: bytes, ..Table::default() });
+        }
+    }
+
     fn sent(&self, lane: &Lane, bytes: usize) {
         let mut queue = lane.lock();
         queue.bytes -= bytes;
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
         lane.changed.notify_all();
     }
+}
+
+/// Where the bytes of a chunk come from.
+fn bytes_of(chunk: &Chunk) -> Table {
+    let sum = |parts: &[(u32, u32)]| parts.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
+    let pieces: u64 = chunk.deltas.iter().map(|delta| u64::from(delta.literal_len().unwrap_or(0))).sum();
+    let blocks: u64 = chunk.deltas.iter().map(|delta| u64::from(delta.len)).sum();
+    let (parts, reused) = (sum(&chunk.parts), sum(&chunk.same));
+    let zero = u64::from(chunk.len).saturating_sub(parts + reused + blocks);
+    Table { sent: parts + pieces, reused, rebuilt: blocks.saturating_sub(pieces), zero, ..Table::default() }
 }
 
 /// Waits for the rate limit, which may change meanwhile. Pings: with a low limit and many workers, the wait exceeds the time

@@ -234,6 +234,7 @@ impl<'a> SendQueue<'a> {
                 self.hand_over_apart(&leaving.group).map(|()| true)
             }
             Put::Whole(leaving) => {
+                self.count_reused(&leaving.group);
                 let (first, len) = (leaving.group.first(), leaving.group.total_bytes());
                 self.push(self.lane_of(first, 0)?, QueuedChunk::Groups { first, len }).map(|()| true)
             }
@@ -389,8 +390,9 @@ impl SnapshotSink for SendQueue<'_> {
         self.progress.wait_for(for_whom);
     }
 
-    fn paused(&self, time: Duration) {
-        self.progress.paused(time);
+    fn paused(&self, what: &str, took: Duration) {
+        self.progress.paused(took);
+        self.progress.ledger.paused(what, took);
     }
 
     fn found_corrupt_pages(&self, pages: u64) {

@@ -1,5 +1,6 @@
 //! The two places of our log lines: the server's error log (our stderr), and one file for each transfer and
-//! role.
+//! role. The record of the transfer is beside that file ([`super::recorder`]).
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,8 +12,19 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt};
 
-/// How many log files are retained for each role.
-const KEPT_FILES: usize = 5;
+use super::recorder::{RECORD, RECORD_IN_THE_MAKING};
+
+/// How many transfers' log files and records are retained for each role.
+const KEPT: usize = 5;
+
+/// What the names of our log files and records begin with.
+const PREFIXES: [&str; 2] = ["rejoin-joiner-", "rejoin-donor-"];
+
+/// Whether a file of this name in a datadir is a log file or a record of ours.
+pub fn is_ours(name: &str) -> bool {
+    let ours = [".log", RECORD, RECORD_IN_THE_MAKING].iter().any(|end| name.ends_with(end));
+    ours && PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// Sends every later `tracing` event of this program to stderr and to a new file in `dir`.
 ///
@@ -37,17 +49,16 @@ pub fn begin_without_file() {
 }
 
 fn forget_old(dir: &Path, role: &str) -> Result<()> {
-    let mut ours: Vec<PathBuf> = fs::read_dir(dir)
-        .with_context(|| format!("cannot list {}", dir.display()))?
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|p| {
-            p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("rejoin-{role}-")))
-        })
-        .collect();
-    // The names contain the time, so sorting by name sorts by age.
-    ours.sort();
-    for old in ours.iter().rev().skip(KEPT_FILES) {
-        let _ = fs::remove_file(old);
+    let listed = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+    let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let prefix = format!("rejoin-{role}-");
+    let ours: Vec<String> = names.filter(|name| name.starts_with(&prefix) && is_ours(name)).collect();
+    // What a transfer left has one name up to the dot. It contains the time, so sorting by name sorts by age.
+    let transfer = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let transfers: BTreeSet<String> = ours.iter().map(|name| transfer(name)).collect();
+    let old: BTreeSet<&String> = transfers.iter().rev().skip(KEPT).collect();
+    for name in ours.iter().filter(|name| old.contains(&transfer(name))) {
+        let _ = fs::remove_file(dir.join(name));
     }
     Ok(())
 }
@@ -111,4 +122,38 @@ pub fn info(text: &str) {
 /// A warning line, for callers outside this crate.
 pub fn warning(text: &str) {
     tracing::warn!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_go_with_their_logs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let make = |name: &str| drop(File::create(dir.path().join(name)).expect("created"));
+        for number in 1..=7 {
+            make(&format!("rejoin-joiner-2026010{number}-000000-5.log"));
+            make(&format!("rejoin-joiner-2026010{number}-000000-5.json"));
+        }
+        // Of a transfer that made no log, one that was killed while it wrote, and what is not ours.
+        for name in ["rejoin-joiner-20250101-000000-5.json", "rejoin-joiner-20250102-000000-5.json.tmp"] {
+            make(name);
+        }
+        let others = ["rejoin-donor-20250101-000000-5.log", "rejoin-joiner-notes.txt", "rejoin-lineage.json"];
+        others.iter().for_each(|name| make(name));
+        forget_old(dir.path(), "joiner").expect("forgotten");
+        let mut names: Vec<String> = fs::read_dir(dir.path())
+            .expect("listed")
+            .map(|entry| entry.expect("read").file_name().into_string().expect("a text"))
+            .collect();
+        names.sort();
+        let kept = (3..=7).flat_map(|number| {
+            ["json", "log"].map(|end| format!("rejoin-joiner-2026010{number}-000000-5.{end}"))
+        });
+        let mut expected: Vec<String> = kept.chain(others.map(str::to_owned)).collect();
+        expected.sort();
+        assert_eq!(names, expected);
+        assert!(!is_ours("rejoin-lineage.json") && !is_ours("rejoin-joiner-x.json.bak"));
+    }
 }

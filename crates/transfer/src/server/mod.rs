@@ -12,6 +12,8 @@
 //! | [`descriptors`] | descriptors that the server leaks to us |
 //! | [`error_log`] | what the provider has logged during the transfer |
 //! | [`health`] | whether a transfer makes progress |
+//! | [`ledger`], `tables` | what the record of a transfer is made from |
+//! | [`recorder`], [`records`] | the record, a file beside the log; reading records |
 //! | [`log`] | the error log's lines and the log file of one transfer |
 //! | [`metrics`] | the progress as Prometheus metrics |
 //! | [`niceness`] | our out-of-memory score and priority |
@@ -31,6 +33,7 @@ pub mod credentials;
 pub mod descriptors;
 pub mod error_log;
 pub mod health;
+pub mod ledger;
 pub mod log;
 pub mod markers;
 pub mod metrics;
@@ -40,10 +43,13 @@ pub mod parent;
 pub mod privileges;
 pub mod progress;
 pub mod provider_options;
+pub mod recorder;
+pub mod records;
 pub mod report;
 pub mod reporter;
 pub mod shutdown;
 pub mod status;
 pub mod synced;
+mod tables;
 pub mod users;
 pub mod version;

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use report::Record;
+
+use super::ledger::Ledger;
 use super::status::{OK, Status};
 use crate::clock::now_ms;
 use crate::threads::lock;
@@ -54,6 +57,10 @@ pub struct Progress {
     redo_bytes: AtomicU64,
     /// What counts the bytes of each connection.
     connections: Mutex<Vec<Counter>>,
+    /// What the other host is doing, as far as it told.
+    peer_phase: Mutex<String>,
+    /// What the record of the transfer is made from.
+    pub ledger: Ledger,
     pub(super) ended: AtomicBool,
 }
 
@@ -78,10 +85,13 @@ impl fmt::Debug for Counter {
 impl Progress {
     /// Starts the clock of a transfer.
     pub fn new(role: &'static str) -> Arc<Progress> {
+        let (began, began_ms) = (Instant::now(), now_ms());
         Arc::new(Progress {
             role,
-            began: Instant::now(),
-            began_ms: now_ms(),
+            began,
+            began_ms,
+            peer_phase: Mutex::default(),
+            ledger: Ledger::new(role, began, began_ms),
             phases: Mutex::default(),
             last_success_ms: Mutex::default(),
             failures: Mutex::default(),
@@ -114,6 +124,7 @@ impl Progress {
         let counts = if counts.is_empty() { String::new() } else { format!(": {counts}") };
         tracing::debug!("phase \"{}\" took {seconds:.3} s{counts}", phase.0);
         *phase = (next.to_owned(), Instant::now());
+        self.ledger.phase(next);
     }
 
     /// Sets what the transfer waits for, or that it no longer waits. Returns whether that is new.
@@ -121,6 +132,7 @@ impl Progress {
         let mut waits = lock(&self.waits);
         let new = waits.is_some() != whom.is_some();
         *waits = whom.map(str::to_owned);
+        self.ledger.wait(whom);
         new
     }
 
@@ -159,6 +171,16 @@ impl Progress {
     pub fn current_phase(&self) -> String {
         let phase = || lock(&self.phase).0.clone();
         self.waits().unwrap_or_else(phase)
+    }
+
+    /// What this host is doing, for the other one.
+    pub fn own_phase(&self) -> String {
+        lock(&self.phase).0.clone()
+    }
+
+    /// What the other host says it is doing.
+    pub fn peer_does(&self, what: &str) {
+        what.clone_into(&mut lock(&self.peer_phase));
     }
 
     /// Adds a connection, whose bytes count from its start to the end of the transfer.
@@ -222,6 +244,12 @@ impl Progress {
             *lock(&self.failures).entry(self.role.to_owned()).or_default() += 1;
         }
         *lock(&self.outcome) = Some(outcome.to_owned());
+        self.ledger.end(outcome);
+    }
+
+    /// Whether [`Progress::end`] was called.
+    pub fn has_ended(&self) -> bool {
+        lock(&self.outcome).is_some()
     }
 
     /// Adds bytes that turned out to be needed.
@@ -251,6 +279,16 @@ impl Progress {
         self.total_bytes.load(Ordering::Relaxed)
     }
 
+    /// Notes the counts for the record.
+    pub(super) fn sample(&self) {
+        self.ledger.sample(self.wire_bytes(), self.done_bytes.load(Ordering::Relaxed));
+    }
+
+    /// The record of the transfer, as it is now.
+    pub fn record(&self) -> Record {
+        self.ledger.record(self.total(), self.wire_bytes())
+    }
+
     /// Goes on with what the last transfer noted.
     pub(super) fn follow(&self, last: Option<Status>) {
         let Some(mut last) = last else { return };
@@ -273,6 +311,7 @@ impl Progress {
         Status {
             role: self.role.to_owned(),
             phase: self.current_phase(),
+            peer_phase: lock(&self.peer_phase).clone(),
             // Files that were copied again because they changed, and files created during the copy, count
             // more than once.
             done_bytes: self.done_bytes.load(Ordering::Relaxed).min(total_bytes),

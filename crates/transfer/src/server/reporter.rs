@@ -1,4 +1,4 @@
-//! Reports the progress of a transfer: status file, metrics, log lines, and progress lines for the server.
+//! Reports the progress of a transfer: status file, record, metrics, log lines, and progress lines for the server.
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,13 +9,18 @@ use formats::wsrep::report::ReportLine;
 
 use super::metrics::{self, Metrics};
 use super::progress::Progress;
+use super::recorder::Recorder;
 use super::report::Report;
 use super::status::{Status, write_status};
 use crate::human::size;
 use crate::threads::{self, Thread};
 
+/// How often the counts are noted for the record.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// How often the status file is rewritten.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// How often the record is rewritten, beside each change of the phase.
+const RECORD_EVERY: Duration = Duration::from_secs(10);
 /// How often a line about a running transfer goes to the log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -26,19 +31,11 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// `to_server`: the server asked for `total` and `complete` lines. `metrics_dir`: also writes the metrics there.
-    pub fn start(
-        progress: &Arc<Progress>,
-        status_file: PathBuf,
-        metrics_dir: Option<PathBuf>,
-        to_server: Option<Arc<Report>>,
-    ) -> Reporter {
-        progress.follow(Status::read(&status_file));
+    /// `to_server`: the server asked for `total` and `complete` lines.
+    pub fn start(progress: &Arc<Progress>, places: Places, to_server: Option<Arc<Report>>) -> Reporter {
+        progress.follow(Status::read(&places.status_file));
         let shared = Arc::clone(progress);
-        let body = move || {
-            let places = Places { status_file, metrics_dir };
-            report_until_end(&shared, &places, to_server.as_deref());
-        };
+        let body = move || report_until_end(&shared, &places, to_server.as_deref());
         let thread = threads::spawn(Thread::Progress, body).ok();
         Reporter { progress: Arc::clone(progress), thread }
     }
@@ -74,21 +71,38 @@ impl Stillness {
 }
 
 /// Where the progress is written to.
-struct Places {
-    status_file: PathBuf,
-    metrics_dir: Option<PathBuf>,
+pub struct Places {
+    /// The status file.
+    pub status_file: PathBuf,
+    /// The record of the transfer.
+    pub recorder: Recorder,
+    /// The directory for metrics, if the operator wants them.
+    pub metrics_dir: Option<PathBuf>,
 }
 
 fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Report>) {
     let mut last_log = Instant::now();
+    let mut last_status: Option<Instant> = None;
+    let mut recorded: Option<(Instant, String)> = None;
     let mut warned = false;
     let mut stillness = Stillness::default();
     let mut said = (0, 0);
     loop {
         let ended = progress.ended.load(Ordering::Acquire);
+        progress.sample();
+        if !ended && last_status.is_some_and(|last| last.elapsed() < STATUS_EVERY) {
+            thread::park_timeout(SAMPLE_EVERY);
+            continue;
+        }
+        last_status = Some(Instant::now());
         let mut status = progress.status();
         status.idle_ms = stillness.after(&status);
         write_status(&places.status_file, &status);
+        let is_new = |(at, phase): &(Instant, String)| at.elapsed() >= RECORD_EVERY || *phase != status.phase;
+        if recorded.as_ref().is_none_or(is_new) {
+            places.recorder.write();
+            recorded = Some((Instant::now(), status.phase.clone()));
+        }
         if let Some(dir) = &places.metrics_dir
             && let Err(error) = metrics::write(dir, progress.role, &metrics_of(&status, !ended))
             && !std::mem::replace(&mut warned, true)
@@ -105,7 +119,7 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
             log_line(&status);
             last_log = Instant::now();
         }
-        thread::park_timeout(STATUS_EVERY);
+        thread::park_timeout(SAMPLE_EVERY);
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Status {
     pub role: String,
     /// The current phase.
     pub phase: String,
+    /// What the other host is doing, as it said last. Empty while it has said nothing.
+    pub peer_phase: String,
     /// Bytes of files that are complete.
     pub done_bytes: u64,
     /// Bytes of all files; 0 while unknown.

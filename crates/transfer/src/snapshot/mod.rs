@@ -53,6 +53,8 @@ pub struct Taken {
     pub binlog_state: Option<String>,
     /// Corrupt pages that were sent as they are.
     pub corrupt: Vec<String>,
+    /// Newer checkpoints to which recovery was moved; `None` if there is no redo to move it in.
+    pub redo_rounds: Option<u64>,
     /// Lines that both hosts log about how the snapshot was taken.
     pub summary: Vec<String>,
 }

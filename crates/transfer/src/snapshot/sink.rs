@@ -50,8 +50,8 @@ pub trait SnapshotSink: Sync {
     /// What the snapshot is waiting for, in words; `None` when the wait is over.
     fn waits(&self, _for_whom: Option<&str>) {}
 
-    /// Replication was paused for this long.
-    fn paused(&self, _time: Duration) {}
+    /// The server stood still for so long, and does no more: its `replication`, or all `writes`.
+    fn paused(&self, _what: &str, _took: Duration) {}
 
     /// So many pages that were read are corrupt.
     fn found_corrupt_pages(&self, _pages: u64) {}

@@ -69,7 +69,7 @@ impl Snapshot for Blocking<'_> {
         }
         let held_still = self.hold(sink, cancel)?;
         let taken = self.copy(held_still.position(), sink, cancel);
-        sink.paused(held_still.held_for());
+        sink.paused("writes", held_still.held_for());
         // None of the server's files is needed any more, so it may continue while the rest is sent.
         drop(held_still);
         taken
@@ -117,6 +117,7 @@ impl Blocking<'_> {
             position,
             binlog_state,
             corrupt: copy.damaged.into_inner().unwrap_or_else(PoisonError::into_inner),
+            redo_rounds: None,
             summary: vec![],
         })
     }
@@ -128,7 +129,7 @@ impl Blocking<'_> {
         sink.waits(None);
         if held.is_err() {
             // It may have blocked writes before it refused.
-            sink.paused(asked.elapsed());
+            sink.paused("writes", asked.elapsed());
         }
         held
     }

@@ -26,9 +26,9 @@ impl Work<'_> {
                 self.observer = Session::open(&self.options.login, ANSWER)?;
             }
             let (again, held) = match self.attempt(catalog)? {
-                Tried::Done(moment) => {
+                Tried::Done(point) => {
                     let (tries, failed_held) = (wait.tries, wait.failed_held);
-                    return Ok(ConsistencyPoint { tries, failed_held, ..*moment });
+                    return Ok(ConsistencyPoint { tries, failed_held, ..*point });
                 }
                 Tried::Again(again, held) => (again, held),
             };

@@ -160,7 +160,9 @@ impl Settle<'_, '_> {
         // Whatever happened, the locks are released before anything else.
         let ended = stage.end();
         let held = stage.paused_for();
-        self.copy.copier.sink.paused(held);
+        if !held.is_zero() {
+            self.copy.copier.sink.paused("replication", held);
+        }
         let again = match (result, ended) {
             // END succeeded, so the locks were held without a gap.
             (Ok(point), Ok(())) => {

@@ -40,6 +40,7 @@ impl Snapshot for Online {
             position,
             binlog_state: taken.manifest.binlog_state,
             corrupt: taken.damaged,
+            redo_rounds: Some(taken.redo_rounds.rounds.into()),
             summary,
         })
     }

@@ -1,0 +1,261 @@
+//! Collects what the record of a transfer says, while the transfer runs. `docs/report.md` documents the record.
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use protocol::inventory::{FileEntry, FileId};
+use protocol::message::SnapshotKind;
+use report::record::{
+    self, ATTEMPTS_MAX, Method, PHASES_MAX, Pause, Peer, Phase, Record, SAMPLES_MAX, Sample, Table,
+};
+
+use super::tables::Tables;
+use crate::threads::lock;
+
+/// The beginning of the line in which the donor tells its plan.
+const PLAN: &str = "plan: ";
+
+/// What a record is made from. All threads of a transfer share it.
+#[derive(Debug)]
+pub struct Ledger {
+    began: Instant,
+    began_ms: u64,
+    record: Mutex<Record>,
+    tables: Mutex<Tables>,
+}
+
+impl Ledger {
+    pub(super) fn new(role: &str, began: Instant, began_ms: u64) -> Ledger {
+        let record = Record {
+            schema: record::SCHEMA,
+            program: concat!("rejoin ", env!("CARGO_PKG_VERSION")).to_owned(),
+            role: role.to_owned(),
+            began_ms,
+            ..Record::default()
+        };
+        let ledger = Ledger { began, began_ms, record: Mutex::new(record), tables: Mutex::default() };
+        ledger.phase("starting");
+        ledger
+    }
+
+    /// The time of day. It never goes back during a transfer, whatever happens to the clock.
+    fn now_ms(&self) -> u64 {
+        self.began_ms.saturating_add(self.began.elapsed().as_millis() as u64)
+    }
+
+    /// Changes the record.
+    pub fn note(&self, fill: impl FnOnce(&mut Record)) {
+        fill(&mut lock(&self.record));
+    }
+
+    /// Notes who is at the other end of the control connection that was just made.
+    pub fn connected(&self, address: &str, program: &str) {
+        let (address, program) = (address.to_owned(), program.to_owned());
+        let now = self.now_ms();
+        self.note(|record| {
+            let name = record.peer.take().and_then(|peer| peer.name);
+            record.peer = Some(Peer { name, address, program });
+            record.connected_ms = Some(now);
+        });
+    }
+
+    /// Notes a line of the donor, if it is its plan.
+    pub fn heard(&self, line: &str) {
+        if line.starts_with(PLAN) {
+            self.note(|record| record.plan.get_or_insert_default().words = line.to_owned());
+        }
+    }
+
+    /// A new attempt begins. Nothing of an earlier one counts.
+    pub fn attempt(&self, kind: SnapshotKind, reason: &str) {
+        *lock(&self.tables) = Tables::default();
+        let began_ms = self.now_ms();
+        self.note(|record| {
+            record.method = Some(Method::Files);
+            record.plan = None;
+            if record.attempts.len() < ATTEMPTS_MAX {
+                let (snapshot, reason) = (kind.name().to_owned(), reason.to_owned());
+                record.attempts.push(record::Attempt { began_ms, snapshot, reason });
+            }
+        });
+    }
+
+    /// The donor's server stood still until now. `what`: its replication or its writes.
+    pub fn paused(&self, what: &str, took: Duration) {
+        let (what, ended_ms, took_us) = (what.to_owned(), self.now_ms(), took.as_micros() as u64);
+        self.note(|record| {
+            if record.pauses.len() < ATTEMPTS_MAX {
+                record.pauses.push(Pause { what, ended_ms, took_us });
+            }
+        });
+    }
+
+    /// A file will be counted.
+    pub fn begin_file(&self, entry: &FileEntry) {
+        lock(&self.tables).begin(entry);
+    }
+
+    /// Counts bytes of a file.
+    pub fn count(&self, file: FileId, bytes: &Table) {
+        lock(&self.tables).add(file, bytes);
+    }
+
+    pub(super) fn phase(&self, name: &str) {
+        let now = self.now_ms();
+        self.note(|record| {
+            end_last(&mut record.phases, now);
+            // A transfer that tries for hours goes through the same phases again and again.
+            let full = record.phases.len() >= PHASES_MAX;
+            match record.phases.last_mut().filter(|_| full) {
+                Some(last) => "(later phases)".clone_into(&mut last.name),
+                None => record.phases.push(Phase { name: name.to_owned(), began_ms: now, ended_ms: now }),
+            }
+        });
+    }
+
+    /// `for_whom`: `None` ends a wait.
+    pub(super) fn wait(&self, for_whom: Option<&str>) {
+        let now = self.now_ms();
+        self.note(|record| {
+            let waits = &mut record.waits;
+            match (waits.last_mut().filter(|wait| wait.ended_ms == 0), for_whom) {
+                // What is said of a wait may change while it lasts: the session that holds a lock, for how long.
+                (Some(wait), Some(whom)) if subject(&wait.name) == subject(whom) => {
+                    return whom.clone_into(&mut wait.name);
+                }
+                (Some(wait), _) => wait.ended_ms = now,
+                (None, _) => {}
+            }
+            if let Some(whom) = for_whom
+                && waits.len() < PHASES_MAX
+            {
+                waits.push(Phase { name: whom.to_owned(), began_ms: now, ended_ms: 0 });
+            }
+        });
+    }
+
+    /// Notes the counts at this time. Every second one is dropped when there are too many, so that they cover the whole
+    /// transfer.
+    pub(super) fn sample(&self, network: u64, done: u64) {
+        let ms = self.began.elapsed().as_millis() as u64;
+        self.note(|record| add_sample(&mut record.samples, Sample { ms, network, done }));
+    }
+
+    pub(super) fn end(&self, outcome: &str) {
+        let now = self.now_ms();
+        self.note(|record| {
+            record.outcome = Some(outcome.to_owned());
+            record.ended_ms = Some(now);
+        });
+    }
+
+    /// The record as it is now. `total` and `network` are the counts of the transfer.
+    pub(super) fn record(&self, total: u64, network: u64) -> Record {
+        let mut record = lock(&self.record).clone();
+        let now = record.ended_ms.unwrap_or_else(|| self.now_ms());
+        // After a failure nothing is left to do, and the total is 0.
+        let total = record.plan.as_ref().filter(|_| total == 0).map_or(total, |plan| plan.total);
+        record.written_ms = self.now_ms();
+        end_last(&mut record.phases, now);
+        record.waits.iter_mut().filter(|wait| wait.ended_ms == 0).for_each(|wait| wait.ended_ms = now);
+        let tables = lock(&self.tables);
+        let (named, others, sum) = tables.sums();
+        (record.tables, record.other_tables) = (named, others);
+        let Table { sent, reused, rebuilt, zero, .. } = sum;
+        let (redo, write_sets) = (tables.redo_sent(), record.bytes.write_sets);
+        record.bytes = record::Bytes { total, sent, reused, rebuilt, zero, redo, network, write_sets };
+        record
+    }
+}
+
+fn subject(wait: &str) -> &str {
+    wait.split(':').next().unwrap_or_default()
+}
+
+fn end_last(phases: &mut [Phase], now: u64) {
+    if let Some(last) = phases.last_mut() {
+        last.ended_ms = now;
+    }
+}
+
+/// Adds a sample unless it follows the last one too soon: they are as far apart as the first two.
+fn add_sample(samples: &mut Vec<Sample>, sample: Sample) {
+    let apart = samples.get(1).zip(samples.first()).map_or(0, |(second, first)| second.ms - first.ms);
+    if samples.last().is_some_and(|last| sample.ms.saturating_sub(last.ms) < apart / 4 * 3) {
+        return;
+    }
+    if samples.len() >= SAMPLES_MAX {
+        let mut number = 0;
+        samples.retain(|_| {
+            number += 1;
+            number % 2 == 1
+        });
+    }
+    samples.push(sample);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        Ledger::new("donor", Instant::now(), 1_000_000)
+    }
+
+    #[test]
+    fn phases_follow_each_other_and_are_bounded() {
+        let ledger = ledger();
+        for round in 0..3 * PHASES_MAX {
+            ledger.phase(if round % 2 == 0 { "sending" } else { "waiting for the donor" });
+        }
+        let record = ledger.record(0, 0);
+        assert_eq!(record.phases.len(), PHASES_MAX);
+        assert!(record.phases.windows(2).all(|two| two[0].ended_ms == two[1].began_ms));
+        let names: Vec<&str> = record.phases.iter().map(|phase| phase.name.as_str()).collect();
+        assert_eq!((names[0], names[1], names[PHASES_MAX - 1]), ("starting", "sending", "(later phases)"));
+    }
+
+    #[test]
+    fn a_wait_ends_when_it_is_over_and_its_reason_may_change() {
+        let ledger = ledger();
+        ledger.wait(Some("a: x"));
+        ledger.wait(Some("a: y"));
+        ledger.wait(Some("b"));
+        ledger.wait(None);
+        ledger.wait(None);
+        ledger.wait(Some("c"));
+        let record = ledger.record(0, 0);
+        let names: Vec<&str> = record.waits.iter().map(|wait| wait.name.as_str()).collect();
+        assert_eq!(names, ["a: y", "b", "c"]);
+        assert!(record.waits.iter().all(|wait| wait.ended_ms >= wait.began_ms));
+    }
+
+    #[test]
+    fn samples_are_thinned_over_the_whole_time() {
+        let mut samples = Vec::new();
+        for ms in 0..20_000u64 {
+            add_sample(&mut samples, Sample { ms, network: ms, done: 0 });
+        }
+        assert!(samples.len() <= SAMPLES_MAX && samples.len() > SAMPLES_MAX / 4, "{}", samples.len());
+        assert_eq!(samples[0].ms, 0);
+        assert!(samples.last().expect("some").ms > 19_900);
+        let widest = samples.windows(2).map(|two| two[1].ms - two[0].ms).max();
+        assert!(widest.expect("some") <= 64, "{widest:?}");
+    }
+
+    #[test]
+    fn an_attempt_voids_the_one_before() {
+        let ledger = ledger();
+        ledger.attempt(SnapshotKind::Online, "");
+        ledger.count(FileId(1), &Table { sent: 5, ..Table::default() });
+        ledger.heard("plan: incremental, about 5 B");
+        ledger.heard("the consistency point is at");
+        assert_eq!(ledger.record(9, 7).plan.expect("a plan").words, "plan: incremental, about 5 B");
+        ledger.attempt(SnapshotKind::Blocking, "no login");
+        ledger.count(FileId(2), &Table { sent: 3, ..Table::default() });
+        ledger.end(record::OK);
+        let record = ledger.record(9, 7);
+        assert_eq!((record.bytes.sent, record.bytes.total, record.bytes.network), (3, 9, 7));
+        assert_eq!((record.attempts.len(), record.attempts[1].reason.as_str()), (2, "no login"));
+        assert!(record.plan.is_none() && record.is_ok() && record.ended_ms.is_some());
+    }
+}
