@@ -3,6 +3,7 @@ mod alone;
 mod answer;
 mod archive;
 mod check;
+mod copy_to;
 mod finish;
 mod gcache;
 mod gcache_text;
@@ -105,6 +106,12 @@ enum Verb {
     /// transfer writes its own metrics while it runs if metrics-dir is set under [sst].
     #[command(after_long_help = "Example:\n  rejoin metrics --textfile /var/lib/prometheus/node-exporter")]
     Metrics(metrics::Options),
+    /// Copy this program to a directory
+    ///
+    /// For an init container that brings the program to the server's container: an image that contains
+    /// nothing but this program has no other command.
+    #[command(after_long_help = "Example:\n  rejoin copy-to /programs")]
+    CopyTo(copy_to::Options),
     /// Started by the program itself after a transfer
     #[command(name = transfer::cleanup::VERB, hide = true, disable_help_flag = true)]
     KeepUntilSynced {
@@ -154,6 +161,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Gcache(options) => gcache::run(&options),
         Verb::Archive(options) => archive::run(&options),
         Verb::Metrics(options) => metrics::run(&options),
+        Verb::CopyTo(options) => copy_to::run(&options),
         Verb::KeepUntilSynced { words } => transfer::cleanup::run(&words),
         Verb::RelayIst { words } => transfer::writesets::ist::relay::run(&words),
     }

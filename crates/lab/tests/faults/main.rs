@@ -1,5 +1,6 @@
 //! What must hold when something goes wrong, or when somebody means harm: with the real program, and with real servers
 //! wherever a server has a part in it.
+mod all_killed;
 mod channel;
 mod contract;
 mod dry_run;

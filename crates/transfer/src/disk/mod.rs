@@ -7,4 +7,5 @@ pub mod identity;
 pub mod lock;
 pub mod probe;
 pub mod reserve;
+pub mod small_file;
 pub mod watch;

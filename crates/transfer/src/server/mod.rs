@@ -14,6 +14,7 @@
 //! | [`metrics`] | the progress as Prometheus metrics |
 //! | [`niceness`] | our out-of-memory score |
 //! | [`markers`] | `sst_in_progress` and `wsrep_sst.pid` |
+//! | [`retries`] | how often a join failed |
 //! | [`privileges`] | running root's verbs as the server's user |
 //! | [`progress`] | phases and counts |
 //! | [`status`] | the status file |
@@ -38,6 +39,7 @@ pub mod progress;
 pub mod provider_options;
 pub mod report;
 pub mod reporter;
+pub mod retries;
 pub mod shutdown;
 pub mod status;
 pub mod synced;

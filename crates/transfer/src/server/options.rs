@@ -162,6 +162,14 @@ impl ServerOptions {
         typed(&format!("[sst] {name}"), self.sst(name), parse_size, "a size such as 16M")
     }
 
+    /// An `[sst]` option that is a number.
+    ///
+    /// # Errors
+    /// A configuration failure naming the option.
+    pub fn sst_number(&self, name: &str) -> Result<Option<u32>> {
+        typed(&format!("[sst] {name}"), self.sst(name), |text| text.trim().parse().ok(), "a number")
+    }
+
     /// An `[sst]` option that is a switch.
     ///
     /// # Errors
