@@ -25,6 +25,7 @@ fn each_node_keeps_its_own_state_when_all_are_killed() -> Result<()> {
     let own = n3.grastate()?;
     write(n1, AFTER)?;
     n1.exec(&[
+        "USE sbtest",
         "CREATE TABLE sbtest.later AS SELECT seq FROM seq_1_to_5000",
         "UPDATE sbtest.sbtest1 SET k=k+1",
     ])?;
@@ -53,6 +54,7 @@ fn each_node_keeps_its_own_state_when_all_are_killed() -> Result<()> {
 
 fn write(node: &Node, rows: usize) -> Result<()> {
     node.exec(&[
+        "USE sbtest",
         "CREATE TABLE IF NOT EXISTS sbtest.own (id INT AUTO_INCREMENT PRIMARY KEY, text TEXT)",
         &format!("INSERT INTO sbtest.own (text) SELECT REPEAT(MD5(seq), 20) FROM seq_1_to_{rows}"),
     ])

@@ -273,7 +273,7 @@ fn certificates_of_each_role() -> Result<()> {
     assert_eq!((donor.code, joiner.code), (Some(0), Some(0)), "{}{}", donor.stderr, joiner.stderr);
 
     // One certificate for everything is none for either role.
-    let general: Vec<String> = lines.iter().map(|line| line.replace("ssl-client", "ssl")).collect();
+    let general: Vec<String> = lines.iter().map(|line| line.replacen("ssl-client", "ssl", 1)).collect();
     let general: Vec<&str> =
         general.iter().map(String::as_str).filter(|line| !line.starts_with("ssl-server")).collect();
     fakes.set_sst(&[&general[..], &["sst-initial-timeout=6"]].concat())?;

@@ -118,7 +118,7 @@ mod tests {
     fn a_database_of_this_name_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let limits = TransferLimits { retry_limit: Some(1), ..TransferLimits::default() };
-        [COUNT_FILE, LIMIT_FILE].map(|name| std::fs::create_dir(dir.path().join(name)).unwrap());
+        [COUNT_FILE, LIMIT_FILE].iter().for_each(|name| std::fs::create_dir(dir.path().join(name)).unwrap());
         count(dir.path(), &limits).unwrap();
         reset(dir.path()).unwrap();
         assert!(!are_counted(dir.path()) && dir.path().join(LIMIT_FILE).is_dir());
