@@ -30,8 +30,12 @@ if readelf -l "$out/rejoin" | grep -q INTERP; then
 fi
 version=$("$out/rejoin" --version | sed -n '1s/^rejoin //p')
 rm -f "$out/rejoin.tar"
-# One layer, made without a container: nothing is run in it.
 buildah build --isolation chroot --layers=false --file Containerfile --build-arg PROGRAM="$out/rejoin" \
     --tag "rejoin:$version" .
+# It runs with nothing else in the image.
+container=$(buildah from "rejoin:$version")
+trap 'buildah rm "$container" >/dev/null' EXIT
+buildah run --isolation chroot "$container" -- /rejoin --version
+buildah run --isolation chroot "$container" -- /rejoin copy-to /
 buildah push "rejoin:$version" "oci-archive:$out/rejoin.tar:rejoin:$version"
 echo "$out/rejoin.tar is the image rejoin:$version"
