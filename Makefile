@@ -18,7 +18,7 @@ DDL_EVERY    ?= 50
 # cargo's target directory.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail chaos strangers scale throttle redo-table bench figures moment cluster mtr install uninstall deb rpm package-files package-test fuzz clean
+.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail chaos strangers scale throttle redo-table bench figures moment cluster mtr install uninstall deb rpm package-files package-test image fuzz clean
 
 all: release
 
@@ -157,6 +157,10 @@ rpm: package-files
 	$(TOOLS)/cargo-generate-rpm -p crates/cli --payload-compress zstd
 	$(TOOLS)/cargo-generate-rpm -p crates/cli --payload-compress zstd --variant debuginfo \
 		--metadata-overwrite packaging/built/debuginfo.toml
+
+# A container image with the program, linked statically, and nothing else: target/image/rejoin.tar. See docs/kubernetes.md.
+image:
+	@REJOIN_COMMIT=$(COMMIT) scripts/image.sh
 
 # Tests the .deb on three Debian 12 machines: real systemd in containers, Debian's server. Needs root.
 package-test: deb

@@ -13,13 +13,10 @@ rejoin: warning: wsrep_sst_method=rejoin is still set in this node's option file
   the joiner's method decides what its donor runs. In a running server: SET GLOBAL wsrep_sst_method=mariabackup;
 TEXT
     fi
-    datadir=$(my_print_defaults mysqld server mariadbd 2>/dev/null | sed -n 's/^--datadir=//p' | tail -n 1)
-    datadir=${datadir:-/var/lib/mysql}
-    if [ -e "$datadir/#sql-rejoin/install.json" ] && command -v rejoin >/dev/null 2>&1; then
-        state=$(rejoin status --datadir "$datadir" 2>/dev/null | tail -n 1)
-        case $state in
-            *interrupted*) echo "rejoin: warning: $datadir: $state. After the removal no server starts on it." >&2 ;;
-        esac
+    # It finds the datadir itself: by the option files, otherwise by asking the server's program for its default.
+    if command -v rejoin >/dev/null 2>&1; then
+        state=$(rejoin status 2>/dev/null | grep '^an interrupted ' || true)
+        [ -z "$state" ] || echo "rejoin: warning: $state. After the removal no server starts on this datadir." >&2
     fi
     return 0
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::load::{Intensity, Load};
-use rejoin_lab::{Cluster, Installation, Node, compare, data, process, sample_schema, sst};
+use rejoin_lab::{Cluster, Installation, Node, compare, data, places, process, sample_schema, sst};
 
 /// Wrong, so that nothing but what the server hands over lets the donor's program in.
 const NO_ACCOUNT: &str = "wsrep-sst-auth=nobody:wrong";
@@ -62,6 +62,52 @@ fn handed_over_account(n1: &Node, n2: &Node) -> Result<()> {
     ensure!(sessions.lines().any(handed_over), "the account on standard input was not used");
     let left = "SELECT COUNT(*) FROM mysql.global_priv WHERE User LIKE 'wsrep.sst.%'";
     assert_eq!((n1.value(left)?, n2.value(left)?), ("0".to_owned(), "0".to_owned()));
+    Ok(())
+}
+
+/// An operator's settings may permit no method but the server's own: the program answers to that name too.
+#[test]
+fn under_the_name_of_rsync() -> Result<()> {
+    named_rsync(Installation::system()?)
+}
+
+#[test]
+fn under_the_name_of_rsync_with_11_8() -> Result<()> {
+    named_rsync(Installation::mariadb_11_8()?)
+}
+
+fn named_rsync(installation: Installation) -> Result<()> {
+    let cluster = Cluster::builder()
+        .installation(installation)
+        .method("rsync")
+        .binary(places::rejoin_binary()?)
+        .build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    // Where the server looks first; the script of that name is behind it in PATH, or was here.
+    let name = cluster.program_dir().join("wsrep_sst_rsync");
+    let _ = std::fs::remove_file(&name);
+    std::os::unix::fs::symlink("rejoin", &name)?;
+    n1.bootstrap()?;
+    data::sysbench_tables(n1, 2, 2000)?;
+    n2.join()?;
+    compare::wait_caught_up(n1, n2, Duration::from_secs(20))?;
+    n2.stop()?;
+    n1.exec(&["UPDATE sbtest.sbtest1 SET k=k+1 WHERE id < 10"])?;
+    n2.remove_grastate()?;
+    n2.join()?;
+    n1.wait_synced_again(Duration::from_secs(20))?;
+    compare::assert_equal(n1, n2)?;
+    sst::assert_snapshot(n2, "online")?;
+    let log = n2.log_since_start();
+    ensure!(log.contains("wsrep_sst_rsync --role 'joiner'"), "{}", process::tail(&log, 40));
+    ensure!(
+        log.contains("plan: incremental"),
+        "it was not ours, or sent everything:\n{}",
+        process::tail(&log, 40)
+    );
+    assert_eq!(n2.unexpected_errors(&[]), Vec::<String>::new());
+    n2.wait_tidy()?;
+    assert_eq!(n2.sst_processes(), []);
     Ok(())
 }
 

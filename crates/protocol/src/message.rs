@@ -287,6 +287,8 @@ pub enum CanIst {
 pub struct Offer {
     /// `wsrep_node_name` of the donor.
     pub node: String,
+    /// The position of the donor's server when it was asked, `uuid:seqno`.
+    pub position: String,
     /// The donor's server and settings.
     pub facts: NodeFacts,
     /// Number of files.

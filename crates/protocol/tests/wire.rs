@@ -87,6 +87,7 @@ fn one_of_each() -> Vec<Message> {
     };
     let offer = Offer {
         node: "n1".into(),
+        position: "u:7".into(),
         facts,
         files: 3,
         bytes: vec![(Place::Datadir, 1), (Place::UndoDir, 2)],

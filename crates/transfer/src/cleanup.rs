@@ -1,4 +1,4 @@
-//! Removes the previous state once the node has been Synced.
+//! Removes the previous state, and the count of failed joins, once the node has been Synced.
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,10 +14,12 @@ use crate::install::files::Disk;
 use crate::install::kept::{self, Status};
 use crate::install::record_check;
 use crate::install::tidy;
+use crate::install::unfinished::Unfinished;
 use crate::job::{self, Job};
 use crate::server::credentials;
 use crate::server::options::ServerOptions;
 use crate::server::parent::{self, ServerProcess};
+use crate::server::retries;
 use crate::server::synced::{self, Witness};
 use crate::settings::{KeepPrevious, Settings};
 
@@ -27,12 +29,13 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// The verb of the waiting process; not meant for operators.
 pub const VERB: &str = "keep-until-synced";
 
-/// Starts the process that waits until the node is Synced, if there is a previous state to remove.
+/// Starts the process that waits until the node is Synced, if there is a previous state to remove, or joins that failed were
+/// counted.
 ///
 /// It must outlive us, because the server waits for our end before it opens its engines. If it cannot be started, the
 /// previous state stays until the node is a donor or until `rejoin release`.
 pub fn start_if_needed(job: &Job) {
-    if job.settings.keep_previous == KeepPrevious::Always || !something_is_kept(&job.datadir) {
+    if !previous_state_must_go(&job.datadir, &job.settings) && !retries::are_counted(&job.datadir) {
         return;
     }
     if let Err(error) = start(job) {
@@ -96,7 +99,7 @@ pub fn release_as_donor(job: &Job) {
     }
 }
 
-/// The server is running, which is correct here, but no other process may work on the datadir.
+/// What only matters until the node is Synced goes. The server is running, which is correct here, but no other process may work on the datadir.
 fn release(
     datadir: &Path,
     settings: &Settings,
@@ -104,17 +107,26 @@ fn release(
     layout: impl FnOnce() -> Result<Layout>,
     cancel: &Cancel,
 ) -> Result<()> {
-    if settings.keep_previous == KeepPrevious::Always || !something_is_kept(datadir) {
+    if !previous_state_must_go(datadir, settings)
+        && !retries::are_counted(datadir)
+        && Unfinished::read(datadir).is_none()
+    {
         return Ok(());
     }
     let _lock = DatadirLock::take(datadir, role, LOCK_PATIENCE, cancel)?;
-    record_check::check(datadir, layout)?;
-    if !something_is_kept(datadir) {
+    retries::reset(datadir)?;
+    Unfinished::forget(datadir)?;
+    if !previous_state_must_go(datadir, settings) {
         return Ok(());
     }
+    record_check::check(datadir, layout)?;
     tidy::remove_everything(&Disk, datadir)?;
     tracing::info!("removed the previous state");
     Ok(())
+}
+
+fn previous_state_must_go(datadir: &Path, settings: &Settings) -> bool {
+    settings.keep_previous != KeepPrevious::Always && something_is_kept(datadir)
 }
 
 fn something_is_kept(datadir: &Path) -> bool {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use formats::wsrep::invocation::SstArgs;
+use formats::wsrep::invocation::{Role, SstArgs};
 use report::record;
 
 use crate::cancel::{Cancel, Limit};
 use crate::failure::{Failure, Kind};
-use crate::peer::{Terms, TransferSecret};
+use crate::peer::{Side, Terms, TransferSecret};
 use crate::server::options::ServerOptions;
 use crate::server::parent::ServerProcess;
 use crate::server::progress::Progress;
@@ -68,9 +68,13 @@ impl Job {
 
     /// What this node offers on every connection.
     pub fn terms(&self) -> Terms {
+        let side = match self.args.effective_role() {
+            Role::Joiner => Side::Joiner,
+            Role::Donor => Side::Donor,
+        };
         Terms {
             stall: self.settings.stall,
-            certificates: self.settings.certificates.clone(),
+            certificates: self.settings.certificates.of(side).cloned(),
             ..Terms::of_this_program()
         }
     }

@@ -33,6 +33,7 @@ use crate::install::in_place;
 use crate::install::kept;
 use crate::install::record_check;
 use crate::install::tidy;
+use crate::install::unfinished::Unfinished;
 use crate::invitation;
 use crate::job::Job;
 use crate::limits::{Minute, PlannedTransfer};
@@ -43,6 +44,7 @@ use crate::peer::listen::Listener;
 use crate::receive::base::Base;
 use crate::receive::staging;
 use crate::server::error_log::ErrorLog;
+use crate::server::retries;
 use crate::threads::Thread;
 pub use agree::MARGIN_BYTES;
 use agree::{Estimate, Room};
@@ -188,6 +190,7 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
                 Instead::Files(first) => first,
             };
             job.settings.limits.permit_files()?;
+            retries::permit(&job.datadir, &job.settings.limits)?;
             let verified = transfer.receive(link, first)?;
             Ok(Agreed::Arrived(Box::new(verified), offer.node))
         }
@@ -289,6 +292,7 @@ impl<'a> Transfer<'a> {
             Message::Attempt(attempt) => attempt,
             other => return Err(unexpected(&other, "Attempt").into()),
         };
+        let mut begun = false;
         loop {
             // Before anything is done: in place, the old files are deleted next.
             if attempt.fingerprints.is_none() {
@@ -297,6 +301,9 @@ impl<'a> Transfer<'a> {
             let mut incoming = IncomingTransfer::prepare(self.job, &self.layout, &self.old, self.room)?;
             let estimate = self.sample(link, &attempt, &incoming)?;
             self.make_room(link, &attempt, &mut incoming, estimate)?;
+            if !std::mem::replace(&mut begun, true) {
+                self.begins()?;
+            }
             match self.receive_attempt(link, &attempt, &incoming)? {
                 Received::All(file_list) => return self.verify(link, incoming, file_list),
                 Received::Again(next) => attempt = next,
@@ -364,6 +371,12 @@ impl<'a> Transfer<'a> {
         self.job.settings.limits.permit(PlannedTransfer { full, bytes }, Minute::now())
     }
 
+    /// Records that files will arrive, for whoever looks at this node if they do not all arrive.
+    fn begins(&self) -> Result<()> {
+        retries::count(&self.job.datadir, &self.job.settings.limits)?;
+        Unfinished::now(&self.offer.node, &self.offer.position).write(&self.job.datadir)
+    }
+
     /// Receives one attempt: the donor's files from one snapshot.
     fn receive_attempt(
         &self,
@@ -409,6 +422,9 @@ fn install(job: &Job, verified: VerifiedStaging, donor: &str) -> Result<Position
     job.progress.phase("installing", "");
     let position = verified.position();
     verified.install()?;
+    if let Err(error) = Unfinished::forget(&job.datadir) {
+        tracing::warn!("cannot remove the record of the transfer: {error:#}");
+    }
     // Written only after the install: before it, the datadir holds the old data, which came from another donor.
     let lineage = Lineage::now(donor, &position.0.to_string());
     if let Err(error) = lineage.write(&job.datadir) {

@@ -1,7 +1,8 @@
-//! What an operator permits a transfer to be: `ist-only`, `max-transfer` and `full-only-between` under `[sst]`.
+//! What an operator permits a transfer to be: `ist-only`, `retry-limit`, `max-transfer` and `full-only-between` under `[sst]`.
 //!
 //! Each node keeps to its own limits. They are compared with the plan, before anything is sent.
 use std::fmt;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -26,6 +27,8 @@ pub struct PlannedTransfer {
 pub struct TransferLimits {
     /// `ist-only`: this node joins by write-sets or not at all.
     pub ist_only: bool,
+    /// `retry-limit`: how many joins in a row may receive files without bringing this node to Synced.
+    pub retry_limit: Option<u32>,
     /// `max-transfer`: bytes.
     pub max_transfer: Option<u64>,
     /// `full-only-between`.
@@ -41,6 +44,7 @@ impl TransferLimits {
         let hours = options.sst("full-only-between").filter(|text| !text.is_empty());
         Ok(TransferLimits {
             ist_only: options.sst_bool("ist-only")?.unwrap_or(false),
+            retry_limit: options.sst_number("retry-limit")?.filter(|tries| *tries > 0),
             max_transfer: options.sst_size("max-transfer")?.filter(|bytes| *bytes > 0),
             full_only_between: hours.map(Hours::read).transpose()?,
         })
@@ -62,6 +66,27 @@ impl TransferLimits {
              name a donor whose gcache or archive still has the write-sets that are missing; ist=always there takes them \
              also where files would cost less",
         ))
+    }
+
+    /// Whether this node may receive files after so many joins in a row that failed. `count_file` has their number.
+    ///
+    /// # Errors
+    /// `retry-limit` is reached.
+    pub fn permit_try(&self, failed: u32, count_file: &Path) -> Result<(), Failure> {
+        match self.retry_limit.filter(|limit| failed >= *limit) {
+            None => Ok(()),
+            Some(limit) => {
+                let text = format!(
+                    "the joiner's last {failed} joins received files and failed, and retry-limit={limit} under [sst] there permits no more"
+                );
+                let hint = format!(
+                    "the joiner's datadir is unchanged; its rejoin-joiner-*.log name the reasons. When these are removed, run \
+                     `rm {}` there, and start it",
+                    count_file.display()
+                );
+                Err(refused(text, &hint))
+            }
+        }
     }
 
     /// Whether this transfer may begin, at a minute of the day.

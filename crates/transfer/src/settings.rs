@@ -8,7 +8,7 @@ use protocol::limits::WORKERS_MAX;
 use crate::compare::comparison::Parts;
 use crate::failure::{Failure, Kind};
 use crate::limits::TransferLimits;
-use crate::peer::OwnCertificates;
+use crate::peer::{OwnCertificates, Side};
 use crate::send::packer::Compression;
 use crate::server::options::ServerOptions;
 
@@ -74,6 +74,25 @@ pub enum IstChoice {
     Never,
 }
 
+/// The operator's certificates, as this node uses them in either role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleCertificates {
+    /// As the joiner, which is the TLS server.
+    pub joiner: Option<OwnCertificates>,
+    /// As the donor, which is the TLS client.
+    pub donor: Option<OwnCertificates>,
+}
+
+impl RoleCertificates {
+    /// Those of a role.
+    pub fn of(&self, side: Side) -> Option<&OwnCertificates> {
+        match side {
+            Side::Joiner => self.joiner.as_ref(),
+            Side::Donor => self.donor.as_ref(),
+        }
+    }
+}
+
 /// All options of `[sst]`.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -123,8 +142,8 @@ pub struct Settings {
     pub keep_previous: KeepPrevious,
     /// `allow-upgrade`.
     pub allow_upgrade: bool,
-    /// `ssl-ca`, `ssl-cert`, `ssl-key` (or `tca`, `tcert`, `tkey`).
-    pub certificates: Option<OwnCertificates>,
+    /// `ssl-ca`, `ssl-capath`, `ssl-cert`, `ssl-key` (or `tca`, `tcapath`, `tcert`, `tkey`), and those of one role.
+    pub certificates: RoleCertificates,
 }
 
 impl Settings {
@@ -161,7 +180,10 @@ impl Settings {
             keep_previous: choice(options, "keep-previous", keep_previous)?
                 .unwrap_or(KeepPrevious::UntilSynced),
             allow_upgrade: options.sst_bool("allow-upgrade")?.unwrap_or(false),
-            certificates: certificates(options)?,
+            certificates: RoleCertificates {
+                joiner: certificates(options, Side::Joiner)?,
+                donor: certificates(options, Side::Donor)?,
+            },
         })
     }
 }
@@ -267,15 +289,88 @@ fn keep_previous(value: &str) -> Option<KeepPrevious> {
     }
 }
 
-fn certificates(options: &ServerOptions) -> Result<Option<OwnCertificates>, Failure> {
-    let get = |new: &str, old: &str| options.sst(new).or_else(|| options.sst(old)).map(PathBuf::from);
-    match (get("ssl-ca", "tca"), get("ssl-cert", "tcert"), get("ssl-key", "tkey")) {
-        (None, None, None) => Ok(None),
-        (Some(ca), Some(cert), Some(key)) => Ok(Some(OwnCertificates { ca, cert, key })),
-        _ => Err(Failure::new(
-            Kind::Configuration,
-            "ssl-ca, ssl-cert and ssl-key under [sst] must be set together",
-        )
-        .hint("without all three, the transfer is still encrypted and authenticated")),
+/// A key of the role counts before the general one of the same name, as in the server's own scripts (MDEV-23744).
+fn certificates(options: &ServerOptions, side: Side) -> Result<Option<OwnCertificates>, Failure> {
+    let role = match side {
+        Side::Joiner => "ssl-server",
+        Side::Donor => "ssl-client",
+    };
+    let get = |what: &str, old: &str| {
+        let names = [format!("{role}-{what}"), format!("ssl-{what}"), old.to_owned()];
+        let set = names.iter().find_map(|name| options.sst(name).filter(|value| !value.is_empty()));
+        set.map(PathBuf::from)
+    };
+    let ca: Vec<PathBuf> = [get("ca", "tca"), get("capath", "tcapath")].into_iter().flatten().collect();
+    match (ca.is_empty(), get("cert", "tcert"), get("key", "tkey")) {
+        (true, None, None) => Ok(None),
+        (false, Some(cert), Some(key)) => Ok(Some(OwnCertificates { ca, cert, key })),
+        _ => {
+            let text = format!(
+                "ssl-ca (or ssl-capath), ssl-cert and ssl-key under [sst] must be set together, also with what {role}-ca, \
+                 {role}-capath, {role}-cert and {role}-key set for the {}",
+                side.name()
+            );
+            Err(Failure::new(Kind::Configuration, text)
+                .hint("without all three, the transfer is still encrypted and authenticated"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::wsrep::invocation::SstArgs;
+
+    use super::*;
+
+    fn of(lines: &str) -> Result<RoleCertificates> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("my.cnf");
+        std::fs::write(&file, format!("[sst]\n{lines}\n")).unwrap();
+        let defaults_file = Some(file.to_string_lossy().into_owned());
+        let options = ServerOptions::load(&SstArgs { defaults_file, ..SstArgs::default() })?;
+        Settings::read(&options).map(|settings| settings.certificates)
+    }
+
+    fn own(ca: &[&str], cert: &str, key: &str) -> Option<OwnCertificates> {
+        let ca = ca.iter().map(PathBuf::from).collect();
+        Some(OwnCertificates { ca, cert: cert.into(), key: key.into() })
+    }
+
+    #[test]
+    fn general_certificates_are_those_of_both_roles() {
+        for names in
+            [["ssl-ca", "ssl-cert", "ssl-key"], ["tca", "tcert", "tkey"], ["ssl_ca", "ssl_cert", "tkey"]]
+        {
+            let [ca, cert, key] = names;
+            let both = of(&format!("{ca}=/ca\n{cert}=/c\n{key}=/k")).unwrap();
+            let expected = own(&["/ca"], "/c", "/k");
+            assert_eq!(both, RoleCertificates { joiner: expected.clone(), donor: expected });
+        }
+        assert_eq!(of("").unwrap(), RoleCertificates::default());
+    }
+
+    #[test]
+    fn keys_of_a_role_come_first() {
+        let text = "ssl-ca=/ca\nssl-cert=/c\nssl-key=/k\nssl-server-cert=/s\nssl-server-key=/sk\nssl-client-ca=/cca\n\
+                    ssl-client-capath=/d\nssl-client-cert=/cc\nssl-client-key=/ck";
+        let both = of(text).unwrap();
+        assert_eq!(both.of(Side::Joiner), own(&["/ca"], "/s", "/sk").as_ref());
+        assert_eq!(both.of(Side::Donor), own(&["/cca", "/d"], "/cc", "/ck").as_ref());
+        // All eight, and nothing general.
+        let role = |role: &str| {
+            ["ca", "capath", "cert", "key"].map(|what| format!("ssl-{role}-{what}=/{role}/{what}")).join("\n")
+        };
+        let both = of(&format!("{}\n{}", role("server"), role("client"))).unwrap();
+        assert_eq!(both.joiner, own(&["/server/ca", "/server/capath"], "/server/cert", "/server/key"));
+        assert_eq!(both.donor, own(&["/client/ca", "/client/capath"], "/client/cert", "/client/key"));
+    }
+
+    #[test]
+    fn an_incomplete_set_names_its_role() {
+        let error = of("ssl-ca=/ca\nssl-cert=/c").unwrap_err().to_string();
+        assert!(error.contains("must be set together"), "{error}");
+        let error = of("ssl-ca=/ca\nssl-client-cert=/c\nssl-client-key=/k").unwrap_err().to_string();
+        assert!(error.contains("ssl-server-cert") && error.contains("joiner"), "{error}");
+        assert!(of("ssl-capath=/ca\nssl-cert=/c\nssl-key=/k").unwrap().joiner.is_some());
     }
 }

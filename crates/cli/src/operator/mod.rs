@@ -3,6 +3,7 @@ mod alone;
 mod answer;
 mod archive;
 mod check;
+mod copy_to;
 mod finish;
 mod gcache;
 mod gcache_text;
@@ -12,8 +13,8 @@ mod plan;
 mod release;
 mod report;
 mod rollback;
-mod set;
 mod serve;
+mod set;
 mod status;
 mod verify;
 pub(crate) mod version;
@@ -137,6 +138,12 @@ enum Verb {
     /// has no TLS of its own. Ends on SIGTERM.
     #[command(after_long_help = "Example:\n  rejoin serve --listen 127.0.0.1:4570 --datadir /var/lib/mysql")]
     Serve(serve::Options),
+    /// Copy this program to a directory
+    ///
+    /// For an init container that brings the program to the server's container: an image that contains
+    /// nothing but this program has no other command.
+    #[command(after_long_help = "Example:\n  rejoin copy-to /programs")]
+    CopyTo(copy_to::Options),
     /// Started by the program itself after a transfer
     #[command(name = transfer::cleanup::VERB, hide = true, disable_help_flag = true)]
     KeepUntilSynced {
@@ -189,6 +196,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Set(options) => set::run(&options),
         Verb::Metrics(options) => metrics::run(&options),
         Verb::Serve(options) => serve::run(&options),
+        Verb::CopyTo(options) => copy_to::run(&options),
         Verb::KeepUntilSynced { words } => transfer::cleanup::run(&words),
         Verb::RelayIst { words } => transfer::writesets::ist::relay::run(&words),
     }

@@ -13,7 +13,9 @@ use transfer::server::privileges::own_user;
 use transfer::server::status::{STATUS_FILE, Status};
 
 use super::answer::Answer;
-use super::status::{read, runs};
+use transfer::server::health::is_running;
+
+use super::status::read;
 use super::which::Which;
 
 /// How long the transfer may take to hear of it: it looks once a second, unless its server is slow to answer.
@@ -61,7 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// The transfer of which this node is the donor.
 fn donating(datadir: &Path) -> Result<Status, Failure> {
     let status = read(&datadir.join(STATUS_FILE)).ok().flatten();
-    let Some(status) = status.filter(|status| runs(status, datadir)) else {
+    let Some(status) = status.filter(|status| is_running(status, datadir)) else {
         let text = format!("no state transfer runs on {}", datadir.display());
         let hint = "set the option under [sst] on the donor for the next one";
         return Err(Failure::new(Kind::Server, text).hint(hint));
@@ -114,7 +116,7 @@ fn wait_until_true(datadir: &Path, pid: u32, asked: &[Change]) -> Result<(), Fai
         let status = read(&datadir.join(STATUS_FILE)).ok().flatten().filter(|status| status.pid == pid);
         match status {
             Some(status) if is_true(&status) => return Ok(()),
-            Some(status) if runs(&status, datadir) => std::thread::sleep(LOOK_EVERY),
+            Some(status) if is_running(&status, datadir) => std::thread::sleep(LOOK_EVERY),
             _ => {
                 let text = format!("the transfer (process {pid}) has ended meanwhile");
                 return Err(Failure::new(Kind::Server, text));

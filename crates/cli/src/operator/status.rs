@@ -8,11 +8,12 @@ use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
 use transfer::disk::small_file;
 use transfer::failure::{Failure, Kind};
-use transfer::human::size;
+use transfer::human::{printable, size};
 use transfer::install::files::Disk;
 use transfer::install::kept;
+use transfer::install::unfinished::Unfinished;
 use transfer::server::health::{Health, is_running};
-use transfer::server::status::{STATUS_BYTES_MAX, STATUS_FILE, Status};
+use transfer::server::status::{OK, STATUS_BYTES_MAX, STATUS_FILE, Status};
 use transfer::settings::{KeepPrevious, Settings};
 
 use super::answer::say;
@@ -84,20 +85,34 @@ pub fn run(options: &Options) -> Result<()> {
         say(&text);
         return Ok(());
     }
-    say(&match read(&path)? {
-        Some(status) => line(&status, is_running(&status, &datadir)),
+    let status = read(&path)?;
+    let running = status.as_ref().is_some_and(|status| is_running(status, &datadir));
+    say(&match &status {
+        Some(status) => line(status, running),
         None => format!("no transfer is recorded in {}", datadir.display()),
     });
     let settings = wanted.options().and_then(|options| Settings::read(&options));
     let always = settings.is_ok_and(|settings| settings.keep_previous == KeepPrevious::Always);
-    say(&left_in(&datadir, always)?);
+    let left = kept::status(&Disk, &datadir, kept::allocated)?;
+    say(&left_in(&left, always));
+    // The files of an install that was interrupted are complete.
+    let joined = status.is_none_or(|status| status.role != "joiner" || status.outcome.as_deref() == Some(OK));
+    let old = matches!(left, kept::Status::Nothing | kept::Status::Staging { .. });
+    if let Some(unfinished) = Unfinished::read(&datadir).filter(|_| old && !joined && !running) {
+        say(&format!(
+            "this node's own files are older than what it was to receive ({} was at {}): do not bootstrap a cluster from it as \
+             long as another node has more",
+            printable(&unfinished.donor),
+            printable(&unfinished.position)
+        ));
+    }
     Ok(())
 }
 
 /// Describes the content of `.rejoin/` and `#sql-rejoin/` in a sentence. `always`: the previous state stays until the
 /// operator removes it.
-fn left_in(datadir: &Path, always: bool) -> Result<String> {
-    Ok(match kept::status(&Disk, datadir, kept::allocated)? {
+fn left_in(left: &kept::Status, always: bool) -> String {
+    match left {
         kept::Status::Nothing => "no leftovers of earlier transfers".to_owned(),
         kept::Status::Staging { files } => {
             format!("an unfinished transfer left {files} files for the next one to reuse; the datadir itself is unchanged")
@@ -112,12 +127,12 @@ fn left_in(datadir: &Path, always: bool) -> Result<String> {
             } else {
                 "the node is Synced (without a working login, until it has served clients for ten minutes)"
             };
-            format!("installed {position}; the previous state ({}) is kept until {until}", size(bytes))
+            format!("installed {position}; the previous state ({}) is kept until {until}", size(*bytes))
         }
         kept::Status::InPlaceBroken => {
             "a transfer in place did not finish: the datadir is incomplete, and no server may start alone on it".to_owned()
         }
-    })
+    }
 }
 
 /// Reads the status file. Returns `None` when there is none.

@@ -34,7 +34,8 @@ pub enum FileKind {
     GaleraState,
     /// `galera.cache`, `gcache.page.NNNNNN`.
     GaleraCache,
-    /// `sst_in_progress`, `wsrep_sst.pid`, `tables_flushed`, `sst_error`: markers of a transfer.
+    /// `sst_in_progress`, `wsrep_sst.pid`, `tables_flushed`, `sst_error`, `sst_retry_count`, `sst_retry_limit_reached`: markers of
+    /// a transfer, and what a count of failed ones leaves (the operator of Percona XtraDB Cluster has the same names).
     SstMarker,
     /// `master*.info`, `relay-log*.info`, `multi-master.info`: the replication sources of this node.
     ReplicaState,
@@ -57,9 +58,13 @@ pub fn top_level(name: &str) -> FileKind {
         "tc.log" => return FileKind::TcLog,
         "grastate.dat" | "gvwstate.dat" | "gvwstate.dat.tmp" => return FileKind::GaleraState,
         "galera.cache" => return FileKind::GaleraCache,
-        "sst_in_progress" | "wsrep_sst.pid" | "tables_flushed" | "tables_flushed.tmp" | "sst_error" => {
-            return FileKind::SstMarker;
-        }
+        "sst_in_progress"
+        | "wsrep_sst.pid"
+        | "tables_flushed"
+        | "tables_flushed.tmp"
+        | "sst_error"
+        | "sst_retry_count"
+        | "sst_retry_limit_reached" => return FileKind::SstMarker,
         "multi-master.info" => return FileKind::ReplicaState,
         "mysql_upgrade_info" | "mariadb_upgrade_info" => return FileKind::UpgradeInfo,
         _ => {}

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rejoin_lab::{Cluster, compare};
 use rustls::pki_types::ServerName;
 
@@ -183,25 +183,29 @@ fn replay(port: u16, heard: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A CA and a certificate of it: the lines for `[sst]`.
-fn certificates(dir: &Path, name: &str) -> Result<[String; 3]> {
+/// A CA and certificates of it, one for each of these pairs of a prefix of the keys and its purpose: the lines for `[sst]`.
+fn certificates(dir: &Path, name: &str, of: &[(&str, &[ExtendedKeyUsagePurpose])]) -> Result<Vec<String>> {
     let authority_key = KeyPair::generate()?;
     let mut authority = CertificateParams::new(vec![])?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_pem = pem("CERTIFICATE", authority.self_signed(&authority_key)?.der());
     let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec![format!("{name}.invalid")])?.signed_by(&key, &issuer)?;
     let file = |kind: &str, text: String| -> Result<String> {
         let path: PathBuf = dir.join(format!("{name}-{kind}.pem"));
         fs::write(&path, text)?;
         Ok(path.display().to_string())
     };
-    Ok([
-        format!("ssl-ca={}", file("ca", authority_pem)?),
-        format!("ssl-cert={}", file("cert", pem("CERTIFICATE", certificate.der()))?),
-        format!("ssl-key={}", file("key", pem("PRIVATE KEY", &key.serialize_der()))?),
-    ])
+    let mut lines = vec![format!("ssl-ca={}", file("ca", authority_pem)?)];
+    for (prefix, usages) in of {
+        let key = KeyPair::generate()?;
+        let mut certificate = CertificateParams::new(vec![format!("{name}.invalid")])?;
+        certificate.extended_key_usages = usages.to_vec();
+        let certificate = pem("CERTIFICATE", certificate.signed_by(&key, &issuer)?.der());
+        let key = pem("PRIVATE KEY", &key.serialize_der());
+        lines.push(format!("{prefix}-cert={}", file(&format!("{prefix}-cert"), certificate)?));
+        lines.push(format!("{prefix}-key={}", file(&format!("{prefix}-key"), key)?));
+    }
+    Ok(lines)
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -213,8 +217,8 @@ fn pem(label: &str, der: &[u8]) -> String {
 #[test]
 fn an_operators_own_ca_on_both_nodes_or_on_neither() -> Result<()> {
     let fakes = Fakes::with_history()?;
-    let ours = certificates(fakes.cluster.dir(), "ours")?;
-    let theirs = certificates(fakes.cluster.dir(), "theirs")?;
+    let ours = certificates(fakes.cluster.dir(), "ours", &[("ssl", &[])])?;
+    let theirs = certificates(fakes.cluster.dir(), "theirs", &[("ssl", &[])])?;
     let (ours, theirs): (Vec<&str>, Vec<&str>) =
         (ours.iter().map(String::as_str).collect(), theirs.iter().map(String::as_str).collect());
 
@@ -252,6 +256,30 @@ fn an_operators_own_ca_on_both_nodes_or_on_neither() -> Result<()> {
     let joiner = crate::fake::Call::new(line, &fakes.joiner().datadir()).start()?.end(SOON)?;
     ensure!(joiner.stdout.is_empty(), "{joiner:?}");
     refused(&joiner, "/nowhere/ca.pem (ssl-ca)")
+}
+
+/// Both sets are on both nodes. Each certificate permits one role only, so that a mistake cannot pass.
+#[test]
+fn certificates_of_each_role() -> Result<()> {
+    let fakes = Fakes::with_history()?;
+    let (server, client) = ([ExtendedKeyUsagePurpose::ServerAuth], [ExtendedKeyUsagePurpose::ClientAuth]);
+    let lines =
+        certificates(fakes.cluster.dir(), "roles", &[("ssl-server", &server), ("ssl-client", &client)])?;
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    fakes.set_sst(&lines)?;
+    let (joiner, auth, address) = fakes.joiner_ready()?;
+    let donor = fakes.serve(fakes.full(&address, &auth)?)?;
+    let joiner = joiner.end(SOON)?;
+    assert_eq!((donor.code, joiner.code), (Some(0), Some(0)), "{}{}", donor.stderr, joiner.stderr);
+
+    // One certificate for everything is none for either role.
+    let general: Vec<String> = lines.iter().map(|line| line.replacen("ssl-client", "ssl", 1)).collect();
+    let general: Vec<&str> =
+        general.iter().map(String::as_str).filter(|line| !line.starts_with("ssl-server")).collect();
+    fakes.set_sst(&[&general[..], &["sst-initial-timeout=6"]].concat())?;
+    let (joiner, auth, address) = fakes.joiner_ready()?;
+    refused(&fakes.full(&address, &auth)?.end(SOON)?, "that our CA (ssl-ca) does not accept")?;
+    refused(&joiner.end(SOON)?, "does not accept this joiner's certificate")
 }
 
 #[test]

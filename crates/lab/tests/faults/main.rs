@@ -1,5 +1,6 @@
 //! What must hold when something goes wrong, or when somebody means harm: with the real program, and with real servers
 //! wherever a server has a part in it.
+mod all_killed;
 mod channel;
 mod contract;
 mod dry_run;
@@ -17,6 +18,7 @@ mod native;
 mod old_state;
 mod pair;
 mod panics;
+mod retries;
 mod room;
 mod server_uses;
 mod servers_ends;

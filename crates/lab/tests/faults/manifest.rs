@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 pub struct Manifest(BTreeMap<String, (u64, u64)>);
 
 /// Top-level names that belong to the provider, to running programs or to the log, and not to the data.
-const NOT_DATA: [&str; 10] = [
+const NOT_DATA: [&str; 11] = [
     ".rejoin",
     "#sql-rejoin",
     "grastate.dat",
@@ -20,6 +20,7 @@ const NOT_DATA: [&str; 10] = [
     "gcache.page",
     "rejoin-",
     "sst_in_progress",
+    "sst_retry_",
     "wsrep_sst.pid",
     "tables_flushed",
 ];

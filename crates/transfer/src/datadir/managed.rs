@@ -14,6 +14,7 @@
 //! | `#sql*` of other engines than InnoDB | removed unless `cpat` matches | leftovers of statements |
 //! | `grastate.dat`, `gvwstate.dat`, `galera.cache`, `gcache.page.*` | kept | they belong to the provider, which is running |
 //! | `sst_in_progress`, `wsrep_sst.pid`, `tables_flushed`, `sst_error`, `rejoin-lock`, `*.pid`, sockets | kept | they belong to running programs |
+//! | `sst_retry_count`, `sst_retry_limit_reached` | kept | they count this node's joins |
 //! | `*.pem`, `*.err`, `*.log` | kept | they belong to this host |
 //! | directories of databases that the donor does not have | removed if possible | a server would show an empty database |
 //! | names that begin with `.`, `lost+found`, directories in `ignore_db_dirs`, of other engines, or without any table file | kept | not a database |

@@ -46,6 +46,7 @@ fn set_tables_and_what_must_go() {
         "n.err",
         "n.log",
         "sst_in_progress",
+        "sst_retry_count",
         "notes",
         "lost+found/x.ibd",
         ".snap/x.ibd",

@@ -74,6 +74,8 @@ fn every_kind_of_file() {
         "relay-log.info",
         "multi-master.info",
         "sst_in_progress",
+        "sst_retry_count",
+        "sst_retry_limit_reached",
         "wsrep_sst.pid",
         "mysqld.pid",
         "mybin.000001",

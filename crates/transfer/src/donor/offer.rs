@@ -65,6 +65,7 @@ fn offer(job: &Job, layout: &Layout, scan: &Scan, left_out: Vec<String>) -> Offe
     }
     Offer {
         node: job.options.node_name(),
+        position: job.args.gtid.clone().unwrap_or_default(),
         facts: NodeFacts {
             encrypted: first_encrypted(layout, &job.options, &scan.files),
             ..layout.facts(server_version(job.server))

@@ -22,6 +22,7 @@
 //! | `installed.json` | the last finished install, whose previous state is in `old/` |
 //! | `released.json` | the previous state is being deleted |
 //! | `in-place` | the old datadir is no longer complete |
+//! | `receiving.json` | what an unfinished transfer was about to bring ([`unfinished`]) |
 //! | `ran-full` | the last transfer filled the disk although it should have fitted |
 //! | `grastate.dat` | the provider's state file before the install |
 mod carry_out;
@@ -45,6 +46,7 @@ pub mod run;
 mod second_engine;
 pub mod steps;
 pub mod tidy;
+pub mod unfinished;
 
 #[cfg(test)]
 mod tests;

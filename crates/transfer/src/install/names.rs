@@ -17,6 +17,8 @@ pub const RELEASED: &str = "released.json";
 pub const IN_PLACE: &str = "in-place";
 /// The last transfer filled the disk.
 pub const RAN_FULL: &str = "ran-full";
+/// What a transfer that has begun to receive files was about to bring.
+pub const RECEIVING: &str = "receiving.json";
 /// Every staging root that may exist.
 pub const ROOTS: &str = "roots.json";
 /// The provider's state file; the previous state has a copy under the same name.

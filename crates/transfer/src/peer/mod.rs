@@ -8,7 +8,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`secret`] | the invitation and the proofs made from it |
-//! | [`tls`] | which certificates either side accepts |
+//! | [`tls`], `own_certificates` | which certificates either side accepts; the operator's own |
 //! | `side`, `terms` | the two roles; what a node offers, and what both agree on |
 //! | `traffic` | counters of a connection |
 //! | `tls_stream` | the TLS byte stream: every blocking step, its deadline and its counters |
@@ -26,6 +26,7 @@ mod handshake;
 mod keep_alive;
 pub mod link;
 pub mod listen;
+mod own_certificates;
 pub mod relay;
 mod screen;
 pub mod secret;
@@ -38,8 +39,8 @@ mod traffic;
 pub use dial::Dialer;
 pub use link::Link;
 pub use listen::Listener;
+pub use own_certificates::OwnCertificates;
 pub use secret::{Invitation, Pin, TransferSecret};
 pub use side::Side;
 pub use terms::{Established, Terms};
-pub use tls::OwnCertificates;
 pub use traffic::Traffic;

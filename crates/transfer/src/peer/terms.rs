@@ -4,7 +4,7 @@ use std::time::Duration;
 use protocol::hello;
 
 use super::link::Link;
-use super::tls::OwnCertificates;
+use super::own_certificates::OwnCertificates;
 
 /// What this node offers on every connection of a transfer.
 #[derive(Clone, Debug)]

@@ -4,21 +4,20 @@
 //! checked in addition, by both sides or neither: a side with a CA requires a certificate of that CA from the
 //! other, and reports if the other has none. Names in certificates are not checked, because the pin is
 //! stricter than any name.
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, PeerIncompatible, RootCertStore,
     ServerConfig, SignatureScheme,
 };
 
+use super::own_certificates::{Loaded, OwnCertificates, unusable};
 use super::secret::{Pin, TransferSecret};
 use super::side::Side;
 use crate::failure::{Failure, Kind};
@@ -27,60 +26,6 @@ use crate::failure::{Failure, Kind};
 pub const ALPN: &[u8] = b"rejoin";
 
 const CONFIGURE: &str = "set ssl-ca, ssl-cert and ssl-key under [sst] on both nodes, or on neither";
-
-/// The operator's certificates, PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnCertificates {
-    /// The certificates of the CA that both nodes trust.
-    pub ca: PathBuf,
-    /// This node's certificate, then its intermediates.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
-
-struct Loaded {
-    roots: Arc<RootCertStore>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl OwnCertificates {
-    fn load(&self) -> Result<Loaded> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&self.ca, "ssl-ca")? {
-            roots.add(certificate).map_err(|e| unusable(&self.ca, "ssl-ca", e))?;
-        }
-        let key =
-            PrivateKeyDer::from_pem_file(&self.key).map_err(|e| unusable(&self.key, "ssl-key", words(e)))?;
-        Ok(Loaded { roots: Arc::new(roots), chain: certificates(&self.cert, "ssl-cert")?, key })
-    }
-}
-
-fn certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let all = all.map_err(|e| unusable(path, option, words(e)))?;
-    if all.is_empty() {
-        return Err(unusable(path, option, "it contains no PEM certificate").into());
-    }
-    Ok(all)
-}
-
-/// The library's texts for PEM problems address programmers.
-fn words(error: rustls::pki_types::pem::Error) -> String {
-    use rustls::pki_types::pem::Error;
-    match error {
-        Error::Io(e) => e.to_string(),
-        Error::NoItemsFound => {
-            "it contains no PEM section of this kind (an encrypted key is not supported)".into()
-        }
-        e => format!("{e:?}"),
-    }
-}
-
-fn unusable(path: &Path, option: &str, why: impl std::fmt::Display) -> Failure {
-    Failure::new(Kind::Configuration, format!("cannot use {} ({option}): {why}", path.display()))
-}
 
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::ring::default_provider();
@@ -102,7 +47,7 @@ pub fn server(own: Option<&OwnCertificates>) -> Result<(Arc<ServerConfig>, Pin)>
             let pin = Pin::of_certificate(chain.first().map(AsRef::as_ref).unwrap_or_default());
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
                 .build()
-                .map_err(|e| unusable(&own.ca, "ssl-ca", e))?;
+                .map_err(|e| unusable(own.first_authority(), "ssl-ca", e))?;
             let config = builder
                 .with_client_cert_verifier(verifier)
                 .with_single_cert(chain, key)

@@ -37,13 +37,21 @@ pub fn collect(args: &SstArgs, options: &ServerOptions, donor: bool) -> Credenti
         let user = args.user.clone()?;
         Account::from_pair(&format!("{user}:{}", args.password.clone().unwrap_or_default()))
     };
+    let own = options.sst("wsrep-sst-auth").and_then(Account::from_pair);
     let local = given
         .local
+        .filter(|account| own.is_none() || !is_nobody(account))
         .or_else(|| from_env(AUTH))
         .or_else(|| args.auth.as_deref().and_then(Account::from_pair))
         .or_else(from_arguments)
-        .or_else(|| options.sst("wsrep-sst-auth").and_then(Account::from_pair));
+        .or(own);
     Credentials { local, remote: given.remote.or_else(|| from_env(REMOTE_AUTH)) }
+}
+
+/// An 11.8 server makes no account for a method called `rsync` and hands over this name with a password all the same. It is
+/// an account only if an operator made one.
+fn is_nobody(account: &Account) -> bool {
+    account.user == "rsync"
 }
 
 fn read_stdin() -> DonorStdin {

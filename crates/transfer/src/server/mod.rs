@@ -18,6 +18,7 @@
 //! | [`metrics`] | the progress as Prometheus metrics |
 //! | [`niceness`] | our out-of-memory score and priority |
 //! | [`markers`] | `sst_in_progress` and `wsrep_sst.pid` |
+//! | [`retries`] | how often a join failed |
 //! | [`privileges`] | running root's verbs as the server's user |
 //! | [`progress`] | phases and counts |
 //! | [`status`] | the status file |
@@ -47,6 +48,7 @@ pub mod recorder;
 pub mod records;
 pub mod report;
 pub mod reporter;
+pub mod retries;
 pub mod shutdown;
 pub mod status;
 pub mod synced;

@@ -162,6 +162,16 @@ impl ServerOptions {
         self.sst(name).map(|value| size(&format!("[sst] {name}"), value)).transpose()
     }
 
+    /// An `[sst]` option that is a number.
+    ///
+    /// # Errors
+    /// A configuration failure naming the option.
+    pub fn sst_number(&self, name: &str) -> Result<Option<u32>> {
+        let number = |text: &str| text.trim().parse().ok();
+        let read = |value| typed(&format!("[sst] {name}"), value, number, "a number");
+        self.sst(name).map(read).transpose()
+    }
+
     /// An `[sst]` option that is a switch.
     ///
     /// # Errors

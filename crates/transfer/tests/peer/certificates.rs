@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use base64::Engine;
 use protocol::message::Message;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rejoin_transfer::cancel::Cancel;
 use rejoin_transfer::failure::Kind;
 use rejoin_transfer::peer::{Dialer, Established, Listener, OwnCertificates, Terms};
 
 use crate::common::*;
 
-/// A CA with an intermediate, and the files of one node each for "joiner" and "donor".
+/// A CA with an intermediate, and the files of one node each for "joiner" and "donor"; those of "server" and "client" may be
+/// used in that role of TLS only.
 struct Authority {
     dir: tempfile::TempDir,
 }
@@ -41,9 +42,18 @@ impl Authority {
         let middle = middle_parameters.signed_by(&middle_key, &root_issuer).unwrap();
         let issuer = Issuer::new(middle_parameters, middle_key);
         std::fs::write(dir.path().join("ca.pem"), pem("CERTIFICATE", root.der())).unwrap();
-        for node in ["joiner", "donor"] {
+        let any: &[ExtendedKeyUsagePurpose] = &[];
+        let nodes = [
+            ("joiner", any),
+            ("donor", any),
+            ("server", &[ExtendedKeyUsagePurpose::ServerAuth]),
+            ("client", &[ExtendedKeyUsagePurpose::ClientAuth]),
+        ];
+        for (node, usages) in nodes {
             let key = KeyPair::generate().unwrap();
-            let certificate = parameters(node, false).signed_by(&key, &issuer).unwrap();
+            let mut parameters = parameters(node, false);
+            parameters.extended_key_usages = usages.to_vec();
+            let certificate = parameters.signed_by(&key, &issuer).unwrap();
             let chain = pem("CERTIFICATE", certificate.der()) + &pem("CERTIFICATE", middle.der());
             std::fs::write(dir.path().join(format!("{node}.pem")), chain).unwrap();
             std::fs::write(dir.path().join(format!("{node}.key")), pem("PRIVATE KEY", &key.serialize_der()))
@@ -55,7 +65,7 @@ impl Authority {
     fn of(&self, node: &str) -> OwnCertificates {
         let path = |name: &str| Path::join(self.dir.path(), name);
         OwnCertificates {
-            ca: path("ca.pem"),
+            ca: vec![path("ca.pem")],
             cert: path(&format!("{node}.pem")),
             key: path(&format!("{node}.key")),
         }
@@ -84,6 +94,42 @@ fn nodes_of_one_ca_meet() {
     let (mut joiner, mut donor) = (joiner.unwrap(), donor.unwrap());
     donor.link.send(&Message::Ready).unwrap();
     assert_eq!(joiner.link.recv().unwrap(), Message::Ready);
+}
+
+#[test]
+fn a_certificate_of_one_role_is_not_taken_in_the_other() {
+    let authority = Authority::new();
+    let (joiner, donor) = meet(Some(authority.of("server")), Some(authority.of("client")));
+    assert!(joiner.is_ok() && donor.is_ok(), "{joiner:?} {donor:?}");
+    let (_, donor) = meet(Some(authority.of("client")), Some(authority.of("donor")));
+    fails(donor, Kind::Refused, "shows a certificate that our CA (ssl-ca) does not accept");
+    let (joiner, _) = meet(Some(authority.of("joiner")), Some(authority.of("server")));
+    fails(joiner, Kind::Timeout, "the client shows a certificate that our CA (ssl-ca) does not accept");
+}
+
+#[test]
+fn a_directory_of_authorities() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let dir = authority.dir.path().join("authorities");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("README"), "nothing to see").unwrap();
+    let by_directory = |node: &str| OwnCertificates { ca: vec![dir.clone()], ..authority.of(node) };
+    let cancel = Cancel::new();
+    let open = || {
+        Listener::open(
+            "127.0.0.1",
+            0,
+            Terms { certificates: Some(by_directory("joiner")), ..terms() },
+            &cancel,
+        )
+    };
+    fails(open(), Kind::Configuration, "authorities (ssl-capath): no file in it contains a PEM certificate");
+    // As `openssl rehash` leaves it.
+    std::fs::copy(&other.of("joiner").ca[0], dir.join("other.pem")).unwrap();
+    std::fs::copy(&authority.of("joiner").ca[0], dir.join("ours.pem")).unwrap();
+    std::os::unix::fs::symlink("ours.pem", dir.join("0a1b2c3d.0")).unwrap();
+    let (joiner, donor) = meet(Some(by_directory("joiner")), Some(by_directory("donor")));
+    assert!(joiner.is_ok() && donor.is_ok(), "{joiner:?} {donor:?}");
 }
 
 #[test]
@@ -137,13 +183,13 @@ fn a_pin_is_checked_although_the_ca_signed() {
 fn unusable_files_are_named() {
     let authority = Authority::new();
     let good = authority.of("joiner");
-    let missing = good.ca.with_file_name("missing.pem");
+    let missing = good.cert.with_file_name("missing.pem");
     let open = |certificates| {
         Listener::open("127.0.0.1", 0, Terms { certificates: Some(certificates), ..terms() }, &Cancel::new())
     };
     let kind = Kind::Configuration;
     fails(
-        open(OwnCertificates { ca: missing.clone(), ..good.clone() }),
+        open(OwnCertificates { ca: vec![missing.clone()], ..good.clone() }),
         kind,
         "missing.pem (ssl-ca): No such file",
     );

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use formats::galera::grastate::{self, GraState};
+use formats::wsrep::state_id::StateId;
 use rustix::fs::{Access, access};
 
 use super::facts::{Datadir, Directory, DirectoryState, Facts, Left, Room, Server};
@@ -17,6 +18,7 @@ use crate::datadir::layout::Layout;
 use crate::datadir::managed;
 use crate::datadir::own_position;
 use crate::datadir::recognise::{Looks, looks};
+use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use crate::datadir::scan;
 use crate::datadir::server_on;
 use crate::datadir::walk::is_packagers;
@@ -26,8 +28,10 @@ use crate::flavor::{self, Flavor, InDatadir};
 use crate::install::dry_run;
 use crate::install::files::Disk;
 use crate::install::kept;
+use crate::install::unfinished::Unfinished;
 use crate::server::markers;
 use crate::server::options::ServerOptions;
+use crate::server::retries;
 use crate::server::synced::socket_path;
 use crate::server::users::{name_of_user, own_user_name};
 use crate::settings::Settings;
@@ -64,7 +68,10 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
         }
     };
     let stopped = matches!(server, Server::Stopped);
-    let left = left(&datadir);
+    let mut left = left(&datadir);
+    if stopped && left.unfinished.is_some() {
+        left.own_position = layout.as_ref().ok().and_then(own_position_of);
+    }
     let version = match &server {
         Server::Running(live) => live.variables.get("version").cloned(),
         _ => program::server_version(pid, &options),
@@ -215,8 +222,19 @@ fn left(datadir: &Path) -> Left {
     let there = names.iter().map(|name| datadir.join(name)).filter(|path| path.is_file());
     Left {
         kept: kept::status(&Disk, datadir, kept::allocated).map_err(|e| format!("{e:#}")),
+        failed_joins: retries::failed_joins(datadir),
+        unfinished: Unfinished::read(datadir),
+        own_position: None,
         stale: if running.is_some() { vec![] } else { there.collect() },
         running,
+    }
+}
+
+/// The position to which a server would recover these files.
+fn own_position_of(layout: &Layout) -> Option<StateId> {
+    match recovered_position(&InnodbFiles::of(layout).ok()?).ok()? {
+        Recovered::Known(position) => Some(position.state),
+        Recovered::None | Recovered::Unknown(_) => None,
     }
 }
 

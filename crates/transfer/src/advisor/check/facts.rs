@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use formats::galera::grastate::GraState;
+use formats::wsrep::state_id::StateId;
 
 use crate::datadir::recognise::Looks;
 use crate::failure::Failure;
 use crate::install::kept;
+use crate::install::unfinished::Unfinished;
 use crate::server::options::ServerOptions;
 use crate::server::provider_options::{self, ProviderOptions};
 use crate::settings::Settings;
@@ -76,6 +78,15 @@ impl Facts {
             Server::Running(live) => live.variables.get(name).map(String::as_str),
             _ => self.in_files(name),
         }
+    }
+
+    /// The value of `wsrep_sst_method` with which the server runs rejoin: a link may give the program another name.
+    pub fn method(&self) -> &str {
+        let path = match &self.program {
+            Program::Found { path, .. } if self.program.is_rejoin() => path.file_name(),
+            _ => None,
+        };
+        path.and_then(|name| name.to_str()?.strip_prefix("wsrep_sst_")).unwrap_or("rejoin")
     }
 
     /// The option in the files, which the next start uses, regardless of the running server.
@@ -195,6 +206,13 @@ pub enum Program {
     },
 }
 
+impl Program {
+    /// Whether it is rejoin, of any version.
+    pub fn is_rejoin(&self) -> bool {
+        matches!(self, Program::Found { version: Some(_), .. })
+    }
+}
+
 /// The datadir that is checked.
 #[derive(Clone, Debug)]
 pub struct Datadir {
@@ -240,6 +258,12 @@ pub struct Left {
     pub kept: Result<kept::Status, String>,
     /// A transfer that is running now.
     pub running: Option<u32>,
+    /// Joins in a row that received files and failed, if they are counted.
+    pub failed_joins: u32,
+    /// A transfer that began to receive files and did not finish.
+    pub unfinished: Option<Unfinished>,
+    /// With an unfinished transfer: the position to which the node's own files recover, if it can be computed.
+    pub own_position: Option<StateId>,
     /// Files that should exist only during a transfer.
     pub stale: Vec<PathBuf>,
 }

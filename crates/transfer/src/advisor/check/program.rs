@@ -15,7 +15,8 @@ use crate::server::version;
 /// The program that the server runs for `wsrep_sst_method=rejoin`.
 const METHOD: &str = "wsrep_sst_rejoin";
 
-/// Searches for the method as the server does: `<basedir>/bin`, then its `PATH` (docs/server-contract.md).
+/// Searches for the method as the server does: `<basedir>/bin`, then its `PATH` (docs/server-contract.md). If the program
+/// of another configured method is rejoin (docs/kubernetes.md), it is that one.
 pub(super) fn method(server: Option<u32>, options: &ServerOptions) -> Program {
     let mut dirs = vec![basedir(options).join("bin")];
     for dir in std::env::split_paths(&path_of(server)) {
@@ -23,11 +24,13 @@ pub(super) fn method(server: Option<u32>, options: &ServerOptions) -> Program {
             dirs.push(dir);
         }
     }
-    find(&dirs)
+    let configured = options.server("wsrep-sst-method").map(|name| format!("wsrep_sst_{name}"));
+    let configured = configured.map(|name| find(&dirs, &name));
+    configured.filter(Program::is_rejoin).unwrap_or_else(|| find(&dirs, METHOD))
 }
 
-fn find(dirs: &[PathBuf]) -> Program {
-    let Some(path) = dirs.iter().map(|dir| dir.join(METHOD)).find(|path| path.exists()) else {
+fn find(dirs: &[PathBuf], name: &str) -> Program {
+    let Some(path) = dirs.iter().map(|dir| dir.join(name)).find(|path| path.exists()) else {
         return Program::Missing { searched: dirs.to_vec() };
     };
     let executable = access(&path, Access::EXEC_OK).is_ok();
@@ -101,16 +104,17 @@ mod tests {
     fn the_first_of_that_name_counts_and_says_what_it_is() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dirs = [first.path().to_owned(), second.path().to_owned()];
-        assert_eq!(find(&dirs), Program::Missing { searched: dirs.to_vec() });
+        assert_eq!(find(&dirs, METHOD), Program::Missing { searched: dirs.to_vec() });
 
         fs::copy("/proc/self/exe", second.path().join(METHOD)).unwrap();
-        assert!(matches!(find(&dirs), Program::Found { same: true, executable: true, .. }));
+        assert!(matches!(find(&dirs, METHOD), Program::Found { same: true, executable: true, .. }));
 
         // A script that precedes it in PATH, and one that may not be executed.
         let script = first.path().join(METHOD);
         fs::write(&script, "#!/bin/sh\necho rejoin 9.9\n").unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).unwrap();
-        let found = find(&dirs);
+        let found = find(&dirs, METHOD);
+        assert!(!found.is_rejoin());
         let expected = Program::Found { path: script, executable: false, same: false, version: None };
         assert_eq!(found, expected);
     }

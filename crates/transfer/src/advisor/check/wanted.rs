@@ -14,9 +14,6 @@ use crate::server::options::ServerOptions;
 use crate::server::provider_options;
 use crate::server::users::user_of_name;
 
-/// The default datadir of the packages of all distributions.
-const PACKAGED_DATADIR: &str = "/var/lib/mysql";
-
 /// The node to check: the arguments that a server would pass to its program.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
@@ -43,10 +40,7 @@ impl Wanted {
         if self.datadir.is_some() || options.server("datadir").is_some_and(|dir| !dir.is_empty()) {
             return Ok(self);
         }
-        let datadir = compiled_in::datadir(&options).ok_or_else(|| {
-            let text = "datadir is not set, and no server program is installed that has a default";
-            Failure::new(Kind::Configuration, text).hint("give --datadir, or the server's --defaults-file")
-        })?;
+        let datadir = compiled_in_datadir(&options)?;
         Ok(Wanted { datadir: Some(datadir), compiled_in: true, ..self })
     }
 
@@ -110,8 +104,18 @@ pub(super) fn user_of(options: &ServerOptions, datadir: &Path) -> Option<(u32, u
 
 /// Returns the datadir, even if the rest of the layout cannot be determined.
 pub(super) fn datadir_of(args: &SstArgs, options: &ServerOptions) -> Result<PathBuf> {
-    let given = args.datadir.as_deref().or_else(|| options.server("datadir")).unwrap_or(PACKAGED_DATADIR);
-    Ok(std::path::absolute(given)?)
+    match args.datadir.as_deref().or_else(|| options.server("datadir")) {
+        Some(given) => Ok(std::path::absolute(given)?),
+        None => Ok(compiled_in_datadir(options)?),
+    }
+}
+
+/// The default of the server's program. It differs between distributions and releases, so it is asked for and never assumed.
+fn compiled_in_datadir(options: &ServerOptions) -> Result<PathBuf, Failure> {
+    compiled_in::datadir(options).ok_or_else(|| {
+        let text = "datadir is not set, and no server program is installed that has a default";
+        Failure::new(Kind::Configuration, text).hint("give --datadir, or the server's --defaults-file")
+    })
 }
 
 pub(crate) fn load(wanted: &Wanted, command_line: &[String]) -> Result<(SstArgs, ServerOptions)> {

@@ -1,6 +1,7 @@
 //! The option files, and where the running server differs from them.
 use super::super::Findings;
 use super::super::facts::{Facts, Server};
+use crate::peer::Side;
 use crate::server::provider_options::{IST_DOOR_HINT, ist_door};
 use crate::settings::{IstChoice, SnapshotChoice};
 
@@ -73,14 +74,17 @@ fn settings(facts: &Facts, findings: &mut Findings) {
             return findings.error("sst", why.as_str(), "see the valid values in docs/options.md");
         }
     };
-    if let Some(own) = &settings.certificates
-        && let Err(why) = crate::peer::tls::server(Some(own))
-    {
-        findings.error(
-            "sst",
-            format!("the certificates under [sst] cannot be used: {why:#}"),
-            "correct ssl-ca, ssl-cert and ssl-key, or remove all three: a transfer then creates its own certificates",
-        );
+    for side in [Side::Joiner, Side::Donor] {
+        if let Some(own) = settings.certificates.of(side)
+            && let Err(why) = crate::peer::tls::server(Some(own))
+        {
+            let role = side.name();
+            findings.error(
+                "sst",
+                format!("the certificates under [sst] cannot be used as the {role}: {why:#}"),
+                "correct ssl-ca, ssl-cert and ssl-key, or remove all three: a transfer then creates its own certificates",
+            );
+        }
     }
     if settings.snapshot == SnapshotChoice::Blocking {
         findings.note(
@@ -99,11 +103,18 @@ fn settings(facts: &Facts, findings: &mut Findings) {
     findings.ok_if_clean("sst", "all options under [sst] are valid");
 }
 
+/// Names under which the server treats a method differently (docs/server-contract.md).
+const MISLEADING: [&str; 3] = ["mariabackup", "mysqldump", "skip"];
+
 /// The joiner's method counts for both sides, and a joiner takes it from its option files.
 fn method(facts: &Facts, findings: &mut Findings) {
     const FIX: &str = "wsrep_sst_method = rejoin under [mysqld], on every node";
     match facts.in_files("wsrep_sst_method") {
         Some("rejoin") => findings.ok("method", "wsrep_sst_method = rejoin"),
+        Some(name) if name == facts.method() && !MISLEADING.contains(&name) => {
+            findings
+                .ok("method", format!("wsrep_sst_method = {name}, and the program of this name is rejoin"));
+        }
         None | Some("") => {
             findings.error("method", "wsrep_sst_method is not set: the server uses rsync", FIX)
         }
@@ -200,13 +211,25 @@ fn donor(facts: &Facts, findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Level::{Error, Note, Warning};
+    use super::super::super::Level::{Error, Note, Ok as Fine, Warning};
+    use super::super::super::facts::{Facts, Program};
     use super::super::fixture::{found, running, set, set_sst, stopped, with_options, with_sst};
 
     #[test]
     fn method_and_membership() {
         let rsync = with_options(stopped(), &["--wsrep_sst_method=rsync"]);
         assert!(found(&rsync, "method", Error).contains("rsync"));
+        let named = |name: &str| Facts {
+            program: Program::Found {
+                path: format!("/usr/bin/wsrep_sst_{name}").into(),
+                executable: true,
+                same: true,
+                version: Some("0.1.0".to_owned()),
+            },
+            ..with_options(stopped(), &[&format!("--wsrep_sst_method={name}")])
+        };
+        assert!(found(&named("rsync"), "method", Fine).contains("is rejoin"));
+        assert!(found(&named("mariabackup"), "method", Error).contains("mariabackup"));
         let off = with_options(stopped(), &["--wsrep_on=OFF"]);
         assert!(found(&off, "cluster", Error).contains("wsrep_on"));
         let alone = with_options(stopped(), &["--wsrep_cluster_address=gcomm://"]);

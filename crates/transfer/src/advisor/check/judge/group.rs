@@ -177,11 +177,14 @@ fn members(facts: &Facts, live: &Live, findings: &mut Findings) {
             }
         };
         let before = findings.0.len();
-        if says.method != "rejoin" {
+        if says.method != facts.method() {
             findings.warning(
                 "members",
                 format!("{member} has wsrep_sst_method = {}", says.method),
-                "set wsrep_sst_method = rejoin there; this check cannot see whether the program is installed there",
+                format!(
+                    "set wsrep_sst_method = {} there; this check cannot see whether the program is installed there",
+                    facts.method()
+                ),
             );
         }
         let series = |text: &str| protocol::policy::series(&Some(text.to_owned()));

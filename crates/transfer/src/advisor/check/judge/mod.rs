@@ -8,6 +8,7 @@ mod group;
 mod installed;
 mod network;
 mod places;
+mod position;
 mod redo;
 
 use std::time::Duration;

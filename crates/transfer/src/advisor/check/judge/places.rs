@@ -6,6 +6,7 @@ use crate::datadir::recognise::{self, Looks};
 use crate::human::size;
 use crate::install::kept::Status;
 use crate::joiner::MARGIN_BYTES;
+use crate::server::retries;
 use crate::settings::{InPlace, KeepPrevious};
 
 /// Adds the findings.
@@ -18,7 +19,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
     tables(facts, findings);
     leftovers(facts, findings);
     space(facts, findings);
-    position(facts, findings);
+    super::position::judge(facts, findings);
     if let Some(ahead) = facts.from_the_future.filter(|ahead| *ahead > CLOCKS_AGREE_WITHIN) {
         findings.warning(
             "clock",
@@ -171,6 +172,7 @@ fn leftovers(facts: &Facts, findings: &mut Findings) {
             findings.note("leftovers", text, fix);
         }
     }
+    retries(facts, findings);
     if !facts.left.stale.is_empty() {
         let names: Vec<String> = facts.left.stale.iter().map(|path| path.display().to_string()).collect();
         findings.warning(
@@ -187,6 +189,23 @@ fn leftovers(facts: &Facts, findings: &mut Findings) {
             Some(pid) => findings.ok("leftovers", format!("a transfer is running (process {pid})")),
             None => findings.ok("leftovers", "none"),
         }
+    }
+}
+
+/// Joins that received files and failed, as far as `retry-limit` has them counted.
+fn retries(facts: &Facts, findings: &mut Findings) {
+    let failed = facts.left.failed_joins;
+    let Ok(limits) = facts.settings.as_ref().map(|settings| settings.limits) else { return };
+    match limits.permit_try(failed, &facts.datadir.path.join(retries::COUNT_FILE)) {
+        Err(refusal) => {
+            findings.error("leftovers", refusal.text, refusal.hint.unwrap_or_default());
+        }
+        Ok(()) if failed > 0 => findings.note(
+            "leftovers",
+            format!("{failed} joins in a row received files and failed (retry-limit counts them)"),
+            "rejoin-joiner-*.log in the datadir name the reasons; the count ends when the node is Synced",
+        ),
+        Ok(()) => {}
     }
 }
 
@@ -234,41 +253,10 @@ fn space(facts: &Facts, findings: &mut Findings) {
     }
 }
 
-/// The position from which a stopped node would ask the cluster to continue.
-fn position(facts: &Facts, findings: &mut Findings) {
-    if !matches!(facts.server, Server::Stopped) {
-        return;
-    }
-    let gcache = "rejoin gcache DIR on the others shows which write-sets they can serve";
-    match &facts.grastate {
-        None => findings.note(
-            "position",
-            "no grastate.dat: the next start asks for a full transfer",
-            "nothing to do for a new node; otherwise check that the datadir is the right one",
-        ),
-        Some(Err(why)) => findings.warning(
-            "position",
-            format!("{why}: the next start asks for a full state transfer"),
-            "check that the datadir is the right one",
-        ),
-        Some(Ok(state)) if state.uuid.is_nil() => findings.note(
-            "position",
-            "grastate.dat holds no history (a transfer failed, or the node was found inconsistent): the next start asks for a full transfer",
-            "nothing to do if this is intended",
-        ),
-        Some(Ok(state)) if state.seqno.0 < 0 => findings.note(
-            "position",
-            format!("{}: the server did not stop cleanly; its recovery determines the position", state.uuid),
-            format!("start it (galera_recovery does it under systemd); {gcache}"),
-        ),
-        Some(Ok(state)) => findings.ok("position", format!("{}:{}; {gcache}", state.uuid, state.seqno)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::super::Level::{Error, Note, Ok as Fine, Warning};
-    use super::super::fixture::{found, running, state, stopped, with_sst};
+    use super::super::fixture::{found, running, stopped, with_sst};
     use super::*;
     use crate::failure::{Failure, Kind};
     use crate::install::plan::Purpose;
@@ -348,6 +336,11 @@ mod tests {
         let mut stale = stopped();
         stale.left.stale = vec![PathBuf::from("/d/sst_in_progress")];
         assert!(found(&stale, "leftovers", Warning).contains("rm /d/sst_in_progress"));
+        let mut tried = with_sst("retry-limit=3\n");
+        tried.left.failed_joins = 2;
+        assert!(found(&tried, "leftovers", Note).contains("2 joins in a row"));
+        tried.left.failed_joins = 3;
+        assert!(found(&tried, "leftovers", Error).contains("rm /var/lib/mysql/sst_retry_count"));
         let mut busy = with(Ok(Status::Staging { files: 3 }));
         busy.left.running = Some(9);
         assert!(found(&busy, "leftovers", Fine).contains("process 9"));
@@ -364,16 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_and_clocks() {
-        let uuid = "2f0eaefd-11aa-11f0-9b0e-0242ac110002";
-        let with = |grastate| Facts { grastate, ..stopped() };
-        assert!(found(&with(None), "position", Note).contains("full transfer"));
-        assert!(
-            found(&with(Some(Err("x is empty".to_owned()))), "position", Warning).contains("x is empty: ")
-        );
-        assert!(found(&with(Some(state(uuid, -1))), "position", Note).contains("did not stop cleanly"));
-        let nil = state("00000000-0000-0000-0000-000000000000", -1);
-        assert!(found(&with(Some(nil)), "position", Note).contains("no history"));
+    fn a_clock_that_was_set_back() {
         let future = Some(std::time::Duration::from_secs(3600));
         assert!(found(&Facts { from_the_future: future, ..stopped() }, "clock", Warning).contains("3600 s"));
     }
