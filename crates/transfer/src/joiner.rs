@@ -187,7 +187,7 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
             let transfer = Transfer::accept(job, listener, link, &offer)?;
             let first = match transfer.by_write_sets(link, ist)? {
                 Instead::WriteSets(position) => return Ok(Agreed::WriteSets(position)),
-                Instead::Files(first) => first,
+                Instead::Files(first) => *first,
             };
             job.settings.limits.permit_files()?;
             retries::permit(&job.datadir, &job.settings.limits)?;
@@ -271,7 +271,7 @@ impl<'a> Transfer<'a> {
             Message::AskIst { fingerprints } => {
                 ist.answer(self.job, &self.layout, &self.old, link, fingerprints.as_ref())
             }
-            first => Ok(Instead::Files(first)),
+            first => Ok(Instead::Files(Box::new(first))),
         }
     }
 

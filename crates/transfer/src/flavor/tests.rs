@@ -113,7 +113,7 @@ fn a_flavor_without_a_second_engine_is_listed_installed_and_rolled_back() {
         position: "11111111-1111-1111-1111-111111111111:7",
         made: 1,
     });
-    install(&Disk, &plan.unwrap()).unwrap();
+    install(&Disk, plan.unwrap()).unwrap();
     let content = |name: &str| fs::read_to_string(datadir.join(name)).unwrap();
     assert!(names.iter().all(|name| content(name) == "new"));
     // Files that this flavor's server does not have are nobody's: they stay.

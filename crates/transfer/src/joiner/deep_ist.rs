@@ -48,7 +48,7 @@ pub(super) enum Instead {
     /// Write-sets. All have arrived; the server starts from this position.
     WriteSets(Position),
     /// Files. This is the donor's first message about them.
-    Files(Message),
+    Files(Box<Message>),
 }
 
 /// Removes the note and the spool, because the files to which they belong are replaced.
@@ -101,7 +101,7 @@ impl OwnIst {
             Err(why) => {
                 let why = cut(&why, TEXT_BYTES_MAX).to_owned();
                 link.send(&Message::CanIst(CanIst::No { why }))?;
-                return link.recv().map(Instead::Files);
+                return link.recv().map(|first| Instead::Files(Box::new(first)));
             }
         };
         let (text, next) = (position.to_string(), spool.next().0);
@@ -116,7 +116,7 @@ impl OwnIst {
             Message::WriteSets { from, to, domain } => {
                 receive(job, link, spool, (Seqno(from), Seqno(to)), (position, domain))
             }
-            first => Ok(Instead::Files(first)),
+            first => Ok(Instead::Files(Box::new(first))),
         }
     }
 
@@ -204,7 +204,7 @@ fn receive(
             Message::WriteSetsFail { why } => {
                 tracing::warn!("no deep IST after all: {}", printable(&why));
                 spool.store()?;
-                return link.recv().map(Instead::Files);
+                return link.recv().map(|first| Instead::Files(Box::new(first)));
             }
             other => return Err(unexpected(&other, "WriteSetBytes").into()),
         }
