@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use rejoin_lab::{Cluster, Node, compare, places, process};
+use rejoin_lab::places::{self, User};
+use rejoin_lab::{Cluster, Node, compare, process};
 use serde_json::Value;
 
 use crate::fake_transfer::{Fakes, SOON};
@@ -81,7 +82,11 @@ fn other_hours() -> Result<String> {
 
 #[test]
 fn what_the_operator_does_not_permit_is_refused() -> Result<()> {
-    let fakes = Fakes::with_history()?;
+    let mut fakes = Fakes::with_history()?;
+    // As the servers' user: what serves the metrics reads as the owner of the datadir.
+    let user = User::for_servers()?;
+    user.own(&fakes.joiner().datadir())?;
+    fakes.user = Some(user);
     let much = "would be sent, and max-transfer under [sst] on this node permits 1.0 MiB";
     refused(&fakes, (&["max-transfer=1M"], &[]), much)?;
     refused(&fakes, (&[], &["max-transfer=1M"]), much)?;
@@ -93,7 +98,9 @@ fn what_the_operator_does_not_permit_is_refused() -> Result<()> {
     refused(&fakes, (&[], &["incremental=0", &night]), &words)?;
 
     // Within the limits it goes through, and both hosts write their metrics.
-    let dir = fakes.cluster.program_dir();
+    let dir = fakes.cluster.program_dir().join("metrics");
+    fs::create_dir(&dir)?;
+    user.own(&dir)?;
     let metrics = format!("metrics-dir={}", dir.display());
     fakes.set_sst(&["max-transfer=50G", &night, &metrics])?;
     let served = Served::of(&fakes.joiner().datadir())?;
