@@ -35,7 +35,7 @@ impl Tables {
             _ if entry.size < self.least => return,
             FileRole::SystemTablespace { .. } => "(system tablespace)".to_owned(),
             FileRole::Undo => "(undo tablespaces)".to_owned(),
-            FileRole::AriaLog => "(Aria log)".to_owned(),
+            FileRole::SecondLog => "(logs of other engines)".to_owned(),
             FileRole::Server => "(other files)".to_owned(),
             FileRole::TableElsewhere { owner } => table_name::of_path(owner),
             FileRole::Table => table_name::of_path(&entry.path),
