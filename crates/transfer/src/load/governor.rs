@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::controller::Controller;
+use super::controller::{Controller, Strain};
 use super::sampler::Sampler;
 use super::strain::{Judge, Verdict};
 use crate::disk::durable::remove_if_there;
@@ -188,7 +188,10 @@ impl Watch {
         let seconds = (self.seen.at - before.at).as_secs_f64().max(1e-3);
         let read = ((self.seen.read - before.read) as f64 / seconds) as u64;
         let (was, rate) = (load.controller.rate(), load.controller.next(verdict.strain, read));
-        tracing::debug!("{verdict:?}, {sample:?}, {} read per second, limit {rate:?}", size(read));
+        // A transfer may take days.
+        if rate != was || verdict.strain >= Strain::High {
+            tracing::debug!("{verdict:?}, {sample:?}, {} read per second, limit {rate:?}", size(read));
+        }
         self.throttle.set_reading(rate);
         if rate < was.or(Some(u64::MAX)) && rate.is_some() {
             let Verdict { reason, .. } = verdict;

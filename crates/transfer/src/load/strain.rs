@@ -22,7 +22,7 @@ use super::controller::Strain;
 const QUEUE_SHORT: u64 = 100;
 /// Over so many seconds the queue is compared.
 const QUEUE_OVER: usize = 3;
-/// The newest so many seconds count together.
+/// The median of the newest so many seconds counts: one long write is nothing yet.
 const TOGETHER: usize = 3;
 /// A time is too long if it is this many times what it was before, and longer by this much.
 const TIMES: f64 = 2.0;
@@ -92,24 +92,26 @@ const TIME: Bounds =
 const WAIT: Bounds = Bounds { more: WAITS, more_calm: WAITS_CALM };
 
 impl Trend {
-    /// The mean of the newest seconds, what it was before, and what that means.
+    /// The median of the newest seconds, what it was before, and what that means.
     fn take(&mut self, value: f64, bounds: &Bounds) -> (f64, f64, Strain) {
         self.newest.push_back(value);
         if self.newest.len() > TOGETHER {
             self.newest.pop_front();
         }
-        let mean = self.newest.iter().sum::<f64>() / self.newest.len() as f64;
+        let mut sorted = self.newest.make_contiguous().to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let now = sorted.get((sorted.len() - 1) / 2).copied().unwrap_or(value);
         // One lucky second does not make all others look bad.
         let full = self.newest.len() == TOGETHER;
-        let best = |before: f64| if full { before.min(mean) } else { before };
+        let best = |before: f64| if full { before.min(now) } else { before };
         let before = self.before.map_or(value, best);
         self.before = Some(before);
-        let strain = match mean {
-            mean if mean > before * TIMES && mean > before + bounds.more => Strain::High,
-            mean if mean < before * TIMES_CALM || mean < before + bounds.more_calm => Strain::Calm,
+        let strain = match now {
+            now if now > before * TIMES && now > before + bounds.more => Strain::High,
+            now if now < before * TIMES_CALM || now < before + bounds.more_calm => Strain::Calm,
             _ => Strain::Some,
         };
-        (mean, before, strain)
+        (now, before, strain)
     }
 }
 
@@ -218,7 +220,7 @@ mod tests {
         judge.before(&sample(3));
         assert_eq!(strains(&mut judge, &[3, 3, 4].map(sample)), [Strain::Calm; 3]);
         // One long write among short ones is none, several are.
-        assert_eq!(strains(&mut judge, &[12, 3, 3].map(sample)), [Strain::Some, Strain::Some, Strain::Some]);
+        assert_eq!(strains(&mut judge, &[90, 3, 3].map(sample)), [Strain::Calm; 3]);
         let verdicts = strains(&mut judge, &[20, 20, 20].map(sample));
         assert_eq!(verdicts.last(), Some(&Strain::High));
         let reason = judge.judge(&sample(20)).reason;
