@@ -74,11 +74,9 @@ impl Link {
         done: Option<&OwnedFd>,
     ) -> Result<bool> {
         self.wire.look().map_err(|e| self.failure(e))?;
-        let doing = self.activity(doing);
-        let news = self.waits.is_some() && doing != self.said;
-        if news || pinged.elapsed() >= PING_EVERY {
-            self.ping(&doing)?;
-            self.said = doing;
+        // Not at once when the phase changes: what a peer that gives up has not read yet could cost us its reason.
+        if pinged.elapsed() >= PING_EVERY {
+            self.ping(&self.activity(doing))?;
             *pinged = Instant::now();
             // Again: the joiner may have begun an attempt since it heard of it.
             self.total_told = 0;

@@ -57,8 +57,6 @@ pub struct Link {
     pub(super) heard: (u64, Instant),
     /// The progress that holds what the donor waits for.
     pub(super) waits: Option<Arc<Progress>>,
-    /// What the last ping said.
-    pub(super) said: String,
     /// The total that the joiner was told last.
     pub(super) total_told: u64,
     /// We need nothing more from the peer: see [`Link::peer_is_dispensable`].
@@ -91,7 +89,6 @@ impl Link {
             looked: Instant::now(),
             heard: (0, Instant::now()),
             waits: None,
-            said: String::new(),
             total_told: 0,
             dispensable: false,
             lost: false,
