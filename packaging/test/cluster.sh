@@ -93,6 +93,6 @@ forget_position() {
 }
 
 # A transfer runs on machine N, and bytes have come.
-receiving() { on "$1" rejoin status --datadir /var/lib/mysql 2>/dev/null | has -E '^joiner: .*, since .*; [1-9][0-9]* of [0-9]+ MB'; }
+receiving() { on "$1" rejoin status --datadir /var/lib/mysql 2>/dev/null | has -E '^joiner: .* s so far; [1-9][0-9.]* (KiB|MiB|GiB) of '; }
 log_has() { on "$1" journalctl --no-pager -o cat -u mariadb --since "@$2" | has "$3"; }
 now() { date +%s; }

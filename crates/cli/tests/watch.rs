@@ -1,7 +1,7 @@
 //! `rejoin status --watch`: what follows a transfer on a terminal, and what goes into a pipe.
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ impl Transfer {
         fs::create_dir(dir.path().join("data")).unwrap();
         fs::write(dir.path().join("data/ibdata1"), "").unwrap();
         fs::write(dir.path().join("my.cnf"), "[mysqld]\n").unwrap();
-        fs::copy("/bin/sleep", &program).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // A copy could be busy: another thread of this test may have it open for writing while it starts a program.
+        symlink("/bin/sleep", &program).unwrap();
         let data = dir.path().join("data");
         let program = Command::new(program).arg("300").current_dir(data).spawn().unwrap();
         Transfer { dir, program }

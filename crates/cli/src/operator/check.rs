@@ -21,7 +21,7 @@ pub struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print only warnings and errors
+    /// Print only notes, warnings and errors
     #[arg(long, short)]
     quiet: bool,
 }

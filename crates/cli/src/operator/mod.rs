@@ -169,9 +169,11 @@ pub fn run() -> ExitCode {
         Verb::Check(options) => return or_unknown(caught(|| check::run(&options))),
         Verb::Verify(options) => return or_unknown(caught(|| verify::run(&options))),
         Verb::Plan(options) => return or_unknown(caught(|| plan::run(&options))),
-        Verb::Status(options) if options.is_probe() => {
-            return or_unknown(caught(|| status::probe(&options)));
-        }
+        // A probe that failed must not look like one that found no transfer.
+        Verb::Status(options) if options.is_probe() => match caught(|| status::probe(&options)) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         verb => caught(|| done(verb)),
     };
     match outcome {

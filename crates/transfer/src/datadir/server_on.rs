@@ -86,6 +86,7 @@ fn datadir_of_command_line(line: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
     use std::process::{Child, Command};
 
     use super::*;
@@ -97,7 +98,8 @@ mod tests {
     impl Server {
         fn named(name: &str, tree: &Tree, directory: &str) -> Server {
             let program = tree.path(name);
-            fs::copy("/bin/sleep", &program).unwrap();
+            // A copy could be busy: another thread may have it open for writing while it starts a program.
+            symlink("/bin/sleep", &program).unwrap();
             let server = Command::new(program).arg("600").current_dir(tree.path(directory)).spawn().unwrap();
             // The kernel sets its name shortly after spawn() has returned.
             let comm = format!("/proc/{}/comm", server.id());

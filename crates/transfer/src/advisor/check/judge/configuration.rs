@@ -30,12 +30,12 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
         Ok(door) => {
             let (host, port) = door.advertised;
             findings.ok(
-                "deep ist",
+                "deep-ist",
                 format!("IST comes in at {host}:{port}: archived write-sets can be put before it"),
             );
         }
         Err(why) => findings.note(
-            "deep ist",
+            "deep-ist",
             format!("a member's archive cannot bring this node back, only files or IST: {why}"),
             IST_DOOR_HINT,
         ),
@@ -260,14 +260,14 @@ mod tests {
     fn provider_options_of_deep_ist() {
         use crate::advisor::check::Level::Ok;
         let about =
-            |lines: &str| super::super::judge(&with_sst(lines)).iter().any(|f| f.subject == "deep ist");
+            |lines: &str| super::super::judge(&with_sst(lines)).iter().any(|f| f.subject == "deep-ist");
         assert!(!about(""), "nobody asked for it");
-        assert!(found(&with_sst("archive=/a\n"), "deep ist", Note).contains("socket.ssl_key"));
+        assert!(found(&with_sst("archive=/a\n"), "deep-ist", Note).contains("socket.ssl_key"));
         let set = |options: &str| with_options(stopped(), &[&format!("--wsrep_provider_options={options}")]);
         let half = set("ist.recv_bind=127.0.0.1");
-        assert!(found(&half, "deep ist", Note).contains("ist.recv_addr is not set"));
+        assert!(found(&half, "deep-ist", Note).contains("ist.recv_addr is not set"));
         let whole = set("ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1");
-        assert!(found(&whole, "deep ist", Ok).contains("10.0.0.1:4568"));
+        assert!(found(&whole, "deep-ist", Ok).contains("10.0.0.1:4568"));
     }
 
     #[test]
