@@ -112,6 +112,7 @@ pub fn run(job: &Job) -> Result<()> {
         Ok(Agreed::NothingNeeded(position)) => position,
         Ok(Agreed::WriteSets(position)) => {
             ist.splice(position.0)?;
+            Unfinished::forget(&job.datadir)?;
             tidy::remove_leftovers(&Disk, &job.datadir)?;
             position
         }
@@ -190,6 +191,7 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
                 Instead::Files(first) => *first,
             };
             job.settings.limits.permit_files()?;
+            retries::forget_if_served(&transfer.layout)?;
             retries::permit(&job.datadir, &job.settings.limits)?;
             let verified = transfer.receive(link, first)?;
             Ok(Agreed::Arrived(Box::new(verified), offer.node))
@@ -212,6 +214,7 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
         (record.method, record.position.after) = (Some(Method::Ist), Some(state.to_string()));
     });
     tracing::info!("IST follows from {state}; no data is needed");
+    Unfinished::forget(&job.datadir)?;
     tidy::remove_leftovers(&Disk, &job.datadir)?;
     Ok((state, domain))
 }
@@ -226,6 +229,8 @@ struct Transfer<'a> {
     /// The files that will be replaced.
     old: Arc<[ManagedFile]>,
     room: Room,
+    /// Its beginning was recorded.
+    begun: bool,
 }
 
 impl<'a> Transfer<'a> {
@@ -257,7 +262,7 @@ impl<'a> Transfer<'a> {
             base,
         })?;
         kept::save_grastate(&Disk, &job.datadir)?;
-        Ok(Transfer { job, listener, offer, layout, old, room })
+        Ok(Transfer { job, listener, offer, layout, old, room, begun: false })
     }
 
     /// Receives write-sets of the donor's archive, if the donor sends these. Otherwise returns its first message
@@ -292,18 +297,18 @@ impl<'a> Transfer<'a> {
             Message::Attempt(attempt) => attempt,
             other => return Err(unexpected(&other, "Attempt").into()),
         };
-        let mut begun = false;
         loop {
             // Before anything is done: in place, the old files are deleted next.
             if attempt.fingerprints.is_none() {
                 self.permit(true, attempt.bytes)?;
             }
+            if self.room == Room::InPlace {
+                self.begins()?;
+            }
             let mut incoming = IncomingTransfer::prepare(self.job, &self.layout, &self.old, self.room)?;
             let estimate = self.sample(link, &attempt, &incoming)?;
             self.make_room(link, &attempt, &mut incoming, estimate)?;
-            if !std::mem::replace(&mut begun, true) {
-                self.begins()?;
-            }
+            self.begins()?;
             match self.receive_attempt(link, &attempt, &incoming)? {
                 Received::All(file_list) => return self.verify(link, incoming, file_list),
                 Received::Again(next) => attempt = next,
@@ -344,20 +349,21 @@ impl<'a> Transfer<'a> {
         incoming: &mut IncomingTransfer,
         estimate: Estimate,
     ) -> Result<()> {
-        let (job, layout, offer) = (self.job, &self.layout, self.offer);
+        let job = self.job;
         if self.room == Room::Narrow
-            && agree::check_room_again(job, layout, offer, &self.old, estimate)? == Room::InPlace
+            && agree::check_room_again(job, &self.layout, self.offer, &self.old, estimate)? == Room::InPlace
         {
             // Nothing is compared with files that are deleted.
             self.permit(true, attempt.bytes)?;
             self.room = Room::InPlace;
             link.note("the joiner has no room for old and new files: it replaces them in place")?;
+            self.begins()?;
             incoming.replace_in_place()?;
         }
         if self.room == Room::InPlace {
             return Ok(());
         }
-        for (at, bytes) in agree::will_need(layout, offer, estimate)? {
+        for (at, bytes) in agree::will_need(&self.layout, self.offer, estimate)? {
             if let Err(error) = incoming.staging().reserve(&at, bytes) {
                 let at = at.display();
                 tracing::info!("{} cannot be reserved on the filesystem of {at}: {error:#}", size(bytes));
@@ -371,10 +377,18 @@ impl<'a> Transfer<'a> {
         self.job.settings.limits.permit(PlannedTransfer { full, bytes }, Minute::now())
     }
 
-    /// Records that files will arrive, for whoever looks at this node if they do not all arrive.
-    fn begins(&self) -> Result<()> {
+    /// Records that files will arrive, for whoever looks at this node if they do not all arrive. Done once, before an old file
+    /// is deleted.
+    fn begins(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
         retries::count(&self.job.datadir, &self.job.settings.limits)?;
-        Unfinished::now(&self.offer.node, &self.offer.position).write(&self.job.datadir)
+        let unfinished = Unfinished::now(&self.offer.node, &self.offer.position);
+        if let Err(error) = unfinished.write(&self.job.datadir) {
+            tracing::warn!("cannot record that a transfer has begun: {error:#}");
+        }
+        Ok(())
     }
 
     /// Receives one attempt: the donor's files from one snapshot.

@@ -1,9 +1,13 @@
 //! `rejoin report`: one HTML page of the last transfers.
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::fs::OFlags;
 use transfer::clock::now_ms;
+use transfer::datadir::owner::become_owner_of;
 use transfer::failure::{Failure, Kind};
 use transfer::server::records::Records;
 
@@ -29,8 +33,14 @@ pub struct Options {
 
 /// Makes the page.
 pub fn run(options: &Options) -> Result<()> {
+    // Opened before root becomes the datadir's owner, and never through a link: that owner may have put one there.
+    let output = options.output.as_deref().map(open).transpose()?;
     let places = match options.places.as_slice() {
-        [] => vec![options.node.wanted()?.layout()?.datadir],
+        [] => {
+            let datadir = options.node.wanted()?.layout()?.datadir;
+            become_owner_of(&datadir)?;
+            vec![datadir]
+        }
         places => places.to_vec(),
     };
     let mut found = Records::default();
@@ -46,11 +56,24 @@ pub fn run(options: &Options) -> Result<()> {
         return Err(failure.hint(hint).into());
     }
     let page = report::page(found.records, options.last.into(), &unread, now_ms());
-    match &options.output {
-        Some(file) => fs::write(file, page).with_context(|| format!("cannot write {}", file.display())),
+    match output.zip(options.output.as_ref()) {
+        Some((mut file, path)) => file
+            .set_len(0)
+            .and_then(|()| file.write_all(page.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display())),
         None => {
             say(page.trim_end());
             Ok(())
         }
     }
+}
+
+fn open(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(path);
+    file.with_context(|| format!("cannot write {}", path.display()))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
+use transfer::datadir::{own_position, server_on};
 use transfer::disk::small_file;
 use transfer::failure::{Failure, Kind};
 use transfer::human::{printable, size};
@@ -72,7 +73,8 @@ pub fn run(options: &Options) -> Result<()> {
     require_datadir(&datadir)?;
     let path = datadir.join(STATUS_FILE);
     if options.watch {
-        watch(&path, &datadir)?;
+        // Whoever reads JSON reads nothing else.
+        watch(&path, &datadir, !options.json)?;
     }
     if options.json {
         let Some(text) = text_of(&path)? else {
@@ -97,8 +99,17 @@ pub fn run(options: &Options) -> Result<()> {
     say(&left_in(&left, always));
     // The files of an install that was interrupted are complete.
     let joined = status.is_none_or(|status| status.role != "joiner" || status.outcome.as_deref() == Some(OK));
-    let old = matches!(left, kept::Status::Nothing | kept::Status::Staging { .. });
-    if let Some(unfinished) = Unfinished::read(&datadir).filter(|_| old && !joined && !running) {
+    let old = matches!(
+        left,
+        kept::Status::Nothing | kept::Status::Staging { .. } | kept::Status::InstalledKept { .. }
+    );
+    let layout = wanted.layout()?;
+    let own = own_position::position_in_files(&layout).ok().flatten().map(|position| position.state);
+    let is_ahead = |unfinished: &Unfinished| unfinished.is_ahead_of(own);
+    let stopped = !running && matches!(server_on::server_on(&layout), Ok(None));
+    if let Some(unfinished) =
+        Unfinished::read(&datadir).filter(|record| old && !joined && stopped && is_ahead(record))
+    {
         say(&format!(
             "this node's own files are older than what it was to receive ({} was at {}): do not bootstrap a cluster from it as \
              long as another node has more",

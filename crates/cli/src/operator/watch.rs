@@ -23,11 +23,11 @@ const RATE_OVER_MS: u64 = 1000;
 /// The rate is measured over this window.
 const RATE_WINDOW_MS: u64 = 5000;
 
-/// Follows the running transfer, or the next one if none is running.
+/// Follows the running transfer, or the next one if none is running. `shown`: on stdout.
 ///
 /// # Errors
 /// The status file cannot be read.
-pub fn watch(path: &Path, datadir: &Path) -> Result<()> {
+pub fn watch(path: &Path, datadir: &Path, shown: bool) -> Result<()> {
     let before = read(path)?;
     let mut status = before.clone();
     if !before.as_ref().is_some_and(|status| is_running(status, datadir)) {
@@ -37,7 +37,11 @@ pub fn watch(path: &Path, datadir: &Path) -> Result<()> {
             status = read(path)?;
         }
     }
-    let mut view = if std::io::stdout().is_terminal() { View::bar()? } else { View::lines() };
+    let mut view = match std::io::stdout().is_terminal() {
+        _ if !shown => View::Nothing,
+        true => View::bar()?,
+        false => View::lines(),
+    };
     let mut pace = Pace::default();
     while let Some(now) = &status {
         let pace = pace.at(now);
@@ -58,6 +62,8 @@ enum View {
     Bar(ProgressBar),
     /// A line whenever there is news: the last one, and when it was printed.
     Lines(Option<(String, Instant)>),
+    /// Not at all.
+    Nothing,
 }
 
 impl View {
@@ -73,6 +79,7 @@ impl View {
 
     fn show(&mut self, status: &Status, pace: &str) {
         match self {
+            View::Nothing => {}
             View::Bar(bar) => {
                 bar.set_length(status.total_bytes);
                 bar.set_position(status.done_bytes);

@@ -3,8 +3,10 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use formats::wsrep::credentials::{Account, Secret};
 use rejoin_lab::places::User;
 use rejoin_lab::{Cluster, Installation};
+use transfer::sql::{ANSWER_WITHIN, Login, Session};
 
 use crate::fake::{Call, Ended};
 use crate::fake_transfer::{Fakes, SOON};
@@ -50,6 +52,17 @@ impl Donor {
         let received = run.end(SOON)?;
         ensure!(donor.value("SELECT 1")? == "1");
         Ok((given, received))
+    }
+
+    /// The right password is never denied, whatever nonce the server chooses: without another try 1 login of 256 failed.
+    fn always_logs_in(&self, user: &str, password: &str) -> Result<()> {
+        let account = Account { user: user.to_owned(), password: Secret::new(password) };
+        let login = Login::at_socket(&self.fakes.donor().socket(), Some(&account));
+        for number in 0..1500 {
+            let session = Session::open(&login, ANSWER_WITHIN);
+            ensure!(session.is_ok(), "login {number}: {:?}", session.err());
+        }
+        Ok(())
     }
 
     fn logs_in(&self, account: &str) -> Result<()> {
@@ -98,6 +111,7 @@ fn accounts_of_10_11() -> Result<()> {
         "CREATE USER locked@localhost IDENTIFIED BY 'x' ACCOUNT LOCK",
     ])?;
     donor.logs_in("sst:secret").context("ed25519")?;
+    donor.always_logs_in("sst", "secret").context("ed25519")?;
     let denied =
         ["sst: Access denied for user 'sst'@'localhost'", "CREATE USER IF NOT EXISTS 'mysql'@'localhost'"];
     donor.is_refused("sst:wrong", &denied).context("ed25519, a wrong password")?;

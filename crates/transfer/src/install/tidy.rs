@@ -9,8 +9,7 @@ use crate::disk::durable;
 use crate::install::files::{Files, What};
 use crate::install::kept::{self, Status};
 use crate::install::names::{
-    GRASTATE, RAN_FULL, RECEIVING, ROOTS, directory_of, file_name, own_directory, waiting_room,
-    working_directory,
+    GRASTATE, RAN_FULL, ROOTS, directory_of, file_name, own_directory, waiting_room, working_directory,
 };
 use crate::install::record::installed;
 use crate::install::roots::{clear, remembered};
@@ -86,7 +85,7 @@ pub fn remove_leftovers(files: &dyn Files, datadir: &Path) -> Result<()> {
             files.remove_directory(&root)?;
         }
     }
-    for name in [GRASTATE, RAN_FULL, RECEIVING, ROOTS] {
+    for name in [GRASTATE, RAN_FULL, ROOTS] {
         files.remove(&own.join(name))?;
     }
     for path in files.list(&own)?.iter().filter(|path| durable::is_temporary(file_name(path))) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use formats::wsrep::state_id::StateId;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
@@ -47,12 +48,22 @@ impl Unfinished {
         durable::write_atomically(&own.join(RECEIVING), &serde_json::to_vec(self)?)
     }
 
-    /// Removes it: the transfer is installed, or the node was Synced without it.
+    /// Whether files at this position are older than what was to be received. A node that came back otherwise has caught up.
+    pub fn is_ahead_of(&self, own: Option<StateId>) -> bool {
+        let theirs: Option<StateId> = self.position.parse().ok();
+        !own.zip(theirs).is_some_and(|(own, theirs)| own.uuid == theirs.uuid && own.seqno >= theirs.seqno)
+    }
+
+    /// Removes it, and our directory if nothing else is in it: the transfer is installed, or the node was Synced without it.
     ///
     /// # Errors
     /// From the disk.
     pub fn forget(datadir: &Path) -> Result<()> {
-        durable::remove_if_there(&own_directory(datadir).join(RECEIVING)).map(drop)
+        let own = own_directory(datadir);
+        if durable::remove_if_there(&own.join(RECEIVING))? {
+            Disk.remove_directory(&own)?;
+        }
+        Ok(())
     }
 }
 

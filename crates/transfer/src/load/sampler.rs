@@ -36,8 +36,9 @@ impl Sampler {
     /// server, was started, and a few log writes now.
     pub fn start(login: &Login, datadir: &Path, server: Option<u32>) -> (Sampler, Sample) {
         let session = Session::open(login, ANSWER_WITHIN);
-        let session =
+        let mut session =
             session.inspect_err(|e| tracing::debug!("the load is seen from outside only: {e}")).ok();
+        session.iter_mut().for_each(Session::stands_by);
         let now = Counters {
             at: Instant::now(),
             flow_control: None,

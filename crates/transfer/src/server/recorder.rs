@@ -17,24 +17,27 @@ pub(super) const RECORD_IN_THE_MAKING: &str = ".json.tmp";
 #[derive(Clone)]
 pub struct Recorder {
     progress: Arc<Progress>,
-    /// `None` if there is no log file. Held while the file is written.
-    path: Arc<Mutex<Option<PathBuf>>>,
+    /// `None` if there is no log file.
+    path: Option<PathBuf>,
+    /// The log has said that the record cannot be written. Held while it is written.
+    complained: Arc<Mutex<bool>>,
 }
 
 impl Recorder {
     /// Of a transfer whose log file is `log`.
     pub fn beside(log: Option<&Path>, progress: &Arc<Progress>) -> Recorder {
         let path = log.map(|log| log.with_extension(&RECORD[1..]));
-        Recorder { progress: Arc::clone(progress), path: Arc::new(Mutex::new(path)) }
+        Recorder { progress: Arc::clone(progress), path, complained: Arc::default() }
     }
 
     /// Writes the record as it is now. If that is not possible, the log says so, once.
     pub fn write(&self) {
-        let mut path = lock(&self.path);
-        let Some(file) = path.as_deref() else { return };
-        if let Err(error) = write_whole(file, &self.progress.record().to_text()) {
+        let Some(file) = self.path.as_deref() else { return };
+        let mut complained = lock(&self.complained);
+        if let Err(error) = write_whole(file, &self.progress.record().to_text())
+            && !std::mem::replace(&mut *complained, true)
+        {
             tracing::warn!("cannot write the record of this transfer, {}: {error}", file.display());
-            *path = None;
         }
     }
 

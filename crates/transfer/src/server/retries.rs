@@ -6,7 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use formats::wsrep::state_id::StateId;
 
+use crate::datadir::layout::Layout;
+use crate::datadir::lineage::Lineage;
+use crate::datadir::own_position;
 use crate::disk::{durable, small_file};
 use crate::limits::TransferLimits;
 
@@ -41,6 +45,24 @@ pub fn permit(datadir: &Path, limits: &TransferLimits) -> Result<()> {
         return Err(failure.into());
     }
     Ok(())
+}
+
+/// Resets the count if a server has served on the files of the last transfer: they are further than they were installed. The
+/// process that waits for Synced may have died before it saw that.
+///
+/// # Errors
+/// From the disk.
+pub fn forget_if_served(layout: &Layout) -> Result<()> {
+    if !are_counted(&layout.datadir) {
+        return Ok(());
+    }
+    let installed: Option<StateId> =
+        Lineage::read(&layout.datadir).and_then(|last| last.position.parse().ok());
+    let now = own_position::position_in_files(layout).ok().flatten().map(|position| position.state);
+    match installed.zip(now) {
+        Some((then, now)) if then.uuid == now.uuid && now.seqno > then.seqno => reset(&layout.datadir),
+        _ => Ok(()),
+    }
 }
 
 /// Counts a join that is about to receive files, if there is a limit.

@@ -3,6 +3,7 @@
 //! Names of variables and errors from sql/mysqld.cc, sql/wsrep_mysqld.cc and
 //! include/mysqld_error.h, MariaDB 10.11.
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use formats::Lsn;
@@ -11,6 +12,7 @@ use mysql::prelude::Queryable;
 
 use super::login::{Login, NoLogin};
 use crate::snapshot::online::outlook::Outlook;
+use crate::threads::lock;
 
 /// An error of a statement: the server's number where it answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,9 +103,22 @@ pub struct LogPosition {
 /// How long a server may take to answer the few questions that a transfer asks beside its snapshot.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// Sessions of this program that hold no lock and run no DDL, whatever their statements look like.
+static BYSTANDERS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
 /// One session.
 pub struct Session {
     pub(crate) conn: Conn,
+    bystander: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.bystander {
+            let id = self.id();
+            lock(&BYSTANDERS).retain(|other| *other != id);
+        }
+    }
 }
 
 impl Session {
@@ -113,7 +128,7 @@ impl Session {
     /// The login failed.
     pub fn open(login: &Login, patience: Duration) -> Result<Session, NoLogin> {
         let conn = login.connect(patience)?;
-        let mut session = Session { conn };
+        let mut session = Session { conn, bystander: false };
         // Without it a statement waits for the appliers, which wait for us.
         let set_up = session.run("SET SESSION wsrep_sync_wait = 0");
         // A server without Galera has no such variable: ER_UNKNOWN_SYSTEM_VARIABLE.
@@ -131,6 +146,18 @@ impl Session {
     #[cfg(feature = "unpaused")]
     pub fn leave_replication(&mut self) -> Answer<()> {
         self.run("SET SESSION wsrep_on = OFF")
+    }
+
+    /// This session only looks at the load: whoever looks for holders of locks, or for DDL, must not take it for one.
+    pub fn stands_by(&mut self) {
+        if !std::mem::replace(&mut self.bystander, true) {
+            lock(&BYSTANDERS).push(self.id());
+        }
+    }
+
+    /// Whether a session of this number only looks at the load.
+    pub(crate) fn is_bystander(session: u64) -> bool {
+        lock(&BYSTANDERS).iter().any(|id| u64::from(*id) == session)
     }
 
     /// The server's number for this session.

@@ -4,7 +4,8 @@ pub mod names;
 mod of_transfer;
 
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -63,7 +64,10 @@ pub fn file_of(dir: &Path, name: &str) -> PathBuf {
 pub fn write(dir: &Path, name: &str, text: &str) -> Result<()> {
     let path = file_of(dir, name);
     let temporary = dir.join(format!(".rejoin_{name}.{}.tmp", std::process::id()));
-    let written = fs::write(&temporary, text)
+    // Never through a link that somebody else has put there.
+    let _ = fs::remove_file(&temporary);
+    let written = File::create_new(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| fs::set_permissions(&temporary, Permissions::from_mode(0o644)))
         .and_then(|()| fs::rename(&temporary, &path));
     written.inspect_err(|_| drop(fs::remove_file(&temporary))).with_context(|| path.display().to_string())

@@ -84,7 +84,9 @@ impl Session {
             let account = format!("{user}@{host}");
             Other { session, account, program: None, for_ms: ms.max(0.0) as u64, state, statement }
         };
-        self.conn.query_map(question, other).map_err(SqlError::from)
+        let mut all: Vec<Other> = self.conn.query_map(question, other).map_err(SqlError::from)?;
+        all.retain(|other| !Session::is_bystander(other.session));
+        Ok(all)
     }
 
     /// Names of programs by session, if performance_schema is on.

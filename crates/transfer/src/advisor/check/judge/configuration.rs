@@ -86,6 +86,14 @@ fn settings(facts: &Facts, findings: &mut Findings) {
             );
         }
     }
+    let of = |side| settings.certificates.of(side).is_some();
+    if of(Side::Joiner) != of(Side::Donor) {
+        findings.error(
+            "sst",
+            "certificates are set for one role only: a node with certificates refuses one without, so every transfer fails",
+            "set ssl-ca, ssl-cert and ssl-key, or both ssl-client-* and ssl-server-*, on every node",
+        );
+    }
     if settings.snapshot == SnapshotChoice::Blocking {
         findings.note(
             "sst",

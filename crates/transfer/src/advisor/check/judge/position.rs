@@ -1,6 +1,4 @@
 //! The position from which a stopped node would ask the cluster to continue, and whether it is one to bootstrap from.
-use formats::wsrep::state_id::StateId;
-
 use super::super::Findings;
 use super::super::facts::{Facts, Server};
 use crate::human::{local_time, printable};
@@ -17,18 +15,17 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
 
 /// A transfer that did not finish leaves the node's own files, which are older than what it was to receive.
 fn unfinished(facts: &Facts, findings: &mut Findings) {
-    // After the last byte has arrived, an install has it all.
-    let old = matches!(facts.left.kept, Ok(Status::Nothing | Status::Staging { .. }));
+    // An install takes the record away: beside a previous state that is kept, the transfer began after that install. After
+    // the last byte has arrived, an interrupted install has it all.
+    let old = matches!(
+        facts.left.kept,
+        Ok(Status::Nothing | Status::Staging { .. } | Status::InstalledKept { .. })
+    );
     let begun = facts.left.unfinished.as_ref().filter(|_| old && facts.left.running.is_none());
     let Some(unfinished) = begun else { return };
     let (donor, theirs) = (printable(&unfinished.donor), printable(&unfinished.position));
     let own = facts.left.own_position;
-    // A node that came back otherwise has caught up.
-    let reached = |own: StateId| {
-        let theirs: Option<StateId> = unfinished.position.parse().ok();
-        theirs.is_some_and(|theirs| own.uuid == theirs.uuid && own.seqno >= theirs.seqno)
-    };
-    if own.is_some_and(reached) {
+    if !unfinished.is_ahead_of(own) {
         return;
     }
     let own = own.map_or_else(|| "unknown".to_owned(), |own| own.to_string());
