@@ -163,7 +163,9 @@ fn broken_tables(ground: &Ground) -> Result<()> {
     let different = ground.verify(&copy, &ground.datadir(2))?;
     ensure!(different.code == 1, "{}: {:#}", different.code, different.report);
     ensure!(different.different("sbtest/db.opt").is_some_and(|d| d["own_life"] == false));
-    ensure!(different.different("DataHome/ib_buffer_pool").is_some_and(|d| d["own_life"] == true));
+    ensure!(
+        different.different("innodb_data_home_dir/ib_buffer_pool").is_some_and(|d| d["own_life"] == true)
+    );
 
     damage(&copy, "sbtest/sbtest1.ibd", &[5])?;
     cut(&copy, "sbtest/sbtest2.ibd", 3)?;

@@ -154,6 +154,8 @@ mod tests {
         let system = FileRole::SystemTablespace { index: 0 };
         assert_eq!(line("ibdata1", system.clone(), &content), None);
         content[6 * PAGE + 100] ^= 1;
-        assert!(line("ibdata1", system, &content).unwrap().starts_with("1 pages"));
+        assert!(
+            line("ibdata1", system, &content).unwrap().starts_with("corrupt pages in the old files: 1, ")
+        );
     }
 }

@@ -282,9 +282,16 @@ mod tests {
     fn files_and_our_own_options() {
         assert!(found(&with_sst("threads=99\n"), "sst", Error).contains("threads=99"));
         assert!(found(&with_sst("snapshot=blocking\n"), "sst", Note).contains("blocks writes"));
-        assert!(found(&with_sst("allow-corrupt-pages=1\n"), "sst", Warning).contains("damaged"));
+        assert!(found(&with_sst("allow-corrupt-pages=1\n"), "sst", Warning).contains("corrupt pages"));
         let certificates = "ssl-ca=/nowhere/ca\nssl-cert=/nowhere/c\nssl-key=/nowhere/k\n";
         assert!(found(&with_sst(certificates), "sst", Error).contains("certificates"));
+        let of_one_role =
+            "ssl-server-ca=/nowhere/ca\nssl-server-cert=/nowhere/c\nssl-server-key=/nowhere/k\n";
+        let findings = super::super::judge(&with_sst(of_one_role));
+        assert!(
+            findings.iter().any(|f| f.level == Error && f.text.contains("for one role only")),
+            "{findings:?}"
+        );
         let mut facts = stopped();
         set_sst(&mut facts, "garbage [\n[unclosed\n");
         assert!(found(&facts, "options", Warning).contains("option file"));
