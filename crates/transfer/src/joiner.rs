@@ -1,6 +1,7 @@
 //! The joiner's side of a transfer, top to bottom.
 mod agree;
 mod beforehand;
+mod beginning;
 mod deep_ist;
 mod donors_word;
 mod file_list;
@@ -18,14 +19,13 @@ use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
 use protocol::hello::Connection;
 use protocol::limits::FURTHER_CONNECTIONS;
-use protocol::message::{Attempt, Message, Offer, snapshot_line};
+use protocol::message::{Attempt, Message, Offer};
 use report::record::Method;
 
 use crate::cleanup;
 use crate::datadir::layout::Layout;
 use crate::datadir::lineage::Lineage;
 use crate::datadir::managed::{self, ManagedFile};
-use crate::datadir::sample;
 use crate::failure::{Failure, Kind, is_lost, kind_of};
 use crate::human::{printable, size};
 use crate::install::files::Disk;
@@ -36,7 +36,6 @@ use crate::install::tidy;
 use crate::install::unfinished::Unfinished;
 use crate::invitation;
 use crate::job::Job;
-use crate::limits::{Minute, PlannedTransfer};
 use crate::panics::caught;
 use crate::peer::Established;
 use crate::peer::link::Link;
@@ -47,10 +46,9 @@ use crate::server::error_log::ErrorLog;
 use crate::server::retries;
 use crate::threads::Thread;
 pub use agree::MARGIN_BYTES;
-use agree::{Estimate, Room};
+use agree::Room;
 use beforehand::{
-    log_previous_state, record_plan, refuse_base_that_is_none, warn_of_cpat_conflicts,
-    warn_that_replication_ends,
+    log_previous_state, refuse_base_that_is_none, warn_of_cpat_conflicts, warn_that_replication_ends,
 };
 use deep_ist::{Instead, OwnIst};
 use donors_word::{Position, parse_position, unexpected};
@@ -314,81 +312,6 @@ impl<'a> Transfer<'a> {
                 Received::Again(next) => attempt = next,
             }
         }
-    }
-
-    /// If files are compared, sends fingerprints of a few blocks. The donor answers about how many bytes it will
-    /// send.
-    fn sample(&self, link: &mut Link, attempt: &Attempt, incoming: &IncomingTransfer) -> Result<Estimate> {
-        tracing::info!("{}", snapshot_line(attempt.snapshot, &attempt.reason));
-        self.job.progress.ledger.attempt(attempt.snapshot, &attempt.reason);
-        let Some(key) = &attempt.fingerprints else {
-            incoming.staging().drop_leftovers()?;
-            record_plan(self.job, attempt.bytes, None);
-            return Ok(Estimate { sampled: 0, about: None });
-        };
-        let more = self.job.settings.base.is_some() || incoming.staging().has_leftovers();
-        let sample = sample::of(&self.layout.datadir, incoming.old(), key, more);
-        let sampled = sample.bytes;
-        link.send(&Message::Sample(sample))?;
-        match link.recv()? {
-            Message::Plan { about } => {
-                record_plan(self.job, attempt.bytes, about);
-                self.permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
-                Ok(Estimate { sampled, about })
-            }
-            other => Err(unexpected(&other, "Plan").into()),
-        }
-    }
-
-    /// Reserves space before any file arrives, so that nobody else fills the disk meanwhile. Done for each attempt,
-    /// because another snapshot may send more.
-    fn make_room(
-        &mut self,
-        link: &mut Link,
-        attempt: &Attempt,
-        incoming: &mut IncomingTransfer,
-        estimate: Estimate,
-    ) -> Result<()> {
-        let job = self.job;
-        if self.room == Room::Narrow
-            && agree::check_room_again(job, &self.layout, self.offer, &self.old, estimate)? == Room::InPlace
-        {
-            // Nothing is compared with files that are deleted.
-            self.permit(true, attempt.bytes)?;
-            self.room = Room::InPlace;
-            link.note("the joiner has no room for old and new files: it replaces them in place")?;
-            self.begins()?;
-            incoming.replace_in_place()?;
-        }
-        if self.room == Room::InPlace {
-            return Ok(());
-        }
-        for (at, bytes) in agree::will_need(&self.layout, self.offer, estimate)? {
-            if let Err(error) = incoming.staging().reserve(&at, bytes) {
-                let at = at.display();
-                tracing::info!("{} cannot be reserved on the filesystem of {at}: {error:#}", size(bytes));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether this node's limits permit a transfer of files.
-    fn permit(&self, full: bool, bytes: u64) -> Result<(), Failure> {
-        self.job.settings.limits.permit(PlannedTransfer { full, bytes }, Minute::now())
-    }
-
-    /// Records that files will arrive, for whoever looks at this node if they do not all arrive. Done once, before an old file
-    /// is deleted.
-    fn begins(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.begun, true) {
-            return Ok(());
-        }
-        retries::count(&self.job.datadir, &self.job.settings.limits)?;
-        let unfinished = Unfinished::now(&self.offer.node, &self.offer.position);
-        if let Err(error) = unfinished.write(&self.job.datadir) {
-            tracing::warn!("cannot record that a transfer has begun: {error:#}");
-        }
-        Ok(())
     }
 
     /// Receives one attempt: the donor's files from one snapshot.

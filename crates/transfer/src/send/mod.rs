@@ -2,7 +2,8 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`queue`] | the sink of a snapshot: compares, packs and queues its bytes |
+//! | [`queue`] | compares, packs and queues the bytes of a snapshot |
+//! | `sink` | the queues as a snapshot sees them |
 //! | `connections` | one queue for each data connection |
 //! | [`file_list`] | the final list of files, for the joiner |
 //! | [`zeros`] | finding zeros |
@@ -15,5 +16,6 @@ pub mod file_list;
 mod lane;
 pub mod packer;
 pub mod queue;
+mod sink;
 pub mod throttle;
 pub mod zeros;

@@ -5,10 +5,9 @@
 //! read again. The redo log has a lane of its own, so that neither redo nor pages wait for the other; the rate limit is
 //! one for all lanes, and so is the rate at which files are read. A full lane makes the snapshot wait, except in a consistency point: what is read under locks does
 //! not wait for the link, within limits.
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use protocol::chunk::{Chunk, digest};
@@ -26,15 +25,11 @@ use crate::send::packer::{Compression, Packer};
 use crate::send::throttle::Throttle;
 use crate::send::zeros::find_parts;
 use crate::server::progress::Progress;
-use crate::snapshot::sink::{Rate, SnapshotSink, write_zeros};
 
 /// Bytes that may wait in a lane before the snapshot must wait.
 const LANE_BYTES: usize = 1 << 20;
 /// Bytes that may wait in all lanes together during a consistency point.
 const MOMENT_BYTES: usize = 48 << 20;
-
-/// Bytes that must have been sent before the speed of the link is reported.
-const RATE_FROM: u64 = 4 << 20;
 
 /// The queues of one attempt.
 pub struct SendQueue<'a> {
@@ -42,18 +37,18 @@ pub struct SendQueue<'a> {
     /// The redo log; it has the last lane to itself.
     pub(super) redo: Option<FileId>,
     /// Announced files, except those whose entry the comparison keeps.
-    files: Mutex<Entries>,
+    pub(super) files: Mutex<Entries>,
     packers: Mutex<Vec<Packer>>,
     compression: Compression,
     pub(super) throttle: Arc<Throttle>,
     /// What the joiner has; `None` if files are not compared.
     pub(super) compare: Option<Compare<'a>>,
-    at_consistency_point: AtomicBool,
+    pub(super) at_consistency_point: AtomicBool,
     pub(super) waiting: AtomicUsize,
     /// Bytes of large payloads that were sent, and the microseconds that this took, summed over the lanes.
     pub(super) carried: (AtomicU64, AtomicU64),
     /// Offset in the redo log up to which the joiner needs nothing.
-    redo_dropped: AtomicU64,
+    pub(super) redo_dropped: AtomicU64,
     pub(super) progress: &'a Progress,
     pub(super) cancel: &'a Cancel,
 }
@@ -172,7 +167,7 @@ impl<'a> SendQueue<'a> {
         Ok(())
     }
 
-    fn is_at_consistency_point(&self) -> bool {
+    pub(super) fn is_at_consistency_point(&self) -> bool {
         self.at_consistency_point.load(Ordering::Acquire)
     }
 
@@ -192,7 +187,7 @@ impl<'a> SendQueue<'a> {
 
     /// Waits until `enough` of the pending rebuilds are confirmed. Blocks that the joiner could not rebuild are sent
     /// whole.
-    fn until(&self, enough: impl Fn(&State) -> bool) -> Result<()> {
+    pub(super) fn until(&self, enough: impl Fn(&State) -> bool) -> Result<()> {
         let Some(pending_rebuilds) = self.compare.as_ref().map(Compare::pending_rebuilds) else {
             return Ok(());
         };
@@ -222,7 +217,7 @@ impl<'a> SendQueue<'a> {
 
     /// Collects small files that are compared in groups. Returns false if the file is in no group; it is left to the
     /// caller.
-    fn gather(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<bool> {
+    pub(super) fn gather(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<bool> {
         let Some(compare) = &self.compare else { return Ok(false) };
         match compare.together().put(file, offset, bytes, self.cancel)? {
             Put::Apart => Ok(false),
@@ -241,14 +236,14 @@ impl<'a> SendQueue<'a> {
         }
     }
 
-    fn announced(&self, file: FileId) -> Result<Arc<FileEntry>> {
+    pub(super) fn announced(&self, file: FileId) -> Result<Arc<FileEntry>> {
         let own = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(file);
         let entry = own.or_else(|| self.compare.as_ref()?.entry(file));
         entry.map(Arc::new).context("data of a file that was not announced")
     }
 
     /// Compares and packs bytes that lie within one range, and queues them.
-    fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(super) fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
         let began = Instant::now();
         let found = self.look(entry.id, offset, bytes)?;
         let differing = self.pack(entry, offset, bytes, &found)?;
@@ -321,114 +316,12 @@ fn parts_between(bytes: &[u8], known: &[(u32, u32)]) -> Vec<(u32, u32)> {
     parts
 }
 
-impl SnapshotSink for SendQueue<'_> {
-    fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
-        if let Some(compare) = &self.compare {
-            compare.expect(entries);
-        }
-    }
-
-    fn announce(&self, entry: &FileEntry) -> Result<()> {
-        let asked = self.compare.as_ref().and_then(|compare| compare.entry(entry.id));
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        // There can be very many, and the comparison keeps most of them already.
-        if asked.as_ref() != Some(entry) || files.contains(entry.id) {
-            files.insert(entry);
-        }
-        Ok(())
-    }
-
-    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
-        let entry = self.announced(file)?;
-        if self.redo != Some(file) && !self.is_at_consistency_point() {
-            self.throttle.read(bytes.len(), self.cancel)?;
-        }
-        if self.gather(file, offset, bytes)? {
-            return Ok(());
-        }
-        let (mut offset, mut rest) = (offset, bytes);
-        while !rest.is_empty() {
-            let room = u64::from(RANGE_BYTES) - offset % u64::from(RANGE_BYTES);
-            let (now, later) = rest.split_at(rest.len().min(room as usize));
-            self.hand_over(&entry, offset, now)?;
-            offset += now.len() as u64;
-            rest = later;
-        }
-        Ok(())
-    }
-
-    fn drop_redo(&self, file: FileId, range: Range<u64>) -> Result<()> {
-        // What was dropped before is a hole already.
-        let from = self.redo_dropped.fetch_max(range.end, Ordering::Relaxed).max(range.start);
-        write_zeros(self, file, from..range.end)
-    }
-
-    fn begin_consistency_point(&self) -> Result<()> {
-        self.settle()?;
-        for lane in &self.lanes[..self.lanes.len() - usize::from(self.redo.is_some())] {
-            let mut queue = lane.lock();
-            while queue.bytes > 0 {
-                self.cancel.check()?;
-                queue = lane.wait(queue);
-            }
-        }
-        self.at_consistency_point.store(true, Ordering::Release);
-        self.throttle.at_consistency_point(true);
-        Ok(())
-    }
-
-    fn end_consistency_point(&self) {
-        self.at_consistency_point.store(false, Ordering::Release);
-        self.throttle.at_consistency_point(false);
-    }
-
-    fn phase(&self, what: &str) {
-        self.progress.phase(what, "");
-    }
-
-    fn waits(&self, for_whom: Option<&str>) {
-        self.progress.wait_for(for_whom);
-    }
-
-    fn paused(&self, what: &str, took: Duration) {
-        self.progress.paused(took);
-        self.progress.ledger.paused(what, took);
-    }
-
-    fn found_corrupt_pages(&self, pages: u64) {
-        self.progress.found_corrupt_pages(pages);
-    }
-
-    fn tell(&self, text: &str) {
-        self.progress.tell(text);
-    }
-
-    fn more(&self, bytes: u64) {
-        self.progress.more(bytes);
-    }
-
-    fn expect_redo(&self, bytes: u64, exact: bool) {
-        self.progress.expect_redo(bytes, exact);
-    }
-
-    fn gives_way(&self) -> bool {
-        self.throttle.gives_way() && !self.is_at_consistency_point()
-    }
-
-    fn rate(&self) -> Rate {
-        let (bytes, micros) =
-            (self.carried.0.load(Ordering::Relaxed), self.carried.1.load(Ordering::Relaxed));
-        let seconds = micros as f64 / 1e6 / self.lanes.len() as f64;
-        let link = (bytes >= RATE_FROM).then(|| (bytes as f64 / seconds.max(1e-3)) as u64);
-        Rate { link, limit: self.throttle.rate() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use protocol::inventory::{FileRole, Place};
 
     use super::*;
+    use crate::snapshot::sink::SnapshotSink as _;
 
     /// Zeros have no payload, so the number of their chunks must be bounded.
     #[test]

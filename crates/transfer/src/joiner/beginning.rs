@@ -1,0 +1,99 @@
+//! The beginning of an attempt, before a file arrives: the sample of the joiner's files, free space, limits, and the record that
+//! files are about to arrive.
+use anyhow::Result;
+use protocol::message::{Attempt, Message, snapshot_line};
+
+use super::Transfer;
+use super::agree::{self, Estimate, Room};
+use super::beforehand::record_plan;
+use super::donors_word::unexpected;
+use super::incoming::IncomingTransfer;
+use crate::datadir::sample;
+use crate::failure::Failure;
+use crate::human::size;
+use crate::install::unfinished::Unfinished;
+use crate::limits::{Minute, PlannedTransfer};
+use crate::peer::link::Link;
+use crate::server::retries;
+
+impl Transfer<'_> {
+    /// If files are compared, sends fingerprints of a few blocks. The donor answers about how many bytes it will
+    /// send.
+    pub(super) fn sample(
+        &self,
+        link: &mut Link,
+        attempt: &Attempt,
+        incoming: &IncomingTransfer,
+    ) -> Result<Estimate> {
+        tracing::info!("{}", snapshot_line(attempt.snapshot, &attempt.reason));
+        self.job.progress.ledger.attempt(attempt.snapshot, &attempt.reason);
+        let Some(key) = &attempt.fingerprints else {
+            incoming.staging().drop_leftovers()?;
+            record_plan(self.job, attempt.bytes, None);
+            return Ok(Estimate { sampled: 0, about: None });
+        };
+        let more = self.job.settings.base.is_some() || incoming.staging().has_leftovers();
+        let sample = sample::of(&self.layout.datadir, incoming.old(), key, more);
+        let sampled = sample.bytes;
+        link.send(&Message::Sample(sample))?;
+        match link.recv()? {
+            Message::Plan { about } => {
+                record_plan(self.job, attempt.bytes, about);
+                self.permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
+                Ok(Estimate { sampled, about })
+            }
+            other => Err(unexpected(&other, "Plan").into()),
+        }
+    }
+
+    /// Reserves space before any file arrives, so that nobody else fills the disk meanwhile. Done for each attempt,
+    /// because another snapshot may send more.
+    pub(super) fn make_room(
+        &mut self,
+        link: &mut Link,
+        attempt: &Attempt,
+        incoming: &mut IncomingTransfer,
+        estimate: Estimate,
+    ) -> Result<()> {
+        let job = self.job;
+        if self.room == Room::Narrow
+            && agree::check_room_again(job, &self.layout, self.offer, &self.old, estimate)? == Room::InPlace
+        {
+            // Nothing is compared with files that are deleted.
+            self.permit(true, attempt.bytes)?;
+            self.room = Room::InPlace;
+            link.note("the joiner has no room for old and new files: it replaces them in place")?;
+            self.begins()?;
+            incoming.replace_in_place()?;
+        }
+        if self.room == Room::InPlace {
+            return Ok(());
+        }
+        for (at, bytes) in agree::will_need(&self.layout, self.offer, estimate)? {
+            if let Err(error) = incoming.staging().reserve(&at, bytes) {
+                let at = at.display();
+                tracing::info!("{} cannot be reserved on the filesystem of {at}: {error:#}", size(bytes));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this node's limits permit a transfer of files.
+    pub(super) fn permit(&self, full: bool, bytes: u64) -> Result<(), Failure> {
+        self.job.settings.limits.permit(PlannedTransfer { full, bytes }, Minute::now())
+    }
+
+    /// Records that files will arrive, for whoever looks at this node if they do not all arrive. Done once, before an old file
+    /// is deleted.
+    pub(super) fn begins(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        retries::count(&self.job.datadir, &self.job.settings.limits)?;
+        let unfinished = Unfinished::now(&self.offer.node, &self.offer.position);
+        if let Err(error) = unfinished.write(&self.job.datadir) {
+            tracing::warn!("cannot record that a transfer has begun: {error:#}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! The queues as the sink of a snapshot.
+use std::ops::Range;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Result;
+use protocol::inventory::{FileEntry, FileId};
+use protocol::limits::RANGE_BYTES;
+
+use crate::send::queue::SendQueue;
+use crate::snapshot::sink::{Rate, SnapshotSink, write_zeros};
+
+/// Bytes that must have been sent before the speed of the link is reported.
+const RATE_FROM: u64 = 4 << 20;
+
+impl SnapshotSink for SendQueue<'_> {
+    fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
+        if let Some(compare) = &self.compare {
+            compare.expect(entries);
+        }
+    }
+
+    fn announce(&self, entry: &FileEntry) -> Result<()> {
+        let asked = self.compare.as_ref().and_then(|compare| compare.entry(entry.id));
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        // There can be very many, and the comparison keeps most of them already.
+        if asked.as_ref() != Some(entry) || files.contains(entry.id) {
+            files.insert(entry);
+        }
+        Ok(())
+    }
+
+    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+        let entry = self.announced(file)?;
+        if self.redo != Some(file) && !self.is_at_consistency_point() {
+            self.throttle.read(bytes.len(), self.cancel)?;
+        }
+        if self.gather(file, offset, bytes)? {
+            return Ok(());
+        }
+        let (mut offset, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let room = u64::from(RANGE_BYTES) - offset % u64::from(RANGE_BYTES);
+            let (now, later) = rest.split_at(rest.len().min(room as usize));
+            self.hand_over(&entry, offset, now)?;
+            offset += now.len() as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn drop_redo(&self, file: FileId, range: Range<u64>) -> Result<()> {
+        // What was dropped before is a hole already.
+        let from = self.redo_dropped.fetch_max(range.end, Ordering::Relaxed).max(range.start);
+        write_zeros(self, file, from..range.end)
+    }
+
+    fn begin_consistency_point(&self) -> Result<()> {
+        self.settle()?;
+        for lane in &self.lanes[..self.lanes.len() - usize::from(self.redo.is_some())] {
+            let mut queue = lane.lock();
+            while queue.bytes > 0 {
+                self.cancel.check()?;
+                queue = lane.wait(queue);
+            }
+        }
+        self.at_consistency_point.store(true, Ordering::Release);
+        self.throttle.at_consistency_point(true);
+        Ok(())
+    }
+
+    fn end_consistency_point(&self) {
+        self.at_consistency_point.store(false, Ordering::Release);
+        self.throttle.at_consistency_point(false);
+    }
+
+    fn phase(&self, what: &str) {
+        self.progress.phase(what, "");
+    }
+
+    fn waits(&self, for_whom: Option<&str>) {
+        self.progress.wait_for(for_whom);
+    }
+
+    fn paused(&self, what: &str, took: Duration) {
+        self.progress.paused(took);
+        self.progress.ledger.paused(what, took);
+    }
+
+    fn found_corrupt_pages(&self, pages: u64) {
+        self.progress.found_corrupt_pages(pages);
+    }
+
+    fn tell(&self, text: &str) {
+        self.progress.tell(text);
+    }
+
+    fn more(&self, bytes: u64) {
+        self.progress.more(bytes);
+    }
+
+    fn expect_redo(&self, bytes: u64, exact: bool) {
+        self.progress.expect_redo(bytes, exact);
+    }
+
+    fn gives_way(&self) -> bool {
+        self.throttle.gives_way() && !self.is_at_consistency_point()
+    }
+
+    fn rate(&self) -> Rate {
+        let (bytes, micros) =
+            (self.carried.0.load(Ordering::Relaxed), self.carried.1.load(Ordering::Relaxed));
+        let seconds = micros as f64 / 1e6 / self.lanes.len() as f64;
+        let link = (bytes >= RATE_FROM).then(|| (bytes as f64 / seconds.max(1e-3)) as u64);
+        Rate { link, limit: self.throttle.rate() }
+    }
+}
