@@ -112,10 +112,10 @@ throttle: programs
 	$(TARGET)/release/lab throttle --megabytes $(MEGABYTES) --repeat $(REPEAT)
 
 # What redo costs on the wire and in recovery, beside rsync and mariabackup; transfers below a limit. Needs root (networks of
-# its own). CASES=rows,full,tables,link,limit for some. The whole takes more than an hour.
-CASES ?= rows,full,tables,link,limit
+# its own). REDO_CASES=rows,full,tables,link,limit for some. The whole takes more than an hour.
+REDO_CASES ?= rows,full,tables,link,limit
 redo-table: programs
-	$(TARGET)/release/lab redo-table --case $(CASES)
+	$(TARGET)/release/lab redo-table --case $(REDO_CASES)
 
 # The server's own Galera tests with this method; downloads the tests of the installed version. MTR_TESTS="suite.name ..." selects some.
 mtr: deps

@@ -12,7 +12,7 @@ make_layers() {
     flock 9
     if [ ! -e "$cache/$suite.done" ]; then
         local mirror
-        mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' "Suite: $suite" 'Created-By: Packages' | head -n 1)}
+        mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' "Codename: $suite" 'Created-By: Packages' | head -n 1)}
         [ -n "$mirror" ] || { echo "no mirror of Debian $suite: set DEBIAN_MIRROR" >&2; return 1; }
         echo "making a bare Debian $suite"
         rm -rf "$cache/$suite"

@@ -16,6 +16,7 @@ cases=("$@")
 [ "${#cases[@]}" -gt 0 ] || mapfile -t cases < <(ls packaging/test/cases | sed 's/\.sh$//')
 deb=$(ls -t target/debian/rejoin_*_"$(dpkg --print-architecture)".deb | head -n 1)
 
+mkdir -p target/package-test
 work=$(mktemp -d target/package-test/run.XXXXXX)
 work=$(realpath "$work")
 trap 'end_machines; rm -rf "$work"' EXIT
