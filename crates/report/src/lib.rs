@@ -7,7 +7,7 @@
 //! | [`record`] | the record: its fields, its version, its limits, JSON |
 //! | [`pairs`] | which records are of one transfer |
 //! | [`why`] | why one transfer took longer than another |
-//! | [`page`] | the HTML page |
+//! | [`page()`] | the HTML page |
 //! | [`human`] | figures in words |
 
 #![forbid(unsafe_code)]

@@ -1,6 +1,6 @@
 //! One self-contained HTML page of transfers: no script, nothing that is loaded from anywhere.
 //!
-//! Everything that comes from a record goes through [`html::Text`].
+//! Everything that comes from a record goes through `html::Text`.
 mod facts;
 mod html;
 mod overview;
