@@ -27,14 +27,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let alone = Alone::on(&options.common.node, "finish")?;
     let (found, text) = if let Some(finished) = run::finish_interrupted(&Disk, &alone.datadir)? {
-        (
-            "finished",
-            format!(
-                "finished: {} of {}",
-                format!("{:?}", finished.purpose).to_lowercase(),
-                finished.position
-            ),
-        )
+        ("finished", format!("finished: {} of {}", finished.purpose, finished.position))
     } else if in_place::was_begun(&Disk, &alone.datadir)? {
         ("in-place-unfinished", in_place_did_not_finish(&alone, options.let_join)?)
     } else {

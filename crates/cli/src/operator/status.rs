@@ -129,8 +129,7 @@ fn left_in(left: &kept::Status, always: bool) -> String {
             format!("an unfinished transfer left {files} files for the next one to reuse; the datadir itself is unchanged")
         }
         kept::Status::InstallInterrupted { purpose, position } => {
-            let what = format!("{purpose:?}").to_lowercase();
-            format!("an interrupted {what} of {position}: run rejoin finish, or start the server")
+            format!("an interrupted {purpose} of {position}: run rejoin finish, or start the server")
         }
         kept::Status::InstalledKept { bytes, position, .. } => {
             let until = if always {

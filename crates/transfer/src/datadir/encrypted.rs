@@ -44,7 +44,7 @@ pub fn first_encrypted(layout: &Layout, options: &ServerOptions, files: &[Scanne
 }
 
 fn is_second_encrypted(engine: &SecondEngine, file: &ScannedFile) -> bool {
-    let (name, bytes) = (&file.entry.path, SecondEngine::HEAD_BYTES);
+    let (name, bytes) = (&file.entry.path, engine.head_bytes);
     engine.has_header(name) && head(&file.path, bytes).is_ok_and(|head| (engine.is_encrypted)(&head))
 }
 

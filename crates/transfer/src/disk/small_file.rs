@@ -5,16 +5,24 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
+/// Opens a file for reading, but no link, and without waiting if it is a FIFO.
+///
+/// # Errors
+/// It does not exist, is a link, or cannot be read.
+pub fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(openat(CWD, path, flags, Mode::empty())?))
+}
+
 /// Reads a regular file of at most `max` bytes. `None` if there is no file of this name.
 ///
 /// # Errors
 /// It is a link, no regular file, longer, or cannot be read.
 pub fn read(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(CWD, path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(error.into()),
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
     };
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidData, "it is not a regular file"));

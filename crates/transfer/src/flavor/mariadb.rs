@@ -20,6 +20,7 @@ static ARIA: SecondEngine = SecondEngine {
     encrypts: "aria-encrypt-tables",
     header: "MAI",
     is_encrypted: aria_index::is_encrypted,
+    head_bytes: aria_index::HEAD_BYTES,
 };
 
 impl Flavor for MariaDb {

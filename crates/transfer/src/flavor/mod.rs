@@ -75,14 +75,13 @@ pub struct SecondEngine {
     pub encrypts: &'static str,
     /// The extension of the file of a table whose beginning says whether the table is encrypted.
     pub header: &'static str,
-    /// Whether such a file, with these first bytes ([`SecondEngine::HEAD_BYTES`] suffice), needs keys to be read.
+    /// Whether such a file, with these first bytes, needs keys to be read.
     pub is_encrypted: fn(&[u8]) -> bool,
+    /// How many bytes that function looks at.
+    pub head_bytes: usize,
 }
 
 impl SecondEngine {
-    /// How much of the beginning of a file `is_encrypted` looks at, in bytes.
-    pub const HEAD_BYTES: usize = 8192;
-
     /// Whether the file of this name has the header of a table.
     pub fn has_header(&self, name: &str) -> bool {
         name.rsplit_once('.').is_some_and(|(_, extension)| extension == self.header)

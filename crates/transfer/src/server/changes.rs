@@ -9,11 +9,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
 use super::options::{size, switch};
 use crate::disk::durable::{remove_if_there, temporary};
+use crate::disk::small_file;
 use crate::failure::{Failure, Kind};
 use crate::human;
 
@@ -121,9 +121,8 @@ pub fn take(datadir: &Path, pid: u32) -> Result<Option<(u32, Vec<Change>)>> {
 
 /// The text of the file; `None` if there is none.
 fn read(path: &Path) -> Result<Option<String>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(CWD, path, flags, Mode::empty()).map_err(std::io::Error::from) {
-        Ok(file) => File::from(file),
+    let file = match small_file::open(path) {
+        Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e.into()),
     };

@@ -1,18 +1,17 @@
 //! Finds and reads the records of transfers. They may be anyone's files: no link is followed, and no file is read that is longer
 //! than a record can be.
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use report::Record;
 use report::record::RECORD_BYTES_MAX;
-use rustix::fs::OFlags;
 
 use super::log::is_ours;
 use super::recorder::RECORD;
+use crate::disk::small_file;
 
 /// Most files of one directory that are read.
 const FILES_MAX: usize = 10_000;
@@ -56,8 +55,7 @@ impl Records {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    let file = small_file::open(path)?;
     if !file.metadata()?.is_file() {
         bail!("not a file");
     }

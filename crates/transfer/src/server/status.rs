@@ -13,7 +13,7 @@ pub const STATUS_FILE: &str = "rejoin-status.json";
 pub const STATUS_BYTES_MAX: u64 = 1 << 20;
 
 /// The outcome of a transfer without a failure.
-pub const OK: &str = "ok";
+pub use report::record::OK;
 
 /// What the status file holds; `rejoin status` shows it. A file of an older version has fewer fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

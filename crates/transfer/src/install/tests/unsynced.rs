@@ -96,15 +96,15 @@ fn goes_wrong(left_out: Option<LeftOut>) -> bool {
     false
 }
 
+/// The kinds whose absence goes unnoticed.
+fn unseen(kinds: &[(&'static str, LeftOut)], goes_wrong: fn(Option<LeftOut>) -> bool) -> Vec<&'static str> {
+    kinds.iter().filter(|(_, left_out)| !goes_wrong(Some(*left_out))).map(|(name, _)| *name).collect()
+}
+
 #[test]
 fn every_kind_of_sync_is_missed() {
     assert!(!goes_wrong(None), "nothing is left out");
-    let unseen: Vec<&str> = KINDS
-        .into_iter()
-        .filter(|(_, left_out)| !goes_wrong(Some(*left_out)))
-        .map(|(name, _)| name)
-        .collect();
-    assert_eq!(unseen, [""; 0]);
+    assert_eq!(unseen(&KINDS, goes_wrong), [""; 0]);
 }
 
 /// What is left out of a transfer in place. What the marker and the guards hold is not among them: a server refuses whatever
@@ -127,10 +127,5 @@ fn goes_wrong_in_place(left_out: Option<LeftOut>) -> bool {
 #[test]
 fn every_kind_of_sync_of_a_transfer_in_place_is_missed() {
     assert!(!goes_wrong_in_place(None), "nothing is left out");
-    let unseen: Vec<&str> = KINDS_IN_PLACE
-        .into_iter()
-        .filter(|(_, left_out)| !goes_wrong_in_place(Some(*left_out)))
-        .map(|(name, _)| name)
-        .collect();
-    assert_eq!(unseen, [""; 0]);
+    assert_eq!(unseen(&KINDS_IN_PLACE, goes_wrong_in_place), [""; 0]);
 }

@@ -34,7 +34,7 @@ impl Roots {
 
     /// The redo log.
     pub fn redo_log(&self) -> PathBuf {
-        self.layout.log_home.join("ib_logfile0")
+        self.layout.redo_log()
     }
 }
 
