@@ -113,6 +113,6 @@ impl SnapshotSink for SendQueue<'_> {
             (self.carried.0.load(Ordering::Relaxed), self.carried.1.load(Ordering::Relaxed));
         let seconds = micros as f64 / 1e6 / self.lanes.len() as f64;
         let link = (bytes >= RATE_FROM).then(|| (bytes as f64 / seconds.max(1e-3)) as u64);
-        Rate { link, limit: self.throttle.rate() }
+        Rate { link, limit: self.throttle.rate(), reading: self.throttle.reading() }
     }
 }

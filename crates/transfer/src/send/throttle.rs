@@ -57,6 +57,11 @@ impl Throttle {
     }
 
     /// Bytes of files per second that may be read; `None` = no limit.
+    pub fn reading(&self) -> Option<u64> {
+        lock(&self.reading).rate
+    }
+
+    /// Changes it, also for bytes that wait.
     pub fn set_reading(&self, rate: Option<u64>) {
         lock(&self.reading).set(rate, Instant::now());
     }

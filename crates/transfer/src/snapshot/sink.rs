@@ -100,6 +100,8 @@ pub struct Rate {
     pub link: Option<u64>,
     /// The operator's limit (`rlimit`).
     pub limit: Option<u64>,
+    /// How fast files may be read while the server needs the machine (`adaptive-throttle`).
+    pub reading: Option<u64>,
 }
 
 /// Writes zeros, split at the boundaries of ranges, so that no range is sent in more parts than necessary.

@@ -17,10 +17,12 @@ use crate::cancel::Cancel;
 use crate::disk::identity::Identity;
 use crate::server::niceness;
 use crate::snapshot::sink::SnapshotSink;
-use crate::threads::{Running, Thread, in_threads, scoped};
+use crate::threads::{Running, Thread, in_threads, lock, scoped};
 
 /// How often held files are checked again.
 const HELD_LOOK: Duration = Duration::from_millis(5);
+/// How often a thread without work checks whether a file that another thread opens is large enough to share.
+const OPENING_LOOK: Duration = Duration::from_millis(1);
 
 /// What a copy knows of the server's checkpoints.
 pub trait Checkpoints: Sync {
@@ -176,6 +178,8 @@ struct Queue<'w> {
     done: Vec<Copied>,
     opened: Vec<Arc<Outcome>>,
     damage: Vec<Damage>,
+    /// Files that threads are opening.
+    opening: usize,
     /// Nothing more is given out.
     over: bool,
 }
@@ -193,6 +197,7 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
         done: Vec::new(),
         opened: Vec::new(),
         damage: Vec::new(),
+        opening: 0,
         over: false,
     });
     let threads = copier.threads.min(wanted.len()).max(1);
@@ -248,7 +253,7 @@ fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
         copier.bytes.fetch_add(read as u64, Ordering::Relaxed);
     }
     if !damage.is_empty() {
-        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = lock(queue);
         queue.over |= !copier.allow_corrupt;
         queue.damage.append(&mut damage);
     }
@@ -267,9 +272,18 @@ struct Piece {
 /// once nothing is left.
 fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>, mine: &mut Option<FileId>) -> Result<Option<Piece>> {
     loop {
-        match try_take(copier, &mut queue.lock().unwrap_or_else(PoisonError::into_inner), mine)? {
+        let taken = try_take(copier, &mut lock(queue), mine)?;
+        match taken {
             Taken::Piece(piece) => return Ok(Some(piece)),
             Taken::Nothing => return Ok(None),
+            Taken::File(wanted) => {
+                // Opening reads the first pages, so other threads must not wait for it: most files are hardly longer.
+                let opened = open(copier, wanted);
+                let mut queue = lock(queue);
+                queue.opening -= 1;
+                queue.put(wanted, opened?, mine);
+            }
+            Taken::Opening => copier.cancel.sleep(OPENING_LOOK)?,
             Taken::Later => {
                 copier.cancel.sleep(HELD_LOOK)?;
                 (copier.pace)()?;
@@ -287,17 +301,35 @@ impl<'w> Queue<'w> {
     fn has_held(&self) -> bool {
         !self.held.is_empty() || !self.later.is_empty()
     }
+
+    /// Takes over a file that was opened, as the thread's own.
+    fn put(&mut self, wanted: &'w Wanted, opened: Opened, mine: &mut Option<FileId>) {
+        let id = wanted.entry.id;
+        match opened {
+            Opened::Open(open) => {
+                *mine = Some(id);
+                self.opened.push(Arc::clone(&open.outcome));
+                self.current.push((open, 0));
+            }
+            Opened::Held => self.later.push(wanted),
+            Opened::Gone => self.done.push(Copied::gone(id)),
+        }
+    }
 }
 
 /// The result of taking a piece.
-enum Taken {
+enum Taken<'w> {
     Piece(Piece),
+    /// The thread has to open this file.
+    File(&'w Wanted),
+    /// Nothing is left but files that other threads are opening.
+    Opening,
     /// The rest is held.
     Later,
     Nothing,
 }
 
-fn try_take(copier: Copier<'_>, queue: &mut Queue<'_>, mine: &mut Option<FileId>) -> Result<Taken> {
+fn try_take<'w>(copier: Copier<'_>, queue: &mut Queue<'w>, mine: &mut Option<FileId>) -> Result<Taken<'w>> {
     while !queue.over {
         let holding = copier.checkpoints.is_some_and(Checkpoints::is_holding);
         let own = queue.current.iter().position(|(open, _)| Some(open.outcome.id) == *mine);
@@ -312,21 +344,16 @@ fn try_take(copier: Copier<'_>, queue: &mut Queue<'_>, mine: &mut Option<FileId>
         if own.is_none()
             && let Some(wanted) = queue.next_file(holding)
         {
-            let id = wanted.entry.id;
-            match open(copier, wanted)? {
-                Opened::Open(open) => {
-                    *mine = Some(id);
-                    queue.opened.push(Arc::clone(&open.outcome));
-                    queue.current.push((open, 0));
-                }
-                Opened::Held => queue.later.push(wanted),
-                Opened::Gone => queue.done.push(Copied::gone(id)),
-            }
-            continue;
+            queue.opening += 1;
+            return Ok(Taken::File(wanted));
         }
         let at = own.unwrap_or(0);
         let Some((open, given_out)) = queue.current.get_mut(at) else {
-            return Ok(if queue.has_held() { Taken::Later } else { Taken::Nothing });
+            return Ok(match queue.has_held() {
+                true => Taken::Later,
+                false if queue.opening > 0 => Taken::Opening,
+                false => Taken::Nothing,
+            });
         };
         if *given_out > 0 && open.is_held(copier, *given_out) {
             let held = queue.current.remove(at);

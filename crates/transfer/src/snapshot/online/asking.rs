@@ -42,7 +42,9 @@ impl Checkpoints<'_> {
     /// Renews the estimate of how long pages are held: since the request the tail has read more redo, and the server
     /// has written pages.
     fn hold_on(&self, holding: &Holding, dirty_pages: Option<u64>) {
-        let redo = self.redo_from(Lsn(self.newest.load(Ordering::Acquire)));
+        let mut redo = self.redo_from(Lsn(self.newest.load(Ordering::Acquire)));
+        // Until the tail has read the redo, only the server knows how many pages it changes.
+        redo.touched.pages = redo.touched.pages.max(dirty_pages.unwrap_or(0));
         let worth = worth_holding(self.prices(), redo, self.page_size);
         let until = holding.until(Instant::now(), dirty_pages, worth);
         let mut state = self.lock();
@@ -57,10 +59,12 @@ impl Checkpoints<'_> {
         let mut session = Session::open(self.login, CHECKPOINT_PATIENCE).map_err(|e| e.to_string())?;
         let id = session.id();
         let target = observer.log_position().map_err(|e| e.to_string())?.current;
-        let holding = Holding::new(began, observer.dirty_pages().map_err(|e| e.to_string())?);
+        let dirty_pages = observer.dirty_pages().map_err(|e| e.to_string())?;
+        let holding = Holding::new(began, dirty_pages);
         self.sink.tell(&format!("the server is asked for a checkpoint: {why}"));
         self.dirty.cut();
         self.hold_for.store(target.0, Ordering::Release);
+        self.hold_on(&holding, dirty_pages);
         self.undecided.store(false, Ordering::Release);
         let over = || {
             self.newest.load(Ordering::Acquire) >= target.0

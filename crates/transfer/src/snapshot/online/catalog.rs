@@ -34,11 +34,16 @@ pub struct Catalog {
     late: BTreeSet<usize>,
     /// Data files that were written to since the snapshot began.
     written: BTreeSet<usize>,
+    /// First pages of files that were written to, as they were read since the file was last listed.
+    first_now: HashMap<usize, FirstPage>,
     /// Files that were still to be copied after the last listing.
     todo: BTreeSet<usize>,
     /// Data files created later than this are checked more closely, see [`Catalog::update`].
     since: i128,
 }
+
+/// Tablespace and LSN of a file's first page; `None` while it cannot be read.
+pub type FirstPage = Option<(SpaceId, Lsn)>;
 
 /// What must be copied after a listing.
 #[derive(Debug, Default)]
@@ -207,6 +212,7 @@ impl Catalog {
                 let before = hash(&file.path());
                 file.listed = listed;
                 file.present = true;
+                self.first_now.remove(&at);
                 if self.by_path.get(&before) == Some(&(at as u32)) {
                     self.by_path.remove(&before);
                 }
@@ -304,6 +310,19 @@ impl Catalog {
         let data = |file: &&Known| file.present && file.listed.care == Care::Pages && file.copied.is_some();
         let written = self.written.iter().map(|at| &self.files[*at]);
         written.filter(data).filter(|file| file.listed.look().signature.changed() >= self.since)
+    }
+
+    /// Records the first page of a file as it is now, not as it was copied. It is forgotten as soon as the file is listed
+    /// again, which happens whenever it may have been replaced or imported.
+    pub fn note_first_page(&mut self, id: FileId, first: FirstPage) {
+        if let Some(at) = (id.0 as usize).checked_sub(1) {
+            self.first_now.insert(at, first);
+        }
+    }
+
+    /// The first page that was noted since the file was last listed.
+    pub fn noted_first_page(&self, id: FileId) -> Option<FirstPage> {
+        self.first_now.get(&(id.0 as usize).checked_sub(1)?).copied()
     }
 
     /// Has tables copied again as a whole if they were written to since the snapshot began. Returns how many.

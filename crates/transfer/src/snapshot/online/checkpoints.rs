@@ -16,8 +16,8 @@ use anyhow::Result;
 use formats::innodb::redo_header::Checkpoint;
 use formats::{Lsn, SpaceId};
 
-use super::dirty::Dirty;
-use super::estimate::{Prices, Redo};
+use super::dirty::{Dirty, Touched};
+use super::estimate::{Again, Prices, Redo};
 use super::holding::worth_holding;
 use super::log_file::LogFile;
 use super::outlook::recovery_in_words;
@@ -202,7 +202,8 @@ impl<'a> Checkpoints<'a> {
     pub fn prices(&self) -> Prices {
         let rate = self.sink.rate();
         let written = self.tail.current().0.saturating_sub(self.began_at.0) as f64;
-        Prices::new(rate.link, rate.limit, written / self.began.elapsed().as_secs_f64().max(0.1))
+        let written = written / self.began.elapsed().as_secs_f64().max(0.1);
+        Prices::new(rate.link, rate.limit, written).reading_at(rate.reading)
     }
 
     /// True while the server is working on a requested checkpoint.
@@ -342,6 +343,7 @@ impl<'a> Checkpoints<'a> {
         let left = left * state.copy_began.elapsed().as_secs_f64() / copied.max(1) as f64;
         let nearly_done = copied > 0 && left <= state.figures.took.as_secs_f64() * 1.5 + 0.2;
         let first = state.figures.made == 0;
+        let done = copied as f64 / state.all.max(copied).max(1) as f64;
         drop(state);
         if !first && !nearly_done && !self.spool.is_nearly_full() {
             return None;
@@ -353,7 +355,11 @@ impl<'a> Checkpoints<'a> {
         let redo = Redo { bytes: redo.bytes.max(end.0.saturating_sub(newest.0)), ..redo };
         let known = self.dirty.noted() >= self.began_at;
         let prices = self.prices();
-        let Some(worth) = prices.ask_early(redo) else {
+        // Pages that this redo changes are not copied before the first estimate. Where the spool has no more room, they are
+        // read again in any case.
+        let none = self.undecided.load(Ordering::Acquire) || self.spool.is_nearly_full();
+        let again = if none { Again::default() } else { self.copied_before(redo, done) };
+        let Some(worth) = prices.ask_early(redo, again) else {
             if first
                 && known
                 && redo.bytes >= WORTH_TELLING
@@ -377,6 +383,13 @@ impl<'a> Checkpoints<'a> {
             if known { format!(" ({})", recovery_in_words(redo)) } else { String::new() },
             worth.as_secs_f64()
         ))
+    }
+
+    /// What would be read again if this part of the files has been copied.
+    fn copied_before(&self, redo: Redo, part: f64) -> Again {
+        let of = |number: u64| (number as f64 * part) as u64;
+        let Touched { pages, spaces } = redo.touched;
+        Again { bytes: of(pages * u64::from(self.page_size)), files: of(spaces) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

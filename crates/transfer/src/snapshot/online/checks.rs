@@ -4,22 +4,24 @@
 //! it was opened under the locks.
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use formats::innodb::page;
 use formats::innodb::tablespace::{TablespaceHeader, parse_page0};
 use formats::{Lsn, SpaceId};
-use protocol::inventory::FileRole;
+use protocol::inventory::{FileId, FileRole};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::catalog::{Catalog, Known};
+use super::catalog::{Catalog, FirstPage, Known};
 use super::consistency_point::{ConsistencyPoint, Now, Written};
 use super::dirty::Dirty;
 use super::listing::Care;
 use super::redo_out::RedoOut;
 use super::spool::EventKind;
-use crate::snapshot::copy::page_file::{HEAD_BYTES, first_page_of};
+use crate::snapshot::copy::page_file::{HEAD_BYTES, first_page, first_page_of};
 use crate::snapshot::declined::{Declined, SnapshotError};
+use crate::threads::{Thread, each_in_threads};
 
 /// Files that are open at the same time; we inherit the server's limit, which is at least 1024.
 const OPEN_MAX: usize = 400;
@@ -158,7 +160,7 @@ impl Checks<'_> {
 }
 
 impl Written {
-    fn first_page(&self) -> Option<(SpaceId, Lsn)> {
+    fn first_page(&self) -> FirstPage {
         match &self.now {
             Now::Open(file) => first_page_of(file),
             Now::First(first) => *first,
@@ -166,21 +168,46 @@ impl Written {
     }
 }
 
+/// Called before the locks are taken, right after a listing: reads the first pages that [`open_written`] would read under
+/// them. A checkpoint can write to thousands of tables, whose first pages the system has not cached.
+///
+/// # Errors
+/// A thread cannot be started.
+pub fn look_ahead(catalog: &mut Catalog, dirty: &Dirty, threads: usize) -> Result<()> {
+    let behind = importable(catalog).skip(OPEN_MAX).filter(|file| !is_ordinary(file, dirty));
+    let unread = behind.filter(|file| catalog.noted_first_page(file.id).is_none());
+    let unread: Vec<_> = unread.map(|file| (file.id, file.path())).collect();
+    let read = |(id, path): (FileId, PathBuf)| Ok((id, first_page(&path)));
+    for (id, first) in each_in_threads(Thread::PageReader, threads, unread, &read)? {
+        catalog.note_first_page(id, first);
+    }
+    Ok(())
+}
+
 /// Called under the locks: collects what [`Checks::imports`] needs later.
 pub fn open_written(catalog: &Catalog, dirty: &Dirty) -> Vec<Written> {
     let mut all = Vec::new();
-    for file in catalog.written() {
-        // Only files of tables are imported.
-        let system = matches!(file.listed.role(), FileRole::SystemTablespace { .. } | FileRole::Undo);
+    for file in importable(catalog) {
         let open = all.len() < OPEN_MAX;
-        // If very many tables are busy, a file whose first page has redo is probably an ordinary table and is not
-        // opened.
-        if system || (!open && file.space().is_some_and(|space| dirty.has_page(space, 0))) {
-            continue;
-        }
-        let Ok(opened) = File::open(file.path()) else { continue };
-        let now = if open { Now::Open(opened) } else { Now::First(first_page_of(&opened)) };
-        all.push(Written { id: file.id, now });
+        let now = match catalog.noted_first_page(file.id) {
+            _ if open => File::open(file.path()).ok().map(Now::Open),
+            _ if is_ordinary(file, dirty) => None,
+            Some(first) => Some(Now::First(first)),
+            None => Some(Now::First(first_page(&file.path()))),
+        };
+        all.extend(now.map(|now| Written { id: file.id, now }));
     }
     all
+}
+
+/// Files that were written to and may have been imported: only files of tables are imported.
+fn importable(catalog: &Catalog) -> impl Iterator<Item = &Known> {
+    let system =
+        |file: &Known| matches!(file.listed.role(), FileRole::SystemTablespace { .. } | FileRole::Undo);
+    catalog.written().filter(move |file| !system(file))
+}
+
+/// If very many tables are busy, a file whose first page has redo is probably an ordinary table and is not examined.
+fn is_ordinary(file: &Known, dirty: &Dirty) -> bool {
+    file.space().is_some_and(|space| dirty.has_page(space, 0))
 }

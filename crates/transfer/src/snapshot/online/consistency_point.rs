@@ -2,8 +2,10 @@
 use std::fs::File;
 use std::time::Duration;
 
-use formats::{Lsn, SpaceId};
+use formats::Lsn;
 use protocol::inventory::FileId;
+
+use super::catalog::FirstPage;
 
 /// What the consistency point established, and what it cost.
 #[derive(Debug)]
@@ -48,5 +50,5 @@ pub(super) enum Now {
     /// Kept open: once the locks are released, the file may have another name, or none.
     Open(File),
     /// Its first page.
-    First(Option<(SpaceId, Lsn)>),
+    First(FirstPage),
 }

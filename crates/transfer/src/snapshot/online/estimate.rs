@@ -46,6 +46,8 @@ pub struct Again {
 pub struct Prices {
     /// Bytes per second that can be sent.
     link: f64,
+    /// Bytes of files per second that can be read and sent.
+    pages: f64,
     /// Bytes of redo per second that the server writes.
     pub written: f64,
 }
@@ -54,7 +56,13 @@ impl Prices {
     /// `link`: measured speed in bytes per second, if it is known; `limit`: bytes per second that may be sent.
     pub fn new(link: Option<u64>, limit: Option<u64>, written: f64) -> Prices {
         let link = link.map_or(LINK, |link| link.max(1) as f64);
-        Prices { link: limit.map_or(link, |limit| link.min(limit.max(1) as f64)), written }
+        let link = limit.map_or(link, |limit| link.min(limit.max(1) as f64));
+        Prices { link, pages: link, written }
+    }
+
+    /// The same while files are read at most at `rate` bytes per second.
+    pub fn reading_at(self, rate: Option<u64>) -> Prices {
+        Prices { pages: rate.map_or(self.pages, |rate| self.pages.min(rate.max(1) as f64)), ..self }
     }
 
     /// Bytes per second that can be sent.
@@ -72,7 +80,7 @@ impl Prices {
     /// Seconds to move recovery to an existing newer checkpoint: pages are sent again, and so are the rest of the redo
     /// and what is written meanwhile.
     pub fn round(&self, again: Again, rest: Redo) -> f64 {
-        let sending = again.bytes as f64 / self.link + again.files as f64 * OPEN;
+        let sending = again.bytes as f64 / self.pages + again.files as f64 * OPEN;
         let written = (sending * self.written).min(1e15) as u64;
         sending + self.redo(Redo { bytes: rest.bytes + written, ..rest })
     }
@@ -82,11 +90,13 @@ impl Prices {
         touched.pages as f64 * WRITE_PAGE
     }
 
-    /// `Some` if it pays to ask for a checkpoint while files are copied, so that this redo need not be sent. The value
-    /// is the time that the redo would cost, at most 60 s.
-    pub fn ask_early(&self, redo: Redo) -> Option<Duration> {
+    /// `Some` if it pays to ask for a checkpoint while files are copied, so that this redo need not be sent. `again`: what
+    /// of the pages that the redo changes was copied already and would be sent a second time. The value is the time that
+    /// the redo would cost, at most 60 s.
+    pub fn ask_early(&self, redo: Redo, again: Again) -> Option<Duration> {
         let saved = self.redo(redo);
-        pays(saved, self.checkpoint(redo.touched)).then(|| Duration::from_secs_f64(saved.min(60.0)))
+        let instead = self.checkpoint(redo.touched) + self.round(again, Redo::default());
+        pays(saved, instead).then(|| Duration::from_secs_f64(saved.min(60.0)))
     }
 }
 
@@ -108,13 +118,14 @@ mod tests {
     #[test]
     fn much_redo_is_worth_a_checkpoint_and_little_is_not() {
         let fast = Prices::new(Some(500 * MB), None, 0.0);
-        assert!(fast.ask_early(redo(741, 47_000, 4)).is_some());
-        assert!(fast.ask_early(redo(2, 100, 10)).is_none());
+        let ask = |prices: Prices, redo| prices.ask_early(redo, Again::default()).is_some();
+        assert!(ask(fast, redo(741, 47_000, 4)));
+        assert!(!ask(fast, redo(2, 100, 10)));
         // Little redo over very many tablespaces.
-        assert!(fast.ask_early(redo(33, 9_000, 7_000)).is_some());
+        assert!(ask(fast, redo(33, 9_000, 7_000)));
         // On a slow link less redo is enough.
         let slow = Prices::new(Some(500 * MB), Some(MB), 0.0);
-        assert!(slow.ask_early(redo(2, 100, 10)).is_some());
+        assert!(ask(slow, redo(2, 100, 10)));
         assert_eq!(slow.link(), MB as f64);
     }
 
@@ -139,5 +150,24 @@ mod tests {
         let (now, rest) = (prices.redo(redo(100, 6_000, 4)), redo(1, 10, 4));
         assert!(pays(now, prices.round(Again { bytes: 20 * MB, files: 4 }, rest)));
         assert!(!pays(now, prices.round(Again { bytes: 900 * MB, files: 4 }, rest)));
+    }
+
+    /// A donor under load: 38 MB of redo had been written while 2.4 GB were copied, over 370 MB of pages that were copied
+    /// before. It was asked for a checkpoint all the same, and these pages were read again at 50 MB/s.
+    #[test]
+    fn pages_that_were_copied_before_count_when_a_checkpoint_is_asked_for() {
+        let prices = Prices::new(Some(500 * MB), None, 0.0);
+        let late = redo(38, 23_822, 9);
+        let again = Again { bytes: 390 * MB, files: 9 };
+        assert!(prices.ask_early(late, Again::default()).is_some());
+        assert!(prices.ask_early(late, again).is_none());
+        // The same redo over few pages.
+        let few = redo(500, 600, 9);
+        assert!(prices.ask_early(few, Again { bytes: 10 * MB, files: 9 }).is_some());
+        // A donor that gives way to its clients reads slowly, whatever the link carries.
+        let slow = prices.reading_at(Some(10 * MB));
+        assert!(prices.round(again, Redo::default()) < 1.0);
+        assert!(slow.round(again, Redo::default()) > 38.0);
+        assert_eq!(slow.redo(late), prices.redo(late));
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use formats::{Lsn, SpaceId};
 use proptest::prelude::*;
 
 use super::super::listing::Care;
@@ -102,6 +103,36 @@ fn without_a_watch_everything_is_listed() {
     fs::rename(tree.path("data/d/t.ibd"), tree.path("data/d/u.ibd")).unwrap();
     lister.refresh(&mut catalog).unwrap();
     assert_eq!(known(&catalog), there(&roots));
+}
+
+/// IMPORT TABLESPACE writes a first page without redo and closes the file.
+#[test]
+fn a_first_page_is_forgotten_when_its_file_may_have_been_imported() {
+    let tree = Tree::with_engine_files();
+    for name in ["a", "b"] {
+        tree.file(&format!("data/d/{name}.ibd"), name);
+    }
+    let roots = roots(&tree);
+    for watched in [true, false] {
+        let (mut lister, mut catalog) = (Lister::new(&roots), Catalog::new(now()));
+        if !watched {
+            lister.watch = None;
+        }
+        lister.refresh(&mut catalog).unwrap();
+        let id = |catalog: &Catalog, name: &str| {
+            catalog.files().iter().find(|file| file.listed.name() == name).expect("it was listed").id
+        };
+        let (a, b) = (id(&catalog, "d/a.ibd"), id(&catalog, "d/b.ibd"));
+        for id in [a, b] {
+            catalog.note_first_page(id, Some((SpaceId(7), Lsn(700))));
+        }
+        let mut imported = File::options().write(true).open(tree.path("data/d/a.ibd")).unwrap();
+        imported.write_all(b"another").unwrap();
+        drop(imported);
+        lister.refresh(&mut catalog).unwrap();
+        assert_eq!(catalog.noted_first_page(a), None);
+        assert_eq!(catalog.noted_first_page(b).is_some(), watched, "without a watch nothing is known");
+    }
 }
 
 const DATABASES: [&str; 4] = ["d", "e", "f", "g"];

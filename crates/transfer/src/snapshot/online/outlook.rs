@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::dirty::Touched;
-use super::estimate::{Prices, Redo};
+use super::estimate::{Again, Prices, Redo};
 use crate::human::{size, span};
 
 /// Below this many bytes of redo only its size is reported.
@@ -37,7 +37,7 @@ impl Outlook {
     /// The expected transfer at these prices.
     pub fn expect(&self, prices: &Prices) -> Expected {
         let redo = self.redo();
-        match self.asks && prices.ask_early(redo).is_some() {
+        match self.asks && prices.ask_early(redo, Again::default()).is_some() {
             true => Expected { bytes: 0, rounds: 1, recovery: Duration::ZERO },
             false => Expected { bytes: self.bytes, rounds: 0, recovery: recovery(redo) },
         }

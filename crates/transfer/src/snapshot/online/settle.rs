@@ -193,7 +193,11 @@ impl Settle<'_, '_> {
         let todo = self.lister.refresh(self.catalog)?;
         self.copy.pages(self.catalog, &todo.pages)?;
         self.copy.small(self.catalog, &todo.small)?;
-        self.copy.small(self.catalog, &todo.late)
+        self.copy.small(self.catalog, &todo.late)?;
+        if !self.encrypted {
+            checks::look_ahead(self.catalog, self.dirty, self.copy.copier.threads)?;
+        }
+        Ok(())
     }
 
     /// The steps of a try. The caller ends the stage.
