@@ -322,12 +322,12 @@ impl<'a> Transfer<'a> {
         incoming: &IncomingTransfer,
     ) -> Result<Received> {
         let job = self.job;
-        let (threads, staging, backup) =
-            (job.settings.threads, incoming.staging(), job.settings.base.as_deref());
-        let with = |key| Base::new(&self.layout, staging, backup, key, threads, &job.cancel);
+        let (readers, staging, backup) =
+            (job.settings.readers, incoming.staging(), job.settings.base.as_deref());
+        let with = |key| Base::new(&self.layout, staging, backup, key, readers, &job.cancel);
         let base = attempt.fingerprints.map(with);
         job.progress.attempt(attempt.bytes);
-        self.listener.allow_workers(threads + FURTHER_CONNECTIONS);
+        self.listener.allow_workers(job.settings.threads + FURTHER_CONNECTIONS);
         link.send(&Message::Ready)?;
         job.progress.phase("receiving", attempt.snapshot.name());
         receive::receive_attempt(job, self.listener, link, incoming, base.as_ref())

@@ -14,6 +14,9 @@ use crate::server::options::ServerOptions;
 
 /// The default of `threads`; also limited by the number of processors.
 const THREADS: usize = 4;
+/// Threads that read files if `threads` is not set. They mostly wait for the disk, above all where files are small: with
+/// 20,000 tables on two processors eight compare in 0.65 of the time that two take.
+const READERS: u16 = 8;
 
 /// Bytes of redo that may wait on the donor's disk.
 const SPILL_MAX: u64 = 4 << 30;
@@ -98,6 +101,9 @@ impl RoleCertificates {
 pub struct Settings {
     /// `threads`: connections besides the control connection.
     pub threads: u16,
+    /// Threads that read data files, on either host. `threads` if that is set: an operator who lowers it spares the disk
+    /// as well.
+    pub readers: u16,
     /// `rlimit`: bytes per second that the donor may send.
     pub rlimit: Option<u64>,
     /// `adaptive-throttle`: the donor reads more slowly while its server is strained.
@@ -157,6 +163,7 @@ impl Settings {
         }
         Ok(Settings {
             threads: threads(options)?,
+            readers: readers(options)?,
             rlimit: options.sst_size("rlimit")?,
             adaptive_throttle: options.sst_bool("adaptive-throttle")?.unwrap_or(true),
             max_time: options.sst_duration_s("max-time")?.filter(|s| *s > 0).map(Duration::from_secs),
@@ -200,6 +207,11 @@ fn threads(options: &ServerOptions) -> Result<u16, Failure> {
             format!("[sst] threads={text} is not a number from 1 to {WORKERS_MAX}"),
         )
     })
+}
+
+fn readers(options: &ServerOptions) -> Result<u16, Failure> {
+    let threads = threads(options)?;
+    Ok(if options.sst("threads").is_some() { threads } else { threads.max(READERS) })
 }
 
 /// `base`, if it is set.

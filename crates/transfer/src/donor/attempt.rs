@@ -128,7 +128,7 @@ impl DonorSession<'_> {
             flush_within: settings.flush,
             hold_for,
             purged: self.accepted.empty_undo.then(|| self.login()),
-            threads: usize::from(self.accepted.workers),
+            threads: usize::from(settings.readers),
             allow_corrupt_pages: settings.allow_corrupt_pages,
         };
         self.send_from(&blocking, link, reason).map_err(|error| match error {
@@ -204,7 +204,7 @@ impl DonorSession<'_> {
         Options {
             login: self.login(),
             roots: Roots { layout: self.layout.clone(), skipped: self.skipped.clone() },
-            threads: usize::from(self.accepted.workers),
+            threads: usize::from(job.settings.readers),
             budget: job.settings.consistency_point,
             desynced: 1,
             spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),

@@ -5,12 +5,14 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
 
 use crate::failure::{Failure, Kind};
 use crate::install::files::Files;
 use crate::install::names::{INSTALL, INSTALLED, own_directory};
 use crate::install::plan::{InstallPlan, VERSION};
+
+/// The version is within so many bytes from the beginning.
+const HEAD_BYTES: u64 = 64;
 
 /// Writes the plan to `install.json`, durably.
 pub(super) fn write_record(files: &dyn Files, plan: &InstallPlan) -> Result<()> {
@@ -47,20 +49,27 @@ pub(super) fn read_record(files: &dyn Files, datadir: &Path, name: &str) -> Resu
     Ok(Some(plan))
 }
 
-/// Refuses a record of another version before anything else of it is read: its fields may be others.
+/// Refuses a record of another version before anything else of it is read: its fields may be others. The version comes
+/// first, because a record of very many files takes long to parse.
 fn require_version(path: &Path, text: impl Read) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
-    }
-    let read = serde_json::from_reader(text);
-    let Version { version } = read.with_context(|| format!("{} is not readable", path.display()))?;
+    let mut head = Vec::new();
+    let read = text.take(HEAD_BYTES).read_to_end(&mut head);
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    let version = version_in(&head).with_context(|| format!("{} is not readable", path.display()))?;
     if version == VERSION {
         return Ok(());
     }
     let text = format!("{} has version {version}, this program reads version {VERSION}", path.display());
     let hint = "finish, roll back or release the install with the version of rejoin that began it, then upgrade again";
     Err(Failure::new(Kind::Disk, text).hint(hint).into())
+}
+
+/// The version in the beginning of a record.
+fn version_in(head: &[u8]) -> Option<u32> {
+    let head = head.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
+    let rest = head.strip_prefix(br#""version""#)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
 }
 
 /// The same directory may have two names: its record must not be removed then.
@@ -94,5 +103,14 @@ mod tests {
         std::fs::write(own.join(INSTALLED), text).unwrap();
         let error = format!("{:#}", installed(&Disk, datadir.path()).unwrap_err());
         assert!(error.contains("has version 2") && error.contains("(hint: finish, roll back"), "{error}");
+    }
+
+    #[test]
+    fn the_version_is_read_from_the_beginning_of_a_record() {
+        assert_eq!(version_in(br#"{"version":3,"purpose":"Else"#), Some(3));
+        assert_eq!(version_in(b" {\n  \"version\" : 14"), Some(14));
+        for other in ["", "{", "[3]", r#"{"version"}"#, r#"{"version":"3"}"#, r#"{"version":99999999999}"#] {
+            assert_eq!(version_in(other.as_bytes()), None, "{other}");
+        }
     }
 }
