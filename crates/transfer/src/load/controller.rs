@@ -23,6 +23,8 @@ const TRY: f64 = 1.25;
 /// Calm seconds before such a try: at first, and at most.
 const PATIENCE_MIN: u32 = 4;
 const PATIENCE_MAX: u32 = 32;
+/// So many strained seconds at the least rate, without a calm one: something else strains the server.
+const IN_VAIN: u32 = 6;
 /// Weight of a faster second in the rate without a limit, and of a slower one: the beginning of a transfer is slow.
 const FASTER: f64 = 0.7;
 const SLOWER: f64 = 0.2;
@@ -55,6 +57,8 @@ pub struct Controller {
     patience: u32,
     /// A rate that was too much before is being tried.
     tried: bool,
+    /// Strained seconds at the least rate, without a calm one.
+    in_vain: u32,
 }
 
 impl Default for Controller {
@@ -69,6 +73,7 @@ impl Default for Controller {
             settling: 0,
             patience,
             tried: false,
+            in_vain: 0,
         }
     }
 }
@@ -80,10 +85,19 @@ impl Controller {
             let (read, free) = (read as f64, self.free.unwrap_or(read as f64));
             self.free = Some(free + (read - free) * if read > free { FASTER } else { SLOWER });
         }
+        // What hardly reads is not what strains the server.
+        let reads = self.rate.is_some() || read > FLOOR;
+        let least = self.rate.is_some_and(|rate| rate <= self.floor());
+        self.in_vain = match strain {
+            Strain::High if least => self.in_vain + 1,
+            Strain::Some | Strain::High if least => self.in_vain,
+            _ => 0,
+        };
         self.settling = self.settling.saturating_sub(1);
         (self.strained, self.calm) = match strain {
             Strain::Calm => (0, self.calm + 1),
             Strain::Some => (0, 0),
+            Strain::High | Strain::Severe if !reads => (0, 0),
             Strain::High | Strain::Severe => (self.strained + 1, 0),
         };
         match strain {
@@ -100,6 +114,16 @@ impl Controller {
         self.rate
     }
 
+    /// True if the server has been strained for long although hardly anything was read.
+    pub fn slows_in_vain(&self) -> bool {
+        self.in_vain >= IN_VAIN
+    }
+
+    /// Forgets everything but how fast files can be read.
+    pub fn start_over(&mut self) {
+        *self = Controller { free: self.free, ..Controller::default() };
+    }
+
     /// Bytes per second that a transfer may always read.
     fn floor(&self) -> u64 {
         FLOOR.max(self.free.unwrap_or(0.0) as u64 / FLOOR_PART)
@@ -109,7 +133,6 @@ impl Controller {
         // More than the limit is read in a second now and then.
         let used = self.rate.map_or(read, |rate| rate.min(read));
         let floor = self.floor();
-        // What hardly reads is not what strains the server.
         if used <= floor {
             return;
         }

@@ -7,9 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::controller::{Controller, Strain};
 use super::sampler::Sampler;
-use super::strain::{Judge, Verdict};
+use super::steering::Steering;
 use crate::disk::durable::remove_if_there;
 use crate::failure::Failure;
 use crate::human::size;
@@ -98,8 +97,7 @@ struct Watch {
 /// What is known of the load.
 struct Load {
     sampler: Sampler,
-    judge: Judge,
-    controller: Controller,
+    steering: Steering,
     /// Why reading is slowed.
     reason: String,
 }
@@ -115,9 +113,7 @@ impl Load {
     fn start(login: &Login, datadir: &Path, server: Option<u32>) -> Load {
         let (sampler, before) = Sampler::start(login, datadir, server);
         tracing::debug!("the load before the transfer: {before:?}");
-        let mut judge = Judge::default();
-        judge.before(&before);
-        Load { sampler, judge, controller: Controller::default(), reason: String::new() }
+        Load { sampler, steering: Steering::new(&before), reason: String::new() }
     }
 }
 
@@ -184,28 +180,31 @@ impl Watch {
         if self.seen.points != before.points {
             return;
         }
-        let verdict = load.judge.judge(&sample);
         let seconds = (self.seen.at - before.at).as_secs_f64().max(1e-3);
         let read = ((self.seen.read - before.read) as f64 / seconds) as u64;
-        let (was, rate) = (load.controller.rate(), load.controller.next(verdict.strain, read));
+        let step = load.steering.next(&sample, read);
         // A transfer may take days.
-        if rate != was || verdict.strain >= Strain::High {
-            tracing::debug!("{verdict:?}, {sample:?}, {} read per second, limit {rate:?}", size(read));
+        if step.is_remarkable() {
+            tracing::debug!("{step:?}, {sample:?}, {} read per second", size(read));
         }
-        self.throttle.set_reading(rate);
-        if rate < was.or(Some(u64::MAX)) && rate.is_some() {
-            let Verdict { reason, .. } = verdict;
-            load.reason = reason;
+        self.throttle.set_reading(step.rate);
+        if step.slows() {
+            load.reason.clone_from(&step.verdict.reason);
         }
-        match (was, rate) {
+        match (step.was, step.rate) {
             (None, Some(rate)) => self.progress.tell(&format!(
                 "the transfer is slowed for the donor's server, to {}/s of files for now: {}",
                 size(rate),
                 load.reason
             )),
+            (Some(_), None) if step.in_vain => self.progress.tell(&format!(
+                "slowing the transfer has not helped the donor's server, so it is no longer slowed unless that becomes worse: {}",
+                step.verdict.reason
+            )),
             (Some(_), None) => self.progress.tell("the transfer is no longer slowed for the donor's server"),
             _ => {}
         }
+        let rate = step.rate;
         self.progress
             .set_slowed(rate.map(|reading_limit| Slowed { reading_limit, reason: load.reason.clone() }));
     }
@@ -213,7 +212,7 @@ impl Watch {
     /// Files are read without a limit.
     fn let_go(&mut self) {
         let Some(load) = &mut self.load else { return };
-        if std::mem::take(&mut load.controller).rate().is_some() {
+        if load.steering.let_go() {
             self.throttle.set_reading(None);
             self.progress.set_slowed(None);
             self.progress.tell("the transfer is no longer slowed for the donor's server");

@@ -92,15 +92,23 @@ const TIME: Bounds =
 const WAIT: Bounds = Bounds { more: WAITS, more_calm: WAITS_CALM };
 
 impl Trend {
+    fn median(&mut self) -> Option<f64> {
+        let mut sorted = self.newest.make_contiguous().to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+    }
+
+    fn take_as_before(&mut self) {
+        self.before = self.median().or(self.before);
+    }
+
     /// The median of the newest seconds, what it was before, and what that means.
     fn take(&mut self, value: f64, bounds: &Bounds) -> (f64, f64, Strain) {
         self.newest.push_back(value);
         if self.newest.len() > TOGETHER {
             self.newest.pop_front();
         }
-        let mut sorted = self.newest.make_contiguous().to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let now = sorted.get((sorted.len() - 1) / 2).copied().unwrap_or(value);
+        let now = self.median().unwrap_or(value);
         // One lucky second does not make all others look bad.
         let full = self.newest.len() == TOGETHER;
         let best = |before: f64| if full { before.min(now) } else { before };
@@ -122,6 +130,13 @@ impl Judge {
         self.log_write.before = seconds(sample.log_write);
         self.disk_write.before = seconds(sample.disk_write);
         self.cpu_waits.before = sample.cpu_waits;
+    }
+
+    /// Takes what was seen in the newest seconds as what it was before.
+    pub fn take_as_before(&mut self) {
+        [&mut self.log_write, &mut self.disk_write, &mut self.cpu_waits]
+            .into_iter()
+            .for_each(Trend::take_as_before);
     }
 
     /// How the second was in which this was seen. The worst that was seen decides.
