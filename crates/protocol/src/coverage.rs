@@ -85,6 +85,18 @@ impl Coverage {
         if pieces.len() > PIECES_MAX { Err(CoverageError::Scattered(file.0)) } else { Ok(()) }
     }
 
+    /// Records a file that is here as a whole, because this node made it.
+    ///
+    /// # Errors
+    /// Its number is beyond the limit.
+    pub fn made(&mut self, file: &FileEntry) -> Result<(), CoverageError> {
+        self.begin(file.id)?;
+        if let Some(pieces) = self.files.get_mut(&file.id) {
+            pieces.add(0..file.size);
+        }
+        Ok(())
+    }
+
     /// Returns the first bytes below the file's final size that never arrived.
     pub fn missing(&self, file: &FileEntry) -> Option<Range<u64>> {
         let none = Extents::default();

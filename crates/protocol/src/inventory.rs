@@ -28,6 +28,8 @@ pub enum Place {
     SecondLogDir,
     /// Anywhere else: the path is absolute, as `DATA DIRECTORY` and `INDEX DIRECTORY` tables have it.
     External,
+    /// Nowhere: a part of a logical snapshot, from which the joiner's server makes its files.
+    Parts,
 }
 
 /// The role of a file, as far as the joiner must treat it specially.
@@ -58,6 +60,8 @@ pub enum FileRole {
     },
     /// Another file of the server that belongs to the data (for example the buffer pool dump).
     Server,
+    /// Rows or definitions of a logical snapshot ([`crate::logical`]): loaded, never installed.
+    Part,
 }
 
 impl FileRole {

@@ -60,6 +60,7 @@ pub mod fingerprint;
 pub mod hello;
 pub mod inventory;
 pub mod limits;
+pub mod logical;
 pub mod message;
 pub mod policy;
 pub mod sample;

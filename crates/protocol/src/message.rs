@@ -63,6 +63,8 @@ pub enum Message {
         still: bool,
         /// The joiner has files that may contain part of the data.
         base: bool,
+        /// Why the joiner cannot use the donor's files, so that it must get a logical snapshot; empty if it can.
+        logical: String,
     },
     /// Donor: sending begins, from this snapshot. Data of an earlier attempt is void.
     Attempt(Attempt),
@@ -304,6 +306,20 @@ pub struct Offer {
     /// Directories of the donor's databases, as far as they fit into one message: the joiner checks the
     /// places where they will go.
     pub databases: Vec<String>,
+    /// Whether the donor takes a logical snapshot.
+    pub logical: Logical,
+}
+
+/// Whether a donor takes a logical snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Logical {
+    /// Never.
+    #[default]
+    Never,
+    /// If the joiner cannot use the donor's files.
+    IfNeeded,
+    /// In any case.
+    Always,
 }
 
 /// The kind of snapshot that a donor's files come from.
@@ -314,6 +330,8 @@ pub enum SnapshotKind {
     Online,
     /// A snapshot of a server that blocks writes to its files.
     Blocking,
+    /// Definitions and rows as the server shows them, from which the joiner's server makes files of its own.
+    Logical,
 }
 
 impl SnapshotKind {
@@ -322,6 +340,7 @@ impl SnapshotKind {
         match self {
             SnapshotKind::Online => "online",
             SnapshotKind::Blocking => "blocking",
+            SnapshotKind::Logical => "logical",
         }
     }
 }

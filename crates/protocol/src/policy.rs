@@ -3,6 +3,8 @@
 //! The written policy, with reasons, is `docs/policy.md`.
 use serde::{Deserialize, Serialize};
 
+use crate::message::Logical;
+
 /// A node's server and settings, as far as the other node must know them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
@@ -41,13 +43,28 @@ pub struct Verdict {
     /// The joiner must get files that need no redo: its server is of a newer series (and that is allowed), or
     /// the series of a server is not known.
     pub without_redo: bool,
+    /// Why the joiner cannot use the donor's files, so that it must get definitions and rows. Empty if it can, or if the
+    /// donor does not send those: then these are `refusals`.
+    pub logical: Vec<String>,
 }
 
-/// What the joiner's operator allows in addition.
+impl Verdict {
+    /// The joiner's server cannot open the donor's files. `remedy`: what to do where rows are not sent instead.
+    fn cannot_open(&mut self, allowed: Allowed, difference: String, remedy: &str) {
+        match allowed.logical {
+            Logical::Never => self.refusals.push(format!("{difference}; {remedy}")),
+            Logical::IfNeeded | Logical::Always => self.logical.push(difference),
+        }
+    }
+}
+
+/// What is possible in addition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// `allow-upgrade`: the joiner's server may be of a newer major version.
+    /// `allow-upgrade` on the joiner: its server may open files of an older major version.
     pub upgrade: bool,
+    /// Whether the donor can send definitions and rows.
+    pub logical: Logical,
 }
 
 /// Compares a donor with a joiner.
@@ -55,21 +72,17 @@ pub fn compare(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed) -> Verdi
     let mut verdict = Verdict::default();
     compare_versions(donor, joiner, allowed, &mut verdict);
     if donor.page_size != joiner.page_size {
-        verdict.refusals.push(format!(
-            "innodb_page_size differs: donor {}, joiner {}; set innodb_page_size={} on the joiner",
-            donor.page_size, joiner.page_size, donor.page_size
-        ));
+        let text = format!("innodb_page_size differs: donor {}, joiner {}", donor.page_size, joiner.page_size);
+        verdict.cannot_open(allowed, text, &format!("set innodb_page_size={} on the joiner", donor.page_size));
     }
     if donor.lower_case_table_names != joiner.lower_case_table_names {
-        verdict.refusals.push(format!(
-            "lower_case_table_names differs: donor {}, joiner {}; set the donor's value on the joiner",
-            donor.lower_case_table_names, joiner.lower_case_table_names
-        ));
+        let (d, j) = (donor.lower_case_table_names, joiner.lower_case_table_names);
+        let text = format!("lower_case_table_names differs: donor {d}, joiner {j}");
+        verdict.cannot_open(allowed, text, "set the donor's value on the joiner");
     }
     if let Some(difference) = system_files_differ(&donor.system_files, &joiner.system_files) {
-        verdict.refusals.push(format!(
-            "innodb_data_file_path differs: {difference}; give the joiner the donor's number and sizes of files"
-        ));
+        let text = format!("innodb_data_file_path differs: {difference}");
+        verdict.cannot_open(allowed, text, "give the joiner the donor's number and sizes of files");
     }
     compare_keys(donor, joiner, &mut verdict);
     verdict
@@ -108,15 +121,13 @@ fn compare_versions(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed, ver
     };
     let both = format!("donor {}, joiner {}", shown(&donor.server_version), shown(&joiner.server_version));
     if j < d {
-        verdict.refusals.push(format!(
-            "the joiner's server is of an older major version: {both}; install {}.{} or newer on the joiner",
-            d.0, d.1
-        ));
+        let text = format!("the joiner's server is of an older major version: {both}");
+        verdict.cannot_open(allowed, text, &format!("install {}.{} or newer on the joiner", d.0, d.1));
     } else if j > d && !allowed.upgrade {
-        verdict.refusals.push(format!(
-            "the joiner's server is of a newer major version: {both}; to upgrade this node by a state transfer set \
-             allow-upgrade=1 under [sst] on it and run mariadb-upgrade after it joined"
-        ));
+        let text = format!("the joiner's server is of a newer major version: {both}");
+        let remedy = "to upgrade this node by a state transfer set allow-upgrade=1 under [sst] on it and run mariadb-upgrade \
+                      after it joined";
+        verdict.cannot_open(allowed, text, remedy);
     } else if j > d {
         verdict.without_redo = true;
         verdict

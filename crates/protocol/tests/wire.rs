@@ -8,7 +8,7 @@ use rejoin_protocol::hello::{
 };
 use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place, batches, groups};
 use rejoin_protocol::limits::{HEADER_BYTES_MAX, PATH_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
-use rejoin_protocol::message::{Attempt, CanIst, Message, Offer, SnapshotKind};
+use rejoin_protocol::message::{Attempt, CanIst, Logical, Message, Offer, SnapshotKind};
 use rejoin_protocol::policy::{NodeFacts, SystemFile};
 use rejoin_protocol::sample::{Sample, Sampled};
 
@@ -95,6 +95,7 @@ fn one_of_each() -> Vec<Message> {
         undo_tablespaces: 3,
         left_out: vec!["x: unknown".into()],
         databases: vec!["shop".into()],
+        logical: Logical::IfNeeded,
     };
     let chunk = Chunk {
         file: FileId(1),
@@ -113,7 +114,14 @@ fn one_of_each() -> Vec<Message> {
         Message::Abort { reason: "r".into() },
         Message::Bypass { position: "p".into(), domain: Some(1) },
         Message::Offer(offer),
-        Message::Accept { workers: 4, in_place: true, empty_undo: false, still: true, base: true },
+        Message::Accept {
+            workers: 4,
+            in_place: true,
+            empty_undo: false,
+            still: true,
+            base: true,
+            logical: "innodb_page_size differs".into(),
+        },
         Message::Attempt(Attempt {
             snapshot: SnapshotKind::Online,
             reason: "w".into(),

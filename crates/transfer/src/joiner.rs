@@ -2,6 +2,7 @@
 mod agree;
 mod beforehand;
 mod beginning;
+mod by_rows;
 mod deep_ist;
 mod donors_word;
 mod file_list;
@@ -19,7 +20,7 @@ use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
 use protocol::hello::Connection;
 use protocol::limits::FURTHER_CONNECTIONS;
-use protocol::message::{Attempt, Message, Offer};
+use protocol::message::{Attempt, Logical, Message, Offer, SnapshotKind};
 use report::record::Method;
 
 use crate::cleanup;
@@ -207,6 +208,7 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
         empty_undo: false,
         still: false,
         base: false,
+        logical: String::new(),
     })?;
     job.progress.ledger.note(|record| {
         (record.method, record.position.after) = (Some(Method::Ist), Some(state.to_string()));
@@ -249,7 +251,11 @@ impl<'a> Transfer<'a> {
         // Before the check of the free space, because a transfer in place removes the old files soon after it.
         let places = Places::new(&layout, &job.options, offer.facts.server_version.as_deref(), &old);
         places.try_all(&layout, &old, &offer.databases)?;
-        let room = agree::check_room(job, &layout, offer, &old)?;
+        let by_rows = !verdict.logical.is_empty() || offer.logical == Logical::Always;
+        let room = match by_rows {
+            true => agree::check_room_for_rows(&layout, offer, &old)?,
+            false => agree::check_room(job, &layout, offer, &old)?,
+        };
         refuse_base_that_is_none(job)?;
         let base = job.settings.incremental && room != Room::InPlace;
         link.send(&Message::Accept {
@@ -258,6 +264,7 @@ impl<'a> Transfer<'a> {
             empty_undo: agree::undo_tablespaces_will_change(job, offer),
             still: verdict.without_redo,
             base,
+            logical: verdict.logical.join("; "),
         })?;
         kept::save_grastate(&Disk, &job.datadir)?;
         Ok(Transfer { job, listener, offer, layout, old, room, begun: false })
@@ -308,7 +315,15 @@ impl<'a> Transfer<'a> {
             self.make_room(link, &attempt, &mut incoming, estimate)?;
             self.begins()?;
             match self.receive_attempt(link, &attempt, &incoming)? {
-                Received::All(file_list) => return self.verify(link, incoming, file_list),
+                Received::All(file_list) => {
+                    // The donor has sent `Complete`. The rest is our own work, so it does no harm if the donor ends now.
+                    link.peer_is_dispensable();
+                    let file_list = match attempt.snapshot {
+                        SnapshotKind::Online | SnapshotKind::Blocking => file_list,
+                        SnapshotKind::Logical => self.load(link, &incoming, &file_list)?,
+                    };
+                    return self.verify(link, incoming, file_list);
+                }
                 Received::Again(next) => attempt = next,
             }
         }
@@ -333,6 +348,12 @@ impl<'a> Transfer<'a> {
         receive::receive_attempt(job, self.listener, link, incoming, base.as_ref())
     }
 
+    /// Makes files of a logical snapshot, by a server of our own in staging. Returns their list, in place of that of its parts.
+    fn load(&self, link: &mut Link, incoming: &IncomingTransfer, parts: &FileList) -> Result<FileList> {
+        self.job.progress.all_is_copied();
+        link.keep_alive_while("loading rows", || by_rows::load(self.job, &self.layout, incoming, parts))
+    }
+
     /// Copies unchanged bytes from the old files, and checks that the staged files are what the donor read.
     fn verify(
         &self,
@@ -340,8 +361,6 @@ impl<'a> Transfer<'a> {
         incoming: IncomingTransfer,
         file_list: FileList,
     ) -> Result<VerifiedStaging> {
-        // The donor has sent `Complete`. The rest is our own work, so it does no harm if the donor ends now.
-        link.peer_is_dispensable();
         self.job.progress.all_is_copied();
         let threads = self.job.settings.threads;
         let settle = || incoming.settle(file_list, threads);

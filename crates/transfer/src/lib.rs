@@ -14,6 +14,7 @@
 //! | [`peer`] | the other node: TLS, secret, messages |
 //! | [`snapshot`], [`compare`], [`send`] | the donor's data: its source, what the joiner already has, the queues |
 //! | [`receive`], [`install`] | the joiner's data: staging and verifying; install, rollback |
+//! | [`private_server`], [`loading`] | a server of ours on a new datadir in staging; what makes files of a logical snapshot with it |
 //! | [`load`] | how fast the donor reads beside a server that works |
 //! | [`limits`], [`settings`], [`job`], [`invitation`], [`cleanup`] | one run: its options and what they permit, how the two nodes connect, cleanup |
 //! | [`donor`], [`joiner`] | the transfer |
@@ -37,8 +38,10 @@ pub mod job;
 pub mod joiner;
 pub mod limits;
 pub mod load;
+pub mod loading;
 pub mod panics;
 pub mod peer;
+pub mod private_server;
 pub mod receive;
 pub mod send;
 pub mod server;

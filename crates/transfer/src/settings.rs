@@ -53,6 +53,8 @@ pub enum SnapshotChoice {
     Online,
     /// The snapshot of a server that blocks writes.
     Blocking,
+    /// Definitions and rows.
+    Logical,
 }
 
 /// When a donor may block writes.
@@ -263,6 +265,7 @@ fn snapshot(value: &str) -> Option<SnapshotChoice> {
         "auto" => Some(SnapshotChoice::Auto),
         "online" => Some(SnapshotChoice::Online),
         "blocking" => Some(SnapshotChoice::Blocking),
+        "logical" => Some(SnapshotChoice::Logical),
         _ => None,
     }
 }

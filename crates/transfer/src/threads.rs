@@ -74,6 +74,14 @@ pub enum Thread {
     ReadBack,
     /// Joiner: reads back a part of it.
     BlockReader,
+    /// Joiner: loads tables of a logical snapshot.
+    Loader,
+    /// Joiner: hands the rows of one table to the private server.
+    RowFeeder,
+    /// Joiner: ends the private server if the transfer is cancelled.
+    LoadWatch,
+    /// Donor: reads rows of a logical snapshot.
+    RowReader,
     /// Relay of IST: receives the orders of the joiner's program.
     RelayOrders,
     /// Relay of IST: passes one connection on.
@@ -94,7 +102,7 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds of threads.
-    pub const ALL: [Thread; 39] = [
+    pub const ALL: [Thread; 43] = [
         Thread::Main,
         Thread::Signals,
         Thread::Grace,
@@ -126,6 +134,10 @@ impl Thread {
         Thread::Settling,
         Thread::ReadBack,
         Thread::BlockReader,
+        Thread::Loader,
+        Thread::RowFeeder,
+        Thread::LoadWatch,
+        Thread::RowReader,
         Thread::RelayOrders,
         Thread::RelaySession,
         Thread::RelayAnswers,
@@ -170,6 +182,10 @@ impl Thread {
             Thread::Settling => "settling",
             Thread::ReadBack => "read back",
             Thread::BlockReader => "block reader",
+            Thread::Loader => "loader",
+            Thread::RowFeeder => "row feeder",
+            Thread::LoadWatch => "load watch",
+            Thread::RowReader => "row reader",
             Thread::RelayOrders => "relay orders",
             Thread::RelaySession => "relay session",
             Thread::RelayAnswers => "relay answers",

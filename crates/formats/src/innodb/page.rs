@@ -7,7 +7,7 @@
 
 use super::checksum;
 use super::tablespace::PageFormat;
-use crate::bytes::{be16, be32, be64};
+use crate::bytes::{be16, be32, be64, put};
 use crate::ids::{Lsn, PageNo, SpaceId};
 
 /// Page types that this crate reads (fil0fil.h).
@@ -117,6 +117,28 @@ pub fn verify(format: &PageFormat, page: &[u8]) -> PageState {
     state.unwrap_or(PageState::Corrupt { expected: 0, found: 0 })
 }
 
+/// Gives an ordinary page, neither compressed nor encrypted, the checksum of what it contains now. False if it is
+/// another kind of page; then it is unchanged.
+#[must_use]
+pub fn seal(format: &PageFormat, page: &mut [u8]) -> bool {
+    let size = format.physical_size;
+    let ordinary = !format.zip && page.len() == size && stored_len(format, page) == Some(size);
+    let kind = page_type(page);
+    let compressed = matches!(kind, Some(page_type::PAGE_COMPRESSED | page_type::PAGE_COMPRESSED_ENCRYPTED));
+    if !ordinary || size < 64 || !format.full_crc32 && compressed || key_version(format, page).is_none_or(|version| version != 0) {
+        return false;
+    }
+    if format.full_crc32 {
+        if let Some(checksum) = checksum::full_crc32(page, size - 4) {
+            put(page, size - 4, &checksum.to_be_bytes());
+        }
+    } else if let Some(checksum) = checksum::crc32(page) {
+        put(page, 0, &checksum.to_be_bytes());
+        put(page, size - 8, &checksum.to_be_bytes());
+    }
+    true
+}
+
 fn verify_full_crc32(format: &PageFormat, page: &[u8]) -> Option<PageState> {
     let len = stored_len(format, page)?;
     let compressed = len < format.physical_size;
@@ -192,8 +214,27 @@ fn is_blank(page: &[u8], found: u32, found_old: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bytes::put;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_sealed_page_is_valid() {
+        for full_crc32 in [true, false] {
+            let format = PageFormat::plain(4096, full_crc32);
+            let mut page = vec![0; 4096];
+            page[24..26].copy_from_slice(&page_type::SYS.to_be_bytes());
+            page[1000] = 7;
+            assert!(!verify(&format, &page).is_usable());
+            assert!(seal(&format, &mut page));
+            assert_eq!(verify(&format, &page), PageState::Valid);
+            page[26..30].copy_from_slice(&[0, 0, 0, 1]);
+            if full_crc32 {
+                page[..4].copy_from_slice(&[0, 0, 0, 1]);
+            }
+            let encrypted = page.clone();
+            assert!(!seal(&format, &mut page) && page == encrypted);
+            assert!(!seal(&format, &mut page[..100]));
+        }
+    }
 
     /// A page with bytes from `seed` whose LSN is repeated as the formats before full_crc32 require.
     fn page(size: usize, seed: u8) -> Vec<u8> {

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::page::key_version;
 use super::tablespace::PageFormat;
-use crate::bytes::{array, be32, le32, le64};
+use crate::bytes::{array, be32, le32, le64, put};
 use crate::ids::{PageNo, Seqno, SpaceId, Uuid};
 use crate::wsrep::state_id::{Gtid, StateId};
 
@@ -26,6 +26,8 @@ const PAGE_DATA: usize = 38;
 /// Slots of the transaction system page: after an 8-byte transaction number and a 10-byte segment header.
 const RSEG_SLOTS: usize = PAGE_DATA + 18;
 const RSEG_SLOT_COUNT: usize = 128;
+/// Bytes that are reserved for the data of an XID.
+const XID_DATA: usize = 128;
 
 /// One position as stored, with the replication GTID that newer servers add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +79,7 @@ pub fn stored_position(page: &[u8], page_size: usize) -> Option<StoredPosition> 
     if be32(page, PAGE_DATA)? != 0 {
         return None;
     }
-    let undo_slots = 4 * (page_size / 16);
-    let xid = PAGE_DATA.checked_add(34 + 16 + 512)?.checked_add(undo_slots)?;
-    position_in_xid(page, xid)
+    position_in_xid(page, xid_at(page_size)?)
 }
 
 /// The position in the XID that begins at `xid`: format, two lengths, data. InnoDB stores all XIDs in this
@@ -111,6 +111,32 @@ pub(super) fn position_in_xid(page: &[u8], xid: usize) -> Option<StoredPosition>
     Some(StoredPosition { state: StateId { uuid, seqno }, gtid })
 }
 
+/// Writes a position into a rollback segment header page of a server of 10.5 or later, as that server would. False if the
+/// page is no such header; then it is unchanged. The page's checksum is no longer right ([`super::page::seal`]).
+#[must_use]
+pub fn store_position(page: &mut [u8], page_size: usize, position: &StoredPosition) -> bool {
+    let is_header = be32(page, PAGE_DATA) == Some(0);
+    let Some(xid) = xid_at(page_size).filter(|xid| is_header && page.len() >= xid + 12 + XID_DATA) else { return false };
+    let gtid = position.gtid.unwrap_or(Gtid { domain: 0, server: 0, seq: 0 });
+    put(page, xid, &1u32.to_be_bytes());
+    put(page, xid + 4, &48u32.to_be_bytes());
+    put(page, xid + 8, &0u32.to_be_bytes());
+    let data = xid + 12;
+    put(page, data, &[0; XID_DATA]);
+    put(page, data, b"WSREPXif");
+    put(page, data + 8, &position.state.uuid.0);
+    put(page, data + 24, &position.state.seqno.0.to_le_bytes());
+    put(page, data + 32, &gtid.domain.to_le_bytes());
+    put(page, data + 36, &gtid.server.to_le_bytes());
+    put(page, data + 40, &gtid.seq.to_le_bytes());
+    true
+}
+
+/// Where the XID with the position begins in a header.
+fn xid_at(page_size: usize) -> Option<usize> {
+    PAGE_DATA.checked_add(34 + 16 + 512)?.checked_add(4 * (page_size / 16))
+}
+
 /// The position that counts: the highest sequence number. Segments of an earlier history can remain with
 /// higher numbers; the server takes the highest nevertheless, and clears them when it adopts a new history.
 /// Among equal ones it takes the first, and it ignores -1 (trx0rseg.cc, `trx_rseg_read_wsrep_checkpoint`).
@@ -122,7 +148,6 @@ pub fn newest(positions: impl IntoIterator<Item = StoredPosition>) -> Option<Sto
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bytes::put;
     use proptest::prelude::*;
 
     fn rseg(page_size: usize, version: u8, seqno: i64) -> Vec<u8> {
@@ -165,6 +190,23 @@ mod tests {
         assert!(position_in_rseg(&page, 4096).is_some());
         page[41] = 1;
         assert_eq!(position_in_rseg(&page, 4096), None);
+    }
+
+    #[test]
+    fn what_is_stored_is_read() {
+        let state = StateId { uuid: Uuid([9; 16]), seqno: Seqno(1 << 40) };
+        for size in [4096, 16384, 65536] {
+            let mut page = rseg(size, b'd', 95);
+            let stored = StoredPosition { state, gtid: Some(Gtid { domain: 1, server: 2, seq: 3 }) };
+            assert!(store_position(&mut page, size, &stored));
+            assert_eq!(stored_position(&page, size), Some(stored));
+        }
+        let mut old = rseg(4096, b'f', 1);
+        old[41] = 1;
+        let before = old.clone();
+        let none = StoredPosition { state, gtid: None };
+        assert!(!store_position(&mut old, 4096, &none) && old == before);
+        assert!(!store_position(&mut [0; 100], 4096, &none));
     }
 
     #[test]

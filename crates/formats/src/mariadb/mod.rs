@@ -8,4 +8,8 @@ pub mod gtid_list;
 pub mod option_file;
 pub mod option_name;
 pub mod option_set;
+pub mod rows_text;
+pub mod show_create;
+pub mod sql_text;
+pub mod system_tables;
 pub mod table_name;

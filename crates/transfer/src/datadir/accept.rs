@@ -1,6 +1,7 @@
 //! Which files a donor may name. A joiner writes to paths that a peer sends, so it accepts only names that a
 //! donor of this program sends: no `grastate.dat`, no key file, no file of the host's own.
 use protocol::inventory::{FileEntry, FileRole, Place};
+use protocol::logical::is_part;
 
 use crate::flavor::{Flavor, InDatadir, Numbered};
 
@@ -18,6 +19,7 @@ pub(super) fn accept(flavor: &dyn Flavor, entry: &FileEntry) -> Result<(), Strin
             flavor.numbered(place, &entry.path) == Some(Numbered::Data(entry.role.clone()))
         }
         (FileRole::Table, Place::Datadir) => is_table_path(flavor, &entry.path),
+        (FileRole::Part, Place::Parts) => is_part(&entry.path),
         (FileRole::Link { target }, Place::Datadir) => {
             is_table_path(flavor, &entry.path) && has_table_name(flavor, target)
         }
@@ -79,6 +81,10 @@ mod tests {
             (Place::External, "/ssd/db/t.ibd", elsewhere("db/t.isl"), true),
             (Place::External, "/home/u/.bashrc", elsewhere("db/t.isl"), false),
             (Place::External, "/ssd/db/t.ibd", FileRole::Table, false),
+            (Place::Parts, "0011aabb/1", FileRole::Part, true),
+            (Place::Parts, "db/t.ibd", FileRole::Part, false),
+            (Place::Datadir, "0011aabb/1", FileRole::Part, false),
+            (Place::Parts, "0011aabb/1", FileRole::Table, false),
         ] {
             assert_eq!(
                 accept(&MariaDb, &entry(place, path, role.clone())).is_ok(),

@@ -10,6 +10,7 @@ use formats::wsrep::invocation::SstArgs;
 use protocol::inventory::{FileEntry, FileRole, Place};
 use protocol::policy::{NodeFacts, SystemFile};
 
+use super::KEPT_DIRECTORY;
 use super::accept::accept;
 use super::cpat::KeepPattern;
 use super::system_files::{self, DataFile};
@@ -132,7 +133,7 @@ impl Layout {
         }
     }
 
-    /// The directory of a place; `None` for [`Place::External`].
+    /// The directory of a place; `None` for [`Place::External`] and [`Place::Parts`].
     pub fn directory(&self, place: Place) -> Option<&Path> {
         match place {
             Place::Datadir => Some(&self.datadir),
@@ -140,7 +141,7 @@ impl Layout {
             Place::LogHome => Some(&self.log_home),
             Place::UndoDir => Some(&self.undo_dir),
             Place::SecondLogDir => self.second_log_dir.as_deref(),
-            Place::External => None,
+            Place::External | Place::Parts => None,
         }
     }
 
@@ -189,6 +190,8 @@ impl Layout {
                 Ok(follow(&file.path))
             }
             FileRole::Server if entry.place == Place::DataHome => Ok(follow(&self.buffer_pool_dump)),
+            // A part is loaded where it is staged: this is never the path of a file.
+            FileRole::Part => Ok(self.datadir.join(KEPT_DIRECTORY).join("parts").join(&entry.path)),
             _ => match self.directory(entry.place) {
                 // An operator's link to a log on another disk stays; a table's link belongs to the server and
                 // is replaced.

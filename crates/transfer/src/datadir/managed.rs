@@ -121,7 +121,8 @@ fn of_role(role: FileRole) -> (Managed, bool) {
         }
         FileRole::Table | FileRole::Link { .. } => (Managed::Table, true),
         FileRole::TableElsewhere { owner } => (Managed::TableElsewhere { owner }, true),
-        FileRole::Server => (Managed::Server, true),
+        // A node has no parts among its files.
+        FileRole::Server | FileRole::Part => (Managed::Server, true),
     }
 }
 

@@ -226,7 +226,7 @@ fn order(file: &ScannedFile) -> (u8, u16, std::cmp::Reverse<u64>, &str) {
         FileRole::Redo => (2, 0),
         FileRole::SecondLog => (3, 0),
         FileRole::Table | FileRole::TableElsewhere { .. } => (4, 0),
-        FileRole::Link { .. } | FileRole::Server => (5, 0),
+        FileRole::Link { .. } | FileRole::Server | FileRole::Part => (5, 0),
     };
     (kind, index, std::cmp::Reverse(file.entry.size), &file.entry.path)
 }

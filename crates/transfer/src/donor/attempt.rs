@@ -26,10 +26,12 @@ use crate::send::file_list::FileList;
 use crate::send::packer::Compression;
 use crate::send::queue::SendQueue;
 use crate::send::throttle::Throttle;
+use crate::server::version::server_version;
 use crate::settings::{Blocking as Permission, SnapshotChoice};
 use crate::snapshot::Snapshot;
 use crate::snapshot::blocking::Blocking;
 use crate::snapshot::declined::{Declined, SnapshotError};
+use crate::snapshot::logical::Logical;
 use crate::snapshot::online::Online;
 use crate::snapshot::online::listing::Roots;
 use crate::snapshot::online::outlook::Outlook;
@@ -85,6 +87,10 @@ impl DonorSession<'_> {
     pub fn send(&self, link: &mut Link) -> Result<Sent> {
         let choice = self.job.settings.snapshot;
         match choice {
+            SnapshotChoice::Logical if self.accepted.logical.is_empty() => {
+                return self.logical(link, "snapshot=logical is set on the donor");
+            }
+            _ if !self.accepted.logical.is_empty() => return self.logical(link, &self.accepted.logical),
             SnapshotChoice::Blocking => return self.blocking(link, "snapshot=blocking is set on the donor"),
             SnapshotChoice::Online if self.accepted.still => return Err(not_online(NEWER).into()),
             SnapshotChoice::Auto if self.accepted.still => return self.blocking(link, NEWER),
@@ -110,6 +116,26 @@ impl DonorSession<'_> {
             }
             tracing::warn!("the online snapshot starts again: {reason}");
         }
+    }
+
+    /// Sends the logical snapshot. The joiner cannot use another one, or the operator wants none.
+    fn logical(&self, link: &mut Link, reason: &str) -> Result<Sent> {
+        let settings = &self.job.settings;
+        let logical = Logical {
+            login: self.login(),
+            layout: self.layout,
+            server_version: server_version(self.job.server),
+            skip: &self.engines.skip,
+            threads: usize::from(self.accepted.workers),
+            budget: settings.consistency_point,
+            desynced: 1,
+            blocking: settings.blocking,
+        };
+        self.send_from(&logical, link, reason).map_err(|error| match error {
+            SnapshotError::Declined(declined) if declined.is_of_the_server() => self.sends_nothing(&declined).into(),
+            SnapshotError::Declined(declined) => not_logical(&declined, reason).into(),
+            SnapshotError::Failed(error) => error,
+        })
     }
 
     /// Sends the blocking snapshot, if the operator allows it. It is the last one: if it is declined, the transfer
@@ -232,7 +258,11 @@ impl DonorSession<'_> {
             inputs.permit(None)?;
         }
         let sample = begin(self.job, link, kind, reason, key, bytes)?;
-        let key = inputs.decide(link, &self.job.progress.ledger, key, sample.as_ref())?;
+        let key = match kind {
+            // A sample says nothing about rows: the joiner's leftovers of parts are compared.
+            SnapshotKind::Logical => inputs.decide_by_rows(link, &self.job.progress.ledger, key)?,
+            _ => inputs.decide(link, &self.job.progress.ledger, key, sample.as_ref())?,
+        };
         expect(link.recv()?, &Message::Ready)?;
         Ok(key)
     }
@@ -348,6 +378,7 @@ fn snapshot_name(kind: SnapshotKind) -> &'static str {
     match kind {
         SnapshotKind::Online => "online",
         SnapshotKind::Blocking => "blocking",
+        SnapshotKind::Logical => "logical",
     }
 }
 
@@ -364,6 +395,15 @@ fn not_blocking(why: &str) -> Failure {
         "remove the cause, choose another donor, or allow blocking with blocking=auto or \
          blocking=SECONDS under [sst]",
     )
+}
+
+fn not_logical(declined: &Declined, reason: &str) -> Failure {
+    let text = format!("the joiner needs a logical snapshot ({reason}), which is not possible: {declined}");
+    let failure = Failure::new(Kind::Refused, text);
+    match declined {
+        Declined::NotGranted { .. } => not_granted(&failure.text),
+        _ => failure.hint("remove the cause, or give the joiner the donor's settings and version, so that it can use its files"),
+    }
 }
 
 fn not_online(why: &str) -> Failure {

@@ -105,6 +105,25 @@ impl PlanInputs<'_> {
         Ok(key)
     }
 
+    /// As [`PlanInputs::decide`] for a logical snapshot, whose parts are compared only with those of an interrupted transfer.
+    pub fn decide_by_rows(
+        &self,
+        link: &mut Link,
+        ledger: &Ledger,
+        key: Option<FingerprintKey>,
+    ) -> Result<Option<FingerprintKey>> {
+        let words = format!("plan: full, the rows of {} of files", size(self.bytes));
+        let plan = Plan { total: self.bytes, full: true, sent: Some(self.bytes), words: words.clone(), ..Plan::default() };
+        ledger.note(|record| record.plan = Some(plan));
+        tracing::info!("{words}");
+        link.note(&words)?;
+        if key.is_some() {
+            self.permit(None)?;
+            link.send(&Message::Plan { about: Some(self.bytes) })?;
+        }
+        Ok(key)
+    }
+
     /// Whether our limits permit to send about so many bytes of files, `None` for all of them, and the redo.
     pub fn permit(&self, about: Option<u64>) -> Result<(), Failure> {
         let redo = self.redo.map_or(0, |redo| redo.expect(&self.prices()).bytes);

@@ -21,6 +21,8 @@ pub const RAN_FULL: &str = "ran-full";
 pub const RECEIVING: &str = "receiving.json";
 /// Every staging root that may exist.
 pub const ROOTS: &str = "roots.json";
+/// A root's directory of a private server ([`crate::private_server`]). Unlike the other working directories it has subdirectories.
+pub const SERVER: &str = "server";
 /// The provider's state file; the previous state has a copy under the same name.
 pub const GRASTATE: &str = "grastate.dat";
 
@@ -42,7 +44,7 @@ pub fn waiting_room(root: &Path) -> PathBuf {
 
 /// A root's directory of this name, wherever it is.
 pub fn directory_of(root: &Path, name: &str) -> PathBuf {
-    if matches!(name, "stage" | "copy") { working_directory(root, name) } else { root.join(name) }
+    if matches!(name, "stage" | "copy" | SERVER) { working_directory(root, name) } else { root.join(name) }
 }
 
 /// A path's last component, empty when it is not text.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::install::files::Files;
+use crate::install::files::{Files, What};
 use crate::install::names::{OWN_DIRECTORY, ROOTS, own_directory};
 
 /// Maps directories to staging roots.
@@ -103,7 +103,24 @@ pub fn remembered(files: &dyn Files, datadir: &Path) -> Result<Vec<PathBuf>> {
     Ok(roots)
 }
 
+/// Removes a directory with everything in it.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn clear_tree(files: &dyn Files, directory: &Path) -> Result<()> {
+    for path in files.list(directory)? {
+        match files.what(&path)? {
+            Some(What::Directory) => clear_tree(files, &path)?,
+            _ => files.remove(&path)?,
+        }
+    }
+    files.remove_directory(directory)
+}
+
 /// Removes the files in a flat directory of a root, then the directory.
+///
+/// # Errors
+/// One cannot be removed.
 pub fn clear(files: &dyn Files, directory: &Path) -> Result<()> {
     for path in files.list(directory)? {
         files.remove(&path)?;

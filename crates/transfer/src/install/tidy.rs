@@ -9,10 +9,10 @@ use crate::disk::durable;
 use crate::install::files::{Files, What};
 use crate::install::kept::{self, Status};
 use crate::install::names::{
-    GRASTATE, RAN_FULL, ROOTS, directory_of, file_name, own_directory, waiting_room, working_directory,
+    GRASTATE, RAN_FULL, ROOTS, SERVER, directory_of, file_name, own_directory, waiting_room, working_directory,
 };
 use crate::install::record::installed;
-use crate::install::roots::{clear, remembered};
+use crate::install::roots::{clear, clear_tree, remembered};
 
 /// Removes the previous state and then all our directories. Call it once the node has been Synced.
 pub fn remove_everything(files: &dyn Files, datadir: &Path) -> Result<()> {
@@ -78,6 +78,7 @@ pub fn remove_leftovers(files: &dyn Files, datadir: &Path) -> Result<()> {
     for root in remembered(files, datadir)? {
         clear(files, &working_directory(&root, "stage"))?;
         clear(files, &working_directory(&root, "copy"))?;
+        clear_tree(files, &working_directory(&root, SERVER))?;
         if waiting_room(&root) != root {
             files.remove_directory(&waiting_room(&root))?;
         }

@@ -25,6 +25,9 @@ pub const MARGIN_BYTES: u64 = 64 << 20;
 /// The second engine's logs are installed as copies, and the old ones are kept as copies (see `install::forward`).
 const SECOND_COPIES: u64 = 3;
 
+/// One byte in this many of the donor's files is packed rows, about, which a joiner keeps until they are loaded.
+const ROWS_OF_FILES: u64 = 2;
+
 /// The share of all bytes by which a sample may be wrong: if none of 256 sampled blocks differs, one block in 85 may
 /// still differ.
 const SAMPLE_ERROR: f64 = 0.05;
@@ -46,7 +49,7 @@ pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Res
         tracing::warn!("from the donor: {line}");
     }
     let own = layout.facts(server_version(job.server));
-    let verdict = policy::compare(&offer.facts, &own, Allowed { upgrade: job.settings.allow_upgrade });
+    let verdict = policy::compare(&offer.facts, &own, Allowed { upgrade: job.settings.allow_upgrade, logical: offer.logical });
     for warning in &verdict.warnings {
         tracing::warn!("{warning}");
     }
@@ -61,6 +64,26 @@ pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Res
 pub(super) fn undo_tablespaces_will_change(job: &Job, offer: &Offer) -> bool {
     let configured = job.options.server("innodb-undo-tablespaces").and_then(|n| n.parse::<u32>().ok());
     configured.is_some_and(|n| n != offer.undo_tablespaces)
+}
+
+/// Fails unless files that are made of rows fit beside the old ones, and the rows beside both: nothing is replaced before all of
+/// them are made.
+pub(super) fn check_room_for_rows(layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Room> {
+    let mut demands = demands(layout, offer, old)?;
+    let datadir = filesystem_of(&layout.datadir)?;
+    let rows = offer.bytes.iter().map(|(_, bytes)| bytes / ROWS_OF_FILES).sum::<u64>();
+    for demand in &mut demands {
+        if filesystem_of(&demand.at)? == datadir {
+            demand.needed = demand.needed.saturating_add(rows);
+        }
+    }
+    let Some((worst, missing)) = worst(&demands) else { return Ok(Room::Beside) };
+    let missing = size(missing);
+    let text = format!(
+        "rows, the files made of them and the old files do not fit together: the filesystem of {} needs {missing} more",
+        worst.at.display()
+    );
+    Err(Failure::new(Kind::Space, text).hint(format!("free {missing} there: a logical transfer is never in place")).into())
 }
 
 /// Decides whether the new files fit beside the old ones, filesystem by filesystem.

@@ -21,6 +21,7 @@ use crate::install::plan::{InstallPlan, Keep, OldKind};
 use crate::install::record;
 use crate::install::rollback;
 use crate::job::Job;
+use crate::loading::parts::Parts;
 use crate::receive::staging::{Patches, Staging};
 use crate::settings::KeepPrevious;
 
@@ -114,18 +115,51 @@ impl IncomingTransfer {
         old.iter().try_for_each(|(path, _)| in_place::in_place_make_room(&Disk, &self.layout.datadir, path))
     }
 
-    /// Called with the donor's list of files. Fails if a byte of them has not arrived; otherwise each file gets its
-    /// final name.
-    pub fn settle(self, file_list: FileList, threads: u16) -> Result<SettledStaging> {
+    /// Called with the donor's list of the parts of a logical snapshot. Returns where they are staged; each is what the donor
+    /// sent.
+    pub fn parts(&self, job: &Job, list: &FileList) -> Result<Parts> {
+        self.check_arrived(&list.files)?;
+        if let Some(other) = list.files.iter().find(|entry| entry.place != Place::Parts) {
+            let text = format!("the donor sent {} in a logical snapshot, which is no part of one", other.path);
+            return Err(Failure::new(Kind::Peer, text).into());
+        }
+        let threads = job.settings.threads;
+        self.staging.settle(targets(&self.layout, &list.files), false, Patches::None, threads)?;
+        self.staging.read_back(threads, &job.cancel)?;
+        let path = |entry: FileEntry| Ok((entry.path, self.staging.path(entry.id)?));
+        let parts = list.files.iter().map(path).collect::<Result<Vec<_>>>()?;
+        let (sent, parts) = (parts.len(), Parts::new(parts));
+        match parts.len() == sent {
+            true => Ok(parts),
+            false => Err(Failure::new(Kind::Peer, "the donor sent two parts of one name").into()),
+        }
+    }
+
+    /// Stages a file that was made on this node, by moving it.
+    pub fn take_over(&self, entry: &FileEntry, made: &Path) -> Result<()> {
+        let target = self.layout.target_of(entry)?;
+        self.places.try_for(entry)?;
+        self.coverage.lock().unwrap_or_else(PoisonError::into_inner).made(entry)?;
+        self.staging.take_over(entry, &target, made)
+    }
+
+    /// Fails if a byte of these files has not arrived.
+    fn check_arrived(&self, files: &Entries) -> Result<(), Failure> {
         let coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
         let has_data = |f: &FileEntry| !matches!(f.role, FileRole::Link { .. });
-        for file in file_list.files.iter().filter(has_data) {
+        for file in files.iter().filter(has_data) {
             if let Some(gap) = coverage.missing(&file) {
                 let text = format!("bytes {} to {} of {} never arrived", gap.start, gap.end, file.path);
-                return Err(Failure::new(Kind::Peer, text).into());
+                return Err(Failure::new(Kind::Peer, text));
             }
         }
-        drop(coverage);
+        Ok(())
+    }
+
+    /// Called with the list of files. Fails if a byte of them has not arrived; otherwise each file gets its
+    /// final name.
+    pub fn settle(self, file_list: FileList, threads: u16) -> Result<SettledStaging> {
+        self.check_arrived(&file_list.files)?;
         // There can be very many files, so free what only the transfer needed.
         *self.coverage.lock().unwrap_or_else(PoisonError::into_inner) = Coverage::new();
         if self.layout.binlog.is_some() && file_list.binlog_state.is_none() {

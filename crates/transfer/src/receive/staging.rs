@@ -17,7 +17,7 @@ use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
-use crate::install::names::{waiting_room, working_directory};
+use crate::install::names::{SERVER, waiting_room, working_directory};
 use crate::install::plan::{Patched, Placed, Unchanged};
 use crate::install::record::pending;
 use crate::install::roots::{self, Roots};
@@ -75,6 +75,9 @@ impl Staging {
     /// be reused.
     pub fn new(flavor: &'static dyn Flavor, datadir: &Path) -> Result<Staging> {
         refuse_pending(datadir)?;
+        for root in roots::remembered(&Disk, datadir)? {
+            roots::clear_tree(&Disk, &working_directory(&root, SERVER))?;
+        }
         let leftovers = Leftovers::set_aside(datadir)?;
         let roots = Roots::choose(&Disk, datadir, [])?;
         let staging = Staging {
@@ -121,6 +124,15 @@ impl Staging {
         let size = Disk.state(&path)?.map_or(0, |(size, _)| size);
         shared.files.insert(entry.id, Arc::new(StagedFile { made, adopted: true, ..staged }));
         Ok(Some((path, size)))
+    }
+
+    /// Stages a file that was made on this node, by moving it. It must be on the filesystem of its target.
+    pub fn take_over(&self, entry: &FileEntry, target: &Path, made: &Path) -> Result<()> {
+        let mut shared = self.shared();
+        let staged = self.choose(&mut shared, entry, target)?;
+        Disk.rename(made, &staged.path)?;
+        shared.files.insert(entry.id, Arc::new(StagedFile { made: AtomicBool::new(true), ..staged }));
+        Ok(())
     }
 
     /// Reserves bytes on the filesystem of a directory. Call this before anything is staged there.
@@ -397,6 +409,7 @@ fn refuse_pending(datadir: &Path) -> Result<()> {
 pub fn discard_staged(datadir: &Path) -> Result<()> {
     refuse_pending(datadir)?;
     for root in roots::remembered(&Disk, datadir)? {
+        roots::clear_tree(&Disk, &working_directory(&root, SERVER))?;
         roots::clear(&Disk, &working_directory(&root, "stage"))?;
         roots::clear(&Disk, &working_directory(&root, "copy"))?;
     }

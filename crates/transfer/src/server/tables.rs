@@ -38,6 +38,7 @@ impl Tables {
             FileRole::SecondLog => "(logs of the second engine)".to_owned(),
             FileRole::Server => "(other files)".to_owned(),
             FileRole::TableElsewhere { owner } => table_name::of_path(owner),
+            FileRole::Part => "(rows and definitions)".to_owned(),
             FileRole::Table => table_name::of_path(&entry.path),
         };
         let name: Arc<str> = match self.tables.get_key_value(name.as_str()) {

@@ -20,6 +20,20 @@ pub fn of_program(path: &Path) -> Option<String> {
     ask(Command::new(path))
 }
 
+/// The words with which our server's program can be run: itself, or the loader through which it runs and it.
+pub fn words_of_program(server: Option<ServerProcess>) -> Option<Vec<String>> {
+    let pid = server?.pid;
+    let image = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let image = image.and_then(|image| image.to_str().map(str::to_owned));
+    if let Some(path) = image.filter(|path| server_word(std::slice::from_ref(path)).is_some() && Path::new(path).is_file()) {
+        return Some(vec![path]);
+    }
+    let mut words = command_line(pid);
+    let at = server_word(&words)?;
+    words.truncate(at + 1);
+    Some(words)
+}
+
 /// Runs the program named in a command line. If a server runs through its own loader (`ld.so --library-path P
 /// mariadbd ...`), that is the first argument that has a server's name.
 fn ask_by_words(words: &[String]) -> Option<String> {

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`online`] | the snapshot of a server that keeps working |
+//! | [`logical`] | definitions and rows, for a joiner that cannot open the donor's files |
 //! | [`blocking`] | the snapshot of a server that blocks writes until all files have been read |
 //! | [`copy`] | reading files and checking their pages, for both |
 //! | [`declined`] | the reasons why a snapshot is not possible |
@@ -12,6 +13,7 @@ pub mod binlog_state;
 pub mod blocking;
 pub mod copy;
 pub mod declined;
+pub mod logical;
 pub mod online;
 pub mod sink;
 

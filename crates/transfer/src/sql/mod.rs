@@ -5,10 +5,14 @@
 //! | [`connect`] | one login, whatever authentication the account has |
 //! | [`error`] | why a statement failed |
 //! | [`login`] | where a server is and who we are to it |
-//! | [`session`] | the statements |
+//! | [`loading`] | statements with which a private server gets its data |
+//! | [`reading`] | statements with which a logical snapshot is read |
+//! | [`session`] | all others |
 pub mod connect;
 pub mod error;
+pub mod loading;
 pub mod login;
+pub mod reading;
 pub mod session;
 
 pub use connect::Listens;

@@ -138,6 +138,7 @@ fn words_of(place: Place) -> &'static str {
         Place::UndoDir => "innodb_undo_directory",
         Place::SecondLogDir => "logs of the second engine",
         Place::External => "outside",
+        Place::Parts => "parts of a logical snapshot",
     }
 }
 

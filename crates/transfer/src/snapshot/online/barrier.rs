@@ -1,7 +1,7 @@
 //! The barrier before the copy.
 use std::time::Duration;
 
-use super::settle::Again;
+use super::locking::Again;
 use super::stage::Stage;
 use crate::cancel::Cancel;
 use crate::snapshot::declined::SnapshotError;

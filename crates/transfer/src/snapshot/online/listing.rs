@@ -236,11 +236,11 @@ pub fn list_late(roots: &Roots) -> Result<Vec<Listed>> {
     Ok(files)
 }
 
-/// `None` for the redo log, which is followed instead.
+/// `None` for the redo log, which is followed instead; a part of a logical snapshot is no file of a server.
 fn care(file: &ScannedFile) -> Option<Care> {
     let entry = &file.entry;
     Some(match &entry.role {
-        FileRole::Redo => return None,
+        FileRole::Redo | FileRole::Part => return None,
         FileRole::SystemTablespace { .. } | FileRole::Undo => Care::Pages,
         FileRole::Table | FileRole::TableElsewhere { .. } if entry.path.ends_with(".ibd") => Care::Pages,
         FileRole::SecondLog => Care::UnderCommitLock,

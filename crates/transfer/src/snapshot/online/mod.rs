@@ -21,7 +21,8 @@
 //! | [`outlook`] | the amount of redo, predicted before a transfer |
 //! | [`rounds`] | moving the start of recovery to a newer checkpoint, so that less redo is sent and replayed |
 //! | `point` | repeating the consistency point until it succeeds, and copying in between |
-//! | [`settle`] | one try of the consistency point |
+//! | [`locking`] | one try to hold DDL and the provider, also for the logical snapshot |
+//! | [`settle`] | one try of the consistency point, and what is read in it |
 //! | `checks` | whether the copy matches its redo, checked after the consistency point |
 //! | [`wait`] | pauses between the tries, and when to give up |
 //! | [`holders`] | which session holds the lock that we wait for |
@@ -42,6 +43,7 @@ mod holding;
 mod known;
 mod lister;
 pub mod listing;
+pub mod locking;
 pub mod log_file;
 mod manifest;
 pub mod outlook;

@@ -6,8 +6,9 @@ use super::barrier::barrier;
 use super::catalog::Catalog;
 use super::consistency_point::ConsistencyPoint;
 use super::listing;
+use super::locking::{Locking, Tried};
 use super::rounds::Rounds;
-use super::settle::{Settle, Tried};
+use super::settle::Settle;
 use super::snapshot::{ANSWER, Work};
 use super::wait::Wait;
 use crate::snapshot::declined::SnapshotError;
@@ -50,20 +51,23 @@ impl Work<'_> {
             self.copy_again_what_was_written(catalog)?;
         }
         Settle {
-            login: &self.options.login,
-            observer: &mut self.observer,
+            locking: Locking {
+                login: &self.options.login,
+                observer: &mut self.observer,
+                sink: self.copy.copier.sink,
+                galera: self.facts.galera,
+                desynced: self.options.desynced,
+                hanging: &mut self.hanging,
+                cancel: self.cancel,
+            },
             roots: &self.options.roots,
             lister: &mut self.lister,
             catalog,
             copy: self.copy,
             dirty: self.dirty,
             tail: self.state,
-            galera: self.facts.galera,
-            desynced: self.options.desynced,
             log_bin: self.facts.log_bin,
             encrypted: self.encrypted,
-            hanging: &mut self.hanging,
-            cancel: self.cancel,
         }
         .attempt()
     }

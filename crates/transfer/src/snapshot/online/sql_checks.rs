@@ -27,6 +27,17 @@ pub struct Facts {
 /// # Errors
 /// A [`Declined`] reason.
 pub fn check(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
+    if archives_redo(session).map_err(lost)? {
+        return Err(Declined::RedoArchived);
+    }
+    check_locks(session, datadir)
+}
+
+/// Checks what the backup locks need.
+///
+/// # Errors
+/// A [`Declined`] reason.
+pub fn check_locks(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
     let facts = read_facts(session).map_err(lost)?;
     // The option file that names the socket may be another server's.
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -35,9 +46,6 @@ pub fn check(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
         return Err(Declined::Layout(format!(
             "the server at the socket has the datadir {theirs}, not {ours}"
         )));
-    }
-    if archives_redo(session).map_err(lost)? {
-        return Err(Declined::RedoArchived);
     }
     check_rights(session, facts.log_bin)?;
     if facts.galera {

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::holders;
-use super::settle::{Again, Held};
+use super::locking::{Again, Held};
 use crate::cancel::Cancel;
 use crate::snapshot::declined::{Declined, SnapshotError};
 use crate::snapshot::sink::SnapshotSink;

@@ -1,0 +1,92 @@
+//! Rows of the database `mysql`: accounts with their privileges and roles, routines, events, and what else belongs to the data.
+use std::io::Read as _;
+
+use anyhow::Result;
+use formats::mariadb::rows_text::columns;
+use formats::mariadb::system_tables::of_the_data;
+use protocol::logical::Contents;
+
+use super::parts::Parts;
+use super::tables::{Loader, refused};
+
+/// Most bytes of the list of plugins that are read.
+const PLUGINS_MAX: u64 = 1 << 20;
+
+/// Libraries of the donor's plugins that its tables may need: engines and types of columns. Others wait until this node's server
+/// starts.
+///
+/// # Errors
+/// The list cannot be read.
+pub fn engines(parts: &Parts, contents: &Contents) -> Result<Vec<String>> {
+    let Some(plugins) = contents.system.iter().find(|system| system.name == "plugin") else { return Ok(Vec::new()) };
+    let library = plugins.rows.columns.iter().position(|column| column.eq_ignore_ascii_case("dl"));
+    let Some(library) = library else { return Ok(Vec::new()) };
+    let mut text = Vec::new();
+    for part in &plugins.rows.parts {
+        parts.open(part)?.take(PLUGINS_MAX).read_to_end(&mut text)?;
+    }
+    let names = text.split(|byte| *byte == b'\n').filter_map(|row| {
+        String::from_utf8(columns(row).into_iter().nth(library)??).ok().filter(|name| is_engine(name))
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Whether a library, by its name, has an engine or a type of columns.
+fn is_engine(library: &str) -> bool {
+    let plain = library.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    plain && (library.starts_with("ha_") || library.starts_with("type_"))
+}
+
+/// Puts the donor's rows in place of those that the server has made by itself. `lower`: names get lower case here that have not on the
+/// donor.
+///
+/// # Errors
+/// The server refuses a row, or cancelled.
+pub fn load(loader: &Loader<'_>, contents: &Contents, lower: bool) -> Result<()> {
+    loader.progress.phase("loading accounts and routines", "");
+    let mut session = loader.session()?;
+    for system in &contents.system {
+        let Some(known) = of_the_data(&system.name) else { continue };
+        let what = format!("the rows of mysql.{}", known.name);
+        let own = session.column_names("mysql", known.name)?;
+        if own.is_empty() {
+            tracing::warn!("this node's server has no table mysql.{}: its rows are left out", known.name);
+            continue;
+        }
+        let column = |column: &String| own.iter().find(|own| own.eq_ignore_ascii_case(column)).cloned();
+        let columns: Vec<Option<String>> = system.rows.columns.iter().map(column).collect();
+        for (unknown, _) in system.rows.columns.iter().zip(&columns).filter(|(_, own)| own.is_none()) {
+            tracing::warn!("this node's server has no column {unknown} in mysql.{}: its values are left out", known.name);
+        }
+        session.delete_own_rows(known.name, known.rows).map_err(|e| refused(&what, &e))?;
+        loader.rows(&mut session, "mysql", known.name, &system.rows, &columns, 0)?;
+        if lower && !known.names.is_empty() {
+            session.lower_names(known.name, known.names).map_err(|e| refused(&what, &e))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::logical::{Rows, SystemTable};
+
+    use super::*;
+
+    #[test]
+    fn engines_are_loaded_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = b"ARCHIVE\tha_archive.so\nx\t../ha_x.so\nAUDIT\tserver_audit.so\nA2\tha_archive.so\nn\t\\N\n";
+        let part = dir.path().join("p");
+        std::fs::write(&part, zstd::bulk::compress(rows, 1).unwrap()).unwrap();
+        let parts = Parts::new([("p".to_owned(), part)]);
+        let of = Rows { columns: vec!["name".into(), "dl".into()], parts: vec!["p".into()], ..Rows::default() };
+        let system = vec![SystemTable { name: "plugin".into(), rows: of }];
+        let contents = Contents { system, ..Contents::default() };
+        assert_eq!(engines(&parts, &contents).unwrap(), ["ha_archive.so"]);
+        assert!(engines(&parts, &Contents::default()).unwrap().is_empty());
+    }
+}

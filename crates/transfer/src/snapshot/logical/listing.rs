@@ -1,0 +1,210 @@
+//! Which tables there are, how each of them is read, and the definitions that the server keeps as texts in files.
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use formats::mariadb::system_tables::is_made_by_server;
+use protocol::logical::Text;
+
+use super::error::ReadError;
+use crate::datadir::layout::Layout;
+use crate::flavor::{Flavor, TableFile};
+use crate::human::size;
+use crate::snapshot::declined::Declined;
+use crate::sql::Session;
+use crate::sql::reading::Listed;
+
+/// Bytes of tables without transactions that are read under the locks: that takes about a second.
+const UNDER_LOCKS_MAX: u64 = 32 << 20;
+/// Bytes that are read in a second, about.
+const PER_SECOND: u64 = 50 << 20;
+/// The longest definition in a file: a database directory has no longer ones.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
+/// How the file of a view begins.
+const VIEW: &[u8] = b"TYPE=VIEW\n";
+/// Tables that are named at most.
+const NAMED: usize = 5;
+
+/// How a table is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// In a view, without locks.
+    InView,
+    /// Under the locks.
+    UnderLocks,
+    /// Only its definition, under the locks.
+    DefinitionOnly,
+    /// A sequence, under the locks.
+    Sequence,
+    /// Not at all.
+    Not,
+}
+
+/// How a table is read.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn kind_of(listed: &Listed, skip: &BTreeSet<String>) -> Result<Kind, Declined> {
+    let engine = listed.engine.to_ascii_uppercase();
+    if listed.kind == "SEQUENCE" {
+        return Ok(Kind::Sequence);
+    }
+    let is_table = matches!(listed.kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED");
+    // A name that is no encoded one: a directory or file of somebody else's.
+    let foreign = listed.name.starts_with("#mysql50#") || listed.database.starts_with("#mysql50#");
+    if !is_table || foreign || is_made_by_server(&listed.database, &listed.name) || skip.contains(&engine) {
+        return Ok(Kind::Not);
+    }
+    match engine.as_str() {
+        "INNODB" => Ok(Kind::InView),
+        "MYISAM" | "ARIA" | "CSV" | "ARCHIVE" => Ok(Kind::UnderLocks),
+        // Rows that are nowhere, end with the server, or are another's.
+        "BLACKHOLE" | "MEMORY" | "MRG_MYISAM" | "FEDERATED" | "CONNECT" | "SPIDER" | "SPHINX" | "OQGRAPH" => {
+            Ok(Kind::DefinitionOnly)
+        }
+        other => {
+            let engine = if other.is_empty() { "which the server cannot open".to_owned() } else { format!("of the engine {other}") };
+            let text = format!(
+                "the table {}.{}, {engine}, cannot be read for a logical snapshot; repair or convert it, or name its engine in \
+                 skip-engines under [sst] on the donor",
+                listed.database, listed.name
+            );
+            Err(Declined::Layout(text))
+        }
+    }
+}
+
+/// Why the tables without transactions are too large to be read in a consistency point, if they are.
+pub(super) fn too_large_to_lock(session: &mut Session, skip: &BTreeSet<String>) -> Result<Option<String>, ReadError> {
+    let mut found = Vec::new();
+    for listed in session.listed()? {
+        if kind_of(&listed, skip)? == Kind::UnderLocks {
+            let bytes = session.extent(&listed.database, &listed.name)?.bytes;
+            found.push((bytes, format!("{}.{} ({}, {})", listed.database, listed.name, listed.engine, size(bytes))));
+        }
+    }
+    let all: u64 = found.iter().map(|(bytes, _)| bytes).sum();
+    if all <= UNDER_LOCKS_MAX {
+        return Ok(None);
+    }
+    found.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    let named: Vec<String> = found.into_iter().take(NAMED).map(|(_, name)| name).collect();
+    Ok(Some(format!(
+        "{} of tables without transactions would hold writes for about {} s: {}; convert them to InnoDB",
+        size(all),
+        all / PER_SECOND,
+        named.join(", ")
+    )))
+}
+
+/// The definitions that the server keeps as texts: views, triggers, options of databases.
+///
+/// # Errors
+/// A file cannot be read.
+pub(super) fn texts(layout: &Layout) -> Result<Vec<Text>> {
+    let mut texts = Vec::new();
+    for directory in entries(&layout.datadir)? {
+        let name = directory.file_name().to_string_lossy().into_owned();
+        let is_ignored = layout.ignore_db_dirs.contains(&name);
+        if !is_ignored && layout.flavor.is_database(&name) && directory.path().is_dir() {
+            of_database(layout.flavor, &name, &directory.path(), &mut texts)?;
+        }
+    }
+    texts.sort_by(|a: &Text, b: &Text| a.path.cmp(&b.path));
+    Ok(texts)
+}
+
+fn of_database(flavor: &dyn Flavor, database: &str, directory: &Path, texts: &mut Vec<Text>) -> Result<()> {
+    for file in entries(directory)? {
+        let name = file.file_name().to_string_lossy().into_owned();
+        let may_be_view = match flavor.in_database(&name) {
+            Some(TableFile::Definition) => true,
+            Some(TableFile::Description) if !name.ends_with(".par") && !name.ends_with(".cfg") => false,
+            _ => continue,
+        };
+        let path = file.path();
+        let bytes = read(&path, may_be_view).with_context(|| format!("cannot read {}", path.display()))?;
+        texts.extend(bytes.map(|bytes| Text { path: format!("{database}/{name}"), bytes }));
+    }
+    Ok(())
+}
+
+fn read(path: &Path, only_view: bool) -> Result<Option<Vec<u8>>> {
+    let mut file = match File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut bytes = Vec::new();
+    if only_view {
+        file.by_ref().take(VIEW.len() as u64).read_to_end(&mut bytes)?;
+        if bytes != VIEW {
+            return Ok(None);
+        }
+    }
+    file.take(TEXT_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>> {
+    let cannot = || format!("cannot list {}", directory.display());
+    fs::read_dir(directory).with_context(cannot)?.map(|entry| entry.with_context(cannot)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flavor::mariadb::MariaDb;
+
+    fn listed(database: &str, kind: &str, engine: &str) -> Listed {
+        Listed { database: database.into(), name: "t".into(), kind: kind.into(), engine: engine.into() }
+    }
+
+    #[test]
+    fn each_table_is_read_in_its_way_or_refused_by_name() {
+        let skip = BTreeSet::from(["ROCKSDB".to_owned()]);
+        for (kind, engine, how) in [
+            ("BASE TABLE", "InnoDB", Kind::InView),
+            ("SYSTEM VERSIONED", "InnoDB", Kind::InView),
+            ("BASE TABLE", "Aria", Kind::UnderLocks),
+            ("BASE TABLE", "MEMORY", Kind::DefinitionOnly),
+            ("SEQUENCE", "InnoDB", Kind::Sequence),
+            ("VIEW", "", Kind::Not),
+            ("TEMPORARY", "InnoDB", Kind::Not),
+            ("BASE TABLE", "ROCKSDB", Kind::Not),
+        ] {
+            assert_eq!(kind_of(&listed("d", kind, engine), &skip), Ok(how), "{kind} {engine}");
+        }
+        let why = kind_of(&listed("d", "BASE TABLE", "S3"), &skip).unwrap_err().to_string();
+        assert!(why.contains("d.t, of the engine S3"), "{why}");
+        assert!(kind_of(&listed("d", "BASE TABLE", ""), &skip).unwrap_err().to_string().contains("cannot open"));
+        let of_server = Listed { name: "global_priv".into(), ..listed("mysql", "BASE TABLE", "Aria") };
+        assert_eq!(kind_of(&of_server, &skip), Ok(Kind::Not));
+    }
+
+    #[test]
+    fn only_definitions_that_are_texts_are_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("d");
+        fs::create_dir(&database).unwrap();
+        for (name, bytes) in [
+            ("v.frm", &b"TYPE=VIEW\nquery=select 1\n"[..]),
+            ("t.frm", b"\xfe\x01\x0a"),
+            ("t.TRG", b"TYPE=TRIGGERS\n"),
+            ("x.TRN", b"TYPE=TRIGGERNAME\n"),
+            ("db.opt", b"default-character-set=latin1\n"),
+            ("t.ibd", b""),
+            ("t.par", b"p"),
+            ("notes.txt", b"mine"),
+        ] {
+            fs::write(database.join(name), bytes).unwrap();
+        }
+        let mut found = Vec::new();
+        of_database(&MariaDb, "d", &database, &mut found).unwrap();
+        let mut paths: Vec<&str> = found.iter().map(|text| text.path.as_str()).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["d/db.opt", "d/t.TRG", "d/v.frm", "d/x.TRN"]);
+        assert!(found.iter().any(|text| text.bytes == b"TYPE=VIEW\nquery=select 1\n"));
+    }
+}

@@ -1,0 +1,241 @@
+//! The logical snapshot: definitions and rows as the server shows them, from which a joiner's server makes files of its own. For a
+//! joiner that cannot open the donor's files: another page size, another series, another case of names.
+//!
+//! In the same short consistency point as the online snapshot's, sessions begin transactions that see one state at one known
+//! position; what has no such view (tables without transactions, sequences, definitions in files, accounts) is read while the locks
+//! hold. Then everything is released, and the rows of InnoDB are read in parallel while the server works. One more session keeps all
+//! tables open, so that no definition changes unnoticed: a definition that another node changes ends that session's transaction. Then the
+//! snapshot begins again, and after a few times the locks are held until everything is read, if the operator allows that.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`listing`] | which tables there are, and what each needs; definitions in files |
+//! | [`describe`] | one table: its definition, its columns, how it is divided |
+//! | [`point`] | the consistency point |
+//! | [`rows`] | reading rows, several tables and ranges at a time |
+//! | [`part`] | packing what is read into parts, and passing them on |
+mod describe;
+mod error;
+mod listing;
+mod part;
+mod point;
+mod rows;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use formats::wsrep::state_id::StateId;
+use formats::{Seqno, Uuid};
+use protocol::inventory::FileId;
+use protocol::logical::{CONTENTS, Contents, VERSION};
+use protocol::message::SnapshotKind;
+
+use super::declined::{Declined, SnapshotError};
+use super::online::locking::TRY_MAX;
+use super::online::sql_checks::{self, Facts};
+use super::sink::{Position, SnapshotSink};
+use super::{Snapshot, Taken};
+use crate::cancel::Cancel;
+use crate::datadir::layout::Layout;
+use crate::human::size;
+use crate::settings::Blocking as Permission;
+use crate::sql::{Login, Session};
+use error::ReadError;
+use part::Shipper;
+use point::{Point, Reach, Sessions};
+
+/// How often the snapshot begins without locks, before they are held for all of it.
+const TRIES_WITHOUT_LOCKS: u32 = 2;
+/// How often it begins at all.
+const TRIES_MAX: u32 = 3;
+/// How long the server may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long locks are held at most, if the operator sets no limit.
+const HOLD_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How the snapshot is taken.
+pub struct Logical<'a> {
+    /// How to log in to the server.
+    pub login: Login,
+    /// Where its files are.
+    pub layout: &'a Layout,
+    /// Its version.
+    pub server_version: Option<String>,
+    /// Engines whose tables are left out, in upper case.
+    pub skip: &'a BTreeSet<String>,
+    /// Sessions that read rows.
+    pub threads: usize,
+    /// How long to wait for the consistency point.
+    pub budget: Duration,
+    /// How often the server has desynced its provider by itself.
+    pub desynced: i64,
+    /// Whether locks may be held until everything is read.
+    pub blocking: Permission,
+}
+
+impl Snapshot for Logical<'_> {
+    fn kind(&self) -> SnapshotKind {
+        SnapshotKind::Logical
+    }
+
+    fn redo(&self) -> Option<FileId> {
+        None
+    }
+
+    fn blocks_writes(&self) -> bool {
+        false
+    }
+
+    fn take(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<Taken, SnapshotError> {
+        let mut observer = Session::open(&self.login, ANSWER)?;
+        let facts = sql_checks::check_locks(&mut observer, &self.layout.datadir)?;
+        check_select(&mut observer)?;
+        let shipper = Shipper::new(sink);
+        let mut disturbed = String::new();
+        for tried in 0..TRIES_MAX {
+            let held = match tried < TRIES_WITHOUT_LOCKS {
+                true => None,
+                false => Some(format!("the tables changed {tried} times, the last time {disturbed}")),
+            };
+            match self.once(&shipper, &mut observer, &facts, held, cancel) {
+                Ok(taken) => return Ok(taken),
+                Err(ReadError::Over(e)) => return Err(e),
+                // Where rows are read, this is no error.
+                Err(ReadError::Discarded) => return Err(Declined::Layout("a tablespace was discarded".to_owned()).into()),
+                Err(ReadError::Disturbed(why)) => {
+                    cancel.check().map_err(anyhow::Error::from)?;
+                    tracing::warn!("the logical snapshot begins again: {why}");
+                    sink.tell(&format!("the donor's logical snapshot begins again: {why}"));
+                    disturbed = why;
+                    shipper.forget();
+                }
+            }
+        }
+        Err(Declined::NotSettled(format!("{TRIES_MAX} times, the last time {disturbed}")).into())
+    }
+}
+
+impl Logical<'_> {
+    /// One snapshot. `held`: why the locks are held until everything is read.
+    fn once(
+        &self,
+        shipper: &Shipper<'_>,
+        observer: &mut Session,
+        facts: &Facts,
+        held: Option<String>,
+        cancel: &Cancel,
+    ) -> Result<Taken, ReadError> {
+        let began = Instant::now();
+        let sink = shipper.sink();
+        sink.phase("listing tables");
+        let large = listing::too_large_to_lock(observer, self.skip)?;
+        let reach = self.reach(held.or(large))?;
+        let uuid = history(observer)?;
+        let mut readers = (0..self.threads.max(1)).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
+        let (mut guardian, mut locked) = (self.reader()?, self.reader()?);
+        let mut sessions = Sessions { readers: &mut readers, guardian: &mut guardian, locked: &mut locked };
+        let point = self.point(sink, observer, facts, &mut sessions, &reach, cancel)?;
+        let Point { listed, databases, texts, early, seqno, binlog_state, ddl_held, granting, stage, tries, .. } = point;
+        sink.phase("reading rows");
+        let (mut tables, mut system) = (Vec::new(), early.system);
+        for packed in early.packed {
+            shipper.ship(packed)?;
+        }
+        tables.extend(early.tables);
+        let mut reading = rows::Reading { shipper, login: &self.login, readers, cancel };
+        tables.extend(reading.tables(&listed)?);
+        system.sort_by(|a, b| a.name.cmp(&b.name));
+        match stage {
+            // Success proves that the locks were held until now.
+            Some(mut stage) => {
+                let ended = stage.end();
+                sink.paused("replication", stage.paused_for());
+                ended?;
+            }
+            None if guardian.has_view()? => {}
+            None => return Err(ReadError::Disturbed("a table was changed by DDL while rows were read".to_owned())),
+        }
+        let contents = Contents {
+            version: VERSION,
+            server_version: self.server_version.clone(),
+            lower_case_table_names: self.layout.lower_case_table_names,
+            databases,
+            tables,
+            system,
+            texts,
+        };
+        let rows: u64 = contents.rows().map(|rows| rows.count).sum();
+        let count = contents.tables.len();
+        let encoded = contents.encode().map_err(|e| Declined::Layout(e.to_string()))?;
+        shipper.ship(part::pack_whole(CONTENTS, &encoded)?)?;
+        let position = position(uuid, seqno, facts)?;
+        let ms = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1000.0);
+        let paused = match &reach {
+            Reach::Released => format!("replication paused for {} (granted after {})", ms(ddl_held), ms(granting)),
+            Reach::Held { why, .. } => format!("locks held until everything was read ({why})"),
+        };
+        let line = format!("the consistency point is at {}: {paused}, {tries} tries", position.state);
+        let read = format!(
+            "logical: {count} tables and {rows} rows in {:.1} s, {} packed",
+            began.elapsed().as_secs_f64(),
+            size(shipper.bytes())
+        );
+        Ok(Taken {
+            files: shipper.entries(),
+            position,
+            binlog_state,
+            corrupt: Vec::new(),
+            redo_rounds: None,
+            summary: vec![line, read],
+        })
+    }
+
+    /// A session in which rows or definitions are read.
+    fn reader(&self) -> Result<Session, ReadError> {
+        let mut session = Session::open(&self.login, HOLD_MAX).map_err(Declined::from)?;
+        session.set_reading()?;
+        Ok(session)
+    }
+
+    /// Whether locks are released before rows are read.
+    fn reach(&self, held: Option<String>) -> Result<Reach, ReadError> {
+        let Some(why) = held else { return Ok(Reach::Released) };
+        let limit = match self.blocking {
+            Permission::Never => {
+                let text = format!("{why}, and blocking=never forbids to hold locks until they are read");
+                return Err(Declined::Layout(text).into());
+            }
+            Permission::Auto => HOLD_MAX,
+            Permission::AtMost(limit) => limit,
+        };
+        tracing::warn!("the backup locks are held until everything is read: {why}");
+        Ok(Reach::Held { why, limit: limit.max(TRY_MAX) })
+    }
+}
+
+/// The account must be able to read everything.
+fn check_select(session: &mut Session) -> Result<(), Declined> {
+    /// ER_TABLEACCESS_DENIED_ERROR.
+    const DENIED: u16 = 1142;
+    match session.column_names("mysql", "global_priv") {
+        Ok(names) if !names.is_empty() => {}
+        Err(e) if e.code != DENIED && !e.is_denied() => return Err(Declined::SessionLost(e.to_string())),
+        _ => {
+            let account = session.current_user().map_err(|e| Declined::SessionLost(e.to_string()))?;
+            return Err(Declined::MissingPrivilege { grant: sql_checks::grant_of(&account, &["SELECT"]) });
+        }
+    }
+    Ok(())
+}
+
+fn history(observer: &mut Session) -> Result<Option<Uuid>, ReadError> {
+    let text = observer.status("wsrep_local_state_uuid")?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
+fn position(uuid: Option<Uuid>, seqno: Option<i64>, facts: &Facts) -> Result<Position, Declined> {
+    match uuid.zip(seqno) {
+        Some((uuid, seqno)) => Ok(Position { state: StateId { uuid, seqno: Seqno(seqno) }, domain: facts.gtid_domain }),
+        None => Err(Declined::NoPosition { shown: "the server is no member of a cluster".to_owned() }),
+    }
+}

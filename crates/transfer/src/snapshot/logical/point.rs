@@ -1,0 +1,259 @@
+//! The consistency point of a logical snapshot: sessions begin transactions that see one state, and what has no such view is read.
+use std::time::{Duration, Instant};
+
+use formats::mariadb::sql_text::{names, table};
+use formats::mariadb::system_tables::{OF_THE_DATA, SystemTable as Known};
+use protocol::logical::{Content, Rows, SystemTable, Table, Text};
+
+use super::describe::{Range, describe};
+use super::error::ReadError;
+use super::listing::{self, Kind, kind_of};
+use super::part::{Packed, RowPacker, prefix};
+use super::rows::{counted, read, read_range};
+use super::{ANSWER, Logical};
+use crate::cancel::Cancel;
+use crate::snapshot::online::locking::{Again, Locking, TRY_MAX, Tried, TryError};
+use crate::snapshot::online::sql_checks::Facts;
+use crate::snapshot::online::stage::Stage;
+use crate::snapshot::online::wait::Wait;
+use crate::snapshot::sink::SnapshotSink;
+use crate::snapshot::declined::Declined;
+use crate::sql::Session;
+use crate::sql::reading::Listed;
+
+/// How long the locks are held.
+#[derive(Clone, Debug)]
+pub(super) enum Reach {
+    /// For the consistency point only.
+    Released,
+    /// Until everything is read.
+    Held {
+        /// Why.
+        why: String,
+        /// How long at most.
+        limit: Duration,
+    },
+}
+
+/// What was read under the locks.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    /// Parts that are to be shipped.
+    pub packed: Vec<Packed>,
+    /// Tables and sequences.
+    pub tables: Vec<Table>,
+    /// Rows of `mysql`.
+    pub system: Vec<SystemTable>,
+}
+
+/// What the consistency point established.
+pub(super) struct Point {
+    /// Tables whose rows are still to be read.
+    pub listed: Vec<Listed>,
+    /// Names of databases.
+    pub databases: Vec<String>,
+    /// Definitions in files.
+    pub texts: Vec<Text>,
+    /// What was read.
+    pub early: Early,
+    /// The cluster's last committed write-set.
+    pub seqno: Option<i64>,
+    /// `gtid_binlog_state`, if there is a binary log.
+    pub binlog_state: Option<String>,
+    /// How long the provider was paused.
+    pub ddl_held: Duration,
+    /// The part of it that the server took to grant that.
+    pub granting: Duration,
+    /// The locks, if they are held until everything is read.
+    pub stage: Option<Stage>,
+    /// Number of tries.
+    pub tries: u32,
+}
+
+/// The sessions of a snapshot.
+pub(super) struct Sessions<'a> {
+    /// Each reads rows in a view.
+    pub readers: &'a mut [Session],
+    /// Holds definitions.
+    pub guardian: &'a mut Session,
+    /// Reads under the locks.
+    pub locked: &'a mut Session,
+}
+
+impl Logical<'_> {
+    /// The consistency point. It is waited for as long as another session holds what it needs.
+    pub(super) fn point(
+        &self,
+        sink: &dyn SnapshotSink,
+        observer: &mut Session,
+        facts: &Facts,
+        sessions: &mut Sessions<'_>,
+        reach: &Reach,
+        cancel: &Cancel,
+    ) -> Result<Point, ReadError> {
+        let mut wait = Wait::new(self.budget, cancel, sink);
+        let mut hanging = None;
+        loop {
+            wait.tries += 1;
+            if observer.ping().is_err() {
+                *observer = Session::open(&self.login, ANSWER).map_err(Declined::from)?;
+            }
+            let mut locking = Locking {
+                login: &self.login,
+                observer,
+                sink,
+                galera: facts.galera,
+                desynced: self.desynced,
+                hanging: &mut hanging,
+                cancel,
+            };
+            let (again, held) = match self.attempt(&mut locking, facts, sessions, reach)? {
+                Tried::Done(point) => return Ok(Point { tries: wait.tries, ..*point }),
+                Tried::Again(again, held) => (again, held),
+            };
+            wait.after(again, held, observer, hanging.into_iter().collect())?;
+        }
+    }
+
+    fn attempt(
+        &self,
+        locking: &mut Locking<'_>,
+        facts: &Facts,
+        sessions: &mut Sessions<'_>,
+        reach: &Reach,
+    ) -> Result<Tried<Point>, ReadError> {
+        if let Some(held) = locking.hindrance()? {
+            return Ok(Tried::Again(Again::Held(held), Duration::ZERO));
+        }
+        // Of an earlier try.
+        for session in sessions.readers.iter_mut().chain([&mut *sessions.guardian]) {
+            session.end_view()?;
+        }
+        let limit = match reach {
+            Reach::Released => TRY_MAX,
+            Reach::Held { limit, .. } => *limit,
+        };
+        let mut stage = Stage::open(&self.login, limit, locking.cancel)?;
+        let result = self.under_locks(locking, &mut stage, facts, sessions, reach);
+        let result = match (result, reach) {
+            (Ok(point), Reach::Held { .. }) => {
+                locking.sink.end_consistency_point();
+                return Ok(Tried::Done(Box::new(Point { stage: Some(stage), ..point })));
+            }
+            (result, _) => result,
+        };
+        match locking.release(&mut stage, result) {
+            (Ok(point), held) => Ok(Tried::Done(Box::new(Point { ddl_held: held, ..point }))),
+            (Err(error), held) => Ok(Tried::Again(locking.again(error, &stage)?, held)),
+        }
+    }
+
+    /// The steps under the locks. The caller ends the stage.
+    fn under_locks(
+        &self,
+        locking: &mut Locking<'_>,
+        stage: &mut Stage,
+        facts: &Facts,
+        sessions: &mut Sessions<'_>,
+        reach: &Reach,
+    ) -> Result<Point, TryError> {
+        let began = Instant::now();
+        let (granting, seqno) = locking.hold(stage)?;
+        let databases = sessions.locked.databases()?;
+        let databases = databases.into_iter().filter(|name| !name.starts_with("#mysql50#")).collect();
+        let texts = listing::texts(self.layout)?;
+        let mut listed: Vec<(Listed, Kind)> = Vec::new();
+        for table in sessions.locked.listed()? {
+            let kind = kind_of(&table, self.skip)?;
+            listed.push((table, kind));
+        }
+        let later = |kind: Kind| kind == Kind::InView || kind == Kind::UnderLocks && matches!(reach, Reach::Held { .. });
+        let mut early = Early::default();
+        let watch = stage.watch();
+        let now = |kind: &Kind| !later(*kind) && matches!(kind, Kind::UnderLocks | Kind::DefinitionOnly);
+        for (table, kind) in listed.iter().filter(|(_, kind)| now(kind)) {
+            watch.check()?;
+            self.read_now(sessions.locked, table, *kind, &mut early, locking.cancel)?;
+        }
+        stage.block_commit()?;
+        for session in sessions.readers.iter_mut().chain([&mut *sessions.guardian]) {
+            session.begin_view()?;
+        }
+        let in_view = listed.iter().filter(|(_, kind)| *kind == Kind::InView).map(|(table, _)| table);
+        sessions.guardian.hold_definitions(in_view)?;
+        for (table, kind) in listed.iter().filter(|(_, kind)| *kind == Kind::Sequence) {
+            watch.check()?;
+            self.read_now(sessions.locked, table, *kind, &mut early, locking.cancel)?;
+        }
+        for known in &OF_THE_DATA {
+            watch.check()?;
+            early.system.extend(self.read_system(sessions.locked, known, &mut early.packed, locking.cancel)?);
+        }
+        let binlog_state = if facts.log_bin { Some(stage.ask(Session::gtid_binlog_state)?) } else { None };
+        locking.check_unmoved(seqno, stage)?;
+        tracing::debug!("{:.1} ms under the backup locks", began.elapsed().as_secs_f64() * 1000.0);
+        let listed = listed.into_iter().filter(|(_, kind)| later(*kind)).map(|(table, _)| table).collect();
+        let (ddl_held, tries) = (Duration::ZERO, 0);
+        Ok(Point { listed, databases, texts, early, seqno, binlog_state, ddl_held, granting, stage: None, tries })
+    }
+
+    /// Reads what has no view.
+    fn read_now(
+        &self,
+        session: &mut Session,
+        listed: &Listed,
+        kind: Kind,
+        early: &mut Early,
+        cancel: &Cancel,
+    ) -> Result<(), ReadError> {
+        let (database, name) = (listed.database.as_str(), listed.name.as_str());
+        let of = |create, content| Table { database: database.to_owned(), name: name.to_owned(), create, content };
+        early.tables.push(match kind {
+            Kind::Sequence => {
+                let create = session.sequence_definition(database, name)?;
+                of(create, Content::Sequence(session.sequence(database, name)?))
+            }
+            Kind::DefinitionOnly => of(session.definition(database, name)?, Content::Nothing),
+            _ => {
+                let described = describe(session, listed)?;
+                let whole = Range { number: 0, values: None };
+                let packed = &mut early.packed;
+                let mut take = |part| {
+                    packed.push(part);
+                    Ok(())
+                };
+                let done = read_range(session, &self.login, &described, whole, &mut take, cancel)?;
+                counted(described, vec![done])
+            }
+        });
+        Ok(())
+    }
+
+    /// Reads the rows of a table of `mysql` that belong to the data; none if this version has no such table.
+    fn read_system(
+        &self,
+        session: &mut Session,
+        known: &Known,
+        packed: &mut Vec<Packed>,
+        cancel: &Cancel,
+    ) -> Result<Option<SystemTable>, ReadError> {
+        /// ER_NO_SUCH_TABLE.
+        const NO_TABLE: u16 = 1146;
+        let columns = match session.column_names("mysql", known.name) {
+            Err(e) if e.code == NO_TABLE => return Ok(None),
+            columns => columns?,
+        };
+        let mut take = |part| {
+            packed.push(part);
+            Ok(())
+        };
+        let packer = RowPacker::new(format!("{}/0", prefix("mysql", known.name)), &mut take);
+        let (select, rest) = (
+            names(columns.iter().map(String::as_str)),
+            format!("FROM {} WHERE {}", table("mysql", known.name), known.rows),
+        );
+        let (count, parts) = read(session, &self.login, &select, &rest, packer, cancel)?;
+        let rows = Rows { columns, count, parts, ..Rows::default() };
+        Ok(Some(SystemTable { name: known.name.to_owned(), rows }))
+    }
+}

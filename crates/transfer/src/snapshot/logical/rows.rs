@@ -1,0 +1,172 @@
+//! Reads the rows of tables: several tables and ranges at a time, each session in its own transaction, all of which see the same
+//! state.
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+use protocol::logical::{Content, Table};
+
+use super::describe::{Described, Range, describe};
+use super::error::ReadError;
+use super::part::{Packed, RowPacker, Shipper, prefix};
+use crate::cancel::Cancel;
+use crate::sql::reading::Listed;
+use crate::sql::{ANSWER_WITHIN, Login, Session};
+use crate::threads::{Thread, in_threads, lock};
+
+/// How often a cancelled transfer is noticed, in rows.
+const CHECK_EVERY: u64 = 256;
+
+/// Reading in views.
+pub(super) struct Reading<'a, 'r> {
+    /// Passes parts on.
+    pub shipper: &'a Shipper<'r>,
+    /// For the session that ends another.
+    pub login: &'a Login,
+    /// Sessions, each in a transaction that sees the same state.
+    pub readers: Vec<Session>,
+    /// Ends it.
+    pub cancel: &'a Cancel,
+}
+
+/// What was read of one range.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Done {
+    /// Its number.
+    number: i128,
+    /// Its rows.
+    pub rows: u64,
+    /// Paths of its parts.
+    pub parts: Vec<String>,
+    /// There is no tablespace to read.
+    pub discarded: bool,
+}
+
+impl Reading<'_, '_> {
+    /// Reads tables, the largest first.
+    ///
+    /// # Errors
+    /// A view is gone, the server does not show something, or the transfer is over.
+    pub fn tables(&mut self, listed: &[Listed]) -> Result<Vec<Table>, ReadError> {
+        let (shipper, login, cancel) = (self.shipper, self.login, self.cancel);
+        let mut described = self.each(listed.iter(), &|session, listed| describe(session, listed))?;
+        described.sort_by_key(|table| std::cmp::Reverse(table.extent.bytes));
+        let mut ranges: Vec<(usize, Range)> = self
+            .each(described.iter().enumerate(), &|session, (at, table)| {
+                Ok(table.ranges(session)?.into_iter().map(|range| (at, range)).collect::<Vec<_>>())
+            })?
+            .into_iter()
+            .flatten()
+            .collect();
+        ranges.sort_by_key(|(at, range)| (*at, range.number));
+        let tables = &described;
+        let read = self.each(ranges.into_iter(), &|session, (at, range)| {
+            let table = tables.get(at).ok_or_else(|| anyhow::anyhow!("no such table"))?;
+            let mut ship = |packed| shipper.ship(packed);
+            match read_range(session, login, table, range, &mut ship, cancel) {
+                Err(ReadError::Discarded) => {
+                    Ok((at, Done { number: range.number, rows: 0, parts: Vec::new(), discarded: true }))
+                }
+                done => Ok((at, done?)),
+            }
+        })?;
+        let mut done: HashMap<usize, Vec<Done>> = HashMap::new();
+        read.into_iter().for_each(|(at, one)| done.entry(at).or_default().push(one));
+        let described = described.into_iter().enumerate();
+        Ok(described.map(|(at, table)| counted(table, done.remove(&at).unwrap_or_default())).collect())
+    }
+
+    /// Does `work` with each item, in as many threads as there are sessions. The results are in no particular order.
+    fn each<T: Send, U: Send>(
+        &mut self,
+        items: impl Iterator<Item = T> + Send,
+        work: &(dyn Fn(&mut Session, T) -> Result<U, ReadError> + Sync),
+    ) -> Result<Vec<U>, ReadError> {
+        let threads = self.readers.len();
+        let sessions = Mutex::new(std::mem::take(&mut self.readers));
+        let (items, done, failed) = (Mutex::new(items), Mutex::new(Vec::new()), Mutex::new(None));
+        let next = || lock(&items).next();
+        let ran = in_threads(Thread::RowReader, threads, &|| {
+            let Some(mut session) = lock(&sessions).pop() else { return Ok(()) };
+            while let Some(item) = next() {
+                if lock(&failed).is_some() {
+                    break;
+                }
+                match work(&mut session, item) {
+                    Ok(answer) => lock(&done).push(answer),
+                    Err(error) => {
+                        lock(&failed).get_or_insert(error);
+                        break;
+                    }
+                }
+            }
+            lock(&sessions).push(session);
+            Ok(())
+        });
+        self.readers = sessions.into_inner().unwrap_or_else(PoisonError::into_inner);
+        ran?;
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+}
+
+/// The table with what was read of its ranges.
+pub(super) fn counted(mut table: Described, mut done: Vec<Done>) -> Table {
+    done.sort_unstable();
+    if done.iter().any(|one| one.discarded) {
+        table.table.content = Content::Discarded;
+    }
+    if let Some(rows) = table.rows_mut() {
+        rows.count = done.iter().map(|one| one.rows).sum();
+        rows.parts = done.into_iter().flat_map(|one| one.parts).collect();
+    }
+    table.table
+}
+
+/// Reads one range of a table.
+///
+/// # Errors
+/// As [`Reading::tables`], or from `take`.
+pub(super) fn read_range(
+    session: &mut Session,
+    login: &Login,
+    table: &Described,
+    range: Range,
+    take: &mut dyn FnMut(Packed) -> Result<()>,
+    cancel: &Cancel,
+) -> Result<Done, ReadError> {
+    let prefix = format!("{}/{}", prefix(&table.table.database, &table.table.name), range.number);
+    let (select, rest) = table.query(range);
+    let (rows, parts) = read(session, login, select, &rest, RowPacker::new(prefix, take), cancel)?;
+    Ok(Done { number: range.number, rows, parts, discarded: false })
+}
+
+/// Reads rows into parts. Returns how many, and the paths of the parts.
+///
+/// # Errors
+/// As [`read_range`].
+pub(super) fn read(
+    session: &mut Session,
+    login: &Login,
+    select: &str,
+    rest: &str,
+    mut packer: RowPacker<'_>,
+    cancel: &Cancel,
+) -> Result<(u64, Vec<String>), ReadError> {
+    let id = session.id();
+    session.read_rows(select, rest, &mut |columns| -> Result<(), ReadError> {
+        let checked = if packer.rows.is_multiple_of(CHECK_EVERY) { cancel.check() } else { Ok(()) };
+        let taken = checked.map_err(anyhow::Error::from).and_then(|()| packer.row(columns));
+        taken.map_err(|error| {
+            // The rest of the rows would still come.
+            if let Ok(mut other) = Session::open(login, ANSWER_WITHIN) {
+                let _ = other.kill(id);
+            }
+            error.into()
+        })
+    })?;
+    packer.end()?;
+    Ok((packer.rows, packer.parts))
+}

@@ -1,0 +1,240 @@
+//! The statements with which a private server gets its data. What they are about comes from a donor, so names are quoted.
+use std::path::Path;
+
+use formats::mariadb::sql_text::{name, names, table, text};
+use mysql::prelude::Queryable;
+use mysql::{Row, Value};
+
+use super::error::{Answer, SqlError};
+use super::session::Session;
+
+/// Values are taken as they are: dates that do not exist, zero as a counter, names of directories that this node has not.
+const MODE: &str = "ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_DIR_IN_CREATE,NO_ENGINE_SUBSTITUTION";
+
+/// ER_UNKNOWN_SYSTEM_VARIABLE.
+const UNKNOWN_VARIABLE: u16 = 1193;
+
+/// What a server says of a statement that succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Its number.
+    pub code: u16,
+    /// Its text.
+    pub text: String,
+}
+
+/// How rows are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Load<'a> {
+    /// Database of the table.
+    pub database: &'a str,
+    /// The table.
+    pub table: &'a str,
+    /// Columns of the rows; `None` for one that the table has not.
+    pub columns: &'a [Option<String>],
+    /// A value that does not fit is an error; otherwise it is a warning.
+    pub strict: bool,
+}
+
+impl Session {
+    /// Makes this a session that loads: nothing is checked that the donor has checked before.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn set_loading(&mut self) -> Answer<()> {
+        for variable in [
+            "sql_log_bin=0",
+            "foreign_key_checks=0",
+            "unique_checks=0",
+            "check_constraint_checks=0",
+            "time_zone='+00:00'",
+            "character_set_client=utf8mb4",
+            "character_set_results=NULL",
+            "collation_connection=utf8mb4_general_ci",
+            "max_error_count=65535",
+            "lock_wait_timeout=86400",
+            "innodb_lock_wait_timeout=86400",
+            "alter_algorithm='DEFAULT'",
+            &format!("sql_mode='{MODE}'"),
+        ] {
+            match self.execute(&format!("SET SESSION {variable}")) {
+                // Not every version has every one.
+                Err(e) if e.code == UNKNOWN_VARIABLE => {}
+                set => set?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows may say since when and until when they were valid (10.11 and later).
+    ///
+    /// # Errors
+    /// From the server; it is older.
+    pub fn insert_history(&mut self, on: bool) -> Answer<()> {
+        self.execute(&format!("SET SESSION system_versioning_insert_history={}", u8::from(on)))
+    }
+
+    /// Makes a database, unless there is one.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn create_database(&mut self, database: &str) -> Answer<()> {
+        self.execute(&format!("CREATE DATABASE IF NOT EXISTS {}", name(database)))
+    }
+
+    /// Removes a table, if there is one.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn drop_table(&mut self, database: &str, of: &str) -> Answer<()> {
+        self.execute(&format!("DROP TABLE IF EXISTS {}", table(database, of)))
+    }
+
+    /// Runs the statement with which a server defines a table. It may contain bytes that are no text. Returns what the
+    /// server warned of.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn define(&mut self, database: &str, statement: &[u8]) -> Answer<Vec<Warning>> {
+        self.execute(&format!("USE {}", name(database)))?;
+        match std::str::from_utf8(statement) {
+            Ok(text) => self.execute(text)?,
+            Err(_) => {
+                // The server reads such a text as the bytes that it consists of.
+                let digits: String = statement.iter().map(|byte| format!("{byte:02x}")).collect();
+                self.execute("SET SESSION character_set_client=binary")?;
+                let defined = self.execute(&format!("EXECUTE IMMEDIATE X'{digits}'"));
+                let warnings = defined.and_then(|()| self.warnings());
+                self.execute("SET SESSION character_set_client=utf8mb4")?;
+                return warnings;
+            }
+        }
+        self.warnings()
+    }
+
+    /// Takes the tablespace of a table away.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn discard(&mut self, database: &str, of: &str) -> Answer<()> {
+        self.execute(&format!("ALTER TABLE {} DISCARD TABLESPACE", table(database, of)))
+    }
+
+    /// Adds keys to a table.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn add_keys(&mut self, database: &str, of: &str, add: &[u8]) -> Answer<Vec<Warning>> {
+        let statement = [format!("ALTER TABLE {} ", table(database, of)).as_bytes(), add].concat();
+        self.define(database, &statement)
+    }
+
+    /// The definition of a table, as the server shows it.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn definition(&mut self, database: &str, of: &str) -> Answer<Vec<u8>> {
+        self.shown("TABLE", database, of)
+    }
+
+    /// The definition of a sequence, as the server shows it.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn sequence_definition(&mut self, database: &str, of: &str) -> Answer<Vec<u8>> {
+        self.shown("SEQUENCE", database, of)
+    }
+
+    fn shown(&mut self, kind: &str, database: &str, of: &str) -> Answer<Vec<u8>> {
+        let row: Option<Row> = self.conn.query_first(format!("SHOW CREATE {kind} {}", table(database, of)))?;
+        match row.and_then(|mut row| row.take_opt::<Value, _>(1)) {
+            Some(Ok(Value::Bytes(text))) => Ok(text),
+            _ => Err(SqlError { code: u16::MAX, text: format!("{database}.{of} has no definition") }),
+        }
+    }
+
+    /// Names of the columns of a table, in order.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn column_names(&mut self, database: &str, of: &str) -> Answer<Vec<String>> {
+        let rows: Vec<Row> = self.conn.query(format!("SHOW COLUMNS FROM {}", table(database, of)))?;
+        let first = |mut row: Row| match row.take_opt::<Value, _>(0) {
+            Some(Ok(Value::Bytes(name))) => String::from_utf8(name).ok(),
+            _ => None,
+        };
+        Ok(rows.into_iter().filter_map(first).collect())
+    }
+
+    /// Loads rows from a file or pipe. Returns how many it has loaded, and what it warned of.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn load_rows(&mut self, from: &Path, load: Load<'_>) -> Answer<(u64, Vec<Warning>)> {
+        let strict = if load.strict { ",STRICT_ALL_TABLES" } else { "" };
+        self.execute(&format!("SET SESSION sql_mode='{MODE}{strict}'"))?;
+        let column = |column: &Option<String>| column.as_ref().map_or_else(|| "@unknown".to_owned(), |column| name(column));
+        let columns: Vec<String> = load.columns.iter().map(column).collect();
+        let loaded = self.execute(&format!(
+            "LOAD DATA INFILE {} INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ENCLOSED BY '' ESCAPED BY '\\\\' \
+             LINES TERMINATED BY '\\n' ({})",
+            text(&from.to_string_lossy()),
+            table(load.database, load.table),
+            columns.join(", ")
+        ));
+        let rows = self.conn.affected_rows();
+        let loaded = loaded.and_then(|()| self.warnings());
+        self.execute(&format!("SET SESSION sql_mode='{MODE}'"))?;
+        Ok((rows, loaded?))
+    }
+
+    /// Gives a sequence its one row.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn set_sequence(&mut self, database: &str, of: &str, values: &[String]) -> Answer<()> {
+        let values: Vec<String> = values.iter().map(|value| text(value)).collect();
+        self.execute(&format!("INSERT INTO {} VALUES ({})", table(database, of), values.join(", ")))
+    }
+
+    /// Removes rows of a table of `mysql` that the server has made by itself, as far as `condition` says.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn delete_own_rows(&mut self, of: &str, condition: &str) -> Answer<()> {
+        self.execute(&format!("DELETE FROM {} WHERE {condition}", table("mysql", of)))
+    }
+
+    /// Makes the names in these columns of a table of `mysql` lower case.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn lower_names(&mut self, of: &str, columns: &[&str]) -> Answer<()> {
+        let set: Vec<String> = columns.iter().map(|column| format!("{0} = LOWER({0})", names([*column]))).collect();
+        self.execute(&format!("UPDATE {} SET {}", table("mysql", of), set.join(", ")))
+    }
+
+    /// Ends the server.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn shut_down(&mut self) -> Answer<()> {
+        self.execute("SHUTDOWN")
+    }
+
+    fn warnings(&mut self) -> Answer<Vec<Warning>> {
+        if self.conn.warnings() == 0 {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<(String, u16, Vec<u8>)> = self.conn.query("SHOW WARNINGS")?;
+        let warning = |(level, code, text): (String, u16, Vec<u8>)| {
+            let text = String::from_utf8_lossy(&text).into_owned();
+            (level != "Note").then_some(Warning { code, text })
+        };
+        Ok(rows.into_iter().filter_map(warning).collect())
+    }
+
+    fn execute(&mut self, statement: &str) -> Answer<()> {
+        self.conn.query_drop(statement).map_err(SqlError::from)
+    }
+}

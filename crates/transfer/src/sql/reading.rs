@@ -1,0 +1,324 @@
+//! The statements with which a logical snapshot is read: what the server shows of its definitions, and rows in one consistent
+//! view.
+use formats::mariadb::sql_text::{name, names, table, text};
+use mysql::prelude::Queryable;
+use mysql::{Row, Value};
+
+use super::error::{Answer, SqlError};
+use super::session::Session;
+
+/// Tables that one statement opens at once; the server joins no more than 61.
+const OPENED_AT_ONCE: usize = 50;
+
+/// ER_TABLESPACE_DISCARDED.
+const DISCARDED: u16 = 1814;
+
+/// A table, as the server lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its database.
+    pub database: String,
+    /// Its name.
+    pub name: String,
+    /// `BASE TABLE`, `SYSTEM VERSIONED`, `SEQUENCE`, `VIEW`.
+    pub kind: String,
+    /// Its engine; empty for a view, or if the server cannot open it.
+    pub engine: String,
+}
+
+/// A column, as the server describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// `int`, `float`, `enum`, in lower case.
+    pub data_type: String,
+    /// It has no sign.
+    pub unsigned: bool,
+    /// What it is generated from; none for an ordinary column.
+    pub generated: Option<String>,
+}
+
+/// How much there is of a table, as far as the engine knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Rows, about.
+    pub rows: u64,
+    /// Bytes of rows, without secondary keys.
+    pub bytes: u64,
+}
+
+impl Session {
+    /// Makes this a session that reads: values come as the bytes that are stored, points in time in UTC, and neither the session
+    /// nor a statement ends before the snapshot does.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn set_reading(&mut self) -> Answer<()> {
+        for variables in [
+            "wait_timeout=604800, net_write_timeout=86400, max_statement_time=0, lock_wait_timeout=20",
+            "time_zone='+00:00', sql_mode='', sql_quote_show_create=1, sql_select_limit=DEFAULT",
+            "character_set_client=utf8mb4, collation_connection=utf8mb4_general_ci, character_set_results=NULL",
+            "transaction_isolation='REPEATABLE-READ'",
+        ] {
+            match self.execute_reading(&format!("SET SESSION {variables}")) {
+                // Servers before 11.1 have it under its old name.
+                Err(e) if e.code == 1193 && variables.starts_with("transaction") => {
+                    self.execute_reading("SET SESSION tx_isolation='REPEATABLE-READ'")?;
+                }
+                set => set?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction that sees what is committed now, until [`Session::end_view`].
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn begin_view(&mut self) -> Answer<()> {
+        self.execute_reading("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+    }
+
+    /// Ends the transaction.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn end_view(&mut self) -> Answer<()> {
+        self.execute_reading("ROLLBACK")
+    }
+
+    /// Whether the transaction that was begun is still the same one: the provider ends one whose tables another node changes.
+    ///
+    /// # Errors
+    /// It is not, and the server says so.
+    pub fn has_view(&mut self) -> Answer<bool> {
+        let open: Option<u8> = self.conn.query_first("SELECT @@in_transaction")?;
+        Ok(open == Some(1))
+    }
+
+    /// Opens tables, so that no definition of theirs changes before the transaction ends. A definition that another node changes ends
+    /// the transaction instead.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn hold_definitions<'a>(&mut self, tables: impl IntoIterator<Item = &'a Listed>) -> Answer<()> {
+        let all: Vec<String> = tables.into_iter().map(|of| table(&of.database, &of.name)).collect();
+        for some in all.chunks(OPENED_AT_ONCE) {
+            match self.open_tables(some) {
+                // One of them has no tablespace, and so nothing to read.
+                Err(e) if e.code == DISCARDED => {
+                    for one in some.chunks(1) {
+                        self.open_tables(one).or_else(|e| if e.code == DISCARDED { Ok(()) } else { Err(e) })?;
+                    }
+                }
+                opened => opened?,
+            }
+        }
+        Ok(())
+    }
+
+    fn open_tables(&mut self, tables: &[String]) -> Answer<()> {
+        let aliased: Vec<String> = tables.iter().enumerate().map(|(number, of)| format!("{of} AS t{number}")).collect();
+        self.execute_reading(&format!("SELECT 1 FROM {} LIMIT 0", aliased.join(", ")))
+    }
+
+    /// All tables, views and sequences of databases on disk.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn listed(&mut self) -> Answer<Vec<Listed>> {
+        let rows = self.texts(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA NOT IN ('information_schema', 'performance_schema')",
+        )?;
+        let listed = |row: Vec<String>| match <[String; 4]>::try_from(row) {
+            Ok([database, name, kind, engine]) => Some(Listed { database, name, kind, engine }),
+            Err(_) => None,
+        };
+        Ok(rows.into_iter().filter_map(listed).collect())
+    }
+
+    /// Names of all databases on disk.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn databases(&mut self) -> Answer<Vec<String>> {
+        let rows = self.texts(
+            "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA \
+             WHERE SCHEMA_NAME NOT IN ('information_schema', 'performance_schema')",
+        )?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// The columns of a table, in order, also those that are not visible.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn columns(&mut self, database: &str, of: &str) -> Answer<Vec<Column>> {
+        let rows = self.texts(&format!(
+            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_GENERATED, GENERATION_EXPRESSION FROM information_schema.COLUMNS \
+             WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
+            text(database),
+            text(of)
+        ))?;
+        let column = |row: Vec<String>| match <[String; 5]>::try_from(row) {
+            Ok([name, data_type, column_type, generated, from]) => Some(Column {
+                name,
+                data_type: data_type.to_ascii_lowercase(),
+                unsigned: column_type.contains("unsigned"),
+                generated: (generated == "ALWAYS").then_some(from),
+            }),
+            Err(_) => None,
+        };
+        Ok(rows.into_iter().filter_map(column).collect())
+    }
+
+    /// The columns of the primary key, in order.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn primary_key(&mut self, database: &str, of: &str) -> Answer<Vec<String>> {
+        let rows = self.texts(&format!(
+            "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} \
+             AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX",
+            text(database),
+            text(of)
+        ))?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// How much there is of a table.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn extent(&mut self, database: &str, of: &str) -> Answer<Extent> {
+        let rows = self.texts(&format!(
+            "SELECT TABLE_ROWS, DATA_LENGTH FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+            text(database),
+            text(of)
+        ))?;
+        let number = |at: usize| rows.first().and_then(|row| row.get(at)?.parse().ok()).unwrap_or(0);
+        Ok(Extent { rows: number(0), bytes: number(1) })
+    }
+
+    /// The least and the greatest value of a column of whole numbers; none if there is no row.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn least_and_greatest(&mut self, database: &str, of: &str, column: &str) -> Answer<Option<(i128, i128)>> {
+        let (column, of) = (name(column), table(database, of));
+        let rows = self.texts(&format!("SELECT MIN({column}), MAX({column}) FROM {of}"))?;
+        let number = |at: usize| rows.first().and_then(|row| row.get(at)?.parse().ok());
+        Ok(number(0).zip(number(1)))
+    }
+
+    /// The row of a sequence: its columns, as texts.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn sequence(&mut self, database: &str, of: &str) -> Answer<Vec<String>> {
+        let rows = self.texts(&format!("SELECT * FROM {}", table(database, of)))?;
+        Ok(rows.into_iter().next().unwrap_or_default())
+    }
+
+    /// Reads rows: `select` is what is read of them, `rest` where from. Each row is passed on as it comes; if that fails, the rest
+    /// of the rows still comes unless another session ends this one.
+    ///
+    /// # Errors
+    /// From the server, or what `each` returns.
+    pub fn read_rows<E: From<SqlError>>(
+        &mut self,
+        select: &str,
+        rest: &str,
+        each: &mut dyn FnMut(&[Option<&[u8]>]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let rows = self.conn.query_iter(format!("SELECT {select} {rest}")).map_err(SqlError::from)?;
+        for row in rows {
+            let row = row.map_err(SqlError::from)?;
+            let mut columns: Vec<Option<&[u8]>> = Vec::with_capacity(row.len());
+            for at in 0..row.len() {
+                columns.push(match row.as_ref(at) {
+                    Some(Value::Bytes(bytes)) => Some(bytes),
+                    Some(Value::NULL) | None => None,
+                    // In answers to a text every value is a text.
+                    Some(other) => {
+                        let text = format!("the server sent a value of an unexpected kind ({})", other.as_sql(true));
+                        return Err(SqlError { code: u16::MAX, text }.into());
+                    }
+                });
+            }
+            each(&columns)?;
+        }
+        Ok(())
+    }
+
+    /// Rows of texts; NULL is an empty one, and bytes that are no text have replacements.
+    fn texts(&mut self, question: &str) -> Answer<Vec<Vec<String>>> {
+        let rows: Vec<Row> = self.conn.query(question)?;
+        let text = |value: Value| match value {
+            Value::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            _ => String::new(),
+        };
+        Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()).collect())
+    }
+
+    fn execute_reading(&mut self, statement: &str) -> Answer<()> {
+        self.conn.query_drop(statement).map_err(SqlError::from)
+    }
+}
+
+/// What of a table's columns is read: the names, and the list for a SELECT. A FLOAT is read as the number that is stored: as a text
+/// it has six digits.
+pub fn select(columns: &[&Column]) -> (Vec<String>, String) {
+    let list: Vec<String> = columns
+        .iter()
+        .map(|column| match column.data_type.as_str() {
+            "float" => format!("CAST({} AS DOUBLE)", name(&column.name)),
+            _ => name(&column.name),
+        })
+        .collect();
+    (columns.iter().map(|column| column.name.clone()).collect(), list.join(", "))
+}
+
+/// Where rows are read from: the table with all its history, in the order of its primary key, and of a range of values of that
+/// key's first column only.
+pub fn rest(database: &str, of: &str, history: bool, key: &[String], range: Option<(i128, i128)>) -> String {
+    let mut text = format!("FROM {}", table(database, of));
+    if history {
+        text.push_str(" FOR SYSTEM_TIME ALL");
+    }
+    let Some(first) = key.first() else { return text };
+    if !history {
+        text.push_str(" FORCE INDEX (PRIMARY)");
+    }
+    if let Some((from, to)) = range {
+        text.push_str(&format!(" WHERE {0} BETWEEN {from} AND {to}", name(first)));
+    }
+    text.push_str(&format!(" ORDER BY {}", names(key.iter().map(String::as_str))));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_of_a_table() {
+        let column = |name: &str, data_type: &str| Column {
+            name: name.to_owned(),
+            data_type: data_type.to_owned(),
+            unsigned: false,
+            generated: None,
+        };
+        let (id, f) = (column("id", "int"), column("f`", "float"));
+        let (names, list) = select(&[&id, &f]);
+        assert_eq!((names, list), (vec!["id".to_owned(), "f`".to_owned()], "`id`, CAST(`f``` AS DOUBLE)".to_owned()));
+        let key = ["id".to_owned(), "b".to_owned()];
+        assert_eq!(
+            rest("d", "t", false, &key, Some((-5, 7))),
+            "FROM `d`.`t` FORCE INDEX (PRIMARY) WHERE `id` BETWEEN -5 AND 7 ORDER BY `id`, `b`"
+        );
+        assert_eq!(rest("d", "t", true, &[], None), "FROM `d`.`t` FOR SYSTEM_TIME ALL");
+    }
+}

@@ -1,0 +1,21 @@
+//! What a joiner reads of a logical snapshot: its description, rows, and definitions.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rejoin_formats::mariadb::{rows_text, show_create};
+use rejoin_protocol::logical::Contents;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(contents) = Contents::decode(bytes) {
+        assert_eq!(Contents::decode(&contents.encode().unwrap()), Ok(contents));
+    }
+    let columns = rows_text::columns(bytes);
+    let mut written = Vec::new();
+    for (number, column) in columns.iter().enumerate() {
+        rows_text::push_column(&mut written, column.as_deref(), number == 0);
+    }
+    assert_eq!(rows_text::columns(&written), columns);
+    let deferred = show_create::defer_keys(bytes);
+    assert!(deferred.create.len() <= bytes.len());
+    let _ = show_create::without_counter(bytes);
+});
