@@ -1,4 +1,5 @@
 //! The written policy (docs/policy.md), line by line.
+use rejoin_protocol::message::Logical;
 use rejoin_protocol::policy::{Allowed, NodeFacts, SystemFile, compare};
 
 fn node(version: &str) -> NodeFacts {
@@ -26,9 +27,9 @@ fn equal_nodes_and_other_patch_levels_agree() {
 fn an_older_joiner_is_refused_and_a_newer_one_only_when_allowed() {
     assert_eq!(refusals(&node("11.8.6-MariaDB"), &node("10.11.19-MariaDB")).len(), 1);
     assert_eq!(refusals(&node("10.11.19-MariaDB"), &node("11.8.6-MariaDB")).len(), 1);
-    let verdict = compare(&node("10.11.19-MariaDB"), &node("11.8.6-MariaDB"), Allowed { upgrade: true });
+    let verdict = compare(&node("10.11.19-MariaDB"), &node("11.8.6-MariaDB"), Allowed { upgrade: true, ..Allowed::default() });
     assert_eq!((verdict.refusals.len(), verdict.warnings.len()), (0, 1));
-    let verdict = compare(&node("11.8.6-MariaDB"), &node("10.11.19-MariaDB"), Allowed { upgrade: true });
+    let verdict = compare(&node("11.8.6-MariaDB"), &node("10.11.19-MariaDB"), Allowed { upgrade: true, ..Allowed::default() });
     assert_eq!(verdict.refusals.len(), 1, "a downgrade is refused whatever is allowed");
 }
 
@@ -89,4 +90,33 @@ fn encrypted_data_is_refused_where_nobody_could_open_it() {
         (refusals(&clear, &node("10.11.19")).len(), refusals(&installed, &node("10.11.19")).len()),
         (0, 0)
     );
+}
+
+#[test]
+fn rows_cross_what_files_cannot() {
+    let donor = node("10.11.19-MariaDB");
+    let page_size = NodeFacts { page_size: 65536, ..donor.clone() };
+    let names = NodeFacts { lower_case_table_names: 1, ..donor.clone() };
+    let file = SystemFile { size: 50 << 20, autoextend: false };
+    let files = NodeFacts { system_files: vec![file], ..donor.clone() };
+    for (joiner, why) in [
+        (page_size, "innodb_page_size differs: donor 16384, joiner 65536"),
+        (names, "lower_case_table_names differs: donor 0, joiner 1"),
+        (files, "innodb_data_file_path differs"),
+        (node("11.8.6-MariaDB"), "newer major version"),
+        (node("10.6.20-MariaDB"), "older major version"),
+    ] {
+        for logical in [Logical::IfNeeded, Logical::Always] {
+            let verdict = compare(&donor, &joiner, Allowed { logical, ..Allowed::default() });
+            assert_eq!((verdict.refusals.len(), verdict.logical.len()), (0, 1), "{verdict:?}");
+            assert!(verdict.logical[0].contains(why) && !verdict.logical[0].contains(';'), "{verdict:?}");
+        }
+        let verdict = compare(&donor, &joiner, Allowed::default());
+        assert_eq!((verdict.refusals.len(), verdict.logical.len()), (1, 0), "{verdict:?}");
+    }
+    let same = compare(&donor, &donor, Allowed { logical: Logical::IfNeeded, ..Allowed::default() });
+    assert_eq!((same.refusals, same.logical), (vec![], vec![]));
+    // What an operator allows is done with files.
+    let allowed = Allowed { upgrade: true, logical: Logical::IfNeeded };
+    assert!(compare(&donor, &node("11.8.6-MariaDB"), allowed).logical.is_empty());
 }
