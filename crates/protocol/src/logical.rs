@@ -76,6 +76,8 @@ pub struct Rows {
     /// Columns about which a server may warn although they get their values: of the type `ENUM`, whose invalid value is written
     /// as an empty text, and generated ones.
     pub lenient: Vec<String>,
+    /// Columns of types that take a text (`UUID`, `INET6`), and would take bytes for something else.
+    pub texts: Vec<String>,
     /// Paths of the parts, in the order of the table's key.
     pub parts: Vec<String>,
 }

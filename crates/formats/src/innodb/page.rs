@@ -223,6 +223,9 @@ mod tests {
             let mut page = vec![0; 4096];
             page[24..26].copy_from_slice(&page_type::SYS.to_be_bytes());
             page[1000] = 7;
+            if !full_crc32 {
+                page[0] = 9;
+            }
             assert!(!verify(&format, &page).is_usable());
             assert!(seal(&format, &mut page));
             assert_eq!(verify(&format, &page), PageState::Valid);

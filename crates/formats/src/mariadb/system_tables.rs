@@ -7,19 +7,22 @@
 pub struct SystemTable {
     /// Its name.
     pub name: &'static str,
-    /// Which rows, as an SQL condition: the others come with the server's program.
+    /// Which rows, as an SQL condition: the others come with the server's program, and are the same in servers of one series.
     pub rows: &'static str,
     /// Columns with names of databases and tables, which a server with `lower_case_table_names` has in lower case.
     pub names: &'static [&'static str],
 }
 
+/// The condition that every row meets.
+pub const EVERY_ROW: &str = "1=1";
+
 /// Every row, and no names of tables.
 const fn whole(name: &'static str) -> SystemTable {
-    SystemTable { name, rows: "1=1", names: &[] }
+    named(name, &[])
 }
 
 const fn named(name: &'static str, names: &'static [&'static str]) -> SystemTable {
-    SystemTable { name, rows: "1=1", names }
+    SystemTable { name, rows: EVERY_ROW, names }
 }
 
 /// The tables whose rows belong to the data. A server makes them by itself.
@@ -73,7 +76,6 @@ pub fn of_the_data(name: &str) -> Option<&'static SystemTable> {
 pub fn is_made_by_server(database: &str, table: &str) -> bool {
     match database {
         "mysql" => of_the_data(table).is_some() || OWN.contains(&table),
-        "sys" => table == "sys_config",
         _ => false,
     }
 }

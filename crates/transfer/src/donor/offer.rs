@@ -79,7 +79,8 @@ fn offer(job: &Job, layout: &Layout, scan: &Scan, left_out: Vec<String>) -> Offe
         databases: databases(scan),
         logical: match job.settings.snapshot {
             SnapshotChoice::Logical => Logical::Always,
-            SnapshotChoice::Auto | SnapshotChoice::Online | SnapshotChoice::Blocking => Logical::Never,
+            SnapshotChoice::Auto => Logical::IfNeeded,
+            SnapshotChoice::Online | SnapshotChoice::Blocking => Logical::Never,
         },
     }
 }

@@ -3,11 +3,13 @@ use std::io::Read as _;
 
 use anyhow::Result;
 use formats::mariadb::rows_text::columns;
-use formats::mariadb::system_tables::of_the_data;
+use formats::mariadb::system_tables::{EVERY_ROW, of_the_data};
 use protocol::logical::Contents;
+use protocol::policy::series;
 
 use super::parts::Parts;
 use super::tables::{Loader, refused};
+use crate::sql::SqlError;
 
 /// Most bytes of the list of plugins that are read.
 const PLUGINS_MAX: u64 = 1 << 20;
@@ -61,10 +63,20 @@ pub fn load(loader: &Loader<'_>, contents: &Contents, lower: bool) -> Result<()>
         for (unknown, _) in system.rows.columns.iter().zip(&columns).filter(|(_, own)| own.is_none()) {
             tracing::warn!("this node's server has no column {unknown} in mysql.{}: its values are left out", known.name);
         }
-        session.delete_own_rows(known.name, known.rows).map_err(|e| refused(&what, &e))?;
+        let refuses = |e: &SqlError| refused(&what, e);
+        // Routines of another series may not work in this one.
+        let keep = known.rows != EVERY_ROW && series(&session.variable("version")?) != series(&contents.server_version);
+        if keep {
+            session.keep_own_rows(known.name, known.rows).map_err(|e| refuses(&e))?;
+        }
+        session.delete_rows(known.name, EVERY_ROW).map_err(|e| refuses(&e))?;
         loader.rows(&mut session, "mysql", known.name, &system.rows, &columns, 0)?;
+        if keep {
+            session.delete_rows(known.name, &format!("NOT ({})", known.rows)).map_err(|e| refuses(&e))?;
+            session.restore_own_rows(known.name).map_err(|e| refuses(&e))?;
+        }
         if lower && !known.names.is_empty() {
-            session.lower_names(known.name, known.names).map_err(|e| refused(&what, &e))?;
+            session.lower_names(known.name, known.names).map_err(|e| refuses(&e))?;
         }
     }
     Ok(())

@@ -176,7 +176,7 @@ impl Loader<'_> {
         }
         let pipe = Pipe::make(&self.homes.tmp, &format!("rows-{number}"))?;
         let (over, path) = (AtomicBool::new(false), pipe.path());
-        let load = Load { database, table, columns, strict: rows.lenient.is_empty() };
+        let load = Load { database, table, columns, texts: &rows.texts, strict: rows.lenient.is_empty() };
         let (loaded, fed) = std::thread::scope(|scope| {
             let feeder = scoped(scope, Thread::RowFeeder, || {
                 let sources = rows.parts.iter().map(|part| self.parts.open(part));

@@ -10,7 +10,7 @@ use protocol::logical::{Contents, Text};
 use crate::private_server::homes::Homes;
 
 /// Databases whose own definitions come with the server's program.
-const OF_SERVER: [&str; 2] = ["mysql", "sys"];
+const OF_SERVER: [&str; 3] = ["mysql", "sys", "performance_schema"];
 
 /// Writes them into the private server's datadir. `lower`: this node's names of tables are in lower case.
 ///
@@ -20,7 +20,8 @@ pub fn write(contents: &Contents, homes: &Homes, lower: bool) -> Result<()> {
     for text in &contents.texts {
         let path = homes.datadir.join(path_of(&text.path, lower));
         let of_server = OF_SERVER.iter().any(|database| text.path.split('/').next() == Some(*database));
-        if of_server && path.exists() {
+        // What a program has made is its own version of it.
+        if of_server && (path.exists() || !path.parent().is_some_and(|directory| directory.is_dir())) {
             continue;
         }
         let bytes = if lower { lowered(text) } else { text.bytes.clone() };

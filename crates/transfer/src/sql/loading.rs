@@ -32,6 +32,8 @@ pub struct Load<'a> {
     pub table: &'a str,
     /// Columns of the rows; `None` for one that the table has not.
     pub columns: &'a [Option<String>],
+    /// Columns that take a text; the rows are bytes.
+    pub texts: &'a [String],
     /// A value that does not fit is an error; otherwise it is a warning.
     pub strict: bool,
 }
@@ -55,6 +57,8 @@ impl Session {
             "lock_wait_timeout=86400",
             "innodb_lock_wait_timeout=86400",
             "alter_algorithm='DEFAULT'",
+            // Rows of sys.sys_config say who wrote them.
+            "autocommit=1, @sys.ignore_sys_config_triggers=1",
             &format!("sql_mode='{MODE}'"),
         ] {
             match self.execute(&format!("SET SESSION {variable}")) {
@@ -173,11 +177,22 @@ impl Session {
     pub fn load_rows(&mut self, from: &Path, load: Load<'_>) -> Answer<(u64, Vec<Warning>)> {
         let strict = if load.strict { ",STRICT_ALL_TABLES" } else { "" };
         self.execute(&format!("SET SESSION sql_mode='{MODE}{strict}'"))?;
-        let column = |column: &Option<String>| column.as_ref().map_or_else(|| "@unknown".to_owned(), |column| name(column));
-        let columns: Vec<String> = load.columns.iter().map(column).collect();
+        let is_text = |column: &String| load.texts.contains(column);
+        let column = |(number, column): (usize, &Option<String>)| match column {
+            None => "@unknown".to_owned(),
+            Some(column) if is_text(column) => format!("@text{number}"),
+            Some(column) => name(column),
+        };
+        let columns: Vec<String> = load.columns.iter().enumerate().map(column).collect();
+        let set = load.columns.iter().enumerate().filter_map(|(number, column)| {
+            let column = column.as_ref().filter(|column| is_text(column))?;
+            Some(format!("{} = CONVERT(@text{number} USING latin1)", name(column)))
+        });
+        let set: Vec<String> = set.collect();
+        let set = if set.is_empty() { String::new() } else { format!(" SET {}", set.join(", ")) };
         let loaded = self.execute(&format!(
             "LOAD DATA INFILE {} INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ENCLOSED BY '' ESCAPED BY '\\\\' \
-             LINES TERMINATED BY '\\n' ({})",
+             LINES TERMINATED BY '\\n' ({}){set}",
             text(&from.to_string_lossy()),
             table(load.database, load.table),
             columns.join(", ")
@@ -197,11 +212,29 @@ impl Session {
         self.execute(&format!("INSERT INTO {} VALUES ({})", table(database, of), values.join(", ")))
     }
 
-    /// Removes rows of a table of `mysql` that the server has made by itself, as far as `condition` says.
+    /// Puts aside the rows of a table of `mysql` that do not meet a condition, until [`Session::restore_own_rows`].
     ///
     /// # Errors
     /// From the server.
-    pub fn delete_own_rows(&mut self, of: &str, condition: &str) -> Answer<()> {
+    pub fn keep_own_rows(&mut self, of: &str, condition: &str) -> Answer<()> {
+        let of = table("mysql", of);
+        self.execute(&format!("CREATE TEMPORARY TABLE mysql.`#kept` ENGINE=Aria AS SELECT * FROM {of} WHERE NOT ({condition})"))
+    }
+
+    /// Puts them back.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn restore_own_rows(&mut self, of: &str) -> Answer<()> {
+        self.execute(&format!("INSERT INTO {} SELECT * FROM mysql.`#kept`", table("mysql", of)))?;
+        self.execute("DROP TEMPORARY TABLE mysql.`#kept`")
+    }
+
+    /// Removes rows of a table of `mysql`, as far as `condition` says.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn delete_rows(&mut self, of: &str, condition: &str) -> Answer<()> {
         self.execute(&format!("DELETE FROM {} WHERE {condition}", table("mysql", of)))
     }
 

@@ -113,13 +113,15 @@ pub(super) fn describe(session: &mut Session, listed: &Listed) -> Result<Describ
     }
     let lenient = |column: &&Column| column.data_type == "enum" || column.generated.is_some() && !period(column);
     let lenient = columns.iter().filter(lenient).map(|column| column.name.clone()).collect();
+    let is_text = |column: &&Column| matches!(column.data_type.as_str(), "uuid" | "inet6" | "inet4");
+    let texts = read.iter().filter(is_text).map(|column| column.name.clone()).collect();
     let whole_number = |column: &Column| {
         matches!(column.data_type.as_str(), "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
     };
     let first = key.first().and_then(|first| columns.iter().find(|column| column.name == *first));
     let whole_numbers = first.is_some_and(whole_number);
     let (names, select) = select(&read.iter().collect::<Vec<_>>());
-    let rows = Rows { columns: names, history, bytes: extent.bytes, lenient, ..Rows::default() };
+    let rows = Rows { columns: names, history, bytes: extent.bytes, lenient, texts, ..Rows::default() };
     let table = Table { database: database.to_owned(), name: name.to_owned(), create, content: Content::Rows(rows) };
     Ok(Described { table, select, key, whole_numbers, history, extent })
 }

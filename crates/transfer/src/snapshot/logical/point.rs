@@ -229,7 +229,7 @@ impl Logical<'_> {
         Ok(())
     }
 
-    /// Reads the rows of a table of `mysql` that belong to the data; none if this version has no such table.
+    /// Reads the rows of a table of `mysql`, whoever made them; none if this version has no such table.
     fn read_system(
         &self,
         session: &mut Session,
@@ -250,7 +250,7 @@ impl Logical<'_> {
         let packer = RowPacker::new(format!("{}/0", prefix("mysql", known.name)), &mut take);
         let (select, rest) = (
             names(columns.iter().map(String::as_str)),
-            format!("FROM {} WHERE {}", table("mysql", known.name), known.rows),
+            format!("FROM {}", table("mysql", known.name)),
         );
         let (count, parts) = read(session, &self.login, &select, &rest, packer, cancel)?;
         let rows = Rows { columns, count, parts, ..Rows::default() };

@@ -35,12 +35,11 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
     };
     let account = &live.account;
     if let Some(grant) = &live.grant {
-        // With snapshot=online there is no fallback.
-        let native =
-            facts.settings.as_ref().is_ok_and(|settings| settings.snapshot == SnapshotChoice::Online);
-        let (level, effect) = match native {
-            true => (Level::Error, "and snapshot=online: this node cannot donate"),
-            false => (Level::Warning, "so this node can donate only with the blocking snapshot"),
+        // With these there is no fallback.
+        let (level, effect) = match facts.settings.as_ref().map(|settings| settings.snapshot) {
+            Ok(SnapshotChoice::Online) => (Level::Error, "and snapshot=online: this node cannot donate"),
+            Ok(SnapshotChoice::Logical) => (Level::Error, "and snapshot=logical: this node cannot donate"),
+            _ => (Level::Warning, "so this node can donate only with the blocking snapshot"),
         };
         let text = format!("{account} lacks {}, {effect}", live.missing.join(", "));
         findings.push(level, "account", text, grant.clone());

@@ -101,6 +101,13 @@ fn settings(facts: &Facts, findings: &mut Findings) {
             "snapshot=auto under [sst]",
         );
     }
+    if settings.snapshot == SnapshotChoice::Logical {
+        findings.note(
+            "sst",
+            "snapshot=logical: this node sends rows, also to joiners that could use its files",
+            "snapshot=auto under [sst]",
+        );
+    }
     if settings.allow_corrupt_pages {
         findings.warning(
             "sst",
