@@ -69,6 +69,8 @@ pub struct Rows {
     pub columns: Vec<String>,
     /// Rows that were valid before now are among them (system versioning), with the columns that say when.
     pub history: bool,
+    /// The column that says until when; NULL stands for a row that is valid now, because servers differ in their end of time.
+    pub until: Option<String>,
     /// How many rows there are.
     pub count: u64,
     /// Bytes of the table on the donor, about.
@@ -87,6 +89,8 @@ pub struct Rows {
 pub struct SystemTable {
     /// Its name.
     pub name: String,
+    /// The rows come with the donor's program, and are of use only to a server of its series.
+    pub of_program: bool,
     /// Its rows.
     pub rows: Rows,
 }
@@ -131,7 +135,8 @@ impl Contents {
         if !rest.is_empty() {
             return Err(BadContents(format!("{} bytes follow it", rest.len())));
         }
-        let bad = contents.rows().flat_map(|rows| &rows.parts).find(|path| !is_part(path) || *path == CONTENTS);
+        let bad =
+            contents.rows().flat_map(|rows| &rows.parts).find(|path| !is_part(path) || *path == CONTENTS);
         match bad.cloned() {
             Some(path) => Err(BadContents(format!("{path:?} is not the path of rows"))),
             None => Ok(contents),
@@ -150,7 +155,9 @@ impl Contents {
 
 /// Whether this is the path of a part.
 pub fn is_part(path: &str) -> bool {
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let is_word = |word: &str| {
+        !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
     path.len() <= PATH_BYTES_MAX && path.split('/').all(is_word) && path.split('/').count() <= 2
 }
 

@@ -72,8 +72,13 @@ pub fn compare(donor: &NodeFacts, joiner: &NodeFacts, allowed: Allowed) -> Verdi
     let mut verdict = Verdict::default();
     compare_versions(donor, joiner, allowed, &mut verdict);
     if donor.page_size != joiner.page_size {
-        let text = format!("innodb_page_size differs: donor {}, joiner {}", donor.page_size, joiner.page_size);
-        verdict.cannot_open(allowed, text, &format!("set innodb_page_size={} on the joiner", donor.page_size));
+        let text =
+            format!("innodb_page_size differs: donor {}, joiner {}", donor.page_size, joiner.page_size);
+        verdict.cannot_open(
+            allowed,
+            text,
+            &format!("set innodb_page_size={} on the joiner", donor.page_size),
+        );
     }
     if donor.lower_case_table_names != joiner.lower_case_table_names {
         let (d, j) = (donor.lower_case_table_names, joiner.lower_case_table_names);

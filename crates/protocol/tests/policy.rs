@@ -27,9 +27,17 @@ fn equal_nodes_and_other_patch_levels_agree() {
 fn an_older_joiner_is_refused_and_a_newer_one_only_when_allowed() {
     assert_eq!(refusals(&node("11.8.6-MariaDB"), &node("10.11.19-MariaDB")).len(), 1);
     assert_eq!(refusals(&node("10.11.19-MariaDB"), &node("11.8.6-MariaDB")).len(), 1);
-    let verdict = compare(&node("10.11.19-MariaDB"), &node("11.8.6-MariaDB"), Allowed { upgrade: true, ..Allowed::default() });
+    let verdict = compare(
+        &node("10.11.19-MariaDB"),
+        &node("11.8.6-MariaDB"),
+        Allowed { upgrade: true, ..Allowed::default() },
+    );
     assert_eq!((verdict.refusals.len(), verdict.warnings.len()), (0, 1));
-    let verdict = compare(&node("11.8.6-MariaDB"), &node("10.11.19-MariaDB"), Allowed { upgrade: true, ..Allowed::default() });
+    let verdict = compare(
+        &node("11.8.6-MariaDB"),
+        &node("10.11.19-MariaDB"),
+        Allowed { upgrade: true, ..Allowed::default() },
+    );
     assert_eq!(verdict.refusals.len(), 1, "a downgrade is refused whatever is allowed");
 }
 

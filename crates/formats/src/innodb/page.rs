@@ -125,7 +125,11 @@ pub fn seal(format: &PageFormat, page: &mut [u8]) -> bool {
     let ordinary = !format.zip && page.len() == size && stored_len(format, page) == Some(size);
     let kind = page_type(page);
     let compressed = matches!(kind, Some(page_type::PAGE_COMPRESSED | page_type::PAGE_COMPRESSED_ENCRYPTED));
-    if !ordinary || size < 64 || !format.full_crc32 && compressed || key_version(format, page).is_none_or(|version| version != 0) {
+    if !ordinary
+        || size < 64
+        || !format.full_crc32 && compressed
+        || key_version(format, page).is_none_or(|version| version != 0)
+    {
         return false;
     }
     if format.full_crc32 {

@@ -116,7 +116,9 @@ pub(super) fn position_in_xid(page: &[u8], xid: usize) -> Option<StoredPosition>
 #[must_use]
 pub fn store_position(page: &mut [u8], page_size: usize, position: &StoredPosition) -> bool {
     let is_header = be32(page, PAGE_DATA) == Some(0);
-    let Some(xid) = xid_at(page_size).filter(|xid| is_header && page.len() >= xid + 12 + XID_DATA) else { return false };
+    let Some(xid) = xid_at(page_size).filter(|xid| is_header && page.len() >= xid + 12 + XID_DATA) else {
+        return false;
+    };
     let gtid = position.gtid.unwrap_or(Gtid { domain: 0, server: 0, seq: 0 });
     put(page, xid, &1u32.to_be_bytes());
     put(page, xid + 4, &48u32.to_be_bytes());

@@ -32,14 +32,18 @@ pub fn defer_keys(create: &[u8]) -> Deferred {
     let add: Vec<Vec<u8>> = lines
         .iter()
         .filter(|line| is_key(line))
-        .map(|line| [b"ADD ", line.trim_ascii_start().strip_suffix(b",").unwrap_or(line.trim_ascii_start())].concat())
+        .map(|line| {
+            [b"ADD ", line.trim_ascii_start().strip_suffix(b",").unwrap_or(line.trim_ascii_start())].concat()
+        })
         .collect();
     if add.is_empty() {
         return whole();
     }
     lines.retain(|line| !is_key(line));
     // The last line inside the parentheses has no comma.
-    let Some(end) = lines.iter().position(|line| line.starts_with(b")")).filter(|end| *end > 1) else { return whole() };
+    let Some(end) = lines.iter().position(|line| line.starts_with(b")")).filter(|end| *end > 1) else {
+        return whole();
+    };
     if let Some(last) = lines.get_mut(end - 1) {
         *last = last.strip_suffix(b",").unwrap_or(last);
     }
@@ -91,12 +95,18 @@ mod tests {
 
     #[test]
     fn keys_that_something_needs_do_not() {
-        let foreign = TABLE.replace("  KEY `a` (`a`),", "  KEY `a` (`a`),\n  CONSTRAINT `c` FOREIGN KEY (`a`) REFERENCES `p` (`i`),");
+        let foreign = TABLE.replace(
+            "  KEY `a` (`a`),",
+            "  KEY `a` (`a`),\n  CONSTRAINT `c` FOREIGN KEY (`a`) REFERENCES `p` (`i`),",
+        );
         let counted = TABLE.replace("  PRIMARY KEY (`id`),\n", "").replace("KEY `a` (`a`)", "KEY `a` (`id`)");
         let view = "CREATE ALGORITHM=UNDEFINED VIEW `v` AS select 1 AS `1`";
         for whole in [foreign.as_str(), counted.as_str(), view, "", "\n"] {
             let deferred = defer_keys(whole.as_bytes());
-            assert_eq!((deferred.create.as_slice(), deferred.add.as_slice()), (whole.as_bytes(), b"".as_slice()));
+            assert_eq!(
+                (deferred.create.as_slice(), deferred.add.as_slice()),
+                (whole.as_bytes(), b"".as_slice())
+            );
         }
     }
 

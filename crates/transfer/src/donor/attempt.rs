@@ -132,7 +132,9 @@ impl DonorSession<'_> {
             blocking: settings.blocking,
         };
         self.send_from(&logical, link, reason).map_err(|error| match error {
-            SnapshotError::Declined(declined) if declined.is_of_the_server() => self.sends_nothing(&declined).into(),
+            SnapshotError::Declined(declined) if declined.is_of_the_server() => {
+                self.sends_nothing(&declined).into()
+            }
             SnapshotError::Declined(declined) => not_logical(&declined, reason).into(),
             SnapshotError::Failed(error) => error,
         })

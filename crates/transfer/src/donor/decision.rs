@@ -113,7 +113,13 @@ impl PlanInputs<'_> {
         key: Option<FingerprintKey>,
     ) -> Result<Option<FingerprintKey>> {
         let words = format!("plan: full, the rows of {} of files", size(self.bytes));
-        let plan = Plan { total: self.bytes, full: true, sent: Some(self.bytes), words: words.clone(), ..Plan::default() };
+        let plan = Plan {
+            total: self.bytes,
+            full: true,
+            sent: Some(self.bytes),
+            words: words.clone(),
+            ..Plan::default()
+        };
         ledger.note(|record| record.plan = Some(plan));
         tracing::info!("{words}");
         link.note(&words)?;

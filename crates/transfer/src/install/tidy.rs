@@ -9,7 +9,8 @@ use crate::disk::durable;
 use crate::install::files::{Files, What};
 use crate::install::kept::{self, Status};
 use crate::install::names::{
-    GRASTATE, RAN_FULL, ROOTS, SERVER, directory_of, file_name, own_directory, waiting_room, working_directory,
+    GRASTATE, RAN_FULL, ROOTS, SERVER, directory_of, file_name, own_directory, waiting_room,
+    working_directory,
 };
 use crate::install::record::installed;
 use crate::install::roots::{clear, clear_tree, remembered};

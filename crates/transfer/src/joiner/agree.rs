@@ -49,7 +49,11 @@ pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Res
         tracing::warn!("from the donor: {line}");
     }
     let own = layout.facts(server_version(job.server));
-    let verdict = policy::compare(&offer.facts, &own, Allowed { upgrade: job.settings.allow_upgrade, logical: offer.logical });
+    let verdict = policy::compare(
+        &offer.facts,
+        &own,
+        Allowed { upgrade: job.settings.allow_upgrade, logical: offer.logical },
+    );
     for warning in &verdict.warnings {
         tracing::warn!("{warning}");
     }
@@ -83,7 +87,9 @@ pub(super) fn check_room_for_rows(layout: &Layout, offer: &Offer, old: &[Managed
         "rows, the files made of them and the old files do not fit together: the filesystem of {} needs {missing} more",
         worst.at.display()
     );
-    Err(Failure::new(Kind::Space, text).hint(format!("free {missing} there: a logical transfer is never in place")).into())
+    Err(Failure::new(Kind::Space, text)
+        .hint(format!("free {missing} there: a logical transfer is never in place"))
+        .into())
 }
 
 /// Decides whether the new files fit beside the old ones, filesystem by filesystem.

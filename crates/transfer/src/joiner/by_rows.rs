@@ -16,10 +16,17 @@ use crate::loading;
 ///
 /// # Errors
 /// A part is not what the donor sent, this node's server does not take something, or cancelled.
-pub(super) fn load(job: &Job, layout: &Layout, incoming: &IncomingTransfer, list: &FileList) -> Result<FileList> {
+pub(super) fn load(
+    job: &Job,
+    layout: &Layout,
+    incoming: &IncomingTransfer,
+    list: &FileList,
+) -> Result<FileList> {
     let parts = incoming.parts(job, list)?;
-    let gtid = list.position.1.map(|domain| gtid_in(list.binlog_state.as_deref().unwrap_or_default(), domain));
-    let position = StoredPosition { state: list.position.0, gtid: gtid.or(Some(Gtid { domain: 0, server: 0, seq: 0 })) };
+    let gtid =
+        list.position.1.map(|domain| gtid_in(list.binlog_state.as_deref().unwrap_or_default(), domain));
+    let position =
+        StoredPosition { state: list.position.0, gtid: gtid.or(Some(Gtid { domain: 0, server: 0, seq: 0 })) };
     let loaded = loading::load(job, layout, incoming.staging(), &parts, position)?;
     let mut files = Entries::default();
     // Behind the numbers of the parts, which stay in staging until the files have their names.

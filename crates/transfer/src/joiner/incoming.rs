@@ -120,7 +120,8 @@ impl IncomingTransfer {
     pub fn parts(&self, job: &Job, list: &FileList) -> Result<Parts> {
         self.check_arrived(&list.files)?;
         if let Some(other) = list.files.iter().find(|entry| entry.place != Place::Parts) {
-            let text = format!("the donor sent {} in a logical snapshot, which is no part of one", other.path);
+            let text =
+                format!("the donor sent {} in a logical snapshot, which is no part of one", other.path);
             return Err(Failure::new(Kind::Peer, text).into());
         }
         let threads = job.settings.threads;

@@ -17,7 +17,10 @@ use crate::flavor::{Flavor, TableFile};
 /// Two names are one here, a name cannot be written here, or the peer names what is none.
 pub fn check(contents: &Contents, parts: &Parts, layout: &Layout) -> Result<(), Failure> {
     if let Some(part) = contents.rows().flat_map(|rows| &rows.parts).find(|part| !parts.has(part)) {
-        return Err(Failure::new(Kind::Peer, format!("the part {part:?} of the logical snapshot never arrived")));
+        return Err(Failure::new(
+            Kind::Peer,
+            format!("the part {part:?} of the logical snapshot never arrived"),
+        ));
     }
     if let Some(text) = contents.texts.iter().find(|text| !is_text(layout.flavor, &text.path)) {
         let text = format!("{:?} is not the path of a definition", text.path);
@@ -41,18 +44,28 @@ fn is_text(flavor: &dyn Flavor, path: &str) -> bool {
 /// With `lower_case_table_names` here and without it on the donor, names that differ in case only are one.
 fn check_lower_case(contents: &Contents) -> Result<(), Failure> {
     let databases = contents.databases.iter().map(|name| (name.to_lowercase(), name.clone()));
-    let tables = contents.tables.iter().map(|table: &Table| (in_words(table).to_lowercase(), in_words(table)));
-    let texts = contents.texts.iter().map(|text| (path_of(&text.path, true).to_string_lossy().into_owned(), text.path.clone()));
+    let tables =
+        contents.tables.iter().map(|table: &Table| (in_words(table).to_lowercase(), in_words(table)));
+    let texts = contents
+        .texts
+        .iter()
+        .map(|text| (path_of(&text.path, true).to_string_lossy().into_owned(), text.path.clone()));
     let mut seen: HashMap<String, String> = HashMap::new();
     for (lower, name) in databases.chain(tables).chain(texts) {
         // A file name encodes such a character in a way in which case cannot be changed.
         if name.chars().any(|c| !c.is_ascii() && c.to_lowercase().ne([c])) {
-            let text = format!("{name} has an upper case letter that lower_case_table_names of this node cannot change");
-            return Err(Failure::new(Kind::Refused, text).hint("rename it on the donor, or use the donor's lower_case_table_names"));
+            let text = format!(
+                "{name} has an upper case letter that lower_case_table_names of this node cannot change"
+            );
+            return Err(Failure::new(Kind::Refused, text)
+                .hint("rename it on the donor, or use the donor's lower_case_table_names"));
         }
         if let Some(other) = seen.insert(lower, name.clone()).filter(|other| *other != name) {
-            let text = format!("{other} and {name} of the donor are one name with lower_case_table_names of this node");
-            return Err(Failure::new(Kind::Refused, text).hint("rename one of them, or use the donor's lower_case_table_names"));
+            let text = format!(
+                "{other} and {name} of the donor are one name with lower_case_table_names of this node"
+            );
+            return Err(Failure::new(Kind::Refused, text)
+                .hint("rename one of them, or use the donor's lower_case_table_names"));
         }
     }
     Ok(())
@@ -72,7 +85,11 @@ mod tests {
             create: Vec::new(),
             content: Content::Nothing,
         };
-        Contents { databases: vec!["d".into()], tables: tables.iter().map(table).collect(), ..Contents::default() }
+        Contents {
+            databases: vec!["d".into()],
+            tables: tables.iter().map(table).collect(),
+            ..Contents::default()
+        }
     }
 
     #[test]

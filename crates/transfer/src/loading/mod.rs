@@ -55,7 +55,13 @@ impl Loaded {
 ///
 /// # Errors
 /// Something cannot be expressed on this node; the server refuses something; cancelled.
-pub fn load(job: &Job, layout: &Layout, staging: &Staging, parts: &Parts, position: StoredPosition) -> Result<Loaded> {
+pub fn load(
+    job: &Job,
+    layout: &Layout,
+    staging: &Staging,
+    parts: &Parts,
+    position: StoredPosition,
+) -> Result<Loaded> {
     let contents = parts.contents()?;
     expressible::check(&contents, parts, layout)?;
     let data_files = job.options.server("innodb-data-file-path").filter(|path| !path.is_empty());
@@ -86,13 +92,24 @@ fn load_in(
     tracing::info!("a private server runs on a new datadir: {:.1} s", began.elapsed().as_secs_f64());
     let loading = Instant::now();
     let lower = layout.lower_case_table_names != 0;
-    let loader = Loader { server: &server, parts, homes, threads: usize::from(job.settings.threads), progress: &job.progress, cancel: &job.cancel };
+    let loader = Loader {
+        server: &server,
+        parts,
+        homes,
+        threads: usize::from(job.settings.threads),
+        progress: &job.progress,
+        cancel: &job.cancel,
+    };
     let rows = loader.all(contents)?;
     system::load(&loader, contents, lower && contents.lower_case_table_names == 0)?;
     let bytes: u64 = contents.rows().map(|rows| rows.bytes).sum();
     let seconds = loading.elapsed().as_secs_f64();
     let rate = size((bytes as f64 / seconds.max(0.001)) as u64);
-    tracing::info!("loaded {rows} rows of {} tables, {} in {seconds:.1} s ({rate}/s)", contents.tables.len(), size(bytes));
+    tracing::info!(
+        "loaded {rows} rows of {} tables, {} in {seconds:.1} s ({rate}/s)",
+        contents.tables.len(),
+        size(bytes)
+    );
     job.progress.phase("ending the private server", "");
     server.stop(homes, &job.cancel)?;
     texts::write(contents, homes, lower)?;

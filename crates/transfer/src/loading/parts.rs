@@ -53,7 +53,8 @@ impl Parts {
     /// # Errors
     /// It did not arrive, or cannot be opened.
     pub fn open(&self, path: &str) -> Result<impl Read + use<>> {
-        let missing = || Failure::new(Kind::Peer, format!("the part {path:?} of the logical snapshot never arrived"));
+        let missing =
+            || Failure::new(Kind::Peer, format!("the part {path:?} of the logical snapshot never arrived"));
         let staged = self.0.get(path).ok_or_else(missing)?;
         let file = File::open(staged).with_context(|| format!("cannot open {}", staged.display()))?;
         Ok(Decoder::with_buffer(BufReader::with_capacity(1 << 17, file))?)

@@ -73,7 +73,11 @@ impl Pipe {
     /// Our end, once the server has opened the other; `None` if it never will.
     fn open(&self, over: &dyn Fn() -> bool, cancel: &Cancel) -> Result<Option<File>> {
         loop {
-            match rustix::fs::open(&self.0, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+            match rustix::fs::open(
+                &self.0,
+                OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+                Mode::empty(),
+            ) {
                 Ok(pipe) => {
                     // Not every kernel gives it to every user.
                     let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES);

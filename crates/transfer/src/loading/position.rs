@@ -20,7 +20,12 @@ use crate::failure::{Failure, Kind};
 /// # Errors
 /// A file cannot be read or written, or is not as expected (an encrypted one, for example).
 pub fn store(layout: &Layout, position: &StoredPosition) -> Result<()> {
-    let cannot = |why: &str| Failure::new(Kind::Server, format!("the position cannot be stored in the new system tablespace: {why}"));
+    let cannot = |why: &str| {
+        Failure::new(
+            Kind::Server,
+            format!("the position cannot be stored in the new system tablespace: {why}"),
+        )
+    };
     let first = layout.system_files.first().ok_or_else(|| cannot("it has no file"))?;
     let file = File::options().read(true).write(true).open(&first.path);
     let file = file.with_context(|| format!("cannot open {}", first.path.display()))?;

@@ -3,7 +3,7 @@ use std::io::Read as _;
 
 use anyhow::Result;
 use formats::mariadb::rows_text::columns;
-use formats::mariadb::system_tables::{EVERY_ROW, of_the_data};
+use formats::mariadb::system_tables::of_the_data;
 use protocol::logical::Contents;
 use protocol::policy::series;
 
@@ -20,7 +20,9 @@ const PLUGINS_MAX: u64 = 1 << 20;
 /// # Errors
 /// The list cannot be read.
 pub fn engines(parts: &Parts, contents: &Contents) -> Result<Vec<String>> {
-    let Some(plugins) = contents.system.iter().find(|system| system.name == "plugin") else { return Ok(Vec::new()) };
+    let Some(plugins) = contents.system.iter().find(|system| system.name == "plugin") else {
+        return Ok(Vec::new());
+    };
     let library = plugins.rows.columns.iter().position(|column| column.eq_ignore_ascii_case("dl"));
     let Some(library) = library else { return Ok(Vec::new()) };
     let mut text = Vec::new();
@@ -61,20 +63,20 @@ pub fn load(loader: &Loader<'_>, contents: &Contents, lower: bool) -> Result<()>
         let column = |column: &String| own.iter().find(|own| own.eq_ignore_ascii_case(column)).cloned();
         let columns: Vec<Option<String>> = system.rows.columns.iter().map(column).collect();
         for (unknown, _) in system.rows.columns.iter().zip(&columns).filter(|(_, own)| own.is_none()) {
-            tracing::warn!("this node's server has no column {unknown} in mysql.{}: its values are left out", known.name);
+            tracing::warn!(
+                "this node's server has no column {unknown} in mysql.{}: its values are left out",
+                known.name
+            );
         }
         let refuses = |e: &SqlError| refused(&what, e);
-        // Routines of another series may not work in this one.
-        let keep = known.rows != EVERY_ROW && series(&session.variable("version")?) != series(&contents.server_version);
-        if keep {
-            session.keep_own_rows(known.name, known.rows).map_err(|e| refuses(&e))?;
+        // Routines of another series' program may not work in this one.
+        if system.of_program && series(&session.variable("version")?) != series(&contents.server_version) {
+            continue;
         }
-        session.delete_rows(known.name, EVERY_ROW).map_err(|e| refuses(&e))?;
+        let replaced =
+            if system.of_program { format!("NOT ({})", known.rows) } else { known.rows.to_owned() };
+        session.delete_rows(known.name, &replaced).map_err(|e| refuses(&e))?;
         loader.rows(&mut session, "mysql", known.name, &system.rows, &columns, 0)?;
-        if keep {
-            session.delete_rows(known.name, &format!("NOT ({})", known.rows)).map_err(|e| refuses(&e))?;
-            session.restore_own_rows(known.name).map_err(|e| refuses(&e))?;
-        }
         if lower && !known.names.is_empty() {
             session.lower_names(known.name, known.names).map_err(|e| refuses(&e))?;
         }
@@ -91,12 +93,14 @@ mod tests {
     #[test]
     fn engines_are_loaded_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let rows = b"ARCHIVE\tha_archive.so\nx\t../ha_x.so\nAUDIT\tserver_audit.so\nA2\tha_archive.so\nn\t\\N\n";
+        let rows =
+            b"ARCHIVE\tha_archive.so\nx\t../ha_x.so\nAUDIT\tserver_audit.so\nA2\tha_archive.so\nn\t\\N\n";
         let part = dir.path().join("p");
         std::fs::write(&part, zstd::bulk::compress(rows, 1).unwrap()).unwrap();
         let parts = Parts::new([("p".to_owned(), part)]);
-        let of = Rows { columns: vec!["name".into(), "dl".into()], parts: vec!["p".into()], ..Rows::default() };
-        let system = vec![SystemTable { name: "plugin".into(), rows: of }];
+        let of =
+            Rows { columns: vec!["name".into(), "dl".into()], parts: vec!["p".into()], ..Rows::default() };
+        let system = vec![SystemTable { name: "plugin".into(), of_program: false, rows: of }];
         let contents = Contents { system, ..Contents::default() };
         assert_eq!(engines(&parts, &contents).unwrap(), ["ha_archive.so"]);
         assert!(engines(&parts, &Contents::default()).unwrap().is_empty());

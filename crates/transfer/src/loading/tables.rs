@@ -12,8 +12,8 @@ use super::parts::Parts;
 use super::pipe::Pipe;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
-use crate::private_server::homes::Homes;
 use crate::private_server::PrivateServer;
+use crate::private_server::homes::Homes;
 use crate::server::progress::Progress;
 use crate::sql::loading::{Load, Warning};
 use crate::sql::{Session, SqlError};
@@ -21,6 +21,9 @@ use crate::threads::{Thread, in_threads, lock, scoped};
 
 /// Tables with more bytes get their secondary keys after their rows: sorted at once that is faster than row by row.
 const DEFER_FROM: u64 = 8 << 20;
+/// The end of time of a TIMESTAMP before and since 11.5 (MDEV-32188), on 64 bits.
+const END_OF_TIME: (&str, &str) = ("2038-01-19 03:14:07.999999", "2106-02-07 06:28:15.999999");
+const LONGER_TIME_SINCE: (u32, u32) = (11, 5);
 /// WARN_DATA_TRUNCATED.
 const TRUNCATED: u16 = 1265;
 /// Warnings about definitions that are logged.
@@ -45,7 +48,8 @@ pub struct Loader<'a> {
 /// A failure of the server to take something.
 pub(super) fn refused(what: &str, error: &SqlError) -> Failure {
     let text = format!("this node's server does not take {what}: {error}");
-    Failure::new(Kind::Refused, text).hint("change it on the donor, or give this node the donor's settings and version")
+    Failure::new(Kind::Refused, text)
+        .hint("change it on the donor, or give this node the donor's settings and version")
 }
 
 impl Loader<'_> {
@@ -86,7 +90,9 @@ impl Loader<'_> {
         self.progress.phase("loading rows", "");
         let mut session = self.session()?;
         for database in &contents.databases {
-            session.create_database(database).map_err(|e| refused(&format!("the database {database}"), &e))?;
+            session
+                .create_database(database)
+                .map_err(|e| refused(&format!("the database {database}"), &e))?;
         }
         let (sequences, mut tables): (Vec<&Table>, Vec<&Table>) =
             contents.tables.iter().partition(|table| matches!(table.content, Content::Sequence(_)));
@@ -171,12 +177,23 @@ impl Loader<'_> {
         }
         let what = format!("rows of {database}.{table}");
         let refuses = |e: &SqlError| refused(&what, e);
+        let mut end_of_time = END_OF_TIME.1;
         if rows.history {
             session.insert_history(true).map_err(|e| refuses(&e))?;
+            if series(&session.variable("version")?) < Some(LONGER_TIME_SINCE) {
+                end_of_time = END_OF_TIME.0;
+            }
         }
         let pipe = Pipe::make(&self.homes.tmp, &format!("rows-{number}"))?;
         let (over, path) = (AtomicBool::new(false), pipe.path());
-        let load = Load { database, table, columns, texts: &rows.texts, strict: rows.lenient.is_empty() };
+        let load = Load {
+            database,
+            table,
+            columns,
+            until: rows.until.as_deref().map(|until| (until, end_of_time)),
+            texts: &rows.texts,
+            strict: rows.lenient.is_empty(),
+        };
         let (loaded, fed) = std::thread::scope(|scope| {
             let feeder = scoped(scope, Thread::RowFeeder, || {
                 let sources = rows.parts.iter().map(|part| self.parts.open(part));
@@ -248,11 +265,15 @@ fn check_definition(session: &mut Session, table: &Table, contents: &Contents) -
     if other_words {
         tracing::debug!("{} is shown otherwise here: {ours} instead of {theirs}", in_words(table));
         if theirs.contains(" DIRECTORY='") {
-            tracing::warn!("{} is in the datadir now, not where DATA DIRECTORY says on the donor", in_words(table));
+            tracing::warn!(
+                "{} is in the datadir now, not where DATA DIRECTORY says on the donor",
+                in_words(table)
+            );
         }
         return Ok(());
     }
-    let text = format!("{} is defined otherwise than on the donor: {ours} instead of {theirs}", in_words(table));
+    let text =
+        format!("{} is defined otherwise than on the donor: {ours} instead of {theirs}", in_words(table));
     Err(Failure::new(Kind::Server, text).into())
 }
 
@@ -266,8 +287,14 @@ mod tests {
         let lenient = ["e".to_owned()];
         assert!(is_expected(&of(1265, "Data truncated for column 'e' at row 1"), &lenient));
         assert!(!is_expected(&of(1265, "Data truncated for column 'f' at row 1"), &lenient));
-        assert!(is_expected(&of(1366, "Incorrect integer value: 'x' for column `d`.`t`.`e` at row 1"), &lenient));
-        assert!(!is_expected(&of(1366, "Incorrect integer value: 'x' for column `d`.`t`.`f` at row 1"), &lenient));
+        assert!(is_expected(
+            &of(1366, "Incorrect integer value: 'x' for column `d`.`t`.`e` at row 1"),
+            &lenient
+        ));
+        assert!(!is_expected(
+            &of(1366, "Incorrect integer value: 'x' for column `d`.`t`.`f` at row 1"),
+            &lenient
+        ));
         assert!(is_expected(&of(1292, "Truncated incorrect DOUBLE value: 'x'"), &lenient));
         assert!(!is_expected(&of(1292, "Truncated incorrect DOUBLE value: 'x'"), &[]));
     }

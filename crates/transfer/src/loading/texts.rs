@@ -33,7 +33,9 @@ pub fn write(contents: &Contents, homes: &Homes, lower: bool) -> Result<()> {
 /// The path of a text here. The name of a trigger stays: only those of databases and tables are in lower case.
 pub(super) fn path_of(path: &str, lower: bool) -> PathBuf {
     match path.rsplit_once('/') {
-        Some((database, name)) if lower && name.ends_with(".TRN") => PathBuf::from(database.to_lowercase()).join(name),
+        Some((database, name)) if lower && name.ends_with(".TRN") => {
+            PathBuf::from(database.to_lowercase()).join(name)
+        }
         Some((database, name)) if lower => {
             let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
             PathBuf::from(database.to_lowercase()).join(format!("{}.{extension}", stem.to_lowercase()))

@@ -79,7 +79,17 @@ impl Homes {
         };
         let tmp = root.join("tmp");
         let data_file_path = renamed(data_file_path);
-        Ok(Homes { root, datadir, data_home, log_home, undo_dir, second_log_dir, tmp, data_file_path, layout: own })
+        Ok(Homes {
+            root,
+            datadir,
+            data_home,
+            log_home,
+            undo_dir,
+            second_log_dir,
+            tmp,
+            data_file_path,
+            layout: own,
+        })
     }
 
     /// The directory that holds them on the datadir's filesystem.
@@ -150,7 +160,10 @@ mod tests {
     #[test]
     fn system_files_keep_their_sizes_under_other_names() {
         assert_eq!(renamed("ibdata1:12M:autoextend"), "ibdata1:12M:autoextend");
-        assert_eq!(renamed("/a/x:10M;/b/y:20M:autoextend:max:1G"), "ibdata1:10M;ibdata2:20M:autoextend:max:1G");
+        assert_eq!(
+            renamed("/a/x:10M;/b/y:20M:autoextend:max:1G"),
+            "ibdata1:10M;ibdata2:20M:autoextend:max:1G"
+        );
         assert_eq!(renamed("a:1M;"), "ibdata1:1M");
     }
 }

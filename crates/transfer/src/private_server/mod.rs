@@ -138,8 +138,12 @@ fn bootstrap(job: &Job, program: &Program, homes: &Homes) -> Result<()> {
     loop {
         match process.ended()? {
             Some(status) if status.success() => break,
-            Some(status) => return Err(failed(homes, &format!("could not make its system tables ({status})")).into()),
-            None if Instant::now() > until => return Err(failed(homes, "does not finish its system tables").into()),
+            Some(status) => {
+                return Err(failed(homes, &format!("could not make its system tables ({status})")).into());
+            }
+            None if Instant::now() > until => {
+                return Err(failed(homes, "does not finish its system tables").into());
+            }
             None => job.cancel.sleep(LOOK)?,
         }
     }
@@ -151,7 +155,8 @@ pub fn failed(homes: &Homes, what: &str) -> Failure {
     let said = last_errors(&homes.log());
     let said = if said.is_empty() { String::new() } else { format!("; it logged: {said}") };
     let text = format!("the private server on the new datadir {what}{said}");
-    Failure::new(Kind::Server, text).hint("the option files of this node's server apply to it: look for the cause there")
+    Failure::new(Kind::Server, text)
+        .hint("the option files of this node's server apply to it: look for the cause there")
 }
 
 /// The last errors in its log, in one line.
@@ -179,7 +184,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         assert_eq!(last_errors(&log), "");
-        let lines = (1..6).map(|n| format!("2026-01-01  1:00:0{n} 0 [ERROR] e{n}\n2026 [Note] n\n")).collect::<String>();
+        let lines = (1..6)
+            .map(|n| format!("2026-01-01  1:00:0{n} 0 [ERROR] e{n}\n2026 [Note] n\n"))
+            .collect::<String>();
         fs::write(&log, lines + "x [ERROR] Aborting\n").unwrap();
         assert_eq!(last_errors(&log), "e3 / e4 / e5");
     }

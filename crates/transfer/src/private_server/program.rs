@@ -99,7 +99,8 @@ impl Program {
     /// Those of these libraries of plugins that are installed. Others are left out with a warning.
     pub fn installed(&self, libraries: &[String]) -> Vec<String> {
         let is_there = |name: &str| self.plugins.as_ref().is_some_and(|dir| dir.join(name).is_file());
-        let (there, missing): (Vec<&String>, Vec<&String>) = libraries.iter().partition(|name| is_there(name));
+        let (there, missing): (Vec<&String>, Vec<&String>) =
+            libraries.iter().partition(|name| is_there(name));
         for name in missing {
             tracing::warn!("the plugin {name} of the donor is not installed on this node");
         }
@@ -157,14 +158,24 @@ fn arguments_of(args: &SstArgs) -> (Vec<String>, Vec<String>) {
 fn help(words: &[String], defaults: &[String], arguments: &[String]) -> Result<String> {
     let (program, words) = words.split_first().context("no program")?;
     let mut command = Command::new(program);
-    command.args(words).args(defaults).args(arguments).args(["--skip-grant-tables", "--wsrep-on=OFF", "--verbose", "--help"]);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().context("cannot run the server's program")?;
+    command.args(words).args(defaults).args(arguments).args([
+        "--skip-grant-tables",
+        "--wsrep-on=OFF",
+        "--verbose",
+        "--help",
+    ]);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .context("cannot run the server's program")?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// A path among its variables.
 fn path_in(help: &str, name: &str) -> Option<PathBuf> {
-    let line = help.lines().rev().find_map(|line| line.strip_prefix(name).filter(|rest| rest.starts_with(' ')));
+    let line =
+        help.lines().rev().find_map(|line| line.strip_prefix(name).filter(|rest| rest.starts_with(' ')));
     line.map(str::trim).filter(|value| value.starts_with('/')).map(PathBuf::from)
 }
 
@@ -172,7 +183,9 @@ fn path_in(help: &str, name: &str) -> Option<PathBuf> {
 fn share_directories(help: &str) -> Vec<PathBuf> {
     let value = |name: &str| path_in(help, name);
     let charsets = value("character-sets-dir").and_then(|dir| Some(dir.parent()?.to_owned()));
-    let base = value("basedir").into_iter().flat_map(|dir| ["share/mysql", "share/mariadb", "share"].map(|name| dir.join(name)));
+    let base = value("basedir")
+        .into_iter()
+        .flat_map(|dir| ["share/mysql", "share/mariadb", "share"].map(|name| dir.join(name)));
     charsets.into_iter().chain(value("lc-messages-dir")).chain(base).collect()
 }
 
@@ -186,7 +199,11 @@ fn find_definitions(directories: &[PathBuf]) -> Result<Vec<PathBuf>> {
             None if name == SINCE_10_6 => {}
             None => {
                 let looked: Vec<String> = directories.iter().map(|dir| dir.display().to_string()).collect();
-                let text = format!("the definitions of system tables ({}) are in none of {}", names[0], looked.join(", "));
+                let text = format!(
+                    "the definitions of system tables ({}) are in none of {}",
+                    names[0],
+                    looked.join(", ")
+                );
                 let hint = "install the package of the server that has them (mariadb-server-core)";
                 return Err(Failure::new(Kind::Server, text).hint(hint).into());
             }
@@ -201,10 +218,14 @@ mod tests {
 
     #[test]
     fn arguments_about_option_files_come_first_and_those_of_a_member_are_left_out() {
-        let words = ["--defaults-file=/f", "--wsrep-new-cluster", "--innodb-page-size=64k", "--log-bin=x", "x"];
+        let words =
+            ["--defaults-file=/f", "--wsrep-new-cluster", "--innodb-page-size=64k", "--log-bin=x", "x"];
         let args = SstArgs { mysqld_args: words.map(str::to_owned).to_vec(), ..SstArgs::default() };
         let (first, rest) = arguments_of(&args);
-        assert_eq!((first, rest), (vec!["--defaults-file=/f".to_owned()], vec!["--innodb-page-size=64k".to_owned()]));
+        assert_eq!(
+            (first, rest),
+            (vec!["--defaults-file=/f".to_owned()], vec!["--innodb-page-size=64k".to_owned()])
+        );
         let args = SstArgs { defaults_file: Some("/g".into()), ..SstArgs::default() };
         assert_eq!(arguments_of(&args).0, ["--defaults-file=/g"]);
     }
@@ -213,9 +234,15 @@ mod tests {
     fn definitions_have_one_of_two_prefixes() {
         let dir = tempfile::tempdir().unwrap();
         let directories = [dir.path().join("none"), dir.path().to_owned()];
-        assert!(find_definitions(&directories).unwrap_err().to_string().contains("mariadb_system_tables.sql"));
+        assert!(
+            find_definitions(&directories).unwrap_err().to_string().contains("mariadb_system_tables.sql")
+        );
         for name in &DEFINITIONS[..5] {
-            let name = if name.starts_with("fill") || name.starts_with("maria") { (*name).to_owned() } else { format!("mysql_{name}") };
+            let name = if name.starts_with("fill") || name.starts_with("maria") {
+                (*name).to_owned()
+            } else {
+                format!("mysql_{name}")
+            };
             std::fs::write(dir.path().join(name), "").unwrap();
         }
         assert_eq!(find_definitions(&directories).unwrap().len(), 5);

@@ -25,7 +25,9 @@ pub fn words_of_program(server: Option<ServerProcess>) -> Option<Vec<String>> {
     let pid = server?.pid;
     let image = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let image = image.and_then(|image| image.to_str().map(str::to_owned));
-    if let Some(path) = image.filter(|path| server_word(std::slice::from_ref(path)).is_some() && Path::new(path).is_file()) {
+    if let Some(path) =
+        image.filter(|path| server_word(std::slice::from_ref(path)).is_some() && Path::new(path).is_file())
+    {
         return Some(vec![path]);
     }
     let mut words = command_line(pid);

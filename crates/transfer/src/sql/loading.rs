@@ -32,6 +32,8 @@ pub struct Load<'a> {
     pub table: &'a str,
     /// Columns of the rows; `None` for one that the table has not.
     pub columns: &'a [Option<String>],
+    /// The column with the end of a row's validity, and the value of this server for a row that is valid now.
+    pub until: Option<(&'a str, &'a str)>,
     /// Columns that take a text; the rows are bytes.
     pub texts: &'a [String],
     /// A value that does not fit is an error; otherwise it is a warning.
@@ -150,7 +152,8 @@ impl Session {
     }
 
     fn shown(&mut self, kind: &str, database: &str, of: &str) -> Answer<Vec<u8>> {
-        let row: Option<Row> = self.conn.query_first(format!("SHOW CREATE {kind} {}", table(database, of)))?;
+        let row: Option<Row> =
+            self.conn.query_first(format!("SHOW CREATE {kind} {}", table(database, of)))?;
         match row.and_then(|mut row| row.take_opt::<Value, _>(1)) {
             Some(Ok(Value::Bytes(text))) => Ok(text),
             _ => Err(SqlError { code: u16::MAX, text: format!("{database}.{of} has no definition") }),
@@ -177,7 +180,8 @@ impl Session {
     pub fn load_rows(&mut self, from: &Path, load: Load<'_>) -> Answer<(u64, Vec<Warning>)> {
         let strict = if load.strict { ",STRICT_ALL_TABLES" } else { "" };
         self.execute(&format!("SET SESSION sql_mode='{MODE}{strict}'"))?;
-        let is_text = |column: &String| load.texts.contains(column);
+        let is_until = |column: &String| load.until.is_some_and(|(until, _)| until == column);
+        let is_text = |column: &String| load.texts.contains(column) || is_until(column);
         let column = |(number, column): (usize, &Option<String>)| match column {
             None => "@unknown".to_owned(),
             Some(column) if is_text(column) => format!("@text{number}"),
@@ -186,7 +190,11 @@ impl Session {
         let columns: Vec<String> = load.columns.iter().enumerate().map(column).collect();
         let set = load.columns.iter().enumerate().filter_map(|(number, column)| {
             let column = column.as_ref().filter(|column| is_text(column))?;
-            Some(format!("{} = CONVERT(@text{number} USING latin1)", name(column)))
+            let value = format!("CONVERT(@text{number} USING latin1)");
+            Some(match load.until.filter(|_| is_until(column)) {
+                Some((_, now)) => format!("{} = IFNULL({value}, {})", name(column), text(now)),
+                None => format!("{} = {value}", name(column)),
+            })
         });
         let set: Vec<String> = set.collect();
         let set = if set.is_empty() { String::new() } else { format!(" SET {}", set.join(", ")) };
@@ -212,24 +220,6 @@ impl Session {
         self.execute(&format!("INSERT INTO {} VALUES ({})", table(database, of), values.join(", ")))
     }
 
-    /// Puts aside the rows of a table of `mysql` that do not meet a condition, until [`Session::restore_own_rows`].
-    ///
-    /// # Errors
-    /// From the server.
-    pub fn keep_own_rows(&mut self, of: &str, condition: &str) -> Answer<()> {
-        let of = table("mysql", of);
-        self.execute(&format!("CREATE TEMPORARY TABLE mysql.`#kept` ENGINE=Aria AS SELECT * FROM {of} WHERE NOT ({condition})"))
-    }
-
-    /// Puts them back.
-    ///
-    /// # Errors
-    /// From the server.
-    pub fn restore_own_rows(&mut self, of: &str) -> Answer<()> {
-        self.execute(&format!("INSERT INTO {} SELECT * FROM mysql.`#kept`", table("mysql", of)))?;
-        self.execute("DROP TEMPORARY TABLE mysql.`#kept`")
-    }
-
     /// Removes rows of a table of `mysql`, as far as `condition` says.
     ///
     /// # Errors
@@ -243,7 +233,8 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn lower_names(&mut self, of: &str, columns: &[&str]) -> Answer<()> {
-        let set: Vec<String> = columns.iter().map(|column| format!("{0} = LOWER({0})", names([*column]))).collect();
+        let set: Vec<String> =
+            columns.iter().map(|column| format!("{0} = LOWER({0})", names([*column]))).collect();
         self.execute(&format!("UPDATE {} SET {}", table("mysql", of), set.join(", ")))
     }
 

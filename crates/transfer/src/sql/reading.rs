@@ -109,7 +109,8 @@ impl Session {
                 // One of them has no tablespace, and so nothing to read.
                 Err(e) if e.code == DISCARDED => {
                     for one in some.chunks(1) {
-                        self.open_tables(one).or_else(|e| if e.code == DISCARDED { Ok(()) } else { Err(e) })?;
+                        self.open_tables(one)
+                            .or_else(|e| if e.code == DISCARDED { Ok(()) } else { Err(e) })?;
                     }
                 }
                 opened => opened?,
@@ -119,7 +120,8 @@ impl Session {
     }
 
     fn open_tables(&mut self, tables: &[String]) -> Answer<()> {
-        let aliased: Vec<String> = tables.iter().enumerate().map(|(number, of)| format!("{of} AS t{number}")).collect();
+        let aliased: Vec<String> =
+            tables.iter().enumerate().map(|(number, of)| format!("{of} AS t{number}")).collect();
         self.execute_reading(&format!("SELECT 1 FROM {} LIMIT 0", aliased.join(", ")))
     }
 
@@ -206,7 +208,12 @@ impl Session {
     ///
     /// # Errors
     /// From the server.
-    pub fn least_and_greatest(&mut self, database: &str, of: &str, column: &str) -> Answer<Option<(i128, i128)>> {
+    pub fn least_and_greatest(
+        &mut self,
+        database: &str,
+        of: &str,
+        column: &str,
+    ) -> Answer<Option<(i128, i128)>> {
         let (column, of) = (name(column), table(database, of));
         let rows = self.texts(&format!("SELECT MIN({column}), MAX({column}) FROM {of}"))?;
         let number = |at: usize| rows.first().and_then(|row| row.get(at)?.parse().ok());
@@ -243,7 +250,8 @@ impl Session {
                     Some(Value::NULL) | None => None,
                     // In answers to a text every value is a text.
                     Some(other) => {
-                        let text = format!("the server sent a value of an unexpected kind ({})", other.as_sql(true));
+                        let text =
+                            format!("the server sent a value of an unexpected kind ({})", other.as_sql(true));
                         return Err(SqlError { code: u16::MAX, text }.into());
                     }
                 });
@@ -269,11 +277,15 @@ impl Session {
 }
 
 /// What of a table's columns is read: the names, and the list for a SELECT. A FLOAT is read as the number that is stored: as a text
-/// it has six digits.
-pub fn select(columns: &[&Column]) -> (Vec<String>, String) {
+/// it has six digits. `until`: the column with the end of a row's validity, which is NULL for a row that is valid now.
+pub fn select(columns: &[&Column], until: Option<&str>) -> (Vec<String>, String) {
     let list: Vec<String> = columns
         .iter()
         .map(|column| match column.data_type.as_str() {
+            // A row's end is in the future only if the row is valid now.
+            _ if Some(column.name.as_str()) == until => {
+                format!("IF({0} > SYSDATE(6) + INTERVAL 1 DAY, NULL, {0})", name(&column.name))
+            }
             "float" => format!("CAST({} AS DOUBLE)", name(&column.name)),
             _ => name(&column.name),
         })
@@ -312,8 +324,13 @@ mod tests {
             generated: None,
         };
         let (id, f) = (column("id", "int"), column("f`", "float"));
-        let (names, list) = select(&[&id, &f]);
-        assert_eq!((names, list), (vec!["id".to_owned(), "f`".to_owned()], "`id`, CAST(`f``` AS DOUBLE)".to_owned()));
+        let (names, list) = select(&[&id, &f], None);
+        assert_eq!(
+            (names, list),
+            (vec!["id".to_owned(), "f`".to_owned()], "`id`, CAST(`f``` AS DOUBLE)".to_owned())
+        );
+        let (_, list) = select(&[&id], Some("id"));
+        assert_eq!(list, "IF(`id` > SYSDATE(6) + INTERVAL 1 DAY, NULL, `id`)");
         let key = ["id".to_owned(), "b".to_owned()];
         assert_eq!(
             rest("d", "t", false, &key, Some((-5, 7))),

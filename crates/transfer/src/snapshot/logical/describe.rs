@@ -57,7 +57,9 @@ impl Described {
     /// From the server.
     pub fn ranges(&self, session: &mut Session) -> Result<Vec<Range>, ReadError> {
         let whole = vec![Range { number: 0, values: None }];
-        let Some(first) = self.key.first().filter(|_| self.whole_numbers && !self.history) else { return Ok(whole) };
+        let Some(first) = self.key.first().filter(|_| self.whole_numbers && !self.history) else {
+            return Ok(whole);
+        };
         if self.extent.bytes <= 2 * RAW_BYTES {
             return Ok(whole);
         }
@@ -111,7 +113,8 @@ pub(super) fn describe(session: &mut Session, listed: &Listed) -> Result<Describ
             generated: None,
         }));
     }
-    let lenient = |column: &&Column| column.data_type == "enum" || column.generated.is_some() && !period(column);
+    let lenient =
+        |column: &&Column| column.data_type == "enum" || column.generated.is_some() && !period(column);
     let lenient = columns.iter().filter(lenient).map(|column| column.name.clone()).collect();
     let is_text = |column: &&Column| matches!(column.data_type.as_str(), "uuid" | "inet6" | "inet4");
     let texts = read.iter().filter(is_text).map(|column| column.name.clone()).collect();
@@ -120,9 +123,14 @@ pub(super) fn describe(session: &mut Session, listed: &Listed) -> Result<Describ
     };
     let first = key.first().and_then(|first| columns.iter().find(|column| column.name == *first));
     let whole_numbers = first.is_some_and(whole_number);
-    let (names, select) = select(&read.iter().collect::<Vec<_>>());
-    let rows = Rows { columns: names, history, bytes: extent.bytes, lenient, texts, ..Rows::default() };
-    let table = Table { database: database.to_owned(), name: name.to_owned(), create, content: Content::Rows(rows) };
+    let ends = |column: &&Column| column.generated.as_deref() == Some("ROW END");
+    let until = columns.iter().find(ends).map_or_else(|| "row_end".to_owned(), |column| column.name.clone());
+    let until = history.then_some(until);
+    let (names, select) = select(&read.iter().collect::<Vec<_>>(), until.as_deref());
+    let rows =
+        Rows { columns: names, history, until, bytes: extent.bytes, lenient, texts, ..Rows::default() };
+    let table =
+        Table { database: database.to_owned(), name: name.to_owned(), create, content: Content::Rows(rows) };
     Ok(Described { table, select, key, whole_numbers, history, extent })
 }
 
@@ -137,7 +145,13 @@ mod tests {
         let extent = Extent { rows: 1000, bytes: 10 * RAW_BYTES };
         let (before, after) = (divide((1, 1000), extent), divide((-300, 1010), extent));
         assert!(before.len() >= 8, "{before:?}");
-        let inner = |ranges: &[Range]| ranges.iter().filter(|r| r.values.is_some_and(|(a, b)| a >= 128 && b < 896)).copied().collect::<Vec<_>>();
+        let inner = |ranges: &[Range]| {
+            ranges
+                .iter()
+                .filter(|r| r.values.is_some_and(|(a, b)| a >= 128 && b < 896))
+                .copied()
+                .collect::<Vec<_>>()
+        };
         assert_eq!(inner(&before), inner(&after));
     }
 

@@ -52,12 +52,12 @@ impl From<anyhow::Error> for ReadError {
 impl From<ReadError> for TryError {
     fn from(e: ReadError) -> Self {
         match e {
-            ReadError::Disturbed(why) => TryError::Again(crate::snapshot::online::locking::Again::Discarded(
-                Declined::NotSettled(why),
-            )),
-            ReadError::Discarded => {
-                TryError::Over(Declined::Layout("a table without transactions has no tablespace".to_owned()).into())
+            ReadError::Disturbed(why) => {
+                TryError::Again(crate::snapshot::online::locking::Again::Discarded(Declined::NotSettled(why)))
             }
+            ReadError::Discarded => TryError::Over(
+                Declined::Layout("a table without transactions has no tablespace".to_owned()).into(),
+            ),
             ReadError::Over(e) => TryError::Over(e),
         }
     }

@@ -65,7 +65,11 @@ pub(super) fn kind_of(listed: &Listed, skip: &BTreeSet<String>) -> Result<Kind, 
             Ok(Kind::DefinitionOnly)
         }
         other => {
-            let engine = if other.is_empty() { "which the server cannot open".to_owned() } else { format!("of the engine {other}") };
+            let engine = if other.is_empty() {
+                "which the server cannot open".to_owned()
+            } else {
+                format!("of the engine {other}")
+            };
             let text = format!(
                 "the table {}.{}, {engine}, cannot be read for a logical snapshot; repair or convert it, or name its engine in \
                  skip-engines under [sst] on the donor",
@@ -77,12 +81,18 @@ pub(super) fn kind_of(listed: &Listed, skip: &BTreeSet<String>) -> Result<Kind, 
 }
 
 /// Why the tables without transactions are too large to be read in a consistency point, if they are.
-pub(super) fn too_large_to_lock(session: &mut Session, skip: &BTreeSet<String>) -> Result<Option<String>, ReadError> {
+pub(super) fn too_large_to_lock(
+    session: &mut Session,
+    skip: &BTreeSet<String>,
+) -> Result<Option<String>, ReadError> {
     let mut found = Vec::new();
     for listed in session.listed()? {
         if kind_of(&listed, skip)? == Kind::UnderLocks {
             let bytes = session.extent(&listed.database, &listed.name)?.bytes;
-            found.push((bytes, format!("{}.{} ({}, {})", listed.database, listed.name, listed.engine, size(bytes))));
+            found.push((
+                bytes,
+                format!("{}.{} ({}, {})", listed.database, listed.name, listed.engine, size(bytes)),
+            ));
         }
     }
     let all: u64 = found.iter().map(|(bytes, _)| bytes).sum();
@@ -178,7 +188,9 @@ mod tests {
         }
         let why = kind_of(&listed("d", "BASE TABLE", "S3"), &skip).unwrap_err().to_string();
         assert!(why.contains("d.t, of the engine S3"), "{why}");
-        assert!(kind_of(&listed("d", "BASE TABLE", ""), &skip).unwrap_err().to_string().contains("cannot open"));
+        assert!(
+            kind_of(&listed("d", "BASE TABLE", ""), &skip).unwrap_err().to_string().contains("cannot open")
+        );
         let of_server = Listed { name: "global_priv".into(), ..listed("mysql", "BASE TABLE", "Aria") };
         assert_eq!(kind_of(&of_server, &skip), Ok(Kind::Not));
     }

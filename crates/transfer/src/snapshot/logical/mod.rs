@@ -101,7 +101,9 @@ impl Snapshot for Logical<'_> {
                 Ok(taken) => return Ok(taken),
                 Err(ReadError::Over(e)) => return Err(e),
                 // Where rows are read, this is no error.
-                Err(ReadError::Discarded) => return Err(Declined::Layout("a tablespace was discarded".to_owned()).into()),
+                Err(ReadError::Discarded) => {
+                    return Err(Declined::Layout("a tablespace was discarded".to_owned()).into());
+                }
                 Err(ReadError::Disturbed(why)) => {
                     cancel.check().map_err(anyhow::Error::from)?;
                     tracing::warn!("the logical snapshot begins again: {why}");
@@ -135,7 +137,19 @@ impl Logical<'_> {
         let (mut guardian, mut locked) = (self.reader()?, self.reader()?);
         let mut sessions = Sessions { readers: &mut readers, guardian: &mut guardian, locked: &mut locked };
         let point = self.point(sink, observer, facts, &mut sessions, &reach, cancel)?;
-        let Point { listed, databases, texts, early, seqno, binlog_state, ddl_held, granting, stage, tries, .. } = point;
+        let Point {
+            listed,
+            databases,
+            texts,
+            early,
+            seqno,
+            binlog_state,
+            ddl_held,
+            granting,
+            stage,
+            tries,
+            ..
+        } = point;
         sink.phase("reading rows");
         let (mut tables, mut system) = (Vec::new(), early.system);
         for packed in early.packed {
@@ -144,7 +158,7 @@ impl Logical<'_> {
         tables.extend(early.tables);
         let mut reading = rows::Reading { shipper, login: &self.login, readers, cancel };
         tables.extend(reading.tables(&listed)?);
-        system.sort_by(|a, b| a.name.cmp(&b.name));
+        system.sort_by(|a, b| (&a.name, a.of_program).cmp(&(&b.name, b.of_program)));
         match stage {
             // Success proves that the locks were held until now.
             Some(mut stage) => {
@@ -153,7 +167,11 @@ impl Logical<'_> {
                 ended?;
             }
             None if guardian.has_view()? => {}
-            None => return Err(ReadError::Disturbed("a table was changed by DDL while rows were read".to_owned())),
+            None => {
+                return Err(ReadError::Disturbed(
+                    "a table was changed by DDL while rows were read".to_owned(),
+                ));
+            }
         }
         let contents = Contents {
             version: VERSION,
@@ -171,7 +189,9 @@ impl Logical<'_> {
         let position = position(uuid, seqno, facts)?;
         let ms = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1000.0);
         let paused = match &reach {
-            Reach::Released => format!("replication paused for {} (granted after {})", ms(ddl_held), ms(granting)),
+            Reach::Released => {
+                format!("replication paused for {} (granted after {})", ms(ddl_held), ms(granting))
+            }
             Reach::Held { why, .. } => format!("locks held until everything was read ({why})"),
         };
         let line = format!("the consistency point is at {}: {paused}, {tries} tries", position.state);
@@ -235,7 +255,9 @@ fn history(observer: &mut Session) -> Result<Option<Uuid>, ReadError> {
 
 fn position(uuid: Option<Uuid>, seqno: Option<i64>, facts: &Facts) -> Result<Position, Declined> {
     match uuid.zip(seqno) {
-        Some((uuid, seqno)) => Ok(Position { state: StateId { uuid, seqno: Seqno(seqno) }, domain: facts.gtid_domain }),
+        Some((uuid, seqno)) => {
+            Ok(Position { state: StateId { uuid, seqno: Seqno(seqno) }, domain: facts.gtid_domain })
+        }
         None => Err(Declined::NoPosition { shown: "the server is no member of a cluster".to_owned() }),
     }
 }

@@ -61,7 +61,15 @@ pub(super) struct RowPacker<'a> {
 impl<'a> RowPacker<'a> {
     /// Packs rows into parts that `take` gets.
     pub fn new(prefix: String, take: &'a mut dyn FnMut(Packed) -> Result<()>) -> RowPacker<'a> {
-        RowPacker { prefix, encoder: None, waiting: Vec::with_capacity(STEP), raw: 0, rows: 0, parts: Vec::new(), take }
+        RowPacker {
+            prefix,
+            encoder: None,
+            waiting: Vec::with_capacity(STEP),
+            raw: 0,
+            rows: 0,
+            parts: Vec::new(),
+            take,
+        }
     }
 
     /// Adds a row.
@@ -187,7 +195,8 @@ mod tests {
         let (rows, paths) = (packer.rows, packer.parts.clone());
         assert_eq!((rows, parts.len(), paths.len()), (7, 3, 3));
         assert!(paths.iter().all(|path| is_part(path)), "{paths:?}");
-        let text: Vec<u8> = parts.iter().flat_map(|part| zstd::stream::decode_all(part.bytes.as_slice()).unwrap()).collect();
+        let text: Vec<u8> =
+            parts.iter().flat_map(|part| zstd::stream::decode_all(part.bytes.as_slice()).unwrap()).collect();
         let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
         assert_eq!(lines.len(), 8);
         assert_eq!(columns(lines[6]), [Some(b"a\n".to_vec()), None, Some(big)]);

@@ -2,7 +2,7 @@
 use std::time::{Duration, Instant};
 
 use formats::mariadb::sql_text::{names, table};
-use formats::mariadb::system_tables::{OF_THE_DATA, SystemTable as Known};
+use formats::mariadb::system_tables::{EVERY_ROW, OF_THE_DATA, SystemTable as Known};
 use protocol::logical::{Content, Rows, SystemTable, Table, Text};
 
 use super::describe::{Range, describe};
@@ -12,12 +12,12 @@ use super::part::{Packed, RowPacker, prefix};
 use super::rows::{counted, read, read_range};
 use super::{ANSWER, Logical};
 use crate::cancel::Cancel;
+use crate::snapshot::declined::Declined;
 use crate::snapshot::online::locking::{Again, Locking, TRY_MAX, Tried, TryError};
 use crate::snapshot::online::sql_checks::Facts;
 use crate::snapshot::online::stage::Stage;
 use crate::snapshot::online::wait::Wait;
 use crate::snapshot::sink::SnapshotSink;
-use crate::snapshot::declined::Declined;
 use crate::sql::Session;
 use crate::sql::reading::Listed;
 
@@ -167,7 +167,9 @@ impl Logical<'_> {
             let kind = kind_of(&table, self.skip)?;
             listed.push((table, kind));
         }
-        let later = |kind: Kind| kind == Kind::InView || kind == Kind::UnderLocks && matches!(reach, Reach::Held { .. });
+        let later = |kind: Kind| {
+            kind == Kind::InView || kind == Kind::UnderLocks && matches!(reach, Reach::Held { .. })
+        };
         let mut early = Early::default();
         let watch = stage.watch();
         let now = |kind: &Kind| !later(*kind) && matches!(kind, Kind::UnderLocks | Kind::DefinitionOnly);
@@ -187,14 +189,29 @@ impl Logical<'_> {
         }
         for known in &OF_THE_DATA {
             watch.check()?;
-            early.system.extend(self.read_system(sessions.locked, known, &mut early.packed, locking.cancel)?);
+            for of_program in [false, true] {
+                let read =
+                    self.read_system(sessions.locked, known, of_program, &mut early.packed, locking.cancel)?;
+                early.system.extend(read);
+            }
         }
         let binlog_state = if facts.log_bin { Some(stage.ask(Session::gtid_binlog_state)?) } else { None };
         locking.check_unmoved(seqno, stage)?;
         tracing::debug!("{:.1} ms under the backup locks", began.elapsed().as_secs_f64() * 1000.0);
         let listed = listed.into_iter().filter(|(_, kind)| later(*kind)).map(|(table, _)| table).collect();
         let (ddl_held, tries) = (Duration::ZERO, 0);
-        Ok(Point { listed, databases, texts, early, seqno, binlog_state, ddl_held, granting, stage: None, tries })
+        Ok(Point {
+            listed,
+            databases,
+            texts,
+            early,
+            seqno,
+            binlog_state,
+            ddl_held,
+            granting,
+            stage: None,
+            tries,
+        })
     }
 
     /// Reads what has no view.
@@ -207,7 +224,8 @@ impl Logical<'_> {
         cancel: &Cancel,
     ) -> Result<(), ReadError> {
         let (database, name) = (listed.database.as_str(), listed.name.as_str());
-        let of = |create, content| Table { database: database.to_owned(), name: name.to_owned(), create, content };
+        let of =
+            |create, content| Table { database: database.to_owned(), name: name.to_owned(), create, content };
         early.tables.push(match kind {
             Kind::Sequence => {
                 let create = session.sequence_definition(database, name)?;
@@ -229,16 +247,21 @@ impl Logical<'_> {
         Ok(())
     }
 
-    /// Reads the rows of a table of `mysql`, whoever made them; none if this version has no such table.
+    /// Reads the rows of a table of `mysql` that belong to the data, or those that came with the server's program; none if there
+    /// are none of that kind.
     fn read_system(
         &self,
         session: &mut Session,
         known: &Known,
+        of_program: bool,
         packed: &mut Vec<Packed>,
         cancel: &Cancel,
     ) -> Result<Option<SystemTable>, ReadError> {
         /// ER_NO_SUCH_TABLE.
         const NO_TABLE: u16 = 1146;
+        if of_program && known.rows == EVERY_ROW {
+            return Ok(None);
+        }
         let columns = match session.column_names("mysql", known.name) {
             Err(e) if e.code == NO_TABLE => return Ok(None),
             columns => columns?,
@@ -247,13 +270,17 @@ impl Logical<'_> {
             packed.push(part);
             Ok(())
         };
-        let packer = RowPacker::new(format!("{}/0", prefix("mysql", known.name)), &mut take);
+        let packer =
+            RowPacker::new(format!("{}/{}", prefix("mysql", known.name), u8::from(of_program)), &mut take);
         let (select, rest) = (
             names(columns.iter().map(String::as_str)),
-            format!("FROM {}", table("mysql", known.name)),
+            match of_program {
+                false => format!("FROM {} WHERE {}", table("mysql", known.name), known.rows),
+                true => format!("FROM {} WHERE NOT ({})", table("mysql", known.name), known.rows),
+            },
         );
         let (count, parts) = read(session, &self.login, &select, &rest, packer, cancel)?;
         let rows = Rows { columns, count, parts, ..Rows::default() };
-        Ok(Some(SystemTable { name: known.name.to_owned(), rows }))
+        Ok(Some(SystemTable { name: known.name.to_owned(), of_program, rows }))
     }
 }

@@ -172,7 +172,11 @@ impl Locking<'_> {
     ///
     /// # Errors
     /// What happened, or the locks were lost before.
-    pub fn release<T>(&mut self, stage: &mut Stage, result: Result<T, TryError>) -> (Result<T, TryError>, Duration) {
+    pub fn release<T>(
+        &mut self,
+        stage: &mut Stage,
+        result: Result<T, TryError>,
+    ) -> (Result<T, TryError>, Duration) {
         self.sink.end_consistency_point();
         let ended = stage.end();
         let held = stage.paused_for();
