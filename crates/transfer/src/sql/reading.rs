@@ -13,6 +13,9 @@ const OPENED_AT_ONCE: usize = 50;
 /// ER_TABLESPACE_DISCARDED.
 const DISCARDED: u16 = 1814;
 
+/// Takes each row as it comes: its columns, none for NULL.
+pub type EachRow<'a, E> = &'a mut dyn FnMut(&[Option<&[u8]>]) -> Result<(), E>;
+
 /// A table, as the server lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -238,7 +241,7 @@ impl Session {
         &mut self,
         select: &str,
         rest: &str,
-        each: &mut dyn FnMut(&[Option<&[u8]>]) -> Result<(), E>,
+        each: EachRow<'_, E>,
     ) -> Result<(), E> {
         let rows = self.conn.query_iter(format!("SELECT {select} {rest}")).map_err(SqlError::from)?;
         for row in rows {
