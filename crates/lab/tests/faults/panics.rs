@@ -101,6 +101,8 @@ fn cases(thread: Thread) -> Vec<Case> {
         Thread::Receiver => vec![joiner().midway()],
         Thread::Fingerprints => vec![joiner()],
         Thread::Settling | Thread::ReadBack => vec![joiner().with("threads=2")],
+        Thread::RowReader => vec![donor().with("snapshot=logical")],
+        Thread::Loader | Thread::RowFeeder | Thread::LoadWatch => vec![joiner().with("snapshot=logical")],
         Thread::BlockReader => vec![joiner().with("threads=2").with("incremental=0")],
         // Starts in the same way as those that read pages first, and only for a large file that changed meanwhile.
         Thread::PageRereader => vec![],
