@@ -200,7 +200,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Serve(options) => serve::run(&options),
         Verb::CopyTo(options) => copy_to::run(&options),
         Verb::KeepUntilSynced { words } => transfer::cleanup::run(&words),
-        Verb::RelayIst { words } => transfer::writesets::ist::relay::run(&words),
+        Verb::RelayIst { words } => transfer::writesets::ist::passage::run(&words),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod figures;
 pub mod joins;
 pub mod moment;
 mod observed;
+pub mod outages;
 pub mod redo_table;
 pub mod scale;
 pub mod storm;

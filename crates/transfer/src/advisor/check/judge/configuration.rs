@@ -2,7 +2,7 @@
 use super::super::Findings;
 use super::super::facts::{Facts, Server};
 use crate::peer::Side;
-use crate::server::provider_options::{IST_DOOR_HINT, ist_door};
+use crate::server::ist_door::{IST_DOOR_HINT, ist_door};
 use crate::settings::{IstChoice, SnapshotChoice};
 
 /// Adds the findings.
@@ -26,7 +26,7 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
     if !wanted && !begun {
         return;
     }
-    match ist_door(&options, facts.setting("wsrep_node_address")) {
+    match ist_door(&options, facts.setting("wsrep_node_address"), &facts.datadir.path) {
         Ok(door) => {
             let (host, port) = door.advertised;
             findings.ok(
@@ -270,7 +270,7 @@ mod tests {
         let about =
             |lines: &str| super::super::judge(&with_sst(lines)).iter().any(|f| f.subject == "deep-ist");
         assert!(!about(""), "nobody asked for it");
-        assert!(found(&with_sst("archive=/a\n"), "deep-ist", Note).contains("socket.ssl_key"));
+        assert!(found(&with_sst("archive=/a\n"), "deep-ist", Note).contains("ist.recv_bind is not set"));
         let set = |options: &str| with_options(stopped(), &[&format!("--wsrep_provider_options={options}")]);
         let half = set("ist.recv_bind=127.0.0.1");
         assert!(found(&half, "deep-ist", Note).contains("ist.recv_addr is not set"));
