@@ -1,7 +1,6 @@
 //! A new node from a backup and the donor's archive: the donor sends no page.
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use formats::Seqno;
 use formats::archive::{BlockKind, push_entry};
 use formats::galera::gcache::Action;
+use mysql::Conn;
 use rejoin_lab::outage::{FAR, Outage, builder};
-use rejoin_lab::{Node, compare, sql};
+use rejoin_lab::{compare, sql};
 use transfer::writesets::archive::{Archive, Block, Writer};
 use transfer::writesets::store::{StoredAction, WriteSetStore};
 
@@ -21,20 +22,20 @@ const TABLE: &str = "contested";
 /// Both nodes set each row in the same moment: one of the two fails certification, as a rule.
 fn contest(outage: &Outage) -> Result<()> {
     let together = Barrier::new(2);
-    let set = |node: &Node| -> Result<()> {
-        let mut conn = node.connect()?;
+    let set = |mut conn: Conn| {
         for row in 1..=CONTESTED {
             together.wait();
             // That of the other one may be first.
-            let _ = sql::exec(&mut conn, &format!("UPDATE sbtest.{TABLE} SET who=@@wsrep_node_name WHERE id={row}"));
+            let update = format!("UPDATE sbtest.{TABLE} SET who=@@wsrep_node_name WHERE id={row}");
+            let _ = sql::exec(&mut conn, &update);
         }
-        Ok(())
     };
+    let (first, second) = (outage.cluster.node(1).connect()?, outage.cluster.node(2).connect()?);
     std::thread::scope(|scope| {
-        let second = scope.spawn(|| set(outage.cluster.node(2)));
-        set(outage.cluster.node(1))?;
-        second.join().unwrap_or_else(|_| bail!("a writing thread panicked"))
-    })
+        scope.spawn(|| set(second));
+        set(first);
+    });
+    Ok(())
 }
 
 /// All that an archive holds from a seqno on.

@@ -11,7 +11,7 @@ use rejoin_lab::outage::{CALM, Certificates, FAR, Outage, builder, large_transac
 use rejoin_lab::{Builder, Installation};
 
 /// How long a cache of pages may grow: the archiver must see what is in a page before it is deleted.
-const PAGES_KEPT: &str = "64M";
+const PAGES_KEPT: &str = "512M";
 
 /// What is particular about a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -144,7 +144,7 @@ impl OwnIst {
             Err(why) => return Ok(Err(format!("{why} ({IST_DOOR_HINT})"))),
         };
         if let Some(why) = relay.passes_unread() {
-            return Ok(Err(format!("the provider encrypts IST, and {why}")));
+            return Ok(Err(why.to_owned()));
         }
         if in_place::was_begun(&Disk, &layout.datadir)? {
             return Ok(Err("its files are in the middle of a transfer in place".to_owned()));

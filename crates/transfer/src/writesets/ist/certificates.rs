@@ -211,6 +211,20 @@ pub(super) mod tests {
         pub fn certificates(&self) -> SocketCertificates {
             self.files.clone()
         }
+
+        /// One that trusts the group and presents nothing.
+        pub fn without_certificate(&self) -> SocketTls {
+            let ours = SocketTls::load(&self.files).unwrap();
+            let trusted = certificates(self.files.trusted().0, "").unwrap();
+            let peers = Peers::new(trusted, None, &self.files).unwrap();
+            let client = ClientConfig::builder_with_provider(crypto())
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(peers))
+                .with_no_client_auth();
+            SocketTls { client: Arc::new(client), ..ours }
+        }
     }
 
     impl Authority {
@@ -221,7 +235,7 @@ pub(super) mod tests {
             Authority { key: KeyPair::generate().unwrap(), params }
         }
 
-        pub fn certificate(&self) -> CertificateDer<'static> {
+        fn certificate(&self) -> CertificateDer<'static> {
             self.params.self_signed(&self.key).unwrap().into()
         }
 

@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::callers::{self, Callers};
 use super::certificates::SocketTls;
 use super::end::End;
-use super::relay::door;
+use super::relay::{door, is_readable};
 use super::session::{Donor, Ends, Greeting, Inserted, Session, Verdict, Verdicts, connect};
 use super::spool;
 use crate::cancel::{Cancel, LOOK_EVERY};
@@ -34,7 +34,7 @@ use crate::server::log;
 use crate::server::options::ServerOptions;
 use crate::server::parent::{self, ServerProcess};
 use crate::server::{credentials, synced};
-use crate::threads::{self, Thread, scoped};
+use crate::threads::{self, Thread, lock, scoped};
 
 /// How long the relay of an earlier life of the server may still have the port.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
@@ -63,18 +63,19 @@ pub fn run(words: &[String]) -> Result<()> {
             return Ok(());
         }
     };
-    let unusable = door.certificates.as_ref().and_then(|files| SocketTls::load(files).err());
-    match &unusable {
+    let unreadable = is_readable(&door).err();
+    match &unreadable {
         None => say(&format!("listening {}:{}", door.advertised.0, door.advertised.1)),
-        Some(why) => say(&format!("unread {why:#}")),
+        Some(why) => say(&format!("unread {why}")),
     }
     let socket = synced::socket_path(options.server("socket"), &datadir);
     let account = credentials::collect(&args, &options, false).local;
     let verdicts = Arc::new(Verdicts::new());
     let orders = Arc::clone(&verdicts);
     threads::spawn(Thread::RelayOrders, move || orders.set(order()))?;
-    let passage = Passage { datadir, socket, account, door, verdicts: &verdicts, cancel: &cancel };
-    let served = match unusable {
+    let last_tls = Mutex::default();
+    let passage = Passage { datadir, socket, account, door, last_tls, verdicts: &verdicts, cancel: &cancel };
+    let served = match unreadable {
         None => passage.serve(&listeners),
         Some(_) => passage.serve_unread(&listeners),
     };
@@ -139,6 +140,7 @@ struct Passage<'a> {
     socket: PathBuf,
     account: Option<Account>,
     door: IstDoor,
+    last_tls: Mutex<Option<SocketTls>>,
     verdicts: &'a Verdicts,
     cancel: &'a Cancel,
 }
@@ -213,9 +215,17 @@ impl Passage<'_> {
         }
     }
 
-    /// What is in the files of the provider's certificates now: they may have been renewed.
+    /// What is in the files of the provider's certificates now: they may have been renewed. While they are being replaced,
+    /// what was in them before.
     fn tls(&self) -> Result<Option<SocketTls>> {
-        self.door.certificates.as_ref().map(SocketTls::load).transpose()
+        let Some(files) = &self.door.certificates else { return Ok(None) };
+        let mut last = lock(&self.last_tls);
+        match (SocketTls::load(files), last.as_ref()) {
+            (Ok(tls), _) => *last = Some(tls),
+            (Err(error), Some(_)) => tracing::warn!("the certificate read before is used again: {error:#}"),
+            (Err(error), None) => return Err(error),
+        }
+        Ok(last.clone())
     }
 
     /// Our provider's greeting, if it expects IST.

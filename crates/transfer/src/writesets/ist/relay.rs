@@ -11,6 +11,7 @@ use formats::Seqno;
 use formats::wsrep::state_id::StateId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::certificates::SocketTls;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::cleanup::own_program;
 use crate::failure::{Failure, Kind};
@@ -32,6 +33,16 @@ const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 pub fn door(options: &ServerOptions, datadir: &Path) -> Result<IstDoor, String> {
     let provider = provider_options::parse(options.server("wsrep-provider-options").unwrap_or_default());
     ist_door(&provider, options.server("wsrep-node-address"), datadir)
+}
+
+/// Whether we can read what passes through it, so that something can be put before that.
+///
+/// # Errors
+/// In words, why not.
+pub fn is_readable(door: &IstDoor) -> Result<(), String> {
+    let load = |files| SocketTls::load(files).map(drop);
+    let loaded = door.certificates.as_ref().map_or(Ok(()), load);
+    loaded.map_err(|why| format!("the provider encrypts IST, and {why:#}"))
 }
 
 /// What the joiner's program holds of its relay. Dropped without a decision, IST passes as it is.

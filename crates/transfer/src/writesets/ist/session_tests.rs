@@ -206,16 +206,7 @@ fn only_the_group_is_greeted_where_ist_is_encrypted() {
     let files = SocketCertificates { ca: one.certificates().ca, ..stranger.certificates() };
     let why = judged(&ours, Some(&SocketTls::load(&files).unwrap())).unwrap_err();
     assert!(why.contains("invalid peer certificate"), "{why}");
-    // No certificate, though it trusts ours.
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(group.certificate()).unwrap();
-    let client = rustls::ClientConfig::builder_with_provider(crate::peer::tls::crypto())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let without = SocketTls { client: Arc::new(client), ..ours.clone() };
-    let why = judged(&ours, Some(&without)).unwrap_err();
+    let why = judged(&ours, Some(&two.without_certificate())).unwrap_err();
     assert!(why.contains("no certificates"), "{why}");
     // Who speaks plainly has said nothing of TLS.
     let why = judged(&ours, None).unwrap_err();

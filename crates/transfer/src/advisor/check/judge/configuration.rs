@@ -4,6 +4,7 @@ use super::super::facts::{Facts, Server};
 use crate::peer::Side;
 use crate::server::ist_door::{IST_DOOR_HINT, ist_door};
 use crate::settings::{IstChoice, SnapshotChoice};
+use crate::writesets::ist::relay::is_readable;
 
 /// Adds the findings.
 pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
@@ -28,6 +29,12 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
     }
     match ist_door(&options, facts.setting("wsrep_node_address"), &facts.datadir.path) {
         Ok(door) => {
+            if let Err(why) = is_readable(&door) {
+                let text = format!("a member's archive cannot bring this node back, only files or IST: {why}");
+                let hint = "a certificate of X.509 version 3 and a key without a password, readable for the server's user";
+                findings.note("deep-ist", text, hint);
+                return;
+            }
             let (host, port) = door.advertised;
             findings.ok(
                 "deep-ist",
@@ -276,6 +283,8 @@ mod tests {
         assert!(found(&half, "deep-ist", Note).contains("ist.recv_addr is not set"));
         let whole = set("ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1");
         assert!(found(&whole, "deep-ist", Ok).contains("10.0.0.1:4568"));
+        let encrypted = "ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1;socket.ssl_cert=/nowhere/c;socket.ssl_key=k";
+        assert!(found(&set(encrypted), "deep-ist", Note).contains("/nowhere/c (socket.ssl_cert)"));
     }
 
     #[test]
