@@ -5,7 +5,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rejoin_lab::archiver::Archiver;
 use rejoin_lab::outage::{CALM, FAR, Outage, builder, says};
 use rejoin_lab::{Cluster, Node, compare, process};
 use serde_json::Value;
@@ -25,18 +24,19 @@ fn gets_files(cluster: &Cluster, says_why: &str) -> Result<()> {
 #[test]
 fn an_archive_that_does_not_reach_back_or_is_damaged_is_not_used() -> Result<()> {
     let mut outage = Outage::begin(builder(1).build()?)?;
-    let dir = outage.archiver.dir().to_owned();
-    let archiver = outage.archiver;
-    archiver.stop()?;
+    let dir = outage.archive();
+    outage.stop_archiver()?;
     fs::remove_dir_all(&dir)?;
-    outage.archiver = Archiver::start(outage.cluster.node(1))?;
+    outage.write_beyond(None, || Ok(()))?;
+    outage.start_archiver()?;
+    outage.position += FAR;
     outage.write_beyond(None, || Ok(()))?;
     gets_files(&outage.cluster, "are wanted; the donor's archive")?;
 
     outage.goes_on()?;
     outage.write_beyond(None, || Ok(()))?;
-    outage.archiver.wait_for(outage.position + FAR)?;
-    outage.archiver.stop()?;
+    outage.wait_archived()?;
+    outage.stop_archiver()?;
     for segment in Archive::open(&dir)?.segments() {
         let mut bytes = fs::read(&segment.path)?;
         // All over its second half: what the third node wants is at the end.
@@ -64,7 +64,7 @@ fn is_predicted(cluster: &Cluster) -> Result<()> {
 fn comes_back(try_first: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
     let mut outage = Outage::begin(builder(1).build()?)?;
     outage.write_beyond(Some(1), || Ok(()))?;
-    outage.archiver.wait_for(outage.position + FAR)?;
+    outage.wait_archived()?;
     let loads = outage.loads(CALM)?;
     let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
     is_predicted(&outage.cluster)?;
@@ -74,7 +74,7 @@ fn comes_back(try_first: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
     loads.into_iter().try_for_each(|load| load.stop().map(drop))?;
     outage.came_by_write_sets(n3, mark)?;
     outage.all_are_equal()?;
-    outage.archiver.stop()
+    outage.stop_archiver()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rejoin_lab::outage::{CALM, FAR, Outage, builder, says};
+use rejoin_lab::outage::{CALM, Outage, builder, says};
 use rejoin_lab::places::User;
 use rejoin_lab::{copy_tree, process};
 
@@ -29,7 +29,7 @@ fn an_empty_node_starts_from_a_backup_and_gets_write_sets_only() -> Result<()> {
     let to = outage.cluster.node(2).dir().join("backup");
     backup(&outage, &to)?;
     outage.write_beyond(Some(3), || Ok(()))?;
-    outage.archiver.wait_for(outage.position + FAR)?;
+    outage.wait_archived()?;
     let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
 
     // Not prepared as far as anybody knows: files are sent.
@@ -60,7 +60,7 @@ fn an_empty_node_starts_from_a_backup_and_gets_write_sets_only() -> Result<()> {
     let n3 = outage.cluster.node(3);
     copy_tree(&n3.datadir(), &stopped)?;
     outage.write_beyond(None, || Ok(()))?;
-    outage.archiver.wait_for(outage.position + FAR)?;
+    outage.wait_archived()?;
     let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
     n3.wipe()?;
     n3.add_options("sst", &[&format!("base={}", stopped.display())])?;
@@ -68,5 +68,5 @@ fn an_empty_node_starts_from_a_backup_and_gets_write_sets_only() -> Result<()> {
     n3.join()?;
     outage.came_by_write_sets(n3, mark)?;
     outage.all_are_equal()?;
-    outage.archiver.stop()
+    outage.stop_archiver()
 }

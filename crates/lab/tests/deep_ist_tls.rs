@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use formats::galera::ist::{Header, Kind};
-use rejoin_lab::outage::{CALM, Certificates, FAR, Outage, builder, says};
+use rejoin_lab::outage::{CALM, Certificates, Outage, builder, says};
 use rejoin_lab::{Node, compare};
 
 /// Clients connect to a node's port of IST as long as `body` runs: some silent, some that send what is no IST, some that
@@ -17,7 +17,7 @@ fn among_strangers<T>(node: &Node, address: &str, body: impl FnOnce() -> Result<
     let (over, connected, answered) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let stranger = |kind: usize| {
         while !over.load(Ordering::Acquire) {
-            std::thread::sleep(Duration::from_millis(3));
+            std::thread::sleep(Duration::from_millis(10));
             let Ok(mut stream) = TcpStream::connect(at) else { continue };
             connected.fetch_add(1, Ordering::Relaxed);
             let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
@@ -45,7 +45,7 @@ fn a_node_comes_back_where_ist_is_encrypted_and_strangers_are_at_its_port() -> R
     let certificates = Certificates::make(3)?;
     let mut outage = Outage::begin(certificates.used_by(builder(1)).build()?)?;
     outage.write_beyond(None, || Ok(()))?;
-    outage.archiver.wait_for(outage.position + FAR)?;
+    outage.wait_archived()?;
     let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
     let loads = outage.loads(CALM)?;
     let mark = n1.log_mark();
@@ -62,7 +62,7 @@ fn a_node_comes_back_where_ist_is_encrypted_and_strangers_are_at_its_port() -> R
     n3.join()?;
     says(n3, "IST follows from")?;
     compare::assert_equal(n1, n3)?;
-    outage.archiver.stop()
+    outage.stop_archiver()
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn certificates_that_we_cannot_use_leave_ist_as_it_is() -> Result<()> {
     let certificates = Certificates::make(1)?;
     let mut outage = Outage::begin(certificates.used_by(builder(1)).build()?)?;
     outage.write_beyond(None, || Ok(()))?;
-    outage.archiver.wait_for(outage.position + FAR)?;
+    outage.wait_archived()?;
     let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
     n3.join()?;
     says(n3, "no deep IST: the provider encrypts IST, and cannot use")?;
@@ -81,5 +81,5 @@ fn certificates_that_we_cannot_use_leave_ist_as_it_is() -> Result<()> {
     n3.join()?;
     says(n3, "IST follows from")?;
     compare::assert_equal(n1, n3)?;
-    outage.archiver.stop()
+    outage.stop_archiver()
 }

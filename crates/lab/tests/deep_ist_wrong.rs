@@ -10,7 +10,7 @@ use formats::Seqno;
 use formats::archive::{BlockKind, push_entry};
 use formats::galera::gcache::Action;
 use mysql::Conn;
-use rejoin_lab::outage::{FAR, Outage, builder};
+use rejoin_lab::outage::{Outage, builder};
 use rejoin_lab::{compare, sql};
 use transfer::writesets::archive::{Archive, Block, Writer};
 use transfer::writesets::store::{StoredAction, WriteSetStore};
@@ -96,15 +96,15 @@ fn a_flipped_verdict_and_a_lost_write_set_are_seen() -> Result<()> {
     let n1 = outage.cluster.node(1);
     n1.exec(&[
         &format!("CREATE TABLE sbtest.{TABLE} (id INT PRIMARY KEY, who VARCHAR(20))"),
-        &format!("INSERT INTO sbtest.{TABLE} SELECT seq, 'nobody' FROM seq_1_to_{CONTESTED}"),
+        &format!("INSERT INTO sbtest.{TABLE} SELECT seq, 'nobody' FROM sbtest.seq_1_to_{CONTESTED}"),
     ])?;
     // The third node has the table.
     outage.away()[0].join()?;
     outage.goes_on()?;
     contest(&outage)?;
     outage.write_beyond(None, || Ok(()))?;
-    outage.archiver.wait_for(outage.position + FAR)?;
-    let own = outage.archiver.dir().to_owned();
+    outage.wait_archived()?;
+    let own = outage.archive();
     let n3 = &outage.away()[0];
     let before = n3.snapshot("before")?;
 
@@ -135,5 +135,5 @@ fn a_flipped_verdict_and_a_lost_write_set_are_seen() -> Result<()> {
     let began = Instant::now();
     let wrong = returns_by(&outage, &archive)?;
     ensure!(wrong.is_none(), "{wrong:?} after {:?}", began.elapsed());
-    outage.archiver.stop()
+    outage.stop_archiver()
 }

@@ -7,11 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use fastrand::Rng;
-use rejoin_lab::outage::{CALM, Certificates, FAR, Outage, builder, large_transactions};
+use rejoin_lab::outage::{CALM, Certificates, Outage, builder, caches_for_large_transactions, large_transactions};
 use rejoin_lab::{Builder, Installation};
-
-/// How long a cache of pages may grow: the archiver must see what is in a page before it is deleted.
-const PAGES_KEPT: &str = "512M";
 
 /// What is particular about a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -124,7 +121,7 @@ impl Fixture {
             cluster = cluster.provider("socket.dynamic", "yes");
         }
         if case.has(Case::Large) {
-            cluster = cluster.provider("gcache.keep_pages_size", PAGES_KEPT);
+            cluster = caches_for_large_transactions(cluster);
         }
         if case == Case::Everything {
             cluster = cluster.installation(Installation::mariadb_11_8()?);
@@ -146,7 +143,7 @@ impl Fixture {
             self.outage.write_beyond(None, large).context("after the donor came back")?;
         }
         let position = self.outage.position;
-        self.outage.archiver.wait_for(position + FAR)?;
+        self.outage.wait_archived()?;
         let (loads, storms) = (self.outage.loads(CALM)?, self.outage.storms(seed + 10)?);
         let mut took = Duration::ZERO;
         let n1 = self.outage.cluster.node(1);

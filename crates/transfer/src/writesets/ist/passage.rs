@@ -179,6 +179,10 @@ impl Passage<'_> {
                     }
                 }
                 let wait = if callers.are_none() { LOOK_EVERY } else { ANSWERS_EVERY };
+                if !callers.have_room() {
+                    self.cancel.sleep(ANSWERS_EVERY)?;
+                    continue;
+                }
                 let Some((stream, from)) = accept(listeners, wait)? else { continue };
                 // A provider that wakes its own listener, which is closed already: it needs no answer.
                 if passing.load(Ordering::Acquire) {
@@ -195,10 +199,10 @@ impl Passage<'_> {
                     continue;
                 };
                 let stream = Arc::new(stream);
-                callers.admit(from, &stream);
+                let spoke = callers.admit(from, &stream);
                 let tell = tell.clone();
                 scoped(scope, Thread::RelayCaller, move || {
-                    let donor = caught(|| self.greet(stream, &hello));
+                    let donor = caught(|| self.greet(stream, &hello, &spoke));
                     let _ = tell.send((from, donor));
                     Ok(())
                 });
@@ -234,8 +238,8 @@ impl Passage<'_> {
         Greeting::of(self.door.provider, tls.as_ref(), self.cancel)
     }
 
-    fn greet(&self, stream: Arc<TcpStream>, hello: &[u8; HEADER_LEN]) -> Result<Donor> {
-        callers::greet(stream, self.door.outside, self.tls()?.as_ref(), hello, self.cancel)
+    fn greet(&self, stream: Arc<TcpStream>, hello: &[u8; HEADER_LEN], spoke: &AtomicBool) -> Result<Donor> {
+        callers::greet(stream, self.door.outside, self.tls()?.as_ref(), hello, spoke, self.cancel)
     }
 
     /// One donor's connection. Answers what was inserted when all of it went to the server.
@@ -297,4 +301,47 @@ fn accept(listeners: &[TcpListener], wait: Duration) -> Result<Option<(TcpStream
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::session::tests::{donor, provider};
+    use super::*;
+
+    #[test]
+    fn silent_callers_do_not_keep_the_donor_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, outside) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        outside.set_nonblocking(true).unwrap();
+        let at = outside.local_addr().unwrap();
+        let door = IstDoor {
+            advertised: (at.ip().to_string(), at.port()),
+            outside: Transport::Plain,
+            provider: inside.local_addr().unwrap(),
+            inside: Transport::Plain,
+            certificates: None,
+        };
+        let (verdicts, cancel) = (Verdicts::new(), Cancel::new());
+        verdicts.set(Verdict::Through);
+        let (datadir, socket) = (dir.path().to_owned(), dir.path().join("s.sock"));
+        let last_tls = Mutex::default();
+        let passage =
+            Passage { datadir, socket, account: None, door, last_tls, verdicts: &verdicts, cancel: &cancel };
+        let (read, took) = std::thread::scope(|scope| {
+            scope.spawn(|| passage.serve(&[outside]).unwrap_err());
+            let reading = scope.spawn(|| provider(&inside, None));
+            // More than have room, and all from the donor's own address.
+            let connect = || TcpStream::connect(at).unwrap();
+            let silent: Vec<TcpStream> = (0..150).map(|_| connect()).collect();
+            let began = Instant::now();
+            scope.spawn(move || donor(connect(), None, 8));
+            let read = reading.join();
+            let took = began.elapsed();
+            drop(silent);
+            cancel.end_now(crate::failure::Kind::Server, "the test is over");
+            (read.unwrap(), took)
+        });
+        assert_eq!(read, (8..=12).collect::<Vec<i64>>());
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
 }

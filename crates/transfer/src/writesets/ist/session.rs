@@ -346,4 +346,4 @@ impl Ends<'_> {
 
 #[cfg(test)]
 #[path = "session_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,7 @@
 //! A provider, a donor and strangers, played by threads on loopback: what the provider reads is what it must read.
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::AtomicBool;
 
 use formats::galera::gcache::Action;
 use formats::galera::ist::{Header, Kind};
@@ -18,12 +19,12 @@ fn skip(seqno: i64) -> [u8; HEADER_LEN] {
     Header::of_action(11, Seqno(seqno), Action::WriteSet, true, 0).unwrap().encode()
 }
 
-fn plain(kind: Kind, control: i8) -> [u8; HEADER_LEN] {
+pub fn plain(kind: Kind, control: i8) -> [u8; HEADER_LEN] {
     Header::plain(11, kind, control).encode()
 }
 
 /// What a session runs on: nothing, or TLS with these.
-type Encrypted<'a> = Option<&'a SocketTls>;
+pub type Encrypted<'a> = Option<&'a SocketTls>;
 
 fn stream(socket: TcpStream, tls: Encrypted<'_>, serves: bool) -> Box<dyn ReadWrite> {
     let within = Duration::from_secs(20);
@@ -44,7 +45,7 @@ trait ReadWrite: Read + Write + Send {}
 impl<T: Read + Write + Send> ReadWrite for T {}
 
 /// Greets one peer, lets it go on, and reads until the end of its IST.
-fn provider(listener: &TcpListener, tls: Encrypted<'_>) -> Vec<i64> {
+pub fn provider(listener: &TcpListener, tls: Encrypted<'_>) -> Vec<i64> {
     let mut peer = stream(listener.accept().unwrap().0, tls, true);
     peer.write_all(&plain(Kind::Handshake, 0)).unwrap();
     let next = |peer: &mut dyn ReadWrite| {
@@ -65,7 +66,7 @@ fn provider(listener: &TcpListener, tls: Encrypted<'_>) -> Vec<i64> {
 }
 
 /// What a provider sends that begins with `from`.
-fn donor(to: TcpStream, tls: Encrypted<'_>, from: i64) {
+pub fn donor(to: TcpStream, tls: Encrypted<'_>, from: i64) {
     let mut to = stream(to, tls, false);
     let mut word = [0; HEADER_LEN];
     to.read_exact(&mut word).unwrap();
@@ -90,7 +91,7 @@ fn pair() -> (Arc<TcpStream>, TcpStream) {
 /// Greets whoever is at the other end.
 fn greeted(socket: Arc<TcpStream>, tls: Encrypted<'_>, hello: &[u8; HEADER_LEN]) -> Result<Donor> {
     let speaks = if tls.is_some() { Transport::Tls } else { Transport::Plain };
-    callers::greet(socket, speaks, tls, hello, &Cancel::new())
+    callers::greet(socket, speaks, tls, hello, &AtomicBool::default(), &Cancel::new())
 }
 
 /// Plays one IST; answers what the provider read, and the first seqno that was told.
@@ -179,7 +180,7 @@ fn nobody_is_greeted_where_no_ist_is_expected() {
 }
 
 /// Who is a provider of the group, to the greeter. The error that it gives, as the other end would not know.
-fn judged(ours: &SocketTls, theirs: Option<&SocketTls>) -> Result<(), String> {
+fn judged(ours: &SocketTls, theirs: Option<&SocketTls>, speaks: Transport) -> Result<(), String> {
     let (here, there) = pair();
     let hello = plain(Kind::Handshake, 0);
     std::thread::scope(|scope| {
@@ -190,7 +191,9 @@ fn judged(ours: &SocketTls, theirs: Option<&SocketTls>) -> Result<(), String> {
             let answered = to.read_exact(&mut word).and_then(|()| to.write_all(&plain(Kind::HandshakeResponse, 0)));
             let _ = answered.and_then(|()| to.read(&mut word));
         });
-        greeted(here, Some(ours), &hello).map(drop).map_err(|why| format!("{why:#}"))
+        let spoke = AtomicBool::default();
+        let greeted = callers::greet(here, speaks, Some(ours), &hello, &spoke, &Cancel::new());
+        greeted.map(drop).map_err(|why| format!("{why:#}"))
     })
 }
 
@@ -200,19 +203,22 @@ fn only_the_group_is_greeted_where_ist_is_encrypted() {
     let group = Authority::new("group");
     let (one, two) = (group.node("n1"), group.node("n2"));
     let ours = load(&one);
-    assert_eq!(judged(&ours, Some(&load(&two))), Ok(()));
+    assert_eq!(judged(&ours, Some(&load(&two)), Transport::Tls), Ok(()));
     // It trusts whom we trust, and has its certificate from elsewhere.
     let stranger = Authority::new("another").node("n2");
     let files = SocketCertificates { ca: one.certificates().ca, ..stranger.certificates() };
-    let why = judged(&ours, Some(&SocketTls::load(&files).unwrap())).unwrap_err();
+    let why = judged(&ours, Some(&SocketTls::load(&files).unwrap()), Transport::Tls).unwrap_err();
     assert!(why.contains("invalid peer certificate"), "{why}");
-    let why = judged(&ours, Some(&two.without_certificate())).unwrap_err();
+    let why = judged(&ours, Some(&two.without_certificate()), Transport::Tls).unwrap_err();
     assert!(why.contains("no certificates"), "{why}");
     // Who speaks plainly has said nothing of TLS.
-    let why = judged(&ours, None).unwrap_err();
+    let why = judged(&ours, None, Transport::Tls).unwrap_err();
     assert!(why.contains("nothing came in time") || why.contains("closed"), "{why}");
     // One certificate of its own on all nodes, as many groups have it.
     let shared = Authority::new("shared").itself();
-    assert_eq!(judged(&load(&shared), Some(&load(&shared))), Ok(()));
-    assert!(judged(&load(&shared), Some(&load(&two))).is_err());
+    assert_eq!(judged(&load(&shared), Some(&load(&shared)), Transport::Tls), Ok(()));
+    assert!(judged(&load(&shared), Some(&load(&two)), Transport::Tls).is_err());
+    // With socket.dynamic whoever begins TLS gets it, and the others are greeted plainly.
+    assert_eq!(judged(&ours, Some(&load(&two)), Transport::Dynamic), Ok(()));
+    assert_eq!(judged(&ours, None, Transport::Dynamic), Ok(()));
 }
