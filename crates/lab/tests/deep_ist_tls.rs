@@ -12,7 +12,11 @@ use rejoin_lab::{Node, compare};
 /// Clients connect to a node's port of IST as long as `body` runs: some silent, some that send what is no IST, some that
 /// answer the greeting as a donor does and send a write-set of their own. Answers how many were let in, and how many of them
 /// got an answer.
-fn among_strangers<T>(node: &Node, address: &str, body: impl FnOnce() -> Result<T>) -> Result<(T, usize, usize)> {
+fn among_strangers<T>(
+    node: &Node,
+    address: &str,
+    body: impl FnOnce() -> Result<T>,
+) -> Result<(T, usize, usize)> {
     let at: SocketAddr = format!("{address}:{}", node.ports().ist()).parse()?;
     let (over, connected, answered) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let stranger = |kind: usize| {

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use fastrand::Rng;
-use rejoin_lab::outage::{CALM, Certificates, Outage, builder, caches_for_large_transactions, large_transactions};
+use rejoin_lab::outage::{
+    CALM, Certificates, Outage, builder, caches_for_large_transactions, large_transactions,
+};
 use rejoin_lab::{Builder, Installation};
 
 /// What is particular about a round.
@@ -30,15 +32,8 @@ enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 7] = [
-        Self::Plain,
-        Self::Tls,
-        Self::Dynamic,
-        Self::Large,
-        Self::Restart,
-        Self::Two,
-        Self::Everything,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Plain, Self::Tls, Self::Dynamic, Self::Large, Self::Restart, Self::Two, Self::Everything];
 
     fn has(self, what: Self) -> bool {
         self == what || self == Self::Everything && !matches!(what, Self::Plain | Self::Dynamic)

@@ -45,6 +45,7 @@ pub(super) fn compare(bench: &Bench, options: &Options) -> Result<()> {
         let rows = f64::from(bench.rows) * f64::from(TABLES) * (changed - before) / 100.0;
         bench.write((rows / ROWS_EACH) as u64)?;
         before = changed;
+        bench.overwrite_caches()?;
         let mut took = [const { Vec::new() }; 3];
         let mut missed = 0;
         for _ in 0..options.repeat {
