@@ -17,7 +17,8 @@ pub const GALERA_INFO: [&str; 2] = ["mariadb_backup_galera_info", "xtrabackup_ga
 /// The kind of the backup, or that none is named.
 pub fn is_prepared(text: &str) -> Result<(), String> {
     let pairs = text.lines().filter_map(|line| line.split_once('='));
-    let kind = pairs.map(|(name, value)| (name.trim(), value.trim())).find(|(name, _)| *name == "backup_type");
+    let kind =
+        pairs.map(|(name, value)| (name.trim(), value.trim())).find(|(name, _)| *name == "backup_type");
     match kind {
         Some((_, "log-applied" | "full-prepared")) => Ok(()),
         Some((_, other)) => Err(format!("backup_type = {}", other.chars().take(40).collect::<String>())),
@@ -38,7 +39,8 @@ mod tests {
     #[test]
     fn kinds() {
         // Of mariabackup 10.11.
-        let of = |kind: &str| format!("backup_type = {kind}\nfrom_lsn = 0\nto_lsn = 66047\nlast_lsn = 66047\n");
+        let of =
+            |kind: &str| format!("backup_type = {kind}\nfrom_lsn = 0\nto_lsn = 66047\nlast_lsn = 66047\n");
         assert_eq!(is_prepared(&of("log-applied")), Ok(()));
         assert_eq!(is_prepared(&of("full-prepared")), Ok(()));
         assert_eq!(is_prepared(&of("full-backuped")), Err("backup_type = full-backuped".to_owned()));

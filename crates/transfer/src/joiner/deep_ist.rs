@@ -181,7 +181,9 @@ fn start(
     };
     let ours = |at: &StateId| at.uuid == group.uuid;
     Ok(match (own, backup) {
-        (Ok(own), Ok(backup)) if ours(&own) && (!ours(&backup.position) || own.seqno >= backup.position.seqno) => {
+        (Ok(own), Ok(backup))
+            if ours(&own) && (!ours(&backup.position) || own.seqno >= backup.position.seqno) =>
+        {
             Ok((own, None))
         }
         (_, Ok(backup)) => {

@@ -76,8 +76,7 @@ pub fn ist_door(
     let cannot_read = |name: &str, text: &str| format!("{name}={text} is not an address");
     let (bind_host, bind_port) = host_port(bind).ok_or_else(|| cannot_read("ist.recv_bind", bind))?;
     let (host, _) = host_port(address).ok_or_else(|| cannot_read("ist.recv_addr", address))?;
-    let ip: IpAddr =
-        bind_host.parse().map_err(|_| format!("ist.recv_bind={bind_host} is no IP address"))?;
+    let ip: IpAddr = bind_host.parse().map_err(|_| format!("ist.recv_bind={bind_host} is no IP address"))?;
     if !ip.is_loopback() {
         return Err(format!("ist.recv_bind={ip} is not on loopback"));
     }

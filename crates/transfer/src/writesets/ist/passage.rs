@@ -7,9 +7,9 @@
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -311,7 +311,8 @@ mod tests {
     #[test]
     fn silent_callers_do_not_keep_the_donor_out() {
         let dir = tempfile::tempdir().unwrap();
-        let (inside, outside) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let (inside, outside) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         outside.set_nonblocking(true).unwrap();
         let at = outside.local_addr().unwrap();
         let door = IstDoor {

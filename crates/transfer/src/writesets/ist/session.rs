@@ -72,11 +72,7 @@ impl Verdicts {
 }
 
 /// Connects to our provider; `None` when it does not expect IST.
-pub(super) fn connect(
-    provider: SocketAddr,
-    tls: Option<&SocketTls>,
-    cancel: &Cancel,
-) -> Result<Option<End>> {
+pub(super) fn connect(provider: SocketAddr, tls: Option<&SocketTls>, cancel: &Cancel) -> Result<Option<End>> {
     let at = || format!("cannot connect to our provider at {provider}");
     let socket = match std::net::TcpStream::connect_timeout(&provider, GREETING_WITHIN) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),

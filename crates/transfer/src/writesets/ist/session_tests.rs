@@ -36,7 +36,10 @@ fn stream(socket: TcpStream, tls: Encrypted<'_>, serves: bool) -> Box<dyn ReadWr
         }
         Some(tls) => {
             let name = ServerName::try_from("127.0.0.1").unwrap();
-            Box::new(rustls::StreamOwned::new(ClientConnection::new(tls.client.clone(), name).unwrap(), socket))
+            Box::new(rustls::StreamOwned::new(
+                ClientConnection::new(tls.client.clone(), name).unwrap(),
+                socket,
+            ))
         }
     }
 }
@@ -188,7 +191,8 @@ fn judged(ours: &SocketTls, theirs: Option<&SocketTls>, speaks: Transport) -> Re
             let mut to = stream(there, theirs, false);
             let mut word = [0; HEADER_LEN];
             // What it presents is refused, or what it is presented.
-            let answered = to.read_exact(&mut word).and_then(|()| to.write_all(&plain(Kind::HandshakeResponse, 0)));
+            let answered =
+                to.read_exact(&mut word).and_then(|()| to.write_all(&plain(Kind::HandshakeResponse, 0)));
             let _ = answered.and_then(|()| to.read(&mut word));
         });
         let spoke = AtomicBool::default();
@@ -199,7 +203,8 @@ fn judged(ours: &SocketTls, theirs: Option<&SocketTls>, speaks: Transport) -> Re
 
 #[test]
 fn only_the_group_is_greeted_where_ist_is_encrypted() {
-    let load = |node: &super::super::certificates::tests::Node| SocketTls::load(&node.certificates()).unwrap();
+    let load =
+        |node: &super::super::certificates::tests::Node| SocketTls::load(&node.certificates()).unwrap();
     let group = Authority::new("group");
     let (one, two) = (group.node("n1"), group.node("n2"));
     let ours = load(&one);

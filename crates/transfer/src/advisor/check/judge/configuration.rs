@@ -30,7 +30,8 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
     match ist_door(&options, facts.setting("wsrep_node_address"), &facts.datadir.path) {
         Ok(door) => {
             if let Err(why) = is_readable(&door) {
-                let text = format!("a member's archive cannot bring this node back, only files or IST: {why}");
+                let text =
+                    format!("a member's archive cannot bring this node back, only files or IST: {why}");
                 let hint = "a certificate of X.509 version 3 and a key without a password, readable for the server's user";
                 findings.note("deep-ist", text, hint);
                 return;
@@ -283,7 +284,8 @@ mod tests {
         assert!(found(&half, "deep-ist", Note).contains("ist.recv_addr is not set"));
         let whole = set("ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1");
         assert!(found(&whole, "deep-ist", Ok).contains("10.0.0.1:4568"));
-        let encrypted = "ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1;socket.ssl_cert=/nowhere/c;socket.ssl_key=k";
+        let encrypted =
+            "ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1;socket.ssl_cert=/nowhere/c;socket.ssl_key=k";
         assert!(found(&set(encrypted), "deep-ist", Note).contains("/nowhere/c (socket.ssl_cert)"));
     }
 
