@@ -133,6 +133,17 @@ impl Outage {
         self.archiver.as_mut().context("no archiver")?.wait_for(self.position + FAR)
     }
 
+    /// Waits until all that was written is in the archive. Both nodes write meanwhile: the newest hundred are not final.
+    ///
+    /// # Errors
+    /// That takes too long, or nothing is archived.
+    pub fn archive_everything(&mut self) -> Result<()> {
+        let newest = self.cluster.node(1).status("wsrep_last_committed")?.parse()?;
+        let loads = self.loads(FEW)?;
+        self.archiver.as_mut().context("no archiver")?.wait_for(newest)?;
+        loads.into_iter().try_for_each(|load| load.stop().map(drop))
+    }
+
     /// Archives from now on.
     ///
     /// # Errors

@@ -44,12 +44,27 @@ fn among_strangers<T>(
     Ok((done, connected.into_inner(), answered.into_inner()))
 }
 
-#[test]
-fn a_node_comes_back_where_ist_is_encrypted_and_strangers_are_at_its_port() -> Result<()> {
-    let certificates = Certificates::make(3)?;
+/// A node is away for longer than any cache reaches, where sockets are encrypted.
+fn away(certificates: &Certificates) -> Result<Outage> {
     let mut outage = Outage::begin(certificates.used_by(builder(1)).build()?)?;
     outage.write_beyond(None, || Ok(()))?;
     outage.wait_archived()?;
+    Ok(outage)
+}
+
+/// Ordinary IST through the same relay.
+fn takes_ist(donor: &Node, joiner: &Node) -> Result<()> {
+    joiner.stop()?;
+    donor.exec(&["INSERT INTO sbtest.sbtest1 (k) VALUES (1), (2), (3)"])?;
+    joiner.join()?;
+    says(joiner, "IST follows from")?;
+    compare::assert_equal(donor, joiner)
+}
+
+#[test]
+fn a_node_comes_back_where_ist_is_encrypted_and_strangers_are_at_its_port() -> Result<()> {
+    let certificates = Certificates::make(3)?;
+    let mut outage = away(&certificates)?;
     let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
     let loads = outage.loads(CALM)?;
     let mark = n1.log_mark();
@@ -60,30 +75,19 @@ fn a_node_comes_back_where_ist_is_encrypted_and_strangers_are_at_its_port() -> R
     ensure!(answered == 0, "{answered} strangers without a certificate heard the provider's greeting");
     outage.all_are_equal()?;
 
-    // Ordinary IST through the same relay.
-    n3.stop()?;
-    n1.exec(&["INSERT INTO sbtest.sbtest1 (k) VALUES (1), (2), (3)"])?;
-    n3.join()?;
-    says(n3, "IST follows from")?;
-    compare::assert_equal(n1, n3)?;
+    takes_ist(n1, n3)?;
     outage.stop_archiver()
 }
 
 #[test]
 fn certificates_that_we_cannot_use_leave_ist_as_it_is() -> Result<()> {
     let certificates = Certificates::make(1)?;
-    let mut outage = Outage::begin(certificates.used_by(builder(1)).build()?)?;
-    outage.write_beyond(None, || Ok(()))?;
-    outage.wait_archived()?;
+    let mut outage = away(&certificates)?;
     let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
     n3.join()?;
     says(n3, "no deep IST: the provider encrypts IST, and cannot use")?;
     says(n3, "plan: incremental")?;
     compare::assert_equal(n1, n3)?;
-    n3.stop()?;
-    n1.exec(&["INSERT INTO sbtest.sbtest1 (k) VALUES (1), (2), (3)"])?;
-    n3.join()?;
-    says(n3, "IST follows from")?;
-    compare::assert_equal(n1, n3)?;
+    takes_ist(n1, n3)?;
     outage.stop_archiver()
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rejoin_lab::archiver::Archiver;
 use rejoin_lab::load::{Intensity, Load};
-use rejoin_lab::{Cluster, Node, Snapshot, compare, data, process};
+use rejoin_lab::{Cluster, LogMark, Node, Snapshot, compare, data, process};
 
 use super::bench::{fixture, machine};
 
@@ -24,7 +24,7 @@ const CACHE: &str = "16M";
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How long clients write before they are looked at.
 const WARM: Duration = Duration::from_secs(2);
-/// How often a joiner is asked how far it is.
+/// How often a joiner's log is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What to measure.
@@ -236,15 +236,17 @@ impl Bench {
     /// How many events a second a node applies that comes back in this way.
     fn applied(&self, node: &Node, says: &str) -> Result<f64> {
         self.restore(node)?;
+        let from = node.grastate()?.seqno;
         let to: i64 = self.archives().status("wsrep_last_committed")?.parse()?;
-        let over = AtomicBool::new(false);
-        let rate = std::thread::scope(|scope| {
-            let looking = scope.spawn(|| watch(node, to, &over));
+        let (mark, over) = (node.log_mark(), AtomicBool::new(false));
+        let took = std::thread::scope(|scope| {
+            let looking = scope.spawn(|| watch(node, mark, &over));
             let joined = node.join();
             over.store(true, Ordering::Release);
-            let rate = looking.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
-            joined.and(rate)
+            let took = looking.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+            joined.and(took)
         })?;
+        let rate = (to - from) as f64 / took.as_secs_f64();
         let log = node.log_since_start();
         ensure!(log.contains(says), "{} does not say {says:?}:\n{log}", node.name());
         println!("  {says} ...: {rate:.0} events a second");
@@ -252,18 +254,16 @@ impl Bench {
     }
 }
 
-/// From the first answer to the one that says that everything is applied.
-fn watch(node: &Node, to: i64, over: &AtomicBool) -> Result<f64> {
-    let mut first: Option<(Instant, i64)> = None;
+/// How long the provider takes from the end of its state transfer to that of its IST.
+fn watch(node: &Node, mark: LogMark, over: &AtomicBool) -> Result<Duration> {
+    let mut began = None;
     loop {
-        let at = node.status("wsrep_last_committed").ok().and_then(|at| at.parse::<i64>().ok());
-        match (first, at.filter(|at| *at > 0)) {
-            (None, Some(at)) => first = Some((Instant::now(), at)),
-            (Some((since, from)), Some(at)) if at >= to => {
-                ensure!(to - from > 1000, "it was nearly done when it answered first: more --events");
-                return Ok((to - from) as f64 / since.elapsed().as_secs_f64());
-            }
-            _ => ensure!(!over.load(Ordering::Acquire), "it never said that it had applied {to}"),
+        let last = over.load(Ordering::Acquire);
+        let log = node.log_since(mark);
+        match began {
+            None if log.contains("WSREP: SST received") => began = Some(Instant::now()),
+            Some(began) if log.contains("WSREP: IST received") => return Ok(Instant::elapsed(&began)),
+            _ => ensure!(!last, "its log does not say that it received IST"),
         }
         std::thread::sleep(LOOK);
     }

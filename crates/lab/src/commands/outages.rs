@@ -133,8 +133,12 @@ impl Fixture {
         let large = || if case.has(Case::Large) { large_transactions(n1) } else { Ok(()) };
         self.outage.write_beyond(Some(seed), large)?;
         if case.has(Case::Restart) {
+            // A server that ends deletes its pages, and what is in them and not yet final is lost to the archive.
+            self.outage.archive_everything()?;
+            let n1 = self.outage.cluster.node(1);
             n1.stop()?;
             n1.join().context("the donor comes back")?;
+            let large = || if case.has(Case::Large) { large_transactions(n1) } else { Ok(()) };
             self.outage.write_beyond(None, large).context("after the donor came back")?;
         }
         let position = self.outage.position;
