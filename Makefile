@@ -14,11 +14,12 @@ BENCH_MEGABYTES ?= 2500
 # COLD=1: the donor's files are not in the page cache.
 COLD         ?=
 REPEAT       ?= 3
+DEEP_MEGABYTES ?= 100
 DDL_EVERY    ?= 50
 # cargo's target directory.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail chaos strangers scale throttle redo-table bench figures moment cluster mtr install uninstall deb rpm package-files package-test image fuzz clean
+.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail outages chaos strangers scale throttle redo-table bench figures deep-ist moment cluster mtr install uninstall deb rpm package-files package-test image fuzz clean
 
 all: release
 
@@ -65,6 +66,11 @@ STORM = storm --rounds $(ROUNDS) $(if $(CASE),--case $(CASE))
 storm: programs
 	$(TARGET)/release/lab $(STORM) --ddl-every $(DDL_EVERY) --method $(METHOD)
 
+# Nodes that were away until no gcache reaches back return by an archive of write-sets, while two others write and change
+# tables; all must be equal. CASE=plain,tls,dynamic,large,restart,two,everything selects cases. ROUNDS=100 takes two hours.
+outages: programs
+	$(TARGET)/release/lab outages --rounds $(ROUNDS) $(if $(CASE),--case $(CASE)) --seed $(SEED)
+
 # Shows that the same scenario detects wrong joiners: with the mariabackup method, which does not pause replication at its
 # end, and with a test build of ours that does the same. Fails if every joiner was correct.
 # Under denser DDL mariabackup usually notices and fails, which does not count as a wrong joiner.
@@ -93,6 +99,10 @@ bench: programs
 
 # A table of how much a returning node receives by each method, by the share of rows that were changed while it was away
 # and rewritten before. CHURN and CHANGED are lists; all of both take more than an hour.
+# What an archive of write-sets costs a node, and what it gains one that was away: each a ratio in one run, REPEAT times in turn.
+deep-ist: programs
+	$(TARGET)/release/lab deep-ist --megabytes $(DEEP_MEGABYTES) --repeat $(REPEAT)
+
 figures: programs
 	$(TARGET)/release/lab figures --churn $(CHURN) --changed $(CHANGED)
 

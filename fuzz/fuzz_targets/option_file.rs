@@ -1,10 +1,13 @@
-//! Option files, their names and values, and sets made of them.
+//! Option files, their names and values, and sets made of them; and the lines of a backup's info files.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use rejoin_formats::mariadb::backup;
 use rejoin_formats::mariadb::option_file::{Item, OptionFile, OptionSet, parse_bool, parse_size};
 
 fuzz_target!(|data: &[u8]| {
+    let text = String::from_utf8_lossy(data);
+    let _ = (backup::is_prepared(&text), backup::position(&text));
     let file = OptionFile::parse(data);
     let mut set = OptionSet::default();
     let mut group = String::new();

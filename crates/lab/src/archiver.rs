@@ -97,7 +97,8 @@ impl Archiver {
         }
     }
 
-    fn status(&self) -> Option<Value> {
+    /// What it last said of itself in the archive's directory.
+    pub fn status(&self) -> Option<Value> {
         serde_json::from_slice(&std::fs::read(self.dir.join("status.json")).ok()?).ok()
     }
 }

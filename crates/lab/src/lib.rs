@@ -32,6 +32,7 @@ mod network;
 mod node;
 mod node_files;
 pub mod other;
+pub mod outage;
 pub mod places;
 pub mod ports;
 pub mod process;

@@ -24,6 +24,10 @@ enum Command {
     Storm(commands::storm::Options),
     /// At a random instant of a join something is killed, stopped, cut off or full; is the cluster fine, and the joiner equal?
     Chaos(commands::chaos::Options),
+    /// What an archive of write-sets costs a node and gains one that was away: ratios.
+    DeepIst(commands::deep_ist::Options),
+    /// Nodes that were away longer than any cache reaches return by an archive under a storm: are they equal?
+    Outages(commands::outages::Options),
     /// Full transfers while many clients connect to the joiner's port again and again, and all processors are busy.
     Strangers(commands::strangers::Options),
     /// The same full transfer by each method, side by side, as a table.
@@ -48,6 +52,8 @@ fn main() -> ExitCode {
         Command::Joins(options) => commands::joins::run(&options),
         Command::Storm(options) => commands::storm::run(&options),
         Command::Chaos(options) => commands::chaos::run(&options),
+        Command::DeepIst(options) => commands::deep_ist::run(&options),
+        Command::Outages(options) => commands::outages::run(&options),
         Command::Strangers(options) => commands::strangers::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
         Command::Figures(options) => commands::figures::run(&options),

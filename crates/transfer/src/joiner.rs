@@ -1,5 +1,6 @@
 //! The joiner's side of a transfer, top to bottom.
 mod agree;
+mod backup;
 mod beforehand;
 mod beginning;
 mod by_rows;
@@ -60,6 +61,9 @@ use places::Places;
 use receive::Received;
 use settled::VerifiedStaging;
 
+/// Where the data came from if a backup was installed: no donor has this name.
+const BACKUP: &str = "a backup (base)";
+
 /// Receives one transfer, or only its position if IST follows. The position is reported to the server only once
 /// everything at that position is durably in place.
 ///
@@ -109,7 +113,10 @@ pub fn run(job: &Job) -> Result<()> {
     drop(limit);
     let (state, domain) = match agreed {
         Ok(Agreed::NothingNeeded(position)) => position,
-        Ok(Agreed::WriteSets(position)) => {
+        Ok(Agreed::WriteSets(position, backup)) => {
+            if let Some(verified) = backup {
+                caught(|| install(job, *verified, BACKUP))?;
+            }
             ist.splice(position.0)?;
             Unfinished::forget(&job.datadir)?;
             tidy::remove_leftovers(&Disk, &job.datadir)?;
@@ -152,8 +159,8 @@ fn refuse_if_expelled(error_log: &ErrorLog) -> Result<(), Failure> {
 enum Agreed {
     /// IST follows from this position.
     NothingNeeded(Position),
-    /// The server starts on its own files at this position; the write-sets after it have arrived.
-    WriteSets(Position),
+    /// The server starts at this position, on its own files or on those of a backup; the write-sets after it have arrived.
+    WriteSets(Position, Option<Box<VerifiedStaging>>),
     /// All files have arrived and are verified. The text is the donor's name.
     Arrived(Box<VerifiedStaging>, String),
 }
@@ -186,7 +193,7 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
             });
             let transfer = Transfer::accept(job, listener, link, &offer)?;
             let first = match transfer.by_write_sets(link, ist)? {
-                Instead::WriteSets(position) => return Ok(Agreed::WriteSets(position)),
+                Instead::WriteSets(position, backup) => return Ok(Agreed::WriteSets(position, backup)),
                 Instead::Files(first) => *first,
             };
             job.settings.limits.permit_files()?;
@@ -279,7 +286,8 @@ impl<'a> Transfer<'a> {
         self.listener.begun(Connection::Control);
         match first {
             Message::AskIst { fingerprints } => {
-                ist.answer(self.job, &self.layout, &self.old, link, fingerprints.as_ref())
+                let group = &self.offer.position;
+                ist.answer(self.job, &self.layout, &self.old, group, link, fingerprints.as_ref())
             }
             first => Ok(Instead::Files(Box::new(first))),
         }

@@ -86,8 +86,8 @@ pub enum Thread {
     RelayOrders,
     /// Relay of IST: passes one connection on.
     RelaySession,
-    /// Relay of IST: passes on what the provider answers.
-    RelayAnswers,
+    /// Relay of IST: greets one connection that may be the donor's.
+    RelayCaller,
     /// An operator's command: asks one member.
     Member,
     /// An operator's command: compares two datadirs.
@@ -140,7 +140,7 @@ impl Thread {
         Thread::RowReader,
         Thread::RelayOrders,
         Thread::RelaySession,
-        Thread::RelayAnswers,
+        Thread::RelayCaller,
         Thread::Member,
         Thread::Comparer,
         Thread::ArchiveWriter,
@@ -188,7 +188,7 @@ impl Thread {
             Thread::RowReader => "row reader",
             Thread::RelayOrders => "relay orders",
             Thread::RelaySession => "relay session",
-            Thread::RelayAnswers => "relay answers",
+            Thread::RelayCaller => "relay caller",
             Thread::Member => "member",
             Thread::Comparer => "comparer",
             Thread::ArchiveWriter => "archive writer",

@@ -207,7 +207,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::CopyTo(options) => copy_to::run(&options),
         Verb::KeepUntilSynced { words } => transfer::cleanup::run(&words),
         Verb::RunPrivateServer { words } => transfer::private_server::process::run(&words),
-        Verb::RelayIst { words } => transfer::writesets::ist::relay::run(&words),
+        Verb::RelayIst { words } => transfer::writesets::ist::passage::run(&words),
     }
 }
 

@@ -13,7 +13,7 @@ use transfer::advisor::plan::predict::{Prediction, Speeds, Way, predict};
 use transfer::advisor::plan::transfer::Estimate;
 use transfer::failure::{Failure, Kind};
 use transfer::human::{size, span};
-use transfer::server::provider_options::IST_DOOR_HINT;
+use transfer::server::ist_door::IST_DOOR_HINT;
 
 use super::answer::Answer;
 use super::which::{UNKNOWN, Which, become_the_servers_user};

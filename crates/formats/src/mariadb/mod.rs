@@ -1,6 +1,7 @@
 //! Files of the MariaDB server that do not belong to InnoDB.
 
 pub mod aria_index;
+pub mod backup;
 pub mod binlog_events;
 pub mod file_kind;
 pub mod frm;

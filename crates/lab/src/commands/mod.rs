@@ -3,11 +3,13 @@
 pub mod bench;
 pub mod chaos;
 pub mod cluster;
+pub mod deep_ist;
 pub mod demo;
 pub mod figures;
 pub mod joins;
 pub mod moment;
 mod observed;
+pub mod outages;
 pub mod redo_table;
 pub mod scale;
 pub mod storm;

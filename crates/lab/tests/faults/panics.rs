@@ -109,7 +109,7 @@ fn cases(thread: Thread) -> Vec<Case> {
         // Of operators' commands: below.
         Thread::Member | Thread::Comparer => vec![],
         // Of the process that relays IST, after the transfer: it has no peer program, and its end ends the connection.
-        Thread::RelayOrders | Thread::RelaySession | Thread::RelayAnswers => vec![],
+        Thread::RelayOrders | Thread::RelaySession | Thread::RelayCaller => vec![],
         // Of the archiver, which is no part of a transfer.
         Thread::ArchiveWriter => vec![],
         // Of the server of metrics, likewise.

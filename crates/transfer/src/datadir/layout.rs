@@ -120,6 +120,32 @@ impl Layout {
         })
     }
 
+    /// The same names in one directory, without binary logs: how a backup has them, or the datadir of a node with no other
+    /// directory.
+    pub fn gathered_in(&self, dir: &Path) -> Layout {
+        let inside = |path: &Path| dir.join(path.file_name().unwrap_or_default());
+        let all = |paths: &[PathBuf]| paths.iter().map(|path| inside(path)).collect();
+        let system = |file: &SystemFileAt| SystemFileAt { path: inside(&file.path), ..*file };
+        Layout {
+            datadir: dir.to_owned(),
+            data_home: dir.to_owned(),
+            system_files: self.system_files.iter().map(system).collect(),
+            temp_files: all(&self.temp_files),
+            log_home: dir.to_owned(),
+            undo_dir: dir.to_owned(),
+            second_log_dir: self.second_log_dir.as_ref().map(|_| dir.to_owned()),
+            binlog: None,
+            binlog_index: None,
+            relay_log: inside(&self.relay_log),
+            relay_log_index: inside(&self.relay_log_index),
+            ddl_logs: all(&self.ddl_logs),
+            tc_log: inside(&self.tc_log),
+            buffer_pool_dump: inside(&self.buffer_pool_dump),
+            keep: None,
+            ..self.clone()
+        }
+    }
+
     /// The facts that the peer must know about this node.
     pub fn facts(&self, server_version: Option<String>) -> NodeFacts {
         let system_file = |file: &SystemFileAt| SystemFile { size: file.size, autoextend: file.autoextend };

@@ -33,7 +33,7 @@ use crate::writesets::store::{StoredAction, Take, WriteSetStore};
 
 /// How long to wait until the newest write-sets are final: about a hundred of them are still being applied.
 const FINAL_WITHIN: Duration = Duration::from_secs(10);
-/// How often archive and cache are read again meanwhile.
+/// How often the archive, and the state of the newest one in the cache, are looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
 /// Number of write-sets that are read to estimate the size of all.
 const MEASURED: usize = 500;
@@ -221,10 +221,6 @@ struct History {
 }
 
 impl History {
-    fn open(job: &Job, dir: &Path) -> Result<History> {
-        Ok(History { archive: open_store(dir)?, cache: own_cache(job) })
-    }
-
     fn in_words(&self) -> String {
         match self.archive.range() {
             None => "is empty".to_owned(),
@@ -274,7 +270,12 @@ impl History {
                 )));
             }
             job.cancel.sleep(LOOK)?;
-            self = History::open(job, dir)?;
+            self.archive = open_store(dir)?;
+            // A cache is read from end to end, which takes seconds if it is large. Once it has `to`, only the state of that
+            // is read again.
+            if self.cache.as_ref().and_then(WriteSetStore::range).is_none_or(|(_, high)| high < to) {
+                self.cache = own_cache(job);
+            }
         }
     }
 

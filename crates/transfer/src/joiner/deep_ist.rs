@@ -1,5 +1,6 @@
 //! The joiner's side of deep IST: whether write-sets can bring this node back, and receiving them.
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,18 +15,20 @@ use protocol::message::{CanIst, Message};
 use report::record::Method;
 
 use super::agree::MARGIN_BYTES;
-use super::donors_word::{Position, unexpected};
+use super::backup::Backup;
+use super::donors_word::{Position, parse_position, unexpected};
+use super::settled::VerifiedStaging;
 use crate::datadir::layout::Layout;
 use crate::datadir::managed::ManagedFile;
 use crate::datadir::sample;
 use crate::disk::filesystem::bytes_available;
 use crate::failure::{Failure, Kind};
-use crate::human::printable;
+use crate::human::{printable, size};
 use crate::install::files::Disk;
 use crate::install::in_place;
 use crate::job::Job;
 use crate::peer::link::Link;
-use crate::server::provider_options::IST_DOOR_HINT;
+use crate::server::ist_door::IST_DOOR_HINT;
 use crate::settings::IstChoice;
 use crate::writesets::ist::relay::{self, Relay};
 use crate::writesets::ist::spool::{self, Spool};
@@ -45,8 +48,8 @@ pub(super) struct OwnIst {
 
 /// What the donor sends.
 pub(super) enum Instead {
-    /// Write-sets. All have arrived; the server starts from this position.
-    WriteSets(Position),
+    /// Write-sets. All have arrived; the server starts from this position, after a backup was installed if there is one.
+    WriteSets(Position, Option<Box<VerifiedStaging>>),
     /// Files. This is the donor's first message about them.
     Files(Box<Message>),
 }
@@ -64,7 +67,7 @@ impl OwnIst {
     /// From the disk.
     pub fn prepare(job: &Job) -> Result<OwnIst> {
         let said = trust::provider_says(&job.datadir);
-        let door = relay::door(&job.options);
+        let door = relay::door(&job.options, &job.datadir);
         let relay = door.and_then(|door| {
             Relay::start(job).map_err(|error| {
                 let (host, port) = door.advertised;
@@ -88,15 +91,17 @@ impl OwnIst {
         &mut self,
         job: &Job,
         layout: &Layout,
-        old: &[ManagedFile],
+        old: &Arc<[ManagedFile]>,
+        group: &str,
         link: &mut Link,
         key: Option<&FingerprintKey>,
     ) -> Result<Instead> {
+        let group = parse_position(group)?;
         // An error here only rules out deep IST: files can still be sent.
-        let able = link.keep_alive_while("reading its own position", || Ok(self.able(job, layout)))?;
+        let able = link.keep_alive_while("reading its own position", || Ok(self.able(job, layout, group)))?;
         let able = able.unwrap_or_else(|error| Err(format!("{error:#}")));
         job.cancel.check()?;
-        let Able { position, first, spool, room } = match able {
+        let Able { position, backup, first, spool, room } = match able {
             Ok(able) => able,
             Err(why) => {
                 let why = cut(&why, TEXT_BYTES_MAX).to_owned();
@@ -114,7 +119,15 @@ impl OwnIst {
         }
         match link.recv()? {
             Message::WriteSets { from, to, domain } => {
-                receive(job, link, spool, (Seqno(from), Seqno(to)), (position, domain))
+                let instead = receive(job, link, spool, (Seqno(from), Seqno(to)), (position, domain))?;
+                // The donor is released by now, because none of this is its business.
+                match (instead, backup) {
+                    (Instead::WriteSets(at, None), Some(backup)) => {
+                        let verified = backup.stage(job, layout, old, domain)?;
+                        Ok(Instead::WriteSets(at, Some(Box::new(verified))))
+                    }
+                    (instead, _) => Ok(instead),
+                }
             }
             first => Ok(Instead::Files(Box::new(first))),
         }
@@ -122,7 +135,7 @@ impl OwnIst {
 
     /// Whether write-sets can bring this node back, or why not. If they can, a note on disk says that they are about
     /// to.
-    fn able(&mut self, job: &Job, layout: &Layout) -> Result<Result<Able, String>> {
+    fn able(&mut self, job: &Job, layout: &Layout, group: StateId) -> Result<Result<Able, String>> {
         if job.settings.ist == IstChoice::Never {
             return Ok(Err("ist=never is set on the joiner".to_owned()));
         }
@@ -130,11 +143,14 @@ impl OwnIst {
             Ok(relay) => relay,
             Err(why) => return Ok(Err(format!("{why} ({IST_DOOR_HINT})"))),
         };
+        if let Some(why) = relay.passes_unread() {
+            return Ok(Err(why.to_owned()));
+        }
         if in_place::was_begun(&Disk, &layout.datadir)? {
             return Ok(Err("its files are in the middle of a transfer in place".to_owned()));
         }
-        let position = match trust::position(layout, self.said.as_ref())? {
-            Ok(position) => position,
+        let (position, backup) = match start(job, layout, self.said.as_ref(), group)? {
+            Ok(start) => start,
             Err(why) => return Ok(Err(why)),
         };
         let Some(first) = relay.first(FIRST_WITHIN, &job.cancel)? else {
@@ -142,15 +158,50 @@ impl OwnIst {
         };
         trust::write_note(&job.datadir, position)?;
         let spool = Spool::open(&job.datadir, position.uuid, position.seqno)?;
-        let room = bytes_available(&job.datadir)?.saturating_sub(MARGIN_BYTES);
-        Ok(Ok(Able { position, first, spool, room }))
+        let taken = MARGIN_BYTES.saturating_add(backup.as_ref().map_or(0, Backup::bytes));
+        let room = bytes_available(&job.datadir)?.saturating_sub(taken);
+        Ok(Ok(Able { position, backup, first, spool, room }))
     }
+}
+
+/// The position from which the server will start: that of its own files, or of the backup that `base` names, if that is
+/// newer or the only one of the group's history. Otherwise why there is none.
+fn start(
+    job: &Job,
+    layout: &Layout,
+    said: Option<&GraState>,
+    group: StateId,
+) -> Result<Result<(StateId, Option<Backup>), String>> {
+    let own = trust::position(layout, said)?;
+    let Some(dir) = &job.settings.base else { return Ok(own.map(|own| (own, None))) };
+    let backup = match Backup::find(job, layout, dir) {
+        Ok(Ok(backup)) => Ok(backup),
+        Ok(Err(why)) => Err(why),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    let ours = |at: &StateId| at.uuid == group.uuid;
+    Ok(match (own, backup) {
+        (Ok(own), Ok(backup))
+            if ours(&own) && (!ours(&backup.position) || own.seqno >= backup.position.seqno) =>
+        {
+            Ok((own, None))
+        }
+        (_, Ok(backup)) => {
+            let (position, bytes) = (backup.position, size(backup.bytes()));
+            tracing::info!("base={}: {bytes} at {position}, from which deep IST can start", dir.display());
+            Ok((position, Some(backup)))
+        }
+        (Ok(own), Err(_)) => Ok((own, None)),
+        (Err(own), Err(why)) => Err(format!("{own}; base={}: {why}", dir.display())),
+    })
 }
 
 /// What the donor needs to know of a node that write-sets can bring back.
 struct Able {
     /// The position from which its server will start.
     position: StateId,
+    /// What must be installed before that.
+    backup: Option<Backup>,
     /// The first seqno that the donor's provider sends by itself.
     first: Seqno,
     /// The spool, with what an earlier try received.
@@ -199,7 +250,7 @@ fn receive(
                 spool.finish(to)?;
                 link.send(&Message::Stored)?;
                 tracing::info!("deep IST: the server starts from {}, its write-sets to {to} are here", at.0);
-                return Ok(Instead::WriteSets(at));
+                return Ok(Instead::WriteSets(at, None));
             }
             Message::WriteSetsFail { why } => {
                 tracing::warn!("no deep IST after all: {}", printable(&why));

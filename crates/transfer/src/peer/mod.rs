@@ -26,14 +26,14 @@ mod handshake;
 mod keep_alive;
 pub mod link;
 pub mod listen;
-mod own_certificates;
+pub(crate) mod own_certificates;
 pub mod relay;
 mod screen;
 pub mod secret;
 mod side;
 mod terms;
 pub mod tls;
-mod tls_stream;
+pub(crate) mod tls_stream;
 mod traffic;
 
 pub use dial::Dialer;

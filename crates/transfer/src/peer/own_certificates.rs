@@ -81,7 +81,7 @@ fn add_directory(path: &Path, roots: &mut RootCertStore) -> Result<()> {
     Ok(())
 }
 
-fn certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>> {
+pub(crate) fn certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let all = all.map_err(|e| unusable(path, option, words(e)))?;
     if all.is_empty() {
@@ -91,7 +91,7 @@ fn certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>
 }
 
 /// The library's texts for PEM problems address programmers.
-fn words(error: rustls::pki_types::pem::Error) -> String {
+pub(crate) fn words(error: rustls::pki_types::pem::Error) -> String {
     use rustls::pki_types::pem::Error;
     match error {
         Error::Io(e) => e.to_string(),
@@ -102,6 +102,6 @@ fn words(error: rustls::pki_types::pem::Error) -> String {
     }
 }
 
-pub(super) fn unusable(path: &Path, option: &str, why: impl std::fmt::Display) -> Failure {
+pub(crate) fn unusable(path: &Path, option: &str, why: impl std::fmt::Display) -> Failure {
     Failure::new(Kind::Configuration, format!("cannot use {} ({option}): {why}", path.display()))
 }

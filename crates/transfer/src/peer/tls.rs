@@ -27,7 +27,8 @@ pub const ALPN: &[u8] = b"rejoin";
 
 const CONFIGURE: &str = "set ssl-ca, ssl-cert and ssl-key under [sst] on both nodes, or on neither";
 
-fn provider() -> Arc<CryptoProvider> {
+/// The algorithms of all our connections.
+pub(crate) fn crypto() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::ring::default_provider();
     // AES-128 first: it is strong enough, and the fastest of the three on processors with AES instructions.
     use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
@@ -38,14 +39,14 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// The joiner's configuration and the pin of the certificate it presents.
 pub fn server(own: Option<&OwnCertificates>) -> Result<(Arc<ServerConfig>, Pin)> {
-    let builder = ServerConfig::builder_with_provider(provider())
+    let builder = ServerConfig::builder_with_provider(crypto())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .context("TLS 1.3 is not available")?;
     let (mut config, pin) = match own {
         Some(own) => {
             let Loaded { roots, chain, key } = own.load()?;
             let pin = Pin::of_certificate(chain.first().map(AsRef::as_ref).unwrap_or_default());
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, crypto())
                 .build()
                 .map_err(|e| unusable(own.first_authority(), "ssl-ca", e))?;
             let config = builder
@@ -78,7 +79,7 @@ pub fn server(own: Option<&OwnCertificates>) -> Result<(Arc<ServerConfig>, Pin)>
 /// The donor's configuration for the joiner with this pin.
 pub fn client(own: Option<&OwnCertificates>, pin: Pin) -> Result<Arc<ClientConfig>> {
     let loaded = own.map(OwnCertificates::load).transpose()?;
-    let provider = provider();
+    let provider = crypto();
     let verifier = PinVerifier {
         pin,
         roots: loaded.as_ref().map(|loaded| loaded.roots.clone()),

@@ -26,7 +26,7 @@ const OUTPUT_BYTES: usize = 128 << 10;
 
 /// How long a blocking step may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Deadlines {
+pub(crate) enum Deadlines {
     /// As long as bytes move at least this often.
     Stall(Duration),
     /// Until this instant, whatever moves.
@@ -35,7 +35,7 @@ pub(super) enum Deadlines {
 
 /// Why a step failed. The caller knows the peer and puts it into a sentence.
 #[derive(Debug)]
-pub(super) enum WireError {
+pub(crate) enum WireError {
     /// The peer closed the connection.
     Closed,
     /// Nothing arrived for this long.
@@ -55,7 +55,7 @@ pub(super) enum WireError {
 }
 
 /// One TCP connection with TLS on it.
-pub(super) struct TlsStream {
+pub(crate) struct TlsStream {
     socket: Arc<TcpStream>,
     tls: Connection,
     input: Box<[u8]>,
@@ -69,7 +69,7 @@ pub(super) struct TlsStream {
 
 impl TlsStream {
     /// Takes over a connected socket.
-    pub(super) fn new(socket: Arc<TcpStream>, mut tls: Connection, cancel: &Cancel) -> io::Result<TlsStream> {
+    pub(crate) fn new(socket: Arc<TcpStream>, mut tls: Connection, cancel: &Cancel) -> io::Result<TlsStream> {
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(LOOK_EVERY))?;
@@ -107,7 +107,7 @@ impl TlsStream {
     }
 
     /// The socket, to wait on.
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub(crate) fn socket(&self) -> &TcpStream {
         &self.socket
     }
 
@@ -132,7 +132,7 @@ impl TlsStream {
     }
 
     /// Does the TLS handshake.
-    pub(super) fn handshake(&mut self, until: Instant) -> Result<(), WireError> {
+    pub(crate) fn handshake(&mut self, until: Instant) -> Result<(), WireError> {
         let patience = Deadlines::Until(until);
         while self.tls.is_handshaking() {
             self.flush(patience)?;
@@ -156,7 +156,7 @@ impl TlsStream {
     }
 
     /// Reads some bytes; without patience only bytes that have already arrived, and 0 if there are none.
-    pub(super) fn read(&mut self, buf: &mut [u8], patience: Option<Deadlines>) -> Result<usize, WireError> {
+    pub(crate) fn read(&mut self, buf: &mut [u8], patience: Option<Deadlines>) -> Result<usize, WireError> {
         loop {
             match self.tls.reader().read(buf) {
                 Ok(0) if !buf.is_empty() => return Err(WireError::Closed),
@@ -178,7 +178,7 @@ impl TlsStream {
     }
 
     /// Encrypts and sends all of `bytes` except what waits for [`TlsStream::flush`].
-    pub(super) fn write_all(&mut self, mut bytes: &[u8], patience: Deadlines) -> Result<(), WireError> {
+    pub(crate) fn write_all(&mut self, mut bytes: &[u8], patience: Deadlines) -> Result<(), WireError> {
         while !bytes.is_empty() {
             // Encrypts from the caller's slice into records; no other copy is made on the way to the kernel.
             let n = self.tls.writer().write(bytes).map_err(WireError::Io)?;
@@ -191,7 +191,7 @@ impl TlsStream {
     }
 
     /// Sends what is encrypted.
-    pub(super) fn flush(&mut self, patience: Deadlines) -> Result<(), WireError> {
+    pub(crate) fn flush(&mut self, patience: Deadlines) -> Result<(), WireError> {
         let mut moved = Instant::now();
         while self.tls.wants_write() {
             self.look()?;
@@ -211,9 +211,7 @@ impl TlsStream {
     /// Closes so that the last bytes arrive: the kernel would discard them if the socket had unread input.
     pub(super) fn part(&mut self, until: Instant) {
         self.stop_looking();
-        self.tls.send_close_notify();
-        let _ = self.flush(Deadlines::Until(until));
-        let _ = self.socket.shutdown(Shutdown::Write);
+        self.close_writing(until);
         while Instant::now() < until {
             match (&*self.socket).read(&mut self.input) {
                 Ok(0) => break,
@@ -222,6 +220,13 @@ impl TlsStream {
                 Err(_) => break,
             }
         }
+    }
+
+    /// Tells the peer that nothing more follows.
+    pub(crate) fn close_writing(&mut self, until: Instant) {
+        self.tls.send_close_notify();
+        let _ = self.flush(Deadlines::Until(until));
+        let _ = self.socket.shutdown(Shutdown::Write);
     }
 
     /// Fails if the transfer was cancelled.
@@ -313,7 +318,7 @@ fn out_of_patience(
 }
 
 /// Whether the error only means that we should check the cancel and try again.
-pub(super) fn again(error: &io::Error) -> bool {
+pub(crate) fn again(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 

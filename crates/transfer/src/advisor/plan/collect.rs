@@ -69,7 +69,7 @@ pub fn collect(
         lineage: Lineage::read(&layout.datadir),
         data: old.iter().map(|file| file.allocated).sum(),
         archives: archives(&group, archive)?,
-        door: relay::door(&options).map(drop),
+        door: relay::door(&options, &layout.datadir).and_then(|door| relay::is_readable(&door)),
         group,
     })
 }

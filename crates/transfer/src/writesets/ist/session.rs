@@ -1,9 +1,11 @@
 //! One connection of a donor's provider through us to our own provider.
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+//!
+//! One thread passes on both directions: until its IST is over a provider answers some fifty bytes, which fit into the buffers
+//! of any socket.
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -11,14 +13,19 @@ use formats::galera::ist::HEADER_LEN;
 use formats::galera::splice::{Splice, Step};
 use formats::wsrep::state_id::StateId;
 use formats::{Seqno, Uuid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 
+use super::certificates::SocketTls;
+use super::end::End;
 use super::spool::Reader;
 use super::trust;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
-use crate::threads::{Thread, lock, scoped};
+use crate::threads::lock;
 
-/// How long either side may take for its first words. A stranger that says nothing holds a donor up no longer.
+/// How long our provider may take for its first words.
 const GREETING_WITHIN: Duration = Duration::from_secs(10);
 /// How long our provider may take to say that its state transfer is over. Write-sets that come before are kept for it, so
 /// this only decides for how long a killed server's next start can go on with them.
@@ -64,37 +71,86 @@ impl Verdicts {
     }
 }
 
+/// Connects to our provider; `None` when it does not expect IST.
+pub(super) fn connect(provider: SocketAddr, tls: Option<&SocketTls>, cancel: &Cancel) -> Result<Option<End>> {
+    let at = || format!("cannot connect to our provider at {provider}");
+    let socket = match std::net::TcpStream::connect_timeout(&provider, GREETING_WITHIN) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        connected => Arc::new(connected.with_context(at)?),
+    };
+    Ok(Some(match tls {
+        None => End::plain(socket, cancel)?,
+        Some(tls) => {
+            let name = ServerName::from(provider.ip());
+            let session = ClientConnection::new(tls.client.clone(), name)?;
+            End::tls(socket, session, GREETING_WITHIN, cancel).with_context(at)?
+        }
+    }))
+}
+
 /// Our provider, that has greeted nobody in particular yet. It accepts a single connection: a stranger must not cost it.
 #[derive(Debug)]
 pub(super) struct Greeting {
-    provider: TcpStream,
-    hello: [u8; HEADER_LEN],
+    provider: End,
+    /// Its first message.
+    pub hello: [u8; HEADER_LEN],
 }
 
 impl Greeting {
     /// Connects to our provider and receives its greeting. None when it does not expect IST.
-    pub fn of(provider: SocketAddr, cancel: &Cancel) -> Result<Option<Greeting>> {
-        let stream = match TcpStream::connect_timeout(&provider, GREETING_WITHIN) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Ok(None),
-            connected => {
-                connected.with_context(|| format!("cannot connect to our provider at {provider}"))?
-            }
-        };
-        prepare(&stream)?;
+    pub fn of(provider: SocketAddr, tls: Option<&SocketTls>, cancel: &Cancel) -> Result<Option<Greeting>> {
+        let Some(mut end) = connect(provider, tls, cancel)? else { return Ok(None) };
         let mut hello = [0; HEADER_LEN];
-        let until = Some(Instant::now() + GREETING_WITHIN);
+        let until = Instant::now() + GREETING_WITHIN;
         let mut have = 0;
         while have < HEADER_LEN {
-            match read(&stream, &mut hello[have..], until, cancel)? {
+            match end.read_until(hello.get_mut(have..).unwrap_or_default(), until)? {
                 0 => return Ok(None),
                 n => have += n,
             }
         }
-        Ok(Some(Greeting { provider: stream, hello }))
+        Ok(Some(Greeting { provider: end, hello }))
+    }
+
+    /// Whether our provider has closed the connection: it expects no IST any more, or another one.
+    pub fn is_stale(&mut self) -> bool {
+        !matches!(self.provider.try_read(&mut [0]), Ok(None))
     }
 }
 
-/// What a session needs.
+/// Whoever has answered the greeting as a provider does.
+#[derive(Debug)]
+pub(super) struct Donor {
+    end: End,
+    splice: Splice,
+    answer: Vec<u8>,
+}
+
+impl Donor {
+    /// Passes the greeting on to a connection, and waits for the answer that a provider gives.
+    ///
+    /// # Errors
+    /// It does not give it in time.
+    pub fn greeted(mut end: End, hello: &[u8; HEADER_LEN], within: Duration) -> Result<Donor> {
+        let (mut splice, mut answer) = (Splice::new(), Vec::new());
+        end.write(hello)?;
+        let until = Instant::now() + within;
+        while let Step::Read = splice.next(&answer)? {
+            let mut buffer = [0; HEADER_LEN];
+            let room = buffer.get_mut(answer.len()..).unwrap_or_default();
+            match end.read_until(room, until)? {
+                0 => anyhow::bail!("it closed the connection"),
+                n => answer.extend_from_slice(room.get(..n).unwrap_or_default()),
+            }
+        }
+        Ok(Donor { end, splice, answer })
+    }
+}
+
+/// What was inserted: history, first and last.
+pub(super) type Inserted = (Uuid, Seqno, Seqno);
+
+/// Both ends of a session.
 pub(super) struct Session<'a> {
     pub datadir: &'a Path,
     pub verdicts: &'a Verdicts,
@@ -103,99 +159,43 @@ pub(super) struct Session<'a> {
     pub first: &'a (dyn Fn(Seqno) + Sync),
 }
 
-/// How a session went.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// Whoever connected is no donor's provider; ours still waits for one.
-    Stranger(Greeting, String),
-    /// The connection is over. With what was inserted: history, first and last.
-    Over(Option<(Uuid, Seqno, Seqno)>),
-}
-
 impl Session<'_> {
-    /// Passes on everything between the two until one of them ends. `passing` is called once the donor has proved to be one.
-    pub fn run(&self, greeting: Greeting, donor: &TcpStream, passing: impl FnOnce()) -> Result<Ended> {
-        prepare(donor)?;
-        let mut splice = Splice::new();
-        let mut held = Vec::new();
-        if let Err(why) = self.greet(&greeting, donor, &mut splice, &mut held) {
-            return Ok(Ended::Stranger(greeting, format!("{why:#}")));
-        }
-        passing();
-        let provider = greeting.provider;
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let (from, to) = (&provider, donor);
-            let answers = scoped(scope, Thread::RelayAnswers, || {
-                let passed = pass(from, to, self.cancel);
-                over.store(true, Ordering::Release);
-                // Whoever waits for the donor's next words need wait no more.
-                let _ = to.shutdown(Shutdown::Both);
-                passed.map_err(Into::into)
-            });
-            let outcome = self.splice(&provider, donor, &mut splice, held, &over);
-            let _ = provider.shutdown(Shutdown::Write);
-            // An end in order: the provider has read everything and closes.
-            if outcome.is_err() {
-                let _ = provider.shutdown(Shutdown::Both);
-            }
-            let _ = answers.join();
-            outcome.map(Ended::Over)
-        })
+    /// Passes on everything between the two until one of them ends.
+    pub fn run(&self, greeting: Greeting, donor: Donor) -> Result<Option<Inserted>> {
+        let Donor { end, mut splice, answer } = donor;
+        let mut ends = Ends { provider: greeting.provider, donor: end, cancel: self.cancel };
+        let outcome = ends.provider.write(&answer).map_err(Into::into).and_then(|()| {
+            let inserted = self.splice(&mut ends, &mut splice)?;
+            ends.pass()?;
+            Ok(inserted)
+        });
+        ends.provider.close();
+        ends.donor.close();
+        outcome
     }
 
-    /// Passes the greeting on, and waits for a first answer that a donor's provider gives.
-    fn greet(
-        &self,
-        greeting: &Greeting,
-        donor: &TcpStream,
-        splice: &mut Splice,
-        held: &mut Vec<u8>,
-    ) -> Result<()> {
-        write(donor, &greeting.hello, self.cancel)?;
-        let until = Some(Instant::now() + GREETING_WITHIN);
-        while let Step::Read = splice.next(held)? {
-            let mut buffer = [0; HEADER_LEN];
-            match read(donor, &mut buffer[held.len()..], until, self.cancel)? {
-                0 => anyhow::bail!("it closed the connection"),
-                n => held.extend_from_slice(&buffer[held.len()..held.len() + n]),
-            }
-        }
-        write(&greeting.provider, held, self.cancel)?;
-        held.clear();
-        Ok(())
-    }
-
-    fn splice(
-        &self,
-        provider: &TcpStream,
-        donor: &TcpStream,
-        splice: &mut Splice,
-        mut held: Vec<u8>,
-        over: &AtomicBool,
-    ) -> Result<Option<(Uuid, Seqno, Seqno)>> {
+    /// Up to the point from which everything passes as it is.
+    fn splice(&self, ends: &mut Ends<'_>, splice: &mut Splice) -> Result<Option<Inserted>> {
+        let (mut held, mut buffer) = (Vec::new(), vec![0; BUFFER]);
         let mut inserted = None;
         let mut history = Uuid::NIL;
         loop {
             match splice.next(&held)? {
-                Step::Read => {
-                    let mut buffer = vec![0; BUFFER];
-                    match read(donor, &mut buffer, None, self.cancel)? {
-                        0 => return Ok(None),
-                        n => held.extend_from_slice(buffer.get(..n).unwrap_or_default()),
-                    }
-                }
+                Step::Read => match ends.hear(&mut buffer)? {
+                    0 => return Ok(None),
+                    n => held.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+                },
                 Step::Pass(n) => {
-                    write(provider, held.get(..n).unwrap_or_default(), self.cancel)?;
+                    ends.provider.write(held.get(..n).unwrap_or_default())?;
                     held.drain(..n);
                 }
                 Step::Hold(first) => {
                     (self.first)(first);
-                    match self.verdict(over)? {
+                    match self.verdict(ends)? {
                         Some(Verdict::Splice(position)) => {
                             history = position.uuid;
                             // The note stays for the next start when our provider has gone.
-                            if !self.settled(over)? {
+                            if !self.settled(ends)? {
                                 return Ok(None);
                             }
                             if !splice.insert_from(position.seqno) {
@@ -210,27 +210,27 @@ impl Session<'_> {
                     trust::remove_note(self.datadir)?;
                 }
                 Step::Insert(from, to) => {
-                    self.insert(provider, splice, history, from, to)?;
+                    self.insert(&mut ends.provider, splice, history, from, to)?;
                     tracing::info!(
                         "deep IST: inserted the write-sets {from} to {to} before the donor's own IST"
                     );
                     inserted = Some((history, from, to));
                 }
-                Step::Through => break,
+                Step::Through => {
+                    ends.provider.write(&held)?;
+                    return Ok(inserted);
+                }
             }
         }
-        write(provider, &held, self.cancel)?;
-        pass(donor, provider, self.cancel)?;
-        Ok(inserted)
     }
 
     /// None when our provider has gone meanwhile.
-    fn verdict(&self, over: &AtomicBool) -> Result<Option<Verdict>> {
+    fn verdict(&self, ends: &mut Ends<'_>) -> Result<Option<Verdict>> {
         loop {
             self.cancel.check()?;
             match self.verdicts.wait() {
                 Some(verdict) => return Ok(Some(verdict)),
-                None if over.load(Ordering::Acquire) => return Ok(None),
+                None if ends.provider_has_gone()? => return Ok(None),
                 None => {}
             }
         }
@@ -239,10 +239,10 @@ impl Session<'_> {
     /// The provider has zeros in its state file while a state transfer runs. If the server is killed before it is over,
     /// the note beside the data must still be there.
     /// False when our provider has gone meanwhile.
-    fn settled(&self, over: &AtomicBool) -> Result<bool> {
+    fn settled(&self, ends: &mut Ends<'_>) -> Result<bool> {
         let until = Instant::now() + SETTLED_WITHIN;
         while Instant::now() < until {
-            if over.load(Ordering::Acquire) {
+            if ends.provider_has_gone()? {
                 return Ok(false);
             }
             if trust::provider_says(self.datadir).is_some_and(|said| said.uuid != Uuid::NIL) {
@@ -255,7 +255,7 @@ impl Session<'_> {
 
     fn insert(
         &self,
-        provider: &TcpStream,
+        provider: &mut End,
         splice: &mut Splice,
         history: Uuid,
         from: Seqno,
@@ -275,7 +275,7 @@ impl Session<'_> {
             out.extend_from_slice(spool.payload());
             next = Seqno(next.0.saturating_add(1));
             if out.len() >= BUFFER || next > to {
-                write(provider, &out, self.cancel)?;
+                provider.write(&out)?;
                 out.clear();
             }
         }
@@ -283,66 +283,63 @@ impl Session<'_> {
     }
 }
 
-/// Reads and writes look around several times a second.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(LOOK_EVERY))?;
-    stream.set_write_timeout(Some(LOOK_EVERY))?;
-    rustix::net::sockopt::set_socket_keepalive(stream, true).map_err(Into::into)
+/// Two connections, and what passes between them.
+pub(super) struct Ends<'a> {
+    pub provider: End,
+    pub donor: End,
+    pub cancel: &'a Cancel,
 }
 
-fn waits(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
-}
-
-fn ended(cancel: &Cancel) -> io::Result<()> {
-    cancel.check().map_err(io::Error::other)
-}
-
-fn read(
-    mut from: &TcpStream,
-    buffer: &mut [u8],
-    until: Option<Instant>,
-    cancel: &Cancel,
-) -> io::Result<usize> {
-    loop {
-        ended(cancel)?;
-        match from.read(buffer) {
-            Err(error) if waits(&error) => {
-                if until.is_some_and(|until| Instant::now() >= until) {
-                    return Err(io::Error::new(ErrorKind::TimedOut, "nothing came in time"));
-                }
+impl Ends<'_> {
+    /// Passes on what our provider has answered. Whether it has closed.
+    fn provider_has_gone(&mut self) -> Result<bool> {
+        let mut answer = [0; 4096];
+        loop {
+            match self.provider.try_read(&mut answer) {
+                Ok(None) => return Ok(false),
+                Ok(Some(0)) => return Ok(true),
+                Ok(Some(n)) => self.donor.write(answer.get(..n).unwrap_or_default())?,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(true),
+                Err(error) => return Err(error.into()),
             }
-            read => return read,
         }
     }
-}
 
-fn write(mut to: &TcpStream, bytes: &[u8], cancel: &Cancel) -> io::Result<()> {
-    let mut left = bytes;
-    while !left.is_empty() {
-        ended(cancel)?;
-        match to.write(left) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(n) => left = left.get(n..).unwrap_or_default(),
-            Err(error) if waits(&error) => {}
-            Err(error) => return Err(error),
+    /// Waits for bytes of the donor's; 0 when one of the two has closed.
+    fn hear(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        loop {
+            self.cancel.check()?;
+            if self.provider_has_gone()? {
+                return Ok(0);
+            }
+            if let Some(n) = self.donor.try_read(buffer)? {
+                return Ok(n);
+            }
+            let wait = |end| PollFd::new(end, PollFlags::IN);
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_EVERY.subsec_nanos()) };
+            let _ = poll(&mut [wait(self.donor.socket()), wait(self.provider.socket())], Some(&timeout));
         }
     }
-    Ok(())
-}
 
-/// Passes on everything until the end of it.
-fn pass(from: &TcpStream, to: &TcpStream, cancel: &Cancel) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match read(from, &mut buffer, None, cancel)? {
-            0 => return Ok(()),
-            n => write(to, buffer.get(..n).unwrap_or_default(), cancel)?,
+    /// Passes on everything, and waits until our provider has read it and closes.
+    pub fn pass(&mut self) -> Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match self.hear(&mut buffer)? {
+                0 => break,
+                n => self.provider.write(buffer.get(..n).unwrap_or_default())?,
+            }
         }
+        self.provider.close_writing();
+        while !self.provider_has_gone()? {
+            self.cancel.check()?;
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_EVERY.subsec_nanos()) };
+            let _ = poll(&mut [PollFd::new(self.provider.socket(), PollFlags::IN)], Some(&timeout));
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 #[path = "session_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -37,7 +37,11 @@ pub fn position(layout: &Layout, said: Option<&GraState>) -> Result<Result<State
     Ok(judge(found, said, noted(&layout.datadir)))
 }
 
-fn judge(found: StateId, said: Option<&GraState>, noted: Option<StateId>) -> Result<StateId, String> {
+/// Whether files at the position `found` may be trusted, by what the provider has said of them and by what a try has noted.
+///
+/// # Errors
+/// In words why not.
+pub fn judge(found: StateId, said: Option<&GraState>, noted: Option<StateId>) -> Result<StateId, String> {
     let Some(said) = said else { return Err("it has no grastate.dat that reads".to_owned()) };
     if !found.is_defined() {
         return Err("its files hold no position".to_owned());

@@ -2,8 +2,9 @@
 use super::super::Findings;
 use super::super::facts::{Facts, Server};
 use crate::peer::Side;
-use crate::server::provider_options::{IST_DOOR_HINT, ist_door};
+use crate::server::ist_door::{IST_DOOR_HINT, ist_door};
 use crate::settings::{IstChoice, SnapshotChoice};
+use crate::writesets::ist::relay::is_readable;
 
 /// Adds the findings.
 pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
@@ -26,8 +27,15 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
     if !wanted && !begun {
         return;
     }
-    match ist_door(&options, facts.setting("wsrep_node_address")) {
+    match ist_door(&options, facts.setting("wsrep_node_address"), &facts.datadir.path) {
         Ok(door) => {
+            if let Err(why) = is_readable(&door) {
+                let text =
+                    format!("a member's archive cannot bring this node back, only files or IST: {why}");
+                let hint = "a certificate of X.509 version 3 and a key without a password, readable for the server's user";
+                findings.note("deep-ist", text, hint);
+                return;
+            }
             let (host, port) = door.advertised;
             findings.ok(
                 "deep-ist",
@@ -277,12 +285,15 @@ mod tests {
         let about =
             |lines: &str| super::super::judge(&with_sst(lines)).iter().any(|f| f.subject == "deep-ist");
         assert!(!about(""), "nobody asked for it");
-        assert!(found(&with_sst("archive=/a\n"), "deep-ist", Note).contains("socket.ssl_key"));
+        assert!(found(&with_sst("archive=/a\n"), "deep-ist", Note).contains("ist.recv_bind is not set"));
         let set = |options: &str| with_options(stopped(), &[&format!("--wsrep_provider_options={options}")]);
         let half = set("ist.recv_bind=127.0.0.1");
         assert!(found(&half, "deep-ist", Note).contains("ist.recv_addr is not set"));
         let whole = set("ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1");
         assert!(found(&whole, "deep-ist", Ok).contains("10.0.0.1:4568"));
+        let encrypted =
+            "ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1;socket.ssl_cert=/nowhere/c;socket.ssl_key=k";
+        assert!(found(&set(encrypted), "deep-ist", Note).contains("/nowhere/c (socket.ssl_cert)"));
     }
 
     #[test]

@@ -1,0 +1,348 @@
+//! The relay, the process through which IST reaches our provider: it listens where donors connect, and puts write-sets from the
+//! spool in front of what a donor's provider sends.
+//!
+//! It is a process of its own because IST runs after the joiner's program has ended, and because a running server that was
+//! cut off takes IST without any program of ours: this one lives as long as its server. Its orders come on its standard
+//! input; the end of that means that nothing is to be inserted.
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use formats::Seqno;
+use formats::galera::ist::HEADER_LEN;
+use formats::wsrep::credentials::Account;
+use formats::wsrep::invocation::SstArgs;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::callers::{self, Callers};
+use super::certificates::SocketTls;
+use super::end::End;
+use super::relay::{door, is_readable};
+use super::session::{Donor, Ends, Greeting, Inserted, Session, Verdict, Verdicts, connect};
+use super::spool;
+use crate::cancel::{Cancel, LOOK_EVERY};
+use crate::failure::{Failure, Kind};
+use crate::job;
+use crate::panics::caught;
+use crate::server::ist_door::{IstDoor, Transport};
+use crate::server::log;
+use crate::server::options::ServerOptions;
+use crate::server::parent::{self, ServerProcess};
+use crate::server::{credentials, synced};
+use crate::threads::{self, Thread, lock, scoped};
+
+/// How long the relay of an earlier life of the server may still have the port.
+const PORT_WITHIN: Duration = Duration::from_secs(5);
+/// How often to look whether a connection has answered the greeting, while there are any.
+const ANSWERS_EVERY: Duration = Duration::from_millis(5);
+
+/// The process itself: `words` are the server's process id and the arguments the server had given the joiner.
+///
+/// # Errors
+/// It cannot listen, or its server has ended.
+pub fn run(words: &[String]) -> Result<()> {
+    let _ = rustix::process::setsid();
+    log::begin_without_file();
+    let (pid, words) = words.split_first().context("the server's process id is missing")?;
+    let server = ServerProcess { pid: pid.parse().context("the server's process id is no number")? };
+    let args = SstArgs::parse(words);
+    let options = ServerOptions::load(&args)?;
+    let datadir = job::datadir_of(&args)?;
+    let door = door(&options, &datadir).map_err(|why| Failure::new(Kind::Configuration, why))?;
+    let cancel = Cancel::new();
+    parent::watch(Some(server), None, cancel.clone(), || {})?;
+    let listeners = match listen(&door, &cancel) {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            return Ok(());
+        }
+    };
+    let unreadable = is_readable(&door).err();
+    match &unreadable {
+        None => say(&format!("listening {}:{}", door.advertised.0, door.advertised.1)),
+        Some(why) => say(&format!("unread {why}")),
+    }
+    let socket = synced::socket_path(options.server("socket"), &datadir);
+    let account = credentials::collect(&args, &options, false).local;
+    let verdicts = Arc::new(Verdicts::new());
+    let orders = Arc::clone(&verdicts);
+    threads::spawn(Thread::RelayOrders, move || orders.set(order()))?;
+    let last_tls = Mutex::default();
+    let passage = Passage { datadir, socket, account, door, last_tls, verdicts: &verdicts, cancel: &cancel };
+    let served = match unreadable {
+        None => passage.serve(&listeners),
+        Some(_) => passage.serve_unread(&listeners),
+    };
+    match served {
+        // Our server's end is ours.
+        Err(_) if cancel.is_ended_now() => Ok(()),
+        served => served,
+    }
+}
+
+/// To the joiner's program, which may have ended.
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush());
+}
+
+/// Waits for the joiner's program to decide, or to end.
+fn order() -> Verdict {
+    let mut line = String::new();
+    let _ = BufReader::new(std::io::stdin().lock()).read_line(&mut line);
+    let position = line.strip_prefix("splice ").and_then(|text| text.trim().parse().ok());
+    position.map_or(Verdict::Through, Verdict::Splice)
+}
+
+/// On every address that the name means.
+fn listen(door: &IstDoor, cancel: &Cancel) -> Result<Vec<TcpListener>> {
+    let (host, port) = &door.advertised;
+    let addresses: Vec<SocketAddr> = (host.as_str(), *port)
+        .to_socket_addrs()
+        .with_context(|| format!("ist.recv_addr={host} does not resolve"))?
+        .filter(|address| *address != door.provider)
+        .collect();
+    let until = Instant::now() + PORT_WITHIN;
+    loop {
+        let mut failed = None;
+        let bind = |address: &SocketAddr| TcpListener::bind(address).map_err(|error| (*address, error));
+        let mut listeners = Vec::new();
+        for bound in addresses.iter().map(bind) {
+            match bound {
+                Ok(listener) => {
+                    listener.set_nonblocking(true)?;
+                    listeners.push(listener);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some((_, error)) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                drop(listeners);
+                cancel.sleep(Duration::from_millis(50))?;
+            }
+            Some((address, error)) if listeners.is_empty() => {
+                return Err(error).with_context(|| format!("cannot listen at {address} (ist.recv_addr)"));
+            }
+            _ => return Ok(listeners),
+        }
+    }
+}
+
+struct Passage<'a> {
+    datadir: PathBuf,
+    socket: PathBuf,
+    account: Option<Account>,
+    door: IstDoor,
+    last_tls: Mutex<Option<SocketTls>>,
+    verdicts: &'a Verdicts,
+    cancel: &'a Cancel,
+}
+
+impl Passage<'_> {
+    /// Greets whoever connects, and passes on what the first one sends that answers as a donor's provider does; one at a
+    /// time, until our server ends.
+    fn serve(&self, listeners: &[TcpListener]) -> Result<()> {
+        let (tell, greeted) = channel::<(SocketAddr, Result<Donor>)>();
+        let mut callers = Callers::default();
+        // Our provider, as long as nobody has answered its greeting; and whether somebody has.
+        let mut greeting: Option<Greeting> = None;
+        let passing = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            loop {
+                self.cancel.check()?;
+                for (from, donor) in greeted.try_iter() {
+                    callers.remove(from);
+                    match donor {
+                        // If there is no greeting, another one was first.
+                        Ok(donor) => {
+                            if let Some(greeting) = greeting.take() {
+                                callers.dismiss();
+                                passing.store(true, Ordering::Release);
+                                let passing = &passing;
+                                scoped(scope, Thread::RelaySession, move || {
+                                    let passed = caught(|| self.pass(greeting, donor));
+                                    passing.store(false, Ordering::Release);
+                                    self.end(from, passed);
+                                    Ok(())
+                                });
+                            }
+                        }
+                        Err(why) if greeting.is_some() => callers.refuse(from, &format!("{why:#}")),
+                        Err(_) => {}
+                    }
+                }
+                let wait = if callers.are_none() { LOOK_EVERY } else { ANSWERS_EVERY };
+                if !callers.have_room() {
+                    self.cancel.sleep(ANSWERS_EVERY)?;
+                    continue;
+                }
+                let Some((stream, from)) = accept(listeners, wait)? else { continue };
+                // A provider that wakes its own listener, which is closed already: it needs no answer.
+                if passing.load(Ordering::Acquire) {
+                    continue;
+                }
+                if greeting.as_mut().is_none_or(Greeting::is_stale) {
+                    greeting = self.provider().unwrap_or_else(|error| {
+                        tracing::warn!("IST cannot reach our provider: {error:#}");
+                        None
+                    });
+                }
+                let Some(hello) = greeting.as_ref().map(|greeting| greeting.hello) else {
+                    tracing::debug!("{from} connected, but no IST is expected");
+                    continue;
+                };
+                let stream = Arc::new(stream);
+                let spoke = callers.admit(from, &stream);
+                let tell = tell.clone();
+                scoped(scope, Thread::RelayCaller, move || {
+                    let donor = caught(|| self.greet(stream, &hello, &spoke));
+                    let _ = tell.send((from, donor));
+                    Ok(())
+                });
+            }
+        })
+    }
+
+    /// A donor's connection is over.
+    fn end(&self, from: SocketAddr, passed: Result<Option<Inserted>>) {
+        match passed {
+            Ok(Some((history, ..))) => self.remove_spool_when_synced(history),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("IST from {from} ended: {error:#}"),
+        }
+    }
+
+    /// What is in the files of the provider's certificates now: they may have been renewed. While they are being replaced,
+    /// what was in them before.
+    fn tls(&self) -> Result<Option<SocketTls>> {
+        let Some(files) = &self.door.certificates else { return Ok(None) };
+        let mut last = lock(&self.last_tls);
+        match (SocketTls::load(files), last.as_ref()) {
+            (Ok(tls), _) => *last = Some(tls),
+            (Err(error), Some(_)) => tracing::warn!("the certificate read before is used again: {error:#}"),
+            (Err(error), None) => return Err(error),
+        }
+        Ok(last.clone())
+    }
+
+    /// Our provider's greeting, if it expects IST.
+    fn provider(&self) -> Result<Option<Greeting>> {
+        let tls = self.tls()?.filter(|_| self.door.inside != Transport::Plain);
+        Greeting::of(self.door.provider, tls.as_ref(), self.cancel)
+    }
+
+    fn greet(&self, stream: Arc<TcpStream>, hello: &[u8; HEADER_LEN], spoke: &AtomicBool) -> Result<Donor> {
+        callers::greet(stream, self.door.outside, self.tls()?.as_ref(), hello, spoke, self.cancel)
+    }
+
+    /// One donor's connection. Answers what was inserted when all of it went to the server.
+    fn pass(&self, greeting: Greeting, donor: Donor) -> Result<Option<Inserted>> {
+        let first = |seqno: Seqno| say(&format!("first {seqno}"));
+        let session =
+            Session { datadir: &self.datadir, verdicts: self.verdicts, cancel: self.cancel, first: &first };
+        let inserted = session.run(greeting, donor)?;
+        // What follows in this server's life is its own business.
+        self.verdicts.set(Verdict::Through);
+        Ok(inserted)
+    }
+
+    /// What our provider encrypts is passed on as it is, because we cannot: donor and provider agree with each other.
+    fn serve_unread(&self, listeners: &[TcpListener]) -> Result<()> {
+        loop {
+            self.cancel.check()?;
+            let Some((stream, from)) = accept(listeners, LOOK_EVERY)? else { continue };
+            let Some(provider) = connect(self.door.provider, None, self.cancel)? else { continue };
+            let donor = End::plain(Arc::new(stream), self.cancel)?;
+            let mut ends = Ends { provider, donor, cancel: self.cancel };
+            if let Err(error) = ends.pass() {
+                tracing::warn!("IST from {from} ended: {error:#}");
+            }
+            ends.provider.close();
+            ends.donor.close();
+        }
+    }
+
+    /// Until then a crash may need them again.
+    fn remove_spool_when_synced(&self, history: formats::Uuid) {
+        if synced::wait_until_synced(&self.socket, self.account.as_ref(), self.cancel).is_ok() {
+            let removed = crate::disk::durable::remove_if_there(&spool::path(&self.datadir, history));
+            if let Err(error) = removed {
+                tracing::warn!("the write-sets of the deep IST could not be removed: {error:#}");
+            }
+        }
+    }
+}
+
+/// Waits a moment for a connection.
+fn accept(listeners: &[TcpListener], wait: Duration) -> Result<Option<(TcpStream, SocketAddr)>> {
+    let mut fds: Vec<PollFd<'_>> = listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)).collect();
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) };
+    if !matches!(poll(&mut fds, Some(&timeout)), Ok(1..)) {
+        return Ok(None);
+    }
+    for listener in listeners {
+        match listener.accept() {
+            Ok((stream, from)) => {
+                return Ok(Some((stream, SocketAddr::new(from.ip().to_canonical(), from.port()))));
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {}
+            // Too many descriptors, say: not for ever.
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::session::tests::{donor, provider};
+    use super::*;
+
+    #[test]
+    fn silent_callers_do_not_keep_the_donor_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, outside) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        outside.set_nonblocking(true).unwrap();
+        let at = outside.local_addr().unwrap();
+        let door = IstDoor {
+            advertised: (at.ip().to_string(), at.port()),
+            outside: Transport::Plain,
+            provider: inside.local_addr().unwrap(),
+            inside: Transport::Plain,
+            certificates: None,
+        };
+        let (verdicts, cancel) = (Verdicts::new(), Cancel::new());
+        verdicts.set(Verdict::Through);
+        let (datadir, socket) = (dir.path().to_owned(), dir.path().join("s.sock"));
+        let last_tls = Mutex::default();
+        let passage =
+            Passage { datadir, socket, account: None, door, last_tls, verdicts: &verdicts, cancel: &cancel };
+        let (read, took) = std::thread::scope(|scope| {
+            scope.spawn(|| passage.serve(&[outside]).unwrap_err());
+            let reading = scope.spawn(|| provider(&inside, None));
+            // More than have room, and all from the donor's own address.
+            let connect = || TcpStream::connect(at).unwrap();
+            let silent: Vec<TcpStream> = (0..150).map(|_| connect()).collect();
+            let began = Instant::now();
+            scope.spawn(move || donor(connect(), None, 8));
+            let read = reading.join();
+            let took = began.elapsed();
+            drop(silent);
+            cancel.end_now(crate::failure::Kind::Server, "the test is over");
+            (read.unwrap(), took)
+        });
+        assert_eq!(read, (8..=12).collect::<Vec<i64>>());
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+}
