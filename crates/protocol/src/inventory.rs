@@ -58,6 +58,9 @@ pub enum FileRole {
     },
     /// Another file of the server that belongs to the data (for example the buffer pool dump).
     Server,
+    /// A file that belongs to a backup and to no datadir: what mariadb-backup needs to prepare the others. Its path is that in
+    /// the backup.
+    Backup,
 }
 
 impl FileRole {

@@ -259,6 +259,21 @@ pub enum Message {
         /// Why.
         why: String,
     },
+    /// Donor, before an attempt: can the joiner prepare a backup of mariadb-backup?
+    AskPrepare {
+        /// The version of the donor's program, as it says it.
+        version: String,
+    },
+    /// Joiner: whether it can.
+    CanPrepare {
+        /// Why not; empty if it can.
+        why_not: String,
+    },
+    /// Joiner, instead of [`Message::Stored`]: the backup could not be prepared. Another attempt may follow.
+    NotPrepared {
+        /// Why.
+        why: String,
+    },
 }
 
 /// Whether write-sets can bring a joiner back.
@@ -314,6 +329,9 @@ pub enum SnapshotKind {
     Online,
     /// A snapshot of a server that blocks writes to its files.
     Blocking,
+    /// A backup that mariadb-backup takes of a working server: the joiner has mariadb-backup prepare the files once all of them
+    /// have arrived.
+    Mariabackup,
 }
 
 impl SnapshotKind {
@@ -322,6 +340,7 @@ impl SnapshotKind {
         match self {
             SnapshotKind::Online => "online",
             SnapshotKind::Blocking => "blocking",
+            SnapshotKind::Mariabackup => "mariabackup",
         }
     }
 }
@@ -382,6 +401,9 @@ impl Message {
             Message::WriteSetBytes { .. } => "WriteSetBytes",
             Message::WriteSetsEnd => "WriteSetsEnd",
             Message::WriteSetsFail { .. } => "WriteSetsFail",
+            Message::AskPrepare { .. } => "AskPrepare",
+            Message::CanPrepare { .. } => "CanPrepare",
+            Message::NotPrepared { .. } => "NotPrepared",
         }
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`clock`], [`cancel`], [`failure`], [`panics`], [`threads`], [`human`], [`allocator`] | the time; ending early; why something failed; what a panic does; every thread; human-readable figures; how much free memory the C library keeps |
 //! | [`disk`] | durable writes, filesystems |
+//! | [`program`] | running another program |
 //! | [`server`] | our own server: options, stdout, parent, logs |
 //! | [`sql`] | the one client for our own server |
 //! | [`writesets`] | write-sets on disk: the provider's cache, read only |
@@ -39,6 +40,7 @@ pub mod limits;
 pub mod load;
 pub mod panics;
 pub mod peer;
+pub mod program;
 pub mod receive;
 pub mod send;
 pub mod server;

@@ -121,7 +121,7 @@ fn of_role(role: FileRole) -> (Managed, bool) {
         }
         FileRole::Table | FileRole::Link { .. } => (Managed::Table, true),
         FileRole::TableElsewhere { owner } => (Managed::TableElsewhere { owner }, true),
-        FileRole::Server => (Managed::Server, true),
+        FileRole::Server | FileRole::Backup => (Managed::Server, true),
     }
 }
 

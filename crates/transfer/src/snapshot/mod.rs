@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`online`] | the snapshot of a server that keeps working |
 //! | [`blocking`] | the snapshot of a server that blocks writes until all files have been read |
+//! | [`mariabackup`] | the snapshot that mariadb-backup takes |
 //! | [`copy`] | reading files and checking their pages, for both |
 //! | [`declined`] | the reasons why a snapshot is not possible |
 //! | [`binlog_state`] | the GTID state of the donor's binary log |
@@ -12,6 +13,7 @@ pub mod binlog_state;
 pub mod blocking;
 pub mod copy;
 pub mod declined;
+pub mod mariabackup;
 pub mod online;
 pub mod sink;
 
