@@ -155,7 +155,9 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
 
     // Where there is no such program, or it fails on either host, the blocking snapshot serves, and both logs say why.
     let fails = |name: &str, when: &str| {
-        let text = format!("case \"$*\" in *{when}*) echo 'broken on purpose' >&2; exit 9;; esac\nexec mariadb-backup \"$@\"");
+        let text = format!(
+            "case \"$*\" in *{when}*) echo 'broken on purpose' >&2; exit 9;; esac\nexec mariadb-backup \"$@\""
+        );
         script(&cluster.dir().join(name), &text)
     };
     let (backup, prepare) = (fails("no-backup", "--backup")?, fails("no-prepare", "--prepare")?);
@@ -163,16 +165,28 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
         (donor, Path::new("/nowhere"), "on the donor: /nowhere does not say its version"),
         (joiner, Path::new("/nowhere"), "on the joiner: /nowhere does not say its version"),
         (donor, &*backup, "mariadb-backup failed (exit status 9): broken on purpose"),
-        (joiner, &*prepare, "the joiner could not prepare the backup of mariadb-backup: mariadb-backup --prepare failed"),
+        (
+            joiner,
+            &*prepare,
+            "the joiner could not prepare the backup of mariadb-backup: mariadb-backup --prepare failed",
+        ),
     ] {
         joiner.stop()?;
         node.add_options("sst", &[&format!("mariabackup={}", path.display())])?;
-        changed(donor, &format!("{}{}", node.name(), path.file_name().unwrap_or_default().to_string_lossy().len()))?;
+        changed(
+            donor,
+            &format!("{}{}", node.name(), path.file_name().unwrap_or_default().to_string_lossy().len()),
+        )?;
         joiner.remove_grastate()?;
         joiner.join().with_context(|| why.to_owned())?;
         sst::assert_snapshot(joiner, "blocking")?;
         for node in [donor, joiner] {
-            ensure!(node.log_text().contains(why), "{} does not say {why:?}:\n{}", node.name(), process::tail(&node.log_text(), 40));
+            ensure!(
+                node.log_text().contains(why),
+                "{} does not say {why:?}:\n{}",
+                node.name(),
+                process::tail(&node.log_text(), 40)
+            );
         }
         compare::assert_equal(donor, joiner)?;
         joiner.wait_tidy()?;
@@ -207,7 +221,10 @@ fn its_failure_is_named_and_costs_nothing() -> Result<()> {
     joiner.kill();
     gone(donor, "mariadb-backup")?;
     donor.wait_synced_again(Duration::from_secs(30))?;
-    donor.exec(&["CREATE TABLE sbtest.after_a_kill (a INT PRIMARY KEY)", "INSERT INTO sbtest.after_a_kill VALUES (1)"])?;
+    donor.exec(&[
+        "CREATE TABLE sbtest.after_a_kill (a INT PRIMARY KEY)",
+        "INSERT INTO sbtest.after_a_kill VALUES (1)",
+    ])?;
 
     donor.add_options("sst", &["rlimit=", "compress="])?;
     joiner.remove_grastate()?;
@@ -229,7 +246,12 @@ fn comm(pid: u32) -> String {
 fn wait_for(node: &Node, name: &str) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(30);
     while all_of(name).is_empty() {
-        ensure!(Instant::now() < until, "{name} was not started on {}:\n{}", node.name(), process::tail(&node.log_text(), 20));
+        ensure!(
+            Instant::now() < until,
+            "{name} was not started on {}:\n{}",
+            node.name(),
+            process::tail(&node.log_text(), 20)
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
@@ -337,7 +359,12 @@ fn a_command_fills_a_base_from_a_stream_in_a_file() -> Result<()> {
 
     // If it fails, or takes too long, everything is sent.
     for (name, text, options, why) in [
-        ("fails", "echo 'no such bucket' >&2; exit 4", "base-command-timeout=60", "base-command failed (exit status 4): no such bucket"),
+        (
+            "fails",
+            "echo 'no such bucket' >&2; exit 4",
+            "base-command-timeout=60",
+            "base-command failed (exit status 4): no such bucket",
+        ),
         ("hangs", "sleep 600 & wait", "base-command-timeout=2", "base-command did not end within 2 s"),
     ] {
         joiner.stop()?;

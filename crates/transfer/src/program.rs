@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 
 use crate::cancel::{Cancel, LOOK_EVERY};
@@ -25,6 +26,8 @@ use crate::threads::{Running, Thread, lock, scoped};
 const LOOK_FOR_END: Duration = Duration::from_millis(50);
 /// How long it may take to end by itself once it was told to: less than what we have ourselves.
 const ENDS_WITHIN: Duration = Duration::from_millis(700);
+/// What a user's pipe may hold at most, unless an administrator has changed that.
+const PIPE_BYTES: usize = 1 << 20;
 /// Longer lines are cut.
 const LINE_BYTES_MAX: usize = 4096;
 /// So many of its last lines are kept for the error.
@@ -88,9 +91,15 @@ impl Program<'_> {
     ///
     /// # Errors
     /// As [`Program::run`], or from `take`.
-    pub fn read<T>(&self, command: &mut Command, take: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T, Unfinished> {
+    pub fn read<T>(
+        &self,
+        command: &mut Command,
+        take: impl FnOnce(&mut dyn Read) -> Result<T>,
+    ) -> Result<T, Unfinished> {
         self.with(command, |said, child| {
             let stdout = child.stdout.take();
+            // The more fits, the less the program waits for us. Only advice: the system may not allow it.
+            let _ = stdout.as_ref().map(|stdout| fcntl_setpipe_size(stdout, PIPE_BYTES));
             let mut output = Output { stdout, cancel: self.cancel };
             let taken = take(&mut output);
             let whole = taken.is_ok();
@@ -110,15 +119,24 @@ impl Program<'_> {
         .and_then(|taken| taken)
     }
 
-    fn with<T>(&self, command: &mut Command, body: impl FnOnce(&Said<'_>, &mut Child) -> Result<T>) -> Result<T> {
+    fn with<T>(
+        &self,
+        command: &mut Command,
+        body: impl FnOnce(&Said<'_>, &mut Child) -> Result<T>,
+    ) -> Result<T> {
         let mut child = self.start(command)?;
-        let said =
-            Said { program: self, last: Mutex::default(), full: AtomicBool::new(false), ended: AtomicBool::new(false) };
+        let said = Said {
+            program: self,
+            last: Mutex::default(),
+            full: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        };
         std::thread::scope(|scope| {
             let stderr = child.stderr.take();
             let said = &said;
-            let read: Running<'_, ()> =
-                scoped(scope, Thread::ProgramOutput, move || stderr.map_or(Ok(()), |stderr| said.follow(stderr)));
+            let read: Running<'_, ()> = scoped(scope, Thread::ProgramOutput, move || {
+                stderr.map_or(Ok(()), |stderr| said.follow(stderr))
+            });
             let done = body(said, &mut child);
             end(&mut child);
             said.ended.store(true, Ordering::Release);
@@ -140,7 +158,11 @@ impl Program<'_> {
         };
         let stdin = self.stdin.as_ref().map(OwnedFd::try_clone).transpose();
         let stdin = stdin.map_err(|error| Failure::new(Kind::Server, format!("{}: {error}", self.name)))?;
-        command.stdin(stdin.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+            .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
         // SAFETY: two system calls, which need neither memory nor locks.
         unsafe { command.pre_exec(die_with_us) };
         command.spawn().map_err(|error| {
@@ -245,7 +267,10 @@ impl Said<'_> {
         }
         tracing::debug!("{}: {line}", self.program.name);
         (self.program.line)(&line);
-        if ["No space left on device", "Errcode: 28", "error 28", "Disk quota exceeded"].iter().any(|text| line.contains(text)) {
+        if ["No space left on device", "Errcode: 28", "error 28", "Disk quota exceeded"]
+            .iter()
+            .any(|text| line.contains(text))
+        {
             self.full.store(true, Ordering::Relaxed);
         }
         let mut last = lock(&self.last);

@@ -91,7 +91,9 @@ fn its_output_is_read_and_its_failure_counts_more_than_what_follows_from_it() {
     };
     assert_eq!(program(&cancel).read(&mut shell("printf whole"), text).unwrap(), "whole");
     match program(&cancel).read(&mut shell("printf who; echo broken >&2; exit 1"), text) {
-        Err(Unfinished::Program(error)) => assert!(error.to_string().ends_with("(exit status 1): broken"), "{error}"),
+        Err(Unfinished::Program(error)) => {
+            assert!(error.to_string().ends_with("(exit status 1): broken"), "{error}")
+        }
         other => panic!("{other:?}"),
     }
     match program(&cancel).read(&mut shell("printf who"), text) {

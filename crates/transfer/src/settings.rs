@@ -48,7 +48,8 @@ impl BaseCommand {
                 Ok(BaseCommand { program: program.into(), arguments: words.collect(), limit })
             }
             _ => {
-                let text = format!("[sst] base-command={text} does not begin with the absolute path of a program");
+                let text =
+                    format!("[sst] base-command={text} does not begin with the absolute path of a program");
                 let hint = "name the program and its arguments, separated by blanks; a script begins with its interpreter (#!/bin/sh)";
                 Err(Failure::new(Kind::Configuration, text).hint(hint))
             }
@@ -268,7 +269,9 @@ pub fn base(options: &ServerOptions) -> Option<PathBuf> {
 
 /// `base-command`, if it is set.
 fn base_command(options: &ServerOptions) -> Result<Option<BaseCommand>> {
-    let Some(text) = options.sst("base-command").filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+    let Some(text) = options.sst("base-command").filter(|text| !text.trim().is_empty()) else {
+        return Ok(None);
+    };
     let limit = options.sst_duration_s("base-command-timeout")?.unwrap_or(BASE_COMMAND_TIMEOUT_S);
     let limit = (limit > 0).then(|| Duration::from_secs(limit));
     Ok(Some(BaseCommand::parse(text, limit)?))

@@ -218,7 +218,11 @@ impl Decoder {
                     }
                     self.numbers()?;
                     let ignored = kind == Kind::Ignored;
-                    self.state = if kind == Kind::Sparse { State::Hole { left: holes } } else { State::Payload { ignored } };
+                    self.state = if kind == Kind::Sparse {
+                        State::Hole { left: holes }
+                    } else {
+                        State::Payload { ignored }
+                    };
                     if !ignored {
                         return Ok(Some(Event::Chunk));
                     }
@@ -313,7 +317,11 @@ impl Decoder {
         Ok(())
     }
 
-    fn payload<'a>(&mut self, input: &mut &'a [u8], ignored: bool) -> Result<Option<Event<'a>>, MbstreamError> {
+    fn payload<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        ignored: bool,
+    ) -> Result<Option<Event<'a>>, MbstreamError> {
         // The holes before the next byte, also those at the end.
         while let Some((skip, len)) = self.holes.front_mut() {
             self.offset += u64::from(std::mem::take(skip));

@@ -30,7 +30,8 @@ fn payload(path: &str, offset: u64, data: &[u8]) -> Vec<u8> {
 }
 
 fn sparse(path: &str, offset: u64, holes: &[(u32, u32)], data: &[u8]) -> Vec<u8> {
-    let map: Vec<u8> = holes.iter().flat_map(|(skip, len)| [skip.to_le_bytes(), len.to_le_bytes()].concat()).collect();
+    let map: Vec<u8> =
+        holes.iter().flat_map(|(skip, len)| [skip.to_le_bytes(), len.to_le_bytes()].concat()).collect();
     let count = (holes.len() as u32).to_le_bytes().to_vec();
     [head(b'S', 0, path), count, numbers(data, offset, &map), map, data.to_vec()].concat()
 }
@@ -140,7 +141,10 @@ fn what_is_no_stream() {
     assert!(matches!(error(&payload(&long, 0, b"x")), MbstreamError::Path(_)));
     assert!(matches!(error(&payload("t", u64::MAX, b"x")), MbstreamError::Numbers { .. }));
     assert!(matches!(error(&sparse("t", 0, &[(1, 2)], b"x")), MbstreamError::Numbers { .. }));
-    assert!(matches!(error(&sparse("t", i64::MAX as u64 - 1, &[(9, 1)], b"x")), MbstreamError::Numbers { .. }));
+    assert!(matches!(
+        error(&sparse("t", i64::MAX as u64 - 1, &[(9, 1)], b"x")),
+        MbstreamError::Numbers { .. }
+    ));
     let many = [head(b'S', 0, "t"), (HOLES_MAX + 1).to_le_bytes().to_vec()].concat();
     assert!(matches!(error(&many), MbstreamError::Numbers { .. }));
     let mut damaged = payload("t", 0, b"xyz");

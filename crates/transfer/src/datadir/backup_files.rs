@@ -76,7 +76,11 @@ mod tests {
     #[test]
     fn tables_elsewhere_have_the_name_that_leads_to_them() {
         let elsewhere = |path: &str, owner: &str| {
-            name_in_backup(&entry(Place::External, path, FileRole::TableElsewhere { owner: owner.to_owned() }))
+            name_in_backup(&entry(
+                Place::External,
+                path,
+                FileRole::TableElsewhere { owner: owner.to_owned() },
+            ))
         };
         assert_eq!(elsewhere("/ssd/shop/t.ibd", "shop/t.isl"), "shop/t.ibd");
         assert_eq!(elsewhere("/ssd/t#1.MYD", "shop/t.MYD"), "shop/t.MYD");

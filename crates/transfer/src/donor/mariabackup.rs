@@ -20,7 +20,8 @@ const HELD_UP_MAX: u32 = 2;
 impl DonorSession<'_> {
     /// Sends the snapshot that the operator wants, and no other.
     pub(super) fn only_mariabackup(&self, link: &mut Link) -> Result<Sent> {
-        self.mariabackup(link, "snapshot=mariabackup is set on the donor")?.map_err(|why| not_mariabackup(&why).into())
+        self.mariabackup(link, "snapshot=mariabackup is set on the donor")?
+            .map_err(|why| not_mariabackup(&why).into())
     }
 
     /// The online snapshot cannot read what the server writes: mariadb-backup may, and the blocking snapshot can.
@@ -81,7 +82,9 @@ impl DonorSession<'_> {
         };
         let listed = scan::scan(self.layout, self.engines)?;
         if let Some(encrypted) = first_encrypted(self.layout, &self.job.options, &listed.files) {
-            return Ok(Err(format!("{encrypted} is encrypted, and the joiner would need the keys to prepare it")));
+            return Ok(Err(format!(
+                "{encrypted} is encrypted, and the joiner would need the keys to prepare it"
+            )));
         }
         if !self.context.prepares {
             return Ok(Err("the joiner's program is too old to prepare a backup".to_owned()));
@@ -96,6 +99,8 @@ impl DonorSession<'_> {
 }
 
 fn not_mariabackup(why: &str) -> Failure {
-    let failure = Failure::new(Kind::Refused, format!("the snapshot of mariadb-backup is not possible: {why}"));
-    failure.hint("remove the cause, or take another kind of snapshot (snapshot=auto under [sst] on the donor)")
+    let failure =
+        Failure::new(Kind::Refused, format!("the snapshot of mariadb-backup is not possible: {why}"));
+    failure
+        .hint("remove the cause, or take another kind of snapshot (snapshot=auto under [sst] on the donor)")
 }

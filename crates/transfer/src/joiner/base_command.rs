@@ -49,7 +49,10 @@ impl Base {
             return Ok(Base { dir: base.clone(), made: false });
         };
         if filled.is_dir() {
-            tracing::info!("base-command filled {} before an earlier transfer: it is used again", filled.display());
+            tracing::info!(
+                "base-command filled {} before an earlier transfer: it is used again",
+                filled.display()
+            );
             return Ok(Base { dir: Some(filled), made: true });
         }
         if let Some(why) = useful(job)? {

@@ -78,8 +78,13 @@ pub(super) fn prepare(job: &Job, directory: &Path, position: Position) -> Result
         .arg(format!("--target-dir={}", directory.display()))
         .arg(format!("--use-memory={}", memory(job)))
         .current_dir(directory);
-    let program =
-        Program { name: "mariadb-backup --prepare", limit: None, stdin: None, cancel: &job.cancel, line: &|_| () };
+    let program = Program {
+        name: "mariadb-backup --prepare",
+        limit: None,
+        stdin: None,
+        cancel: &job.cancel,
+        line: &|_| (),
+    };
     program.run(&mut command).map_err(|error| {
         let failure = Failure::new(crate::failure::kind_of(&error), format!("{error:#}"));
         NotPrepared(failure.hint("the log of the transfer has all that it said"))
@@ -90,7 +95,10 @@ pub(super) fn prepare(job: &Job, directory: &Path, position: Position) -> Result
             Err(NotPrepared(Failure::new(Kind::Peer, text)).into())
         }
         found => {
-            let at = found.map_or_else(|| "mariadb-backup does not say at which position".to_owned(), |at| format!("at {at}"));
+            let at = found.map_or_else(
+                || "mariadb-backup does not say at which position".to_owned(),
+                |at| format!("at {at}"),
+            );
             tracing::info!("the backup is prepared, {at}");
             Ok(())
         }

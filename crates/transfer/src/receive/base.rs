@@ -268,7 +268,9 @@ impl<'a> Base<'a> {
         let received = self.staging.adopt(entry, &path)?;
         let mut known = Origin { received, ..Origin::default() };
         known.old = match look_for(path)? {
-            None => self.backup.map(|backup| look_for(backup.join(name_in_backup(entry)))).transpose()?.flatten(),
+            None => {
+                self.backup.map(|backup| look_for(backup.join(name_in_backup(entry)))).transpose()?.flatten()
+            }
             here => here,
         };
         Ok(known)

@@ -70,7 +70,8 @@ impl Staging {
     ) -> Result<Entries> {
         let known = self.lay_out(files, directory)?;
         program(directory)?;
-        let (mut shared, mut entries, mut staged) = (self.shared(), Entries::default(), StagedFiles::default());
+        let (mut shared, mut entries, mut staged) =
+            (self.shared(), Entries::default(), StagedFiles::default());
         let begun = std::mem::take(&mut shared.files);
         for (number, name) in (0..).zip(names(directory)?) {
             let Some(entry) = entry(self.flavor, directory, &name, FileId(number), &known)? else { continue };
@@ -79,7 +80,10 @@ impl Staging {
             }
             let to = self.choose(&mut shared, &entry, &target_of(&entry)?)?;
             take(&directory.join(&name), &to.path)?;
-            staged.insert(entry.id, Arc::new(StagedFile { made: AtomicBool::new(true), patchable: false, ..to }));
+            staged.insert(
+                entry.id,
+                Arc::new(StagedFile { made: AtomicBool::new(true), patchable: false, ..to }),
+            );
             staged.rest(entry.id);
             entries.insert(&entry);
         }

@@ -14,7 +14,8 @@ fn received(number: u32, place: Place, path: &str, role: FileRole) -> FileEntry 
 fn staged(tree: &Tree, files: &[FileEntry]) -> (Staging, Entries) {
     let layout = tree.layout(&[]);
     let staging = Staging::new(&MariaDb, &layout.datadir).unwrap();
-    let targets: Vec<_> = files.iter().map(|entry| (entry.clone(), layout.target_of(entry).unwrap())).collect();
+    let targets: Vec<_> =
+        files.iter().map(|entry| (entry.clone(), layout.target_of(entry).unwrap())).collect();
     for (entry, target) in &targets {
         staging.begin(entry, target).unwrap();
     }
@@ -54,13 +55,15 @@ fn what_the_program_leaves_takes_the_place_of_what_was_received() {
         Ok(())
     };
     let prepared = staging.prepare(&files, program, |entry| layout.target_of(entry)).unwrap();
-    let by_path: BTreeMap<String, FileEntry> = prepared.iter().map(|entry| (entry.path.clone(), entry)).collect();
+    let by_path: BTreeMap<String, FileEntry> =
+        prepared.iter().map(|entry| (entry.path.clone(), entry)).collect();
     let names: Vec<_> = by_path.keys().map(String::as_str).collect();
     assert_eq!(names, ["ib_logfile0", "ibdata1", "shop/renamed.ibd", "shop/t.ibd", "undo001"]);
     let system = &by_path["ibdata1"];
     assert_eq!((system.size, &system.role), (8, &FileRole::SystemTablespace { index: 0 }));
 
-    let placed: BTreeMap<_, _> = staging.staged().into_iter().map(|file| (file.target.clone(), file)).collect();
+    let placed: BTreeMap<_, _> =
+        staging.staged().into_iter().map(|file| (file.target.clone(), file)).collect();
     assert_eq!(placed.len(), 5);
     for (target, content, class) in [
         ("ibdata1", "prepared", Class::System(0)),
@@ -70,12 +73,20 @@ fn what_the_program_leaves_takes_the_place_of_what_was_received() {
         ("shop/renamed.ibd", "shop", Class::Table),
     ] {
         let file = &placed[&layout.datadir.join(target)];
-        assert_eq!((fs::read_to_string(&file.staged).unwrap().as_str(), file.class), (content, class), "{target}");
+        assert_eq!(
+            (fs::read_to_string(&file.staged).unwrap().as_str(), file.class),
+            (content, class),
+            "{target}"
+        );
         let stage = working_directory(&own_directory(&layout.datadir), "stage");
         assert_eq!(file.staged.parent(), Some(&*stage));
     }
     staging.sync_all().unwrap();
-    assert_eq!(staging.read_back(1, &crate::cancel::Cancel::new()).unwrap(), 0, "nothing is known of them any more");
+    assert_eq!(
+        staging.read_back(1, &crate::cancel::Cancel::new()).unwrap(),
+        0,
+        "nothing is known of them any more"
+    );
     // Nothing else is left in either directory.
     let stage = working_directory(&own_directory(&layout.datadir), "stage");
     assert_eq!(fs::read_dir(stage).unwrap().count(), 5);
@@ -87,7 +98,8 @@ fn a_program_that_fails_leaves_no_directory() {
     let tree = Tree::with_engine_files();
     let layout = tree.layout(&[]);
     let (staging, files) = staged(&tree, &files_of_a_backup());
-    let error = staging.prepare(&files, |_| anyhow::bail!("broken"), |entry| layout.target_of(entry)).unwrap_err();
+    let error =
+        staging.prepare(&files, |_| anyhow::bail!("broken"), |entry| layout.target_of(entry)).unwrap_err();
     assert_eq!(error.to_string(), "broken");
     assert!(!waiting_room(&own_directory(&layout.datadir)).join(PREPARE).exists());
     // The next attempt begins.

@@ -161,7 +161,9 @@ impl Logs {
         for (host, told) in told {
             match (told.backup, &recovered) {
                 (Some(backup), Ok(recovered)) if backup != *recovered => {
-                    wrong.push(format!("recovered at {recovered:?}, the {host} told of a backup at {backup:?}"));
+                    wrong.push(format!(
+                        "recovered at {recovered:?}, the {host} told of a backup at {backup:?}"
+                    ));
                 }
                 (None, _) if by_backup => wrong.push(format!("the {host} told nothing of a backup")),
                 _ => {}

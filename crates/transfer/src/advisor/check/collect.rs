@@ -13,7 +13,6 @@ use rustix::fs::{Access, access};
 use super::facts::{Datadir, Directory, DirectoryState, Facts, Left, Room, Server};
 use super::wanted::{Wanted, account, datadir_of, load, user_of};
 use super::{ask, network, program};
-use crate::snapshot::mariabackup::tool::Tool;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::managed;
@@ -36,6 +35,7 @@ use crate::server::retries;
 use crate::server::synced::socket_path;
 use crate::server::users::{name_of_user, own_user_name};
 use crate::settings::Settings;
+use crate::snapshot::mariabackup::tool::Tool;
 
 /// Collects everything. `sample` is how long the write rate of a running server is measured.
 ///

@@ -135,8 +135,8 @@ impl Mariabackup<'_> {
             Program { name: NAME, limit: None, stdin: Some(login), cancel, line: &|line| stages.line(line) };
         let done = std::thread::scope(|scope| {
             let watch = scoped(scope, Thread::BackupWatch, || stages.watch(&self.login, cancel));
-            let done = program
-                .read(&mut self.command(), |stream| unpack(stream, names, sink, self.threads, cancel));
+            let done =
+                program.read(&mut self.command(), |stream| unpack(stream, names, sink, self.threads, cancel));
             stages.over();
             stages.released();
             let watched = watch.join();
@@ -144,7 +144,9 @@ impl Mariabackup<'_> {
         });
         match done {
             Ok(unpacked) if stages.is_complete() => Ok(unpacked),
-            Ok(_) => Err(Declined::Backup("it ended without saying that the backup is complete".to_owned()).into()),
+            Ok(_) => {
+                Err(Declined::Backup("it ended without saying that the backup is complete".to_owned()).into())
+            }
             Err(Unfinished::Program(error)) => {
                 cancel.check().map_err(anyhow::Error::from)?;
                 Err(match stages.was_held_up() {
@@ -167,7 +169,10 @@ fn position(unpacked: &Unpacked) -> Result<StateId, String> {
     // Newer versions write the GTID domain behind it.
     let text = said.split_whitespace().next().unwrap_or_default();
     let state: Result<StateId, _> = text.parse();
-    state.ok().filter(StateId::is_defined).ok_or_else(|| format!("it is at no position of the cluster ({said:?})"))
+    state
+        .ok()
+        .filter(StateId::is_defined)
+        .ok_or_else(|| format!("it is at no position of the cluster ({said:?})"))
 }
 
 /// The GTID state at the head of the binary log that the server began under the backup's locks.

@@ -74,4 +74,3 @@ impl<'a> Names<'a> {
         (what, FileEntry { id, place, path: path.to_owned(), size: 0, allocated: 0, role })
     }
 }
-

@@ -63,7 +63,10 @@ impl<'a> Stages<'a> {
         self.sink.waits(None);
         if let Some(asked) = lock(&self.asked).take() {
             let took = asked.elapsed();
-            tracing::info!("mariadb-backup held its backup locks for {:.3} s; replication was paused", took.as_secs_f64());
+            tracing::info!(
+                "mariadb-backup held its backup locks for {:.3} s; replication was paused",
+                took.as_secs_f64()
+            );
             self.sink.paused("replication", took);
         }
     }

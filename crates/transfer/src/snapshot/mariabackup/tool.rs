@@ -136,7 +136,8 @@ mod tests {
     fn any_password_survives_the_option_file() {
         for password in ["secret", "", " a b ", "a\"b'c", "back\\slash\\n", "#no=comment;", "\u{e9}\\\""] {
             let account = Account::from_pair(&format!("us\"er:{password}")).unwrap();
-            let mut file = std::fs::File::from(login_file(Path::new("/run/s.sock"), Some(&account), "x").unwrap());
+            let mut file =
+                std::fs::File::from(login_file(Path::new("/run/s.sock"), Some(&account), "x").unwrap());
             file.rewind().unwrap();
             let mut text = Vec::new();
             file.read_to_end(&mut text).unwrap();

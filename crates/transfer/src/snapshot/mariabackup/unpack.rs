@@ -57,7 +57,8 @@ pub(super) fn unpack(
         let workers: Vec<_> = (0..threads)
             .map(|_| scoped(scope, Thread::BackupReader, || hand_over(&taken, sink, cancel)))
             .collect();
-        let mut files = Files { names, sink, give, open: HashMap::new(), current: None, buffer: Vec::new(), start: 0 };
+        let mut files =
+            Files { names, sink, give, open: HashMap::new(), current: None, buffer: Vec::new(), start: 0 };
         let read = read(stream, &mut files);
         // Closes the channel.
         let Files { open, give, .. } = files;
@@ -146,7 +147,8 @@ impl Files<'_, '_> {
                     self.sink.announce(&entry)?;
                 }
                 self.start = 0;
-                self.open.insert(path.to_owned(), File { what, entry, at: 0, ended: false, kept: Vec::new() });
+                self.open
+                    .insert(path.to_owned(), File { what, entry, at: 0, ended: false, kept: Vec::new() });
             }
         }
         Ok(())
@@ -155,7 +157,8 @@ impl Files<'_, '_> {
     fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.zeros_to(offset)?;
         let Some(file) = self.file() else { return Ok(()) };
-        if matches!(file.what, Use::Position | Use::Binlog) && file.kept.len() + bytes.len() <= KEPT_BYTES_MAX {
+        if matches!(file.what, Use::Position | Use::Binlog) && file.kept.len() + bytes.len() <= KEPT_BYTES_MAX
+        {
             file.kept.extend_from_slice(bytes);
         }
         self.append(bytes)
@@ -250,7 +253,9 @@ fn finish(open: HashMap<String, File>) -> Result<Unpacked> {
     }
     files.sort_by_key(|file| file.entry.id);
     for File { entry, at, .. } in files {
-        unpacked.files.insert(&FileEntry { size: at, allocated: at, ..entry });
+        // A file that is as it was listed keeps its entry: the joiner knows it by its number.
+        let allocated = if entry.size == at { entry.allocated } else { at };
+        unpacked.files.insert(&FileEntry { size: at, allocated, ..entry });
     }
     Ok(unpacked)
 }

@@ -69,11 +69,23 @@ fn base_command(facts: &Facts, findings: &mut Findings) {
     let Ok(settings) = &facts.settings else { return };
     let Some(command) = &settings.base_command else { return };
     if let Some(why) = &facts.no_base_command {
-        findings.error("base-command", format!("base-command cannot be run: {why}"), "correct base-command under [sst]");
+        findings.error(
+            "base-command",
+            format!("base-command cannot be run: {why}"),
+            "correct base-command under [sst]",
+        );
     } else if settings.base.is_some() {
-        findings.note("base-command", "base is set too, so base-command is not run", "remove one of them from [sst]");
+        findings.note(
+            "base-command",
+            "base is set too, so base-command is not run",
+            "remove one of them from [sst]",
+        );
     } else if !settings.incremental {
-        findings.note("base-command", "incremental=0: nothing is compared, so base-command is not run", "incremental=1 under [sst]");
+        findings.note(
+            "base-command",
+            "incremental=0: nothing is compared, so base-command is not run",
+            "incremental=1 under [sst]",
+        );
     } else {
         let program = command.program().display();
         findings.ok("base-command", format!("an empty joiner runs {program} for a base"));
@@ -320,7 +332,8 @@ mod tests {
     fn backups_and_bases() {
         use super::super::super::Level::Ok;
         assert!(found(&stopped(), "backup", Ok).contains("10.11.19"));
-        let without = |lines: &str| Facts { backup_tool: Err("it is not installed".to_owned()), ..with_sst(lines) };
+        let without =
+            |lines: &str| Facts { backup_tool: Err("it is not installed".to_owned()), ..with_sst(lines) };
         assert!(found(&without(""), "backup", Ok).contains("not used"));
         assert!(found(&without("snapshot=mariabackup\n"), "backup", Error).contains("not installed"));
         let mut poor = running();
