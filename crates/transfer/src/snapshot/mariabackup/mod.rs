@@ -138,7 +138,7 @@ impl Mariabackup<'_> {
             let done =
                 program.read(&mut self.command(), |stream| unpack(stream, names, sink, self.threads, cancel));
             stages.over();
-            stages.released();
+            stages.ended(&self.login);
             let watched = watch.join();
             done.and_then(|done| watched.map(|()| done).map_err(Unfinished::Taking))
         });

@@ -58,8 +58,16 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// It holds no lock any more, or has ended.
-    pub fn released(&self) {
+    /// The program has ended, in whatever way: its session must not go on waiting for a lock.
+    pub fn ended(&self, login: &Login) {
+        if !self.blocked.load(Ordering::Acquire) && lock(&self.asked).is_some() && !self.was_held_up() {
+            end_session(login);
+        }
+        self.released();
+    }
+
+    /// It holds no lock any more.
+    fn released(&self) {
         self.sink.waits(None);
         if let Some(asked) = lock(&self.asked).take() {
             let took = asked.elapsed();
@@ -97,21 +105,23 @@ impl<'a> Stages<'a> {
                     "mariadb-backup has waited {} s for its backup locks while replication is paused: it is ended",
                     WAITS_AT_MOST.as_secs()
                 );
-                if let Err(error) = end_backup(login) {
-                    tracing::warn!("its session cannot be ended: {error:#}");
-                }
+                end_session(login);
             }
         }
         Ok(())
     }
 }
 
-fn end_backup(login: &Login) -> Result<()> {
-    let mut session = Session::open(login, ANSWER_WITHIN)?;
-    for backup in session.own_backups()? {
-        session.kill(backup)?;
+/// Ends the session of a backup that is in the middle of a step. The server does not notice that a client is gone while it waits
+/// for a lock.
+fn end_session(login: &Login) {
+    let end = || -> Result<()> {
+        let mut session = Session::open(login, ANSWER_WITHIN)?;
+        session.own_backups()?.into_iter().try_for_each(|backup| Ok(session.kill(backup)?))
+    };
+    if let Err(error) = end() {
+        tracing::warn!("the session of mariadb-backup cannot be ended: {error:#}");
     }
-    Ok(())
 }
 
 #[cfg(test)]
