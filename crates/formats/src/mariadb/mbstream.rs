@@ -3,17 +3,21 @@
 //!
 //! ```text
 //!  0  8  magic "XBSTCK01"
-//!  8  1  flags; bit 0: a reader that does not know the type ignores the chunk
-//!  9  1  type: 'P' bytes of a file, 'S' the same with holes, 'E' the file's end
-//! 10  4  length of the path            14  path
-//!        'E' ends here; of 'S' only: 4 bytes, how many holes
-//!     8  bytes of payload     8  where in the file they begin     4  CRC-32 (IEEE) of holes and payload
-//!        'S' only, for each hole: 4 bytes of the file to skip, 4 bytes of payload to write after them
-//!        payload
+//!  8  1  flags; bit 0: a reader that does not know the type ignores the chunk; bit 1: the file replaces one that is complete
+//!  9  1  type
+//! 10  4  length of the path            14  path, and what the type says:
+//! 'P' bytes of a file: 8 bytes, how many; 8, where in the file they begin; 4, their CRC-32 (IEEE); the bytes
+//! 'E' the file is complete
+//! 'D' the file, which is complete, is removed
+//! 'R' it gets another name: 4 bytes, the length of the new path; the new path
+//! 'S' MariaDB: the next bytes of the file go elsewhere: 8 bytes, where. The chunk with them says so too.
+//! 'S' XtraBackup: bytes with holes: 4 bytes, how many holes; the three numbers of a 'P'; for each hole 4 bytes of the file to skip
+//!     and 4 bytes, how many to write after them; the bytes. The checksum is of the holes and the bytes.
 //! ```
-//! Little-endian. From extra/mariabackup/xbstream_read.cc (MariaDB 10.11); the type 'S' exists in Percona XtraBackup only
-//! and is from its page `xbstream_file_format.md`. Compared with what `mbstream -c` and `mariadb-backup` 10.11.19 write,
-//! and with that page's example of an 'S'. No stream of XtraBackup itself was read.
+//! Little-endian. 'P', 'E' and ignored types are from extra/mariabackup/xbstream_read.cc (MariaDB 10.11), 'D', 'R', 'S' and bit 1
+//! from a newer xbstream_write.cc; all of them were tried with `mbstream -x` of 10.11.19, and met in streams of `mariadb-backup`
+//! 10.11.19 while tables were renamed. XtraBackup's 'S' is from its page `xbstream_file_format.md` and compared with the example
+//! there; no stream of XtraBackup itself was read.
 //!
 //! A chunk of type 'P' has 10 MiB as a rule and the format has no limit, so bytes are given out as they come. The checksum
 //! is before them and is verified after them: what was given out is valid only once [`Event::ChunkEnd`] has followed.
@@ -34,12 +38,17 @@ const HEAD_BYTES: usize = 14;
 const NUMBERS_BYTES: usize = 20;
 const HOLE_BYTES: usize = 8;
 const IGNORABLE: u8 = 1;
+const REPLACES: u8 = 2;
+const OFFSET_BYTES: usize = 8;
 
 /// What a stream says next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A chunk of the file [`Decoder::path`] begins.
-    Chunk,
+    Chunk {
+        /// If a file of this name is complete, this one replaces it.
+        replaces: bool,
+    },
     /// Bytes of that file.
     Data {
         /// Where in the file they begin.
@@ -54,6 +63,10 @@ pub enum Event<'a> {
     },
     /// The file [`Decoder::path`] is complete.
     FileEnd,
+    /// The file [`Decoder::path`] is removed.
+    Removed,
+    /// The file [`Decoder::path`] is called [`Decoder::new_path`] from now on.
+    Renamed,
 }
 
 /// What is wrong with a stream. Nothing after it can be read.
@@ -99,6 +112,9 @@ pub enum MbstreamError {
 enum State {
     Head,
     Path { kind: Kind, len: usize },
+    NewPathLength,
+    NewPath { len: usize },
+    Seek,
     Holes { kind: Kind },
     Numbers { kind: Kind, holes: u32 },
     Hole { left: u32 },
@@ -111,6 +127,9 @@ enum Kind {
     Payload,
     Sparse,
     End,
+    Remove,
+    Rename,
+    Seek,
     Ignored,
 }
 
@@ -118,6 +137,10 @@ enum Kind {
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
+    /// An 'S' is one of XtraBackup.
+    sparse: bool,
+    replaces: bool,
+    new_path: String,
     /// Bytes of a header that is not complete.
     partial: Vec<u8>,
     path: String,
@@ -141,10 +164,13 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// At the beginning of a stream.
+    /// At the beginning of a stream of MariaDB.
     pub fn new() -> Decoder {
         Decoder {
             state: State::Head,
+            sparse: false,
+            replaces: false,
+            new_path: String::new(),
             partial: Vec::new(),
             path: String::new(),
             at: 0,
@@ -157,9 +183,19 @@ impl Decoder {
         }
     }
 
+    /// At the beginning of a stream of Percona XtraBackup.
+    pub fn of_xtrabackup() -> Decoder {
+        Decoder { sparse: true, ..Decoder::new() }
+    }
+
     /// The path of the last event's file: relative, without `.` and `..`.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The name that a renamed file got: relative, without `.` and `..`.
+    pub fn new_path(&self) -> &str {
+        &self.new_path
     }
 
     /// Whether the stream may end here.
@@ -195,13 +231,37 @@ impl Decoder {
                     self.path = clean(path)?;
                     self.partial.clear();
                     self.state = match kind {
-                        Kind::End => State::Head,
+                        Kind::End | Kind::Remove => State::Head,
+                        Kind::Rename => State::NewPathLength,
+                        Kind::Seek => State::Seek,
                         Kind::Sparse => State::Holes { kind },
                         Kind::Payload | Kind::Ignored => State::Numbers { kind, holes: 0 },
                     };
-                    if kind == Kind::End {
-                        return Ok(Some(Event::FileEnd));
+                    match kind {
+                        Kind::End => return Ok(Some(Event::FileEnd)),
+                        Kind::Remove => return Ok(Some(Event::Removed)),
+                        _ => {}
                     }
+                }
+                State::Seek => {
+                    if self.gather(input, OFFSET_BYTES).is_none() {
+                        return Ok(None);
+                    }
+                    self.partial.clear();
+                    self.state = State::Head;
+                }
+                State::NewPathLength => {
+                    let Some(bytes) = self.gather(input, 4) else { return Ok(None) };
+                    let len = path_length(bytes, 0)?;
+                    self.partial.clear();
+                    self.state = State::NewPath { len };
+                }
+                State::NewPath { len } => {
+                    let Some(path) = self.gather(input, len) else { return Ok(None) };
+                    self.new_path = clean(path)?;
+                    self.partial.clear();
+                    self.state = State::Head;
+                    return Ok(Some(Event::Renamed));
                 }
                 State::Holes { kind } => {
                     let Some(bytes) = self.gather(input, 4) else { return Ok(None) };
@@ -224,7 +284,7 @@ impl Decoder {
                         State::Payload { ignored }
                     };
                     if !ignored {
-                        return Ok(Some(Event::Chunk));
+                        return Ok(Some(Event::Chunk { replaces: self.replaces }));
                     }
                 }
                 State::Hole { left: 0 } => {
@@ -273,15 +333,16 @@ impl Decoder {
         let byte = |at: usize| self.partial.get(at).copied().unwrap_or_default();
         let kind = match (byte(9), byte(8) & IGNORABLE != 0) {
             (b'P', _) => Kind::Payload,
-            (b'S', _) => Kind::Sparse,
+            (b'S', _) if self.sparse => Kind::Sparse,
+            (b'S', _) => Kind::Seek,
             (b'E', _) => Kind::End,
+            (b'D', _) => Kind::Remove,
+            (b'R', _) => Kind::Rename,
             (_, true) => Kind::Ignored,
             (kind, false) => return Err(MbstreamError::Kind { at, kind }),
         };
-        let len = le32(&self.partial, 10).map_or(usize::MAX, |len| len as usize);
-        if len > PATH_BYTES_MAX {
-            return Err(MbstreamError::Path(format!("a path of {len} bytes")));
-        }
+        self.replaces = byte(8) & REPLACES != 0;
+        let len = path_length(&self.partial, 10)?;
         self.partial.clear();
         self.state = State::Path { kind, len };
         Ok(())
@@ -362,6 +423,15 @@ impl Decoder {
 
     fn impossible(&self, why: &'static str) -> MbstreamError {
         MbstreamError::Numbers { path: self.path.clone(), why }
+    }
+}
+
+/// The length of a path, where it stands in a header.
+fn path_length(bytes: &[u8], at: usize) -> Result<usize, MbstreamError> {
+    let len = le32(bytes, at).map_or(usize::MAX, |len| len as usize);
+    match len {
+        0..=PATH_BYTES_MAX => Ok(len),
+        _ => Err(MbstreamError::Path(format!("a path of {len} bytes"))),
     }
 }
 

@@ -38,17 +38,45 @@ fn sparse(path: &str, offset: u64, holes: &[(u32, u32)], data: &[u8]) -> Vec<u8>
 
 /// The files of a stream that is read in pieces of these lengths, over and over.
 fn files(stream: &[u8], pieces: &[usize]) -> Result<BTreeMap<String, Vec<u8>>, MbstreamError> {
-    let (mut decoder, mut files, mut done) = (Decoder::new(), BTreeMap::<String, Vec<u8>>::new(), Vec::new());
+    read_files(Decoder::of_xtrabackup(), stream, pieces)
+}
+
+/// As a program does that extracts them.
+fn read_files(
+    mut decoder: Decoder,
+    stream: &[u8],
+    pieces: &[usize],
+) -> Result<BTreeMap<String, Vec<u8>>, MbstreamError> {
+    let (mut files, mut done) = (BTreeMap::<String, Vec<u8>>::new(), Vec::new());
     let (mut rest, mut pieces) = (stream, pieces.iter().cycle());
     while !rest.is_empty() {
         let next = (*pieces.next().unwrap()).clamp(1, rest.len());
         let (mut input, later) = rest.split_at(next);
         rest = later;
         while let Some(event) = decoder.next(&mut input)? {
-            assert!(!done.contains(&decoder.path().to_owned()), "{event:?} after the end");
-            let file = files.entry(decoder.path().to_owned()).or_default();
+            let path = decoder.path().to_owned();
             match event {
-                Event::Chunk => {}
+                Event::Removed => {
+                    done.retain(|done| *done != path);
+                    files.remove(&path).unwrap();
+                    continue;
+                }
+                Event::Renamed => {
+                    done.retain(|done| *done != path);
+                    let file = files.remove(&path).unwrap();
+                    files.insert(decoder.new_path().to_owned(), file);
+                    continue;
+                }
+                Event::Chunk { replaces: true } if done.contains(&path) => {
+                    done.retain(|done| *done != path);
+                    files.insert(path.clone(), Vec::new());
+                }
+                _ => {}
+            }
+            assert!(!done.contains(&path), "{event:?} after the end");
+            let file = files.entry(path).or_default();
+            match event {
+                Event::Chunk { .. } | Event::Removed | Event::Renamed => {}
                 Event::Data { offset, bytes } => {
                     assert!(!bytes.is_empty());
                     let end = offset as usize + bytes.len();
@@ -66,7 +94,10 @@ fn files(stream: &[u8], pieces: &[usize]) -> Result<BTreeMap<String, Vec<u8>>, M
 }
 
 fn error(stream: &[u8]) -> MbstreamError {
-    let mut decoder = Decoder::new();
+    error_of(Decoder::new(), stream)
+}
+
+fn error_of(mut decoder: Decoder, stream: &[u8]) -> MbstreamError {
     let mut input = stream;
     loop {
         match decoder.next(&mut input) {
@@ -128,6 +159,44 @@ fn chunks_of_files_alternate() {
     assert_eq!((&files["ibdata1"][..], &files["d/t.ibd"][..]), (&b"abcd"[..], &b"x"[..]));
 }
 
+/// Each of these was tried with `mbstream -x` of 10.11.19.
+#[test]
+fn files_are_removed_renamed_replaced_and_written_to_elsewhere() {
+    let new = |path: &str| [(path.len() as u32).to_le_bytes().to_vec(), path.as_bytes().to_vec()].concat();
+    let mut replaced = payload("d/again", 0, b"q");
+    replaced[8] = 2;
+    let stream = [
+        payload("d/gone", 0, b"xyz"),
+        head(b'E', 0, "d/gone"),
+        payload("d/old", 0, b"xyz"),
+        head(b'E', 0, "d/old"),
+        payload("d/again", 0, b"xyz"),
+        head(b'E', 0, "d/again"),
+        payload("d/seek", 0, b"xyz"),
+        [head(b'S', 0, "d/seek"), 1u64.to_le_bytes().to_vec()].concat(),
+        payload("d/seek", 1, b"Q"),
+        head(b'E', 0, "d/seek"),
+        head(b'D', 0, "d/gone"),
+        [head(b'R', 0, "d/old"), new("./d/new")].concat(),
+        replaced,
+        head(b'E', 0, "d/again"),
+    ]
+    .concat();
+    for pieces in [&[1][..], &[13], &[usize::MAX]] {
+        let files = read_files(Decoder::new(), &stream, pieces).unwrap();
+        let read: Vec<_> = files.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        assert_eq!(read, [("d/again", &b"q"[..]), ("d/new", b"xyz"), ("d/seek", b"xQz")]);
+    }
+    for bad in ["", "../x", "/x"] {
+        assert!(
+            matches!(error(&[head(b'R', 0, "d/old"), new(bad)].concat()), MbstreamError::Path(_)),
+            "{bad:?}"
+        );
+    }
+    let long = [head(b'R', 0, "d/old"), (PATH_BYTES_MAX as u32 + 1).to_le_bytes().to_vec()].concat();
+    assert!(matches!(error(&long), MbstreamError::Path(_)));
+}
+
 #[test]
 fn what_is_no_stream() {
     assert_eq!(error(b"mariadb-backup: unknown option"), MbstreamError::Magic { at: 0 });
@@ -140,13 +209,16 @@ fn what_is_no_stream() {
     let long = "x".repeat(PATH_BYTES_MAX + 1);
     assert!(matches!(error(&payload(&long, 0, b"x")), MbstreamError::Path(_)));
     assert!(matches!(error(&payload("t", u64::MAX, b"x")), MbstreamError::Numbers { .. }));
-    assert!(matches!(error(&sparse("t", 0, &[(1, 2)], b"x")), MbstreamError::Numbers { .. }));
     assert!(matches!(
-        error(&sparse("t", i64::MAX as u64 - 1, &[(9, 1)], b"x")),
+        error_of(Decoder::of_xtrabackup(), &sparse("t", 0, &[(1, 2)], b"x")),
+        MbstreamError::Numbers { .. }
+    ));
+    assert!(matches!(
+        error_of(Decoder::of_xtrabackup(), &sparse("t", i64::MAX as u64 - 1, &[(9, 1)], b"x")),
         MbstreamError::Numbers { .. }
     ));
     let many = [head(b'S', 0, "t"), (HOLES_MAX + 1).to_le_bytes().to_vec()].concat();
-    assert!(matches!(error(&many), MbstreamError::Numbers { .. }));
+    assert!(matches!(error_of(Decoder::of_xtrabackup(), &many), MbstreamError::Numbers { .. }));
     let mut damaged = payload("t", 0, b"xyz");
     *damaged.last_mut().unwrap() ^= 1;
     assert_eq!(error(&damaged), MbstreamError::Checksum { path: "t".to_owned(), end: 3 });

@@ -15,6 +15,11 @@ pub fn name_in_backup(entry: &FileEntry) -> String {
     }
 }
 
+/// The table that such a file of a backup becomes when it is prepared: one that was created since the last checkpoint.
+pub fn table_of_new(path: &str) -> Option<String> {
+    path.strip_suffix(".new").map(|table| format!("{table}.ibd"))
+}
+
 /// What a file of a backup is, by its name alone: the system tablespace and tables that are elsewhere are known only to who
 /// has listed them. Files that belong to no datadir are the backup's own.
 pub fn file_in_backup(flavor: &dyn Flavor, path: &str) -> (Place, FileRole) {

@@ -1,5 +1,7 @@
 //! When the snapshot of mariadb-backup is taken: `snapshot=mariabackup`, or by itself where the online snapshot cannot read what
 //! the server writes. Both hosts need the program, of the series of their servers.
+use std::time::Duration;
+
 use anyhow::Result;
 use protocol::message::Message;
 
@@ -14,8 +16,12 @@ use crate::snapshot::declined::{Declined, SnapshotError};
 use crate::snapshot::mariabackup::Mariabackup;
 use crate::snapshot::mariabackup::tool::Tool;
 
-/// How often it is taken again after it was ended because it waited for its locks too long.
-const HELD_UP_MAX: u32 = 2;
+/// How often it is taken at most. A rename while it lists the tables ends mariadb-backup (10.11.19: "previously opened
+/// tablespace", once in a few tries where tables are renamed all the time), as does DDL at its end (11.8), and we end it when
+/// it waits for its locks too long. What has arrived by then is reused.
+const TRIES_MAX: u32 = 4;
+/// How long we wait before it is taken again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 impl DonorSession<'_> {
     /// Sends the snapshot that the operator wants, and no other.
@@ -54,21 +60,23 @@ impl DonorSession<'_> {
             engines: self.engines,
             threads: usize::from(self.accepted.workers),
         };
-        let mut held_up = 0;
-        loop {
-            match self.send_from(&snapshot, link, reason) {
+        for again in (0..TRIES_MAX).rev() {
+            let declined = match self.send_from(&snapshot, link, reason) {
                 Ok(sent) => return Ok(Ok(sent)),
                 Err(SnapshotError::Failed(error)) => return Err(error),
-                Err(SnapshotError::Declined(Declined::BackupHeldUp)) if held_up < HELD_UP_MAX => {
-                    held_up += 1;
-                    tracing::warn!("mariadb-backup is started again: {}", Declined::BackupHeldUp);
+                Err(SnapshotError::Declined(declined)) => declined,
+            };
+            match declined {
+                Declined::BackupFailed(_) | Declined::BackupHeldUp if again > 0 => {
+                    tracing::warn!("mariadb-backup is started again: {declined}");
+                    link.note(&format!("mariadb-backup is started again: {declined}"))?;
+                    self.job.cancel.sleep(AGAIN_AFTER)?;
                 }
-                Err(SnapshotError::Declined(declined)) if declined.is_of_the_server() => {
-                    return Err(self.sends_nothing(&declined).into());
-                }
-                Err(SnapshotError::Declined(declined)) => return Ok(Err(declined.to_string())),
+                _ if declined.is_of_the_server() => return Err(self.sends_nothing(&declined).into()),
+                _ => return Ok(Err(declined.to_string())),
             }
         }
+        Ok(Err(format!("it failed {TRIES_MAX} times")))
     }
 
     /// The program, if both hosts have one that can be used.

@@ -17,7 +17,7 @@ use protocol::limits::{FILES_MAX, RANGE_BYTES};
 use protocol::message::Message;
 
 use crate::cancel::Cancel;
-use crate::datadir::backup_files::name_in_backup;
+use crate::datadir::backup_files::{name_in_backup, table_of_new};
 use crate::datadir::layout::Layout;
 use crate::disk::identity::{Look, look_at};
 use crate::failure::{Failure, Kind};
@@ -261,11 +261,18 @@ impl<'a> Base<'a> {
     /// no content. The second engine's log is compared: if the last transfer came from this donor and little was written to that engine's
     /// tables, it is the same.
     fn find(&self, entry: &FileEntry) -> Result<Origin> {
-        if matches!(entry.role, FileRole::Redo | FileRole::Link { .. } | FileRole::Backup) {
+        if matches!(entry.role, FileRole::Redo | FileRole::Link { .. }) {
             return Ok(Origin::default());
         }
-        let path = self.layout.target_of(entry)?;
-        let received = self.staging.adopt(entry, &path)?;
+        let target = self.layout.target_of(entry)?;
+        let path = match entry.role {
+            FileRole::Backup => match table_of_new(&entry.path) {
+                Some(table) => self.layout.datadir.join(table),
+                None => return Ok(Origin::default()),
+            },
+            _ => target.clone(),
+        };
+        let received = self.staging.adopt(entry, &target)?;
         let mut known = Origin { received, ..Origin::default() };
         known.old = match look_for(path)? {
             None => {

@@ -158,6 +158,9 @@ pub enum Declined {
     /// mariadb-backup made no backup, or not one that can be sent.
     #[error("mariadb-backup: {0}")]
     Backup(String),
+    /// mariadb-backup itself failed. It does so when a statement changes tables in a bad moment, so it may succeed next time.
+    #[error("{0}")]
+    BackupFailed(String),
     /// It waited for its locks for so long that it was ended.
     #[error(
         "mariadb-backup waited too long for its backup locks, while replication was paused: a statement of the donor's \

@@ -151,7 +151,7 @@ impl Mariabackup<'_> {
                 cancel.check().map_err(anyhow::Error::from)?;
                 Err(match stages.was_held_up() {
                     true => Declined::BackupHeldUp.into(),
-                    false => Declined::Backup(format!("{error:#}")).into(),
+                    false => Declined::BackupFailed(format!("{error:#}")).into(),
                 })
             }
             Err(Unfinished::Taking(error)) => {

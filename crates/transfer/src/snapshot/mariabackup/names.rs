@@ -1,10 +1,10 @@
 //! What each file of the stream is: the files that were listed before are known, new ones are recognised by their names.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use formats::mariadb::file_kind::is_binlog_of;
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
-use crate::datadir::backup_files::{file_in_backup, name_in_backup};
+use crate::datadir::backup_files::{file_in_backup, name_in_backup, table_of_new};
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{ScannedFile, Skipped, is_skipped};
 
@@ -29,6 +29,8 @@ pub(super) struct Names<'a> {
     layout: &'a Layout,
     skipped: &'a Skipped,
     known: HashMap<String, FileEntry>,
+    /// Those of them that were in the stream: another one of this name has a number of its own.
+    used: HashSet<String>,
     next: FileId,
     /// Base name of the binary logs, without directories.
     binlog: Option<String>,
@@ -46,7 +48,7 @@ impl<'a> Names<'a> {
         let known = listed.iter().map(|file| &file.entry).filter(sent);
         let binlog = layout.binlog.as_ref().and_then(|base| Some(base.file_name()?.to_str()?.to_owned()));
         let known = known.map(|entry| (name_in_backup(entry), entry.clone())).collect();
-        Names { layout, skipped, known, next: FileId(next), binlog }
+        Names { layout, skipped, known, used: HashSet::new(), next: FileId(next), binlog }
     }
 
     /// The files that were listed and are expected in the stream.
@@ -56,10 +58,13 @@ impl<'a> Names<'a> {
         expected
     }
 
-    /// What a file of the stream is. Called once for each.
+    /// What a file of the stream is. Called once for each, also for a second one of a name.
     pub fn of(&mut self, path: &str) -> (Use, FileEntry) {
-        if let Some(entry) = self.known.get(path) {
-            return (Use::Sent, entry.clone());
+        if let Some(entry) = self.known.get(path).cloned() {
+            if self.used.insert(path.to_owned()) {
+                return (Use::Sent, entry);
+            }
+            return (Use::Sent, FileEntry { id: self.next(), ..entry });
         }
         let (place, role) = file_in_backup(self.layout.flavor, path);
         let what = match () {
@@ -69,8 +74,27 @@ impl<'a> Names<'a> {
             () if path.starts_with('#') || is_skipped(path, self.skipped) => Use::Left,
             () => Use::Sent,
         };
+        let id = self.next();
+        // A table that was created since the last checkpoint is whole in such a file.
+        let table = table_of_new(path).and_then(|table| self.known.get(&table));
+        let size = table.map_or(0, |table| table.size);
+        (what, FileEntry { id, place, path: path.to_owned(), size, allocated: 0, role })
+    }
+
+    /// Gives a file that was sent another name.
+    pub fn rename(&self, entry: &mut FileEntry, path: &str) {
+        (entry.place, entry.role, entry.path) = match self.known.get(path).cloned() {
+            Some(FileEntry { place, role, path, .. }) => (place, role, path),
+            None => {
+                let (place, role) = file_in_backup(self.layout.flavor, path);
+                (place, role, path.to_owned())
+            }
+        };
+    }
+
+    fn next(&mut self) -> FileId {
         let id = self.next;
         self.next = FileId(id.0 + 1);
-        (what, FileEntry { id, place, path: path.to_owned(), size: 0, allocated: 0, role })
+        id
     }
 }
