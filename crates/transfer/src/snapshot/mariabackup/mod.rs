@@ -16,6 +16,7 @@ mod stages;
 pub mod tool;
 mod unpack;
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +24,7 @@ use std::process::Command;
 use anyhow::Result;
 use formats::mariadb::gtid_list;
 use formats::wsrep::state_id::StateId;
-use protocol::inventory::{FileId, FileRole};
+use protocol::inventory::{FileEntry, FileId, FileRole};
 use protocol::message::SnapshotKind;
 
 use super::declined::{Declined, SnapshotError};
@@ -33,7 +34,7 @@ use super::{Snapshot, Taken};
 use crate::cancel::Cancel;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
-use crate::datadir::scan;
+use crate::datadir::scan::{self, ScannedFile, Skipped};
 use crate::program::{Program, Unfinished};
 use crate::sql::{ANSWER_WITHIN, Listens, Login, Session};
 use crate::threads::{Thread, scoped};
@@ -87,7 +88,7 @@ impl Snapshot for Mariabackup<'_> {
             sink.expect(&mut std::iter::once(entry));
         }
         sink.phase("sending files (mariabackup)");
-        let unpacked = self.back_up(&mut names, login, sink, cancel)?;
+        let unpacked = self.back_up(&mut names, &listed.skipped, login, sink, cancel)?;
         let state = position(&unpacked).map_err(Declined::Backup)?;
         let position = Position { state, domain: facts.gtid_domain };
         Ok(Taken {
@@ -102,6 +103,18 @@ impl Snapshot for Mariabackup<'_> {
 }
 
 impl Mariabackup<'_> {
+    /// The files of tables that have no redo, as the stream names them.
+    fn files_without_redo(&self, skipped: &Skipped) -> Result<BTreeSet<String>> {
+        let mut files = BTreeSet::new();
+        let mut take = |file: ScannedFile| {
+            if has_no_redo(&file.entry) {
+                files.insert(file.entry.path);
+            }
+        };
+        scan::list(self.layout, skipped, &mut |_, _| {}, &mut take)?;
+        Ok(files)
+    }
+
     /// Logs in as the session did.
     fn login_file(&self, session: &mut Session) -> Result<OwnedFd, SnapshotError> {
         let Listens::Socket(socket) = &self.login.at else {
@@ -126,11 +139,13 @@ impl Mariabackup<'_> {
     fn back_up(
         &self,
         names: &mut Names<'_>,
+        skipped: &Skipped,
         login: OwnedFd,
         sink: &dyn SnapshotSink,
         cancel: &Cancel,
     ) -> Result<Unpacked, SnapshotError> {
-        let stages = Stages::new(sink);
+        let list = || self.files_without_redo(skipped);
+        let stages = Stages::new(sink, &list);
         let program =
             Program { name: NAME, limit: None, stdin: Some(login), cancel, line: &|line| stages.line(line) };
         let done = std::thread::scope(|scope| {
@@ -143,7 +158,10 @@ impl Mariabackup<'_> {
             done.and_then(|done| watched.map(|()| done).map_err(Unfinished::Taking))
         });
         match done {
-            Ok(unpacked) if stages.is_complete() => Ok(unpacked),
+            Ok(unpacked) if stages.is_complete() => {
+                is_whole(&unpacked, stages.files().transpose()?)?;
+                Ok(unpacked)
+            }
             Ok(_) => {
                 Err(Declined::Backup("it ended without saying that the backup is complete".to_owned()).into())
             }
@@ -159,6 +177,34 @@ impl Mariabackup<'_> {
                 Err(error.downcast::<Declined>().map_or_else(SnapshotError::from, SnapshotError::from))
             }
         }
+    }
+}
+
+/// Whether a file is of a table and has no redo: its name in the stream is its final one.
+fn has_no_redo(entry: &FileEntry) -> bool {
+    let of_table = matches!(entry.role, FileRole::Table | FileRole::Link { .. });
+    of_table && !entry.path.ends_with(".ibd") && !entry.path.ends_with(".isl")
+}
+
+/// mariadb-backup loses tables that are dropped and created again while it works: 10.11.19 lost some in each of six backups of
+/// one server on which nothing but `CREATE OR REPLACE TABLE ... ENGINE=Aria` ran. So what it has sent must be what was there
+/// while it held DDL.
+fn is_whole(unpacked: &Unpacked, there: Option<BTreeSet<String>>) -> Result<(), Declined> {
+    let Some(there) = there else {
+        return Err(Declined::Backup("it did not say when it held its locks".to_owned()));
+    };
+    let sent: BTreeSet<String> = unpacked.files.iter().filter(has_no_redo).map(|entry| entry.path).collect();
+    let wrong = |what: &str, name: &String, count: usize| {
+        Declined::BackupFailed(format!("its backup {what} {name}, and {} more files like it", count - 1))
+    };
+    let mut lost = there.difference(&sent);
+    if let Some(name) = lost.next() {
+        return Err(wrong("has lost", name, 1 + lost.count()));
+    }
+    let mut dropped = sent.difference(&there);
+    match dropped.next() {
+        Some(name) => Err(wrong("has kept", name, 1 + dropped.count())),
+        None => Ok(()),
     }
 }
 

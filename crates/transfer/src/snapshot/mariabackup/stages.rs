@@ -4,6 +4,7 @@
 //! `lock_wait_timeout` lets it, a day, and the server pauses replication before it waits: a DDL statement of the donor's own
 //! clients that is in its middle then waits for the pause to end, and the pause for the statement. So a backup that waits too
 //! long is ended.
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,9 +27,15 @@ const BLOCKED: [&str; 2] = ["Acquired locks for BACKUP STAGE BLOCK_DDL", "Finish
 const RELEASED: &str = "All tables unlocked";
 const COMPLETE: &str = "completed OK!";
 
+/// Lists the files that a backup must have; called while no DDL runs.
+pub(super) type ListFiles<'a> = &'a (dyn Fn() -> Result<BTreeSet<String>> + Sync);
+
 /// What mariadb-backup has said so far.
 pub(super) struct Stages<'a> {
     sink: &'a dyn SnapshotSink,
+    list: ListFiles<'a>,
+    /// The files when DDL was held.
+    files: Mutex<Option<Result<BTreeSet<String>>>>,
     /// When it began to ask for `BLOCK_DDL`.
     asked: Mutex<Option<Instant>>,
     blocked: AtomicBool,
@@ -38,9 +45,18 @@ pub(super) struct Stages<'a> {
 }
 
 impl<'a> Stages<'a> {
-    pub fn new(sink: &'a dyn SnapshotSink) -> Stages<'a> {
+    pub fn new(sink: &'a dyn SnapshotSink, list: ListFiles<'a>) -> Stages<'a> {
         let no = || AtomicBool::new(false);
-        Stages { sink, asked: Mutex::default(), blocked: no(), complete: no(), held_up: no(), over: no() }
+        Stages {
+            sink,
+            list,
+            files: Mutex::default(),
+            asked: Mutex::default(),
+            blocked: no(),
+            complete: no(),
+            held_up: no(),
+            over: no(),
+        }
     }
 
     /// A line that it said.
@@ -49,8 +65,10 @@ impl<'a> Stages<'a> {
             *lock(&self.asked) = Some(Instant::now());
             self.sink.waits(Some("the backup locks of mariadb-backup"));
         } else if BLOCKED.iter().any(|blocked| line.contains(blocked)) {
-            self.blocked.store(true, Ordering::Release);
-            self.sink.waits(None);
+            if !self.blocked.swap(true, Ordering::AcqRel) {
+                self.sink.waits(None);
+                *lock(&self.files) = Some((self.list)());
+            }
         } else if line.contains(RELEASED) {
             self.released();
         } else if line.ends_with(COMPLETE) {
@@ -77,6 +95,11 @@ impl<'a> Stages<'a> {
             );
             self.sink.paused("replication", took);
         }
+    }
+
+    /// The files that the backup must have; `None` if it did not say when it held its locks.
+    pub fn files(&self) -> Option<Result<BTreeSet<String>>> {
+        lock(&self.files).take()
     }
 
     /// It said that the backup is complete.
@@ -151,7 +174,7 @@ mod tests {
     #[test]
     fn the_pause_is_measured_once_and_the_end_is_recognised() {
         let sink = Sink::default();
-        let stages = Stages::new(&sink);
+        let stages = Stages::new(&sink, &|| Ok(BTreeSet::from(["shop/t.frm".to_owned()])));
         for line in [
             "[00] 2026-11-30 10:00:00 Finished BACKUP STAGE FLUSH",
             "[00] 2026-11-30 10:00:00 Acquired locks for BACKUP STAGE BLOCK_DDL",
@@ -163,6 +186,8 @@ mod tests {
         stages.line("[00] 2026-11-30 10:00:01 completed OK!");
         stages.released();
         assert!(stages.is_complete() && !stages.was_held_up());
+        assert_eq!(stages.files().unwrap().unwrap().len(), 1);
+        assert!(stages.files().is_none());
         assert_eq!(lock(&sink.0).len(), 1);
     }
 }
