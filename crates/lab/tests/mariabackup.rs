@@ -129,7 +129,7 @@ fn files_of_a_backup_go_where_each_node_keeps_them() -> Result<()> {
     Ok(())
 }
 
-/// `snapshot=auto` takes it by itself, only where the online snapshot cannot read what the server writes.
+/// `snapshot=online-or-mariabackup` takes it where the online snapshot cannot read what the server writes.
 #[test]
 fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
     let cluster = Cluster::builder().nodes(2).build()?;
@@ -142,6 +142,7 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
     std::os::unix::fs::symlink("../rejoin", bin.join("real/wsrep_sst_rejoin"))?;
     fs::remove_file(&program)?;
     let real = bin.join("real/wsrep_sst_rejoin");
+    set_snapshot(donor, &["snapshot=online-or-mariabackup"])?;
     script(&program, &format!("REJOIN_UNKNOWN_REDO=1 exec {} \"$@\"", real.display()))?;
 
     joiner.wipe()?;

@@ -90,7 +90,7 @@ pub enum InPlace {
 /// The kind of snapshot that a donor takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotChoice {
-    /// Online; where that is not possible mariabackup, if the redo log or the layout of the files is the reason, or blocking.
+    /// Online, or blocking if that is not possible.
     Auto,
     /// Only the snapshot of a working server.
     Online,
@@ -98,6 +98,8 @@ pub enum SnapshotChoice {
     Blocking,
     /// Only the snapshot that mariadb-backup takes.
     Mariabackup,
+    /// As [`SnapshotChoice::Auto`], with mariabackup before blocking where the redo log or the layout of the files is the reason.
+    OnlineOrMariabackup,
 }
 
 /// When a donor may block writes.
@@ -322,6 +324,7 @@ fn snapshot(value: &str) -> Option<SnapshotChoice> {
         "online" => Some(SnapshotChoice::Online),
         "blocking" => Some(SnapshotChoice::Blocking),
         "mariabackup" => Some(SnapshotChoice::Mariabackup),
+        "online-or-mariabackup" => Some(SnapshotChoice::OnlineOrMariabackup),
         _ => None,
     }
 }

@@ -90,7 +90,9 @@ impl DonorSession<'_> {
             SnapshotChoice::Blocking => return self.blocking(link, "snapshot=blocking is set on the donor"),
             SnapshotChoice::Mariabackup => return self.only_mariabackup(link),
             SnapshotChoice::Online if self.accepted.still => return Err(not_online(NEWER).into()),
-            SnapshotChoice::Auto if self.accepted.still => return self.blocking(link, NEWER),
+            SnapshotChoice::Auto | SnapshotChoice::OnlineOrMariabackup if self.accepted.still => {
+                return self.blocking(link, NEWER);
+            }
             _ => {}
         }
         let online = Online(self.options());
@@ -109,7 +111,9 @@ impl DonorSession<'_> {
                 _ if declined.is_of_the_server() => return Err(self.sends_nothing(&declined).into()),
                 Declined::RedoOverrun { .. } if overruns + 1 < OVERRUNS_MAX => overruns += 1,
                 _ if choice == SnapshotChoice::Online => return Err(not_online(&reason).into()),
-                _ if declined.is_unreadable() => return self.unreadable(link, &reason),
+                _ if choice == SnapshotChoice::OnlineOrMariabackup && declined.is_unreadable() => {
+                    return self.unreadable(link, &reason);
+                }
                 _ => return self.blocking(link, &reason),
             }
             tracing::warn!("the online snapshot starts again: {reason}");

@@ -1,5 +1,5 @@
-//! When the snapshot of mariadb-backup is taken: `snapshot=mariabackup`, or by itself where the online snapshot cannot read what
-//! the server writes. Both hosts need the program, of the series of their servers.
+//! When the snapshot of mariadb-backup is taken: `snapshot=mariabackup`, or with `snapshot=online-or-mariabackup` where the online
+//! snapshot cannot read what the server writes. Both hosts need the program, of the series of their servers.
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,6 +12,7 @@ use crate::datadir::scan;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
 use crate::server::version::server_version;
+use crate::settings::SnapshotChoice;
 use crate::snapshot::declined::{Declined, SnapshotError};
 use crate::snapshot::mariabackup::Mariabackup;
 use crate::snapshot::mariabackup::tool::Tool;
@@ -42,8 +43,8 @@ impl DonorSession<'_> {
     pub(super) fn instead_of_mariabackup(&self, link: &mut Link, why: &str) -> Result<Sent> {
         let why = format!("the joiner could not prepare the backup of mariadb-backup: {why}");
         match self.job.settings.snapshot {
-            crate::settings::SnapshotChoice::Auto => self.blocking(link, &why),
-            _ => Err(not_mariabackup(&why).into()),
+            SnapshotChoice::Mariabackup => Err(not_mariabackup(&why).into()),
+            _ => self.blocking(link, &why),
         }
     }
 
