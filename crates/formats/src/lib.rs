@@ -22,6 +22,7 @@
 //! | names of tables in paths | [`mariadb::table_name`] | sql/sql_table.cc 10.11 | - |
 //! | `*.frm` | [`mariadb::frm`] | sql/table.cc, unireg.cc 10.11 | files of 17 engines |
 //! | binary log, `*.state` | [`mariadb::gtid_list`] | sql/log_event.h, rpl_gtid.cc 10.11 | files, with and without checksum |
+//! | backup streams (XBSTREAM) | [`mariadb::mbstream`] | extra/mariabackup/xbstream_read.cc 10.11, XtraBackup's page | mbstream, mariadb-backup |
 //! | page 0, flags | [`innodb::tablespace`] | include/fsp0types.h 10.11 | files, 4 to 64 KiB |
 //! | pages and checksums | [`innodb::page`], [`innodb::checksum`] | buf/buf0buf.cc, fil0crypt.cc 10.11 | innochecksum, a server |
 //! | doublewrite area | [`innodb::doublewrite`] | include/trx0sys.h 10.11 | files |

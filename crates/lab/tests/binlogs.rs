@@ -21,6 +21,14 @@ fn gtid_state_with_the_groups_own_domain() -> Result<()> {
     all_combinations(&builder.mysqld_of(1, "gtid_domain_id=11").mysqld_of(2, "gtid_domain_id=12").build()?)
 }
 
+/// mariadb-backup has the server begin a binary log under its locks; the state is at the head of that.
+#[test]
+fn gtid_state_of_a_backup() -> Result<()> {
+    let builder = Cluster::builder().mysqld("log_slave_updates=ON").mysqld("wsrep_gtid_mode=ON");
+    let builder = builder.mysqld("wsrep_gtid_domain_id=9").mysqld("server_id=5").sst("snapshot=mariabackup");
+    all_combinations(&builder.mysqld_of(1, "gtid_domain_id=11").mysqld_of(2, "gtid_domain_id=12").build()?)
+}
+
 fn all_combinations(cluster: &Cluster) -> Result<()> {
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     // Names, places and extensions of the two have nothing in common.

@@ -35,8 +35,10 @@ pub mod capability {
     pub const ZSTD: u64 = 1;
     /// Write-sets of the donor's archive may travel instead of files.
     pub const DEEP_IST: u64 = 2;
+    /// The joiner answers whether it can prepare a backup of mariadb-backup.
+    pub const PREPARE: u64 = 4;
     /// All this program has.
-    pub const ALL: u64 = ZSTD | DEEP_IST;
+    pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE;
 }
 
 /// Proof that the sender knows the one-time secret of this transfer, bound to one TLS session.

@@ -62,6 +62,9 @@ pub enum FileRole {
     Server,
     /// Rows or definitions of a logical snapshot ([`crate::logical`]): loaded, never installed.
     Part,
+    /// A file that belongs to a backup and to no datadir: what mariadb-backup needs to prepare the others. Its path is that in
+    /// the backup.
+    Backup,
 }
 
 impl FileRole {

@@ -10,6 +10,8 @@
 //!     Accept ->                                      after Bypass the transfer is over: IST follows
 //!                      <- AskIst                     when the donor has an archive of write-sets
 //!     CanIst, Sample ->                              then WriteSets, WriteSetBytes ..., WriteSetsEnd and Stored may be all
+//!                      <- AskPrepare                 before an attempt that mariadb-backup makes
+//!     CanPrepare ->
 //!                      <- Attempt                    from which source; again when that did not serve
 //!     Sample ->                                      when the joiner's files are to be compared
 //!                      <- Plan                       then too: about how much will be sent
@@ -23,7 +25,7 @@
 //!     JoinersFile, RangeFingerprints, Rebuilt ..., AnswersEnd ->   what the donor need not send
 //!                      <- Files ..., FilesEnd        what was sent, with its final names, and its position
 //!                      <- Complete
-//!     Stored ->                                      everything verified and on stable storage
+//!     Stored ->                                      everything verified and on stable storage; or NotPrepared
 //! ```
 //!
 //! Either side may send `Ping`, `Note` (a line for the other host's log) and `Abort` (the reason, after which it closes).

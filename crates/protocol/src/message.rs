@@ -261,6 +261,21 @@ pub enum Message {
         /// Why.
         why: String,
     },
+    /// Donor, before an attempt: can the joiner prepare a backup of mariadb-backup?
+    AskPrepare {
+        /// The version of the donor's program, as it says it.
+        version: String,
+    },
+    /// Joiner: whether it can.
+    CanPrepare {
+        /// Why not; empty if it can.
+        why_not: String,
+    },
+    /// Joiner, instead of [`Message::Stored`]: the backup could not be prepared. Another attempt may follow.
+    NotPrepared {
+        /// Why.
+        why: String,
+    },
 }
 
 /// Whether write-sets can bring a joiner back.
@@ -332,6 +347,9 @@ pub enum SnapshotKind {
     Blocking,
     /// Definitions and rows as the server shows them, from which the joiner's server makes files of its own.
     Logical,
+    /// A backup that mariadb-backup takes of a working server: the joiner has mariadb-backup prepare the files once all of them
+    /// have arrived.
+    Mariabackup,
 }
 
 impl SnapshotKind {
@@ -341,6 +359,7 @@ impl SnapshotKind {
             SnapshotKind::Online => "online",
             SnapshotKind::Blocking => "blocking",
             SnapshotKind::Logical => "logical",
+            SnapshotKind::Mariabackup => "mariabackup",
         }
     }
 }
@@ -401,6 +420,9 @@ impl Message {
             Message::WriteSetBytes { .. } => "WriteSetBytes",
             Message::WriteSetsEnd => "WriteSetsEnd",
             Message::WriteSetsFail { .. } => "WriteSetsFail",
+            Message::AskPrepare { .. } => "AskPrepare",
+            Message::CanPrepare { .. } => "CanPrepare",
+            Message::NotPrepared { .. } => "NotPrepared",
         }
     }
 }

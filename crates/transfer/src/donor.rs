@@ -3,6 +3,7 @@ mod attempt;
 mod decision;
 mod deep_ist;
 mod joiners_word;
+mod mariabackup;
 mod offer;
 mod unreadable;
 
@@ -80,8 +81,9 @@ pub fn run(job: &Job) -> Result<()> {
                     _ => job.settings.compression,
                 };
                 let deep_ist = capabilities & capability::DEEP_IST != 0;
+                let prepares = capabilities & capability::PREPARE != 0;
                 let (account, throttle) = (credentials.local, Arc::clone(governor.throttle()));
-                let context = TransferContext { dialer, compression, account, throttle, deep_ist };
+                let context = TransferContext { dialer, compression, account, throttle, deep_ist, prepares };
                 let outcome = caught(|| transfer(job, &mut link, &context, *terms));
                 (link, outcome)
             }
@@ -169,17 +171,24 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
     {
         return Ok(position);
     }
-    let sent = session.send(link)?;
-    link.tell_total()?;
-    job.progress.all_is_copied();
-    let bytes = sent.list.files().total_bytes();
-    job.progress.phase("waiting for the joiner to store everything", &format!("{} chunks", sent.chunks));
-    let position = sent.position;
-    job.progress.ledger.note(|record| record.position.after = Some(position.0.to_string()));
-    send_file_list(link, sent)?;
-    expect(link.recv()?, &Message::Stored)?;
-    log_totals(job, bytes);
-    Ok(position)
+    let mut sent = session.send(link)?;
+    loop {
+        link.tell_total()?;
+        job.progress.all_is_copied();
+        let bytes = sent.list.files().total_bytes();
+        job.progress.phase("waiting for the joiner to store everything", &format!("{} chunks", sent.chunks));
+        let position = sent.position;
+        job.progress.ledger.note(|record| record.position.after = Some(position.0.to_string()));
+        send_file_list(link, sent)?;
+        match link.recv()? {
+            Message::NotPrepared { why } => sent = session.instead_of_mariabackup(link, &why)?,
+            stored => {
+                expect(stored, &Message::Stored)?;
+                log_totals(job, bytes);
+                return Ok(position);
+            }
+        }
+    }
 }
 
 fn send_file_list(link: &mut Link, sent: Sent) -> Result<()> {

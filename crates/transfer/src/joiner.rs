@@ -1,6 +1,7 @@
 //! The joiner's side of a transfer, top to bottom.
 mod agree;
 mod backup;
+mod base_command;
 mod beforehand;
 mod beginning;
 mod by_rows;
@@ -10,6 +11,7 @@ mod file_list;
 mod group_word;
 mod incoming;
 mod places;
+mod prepare;
 mod receive;
 mod settled;
 
@@ -19,8 +21,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
-use protocol::hello::Connection;
-use protocol::limits::FURTHER_CONNECTIONS;
+use protocol::hello::{Connection, cut};
+use protocol::limits::{FURTHER_CONNECTIONS, TEXT_BYTES_MAX};
 use protocol::message::{Attempt, Logical, Message, Offer, SnapshotKind};
 use report::record::Method;
 
@@ -43,12 +45,14 @@ use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::peer::listen::Listener;
 use crate::receive::base::Base;
+use crate::receive::prepared;
 use crate::receive::staging;
 use crate::server::error_log::ErrorLog;
 use crate::server::retries;
 use crate::threads::Thread;
 pub use agree::MARGIN_BYTES;
 use agree::Room;
+use base_command::Base as BaseDirectory;
 use beforehand::{
     log_previous_state, refuse_base_that_is_none, warn_of_cpat_conflicts, warn_that_replication_ends,
 };
@@ -74,8 +78,10 @@ pub fn run(job: &Job) -> Result<()> {
         tracing::warn!("finished the interrupted {} of {}", finished.purpose, finished.position);
     }
     in_place::guard_again(&Disk, &job.datadir)?;
-    job.progress.phase("waiting for the donor", "");
+    prepared::forget(&job.datadir)?;
+    let mut base = BaseDirectory::find(job)?;
     let limit = job.limit()?;
+    job.progress.phase("waiting for the donor", "");
     let error_log = ErrorLog::from_now();
     let mut ist = OwnIst::prepare(job)?;
     let listener = open_door(job)?;
@@ -91,7 +97,7 @@ pub fn run(job: &Job) -> Result<()> {
         job.progress.ledger.connected(link.peer_address(), &program);
         let agreed = caught(|| {
             Thread::Main.panic_on_purpose();
-            serve(job, &listener, &mut link, &mut ist)
+            serve(job, &listener, &mut link, &mut ist, &mut base)
         });
         match agreed {
             // The donor will connect again.
@@ -134,6 +140,7 @@ pub fn run(job: &Job) -> Result<()> {
         }
     };
     job.progress.ledger.note(|record| record.position.after = Some(state.to_string()));
+    base_command::forget(&job.datadir)?;
     // Do not report success if another thread has panicked.
     job.cancel.check()?;
     refuse_if_expelled(&error_log)?;
@@ -180,7 +187,13 @@ fn open_door(job: &Job) -> Result<Listener> {
     Ok(listener)
 }
 
-fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> Result<Agreed> {
+fn serve(
+    job: &Job,
+    listener: &Listener,
+    link: &mut Link,
+    ist: &mut OwnIst,
+    base: &mut BaseDirectory,
+) -> Result<Agreed> {
     match link.recv()? {
         Message::Bypass { position, domain } => {
             bypass(job, link, &position, domain).map(Agreed::NothingNeeded)
@@ -191,7 +204,7 @@ fn serve(job: &Job, listener: &Listener, link: &mut Link, ist: &mut OwnIst) -> R
             job.progress.ledger.note(|record| {
                 record.peer.iter_mut().for_each(|peer| peer.name = Some(offer.node.clone()));
             });
-            let transfer = Transfer::accept(job, listener, link, &offer)?;
+            let transfer = Transfer::accept(job, listener, link, &offer, base)?;
             let first = match transfer.by_write_sets(link, ist)? {
                 Instead::WriteSets(position, backup) => return Ok(Agreed::WriteSets(position, backup)),
                 Instead::Files(first) => *first,
@@ -236,6 +249,7 @@ struct Transfer<'a> {
     /// The files that will be replaced.
     old: Arc<[ManagedFile]>,
     room: Room,
+    base: &'a BaseDirectory,
     /// Its beginning was recorded.
     begun: bool,
 }
@@ -247,6 +261,7 @@ impl<'a> Transfer<'a> {
         listener: &'a Listener,
         link: &mut Link,
         offer: &'a Offer,
+        made: &'a mut BaseDirectory,
     ) -> Result<Transfer<'a>> {
         job.progress.phase("checking settings and free space", "");
         let layout = Layout::resolve(&job.args, &job.options)?;
@@ -259,9 +274,21 @@ impl<'a> Transfer<'a> {
         let places = Places::new(&layout, &job.options, offer.facts.server_version.as_deref(), &old);
         places.try_all(&layout, &old, &offer.databases)?;
         let by_rows = !verdict.logical.is_empty() || offer.logical == Logical::Always;
-        let room = match by_rows {
-            true => agree::check_room_for_rows(&layout, offer, &old)?,
-            false => agree::check_room(job, &layout, offer, &old)?,
+        let check = || match by_rows {
+            true => agree::check_room_for_rows(&layout, offer, &old),
+            false => agree::check_room(job, &layout, offer, &old),
+        };
+        let room = match check() {
+            Ok(Room::Beside) => Room::Beside,
+            narrow => match made.give_up()? {
+                false => narrow?,
+                true => {
+                    tracing::warn!(
+                        "what base-command brought is removed: it takes the room that the donor's files need"
+                    );
+                    check()?
+                }
+            },
         };
         refuse_base_that_is_none(job)?;
         let base = job.settings.incremental && room != Room::InPlace;
@@ -274,7 +301,7 @@ impl<'a> Transfer<'a> {
             logical: verdict.logical.join("; "),
         })?;
         kept::save_grastate(&Disk, &job.datadir)?;
-        Ok(Transfer { job, listener, offer, layout, old, room, begun: false })
+        Ok(Transfer { job, listener, offer, layout, old, room, base: made, begun: false })
     }
 
     /// Receives write-sets of the donor's archive, if the donor sends these. Otherwise returns its first message
@@ -306,11 +333,17 @@ impl<'a> Transfer<'a> {
     }
 
     fn attempts(&mut self, link: &mut Link, first: Message) -> Result<VerifiedStaging> {
-        let mut attempt = match first {
-            Message::Attempt(attempt) => attempt,
-            other => return Err(unexpected(&other, "Attempt").into()),
-        };
+        let mut said = first;
         loop {
+            let attempt = match said {
+                Message::Attempt(attempt) => attempt,
+                Message::AskPrepare { version } => {
+                    prepare::answer(self.job, link, &version)?;
+                    said = link.recv()?;
+                    continue;
+                }
+                other => return Err(unexpected(&other, "Attempt").into()),
+            };
             // Before anything is done: in place, the old files are deleted next.
             if attempt.fingerprints.is_none() {
                 self.permit(true, attempt.bytes)?;
@@ -323,16 +356,16 @@ impl<'a> Transfer<'a> {
             self.make_room(link, &attempt, &mut incoming, estimate)?;
             self.begins()?;
             match self.receive_attempt(link, &attempt, &incoming)? {
-                Received::All(file_list) => {
-                    // The donor has sent `Complete`. The rest is our own work, so it does no harm if the donor ends now.
-                    link.peer_is_dispensable();
-                    let file_list = match attempt.snapshot {
-                        SnapshotKind::Online | SnapshotKind::Blocking => file_list,
-                        SnapshotKind::Logical => self.load(link, &incoming, &file_list)?,
-                    };
-                    return self.verify(link, incoming, file_list);
-                }
-                Received::Again(next) => attempt = next,
+                Received::All(file_list) => match self.finish(link, incoming, file_list, attempt.snapshot) {
+                    Err(error) if prepare::is_no_end(&error, self.job) => {
+                        tracing::warn!("{error:#}");
+                        let why = cut(&format!("{error:#}"), TEXT_BYTES_MAX).to_owned();
+                        link.send(&Message::NotPrepared { why })?;
+                        said = link.recv()?;
+                    }
+                    verified => return verified,
+                },
+                Received::Again(next) => said = next,
             }
         }
     }
@@ -345,8 +378,7 @@ impl<'a> Transfer<'a> {
         incoming: &IncomingTransfer,
     ) -> Result<Received> {
         let job = self.job;
-        let (readers, staging, backup) =
-            (job.settings.readers, incoming.staging(), job.settings.base.as_deref());
+        let (readers, staging, backup) = (job.settings.readers, incoming.staging(), self.base.dir());
         let with = |key| Base::new(&self.layout, staging, backup, key, readers, &job.cancel);
         let base = attempt.fingerprints.map(with);
         job.progress.attempt(attempt.bytes);
@@ -354,6 +386,25 @@ impl<'a> Transfer<'a> {
         link.send(&Message::Ready)?;
         job.progress.phase("receiving", attempt.snapshot.name());
         receive::receive_attempt(job, self.listener, link, incoming, base.as_ref())
+    }
+
+    /// The donor has sent everything. What is left is our own work, so it does no harm if the donor ends now. But a backup that
+    /// cannot be prepared needs another snapshot.
+    fn finish(
+        &self,
+        link: &mut Link,
+        incoming: IncomingTransfer,
+        file_list: FileList,
+        snapshot: SnapshotKind,
+    ) -> Result<VerifiedStaging> {
+        if snapshot != SnapshotKind::Mariabackup {
+            link.peer_is_dispensable();
+        }
+        let file_list = match snapshot {
+            SnapshotKind::Logical => self.load(link, &incoming, &file_list)?,
+            SnapshotKind::Online | SnapshotKind::Blocking | SnapshotKind::Mariabackup => file_list,
+        };
+        self.verify(link, incoming, file_list, snapshot)
     }
 
     /// Makes files of a logical snapshot, by a server of our own in staging. Returns their list, in place of that of its parts.
@@ -368,13 +419,14 @@ impl<'a> Transfer<'a> {
         link: &mut Link,
         incoming: IncomingTransfer,
         file_list: FileList,
+        snapshot: SnapshotKind,
     ) -> Result<VerifiedStaging> {
         self.job.progress.all_is_copied();
-        let threads = self.job.settings.threads;
-        let settle = || incoming.settle(file_list, threads);
+        let settle = || incoming.settle(file_list, self.job, snapshot);
         let doing = "copying unchanged bytes";
         self.job.progress.phase(doing, "");
         let settled = link.keep_alive_while(doing, settle)?;
+        link.peer_is_dispensable();
         let doing = "verifying the staged files";
         self.job.progress.phase(doing, &size(settled.bytes()));
         link.keep_alive_while(doing, || settled.verify(self.job))

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`clock`], [`cancel`], [`failure`], [`panics`], [`threads`], [`human`], [`allocator`] | the time; ending early; why something failed; what a panic does; every thread; human-readable figures; how much free memory the C library keeps |
 //! | [`disk`] | durable writes, filesystems |
+//! | [`program`] | running another program |
 //! | [`server`] | our own server: options, stdout, parent, logs |
 //! | [`sql`] | the one client for our own server |
 //! | [`writesets`] | write-sets on disk: the provider's cache, read only |
@@ -42,6 +43,7 @@ pub mod loading;
 pub mod panics;
 pub mod peer;
 pub mod private_server;
+pub mod program;
 pub mod receive;
 pub mod send;
 pub mod server;

@@ -24,6 +24,49 @@ const SPILL_MAX: u64 = 4 << 30;
 /// How many seconds we wait for the consistency point: longer than a nightly backup takes.
 const CONSISTENCY_POINT_TIMEOUT_S: u64 = 12 * 3600;
 
+/// How long the operator's program may take to fill a base: a night's backup of some terabytes.
+const BASE_COMMAND_TIMEOUT_S: u64 = 4 * 3600;
+
+/// The operator's program that fills a directory with a base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseCommand {
+    program: PathBuf,
+    arguments: Vec<String>,
+    /// How long it may take; `None` = without limit.
+    pub limit: Option<Duration>,
+}
+
+impl BaseCommand {
+    /// Splits it into words at blanks, and nowhere else: no shell reads it.
+    ///
+    /// # Errors
+    /// A configuration failure: the program has no absolute path.
+    pub fn parse(text: &str, limit: Option<Duration>) -> Result<BaseCommand, Failure> {
+        let mut words = text.split_whitespace().map(str::to_owned);
+        match words.next() {
+            Some(program) if program.starts_with('/') => {
+                Ok(BaseCommand { program: program.into(), arguments: words.collect(), limit })
+            }
+            _ => {
+                let text =
+                    format!("[sst] base-command={text} does not begin with the absolute path of a program");
+                let hint = "name the program and its arguments, separated by blanks; a script begins with its interpreter (#!/bin/sh)";
+                Err(Failure::new(Kind::Configuration, text).hint(hint))
+            }
+        }
+    }
+
+    /// The program.
+    pub fn program(&self) -> &std::path::Path {
+        &self.program
+    }
+
+    /// The words after it. The directory to fill follows them.
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+}
+
 /// What happens to the previous state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepPrevious {
@@ -55,6 +98,10 @@ pub enum SnapshotChoice {
     Blocking,
     /// Definitions and rows.
     Logical,
+    /// Only the snapshot that mariadb-backup takes.
+    Mariabackup,
+    /// As [`SnapshotChoice::Auto`], with mariabackup before blocking where the redo log or the layout of the files is the reason.
+    OnlineOrMariabackup,
 }
 
 /// When a donor may block writes.
@@ -128,6 +175,8 @@ pub struct Settings {
     pub delta: Parts,
     /// `base`: a prepared backup, in which files missing from the datadir are searched for.
     pub base: Option<PathBuf>,
+    /// `base-command`, `base-command-timeout`: a program that makes such a directory where the datadir has nothing to compare.
+    pub base_command: Option<BaseCommand>,
     /// `ist`.
     pub ist: IstChoice,
     /// `archive`: the directory of this node's write-sets that its provider no longer has.
@@ -177,6 +226,7 @@ impl Settings {
             incremental: options.sst_bool("incremental")?.unwrap_or(true),
             delta: choice(options, "delta", delta)?.unwrap_or(Parts::Auto),
             base: base(options),
+            base_command: base_command(options)?,
             ist: choice(options, "ist", ist)?.unwrap_or(IstChoice::Auto),
             archive: options.sst("archive").filter(|dir| !dir.is_empty()).map(PathBuf::from),
             snapshot,
@@ -219,6 +269,16 @@ fn readers(options: &ServerOptions) -> Result<u16, Failure> {
 /// `base`, if it is set.
 pub fn base(options: &ServerOptions) -> Option<PathBuf> {
     options.sst("base").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// `base-command`, if it is set.
+fn base_command(options: &ServerOptions) -> Result<Option<BaseCommand>> {
+    let Some(text) = options.sst("base-command").filter(|text| !text.trim().is_empty()) else {
+        return Ok(None);
+    };
+    let limit = options.sst_duration_s("base-command-timeout")?.unwrap_or(BASE_COMMAND_TIMEOUT_S);
+    let limit = (limit > 0).then(|| Duration::from_secs(limit));
+    Ok(Some(BaseCommand::parse(text, limit)?))
 }
 
 /// `metrics-dir`, if it is set. A transfer that fails because of its other options is to be seen there too.
@@ -266,6 +326,8 @@ fn snapshot(value: &str) -> Option<SnapshotChoice> {
         "online" => Some(SnapshotChoice::Online),
         "blocking" => Some(SnapshotChoice::Blocking),
         "logical" => Some(SnapshotChoice::Logical),
+        "mariabackup" => Some(SnapshotChoice::Mariabackup),
+        "online-or-mariabackup" => Some(SnapshotChoice::OnlineOrMariabackup),
         _ => None,
     }
 }
@@ -349,6 +411,17 @@ mod tests {
     fn own(ca: &[&str], cert: &str, key: &str) -> Option<OwnCertificates> {
         let ca = ca.iter().map(PathBuf::from).collect();
         Some(OwnCertificates { ca, cert: cert.into(), key: key.into() })
+    }
+
+    #[test]
+    fn a_base_command_is_a_program_with_words() {
+        let of = |text| BaseCommand::parse(text, None);
+        let command = of(" /usr/bin/fetch  --bucket 'my bucket' ").unwrap();
+        assert_eq!(command.program(), std::path::Path::new("/usr/bin/fetch"));
+        assert_eq!(command.arguments(), ["--bucket", "'my", "bucket'"]);
+        for bad in ["", "fetch", "sh -c 'fetch'", "~/fetch"] {
+            assert!(of(bad).unwrap_err().to_string().contains("absolute path"), "{bad}");
+        }
     }
 
     #[test]

@@ -98,11 +98,17 @@ pub enum Thread {
     HttpConnection,
     /// An operator's server of metrics: reads the provider's cache.
     CacheMetrics,
+    /// Reads what another program says.
+    ProgramOutput,
+    /// Donor: sends what mariadb-backup writes.
+    BackupReader,
+    /// Donor: ends a backup that waits for its locks too long.
+    BackupWatch,
 }
 
 impl Thread {
     /// All kinds of threads.
-    pub const ALL: [Thread; 43] = [
+    pub const ALL: [Thread; 46] = [
         Thread::Main,
         Thread::Signals,
         Thread::Grace,
@@ -146,6 +152,9 @@ impl Thread {
         Thread::ArchiveWriter,
         Thread::HttpConnection,
         Thread::CacheMetrics,
+        Thread::ProgramOutput,
+        Thread::BackupReader,
+        Thread::BackupWatch,
     ];
 
     /// Its name: at most 15 bytes, which is what the kernel keeps.
@@ -194,6 +203,9 @@ impl Thread {
             Thread::ArchiveWriter => "archive writer",
             Thread::HttpConnection => "http connection",
             Thread::CacheMetrics => "cache metrics",
+            Thread::ProgramOutput => "program output",
+            Thread::BackupReader => "backup reader",
+            Thread::BackupWatch => "backup watch",
         }
     }
 

@@ -101,6 +101,9 @@ fn cases(thread: Thread) -> Vec<Case> {
         Thread::Receiver => vec![joiner().midway()],
         Thread::Fingerprints => vec![joiner()],
         Thread::Settling | Thread::ReadBack => vec![joiner().with("threads=2")],
+        Thread::ProgramOutput | Thread::BackupReader | Thread::BackupWatch => {
+            vec![donor().with("snapshot=mariabackup")]
+        }
         Thread::RowReader => vec![donor().with("snapshot=logical")],
         Thread::Loader | Thread::RowFeeder | Thread::LoadWatch => vec![joiner().with("snapshot=logical")],
         Thread::BlockReader => vec![joiner().with("threads=2").with("incremental=0")],

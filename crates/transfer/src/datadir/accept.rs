@@ -14,6 +14,8 @@ pub(super) fn accept(flavor: &dyn Flavor, entry: &FileEntry) -> Result<(), Strin
         // The name does not matter, because the joiner uses its own.
         (FileRole::SystemTablespace { .. }, Place::DataHome) => true,
         (FileRole::Server, Place::DataHome) => true,
+        // Never installed: where it goes has a name of ours.
+        (FileRole::Backup, Place::Datadir) => true,
         (FileRole::Server, Place::Datadir) => flavor.in_datadir(&entry.path) == InDatadir::Data,
         (FileRole::Redo | FileRole::Undo | FileRole::SecondLog, place) => {
             flavor.numbered(place, &entry.path) == Some(Numbered::Data(entry.role.clone()))

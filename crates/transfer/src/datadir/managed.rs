@@ -121,8 +121,8 @@ fn of_role(role: FileRole) -> (Managed, bool) {
         }
         FileRole::Table | FileRole::Link { .. } => (Managed::Table, true),
         FileRole::TableElsewhere { owner } => (Managed::TableElsewhere { owner }, true),
-        // A node has no parts among its files.
-        FileRole::Server | FileRole::Part => (Managed::Server, true),
+        // A node has no parts and no files of a backup among its own.
+        FileRole::Server | FileRole::Part | FileRole::Backup => (Managed::Server, true),
     }
 }
 

@@ -137,7 +137,7 @@ pub fn list_database(layout: &Layout, name: &str, skipped: &Skipped, take: Take<
         .map(drop)
 }
 
-fn is_skipped(path: &str, tables: &Skipped) -> bool {
+pub(crate) fn is_skipped(path: &str, tables: &Skipped) -> bool {
     if tables.is_empty() {
         return false;
     }
@@ -226,7 +226,7 @@ fn order(file: &ScannedFile) -> (u8, u16, std::cmp::Reverse<u64>, &str) {
         FileRole::Redo => (2, 0),
         FileRole::SecondLog => (3, 0),
         FileRole::Table | FileRole::TableElsewhere { .. } => (4, 0),
-        FileRole::Link { .. } | FileRole::Server | FileRole::Part => (5, 0),
+        FileRole::Link { .. } | FileRole::Server | FileRole::Part | FileRole::Backup => (5, 0),
     };
     (kind, index, std::cmp::Reverse(file.entry.size), &file.entry.path)
 }

@@ -57,6 +57,8 @@ pub(super) struct TransferContext {
     pub throttle: Arc<Throttle>,
     /// The joiner supports deep IST.
     pub deep_ist: bool,
+    /// The joiner answers whether it can prepare a backup.
+    pub prepares: bool,
 }
 
 /// A state that was sent completely: its files and its position.
@@ -92,8 +94,11 @@ impl DonorSession<'_> {
             }
             _ if !self.accepted.logical.is_empty() => return self.logical(link, &self.accepted.logical),
             SnapshotChoice::Blocking => return self.blocking(link, "snapshot=blocking is set on the donor"),
+            SnapshotChoice::Mariabackup => return self.only_mariabackup(link),
             SnapshotChoice::Online if self.accepted.still => return Err(not_online(NEWER).into()),
-            SnapshotChoice::Auto if self.accepted.still => return self.blocking(link, NEWER),
+            SnapshotChoice::Auto | SnapshotChoice::OnlineOrMariabackup if self.accepted.still => {
+                return self.blocking(link, NEWER);
+            }
             _ => {}
         }
         let online = Online(self.options());
@@ -112,6 +117,9 @@ impl DonorSession<'_> {
                 _ if declined.is_of_the_server() => return Err(self.sends_nothing(&declined).into()),
                 Declined::RedoOverrun { .. } if overruns + 1 < OVERRUNS_MAX => overruns += 1,
                 _ if choice == SnapshotChoice::Online => return Err(not_online(&reason).into()),
+                _ if choice == SnapshotChoice::OnlineOrMariabackup && declined.is_unreadable() => {
+                    return self.unreadable(link, &reason);
+                }
                 _ => return self.blocking(link, &reason),
             }
             tracing::warn!("the online snapshot starts again: {reason}");
@@ -142,7 +150,7 @@ impl DonorSession<'_> {
 
     /// Sends the blocking snapshot, if the operator allows it. It is the last one: if it is declined, the transfer
     /// fails.
-    fn blocking(&self, link: &mut Link, reason: &str) -> Result<Sent> {
+    pub(super) fn blocking(&self, link: &mut Link, reason: &str) -> Result<Sent> {
         let settings = &self.job.settings;
         let hold_for = match settings.blocking {
             Permission::Never => return Err(not_blocking(reason).into()),
@@ -166,7 +174,7 @@ impl DonorSession<'_> {
     }
 
     /// Makes one attempt: sends what `snapshot` reads through the queues to the joiner.
-    fn send_from(
+    pub(super) fn send_from(
         &self,
         snapshot: &dyn Snapshot,
         link: &mut Link,
@@ -174,7 +182,7 @@ impl DonorSession<'_> {
     ) -> Result<Sent, SnapshotError> {
         let job = self.job;
         let key = self.begin(link, snapshot.kind(), reason)?;
-        job.progress.phase("sending", snapshot_name(snapshot.kind()));
+        job.progress.phase("sending", snapshot.kind().name());
         let send_queue = self.send_queue(snapshot, key);
         let (taken, chunks) = link
             .keep_alive_while("sending", || {
@@ -223,7 +231,7 @@ impl DonorSession<'_> {
         Ok(())
     }
 
-    fn login(&self) -> Login {
+    pub(super) fn login(&self) -> Login {
         super::login(self.job, self.context.account.as_ref())
     }
 
@@ -337,7 +345,7 @@ impl DonorSession<'_> {
     }
 
     /// The failure if every snapshot of this server would be declined. Another member may be able to send.
-    fn sends_nothing(&self, declined: &Declined) -> Failure {
+    pub(super) fn sends_nothing(&self, declined: &Declined) -> Failure {
         let failure = Failure::new(Kind::Refused, format!("this donor cannot send its data: {declined}"));
         if !matches!(declined, Declined::CorruptPages { .. }) {
             return failure.hint(
@@ -374,14 +382,6 @@ fn begin(
         return Ok(None);
     }
     receive_sample(link).map(Some)
-}
-
-fn snapshot_name(kind: SnapshotKind) -> &'static str {
-    match kind {
-        SnapshotKind::Online => "online",
-        SnapshotKind::Blocking => "blocking",
-        SnapshotKind::Logical => "logical",
-    }
 }
 
 fn not_granted(why: &str) -> Failure {

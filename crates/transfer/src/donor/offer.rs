@@ -79,8 +79,8 @@ fn offer(job: &Job, layout: &Layout, scan: &Scan, left_out: Vec<String>) -> Offe
         databases: databases(scan),
         logical: match job.settings.snapshot {
             SnapshotChoice::Logical => Logical::Always,
-            SnapshotChoice::Auto => Logical::IfNeeded,
-            SnapshotChoice::Online | SnapshotChoice::Blocking => Logical::Never,
+            SnapshotChoice::Auto | SnapshotChoice::OnlineOrMariabackup => Logical::IfNeeded,
+            SnapshotChoice::Online | SnapshotChoice::Blocking | SnapshotChoice::Mariabackup => Logical::Never,
         },
     }
 }

@@ -8,6 +8,7 @@ use formats::mariadb::backup;
 use formats::wsrep::state_id::StateId;
 use protocol::entries::Entries;
 use protocol::inventory::{FileRole, Place};
+use protocol::message::SnapshotKind;
 
 use super::agree::Room;
 use super::donors_word::Position;
@@ -106,7 +107,8 @@ impl Backup {
         }
         let position: Position = (self.position, domain);
         let file_list = FileList { files, position, binlog_state: None };
-        incoming.settle(file_list, job.settings.threads)?.verify(job)
+        // Its files are as complete as those of a server that stands still.
+        incoming.settle(file_list, job, SnapshotKind::Blocking)?.verify(job)
     }
 }
 

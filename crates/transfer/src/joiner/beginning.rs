@@ -1,7 +1,7 @@
 //! The beginning of an attempt, before a file arrives: the sample of the joiner's files, free space, limits, and the record that
 //! files are about to arrive.
 use anyhow::Result;
-use protocol::message::{Attempt, Message, snapshot_line};
+use protocol::message::{Attempt, Message, SnapshotKind, snapshot_line};
 
 use super::Transfer;
 use super::agree::{self, Estimate, Room};
@@ -32,7 +32,7 @@ impl Transfer<'_> {
             record_plan(self.job, attempt.bytes, None);
             return Ok(Estimate { sampled: 0, about: None });
         };
-        let more = self.job.settings.base.is_some() || incoming.staging().has_leftovers();
+        let more = self.base.dir().is_some() || incoming.staging().has_leftovers();
         let sample = sample::of(&self.layout.datadir, incoming.old(), key, more);
         let sampled = sample.bytes;
         link.send(&Message::Sample(sample))?;
@@ -40,7 +40,9 @@ impl Transfer<'_> {
             Message::Plan { about } => {
                 record_plan(self.job, attempt.bytes, about);
                 self.permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
-                Ok(Estimate { sampled, about })
+                // Every file of a backup is staged whole.
+                let whole = attempt.snapshot == SnapshotKind::Mariabackup;
+                Ok(Estimate { sampled, about: about.filter(|_| !whole) })
             }
             other => Err(unexpected(&other, "Plan").into()),
         }

@@ -7,11 +7,13 @@ use anyhow::Result;
 use protocol::coverage::Coverage;
 use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileRole, Place};
+use protocol::message::SnapshotKind;
 
 use super::agree::Room;
 use super::file_list::FileList;
 use super::places::{Places, makes_way};
-use super::settled::SettledStaging;
+use super::prepare;
+use super::settled::{SettledStaging, read_back};
 use crate::datadir::layout::{Layout, follow};
 use crate::datadir::managed::{self, Managed, ManagedFile};
 use crate::failure::{Failure, Kind};
@@ -158,8 +160,8 @@ impl IncomingTransfer {
     }
 
     /// Called with the list of files. Fails if a byte of them has not arrived; otherwise each file gets its
-    /// final name.
-    pub fn settle(self, file_list: FileList, threads: u16) -> Result<SettledStaging> {
+    /// final name. The files of a backup are prepared before that.
+    pub fn settle(self, file_list: FileList, job: &Job, snapshot: SnapshotKind) -> Result<SettledStaging> {
         self.check_arrived(&file_list.files)?;
         // There can be very many files, so free what only the transfer needed.
         *self.coverage.lock().unwrap_or_else(PoisonError::into_inner) = Coverage::new();
@@ -171,15 +173,21 @@ impl IncomingTransfer {
         }
         let outside = file_list.files.iter().filter(|entry| entry.place == Place::External);
         self.refuse_foreign(&outside.collect::<Vec<_>>())?;
-        let targets = || targets(&self.layout, &file_list.files);
+        let prepared = snapshot == SnapshotKind::Mariabackup;
+        // Every file of a backup is staged whole, because mariadb-backup changes it.
+        let stays = self.stays && !prepared;
         // With keep-previous=always the old files are kept whole.
         let patches = match self.keep {
             // The previous state that an earlier install keeps needs the files as they are.
-            _ if !self.stays || self.earlier.is_some() => Patches::None,
+            _ if !stays || self.earlier.is_some() => Patches::None,
             Keep::Old => Patches::Kept,
             Keep::Nothing | Keep::InPlace => Patches::Made,
         };
-        let unchanged = self.staging.settle(targets(), self.stays, patches, threads)?;
+        let threads = job.settings.threads;
+        let unchanged =
+            self.staging.settle(targets(&self.layout, &file_list.files), stays, patches, threads)?;
+        let file_list = if prepared { self.finish_backup(job, file_list)? } else { file_list };
+        let targets = || targets(&self.layout, &file_list.files);
         let patched = self.staging.patched();
         if patched.len() + unchanged.len() > 0 {
             let (stay, all) = (unchanged.len(), file_list.files.len());
@@ -202,7 +210,18 @@ impl IncomingTransfer {
         );
         old.extend(markers.into_iter().map(|path| (path, OldKind::RemoveOnly)));
         let (layout, staging, keep, earlier) = (self.layout, self.staging, self.keep, self.earlier);
-        Ok(SettledStaging { layout, old, databases, file_list, staging, unchanged, keep, earlier })
+        Ok(SettledStaging { layout, old, databases, file_list, staging, unchanged, keep, earlier, prepared })
+    }
+
+    /// Has mariadb-backup prepare the files, once they are known to be what the donor sent. They are other files then.
+    fn finish_backup(&self, job: &Job, list: FileList) -> Result<FileList> {
+        read_back(&self.staging, job)?;
+        job.progress.phase("preparing the backup", "");
+        let run = |directory: &Path| prepare::prepare(job, directory, list.position);
+        let files = self.staging.prepare(&list.files, run, |entry| self.layout.target_of(entry))?;
+        let outside = files.iter().filter(|entry| entry.place == Place::External);
+        self.refuse_foreign(&outside.collect::<Vec<_>>())?;
+        Ok(FileList { files, ..list })
     }
 }
 

@@ -7,7 +7,7 @@ use protocol::entries::Entries;
 use protocol::hello::Connection;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::FILES_MAX;
-use protocol::message::{Attempt, Message};
+use protocol::message::Message;
 
 use super::donors_word::{parse_position, unexpected};
 use super::file_list::FileList;
@@ -27,8 +27,8 @@ const ADMIT_FOR: Duration = Duration::from_millis(20);
 pub(super) enum Received {
     /// Everything has arrived.
     All(FileList),
-    /// The attempt is void; the donor begins this one.
-    Again(Attempt),
+    /// The attempt is void; the donor says this before the next one.
+    Again(Message),
 }
 
 /// Receives one attempt: accepts connections and receives on each in a thread of its own, until the donor says on the
@@ -82,7 +82,7 @@ pub(super) fn receive_attempt(
     });
     job.cancel.check()?;
     match said? {
-        Message::Attempt(attempt) => Ok(Received::Again(attempt)),
+        next @ (Message::Attempt(_) | Message::AskPrepare { .. }) => Ok(Received::Again(next)),
         first => {
             if let Some(base) = base {
                 base.corruption().line().into_iter().for_each(|line| tracing::warn!("{line}"));

@@ -35,6 +35,8 @@ pub(super) struct SettledStaging {
     pub unchanged: Vec<Unchanged>,
     pub keep: Keep,
     pub earlier: Option<InstallPlan>,
+    /// The files were read back before another program prepared them.
+    pub prepared: bool,
 }
 
 /// The staged files, once they are durable and verified, with the plan of the install.
@@ -85,7 +87,10 @@ impl SettledStaging {
     /// they do not recover to the donor's position, or if the plan cannot be carried out.
     pub fn verify(self, job: &Job) -> Result<VerifiedStaging> {
         std::thread::scope(|scope| {
-            let read_back = scoped(scope, Thread::ReadBack, || self.read_back(job));
+            let read_back = scoped(scope, Thread::ReadBack, || match self.prepared {
+                true => Ok(()),
+                false => read_back(&self.staging, job),
+            });
             let others = self.make_durable().and_then(|()| self.check_position());
             // This error comes first: a wrong position may only follow from it.
             read_back.join()?;
@@ -105,13 +110,6 @@ impl SettledStaging {
                 .with_context(|| format!("cannot write {}", staged.staged.display()))?;
         }
         self.staging.sync_all()
-    }
-
-    /// Reads back every staged piece that has a digest. Fails if one is not what the donor read.
-    fn read_back(&self, job: &Job) -> Result<()> {
-        let bytes = self.staging.read_back(job.settings.threads, &job.cancel)?;
-        tracing::info!("read back: {} of the staged files, all as the donor read them", size(bytes));
-        Ok(())
     }
 
     /// Fails if the files do not recover to the position that the donor noted. It is computed from the files and the
@@ -219,6 +217,13 @@ impl SettledStaging {
         let stage = self.staging.stage_for(&target)?;
         Ok(Some((Placed { staged: stage.join("binlog.state"), target, class: Class::Table }, text)))
     }
+}
+
+/// Reads back every staged piece that has a digest. Fails if one is not what the donor read.
+pub(super) fn read_back(staging: &Staging, job: &Job) -> Result<()> {
+    let bytes = staging.read_back(job.settings.threads, &job.cancel)?;
+    tracing::info!("read back: {} of the staged files, all as the donor read them", size(bytes));
+    Ok(())
 }
 
 fn wrong_position(found: &str, noted: StateId) -> Failure {

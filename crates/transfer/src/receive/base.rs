@@ -12,11 +12,12 @@ use anyhow::{Context, Result};
 use protocol::entries::Entries;
 use protocol::extents::Extents;
 use protocol::fingerprint::{self, FingerprintKey};
-use protocol::inventory::{FileEntry, FileId, FileRole, Place, groups};
+use protocol::inventory::{FileEntry, FileId, FileRole, groups};
 use protocol::limits::{FILES_MAX, RANGE_BYTES};
 use protocol::message::Message;
 
 use crate::cancel::Cancel;
+use crate::datadir::backup_files::{name_in_backup, table_of_new};
 use crate::datadir::layout::Layout;
 use crate::disk::identity::{Look, look_at};
 use crate::failure::{Failure, Kind};
@@ -263,11 +264,20 @@ impl<'a> Base<'a> {
         if matches!(entry.role, FileRole::Redo | FileRole::Link { .. }) {
             return Ok(Origin::default());
         }
-        let path = self.layout.target_of(entry)?;
-        let received = self.staging.adopt(entry, &path)?;
+        let target = self.layout.target_of(entry)?;
+        let path = match entry.role {
+            FileRole::Backup => match table_of_new(&entry.path) {
+                Some(table) => self.layout.datadir.join(table),
+                None => return Ok(Origin::default()),
+            },
+            _ => target.clone(),
+        };
+        let received = self.staging.adopt(entry, &target)?;
         let mut known = Origin { received, ..Origin::default() };
         known.old = match look_for(path)? {
-            None => self.backup.map(|backup| look_for(backup.join(in_backup(entry)))).transpose()?.flatten(),
+            None => {
+                self.backup.map(|backup| look_for(backup.join(name_in_backup(entry)))).transpose()?.flatten()
+            }
             here => here,
         };
         Ok(known)
@@ -284,18 +294,6 @@ fn look_for(path: PathBuf) -> Result<Option<Old>> {
     let Ok(file) = File::open(&path) else { return Ok(None) };
     let look = look_at(&file).with_context(|| format!("cannot look at {}", path.display()))?;
     Ok(look.is_file.then_some(Old::new(path, look)))
-}
-
-/// The path of a file in a backup, which has everything below one directory: there a table that is elsewhere in the
-/// layout has its database and name as its path (mariabackup 10.11).
-fn in_backup(entry: &FileEntry) -> PathBuf {
-    match entry.place {
-        Place::External => {
-            let parts: Vec<&str> = entry.path.rsplit('/').take(2).collect();
-            parts.into_iter().rev().collect()
-        }
-        _ => PathBuf::from(&entry.path),
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! | `rested` | staged files by their numbers; small ones are kept encoded |
 //! | [`staging`], `staged`, [`writer`] | received files, under their numbers until the final names are known |
 //! | `settling` | final lengths and names, and unchanged bytes from previous files |
+//! | [`prepared`] | files of a backup, which another program prepares |
 //! | `digests` | digests of what was written |
 //! | `read_back` | the check that staged files are what the donor read |
 pub mod base;
@@ -22,6 +23,7 @@ mod digests;
 mod fingerprinting;
 pub mod leftovers;
 pub mod origin;
+pub mod prepared;
 mod questions;
 mod read_back;
 mod rebuild;

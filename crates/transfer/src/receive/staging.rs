@@ -36,14 +36,14 @@ const AT_ONCE: usize = 4096;
 /// All files of an attempt, under their staged paths. Shared by the threads that receive.
 #[derive(Debug)]
 pub struct Staging {
-    flavor: &'static dyn Flavor,
-    datadir: PathBuf,
+    pub(super) flavor: &'static dyn Flavor,
+    pub(super) datadir: PathBuf,
     shared: Mutex<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    files: StagedFiles,
+pub(super) struct Shared {
+    pub(super) files: StagedFiles,
     leftovers: Leftovers,
     roots: Roots,
     reserves: BTreeMap<FilesystemId, Arc<Reserve>>,
@@ -155,7 +155,7 @@ impl Staging {
         self.shared().leftovers.remove()
     }
 
-    fn choose(&self, shared: &mut Shared, entry: &FileEntry, target: &Path) -> Result<StagedFile> {
+    pub(super) fn choose(&self, shared: &mut Shared, entry: &FileEntry, target: &Path) -> Result<StagedFile> {
         entry.check()?;
         let root = self.root_for(&mut shared.roots, target)?;
         let stage = working_directory(&root, "stage");
@@ -393,7 +393,7 @@ impl Staging {
         numbers.filter_map(|file| Some((file, self.shared().files.look(file)?)))
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
+    pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -36,7 +36,7 @@ impl Tables {
             FileRole::SystemTablespace { .. } => "(system tablespace)".to_owned(),
             FileRole::Undo => "(undo tablespaces)".to_owned(),
             FileRole::SecondLog => "(logs of the second engine)".to_owned(),
-            FileRole::Server => "(other files)".to_owned(),
+            FileRole::Server | FileRole::Backup => "(other files)".to_owned(),
             FileRole::TableElsewhere { owner } => table_name::of_path(owner),
             FileRole::Part => "(rows and definitions)".to_owned(),
             FileRole::Table => table_name::of_path(&entry.path),

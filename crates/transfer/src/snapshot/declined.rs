@@ -155,12 +155,37 @@ pub enum Declined {
     /// The server ended our session, more often than we try again.
     #[error("the server ended our session: {0}")]
     SessionLost(String),
+    /// mariadb-backup made no backup, or not one that can be sent.
+    #[error("mariadb-backup: {0}")]
+    Backup(String),
+    /// mariadb-backup itself failed. It does so when a statement changes tables in a bad moment, so it may succeed next time.
+    #[error("{0}")]
+    BackupFailed(String),
+    /// It waited for its locks for so long that it was ended.
+    #[error(
+        "mariadb-backup waited too long for its backup locks, while replication was paused: a statement of the donor's \
+         clients, DDL above all, held them"
+    )]
+    BackupHeldUp,
     /// The donor's data contains something that this snapshot does not handle.
     #[error("{0}")]
     Layout(String),
 }
 
 impl Declined {
+    /// True if the online snapshot cannot read what the server writes: its redo log, or the layout of its files. The server's
+    /// own mariadb-backup can.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(
+            self,
+            Declined::RedoFormat(_)
+                | Declined::RedoArchived
+                | Declined::RedoUnreadable { .. }
+                | Declined::CheckpointMissing(_)
+                | Declined::Layout(_)
+        )
+    }
+
     /// True if the reason lies in the server's data or state, so that another snapshot of it would be no better.
     pub fn is_of_the_server(&self) -> bool {
         matches!(

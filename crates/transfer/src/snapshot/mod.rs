@@ -5,6 +5,7 @@
 //! | [`online`] | the snapshot of a server that keeps working |
 //! | [`logical`] | definitions and rows, for a joiner that cannot open the donor's files |
 //! | [`blocking`] | the snapshot of a server that blocks writes until all files have been read |
+//! | [`mariabackup`] | the snapshot that mariadb-backup takes |
 //! | [`copy`] | reading files and checking their pages, for both |
 //! | [`declined`] | the reasons why a snapshot is not possible |
 //! | [`binlog_state`] | the GTID state of the donor's binary log |
@@ -14,6 +15,7 @@ pub mod blocking;
 pub mod copy;
 pub mod declined;
 pub mod logical;
+pub mod mariabackup;
 pub mod online;
 pub mod sink;
 

@@ -356,6 +356,26 @@ impl Session {
         Ok(self.conn.query_first("SELECT CURRENT_USER()")?.unwrap_or_default())
     }
 
+    /// The name with which this session logged in.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn user_name(&mut self) -> Answer<String> {
+        let user: Option<String> = self.conn.query_first("SELECT USER()")?;
+        Ok(user.unwrap_or_default().rsplit_once('@').map_or_else(String::new, |(name, _)| name.to_owned()))
+    }
+
+    /// Other sessions of this account that are in the middle of a step of the backup locks.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn own_backups(&mut self) -> Answer<Vec<u32>> {
+        Ok(self.conn.query(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'BACKUP STAGE%' AND ID <> CONNECTION_ID() \
+             AND USER = SUBSTRING_INDEX(USER(), '@', 1)",
+        )?)
+    }
+
     /// Ends another session of ours.
     ///
     /// # Errors

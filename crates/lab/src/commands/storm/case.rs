@@ -25,6 +25,8 @@ pub enum Case {
     Temporary,
     /// Encrypted tables and redo log.
     Encrypted,
+    /// The donor's files come from mariadb-backup; with a binlog, from which it takes the GTID state.
+    Mariabackup,
 }
 
 /// What happens on the donor besides, for one round.
@@ -39,14 +41,21 @@ const UNDO_ROWS: u32 = 3000;
 const CUT: &str = "Innodb_undo_truncations";
 
 impl Case {
-    pub const ALL: [Self; 6] =
-        [Self::Plain, Self::Binlog, Self::Undo, Self::Import, Self::Temporary, Self::Encrypted];
+    pub const ALL: [Self; 7] = [
+        Self::Plain,
+        Self::Binlog,
+        Self::Undo,
+        Self::Import,
+        Self::Temporary,
+        Self::Encrypted,
+        Self::Mariabackup,
+    ];
 
     /// Lines of `[mysqld]`.
     pub fn lines(self) -> &'static [&'static str] {
         match self {
             Self::Plain | Self::Import | Self::Temporary | Self::Encrypted => &["skip_log_bin"],
-            Self::Binlog => &["log_bin=binlog", "log_slave_updates=ON"],
+            Self::Binlog | Self::Mariabackup => &["log_bin=binlog", "log_slave_updates=ON"],
             Self::Undo => &[
                 "skip_log_bin",
                 "innodb_undo_tablespaces=3",
@@ -54,6 +63,14 @@ impl Case {
                 "innodb_max_undo_log_size=10M",
                 "innodb_purge_rseg_truncate_frequency=1",
             ],
+        }
+    }
+
+    /// Lines of `[sst]`.
+    pub fn sst(self) -> &'static [&'static str] {
+        match self {
+            Self::Mariabackup => &["snapshot=mariabackup"],
+            _ => &[],
         }
     }
 
@@ -91,7 +108,7 @@ impl Case {
             Self::Undo => Some(fill_undo(donor)?),
             Self::Import => Some(import(donor)?),
             Self::Temporary => Some(temporary_tables(donor)?),
-            Self::Plain | Self::Binlog | Self::Encrypted => None,
+            Self::Plain | Self::Binlog | Self::Encrypted | Self::Mariabackup => None,
         };
         Ok(Besides { case: self, work, truncations: truncations(donor) })
     }

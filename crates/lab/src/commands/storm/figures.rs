@@ -55,6 +55,7 @@ fn sources(rounds: &[Round], out: &mut String) {
     for snapshot in rounds.iter().filter_map(|round| round.told.snapshot.as_ref()) {
         let name = match snapshot {
             SnapshotKind::Online => "online".to_owned(),
+            SnapshotKind::Mariabackup => "mariabackup".to_owned(),
             SnapshotKind::Blocking(why) => format!("blocking: {}", without_particulars(why)),
         };
         *counts.entry(name).or_default() += 1;

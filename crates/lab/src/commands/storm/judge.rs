@@ -5,6 +5,7 @@ use std::fmt;
 use rejoin_lab::compare::{self, Difference};
 use rejoin_lab::{LogMark, Node, process, sst};
 
+use super::case::Case;
 use super::fixture::Fixture;
 use super::log_report::{LogReport, SnapshotKind};
 
@@ -150,9 +151,23 @@ impl Logs {
         let [donor, _, joiner] = self.texts(fixture);
         let recovered = sst::recovered_position(&joiner);
         let told = [("donor", LogReport::read(&donor)), ("joiner", LogReport::read(&joiner))];
-        let native = told.iter().any(|(_, told)| told.snapshot == Some(SnapshotKind::Online));
+        let by_backup = told.iter().any(|(_, told)| told.snapshot == Some(SnapshotKind::Mariabackup));
         let mut wrong = Vec::new();
+        let served = told.iter().any(|(_, told)| told.snapshot.is_some());
+        if served && (fixture.case == Case::Mariabackup) != by_backup {
+            wrong.push("the files come from another kind of snapshot than the case is about".to_owned());
+        }
+        let native = told.iter().any(|(_, told)| told.snapshot == Some(SnapshotKind::Online));
         for (host, told) in told {
+            match (told.backup, &recovered) {
+                (Some(backup), Ok(recovered)) if backup != *recovered => {
+                    wrong.push(format!(
+                        "recovered at {recovered:?}, the {host} told of a backup at {backup:?}"
+                    ));
+                }
+                (None, _) if by_backup => wrong.push(format!("the {host} told nothing of a backup")),
+                _ => {}
+            }
             match (told.moment, &recovered) {
                 // No fault of the files: its server forgot.
                 (Some(moment), Ok(recovered))

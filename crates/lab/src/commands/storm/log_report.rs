@@ -9,6 +9,8 @@ pub struct LogReport {
     pub snapshot: Option<SnapshotKind>,
     /// The consistency point.
     pub moment: Option<ConsistencyPoint>,
+    /// The position of mariadb-backup's backup.
+    pub backup: Option<Position>,
     /// Newer checkpoints at which recovery was made to start.
     pub newer: Option<u32>,
 }
@@ -20,6 +22,8 @@ pub enum SnapshotKind {
     Online,
     /// It took the blocking snapshot, for this reason.
     Blocking(String),
+    /// mariadb-backup took it.
+    Mariabackup,
 }
 
 /// The consistency point: milliseconds, but for the tries.
@@ -41,6 +45,7 @@ impl LogReport {
         Self {
             snapshot: last("snapshot: ").and_then(snapshot),
             moment: last("the consistency point is at ").and_then(moment),
+            backup: last("made the backup; it is at ").and_then(Position::parse),
             newer: last("redo: ").and_then(newer),
         }
     }
@@ -59,6 +64,7 @@ fn snapshot(text: &str) -> Option<SnapshotKind> {
             let inner = why.strip_prefix('(').and_then(|why| why.strip_suffix(')'));
             Some(SnapshotKind::Blocking(inner.unwrap_or(why).to_owned()))
         }
+        None if text.starts_with("mariabackup") => Some(SnapshotKind::Mariabackup),
         None => text.starts_with("online").then_some(SnapshotKind::Online),
     }
 }
@@ -112,6 +118,11 @@ mod tests {
         );
         let why = "no consistency point within 60 s (held)".to_owned();
         assert_eq!(LogReport::read(&log).snapshot, Some(SnapshotKind::Blocking(why)));
+        let log = "x WSREP_SST: [INFO] snapshot: mariabackup (snapshot=mariabackup is set on the donor)\n\
+            y WSREP_SST: [INFO] mariadb-backup 10.11.19-MariaDB made the backup; it is at 2f0eaefd-0000-11f0-a0a0-000000000000:9\n";
+        let told = LogReport::read(log);
+        assert_eq!(told.snapshot, Some(SnapshotKind::Mariabackup));
+        assert_eq!(told.backup.map(|position| position.seqno), Some(9));
         assert_eq!(LogReport::read("nothing of the kind\n"), LogReport::default());
     }
 }

@@ -217,6 +217,7 @@ impl fmt::Display for Round {
         match &self.told.snapshot {
             Some(SnapshotKind::Online) => write!(f, " online;")?,
             Some(SnapshotKind::Blocking(why)) => write!(f, " blocking ({why});")?,
+            Some(SnapshotKind::Mariabackup) => write!(f, " mariabackup;")?,
             None => {}
         }
         if let Some(moment) = &self.told.moment {

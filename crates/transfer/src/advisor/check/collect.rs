@@ -35,6 +35,7 @@ use crate::server::retries;
 use crate::server::synced::socket_path;
 use crate::server::users::{name_of_user, own_user_name};
 use crate::settings::Settings;
+use crate::snapshot::mariabackup::tool::Tool;
 
 /// Collects everything. `sample` is how long the write rate of a running server is measured.
 ///
@@ -81,6 +82,7 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
         Ok(layout) if in_use.is_some() => tables(layout, &options),
         _ => (vec![], vec![]),
     };
+    let version_text = version.clone();
     let mut facts = Facts {
         user: who(user),
         settings: Settings::read(&options).map_err(|e| format!("{e:#}")),
@@ -93,6 +95,9 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
         version,
         provider: program::provider(&options),
         program: program::method(pid, &options),
+        backup_tool: Tool::find(&options, version_text.as_deref())
+            .map(|tool| format!("{}, {}", tool.path.display(), tool.version)),
+        no_base_command: None,
         directories: layout.as_ref().map_or_else(|_| vec![], |layout| directories(layout, user)),
         foreign_files: foreign_files(&datadir, user),
         cannot_take: layout.as_ref().map_or_else(|_| vec![], |layout| cannot_take(layout, user)),
@@ -112,6 +117,7 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
         server,
         options,
     };
+    facts.no_base_command = no_base_command(&facts);
     facts.announced = network::announced(&facts);
     if facts.left.running.is_none() && waits.is_none() {
         facts.ports = network::ports(&facts);
@@ -120,6 +126,16 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
         facts.neighbours = network::neighbours(&facts);
     }
     Ok(facts)
+}
+
+fn no_base_command(facts: &Facts) -> Option<String> {
+    let program = facts.settings.as_ref().ok()?.base_command.as_ref()?.program();
+    let why = match access(program, Access::EXEC_OK) {
+        Ok(()) if program.is_file() => return None,
+        Ok(()) => "it is not a file".to_owned(),
+        Err(errno) => errno.to_string(),
+    };
+    Some(format!("{}: {why}", program.display()))
 }
 
 /// The running server's command line. It overrides the option files.

@@ -36,6 +36,10 @@ pub struct Facts {
     pub provider: Option<(PathBuf, Option<String>)>,
     /// The program that the server would run as its method.
     pub program: Program,
+    /// mariadb-backup and its version, or why it cannot be used.
+    pub backup_tool: Result<String, String>,
+    /// Why the program of `base-command` cannot be run, if there is such an option.
+    pub no_base_command: Option<String>,
     /// Directories that a transfer writes to.
     pub directories: Vec<Directory>,
     /// One of the datadir's files that does not belong to the server's user, and the number of such files.

@@ -248,7 +248,9 @@ fn care(file: &ScannedFile) -> Option<Care> {
         FileRole::Table if entry.path.strip_prefix("mysql/").is_some_and(written_aside) => {
             Care::UnderCommitLock
         }
-        FileRole::Table | FileRole::TableElsewhere { .. } | FileRole::Server => Care::UnderDdlLock,
+        FileRole::Table | FileRole::TableElsewhere { .. } | FileRole::Server | FileRole::Backup => {
+            Care::UnderDdlLock
+        }
     })
 }
 

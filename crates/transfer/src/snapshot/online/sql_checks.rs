@@ -39,15 +39,26 @@ pub fn check(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
 /// A [`Declined`] reason.
 pub fn check_locks(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
     let facts = read_facts(session).map_err(lost)?;
-    // The option file that names the socket may be another server's.
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if real(&facts.datadir) != real(datadir) {
-        let (theirs, ours) = (facts.datadir.display(), datadir.display());
-        return Err(Declined::Layout(format!(
-            "the server at the socket has the datadir {theirs}, not {ours}"
-        )));
-    }
+    same_datadir(&facts, datadir)?;
     check_rights(session, facts.log_bin)?;
+    if facts.galera {
+        check_pauses(session)?;
+    }
+    Ok(facts)
+}
+
+/// As [`check`], for a backup by mariadb-backup, which reads any redo log of its server and needs PROCESS.
+///
+/// # Errors
+/// A [`Declined`] reason.
+pub fn check_for_backup(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
+    let facts = read_facts(session).map_err(lost)?;
+    same_datadir(&facts, datadir)?;
+    let mut missing = missing_rights(session, facts.log_bin).map_err(lost)?;
+    if !session.sees_others().map_err(lost)? {
+        missing.push("PROCESS");
+    }
+    refuse_missing(session, &missing)?;
     if facts.galera {
         check_pauses(session)?;
     }
@@ -83,13 +94,27 @@ fn read_facts(session: &mut Session) -> Answer<Facts> {
     })
 }
 
+/// The option file that names the socket may be another server's.
+fn same_datadir(facts: &Facts, datadir: &Path) -> Result<(), Declined> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if real(&facts.datadir) == real(datadir) {
+        return Ok(());
+    }
+    let (theirs, ours) = (facts.datadir.display(), datadir.display());
+    Err(Declined::Layout(format!("the server at the socket has the datadir {theirs}, not {ours}")))
+}
+
 fn check_rights(session: &mut Session, log_bin: bool) -> Result<(), Declined> {
     let missing = missing_rights(session, log_bin).map_err(lost)?;
+    refuse_missing(session, &missing)
+}
+
+fn refuse_missing(session: &mut Session, missing: &[&str]) -> Result<(), Declined> {
     if missing.is_empty() {
         return Ok(());
     }
     let account = session.current_user().map_err(lost)?;
-    Err(Declined::MissingPrivilege { grant: grant_of(&account, &missing) })
+    Err(Declined::MissingPrivilege { grant: grant_of(&account, missing) })
 }
 
 /// The privileges that the account lacks. Harmless statements are tried: the server's own answer counts, whatever roles

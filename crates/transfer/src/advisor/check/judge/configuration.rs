@@ -15,6 +15,8 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
     pauses(facts, findings);
     donor(facts, findings);
     deep_ist(facts, findings);
+    backup(facts, findings);
+    base_command(facts, findings);
 }
 
 /// Whether write-sets of a member's archive could bring this node back. Reported only if an option asks for deep IST.
@@ -47,6 +49,54 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
             format!("a member's archive cannot bring this node back, only files or IST: {why}"),
             IST_DOOR_HINT,
         ),
+    }
+}
+
+/// Whether mariadb-backup can serve where the online snapshot cannot read what the server writes.
+fn backup(facts: &Facts, findings: &mut Findings) {
+    let only = facts.settings.as_ref().is_ok_and(|settings| settings.snapshot == SnapshotChoice::Mariabackup);
+    let lacks_process = facts.live().is_some_and(|live| !live.sees_others);
+    match &facts.backup_tool {
+        Ok(_) if lacks_process && only => findings.error(
+            "backup",
+            "snapshot=mariabackup, and the account lacks PROCESS, which mariadb-backup needs: this node cannot donate",
+            "give it PROCESS (see the finding about the account)",
+        ),
+        Ok(tool) => findings.ok("backup", format!("mariadb-backup can be used where the online snapshot cannot: {tool}")),
+        Err(why) if only => findings.error(
+            "backup",
+            format!("snapshot=mariabackup, and {why}: this node cannot donate"),
+            "install mariadb-backup of the server's version on every node, or set snapshot=auto under [sst]",
+        ),
+        Err(why) => findings.ok("backup", format!("mariadb-backup is not used, also where the online snapshot cannot be: {why}")),
+    }
+}
+
+/// The program that fills a base on an empty joiner.
+fn base_command(facts: &Facts, findings: &mut Findings) {
+    let Ok(settings) = &facts.settings else { return };
+    let Some(command) = &settings.base_command else { return };
+    if let Some(why) = &facts.no_base_command {
+        findings.error(
+            "base-command",
+            format!("base-command cannot be run: {why}"),
+            "correct base-command under [sst]",
+        );
+    } else if settings.base.is_some() {
+        findings.note(
+            "base-command",
+            "base is set too, so base-command is not run",
+            "remove one of them from [sst]",
+        );
+    } else if !settings.incremental {
+        findings.note(
+            "base-command",
+            "incremental=0: nothing is compared, so base-command is not run",
+            "incremental=1 under [sst]",
+        );
+    } else {
+        let program = command.program().display();
+        findings.ok("base-command", format!("an empty joiner runs {program} for a base"));
     }
 }
 
@@ -294,6 +344,29 @@ mod tests {
         let encrypted =
             "ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1;socket.ssl_cert=/nowhere/c;socket.ssl_key=k";
         assert!(found(&set(encrypted), "deep-ist", Note).contains("/nowhere/c (socket.ssl_cert)"));
+    }
+
+    #[test]
+    fn backups_and_bases() {
+        use super::super::super::Level::Ok;
+        assert!(found(&stopped(), "backup", Ok).contains("10.11.19"));
+        let without =
+            |lines: &str| Facts { backup_tool: Err("it is not installed".to_owned()), ..with_sst(lines) };
+        assert!(found(&without(""), "backup", Ok).contains("not used"));
+        assert!(found(&without("snapshot=mariabackup\n"), "backup", Error).contains("not installed"));
+        let mut poor = running();
+        set_sst(&mut poor, "snapshot=mariabackup\n");
+        assert!(found(&poor, "backup", Ok).contains("10.11.19"));
+        super::super::fixture::live(&mut poor).sees_others = false;
+        assert!(found(&poor, "backup", Error).contains("PROCESS"));
+
+        let base = with_sst("base-command=/usr/local/bin/fetch --all\n");
+        assert!(found(&base, "base-command", Ok).contains("/usr/local/bin/fetch"));
+        let gone = Facts { no_base_command: Some("/usr/local/bin/fetch: gone".to_owned()), ..base };
+        assert!(found(&gone, "base-command", Error).contains("gone"));
+        let both = with_sst("base-command=/usr/local/bin/fetch\nbase=/backup\n");
+        assert!(found(&both, "base-command", Note).contains("base is set too"));
+        assert!(found(&with_sst("base-command=fetch\n"), "sst", Error).contains("absolute path"));
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub(super) fn stopped() -> Facts {
             same: true,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         },
+        backup_tool: Ok("/usr/bin/mariadb-backup, 10.11.19-MariaDB".to_owned()),
+        no_base_command: None,
         directories: vec![Directory { path: data.clone(), is_data: true, there }],
         foreign_files: None,
         cannot_take: vec![],

@@ -1,0 +1,442 @@
+//! mariadb-backup as a source of data: as the donor's snapshot, and as a base that a command of the joiner restores.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use formats::mariadb::mbstream::{Decoder, Event};
+use rejoin_lab::other::OtherFilesystem;
+use rejoin_lab::progress::sent;
+use rejoin_lab::{Cluster, Node, compare, data, places, process, sample_schema, sst};
+
+const TABLES: u32 = 3;
+const ROWS: u32 = 10_000;
+
+/// The kind of snapshot of a node that donates.
+fn set_snapshot(donor: &Node, lines: &[&str]) -> Result<()> {
+    donor.add_options("sst", lines)
+}
+
+/// An executable file of the servers' user.
+fn script(path: &Path, text: &str) -> Result<PathBuf> {
+    fs::write(path, format!("#!/bin/sh\n{text}\n"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    places::User::for_servers()?.own(path)?;
+    Ok(path.to_owned())
+}
+
+fn changed(donor: &Node, round: &str) -> Result<()> {
+    donor.exec(&[
+        "USE sbtest",
+        &format!("UPDATE sbtest1 SET c = 'changed in {round}' WHERE id BETWEEN 100 AND 120"),
+        &format!("CREATE TABLE of_{round} (a INT PRIMARY KEY) SELECT seq a FROM seq_1_to_1000"),
+    ])
+}
+
+fn joined_by_mariabackup(donor: &Node, joiner: &Node) -> Result<()> {
+    sst::assert_snapshot(joiner, "mariabackup")?;
+    let log = joiner.log_since_start();
+    for said in ["read back: ", "the backup is prepared, at ", "the files that arrived recover to "] {
+        ensure!(log.contains(said), "the joiner does not say {said:?}:\n{log}");
+    }
+    compare::assert_equal(donor, joiner)?;
+    sst::assert_not_behind(donor, joiner)?;
+    assert_eq!(joiner.unexpected_errors(&[]), Vec::<String>::new());
+    joiner.wait_tidy()
+}
+
+#[test]
+fn a_node_joins_by_mariadb_backup_with_nothing_and_with_its_old_files() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).sst("compress=zstd").build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    sample_schema::create(donor)?;
+    data::sysbench_tables(donor, TABLES, ROWS)?;
+    set_snapshot(donor, &["snapshot=mariabackup"])?;
+    joiner.wipe()?;
+    joiner.join()?;
+    joined_by_mariabackup(donor, joiner)?;
+    let full = sent(joiner)?;
+
+    for round in ["first", "second"] {
+        joiner.stop()?;
+        changed(donor, round)?;
+        donor.checkpoint()?;
+        joiner.remove_grastate()?;
+        joiner.join()?;
+        joined_by_mariabackup(donor, joiner)?;
+        let little = sent(joiner)?;
+        ensure!(little.same > little.all / 2 && little.wire < full.wire / 2, "{little:?}, all were {full:?}");
+    }
+    // The donor is as before: nothing of it is blocked, and no program is left.
+    donor.exec(&["UPDATE sbtest.sbtest1 SET k = k + 1 WHERE id < 10"])?;
+    ensure!(donor.sst_processes().is_empty(), "{:?}", donor.sst_processes());
+    joiner.stop()?;
+    ensure!(joiner.innochecksum()? > 4, "tablespaces were checked");
+    Ok(())
+}
+
+#[test]
+fn files_of_a_backup_go_where_each_node_keeps_them() -> Result<()> {
+    let mut builder = Cluster::builder().nodes(2).sst("snapshot=mariabackup");
+    for line in ["innodb_data_file_path=ibdata1:12M;ibdata2:12M:autoextend", "innodb_undo_tablespaces=3"] {
+        builder = builder.mysqld(line);
+    }
+    for line in [
+        "innodb_data_home_dir={dir}/home",
+        "innodb_log_group_home_dir={dir}/log",
+        "innodb_undo_directory={dir}/undo",
+        "aria_log_dir_path={dir}/aria",
+    ] {
+        builder = builder.mysqld_of(1, line);
+    }
+    let cluster = builder.build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    sample_schema::create(donor)?;
+    data::sysbench_tables(donor, TABLES, ROWS)?;
+    joiner.wipe()?;
+    let other = OtherFilesystem::of(joiner)?;
+    joiner.add_options(
+        "mysqld",
+        &[
+            "innodb_data_home_dir=ihome",
+            &format!("innodb_log_group_home_dir={}/log", other.path().display()),
+            &format!("innodb_undo_directory={}/undo", other.path().display()),
+            "ignore_db_dirs=ihome",
+        ],
+    )?;
+    for round in ["an empty node", "its own earlier copy"] {
+        joiner.join().context(round)?;
+        joined_by_mariabackup(donor, joiner).context(round)?;
+        let at = |path: &str| joiner.datadir().join(path);
+        for file in [
+            at("ihome/ibdata2"),
+            at("aria_log_control"),
+            other.path().join("log/ib_logfile0"),
+            other.path().join("undo/undo003"),
+        ] {
+            ensure!(file.is_file(), "{round}: {} is not there", file.display());
+        }
+        ensure!(!at("ibdata1").exists() && !at("undo001").exists() && !at("ib_logfile0").exists());
+        joiner.stop()?;
+        joiner.remove_grastate()?;
+    }
+    Ok(())
+}
+
+/// `snapshot=online-or-mariabackup` takes it where the online snapshot cannot read what the server writes.
+#[test]
+fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, TABLES, ROWS)?;
+    // The donor's program takes every redo log for one of an unknown format.
+    let (bin, program) = (cluster.program_dir(), cluster.program_dir().join("wsrep_sst_rejoin"));
+    fs::create_dir(bin.join("real"))?;
+    std::os::unix::fs::symlink("../rejoin", bin.join("real/wsrep_sst_rejoin"))?;
+    fs::remove_file(&program)?;
+    let real = bin.join("real/wsrep_sst_rejoin");
+    set_snapshot(donor, &["snapshot=online-or-mariabackup"])?;
+    script(&program, &format!("REJOIN_UNKNOWN_REDO=1 exec {} \"$@\"", real.display()))?;
+
+    joiner.wipe()?;
+    joiner.join()?;
+    joined_by_mariabackup(donor, joiner)?;
+    for node in [donor, joiner] {
+        let log = node.log_text();
+        let line = "snapshot: mariabackup (the layout of the redo log is not supported";
+        ensure!(log.contains(line), "{}: {}", node.name(), process::tail(&log, 30));
+    }
+
+    // Where there is no such program, or it fails on either host, the blocking snapshot serves, and both logs say why.
+    let fails = |name: &str, when: &str| {
+        let text = format!(
+            "case \"$*\" in *{when}*) echo 'broken on purpose' >&2; exit 9;; esac\nexec mariadb-backup \"$@\""
+        );
+        script(&cluster.dir().join(name), &text)
+    };
+    let (backup, prepare) = (fails("no-backup", "--backup")?, fails("no-prepare", "--prepare")?);
+    for (node, path, why) in [
+        (donor, Path::new("/nowhere"), "on the donor: /nowhere does not say its version"),
+        (joiner, Path::new("/nowhere"), "on the joiner: /nowhere does not say its version"),
+        (donor, &*backup, "mariadb-backup failed (exit status 9): broken on purpose"),
+        (
+            joiner,
+            &*prepare,
+            "the joiner could not prepare the backup of mariadb-backup: mariadb-backup --prepare failed",
+        ),
+    ] {
+        joiner.stop()?;
+        node.add_options("sst", &[&format!("mariabackup={}", path.display())])?;
+        changed(
+            donor,
+            &format!("{}{}", node.name(), path.file_name().unwrap_or_default().to_string_lossy().len()),
+        )?;
+        joiner.remove_grastate()?;
+        joiner.join().with_context(|| why.to_owned())?;
+        sst::assert_snapshot(joiner, "blocking")?;
+        for node in [donor, joiner] {
+            ensure!(
+                node.log_text().contains(why),
+                "{} does not say {why:?}:\n{}",
+                node.name(),
+                process::tail(&node.log_text(), 40)
+            );
+        }
+        compare::assert_equal(donor, joiner)?;
+        joiner.wait_tidy()?;
+        node.add_options("sst", &["mariabackup="])?;
+    }
+    Ok(())
+}
+
+/// With `snapshot=mariabackup` there is no other: the transfer fails with the reason, and costs nothing.
+#[test]
+fn its_failure_is_named_and_costs_nothing() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).sst("snapshot=mariabackup").build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, TABLES, ROWS)?;
+    joiner.join()?;
+    joiner.stop()?;
+    changed(donor, "meanwhile")?;
+    let broken = script(
+        &cluster.dir().join("broken"),
+        "case \"$*\" in *--backup*) mariadb-backup \"$@\" | head -c 3000000; exit 3;; esac\nexec mariadb-backup \"$@\"",
+    )?;
+    donor.add_options("sst", &[&format!("mariabackup={}", broken.display())])?;
+    joiner.remove_grastate()?;
+    let log = joiner.fail_to_join()?;
+    ensure!(
+        log.contains("the snapshot of mariadb-backup is not possible: mariadb-backup failed (exit status 3)"),
+        "{log}"
+    );
+    donor.wait_synced_again(Duration::from_secs(30))?;
+
+    // A joiner that is killed, and a donor whose backup is: nothing goes on, and nothing is held.
+    donor.add_options("sst", &["mariabackup=", "rlimit=200k", "compress=none"])?;
+    joiner.remove_grastate()?;
+    joiner.begin(&[])?;
+    wait_for(donor, "mariadb-backup")?;
+    joiner.kill();
+    gone(donor, "mariadb-backup")?;
+    donor.wait_synced_again(Duration::from_secs(30))?;
+    donor.exec(&[
+        "CREATE TABLE sbtest.after_a_kill (a INT PRIMARY KEY)",
+        "INSERT INTO sbtest.after_a_kill VALUES (1)",
+    ])?;
+
+    donor.add_options("sst", &["rlimit=", "compress="])?;
+    joiner.remove_grastate()?;
+    joiner.join()?;
+    joined_by_mariabackup(donor, joiner)
+}
+
+/// Programs of this name that a node's transfer has started.
+fn programs(node: &Node, name: &str) -> Vec<u32> {
+    let seen = node.sst_processes();
+    seen.into_iter().map(|seen| seen.pid).filter(|pid| comm(*pid).starts_with(name)).collect()
+}
+
+/// The kernel keeps 15 bytes of a name.
+fn comm(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
+}
+
+fn wait_for(node: &Node, name: &str) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(30);
+    while all_of(name).is_empty() {
+        ensure!(
+            Instant::now() < until,
+            "{name} was not started on {}:\n{}",
+            node.name(),
+            process::tail(&node.log_text(), 20)
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn gone(node: &Node, name: &str) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !all_of(name).is_empty() || !programs(node, name).is_empty() {
+        ensure!(Instant::now() < until, "{name} goes on: {:?}", all_of(name));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Programs of this name whose option file is in memory: started by a donor's program.
+fn all_of(name: &str) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let ours = |pid: &u32| {
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        comm(*pid).starts_with(&name[..name.len().min(15)]) && words.contains("/proc/self/fd/0")
+    };
+    pids.filter(ours).collect()
+}
+
+/// What `mbstream -x` makes of a real stream is what is read of it here.
+#[test]
+fn a_real_stream_is_read_as_mbstream_reads_it() -> Result<()> {
+    let cluster = Cluster::builder().nodes(1).build()?;
+    let node = cluster.node(1);
+    node.bootstrap()?;
+    sample_schema::create(node)?;
+    data::sysbench_tables(node, 2, 3000)?;
+    // Tables that were created since the last checkpoint have other names in a backup.
+    node.checkpoint()?;
+    node.exec(&["CREATE TABLE sbtest.later (a INT PRIMARY KEY)"])?;
+    let stream = cluster.dir().join("stream");
+    keep_stream(node, &stream)?;
+
+    let (mut decoder, mut files) = (Decoder::new(), BTreeMap::<String, Vec<u8>>::new());
+    let bytes = fs::read(&stream)?;
+    // Pieces of a length that fits nothing in the format.
+    for mut input in bytes.chunks(77_777) {
+        while let Some(event) = decoder.next(&mut input)? {
+            let file = files.entry(decoder.path().to_owned()).or_default();
+            match event {
+                Event::Data { offset, bytes } => {
+                    ensure!(offset == file.len() as u64, "{} is not in order", decoder.path());
+                    file.extend_from_slice(bytes);
+                }
+                Event::Chunk { .. } | Event::ChunkEnd { .. } | Event::FileEnd => {}
+                Event::Removed | Event::Renamed => anyhow::bail!("{event:?} although nothing changes"),
+            }
+        }
+    }
+    ensure!(decoder.is_between_chunks());
+    let extracted = cluster.dir().join("extracted");
+    fs::create_dir(&extracted)?;
+    restore(&stream, &extracted)?;
+    let mut theirs = BTreeMap::new();
+    for entry in walk(&extracted)? {
+        let name = entry.strip_prefix(&extracted)?.to_string_lossy().into_owned();
+        theirs.insert(name, fs::read(&entry)?);
+    }
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    ensure!(names(&files) == names(&theirs), "{:?}\n{:?}", names(&files), names(&theirs));
+    let differs = files.iter().find(|(name, bytes)| theirs[*name] != **bytes);
+    ensure!(differs.is_none(), "{:?} differs", differs.map(|(name, _)| name));
+    for name in [
+        "ibdata1",
+        "ib_logfile0",
+        "sbtest/sbtest1.ibd",
+        "sbtest/later.new",
+        "xtrabackup_galera_info",
+        "backup-my.cnf",
+    ] {
+        ensure!(files.contains_key(name), "no {name} in {:?}", names(&files));
+    }
+    Ok(())
+}
+
+/// An operator keeps last night's backup as a stream; a new node restores it and receives what changed since.
+#[test]
+fn a_command_fills_a_base_from_a_stream_in_a_file() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).sst("compress=zstd").build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, TABLES, ROWS)?;
+    let stream = cluster.dir().join("last-night");
+    keep_stream(donor, &stream)?;
+    changed(donor, "today")?;
+
+    let restore = script(
+        &cluster.dir().join("restore"),
+        "set -e\n[ \"$2\" = \"$PWD\" ]\necho \"restoring $1\"\nmbstream -x <\"$1\"\nmariadb-backup --prepare --target-dir=\"$2\"",
+    )?;
+    joiner.wipe()?;
+    joiner.add_options("sst", &[&format!("base-command={} {}", restore.display(), stream.display())])?;
+    joiner.join()?;
+    let log = joiner.log_since_start();
+    ensure!(log.contains("this node has nothing to compare with: running base-command"), "{log}");
+    let little = sent(joiner)?;
+    ensure!(little.same > little.all / 2, "{little:?}\n{log}");
+    compare::assert_equal(donor, joiner)?;
+    joiner.wait_tidy()?;
+    let own = transfer_log(joiner)?;
+    ensure!(own.contains("base-command: restoring ") && own.contains("completed OK!"), "{own}");
+
+    // A node that has its data does not run it.
+    joiner.stop()?;
+    joiner.remove_grastate()?;
+    joiner.join()?;
+    ensure!(joiner.log_since_start().contains("base-command is not run: the datadir was at "));
+
+    // If it fails, or takes too long, everything is sent.
+    for (name, text, options, why) in [
+        (
+            "fails",
+            "echo 'no such bucket' >&2; exit 4",
+            "base-command-timeout=60",
+            "base-command failed (exit status 4): no such bucket",
+        ),
+        ("hangs", "sleep 600 & wait", "base-command-timeout=2", "base-command did not end within 2 s"),
+    ] {
+        joiner.stop()?;
+        joiner.wipe()?;
+        let program = script(&cluster.dir().join(name), text)?;
+        joiner.add_options("sst", &[&format!("base-command={}", program.display()), options])?;
+        joiner.join()?;
+        let log = joiner.log_since_start();
+        ensure!(log.contains(why) && log.contains("so the donor sends everything"), "{log}");
+        ensure!(sent(joiner)?.same == 0, "{:?}", sent(joiner)?);
+        compare::assert_equal(donor, joiner)?;
+        joiner.wait_tidy()?;
+    }
+    Ok(())
+}
+
+fn keep_stream(node: &Node, stream: &Path) -> Result<()> {
+    let text = format!(
+        "mariadb-backup --no-defaults --backup --galera-info --stream=mbstream --user=root --socket={} --target-dir={} >{} 2>{}",
+        node.socket().display(),
+        node.dir().join("tmp").display(),
+        stream.display(),
+        node.dir().join("tmp/backup.log").display(),
+    );
+    let mut command = places::User::for_servers()?.command("/bin/sh");
+    command.args(["-c", &text]);
+    fs::write(stream, "")?;
+    places::User::for_servers()?.own(stream)?;
+    process::run(command, Duration::from_secs(120)).with_context(|| {
+        process::tail(&fs::read_to_string(node.dir().join("tmp/backup.log")).unwrap_or_default(), 20)
+    })?;
+    Ok(())
+}
+
+fn restore(stream: &Path, to: &Path) -> Result<()> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("mbstream -x -C {} <{}", to.display(), stream.display())]);
+    process::run(command, Duration::from_secs(60)).map(drop)
+}
+
+fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() { files.extend(walk(&path)?) } else { files.push(path) }
+    }
+    Ok(files)
+}
+
+/// The newest log of a transfer.
+fn transfer_log(joiner: &Node) -> Result<String> {
+    let names = fs::read_dir(joiner.datadir())?.flatten().map(|entry| entry.path());
+    let is_log = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("rejoin-joiner-") && name.ends_with(".log")
+    };
+    let mut logs: Vec<PathBuf> = names.filter(is_log).collect();
+    logs.sort();
+    Ok(fs::read_to_string(logs.last().context("no log of a transfer")?)?)
+}

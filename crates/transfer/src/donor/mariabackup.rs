@@ -1,0 +1,115 @@
+//! When the snapshot of mariadb-backup is taken: `snapshot=mariabackup`, or with `snapshot=online-or-mariabackup` where the online
+//! snapshot cannot read what the server writes. Both hosts need the program, of the series of their servers.
+use std::time::Duration;
+
+use anyhow::Result;
+use protocol::message::Message;
+
+use super::attempt::{DonorSession, Sent};
+use super::joiners_word::unexpected;
+use crate::datadir::encrypted::first_encrypted;
+use crate::datadir::scan;
+use crate::failure::{Failure, Kind};
+use crate::peer::link::Link;
+use crate::server::version::server_version;
+use crate::settings::SnapshotChoice;
+use crate::snapshot::declined::{Declined, SnapshotError};
+use crate::snapshot::mariabackup::Mariabackup;
+use crate::snapshot::mariabackup::tool::Tool;
+
+/// How often it is taken at most. A rename while it lists the tables ends mariadb-backup (10.11.19: "previously opened
+/// tablespace", once in a few tries where tables are renamed all the time), as does DDL at its end (11.8), and we end it when
+/// it waits for its locks too long. What has arrived by then is reused.
+const TRIES_MAX: u32 = 4;
+/// How long we wait before it is taken again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+impl DonorSession<'_> {
+    /// Sends the snapshot that the operator wants, and no other.
+    pub(super) fn only_mariabackup(&self, link: &mut Link) -> Result<Sent> {
+        self.mariabackup(link, "snapshot=mariabackup is set on the donor")?
+            .map_err(|why| not_mariabackup(&why).into())
+    }
+
+    /// The online snapshot cannot read what the server writes: mariadb-backup may, and the blocking snapshot can.
+    pub(super) fn unreadable(&self, link: &mut Link, reason: &str) -> Result<Sent> {
+        match self.mariabackup(link, reason)? {
+            Ok(sent) => Ok(sent),
+            Err(why) => self.blocking(link, &format!("{reason}; not with mariadb-backup either: {why}")),
+        }
+    }
+
+    /// What follows if the joiner could not prepare the backup.
+    pub(super) fn instead_of_mariabackup(&self, link: &mut Link, why: &str) -> Result<Sent> {
+        let why = format!("the joiner could not prepare the backup of mariadb-backup: {why}");
+        match self.job.settings.snapshot {
+            SnapshotChoice::Mariabackup => Err(not_mariabackup(&why).into()),
+            _ => self.blocking(link, &why),
+        }
+    }
+
+    /// Sends it, or says why it is not possible.
+    fn mariabackup(&self, link: &mut Link, reason: &str) -> Result<Result<Sent, String>> {
+        let tool = match self.tool(link)? {
+            Ok(tool) => tool,
+            Err(why) => return Ok(Err(why)),
+        };
+        let snapshot = Mariabackup {
+            tool: &tool,
+            login: self.login(),
+            layout: self.layout,
+            engines: self.engines,
+            threads: usize::from(self.accepted.workers),
+        };
+        for again in (0..TRIES_MAX).rev() {
+            let declined = match self.send_from(&snapshot, link, reason) {
+                Ok(sent) => return Ok(Ok(sent)),
+                Err(SnapshotError::Failed(error)) => return Err(error),
+                Err(SnapshotError::Declined(declined)) => declined,
+            };
+            match declined {
+                Declined::BackupFailed(_) | Declined::BackupHeldUp if again > 0 => {
+                    tracing::warn!("mariadb-backup is started again: {declined}");
+                    link.note(&format!("mariadb-backup is started again: {declined}"))?;
+                    self.job.cancel.sleep(AGAIN_AFTER)?;
+                }
+                _ if declined.is_of_the_server() => return Err(self.sends_nothing(&declined).into()),
+                _ => return Ok(Err(declined.to_string())),
+            }
+        }
+        Ok(Err(format!("it failed {TRIES_MAX} times")))
+    }
+
+    /// The program, if both hosts have one that can be used.
+    fn tool(&self, link: &mut Link) -> Result<Result<Tool, String>> {
+        if self.accepted.still {
+            return Ok(Err("the joiner's server may be of another series".to_owned()));
+        }
+        let tool = match Tool::find(&self.job.options, server_version(self.job.server).as_deref()) {
+            Ok(tool) => tool,
+            Err(why) => return Ok(Err(format!("on the donor: {why}"))),
+        };
+        let listed = scan::scan(self.layout, self.engines)?;
+        if let Some(encrypted) = first_encrypted(self.layout, &self.job.options, &listed.files) {
+            return Ok(Err(format!(
+                "{encrypted} is encrypted, and the joiner would need the keys to prepare it"
+            )));
+        }
+        if !self.context.prepares {
+            return Ok(Err("the joiner's program is too old to prepare a backup".to_owned()));
+        }
+        link.send(&Message::AskPrepare { version: tool.version.clone() })?;
+        match link.recv()? {
+            Message::CanPrepare { why_not } if why_not.is_empty() => Ok(Ok(tool)),
+            Message::CanPrepare { why_not } => Ok(Err(format!("on the joiner: {why_not}"))),
+            other => Err(unexpected(&other, "CanPrepare").into()),
+        }
+    }
+}
+
+fn not_mariabackup(why: &str) -> Failure {
+    let failure =
+        Failure::new(Kind::Refused, format!("the snapshot of mariadb-backup is not possible: {why}"));
+    failure
+        .hint("remove the cause, or take another kind of snapshot (snapshot=auto under [sst] on the donor)")
+}

@@ -1,0 +1,331 @@
+//! Running another program: mariadb-backup, or the operator's `base-command`.
+//!
+//! It is started directly, without a shell, in a process group of its own. What it says goes line by line to the log of the
+//! transfer. It ends with us: when the transfer is cancelled or its time is over the whole group is ended, and when we die
+//! the kernel ends the program itself; what it has started finds its pipes closed.
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+
+use crate::cancel::{Cancel, LOOK_EVERY};
+use crate::failure::{Failure, Kind};
+use crate::human::printable;
+use crate::threads::{Running, Thread, lock, scoped};
+
+/// How often we look whether it has ended.
+const LOOK_FOR_END: Duration = Duration::from_millis(50);
+/// How long it may take to end by itself once it was told to: less than what we have ourselves.
+const ENDS_WITHIN: Duration = Duration::from_millis(700);
+/// What a user's pipe may hold at most, unless an administrator has changed that.
+const PIPE_BYTES: usize = 1 << 20;
+/// Longer lines are cut.
+const LINE_BYTES_MAX: usize = 4096;
+/// So many of its last lines are kept for the error.
+const LAST_LINES: usize = 3;
+
+/// Takes out of a program's environment what the server hands over to its scripts: accounts above all.
+pub fn without_credentials(command: &mut Command) {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let passed = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("WSREP_") || name == "MYSQL_PWD"
+    };
+    for name in names.filter(passed) {
+        command.env_remove(name);
+    }
+}
+
+/// A program that is about to run.
+pub struct Program<'a> {
+    /// Its name in messages.
+    pub name: &'a str,
+    /// How long it may run; `None` = without limit.
+    pub limit: Option<Duration>,
+    /// Its standard input; `None` = nothing.
+    pub stdin: Option<OwnedFd>,
+    /// Ends it early.
+    pub cancel: &'a Cancel,
+    /// Sees each line that it says, besides the log.
+    pub line: &'a (dyn Fn(&str) + Sync),
+}
+
+/// What is seen of a program's output while it runs.
+struct Said<'a> {
+    program: &'a Program<'a>,
+    last: Mutex<VecDeque<String>>,
+    full: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Program<'_> {
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// It cannot be started, or fails, named with its last lines; its time is over; cancelled.
+    pub fn run(&self, command: &mut Command) -> Result<()> {
+        self.with(command, |said, child| {
+            std::thread::scope(|scope| {
+                let stdout = child.stdout.take();
+                let read = scoped(scope, Thread::ProgramOutput, move || {
+                    stdout.map_or(Ok(()), |stdout| said.follow(stdout))
+                });
+                let ended = self.wait(child, said);
+                read.join()?;
+                said.judge(ended?)
+            })
+        })
+    }
+
+    /// Runs it while `take` reads its standard output. What it fails with comes before the error of `take`, which may only
+    /// follow from that, unless the transfer was cancelled.
+    ///
+    /// # Errors
+    /// As [`Program::run`], or from `take`.
+    pub fn read<T>(
+        &self,
+        command: &mut Command,
+        take: impl FnOnce(&mut dyn Read) -> Result<T>,
+    ) -> Result<T, Unfinished> {
+        self.with(command, |said, child| {
+            let stdout = child.stdout.take();
+            // The more fits, the less the program waits for us. Only advice: the system may not allow it.
+            let _ = stdout.as_ref().map(|stdout| fcntl_setpipe_size(stdout, PIPE_BYTES));
+            let mut output = Output { stdout, cancel: self.cancel };
+            let taken = take(&mut output);
+            let whole = taken.is_ok();
+            if !whole && self.cancel.check().is_ok() && matches!(self.soon(child), Ok(None)) {
+                // Nobody reads it any more.
+                end(child);
+                return Ok(taken.map_err(Unfinished::Taking));
+            }
+            drop(output);
+            let ended = self.wait(child, said)?;
+            Ok(match (said.judge(ended), taken) {
+                (Ok(()), taken) => taken.map_err(Unfinished::Taking),
+                (Err(failed), _) => Err(Unfinished::Program(failed)),
+            })
+        })
+        .map_err(Unfinished::Program)
+        .and_then(|taken| taken)
+    }
+
+    fn with<T>(
+        &self,
+        command: &mut Command,
+        body: impl FnOnce(&Said<'_>, &mut Child) -> Result<T>,
+    ) -> Result<T> {
+        let mut child = self.start(command)?;
+        let said = Said {
+            program: self,
+            last: Mutex::default(),
+            full: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        };
+        std::thread::scope(|scope| {
+            let stderr = child.stderr.take();
+            let said = &said;
+            let read: Running<'_, ()> = scoped(scope, Thread::ProgramOutput, move || {
+                stderr.map_or(Ok(()), |stderr| said.follow(stderr))
+            });
+            let done = body(said, &mut child);
+            end(&mut child);
+            said.ended.store(true, Ordering::Release);
+            read.join()?;
+            done
+        })
+    }
+
+    #[expect(unsafe_code, reason = "the only way to do something in the child before the program starts")]
+    fn start(&self, command: &mut Command) -> Result<Child, Failure> {
+        let parent = rustix::process::getpid();
+        let die_with_us = move || {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            // We may have died before that.
+            match rustix::process::getppid() == Some(parent) {
+                true => Ok(()),
+                false => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
+            }
+        };
+        let stdin = self.stdin.as_ref().map(OwnedFd::try_clone).transpose();
+        let stdin = stdin.map_err(|error| Failure::new(Kind::Server, format!("{}: {error}", self.name)))?;
+        command
+            .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        // SAFETY: two system calls, which need neither memory nor locks.
+        unsafe { command.pre_exec(die_with_us) };
+        command.spawn().map_err(|error| {
+            let program = command.get_program().to_string_lossy().into_owned();
+            Failure::new(Kind::Configuration, format!("{}: cannot run {program}: {error}", self.name))
+        })
+    }
+
+    /// Waits for its end. Ends it when the transfer is cancelled or its time is over.
+    fn wait(&self, child: &mut Child, said: &Said<'_>) -> Result<ExitStatus> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait()? {
+                said.ended.store(true, Ordering::Release);
+                return Ok(status);
+            }
+            let over = self.limit.filter(|limit| began.elapsed() > *limit);
+            let stop = match over {
+                Some(limit) => {
+                    let text = format!("{} did not end within {} s", self.name, limit.as_secs());
+                    Err(Failure::new(Kind::Timeout, text))
+                }
+                None => self.cancel.check(),
+            };
+            if let Err(why) = stop {
+                end(child);
+                said.ended.store(true, Ordering::Release);
+                return Err(why.into());
+            }
+            std::thread::sleep(LOOK_FOR_END);
+        }
+    }
+
+    /// Its end, if that comes soon: a program that fails closes its output a moment earlier.
+    fn soon(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
+        let began = Instant::now();
+        loop {
+            match child.try_wait()? {
+                None if began.elapsed() < ENDS_WITHIN => std::thread::sleep(LOOK_FOR_END),
+                ended => return Ok(ended),
+            }
+        }
+    }
+}
+
+/// Why nothing came of a program's output.
+#[derive(Debug)]
+pub enum Unfinished {
+    /// The program failed, or the transfer was cancelled.
+    Program(anyhow::Error),
+    /// Its output could not be used.
+    Taking(anyhow::Error),
+}
+
+/// Ends a program and all that it started in its group.
+fn end(child: &mut Child) {
+    let group = Pid::from_child(child);
+    if matches!(child.try_wait(), Ok(None)) {
+        let _ = kill_process_group(group, Signal::TERM);
+        let began = Instant::now();
+        while matches!(child.try_wait(), Ok(None)) && began.elapsed() < ENDS_WITHIN {
+            std::thread::sleep(LOOK_FOR_END);
+        }
+    }
+    // Also what it left behind.
+    let _ = kill_process_group(group, Signal::KILL);
+    let _ = child.wait();
+}
+
+impl Said<'_> {
+    /// Passes on line by line what arrives, until the program and all its heirs have closed it, or the program has ended.
+    fn follow(&self, mut output: impl Read + AsFd) -> Result<()> {
+        let (mut line, mut block) = (Vec::new(), [0; 4096]);
+        loop {
+            if !is_readable(&output)? {
+                if self.ended.load(Ordering::Acquire) {
+                    break;
+                }
+                continue;
+            }
+            let read = output.read(&mut block)?;
+            if read == 0 {
+                break;
+            }
+            for byte in block.iter().take(read) {
+                match byte {
+                    b'\n' | b'\r' => self.line(&mut line),
+                    _ if line.len() < LINE_BYTES_MAX => line.push(*byte),
+                    _ => {}
+                }
+            }
+        }
+        self.line(&mut line);
+        Ok(())
+    }
+
+    fn line(&self, bytes: &mut Vec<u8>) {
+        let line = printable(String::from_utf8_lossy(bytes).trim());
+        bytes.clear();
+        if line.is_empty() {
+            return;
+        }
+        tracing::debug!("{}: {line}", self.program.name);
+        (self.program.line)(&line);
+        if ["No space left on device", "Errcode: 28", "error 28", "Disk quota exceeded"]
+            .iter()
+            .any(|text| line.contains(text))
+        {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        // A word that a log is searched for: whether this is an error is for us to say.
+        let line = line.replace("[ERROR]", "error:");
+        let mut last = lock(&self.last);
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
+
+    fn judge(&self, status: ExitStatus) -> Result<()> {
+        if status.success() {
+            return Ok(());
+        }
+        // The rest of what it said is still in the pipe; it is read to its end soon, because the program has ended.
+        std::thread::sleep(2 * LOOK_FOR_END);
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "no exit status".to_owned(),
+        };
+        let last: Vec<String> = lock(&self.last).iter().cloned().collect();
+        let text = format!("{} failed ({how}): {}", self.program.name, last.join("; "));
+        let kind = if self.full.load(Ordering::Relaxed) { Kind::Space } else { Kind::Server };
+        Err(Failure::new(kind, text).into())
+    }
+}
+
+/// A program's standard output, whose reader looks whether the transfer was cancelled.
+struct Output<'a> {
+    stdout: Option<ChildStdout>,
+    cancel: &'a Cancel,
+}
+
+impl Read for Output<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(stdout) = &mut self.stdout else { return Ok(0) };
+        while !is_readable(&*stdout)? {
+            self.cancel.check().map_err(io::Error::other)?;
+        }
+        stdout.read(buffer)
+    }
+}
+
+/// Whether a read would return at once, after a short wait.
+fn is_readable(output: &impl AsFd) -> io::Result<bool> {
+    let patience = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&patience)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+#[path = "program_tests.rs"]
+mod tests;

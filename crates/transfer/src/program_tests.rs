@@ -1,0 +1,121 @@
+use super::*;
+use crate::failure::kind_of;
+
+fn quiet(_: &str) {}
+
+fn program(cancel: &Cancel) -> Program<'_> {
+    Program { name: "the program", limit: None, stdin: None, cancel, line: &quiet }
+}
+
+fn shell(text: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", text]);
+    command
+}
+
+fn exists(pid: u32) -> bool {
+    // A zombie has ended.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !status.is_empty() && !status.contains("State:\tZ")
+}
+
+#[test]
+fn it_succeeds_or_fails_with_its_last_lines() {
+    let (cancel, lines) = (Cancel::new(), Mutex::new(Vec::new()));
+    let line = |line: &str| lock(&lines).push(line.to_owned());
+    let program = Program { line: &line, ..program(&cancel) };
+    program.run(&mut shell("echo one; echo two >&2")).unwrap();
+    let mut said = std::mem::take(&mut *lock(&lines));
+    said.sort();
+    assert_eq!(said, ["one", "two"]);
+
+    let error = program.run(&mut shell("for n in 1 2 3 4; do echo line $n >&2; done; exit 3")).unwrap_err();
+    assert_eq!(error.to_string(), "the program failed (exit status 3): line 2; line 3; line 4");
+    assert_eq!(kind_of(&error), Kind::Server);
+    let error = program.run(&mut shell("echo 'Error: No space left on device' >&2; kill -9 $$")).unwrap_err();
+    assert!(error.to_string().contains("signal 9"), "{error}");
+    assert_eq!(kind_of(&error), Kind::Space);
+    let error = program.run(&mut Command::new("/nowhere/at/all")).unwrap_err();
+    assert!(error.to_string().contains("cannot run /nowhere/at/all"), "{error}");
+}
+
+#[test]
+fn its_time_is_limited_and_what_it_started_ends_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let pids = dir.path().join("pids");
+    let text = format!("trap '' TERM; sleep 600 & echo $! $$ > {}; wait; sleep 600", pids.display());
+    let cancel = Cancel::new();
+    let limited = Program { limit: Some(Duration::from_secs(1)), ..program(&cancel) };
+    let began = Instant::now();
+    let error = limited.run(&mut shell(&text)).unwrap_err();
+    assert_eq!(kind_of(&error), Kind::Timeout);
+    assert!(began.elapsed() < Duration::from_secs(10));
+    let pids = std::fs::read_to_string(pids).unwrap();
+    // Killed, but the kernel may still be at it.
+    let until = Instant::now() + Duration::from_secs(5);
+    while pids.split_whitespace().any(|pid| exists(pid.parse().unwrap())) {
+        assert!(Instant::now() < until, "{pids}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn cancelling_ends_it_whether_it_is_read_or_not() {
+    for read in [true, false] {
+        let cancel = Cancel::new();
+        let other = cancel.clone();
+        let cancels = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            other.cancel(Kind::Stopped, "enough");
+        });
+        let began = Instant::now();
+        let mut command = shell("sleep 600");
+        let error = match read {
+            false => program(&cancel).run(&mut command).unwrap_err(),
+            true => {
+                let take = |output: &mut dyn Read| Ok(output.read_to_end(&mut Vec::new())?);
+                match program(&cancel).read(&mut command, take).unwrap_err() {
+                    Unfinished::Program(error) => error,
+                    Unfinished::Taking(error) => panic!("{error:#}"),
+                }
+            }
+        };
+        assert_eq!((kind_of(&error), error.to_string()), (Kind::Stopped, "enough".to_owned()));
+        assert!(began.elapsed() < Duration::from_secs(10));
+        cancels.join().unwrap();
+    }
+}
+
+#[test]
+fn its_output_is_read_and_its_failure_counts_more_than_what_follows_from_it() {
+    let cancel = Cancel::new();
+    let text = |output: &mut dyn Read| {
+        let mut text = String::new();
+        output.read_to_string(&mut text)?;
+        if text == "whole" { Ok(text) } else { anyhow::bail!("it is cut off") }
+    };
+    assert_eq!(program(&cancel).read(&mut shell("printf whole"), text).unwrap(), "whole");
+    match program(&cancel).read(&mut shell("printf who; echo broken >&2; exit 1"), text) {
+        Err(Unfinished::Program(error)) => {
+            assert!(error.to_string().ends_with("(exit status 1): broken"), "{error}")
+        }
+        other => panic!("{other:?}"),
+    }
+    match program(&cancel).read(&mut shell("printf who"), text) {
+        Err(Unfinished::Taking(error)) => assert_eq!(error.to_string(), "it is cut off"),
+        other => panic!("{other:?}"),
+    }
+    // A reader that gives up does not wait for it.
+    let began = Instant::now();
+    let give_up = |_: &mut dyn Read| -> Result<()> { anyhow::bail!("no") };
+    assert!(matches!(program(&cancel).read(&mut shell("sleep 600"), give_up), Err(Unfinished::Taking(_))));
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+/// A program that leaves a process behind does not keep us.
+#[test]
+fn an_heir_of_its_output_does_not_keep_us() {
+    let (cancel, began) = (Cancel::new(), Instant::now());
+    program(&cancel).run(&mut shell("setsid sleep 20 & echo done")).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10));
+}

@@ -1,0 +1,193 @@
+//! How far mariadb-backup is, as it says itself: the backup locks that it holds, and that it is complete.
+//!
+//! While it holds them from `BLOCK_DDL` on, replication is paused. It waits for that lock as long as the server's
+//! `lock_wait_timeout` lets it, a day, and the server pauses replication before it waits: a DDL statement of the donor's own
+//! clients that is in its middle then waits for the pause to end, and the pause for the statement. So a backup that waits too
+//! long is ended.
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::cancel::Cancel;
+use crate::snapshot::sink::SnapshotSink;
+use crate::sql::{ANSWER_WITHIN, Login, Session};
+use crate::threads::lock;
+
+/// How long it may wait for `BLOCK_DDL`. A statement that is not stuck ends before, as a rule.
+const WAITS_AT_MOST: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What it said (10.11.19; older ones have some of these lines).
+const FLUSHED: &str = "Finished BACKUP STAGE FLUSH";
+const BLOCKED: [&str; 2] = ["Acquired locks for BACKUP STAGE BLOCK_DDL", "Finished BACKUP STAGE BLOCK_DDL"];
+const RELEASED: &str = "All tables unlocked";
+const COMPLETE: &str = "completed OK!";
+
+/// Lists the files that a backup must have; called while no DDL runs.
+pub(super) type ListFiles<'a> = &'a (dyn Fn() -> Result<BTreeSet<String>> + Sync);
+
+/// What mariadb-backup has said so far.
+pub(super) struct Stages<'a> {
+    sink: &'a dyn SnapshotSink,
+    list: ListFiles<'a>,
+    /// The files when DDL was held.
+    files: Mutex<Option<Result<BTreeSet<String>>>>,
+    /// When it began to ask for `BLOCK_DDL`.
+    asked: Mutex<Option<Instant>>,
+    blocked: AtomicBool,
+    complete: AtomicBool,
+    held_up: AtomicBool,
+    over: AtomicBool,
+}
+
+impl<'a> Stages<'a> {
+    pub fn new(sink: &'a dyn SnapshotSink, list: ListFiles<'a>) -> Stages<'a> {
+        let no = || AtomicBool::new(false);
+        Stages {
+            sink,
+            list,
+            files: Mutex::default(),
+            asked: Mutex::default(),
+            blocked: no(),
+            complete: no(),
+            held_up: no(),
+            over: no(),
+        }
+    }
+
+    /// A line that it said.
+    pub fn line(&self, line: &str) {
+        if line.contains(FLUSHED) {
+            *lock(&self.asked) = Some(Instant::now());
+            self.sink.waits(Some("the backup locks of mariadb-backup"));
+        } else if BLOCKED.iter().any(|blocked| line.contains(blocked)) {
+            if !self.blocked.swap(true, Ordering::AcqRel) {
+                self.sink.waits(None);
+                *lock(&self.files) = Some((self.list)());
+            }
+        } else if line.contains(RELEASED) {
+            self.released();
+        } else if line.ends_with(COMPLETE) {
+            self.complete.store(true, Ordering::Release);
+        }
+    }
+
+    /// The program has ended, in whatever way: its session must not go on waiting for a lock.
+    pub fn ended(&self, login: &Login) {
+        if !self.blocked.load(Ordering::Acquire) && lock(&self.asked).is_some() && !self.was_held_up() {
+            end_session(login);
+        }
+        self.released();
+    }
+
+    /// It holds no lock any more.
+    fn released(&self) {
+        self.sink.waits(None);
+        if let Some(asked) = lock(&self.asked).take() {
+            let took = asked.elapsed();
+            tracing::info!(
+                "mariadb-backup held its backup locks for {:.3} s; replication was paused",
+                took.as_secs_f64()
+            );
+            self.sink.paused("replication", took);
+        }
+    }
+
+    /// The files that the backup must have; `None` if it did not say when it held its locks.
+    pub fn files(&self) -> Option<Result<BTreeSet<String>>> {
+        lock(&self.files).take()
+    }
+
+    /// It said that the backup is complete.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// It was ended because it waited for its locks too long.
+    pub fn was_held_up(&self) -> bool {
+        self.held_up.load(Ordering::Acquire)
+    }
+
+    /// Nothing more has to be watched.
+    pub fn over(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    /// Ends the backup's session if it waits for its locks too long, which ends the backup.
+    pub fn watch(&self, login: &Login, cancel: &Cancel) -> Result<()> {
+        while !self.over.load(Ordering::Acquire) && cancel.check().is_ok() {
+            std::thread::sleep(LOOK_EVERY);
+            let waits = !self.blocked.load(Ordering::Acquire)
+                && lock(&self.asked).is_some_and(|asked| asked.elapsed() > WAITS_AT_MOST);
+            if waits && !self.held_up.swap(true, Ordering::AcqRel) {
+                tracing::warn!(
+                    "mariadb-backup has waited {} s for its backup locks while replication is paused: it is ended",
+                    WAITS_AT_MOST.as_secs()
+                );
+                end_session(login);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the session of a backup that is in the middle of a step. The server does not notice that a client is gone while it waits
+/// for a lock.
+fn end_session(login: &Login) {
+    let end = || -> Result<()> {
+        let mut session = Session::open(login, ANSWER_WITHIN)?;
+        session.own_backups()?.into_iter().try_for_each(|backup| Ok(session.kill(backup)?))
+    };
+    if let Err(error) = end() {
+        tracing::warn!("the session of mariadb-backup cannot be ended: {error:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::inventory::{FileEntry, FileId};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Sink(Mutex<Vec<Duration>>);
+
+    impl SnapshotSink for Sink {
+        fn announce(&self, _: &FileEntry) -> Result<()> {
+            Ok(())
+        }
+
+        fn write(&self, _: FileId, _: u64, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+
+        fn paused(&self, what: &str, took: Duration) {
+            assert_eq!(what, "replication");
+            lock(&self.0).push(took);
+        }
+    }
+
+    #[test]
+    fn the_pause_is_measured_once_and_the_end_is_recognised() {
+        let sink = Sink::default();
+        let stages = Stages::new(&sink, &|| Ok(BTreeSet::from(["shop/t.frm".to_owned()])));
+        for line in [
+            "[00] 2026-11-30 10:00:00 Finished BACKUP STAGE FLUSH",
+            "[00] 2026-11-30 10:00:00 Acquired locks for BACKUP STAGE BLOCK_DDL",
+            "[00] 2026-11-30 10:00:01 All tables unlocked",
+        ] {
+            assert!(!stages.is_complete());
+            stages.line(line);
+        }
+        stages.line("[00] 2026-11-30 10:00:01 completed OK!");
+        stages.released();
+        assert!(stages.is_complete() && !stages.was_held_up());
+        assert_eq!(stages.files().unwrap().unwrap().len(), 1);
+        assert!(stages.files().is_none());
+        assert_eq!(lock(&sink.0).len(), 1);
+    }
+}
