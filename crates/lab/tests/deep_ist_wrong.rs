@@ -110,13 +110,15 @@ fn a_flipped_verdict_and_a_lost_write_set_are_seen() -> Result<()> {
 
     let history = Archive::open(&own)?.history();
     let mut all = actions(&own, outage.position + 1)?;
-    let flipped = all.iter().rposition(|action| is_contested(action) && action.skipped);
-    let flipped = flipped.context("no write-set of the contest failed certification")?;
-    all[flipped].skipped = false;
+    // All of them: one alone may be applied beside the one that it lost to, and before it.
+    let refused = |action: &StoredAction| is_contested(action) && action.skipped;
+    let flipped: Vec<usize> = (0..all.len()).filter(|at| refused(&all[*at])).collect();
+    ensure!(!flipped.is_empty(), "no write-set of the contest failed certification");
+    flipped.iter().for_each(|at| all[*at].skipped = false);
     let archive = write(own.with_file_name("flipped"), history, &all)?;
     let wrong = returns_by(&outage, &archive)?.context("a flipped verdict was not seen")?;
     ensure!(wrong.contains(TABLE) || wrong.contains("Inconsisten"), "{wrong}");
-    all[flipped].skipped = true;
+    flipped.iter().for_each(|at| all[*at].skipped = true);
 
     outage.away()[0].kill();
     outage.away()[0].restore(&before)?;

@@ -9,11 +9,11 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`listing`] | which tables there are, and what each needs; definitions in files |
-//! | [`describe`] | one table: its definition, its columns, how it is divided |
-//! | [`point`] | the consistency point |
-//! | [`rows`] | reading rows, several tables and ranges at a time |
-//! | [`part`] | packing what is read into parts, and passing them on |
+//! | `listing` | which tables there are, and what each needs; definitions in files |
+//! | `describe` | one table: its definition, its columns, how it is divided |
+//! | `point` | the consistency point |
+//! | `rows` | reading rows, several tables and ranges at a time |
+//! | `part` | packing what is read into parts, and passing them on |
 mod describe;
 mod error;
 mod listing;
