@@ -232,7 +232,7 @@ fn its_failure_is_named_and_costs_nothing() -> Result<()> {
         "INSERT INTO sbtest.after_a_kill VALUES (1)",
     ])?;
 
-    donor.add_options("sst", &["rlimit=", "compress="])?;
+    donor.add_options("sst", &["rlimit=4G", "compress=auto"])?;
     joiner.remove_grastate()?;
     joiner.join()?;
     joined_by_mariabackup(donor, joiner)
