@@ -16,6 +16,8 @@ use crate::snapshot::declined::Declined;
 use crate::snapshot::sink::SnapshotSink;
 use crate::threads::{Thread, lock, scoped};
 
+/// Pieces for each thread that hands them over: one that it works on, and the next.
+const PIECES_A_THREAD: usize = 2;
 /// Bytes that are read at once: what a pipe holds, as a rule.
 const READ_BYTES: usize = 256 << 10;
 /// Files that are kept for ourselves are not longer: the head of a binary log can be, with very many servers in it.
@@ -51,7 +53,9 @@ pub(super) fn unpack(
     cancel: &Cancel,
 ) -> Result<Unpacked> {
     let threads = threads.max(1);
-    let (give, taken) = sync_channel(threads);
+    // As many pieces as are not handed over at most, so that giving one never waits: nobody may be left to take it.
+    let most = PIECES_A_THREAD * threads.max(1);
+    let (give, taken) = sync_channel(most);
     let (taken, idle) = (Mutex::new(Some(taken)), Idle::default());
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
@@ -61,6 +65,7 @@ pub(super) fn unpack(
             names,
             sink,
             give,
+            most,
             shared: &taken,
             idle: &idle,
             cancel,
@@ -117,15 +122,15 @@ impl Idle {
         self.fewer.notify_all();
     }
 
-    /// Waits until all of them are, or nobody hands over any more.
-    fn wait(&self, taken: &Pieces, cancel: &Cancel) -> Result<()> {
+    /// Waits until at most `left` are not, or nobody hands over any more.
+    fn wait(&self, left: usize, taken: &Pieces, cancel: &Cancel) -> Result<()> {
         let mut pieces = lock(&self.pieces);
-        while *pieces > 0 {
+        while *pieces > left {
             cancel.check()?;
             let waited = self.fewer.wait_timeout(pieces, LOOK_EVERY);
             pieces = waited.unwrap_or_else(PoisonError::into_inner).0;
             // A thread that waits for a piece holds this lock, but then none is missing.
-            if *pieces > 0 && taken.try_lock().is_ok_and(|taken| taken.is_none()) {
+            if *pieces > left && taken.try_lock().is_ok_and(|taken| taken.is_none()) {
                 anyhow::bail!("the files of the backup cannot be handed over");
             }
         }
@@ -175,6 +180,8 @@ struct Files<'a, 'n> {
     names: &'a mut Names<'n>,
     sink: &'a dyn SnapshotSink,
     give: SyncSender<Piece>,
+    /// So many pieces may wait or be worked on.
+    most: usize,
     shared: &'a Pieces,
     idle: &'a Idle,
     cancel: &'a Cancel,
@@ -237,7 +244,7 @@ impl Files<'_, '_> {
             self.flush()?;
             if offset < size {
                 // What is there must have been handed over before something else is.
-                self.idle.wait(self.shared, self.cancel)?;
+                self.idle.wait(0, self.shared, self.cancel)?;
             }
             self.move_to(offset.min(size));
             self.zeros_to(offset)?;
@@ -320,6 +327,7 @@ impl Files<'_, '_> {
         let bytes = std::mem::replace(&mut self.buffer, next);
         let piece = Piece { file: file.entry.id, offset: self.start, bytes };
         self.start = file.at;
+        self.idle.wait(self.most - 1, self.shared, self.cancel)?;
         // It fails only if a thread has failed, whose error counts.
         self.idle.given();
         self.give.send(piece).map_err(|_| anyhow::anyhow!("the files of the backup cannot be handed over"))
