@@ -61,8 +61,10 @@ fn check_lower_case(contents: &Contents) -> Result<(), Failure> {
                 .hint("rename it on the donor, or use the donor's lower_case_table_names"));
         }
         if let Some(other) = seen.insert(lower, name.clone()).filter(|other| *other != name) {
+            // Tables come in the order in which they were read.
+            let (first, second) = if other < name { (other, name) } else { (name, other) };
             let text = format!(
-                "{other} and {name} of the donor are one name with lower_case_table_names of this node"
+                "{first} and {second} of the donor are one name with lower_case_table_names of this node"
             );
             return Err(Failure::new(Kind::Refused, text)
                 .hint("rename one of them, or use the donor's lower_case_table_names"));
