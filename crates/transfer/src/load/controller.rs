@@ -90,7 +90,7 @@ impl Controller {
         let least = self.rate.is_some_and(|rate| rate <= self.floor());
         self.in_vain = match strain {
             Strain::High if least => self.in_vain + 1,
-            Strain::Some | Strain::High if least => self.in_vain,
+            Strain::Some if least => self.in_vain,
             _ => 0,
         };
         self.settling = self.settling.saturating_sub(1);

@@ -160,7 +160,7 @@ struct Outcome {
 impl Outcome {
     /// Records that what is read from this offset on is read after this checkpoint was seen.
     fn is_read_after(&self, seen: Lsn, offset: u64) {
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = lock(&self.fresh);
         if fresh.last().is_none_or(|(last, _)| *last < seen) {
             fresh.push((seen, offset));
         }
@@ -210,7 +210,7 @@ pub fn copy(copier: Copier<'_>, wanted: &[Wanted]) -> Result<(Vec<Copied>, Vec<D
         space: open.space,
         first_lsn: open.first_lsn,
         head: open.head.clone(),
-        fresh: open.fresh.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        fresh: lock(&open.fresh).clone(),
     }));
     Ok((done, queue.damage))
 }
