@@ -20,15 +20,16 @@ use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::compare::groups::{Ask, Group, Groups, split};
 use crate::compare::pending_rebuilds::{Block, PendingRebuilds};
 use crate::compare::theirs::{Files, Theirs, one};
-use crate::send::cost_model::CostModel;
+use crate::send::cost_model::{Choice, CostModel, Window};
 use crate::threads::lock;
 
 /// Maximum number of ranges whose blocks are asked for ahead, in a file with differences.
 const CLOSER_AHEAD: u32 = 8;
 
-/// Comparing pieces costs the joiner reads and both hosts CPU time, which is not measured here, so it must save half.
-/// If the link is the bottleneck it saves more.
-const WORTH_IT: f64 = 0.5;
+/// How long it is waited for the joiner's answers, or not, before the other way is measured.
+const WAIT_WINDOW: Window = Window { warm_up: 0, bytes: 4 << 20 };
+/// The ways of [`Compare::patience`].
+const WAIT: usize = 0;
 
 /// How long one range waits for the joiner's answer while the donor's server blocks writes.
 const HELD_STILL_WAIT: Duration = Duration::from_millis(500);
@@ -53,18 +54,14 @@ pub struct Found {
     pub deltas: Vec<Delta>,
     /// The bytes that it needs for that.
     pub literals: Vec<u8>,
-    /// Pieces of blocks were compared.
-    looked_inside: bool,
-    /// It waited for the joiner's answers, or would have.
-    waited: bool,
+    /// Whether it waited for the joiner's answers, where that is measured.
+    waited: Option<Choice>,
 }
 
 /// What is known of the joiner's files.
 pub struct Compare<'a> {
     key: FingerprintKey,
     parts: Parts,
-    /// Whether to send blocks whole or to compare their pieces.
-    way: Mutex<CostModel>,
     /// Blocks that the joiner rebuilds.
     pending_rebuilds: PendingRebuilds,
     pub(super) files: Mutex<Files>,
@@ -90,12 +87,11 @@ impl<'a> Compare<'a> {
         let (ask, asked) = mpsc::channel();
         let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
         let (files, heard, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
-        let (way, pending_rebuilds) = (Mutex::new(CostModel::new(WORTH_IT)), PendingRebuilds::default());
-        let (together, patience, rebuilt) = (Groups::default(), None, AtomicU64::new(0));
+        let (pending_rebuilds, together) = (PendingRebuilds::default(), Groups::default());
+        let (patience, rebuilt) = (None, AtomicU64::new(0));
         Compare {
             key,
             parts,
-            way,
             pending_rebuilds,
             files,
             heard,
@@ -112,7 +108,12 @@ impl<'a> Compare<'a> {
     /// For a snapshot that blocks writes: clients wait, so a range waits for the joiner's answer only if that is faster
     /// than sending it, as measured, and never long.
     pub fn held_still(self) -> Compare<'a> {
-        Compare { patience: Some(Mutex::new(CostModel::new(1.0))), ..self }
+        Compare { patience: Some(Mutex::new(CostModel::new(WAIT_WINDOW, vec![1.0, 1.0]))), ..self }
+    }
+
+    /// Whether only the differing pieces of a block may be sent.
+    pub fn parts(&self) -> Parts {
+        self.parts
     }
 
     /// Blocks that the joiner rebuilds and has not confirmed yet.
@@ -224,18 +225,19 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// What the joiner has of a range. `wait`: wait for answers, instead of using what is known. A range is compared
-    /// once.
+    /// What the joiner has of a range. `wait`: wait for answers, instead of using what is known; `parts`: compare the
+    /// pieces of blocks that differ. A range is compared once.
     ///
     /// # Errors
     /// Cancelled.
-    pub fn look(&self, file: FileId, offset: u64, bytes: &[u8], wait: bool) -> Result<Found> {
+    pub fn look(&self, file: FileId, offset: u64, bytes: &[u8], wait: bool, parts: bool) -> Result<Found> {
         let range_bytes = u64::from(RANGE_BYTES);
         if !offset.is_multiple_of(range_bytes) {
             return Ok(Found::default());
         }
         let Ok(range) = u32::try_from(offset / range_bytes) else { return Ok(Found::default()) };
-        let wait = wait && self.waits();
+        let waited = self.patience.as_ref().filter(|_| wait).map(|patience| lock(patience).choose());
+        let wait = wait && waited.is_none_or(|choice| choice.way == WAIT);
         let known = self.wait_for(file, wait, |theirs| {
             if theirs.used.overlaps(one(range)) {
                 return Some(None);
@@ -249,10 +251,10 @@ impl<'a> Compare<'a> {
         })?;
         let Some(Some((size, theirs))) = known else {
             self.done_with(file, range);
-            return Ok(Found { waited: wait, ..Found::default() });
+            return Ok(Found { waited, ..Found::default() });
         };
         let held = (size - offset).min(range_bytes) as u32;
-        let mut found = Found { waited: wait, ..Found::default() };
+        let mut found = Found { waited, ..Found::default() };
         let ours = fingerprint::block_fingerprints(&self.key, bytes);
         if held as usize == bytes.len() && fingerprint::range_fingerprint(&self.key, &ours) == theirs {
             found.same = vec![(0, held)];
@@ -263,7 +265,7 @@ impl<'a> Compare<'a> {
             let blocks = self.wait_for(file, wait, |theirs| theirs.close().blocks.remove(&range))?;
             found.same =
                 fingerprint::same_parts(&ours, bytes.len() as u32, &blocks.unwrap_or_default(), held);
-            if wait && self.want_parts() {
+            if wait && parts {
                 self.compare_pieces(file, range, bytes, &ours, held, &mut found)?;
             }
         }
@@ -276,24 +278,10 @@ impl<'a> Compare<'a> {
         Ok(found)
     }
 
-    fn want_parts(&self) -> bool {
-        match self.parts {
-            Parts::Never => false,
-            Parts::Always => true,
-            Parts::Auto => lock(&self.way).choose_second(),
-        }
-    }
-
-    fn waits(&self) -> bool {
-        self.patience.as_ref().is_none_or(|patience| lock(patience).choose_second())
-    }
-
-    /// Records that `bytes` bytes, `differing` of which were not the same, were queued after `took`. This is the cost
-    /// of comparing pieces or not, and of waiting for answers or not.
-    pub fn learn(&self, found: &Found, bytes: usize, differing: usize, took: Duration) {
-        lock(&self.way).learn(found.looked_inside, differing, took);
-        if let Some(patience) = &self.patience {
-            lock(patience).learn(found.waited, bytes, took);
+    /// Records that `bytes` bytes were queued after `took`. This is the cost of waiting for answers or not.
+    pub fn learn(&self, found: &Found, bytes: usize, took: Duration) {
+        if let (Some(patience), Some(choice)) = (&self.patience, found.waited) {
+            lock(patience).learn(choice, bytes as u64, took);
         }
     }
 
@@ -307,7 +295,6 @@ impl<'a> Compare<'a> {
         held: u32,
         found: &mut Found,
     ) -> Result<()> {
-        found.looked_inside = true;
         let block_bytes = BLOCK_BYTES as usize;
         let is_same = |start: usize| {
             found.same.iter().any(|(from, len)| (*from..*from + *len).contains(&(start as u32)))
@@ -421,16 +408,16 @@ mod tests {
             assert_eq!((theirs.ranges_asked(), theirs.ranges.len()), (1000, 1000));
         });
         for range in 0..999 {
-            compare.look(entry.id, range * u64::from(RANGE_BYTES), &[0], true).unwrap();
+            compare.look(entry.id, range * u64::from(RANGE_BYTES), &[0], true, false).unwrap();
         }
         theirs(&mut |theirs| {
             theirs.hear(5, Fingerprint::default());
             assert_eq!((theirs.ranges.len(), theirs.used.len(), theirs.close().asked.len()), (1, 1, 0));
         });
         // Only the entry is left of a file that was handed over completely.
-        compare.look(entry.id, 999 * u64::from(RANGE_BYTES), &[0], true).unwrap();
+        compare.look(entry.id, 999 * u64::from(RANGE_BYTES), &[0], true, false).unwrap();
         let is_open = lock(&compare.files).get_mut(entry.id).is_some();
         assert!(!is_open && compare.is_known(&entry));
-        assert!(compare.look(entry.id, 0, &[0], true).unwrap().same.is_empty());
+        assert!(compare.look(entry.id, 0, &[0], true, false).unwrap().same.is_empty());
     }
 }

@@ -28,6 +28,10 @@ pub struct Watch {
     directories: HashMap<i32, String>,
     /// Directories without information: they could not be watched, or are the same directory under two names.
     blind: HashSet<String>,
+    /// What was read from the kernel and not returned yet.
+    collected: HashMap<String, Changed>,
+    /// The kernel had to drop events since the last call of [`Watch::changes`].
+    lost: bool,
 }
 
 /// What may have changed in a directory.
@@ -46,7 +50,8 @@ impl Watch {
     /// The user has reached the system's limit (`fs.inotify.max_user_instances`).
     pub fn new() -> io::Result<Watch> {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        Ok(Watch { inotify, directories: HashMap::new(), blind: HashSet::new() })
+        let (directories, blind, collected) = (HashMap::new(), HashSet::new(), HashMap::new());
+        Ok(Watch { inotify, directories, blind, collected, lost: false })
     }
 
     /// Records changes in a directory from now on. A directory that cannot be watched counts as changed every
@@ -84,9 +89,23 @@ impl Watch {
     /// # Errors
     /// From the system.
     pub fn changes(&mut self) -> io::Result<Option<HashMap<String, Changed>>> {
-        let mut all: HashMap<String, Changed> =
-            self.blind.iter().map(|name| (name.clone(), Changed::All)).collect();
-        let mut lost = false;
+        self.collect()?;
+        let mut all = std::mem::take(&mut self.collected);
+        all.extend(self.blind.iter().map(|name| (name.clone(), Changed::All)));
+        if std::mem::take(&mut self.lost) {
+            tracing::info!(
+                "more files changed at once than the kernel remembers (fs.inotify.max_queued_events): all files are listed again"
+            );
+            return Ok(None);
+        }
+        Ok(Some(all))
+    }
+
+    /// Reads what changed so far from the kernel, which remembers only so many events.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn collect(&mut self) -> io::Result<()> {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
         let mut events = Reader::new(&self.inotify, &mut buffer);
         loop {
@@ -97,19 +116,14 @@ impl Watch {
                 Err(e) => return Err(e.into()),
             };
             let what = event.events();
-            lost |= what.contains(ReadFlags::QUEUE_OVERFLOW);
+            self.lost |= what.contains(ReadFlags::QUEUE_OVERFLOW);
             let Some(directory) = self.directories.get(&event.wd()) else { continue };
-            note(&mut all, directory, event.file_name());
+            note(&mut self.collected, directory, event.file_name());
             if what.contains(ReadFlags::IGNORED) {
                 self.directories.remove(&event.wd());
             }
         }
-        if lost {
-            tracing::info!(
-                "more files changed at once than the kernel remembers (fs.inotify.max_queued_events): all files are listed again"
-            );
-        }
-        Ok((!lost).then_some(all))
+        Ok(())
     }
 
     /// Waits until something changed, at most for so long.
@@ -128,6 +142,7 @@ impl Watch {
             let _ = remove_watch(&self.inotify, number);
         }
         self.blind.clear();
+        self.collected.clear();
     }
 }
 

@@ -1,54 +1,142 @@
-//! Measures the cost of two ways to do the same thing, and chooses the cheaper one.
+//! Measures what each of several ways to do the same thing costs, and chooses the cheapest.
+//!
+//! A way is kept for a turn of many bytes, and its cost counts only after the first part of the turn. What a range costs
+//! is mostly its wait for the link, and that depends on the ranges *before* it: on what is queued, and on what the
+//! buffers of the sockets still take. If each range chose for itself, every way would be measured with the queue that
+//! the others left, and none would differ much from the mixture.
 use std::time::Duration;
 
-/// One time in this many, the more expensive way is taken, so that the choice follows the link and the data.
-const PROBE_EVERY: u32 = 32;
-/// The newest measurement counts for one part in this many; the first ones count equally.
-const SMOOTHING: u32 = 8;
-/// Fewer bytes than this tell more about latency than about throughput.
-const BYTES_MIN: usize = 65536;
+/// A range with fewer bytes than this tells more about latency than about throughput.
+const BYTES_MIN: u64 = 65536;
+/// The cheapest way is kept for so many windows before another one is tried again.
+const KEPT_WINDOWS: u32 = 48;
 
-/// The measured costs of both ways.
+/// How long a way is kept to measure it.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Bytes at the beginning of a turn that are not measured.
+    pub warm_up: u64,
+    /// Bytes that are measured at a time.
+    pub bytes: u64,
+}
+
+/// The measured costs of several ways.
 #[derive(Debug)]
 pub struct CostModel {
-    /// The second way is taken if it costs less than this part of the first.
-    part: f64,
-    /// Nanoseconds per byte, of the first and the second way, and how often that was measured; `None` before the first
-    /// time.
-    cost: [Option<(f64, u32)>; 2],
-    times: u32,
+    window: Window,
+    /// What the cost of each way is multiplied by, for costs that are not measured here.
+    handicaps: Vec<f64>,
+    /// Nanoseconds per byte, and the turn in which that was measured; `None` before the first time.
+    costs: Vec<Option<(f64, u32)>>,
+    turn: Turn,
+}
+
+/// A way that is in use.
+#[derive(Debug, Default)]
+struct Turn {
+    number: u32,
+    way: usize,
+    /// Since it began.
+    whole: Sum,
+    /// Since the last window ended.
+    measured: Sum,
+    windows: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    bytes: u64,
+    nanos: u128,
+}
+
+/// The way that was chosen for a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Its number.
+    pub way: usize,
+    turn: u32,
 }
 
 impl CostModel {
-    /// Nothing has been measured yet. The second way is taken if it costs less than this `part` of the first: 1.0 if
-    /// neither has costs that are not measured here.
-    pub fn new(part: f64) -> CostModel {
-        CostModel { part, cost: [None, None], times: 0 }
+    /// Nothing has been measured yet. The ways are tried in the order of their handicaps, 1.0 for one without costs that
+    /// are not measured here.
+    pub fn new(window: Window, handicaps: Vec<f64>) -> CostModel {
+        let costs = vec![None; handicaps.len()];
+        CostModel { window, handicaps, costs, turn: Turn::default() }
     }
 
-    /// True if the second way is to be taken.
-    pub fn choose_second(&mut self) -> bool {
-        self.times = self.times.wrapping_add(1);
-        match self.cost {
-            [Some((first, _)), Some((second, _))] => {
-                (second < first * self.part) != self.times.is_multiple_of(PROBE_EVERY)
-            }
-            // The first few of each only fill the socket's buffers, so both ways are tried in turn.
-            _ => self.times.is_multiple_of(2),
-        }
+    /// The way to take.
+    pub fn choose(&self) -> Choice {
+        Choice { way: self.turn.way, turn: self.turn.number }
     }
 
-    /// Records that `bytes` bytes took `took`.
-    pub fn learn(&mut self, second: bool, bytes: usize, took: Duration) {
-        if bytes < BYTES_MIN {
+    /// Records that `bytes` bytes took `took` in the way that was chosen.
+    pub fn learn(&mut self, choice: Choice, bytes: u64, took: Duration) {
+        if bytes < BYTES_MIN || choice.turn != self.turn.number {
             return;
         }
-        let cost = took.as_nanos() as f64 / bytes as f64;
-        if let Some(known) = self.cost.get_mut(usize::from(second)) {
-            let (old, times) = known.unwrap_or_default();
-            let times = (times + 1).min(SMOOTHING);
-            *known = Some((old + (cost - old) / f64::from(times), times));
+        let warm = self.turn.windows > 0 || self.turn.whole.bytes >= self.window.warm_up;
+        self.turn.whole.add(bytes, took);
+        if warm {
+            self.turn.measured.add(bytes, took);
         }
+        let cost = if self.turn.measured.bytes >= self.window.bytes {
+            self.turn.measured.cost()
+        } else if self.is_too_dear() {
+            self.turn.whole.cost()
+        } else {
+            return;
+        };
+        if let Some(known) = self.costs.get_mut(self.turn.way) {
+            *known = Some((cost, self.turn.number));
+        }
+        self.turn.windows += 1;
+        self.turn.measured = Sum::default();
+        let next = self.next();
+        if next != self.turn.way {
+            self.turn = Turn { number: self.turn.number.wrapping_add(1), way: next, ..Turn::default() };
+        }
+    }
+
+    /// Even with what the buffers took it costs more than the cheapest way: the rest of the window would be wasted.
+    fn is_too_dear(&self) -> bool {
+        let others = (0..self.costs.len()).filter(|way| *way != self.turn.way);
+        let cheapest = others.filter_map(|way| self.weighted(way)).min_by(f64::total_cmp);
+        let handicap = self.handicaps.get(self.turn.way).copied().unwrap_or(1.0);
+        let so_far = self.turn.whole.cost() * handicap;
+        self.turn.whole.bytes >= self.window.bytes / 2 && cheapest.is_some_and(|cheapest| so_far > cheapest)
+    }
+
+    fn weighted(&self, way: usize) -> Option<f64> {
+        Some(self.costs.get(way)?.as_ref()?.0 * self.handicaps.get(way)?)
+    }
+
+    /// The way that follows a window.
+    fn next(&self) -> usize {
+        let ways = 0..self.costs.len();
+        if let Some(unknown) = ways.clone().find(|way| self.costs[*way].is_none()) {
+            return unknown;
+        }
+        let cost = |way: &usize| self.weighted(*way).unwrap_or(f64::INFINITY);
+        let best = ways.clone().min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(0);
+        if best != self.turn.way || self.turn.windows < KEPT_WINDOWS {
+            return best;
+        }
+        // The one that was measured longest ago.
+        let age = |way: &usize| self.costs[*way].map(|(_, turn)| turn);
+        ways.filter(|way| *way != best).min_by_key(age).unwrap_or(best)
+    }
+}
+
+impl Sum {
+    fn add(&mut self, bytes: u64, took: Duration) {
+        self.bytes += bytes;
+        self.nanos += took.as_nanos();
+    }
+
+    /// Nanoseconds per byte.
+    fn cost(&self) -> f64 {
+        self.nanos as f64 / self.bytes.max(1) as f64
     }
 }
 
@@ -56,25 +144,115 @@ impl CostModel {
 mod tests {
     use super::*;
 
-    fn choices(cheaper: &mut CostModel, n: u32) -> usize {
-        (0..n).filter(|_| cheaper.choose_second()).count()
+    const MIB: u64 = 1 << 20;
+    const WINDOW: Window = Window { warm_up: 32 * MIB, bytes: 16 * MIB };
+
+    /// A way: work for each byte, in nanoseconds, and how many bytes of it go over the link.
+    #[derive(Clone, Copy)]
+    struct Way {
+        work: f64,
+        sent: f64,
+    }
+
+    /// Hands over `ranges` ranges of 1 MiB in eight threads, which share two processors and a link of `link` bytes a second
+    /// with room for `room` bytes. Returns the seconds, and the bytes that were sent.
+    fn simulate(ways: &[Way], link: f64, room: f64, ranges: u32, mut choose: impl Chooser) -> (f64, f64) {
+        let (mut threads, mut drained, mut worked, mut sent) = ([0.0_f64; 8], 0.0_f64, 0.0_f64, 0.0);
+        for _ in 0..ranges {
+            let next = (0..8).min_by(|a, b| threads[*a].total_cmp(&threads[*b])).unwrap();
+            let began = threads[next];
+            let choice = choose.choose();
+            let way = ways[choice.way];
+            let (bytes, work) = (MIB as f64 * way.sent, MIB as f64 * way.work / 1e9);
+            worked = worked.max(began) + work / 2.0;
+            let ready = worked.max(began + work);
+            drained = drained.max(ready) + bytes / link;
+            threads[next] = ready.max(drained - room / link);
+            sent += bytes;
+            choose.learn(choice, Duration::from_secs_f64(threads[next] - began));
+        }
+        (threads.iter().fold(drained, |a, b| a.max(*b)), sent)
+    }
+
+    trait Chooser {
+        fn choose(&self) -> Choice;
+        fn learn(&mut self, choice: Choice, took: Duration);
+    }
+
+    impl Chooser for &mut CostModel {
+        fn choose(&self) -> Choice {
+            CostModel::choose(self)
+        }
+        fn learn(&mut self, choice: Choice, took: Duration) {
+            CostModel::learn(self, choice, MIB, took);
+        }
+    }
+
+    /// Always the same way.
+    struct Fixed(usize);
+
+    impl Chooser for Fixed {
+        fn choose(&self) -> Choice {
+            Choice { way: self.0, turn: 0 }
+        }
+        fn learn(&mut self, _: Choice, _: Duration) {}
+    }
+
+    /// Parts of pages, whole pages compressed, and plain ones.
+    const WAYS: [Way; 3] =
+        [Way { work: 3.0, sent: 0.1 }, Way { work: 2.5, sent: 0.5 }, Way { work: 0.4, sent: 1.0 }];
+
+    #[test]
+    fn takes_hardly_longer_than_the_best_way_at_any_speed_of_the_link() {
+        for link in [12e6, 125e6, 400e6, 1.25e9, 5e9] {
+            let fixed = |way| simulate(&WAYS, link, 24e6, 2000, Fixed(way)).0;
+            let best = (0..WAYS.len()).map(fixed).min_by(f64::total_cmp).unwrap();
+            let mut model = CostModel::new(WINDOW, vec![1.0; WAYS.len()]);
+            let (took, _) = simulate(&WAYS, link, 24e6, 2000, &mut model);
+            assert!(took < best * 1.12, "link of {link} bytes/s: {took:.1} s, the best way {best:.1} s");
+        }
     }
 
     #[test]
-    fn takes_the_cheaper_way_and_goes_on_probing_the_other() {
-        let mut cheaper = CostModel::new(1.0);
-        cheaper.learn(false, 1 << 20, Duration::from_millis(10));
-        cheaper.learn(true, 1 << 20, Duration::from_millis(3));
-        cheaper.learn(false, 1000, Duration::ZERO);
-        assert_eq!(choices(&mut cheaper, 320), 310, "the second way but for one probe in 32");
-        for _ in 0..100 {
-            cheaper.learn(false, 1 << 20, Duration::from_millis(1));
-        }
-        assert_eq!(choices(&mut cheaper, 320), 10, "the first became cheap");
+    fn a_link_that_is_the_bottleneck_carries_little_more_than_the_shortest_way() {
+        let mut model = CostModel::new(WINDOW, vec![2.0, 1.4, 1.0]);
+        let (_, sent) = simulate(&WAYS, 125e6, 24e6, 500, &mut model);
+        let (_, least) = simulate(&WAYS, 125e6, 24e6, 500, Fixed(0));
+        assert!(sent < least * 2.0, "{} MB, at least {} MB", sent / 1e6, least / 1e6);
+    }
 
-        let mut choosy = CostModel::new(0.5);
-        choosy.learn(false, 1 << 20, Duration::from_millis(10));
-        choosy.learn(true, 1 << 20, Duration::from_millis(6));
-        assert_eq!(choices(&mut choosy, 320), 10, "not cheap enough");
+    #[test]
+    fn a_way_with_a_handicap_must_be_so_much_cheaper() {
+        let choice = |part: f64| {
+            let mut model = CostModel::new(Window { warm_up: 0, bytes: MIB }, vec![2.0, 1.0]);
+            model.learn(model.choose(), MIB, Duration::from_secs_f64(part));
+            model.learn(model.choose(), MIB, Duration::from_secs(1));
+            model.choose().way
+        };
+        assert_eq!(choice(0.4), 0);
+        assert_eq!(choice(0.6), 1, "not cheap enough");
+    }
+
+    #[test]
+    fn follows_a_link_that_changes_and_ignores_what_began_in_another_turn() {
+        let mut model = CostModel::new(Window { warm_up: 0, bytes: MIB }, vec![1.0, 1.0]);
+        let first = model.choose();
+        model.learn(first, MIB, Duration::from_millis(3));
+        model.learn(model.choose(), MIB, Duration::from_millis(10));
+        assert_eq!(model.choose().way, 0);
+        model.learn(first, MIB, Duration::from_secs(100));
+        assert_eq!(model.choose().way, 0, "that was of the first turn");
+        model.learn(model.choose(), 1000, Duration::from_secs(100));
+        assert_eq!(model.choose().way, 0, "that was latency");
+        model.learn(model.choose(), MIB, Duration::from_millis(20));
+        assert_eq!(model.choose().way, 1, "the first became the more expensive one");
+        let (mut second, mut other) = (0, 0);
+        for _ in 0..500 {
+            let choice = model.choose();
+            *(if choice.way == 1 { &mut second } else { &mut other }) += 1;
+            let took = Duration::from_millis(if choice.way == 1 { 10 } else { 20 });
+            model.learn(choice, MIB, took);
+        }
+        assert!((1..=12).contains(&other), "{other} of {second} probes");
     }
 }

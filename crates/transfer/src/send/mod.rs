@@ -7,8 +7,9 @@
 //! | `connections` | one queue for each data connection |
 //! | [`file_list`] | the final list of files, for the joiner |
 //! | [`zeros`] | finding zeros |
-//! | [`packer`] | compression with zstd, if it pays |
-//! | [`cost_model`] | which of two ways costs less, as measured |
+//! | [`packer`] | compression with zstd |
+//! | [`ways`] | whether parts of pages are compared, and what is sent is compressed |
+//! | [`cost_model`] | which of several ways costs least, as measured |
 //! | [`throttle`] | the rate limit |
 mod connections;
 pub mod cost_model;
@@ -18,4 +19,5 @@ pub mod packer;
 pub mod queue;
 mod sink;
 pub mod throttle;
+mod ways;
 pub mod zeros;

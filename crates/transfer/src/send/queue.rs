@@ -23,6 +23,7 @@ use crate::send::file_list::{FileList, Run};
 use crate::send::lane::{Lane, QueuedChunk};
 use crate::send::packer::{Compression, Packer};
 use crate::send::throttle::Throttle;
+use crate::send::ways::Ways;
 use crate::send::zeros::find_parts;
 use crate::server::progress::Progress;
 
@@ -40,6 +41,10 @@ pub struct SendQueue<'a> {
     pub(super) files: Mutex<Entries>,
     packers: Mutex<Vec<Packer>>,
     compression: Compression,
+    /// How pages travel.
+    ways: Ways,
+    /// How redo travels, whose lane waits by itself.
+    redo_ways: Ways,
     pub(super) throttle: Arc<Throttle>,
     /// What the joiner has; `None` if files are not compared.
     pub(super) compare: Option<Compare<'a>>,
@@ -71,6 +76,8 @@ impl<'a> SendQueue<'a> {
             files: Mutex::default(),
             packers: Mutex::default(),
             compression,
+            ways: Ways::new(compare.as_ref().map(Compare::parts), compression),
+            redo_ways: Ways::new(None, compression),
             throttle,
             compare,
             at_consistency_point: AtomicBool::new(false),
@@ -172,14 +179,14 @@ impl<'a> SendQueue<'a> {
     }
 
     /// What the joiner has of a part of a range.
-    fn look(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<Found> {
+    fn look(&self, file: FileId, offset: u64, bytes: &[u8], parts: bool) -> Result<Found> {
         match &self.compare {
             Some(compare) if self.redo != Some(file) => {
                 let wait = !self.is_at_consistency_point();
                 if wait {
                     self.until(|state| state.has_room() && state.is_confirmed(file, offset))?;
                 }
-                compare.look(file, offset, bytes, wait)
+                compare.look(file, offset, bytes, wait, parts)
             }
             _ => Ok(Found::default()),
         }
@@ -196,7 +203,8 @@ impl<'a> SendQueue<'a> {
             let mut state = pending_rebuilds.lock();
             if let Some(Block { file, offset, bytes }) = state.pop_failed() {
                 drop(state);
-                self.pack(&self.announced(file)?, offset, &bytes, &Found::default())?;
+                let zstd = self.ways.choose().1.zstd;
+                self.pack(&self.announced(file)?, offset, &bytes, &Found::default(), zstd)?;
                 pending_rebuilds.sent(file, offset);
             } else if enough(&state) {
                 return Ok(());
@@ -245,10 +253,17 @@ impl<'a> SendQueue<'a> {
     /// Compares and packs bytes that lie within one range, and queues them.
     pub(super) fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
         let began = Instant::now();
-        let found = self.look(entry.id, offset, bytes)?;
-        let differing = self.pack(entry, offset, bytes, &found)?;
+        let ways = if self.redo == Some(entry.id) { &self.redo_ways } else { &self.ways };
+        let (choice, way) = ways.choose();
+        let found = self.look(entry.id, offset, bytes, way.parts)?;
+        let differing = self.pack(entry, offset, bytes, &found, way.zstd)?;
+        let took = began.elapsed();
+        // Nothing waits for the joiner or for the link in the consistency point.
+        if !self.is_at_consistency_point() {
+            ways.learn(choice, differing as u64, took);
+        }
         if let Some(compare) = &self.compare {
-            compare.learn(&found, bytes.len(), differing, began.elapsed());
+            compare.learn(&found, bytes.len(), took);
             self.progress.reused_bytes.store(compare.same_bytes(), Ordering::Relaxed);
             self.progress.rebuilt_bytes.store(compare.rebuilt_bytes(), Ordering::Relaxed);
         }
@@ -256,7 +271,14 @@ impl<'a> SendQueue<'a> {
     }
 
     /// Packs and queues bytes. Returns the number of bytes that are neither the same nor zero.
-    fn pack(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8], found: &Found) -> Result<usize> {
+    fn pack(
+        &self,
+        entry: &Arc<FileEntry>,
+        offset: u64,
+        bytes: &[u8],
+        found: &Found,
+        zstd: bool,
+    ) -> Result<usize> {
         let lane = self.lane_of(entry.id, offset)?;
         let length = bytes.len() as u32;
         if found.same == [(0, length)] {
@@ -278,12 +300,11 @@ impl<'a> SendQueue<'a> {
         }
         let differing = data.len() + deltas.iter().map(|delta| delta.len as usize).sum::<usize>();
         data.extend_from_slice(literals);
-        let packed = packer.pack(&data)?;
         let sent = digest(&data);
         let all_is_sent = deltas.is_empty() && data.len() == bytes.len();
         let whole = (!all_is_sent).then(|| digest(bytes)).filter(|whole| *whole != sent);
-        let payload = packer.take(&packed, data);
-        let packing = packed.packing;
+        let (packing, payload) = packer.pack(data, zstd)?;
+        pool().push(packer);
         let chunk = Chunk {
             file: entry.id,
             offset,
@@ -296,8 +317,6 @@ impl<'a> SendQueue<'a> {
             whole,
         };
         self.push(lane, QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload })?;
-        packer.sent(&packed);
-        pool().push(packer);
         Ok(differing)
     }
 }

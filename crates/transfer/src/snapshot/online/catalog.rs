@@ -75,14 +75,17 @@ impl Catalog {
         self.left_to_do(None)
     }
 
-    /// As [`Catalog::update`], with files that `list` hands over one by one. Returns false if a file has several names:
-    /// then the whole list is needed at once.
+    /// As [`Catalog::update`], with files that `list` hands over one by one. `None` if a file has several names: then the
+    /// whole list is needed at once.
     ///
     /// # Errors
     /// From `list`.
-    pub fn update_each(&mut self, list: impl FnOnce(&mut dyn FnMut(Listed)) -> Result<()>) -> Result<bool> {
+    pub fn update_each(
+        &mut self,
+        list: impl FnOnce(&mut dyn FnMut(Listed)) -> Result<()>,
+    ) -> Result<Option<Todo>> {
         if !self.by_name.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         self.files.iter_mut().for_each(|f| f.present = false);
         let mut several = false;
@@ -93,10 +96,7 @@ impl Catalog {
                 self.see(listed, false);
             }
         })?;
-        if !several {
-            self.left_to_do(None);
-        }
-        Ok(!several)
+        Ok((!several).then(|| self.left_to_do(None)))
     }
 
     /// As [`Catalog::update`], with the files that belong to no database and, of the databases below `datadir`, only

@@ -18,6 +18,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -36,12 +37,18 @@ pub struct Lister<'a> {
     watch: Option<Watch>,
     /// Everything was listed once, so the watch reports what is new.
     begun: bool,
+    always: Always,
+    /// Names in the datadir that were databases.
+    databases: HashSet<String>,
+}
+
+/// What is examined each time, because its changes are no events.
+#[derive(Debug, Default)]
+struct Always {
     /// Files that are written in place, by database.
     in_place: HashMap<String, HashSet<OsString>>,
     /// Databases that have files elsewhere.
     elsewhere: HashSet<String>,
-    /// Names in the datadir that were databases.
-    databases: HashSet<String>,
 }
 
 /// What was examined, and the files that were found.
@@ -60,8 +67,7 @@ impl<'a> Lister<'a> {
             roots,
             watch: watch.ok(),
             begun: false,
-            in_place: HashMap::new(),
-            elsewhere: HashSet::new(),
+            always: Always::default(),
             databases: HashSet::new(),
         }
     }
@@ -76,33 +82,51 @@ impl<'a> Lister<'a> {
         {
             return Ok(todo);
         }
-        let mut files = self.all()?;
-        if catalog.files().is_empty() {
+        let first = catalog.files().is_empty();
+        if !first && let Some(todo) = catalog.update_each(|take| self.all(take))? {
+            return Ok(todo);
+        }
+        let mut files = Vec::new();
+        self.all(&mut |file| files.push(file))?;
+        if first {
             // Sorted names resemble their neighbours, so that the list is sent in half the bytes.
             files.sort_by(|a, b| a.name().cmp(b.name()));
         }
         Ok(catalog.update(files))
     }
 
-    /// Lists all files. Later changes are reported by the watch.
-    fn all(&mut self) -> Result<Vec<Listed>> {
-        self.in_place.clear();
-        self.elsewhere.clear();
-        self.databases.clear();
-        let Some(watch) = &mut self.watch else { return listing::list(self.roots) };
+    /// Takes what the kernel has noted so far. It keeps only so much of it, and a checkpoint that closes and opens
+    /// thousands of files while they are copied would be more than that.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn collect(&mut self) -> Result<()> {
+        self.watch.as_mut().map_or(Ok(()), Watch::collect).context("what changed in the datadir")
+    }
+
+    /// Lists all files, one at a time: there can be very many. Later changes are reported by the watch.
+    fn all(&mut self, take: &mut dyn FnMut(Listed)) -> Result<()> {
+        let Lister { roots, watch, begun, always, databases } = self;
+        *always = Always::default();
+        databases.clear();
+        let Some(watch) = watch else { return listing::each(roots, take) };
         watch.clear();
         watch.changes().context("what changed in the datadir")?;
-        watch.add(DATADIR, &self.roots.layout.datadir);
-        let files = listing::list_told(self.roots, &mut |name, path| {
-            self.databases.insert(name.to_owned());
+        let datadir = &roots.layout.datadir;
+        watch.add(DATADIR, datadir);
+        let mut before = |name: &str, path: &Path| {
+            databases.insert(name.to_owned());
             watch.add(name, path);
+        };
+        listing::each_told(roots, &mut before, &mut |file| {
+            always.remember(roots, &file);
+            take(file);
         })?;
-        self.begun = true;
-        self.remember(&files);
-        let entries = fs::read_dir(&self.roots.layout.datadir).context("the datadir")?;
+        *begun = true;
+        let entries = fs::read_dir(datadir).context("the datadir")?;
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        self.remember_dangling(names);
-        Ok(files)
+        always.remember_dangling(roots, names);
+        Ok(())
     }
 
     /// What may have changed since the last listing; `None` if that could be anything.
@@ -124,8 +148,8 @@ impl<'a> Lister<'a> {
                 looked.extend(names.map(|name| (name.to_owned(), Changed::All)));
             }
         }
-        looked.extend(self.elsewhere.iter().map(|name| (name.clone(), Changed::All)));
-        for (database, names) in &self.in_place {
+        looked.extend(self.always.elsewhere.iter().map(|name| (name.clone(), Changed::All)));
+        for (database, names) in &self.always.in_place {
             let changed = looked.entry(database.clone()).or_insert_with(|| Changed::Names(HashSet::new()));
             if let Changed::Names(all) = changed {
                 all.extend(names.iter().cloned());
@@ -135,28 +159,28 @@ impl<'a> Lister<'a> {
             self.databases.insert(name.to_owned());
             watch.add(name, path);
         })?;
-        self.remember(&files);
+        files.iter().for_each(|file| self.always.remember(self.roots, file));
         let whole = looked.iter().filter(|(_, changed)| **changed == Changed::All);
         let names: Vec<String> = whole.map(|(name, _)| name.clone()).collect();
-        self.remember_dangling(names.into_iter());
+        self.always.remember_dangling(self.roots, names.into_iter());
         Ok(Some((looked, files)))
     }
+}
 
+impl Always {
     /// A dangling link in the datadir may come to lead to a database without a change of its own.
-    fn remember_dangling(&mut self, names: impl Iterator<Item = String>) {
-        let datadir = &self.roots.layout.datadir;
+    fn remember_dangling(&mut self, roots: &Roots, names: impl Iterator<Item = String>) {
+        let datadir = &roots.layout.datadir;
         let dangles = |name: &String| datadir.join(name).is_symlink() && !datadir.join(name).is_dir();
         self.elsewhere.extend(names.filter(dangles));
     }
 
-    fn remember(&mut self, files: &[Listed]) {
-        for file in files {
-            let Some((database, name)) = file.in_database() else { continue };
-            if file.is_elsewhere() {
-                self.elsewhere.insert(database.into_owned());
-            } else if file.is_written_in_place(self.roots.layout.flavor) {
-                self.in_place.entry(database.into_owned()).or_default().insert(name.into_owned().into());
-            }
+    fn remember(&mut self, roots: &Roots, file: &Listed) {
+        let Some((database, name)) = file.in_database() else { return };
+        if file.is_elsewhere() {
+            self.elsewhere.insert(database.into_owned());
+        } else if file.is_written_in_place(roots.layout.flavor) {
+            self.in_place.entry(database.into_owned()).or_default().insert(name.into_owned().into());
         }
     }
 }

@@ -94,16 +94,8 @@ const BASES_SEARCHED: usize = 8;
 /// # Errors
 /// A directory or file cannot be examined.
 pub fn list(roots: &Roots) -> Result<Vec<Listed>> {
-    list_told(roots, &mut |_, _| {})
-}
-
-/// As [`list`]; `before` is called with each database's directory before it is read.
-///
-/// # Errors
-/// As [`list`].
-pub fn list_told(roots: &Roots, before: &mut dyn FnMut(&str, &Path)) -> Result<Vec<Listed>> {
     let mut files = Vec::new();
-    each_told(roots, before, &mut |file| files.push(file))?;
+    each(roots, &mut |file| files.push(file))?;
     Ok(files)
 }
 
@@ -115,13 +107,21 @@ pub fn each(roots: &Roots, take: &mut dyn FnMut(Listed)) -> Result<()> {
     each_told(roots, &mut |_, _| {}, take)
 }
 
-fn each_told(roots: &Roots, before: &mut dyn FnMut(&str, &Path), take: &mut dyn FnMut(Listed)) -> Result<()> {
+/// As [`each`]; `before` is called with each database's directory before it is read.
+///
+/// # Errors
+/// As [`list`].
+pub fn each_told(
+    roots: &Roots,
+    before: &mut dyn FnMut(&str, &Path),
+    take: &mut dyn FnMut(Listed),
+) -> Result<()> {
     let mut bases = Bases::default();
     let mut listed = |file: ScannedFile| listed(&mut bases, &file).into_iter().for_each(&mut *take);
     scan::list(&roots.layout, &roots.skipped, before, &mut listed)
 }
 
-/// As [`list_told`], with only the files that belong to no database and, of the databases, what may have changed.
+/// As [`each_told`], with only the files that belong to no database and, of the databases, what may have changed.
 ///
 /// # Errors
 /// As [`list`].

@@ -56,7 +56,8 @@ use super::checkpoints::Checkpoints;
 use super::copying::AT_ONCE;
 use super::dirty::Dirty;
 use super::estimate::{Again, Prices, Redo, pays};
-use super::listing::{self, Care, Roots};
+use super::lister::Lister;
+use super::listing::Care;
 use super::redo_out::{REDO, RedoOut};
 use super::reread::{self, Copy};
 use crate::cancel::Cancel;
@@ -101,13 +102,13 @@ pub enum Policy {
 }
 
 /// What the rounds need.
-pub struct Rounds<'a> {
+pub struct Rounds<'a, 'r> {
     /// When recovery is moved.
     pub policy: Policy,
     /// The server's checkpoints.
     pub checkpoints: &'a Checkpoints<'a>,
-    /// Where files are.
-    pub roots: &'a Roots,
+    /// Finds files that were renamed, and those that are gone.
+    pub lister: &'a mut Lister<'r>,
     /// Reads files.
     pub copy: &'a CopyFiles<'a>,
     /// Which pages the redo changes.
@@ -133,7 +134,7 @@ enum Next {
     Ask,
 }
 
-impl Rounds<'_> {
+impl Rounds<'_, '_> {
     /// Takes newer checkpoints while that pays.
     ///
     /// # Errors
@@ -267,9 +268,8 @@ impl Rounds<'_> {
         let mut read = 0;
         let mut left: Option<Vec<FileId>> = None;
         for _ in 0..LISTINGS {
-            if !catalog.update_each(|take| listing::each(self.roots, take))? {
-                catalog.update(listing::list(self.roots)?);
-            }
+            // What is new stays to be copied by the next pass.
+            self.lister.refresh(catalog)?;
             renounce(catalog, |file| !file.present);
             let is_copy = |f: &&Known| f.present && is_copy(f);
             let there = catalog.files().iter().filter(is_copy).map(|f| f.id);

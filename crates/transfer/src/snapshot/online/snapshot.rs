@@ -13,6 +13,7 @@ use super::catalog::Catalog;
 use super::checkpoints::{Asked, Checkpoints, Ground};
 use super::checks::Checks;
 use super::consistency_point::ConsistencyPoint;
+use super::copying::AT_ONCE;
 use super::dirty::Dirty;
 use super::estimate::Redo;
 use super::lister::Lister;
@@ -342,7 +343,10 @@ impl<'a> Work<'a> {
                 let size = |id: &FileId| catalog.get(*id).map_or(0, |file| file.listed.look().signature.size);
                 checkpoints.expect(todo.pages.iter().map(size).sum());
             }
-            self.copy.pages(catalog, &todo.pages)?;
+            for some in todo.pages.chunks(AT_ONCE) {
+                self.copy.pages(catalog, some)?;
+                self.lister.collect()?;
+            }
             self.copy.small(catalog, &todo.small)?;
             self.copy.small(catalog, &todo.late)?;
             if found < FEW {
@@ -352,11 +356,11 @@ impl<'a> Work<'a> {
         Ok(ROUNDS_MAX)
     }
 
-    pub(super) fn redo_rounds(&self, checkpoints: &'a Checkpoints<'a>) -> Rounds<'a> {
+    pub(super) fn redo_rounds(&mut self, checkpoints: &'a Checkpoints<'a>) -> Rounds<'_, 'a> {
         Rounds {
             policy: self.options.newer,
             checkpoints,
-            roots: &self.options.roots,
+            lister: &mut self.lister,
             copy: self.copy,
             dirty: self.dirty,
             out: self.out,
