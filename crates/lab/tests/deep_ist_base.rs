@@ -54,7 +54,7 @@ fn an_empty_node_starts_from_a_backup_and_gets_write_sets_only() -> Result<()> {
     ensure!(!n1.log_since(mark).contains("snapshot: "), "the donor read files");
     outage.all_are_equal()?;
 
-    // The datadir of a node that was stopped.
+    // The datadir of a node that was stopped, which a program of the operator's brings.
     let stopped = n3.dir().join("stopped");
     outage.goes_on()?;
     let n3 = outage.cluster.node(3);
@@ -63,10 +63,12 @@ fn an_empty_node_starts_from_a_backup_and_gets_write_sets_only() -> Result<()> {
     outage.wait_archived()?;
     let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
     n3.wipe()?;
-    n3.add_options("sst", &[&format!("base={}", stopped.display())])?;
+    n3.add_options("sst", &["base=", &format!("base-command=/bin/cp -a {}/.", stopped.display())])?;
     let mark = n1.log_mark();
     n3.join()?;
+    says(n3, "running base-command")?;
     outage.came_by_write_sets(n3, mark)?;
+    ensure!(!n1.log_since(mark).contains("snapshot: "), "the donor read files");
     outage.all_are_equal()?;
     outage.stop_archiver()
 }

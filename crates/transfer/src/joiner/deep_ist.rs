@@ -86,10 +86,12 @@ impl OwnIst {
         self.relay.map_err(|why| Failure::new(Kind::Server, why))?.splice(position)
     }
 
-    /// Answers the donor's question, and receives the write-sets if the donor decides to send them.
+    /// Answers the donor's question, and receives the write-sets if the donor decides to send them. `base`: a directory
+    /// whose files may be installed first.
     pub fn answer(
         &mut self,
         job: &Job,
+        base: Option<&Path>,
         layout: &Layout,
         old: &Arc<[ManagedFile]>,
         group: &str,
@@ -98,7 +100,7 @@ impl OwnIst {
     ) -> Result<Instead> {
         let group = parse_position(group)?;
         // An error here only rules out deep IST: files can still be sent.
-        let able = link.keep_alive_while("reading its own position", || Ok(self.able(job, layout, group)))?;
+        let able = link.keep_alive_while("reading its own position", || Ok(self.able(job, base, layout, group)))?;
         let able = able.unwrap_or_else(|error| Err(format!("{error:#}")));
         job.cancel.check()?;
         let Able { position, backup, first, spool, room } = match able {
@@ -112,7 +114,7 @@ impl OwnIst {
         let (text, next) = (position.to_string(), spool.next().0);
         link.send(&Message::CanIst(CanIst::Yes { position: text, first: first.0, next, room }))?;
         if let Some(key) = key {
-            let more = job.settings.base.is_some();
+            let more = base.is_some();
             let sample = link
                 .keep_alive_while("sampling its files", || Ok(sample::of(&layout.datadir, old, key, more)))?;
             link.send(&Message::Sample(sample))?;
@@ -135,7 +137,13 @@ impl OwnIst {
 
     /// Whether write-sets can bring this node back, or why not. If they can, a note on disk says that they are about
     /// to.
-    fn able(&mut self, job: &Job, layout: &Layout, group: StateId) -> Result<Result<Able, String>> {
+    fn able(
+        &mut self,
+        job: &Job,
+        base: Option<&Path>,
+        layout: &Layout,
+        group: StateId,
+    ) -> Result<Result<Able, String>> {
         if job.settings.ist == IstChoice::Never {
             return Ok(Err("ist=never is set on the joiner".to_owned()));
         }
@@ -149,7 +157,7 @@ impl OwnIst {
         if in_place::was_begun(&Disk, &layout.datadir)? {
             return Ok(Err("its files are in the middle of a transfer in place".to_owned()));
         }
-        let (position, backup) = match start(job, layout, self.said.as_ref(), group)? {
+        let (position, backup) = match start(job, base, layout, self.said.as_ref(), group)? {
             Ok(start) => start,
             Err(why) => return Ok(Err(why)),
         };
@@ -164,16 +172,17 @@ impl OwnIst {
     }
 }
 
-/// The position from which the server will start: that of its own files, or of the backup that `base` names, if that is
-/// newer or the only one of the group's history. Otherwise why there is none.
+/// The position from which the server will start: that of its own files, or of the backup in `base`, if that is newer or
+/// the only one of the group's history. Otherwise why there is none.
 fn start(
     job: &Job,
+    base: Option<&Path>,
     layout: &Layout,
     said: Option<&GraState>,
     group: StateId,
 ) -> Result<Result<(StateId, Option<Backup>), String>> {
     let own = trust::position(layout, said)?;
-    let Some(dir) = &job.settings.base else { return Ok(own.map(|own| (own, None))) };
+    let Some(dir) = base else { return Ok(own.map(|own| (own, None))) };
     let backup = match Backup::find(job, layout, dir) {
         Ok(Ok(backup)) => Ok(backup),
         Ok(Err(why)) => Err(why),
@@ -188,11 +197,11 @@ fn start(
         }
         (_, Ok(backup)) => {
             let (position, bytes) = (backup.position, size(backup.bytes()));
-            tracing::info!("base={}: {bytes} at {position}, from which deep IST can start", dir.display());
+            tracing::info!("base {}: {bytes} at {position}, from which deep IST can start", dir.display());
             Ok((position, Some(backup)))
         }
         (Ok(own), Err(_)) => Ok((own, None)),
-        (Err(own), Err(why)) => Err(format!("{own}; base={}: {why}", dir.display())),
+        (Err(own), Err(why)) => Err(format!("{own}; base {}: {why}", dir.display())),
     })
 }
 
