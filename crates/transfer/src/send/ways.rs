@@ -10,9 +10,8 @@ use crate::threads::lock;
 /// The buffers of the sockets take tens of megabytes, whatever the link carries.
 const WINDOW: Window = Window { warm_up: 32 << 20, bytes: 16 << 20 };
 
-/// Comparing pieces of blocks costs the joiner reads and both hosts processor time, which is not measured here. So
-/// comparing must save half, which it does wherever the link is the bottleneck.
-const PARTS_HANDICAP: f64 = 2.0;
+/// Parts of blocks may cost more time than whole ones: these take many times the bytes, of a network that others use too.
+const PARTS_HANDICAP: f64 = 0.7;
 
 /// A busy joiner takes bytes slowly whatever the link could carry, and decompressing makes it busier.
 const ZSTD_HANDICAP: f64 = 1.4;
