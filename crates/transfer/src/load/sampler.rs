@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::kernel::{self, CpuTimes, DiskWrites};
 use super::strain::Sample;
-use crate::sql::{ANSWER_WITHIN, Login, Session, SqlError};
+use crate::sql::{ANSWER_WITHIN, Busyness, Login, Session, SqlError};
 
 /// Log writes that are measured before the transfer reads anything.
 const LOG_WRITES_BEFORE: usize = 3;
@@ -24,7 +24,7 @@ pub struct Sampler {
 #[derive(Clone, Copy, Debug)]
 struct Counters {
     at: Instant,
-    flow_control: Option<u64>,
+    busyness: Busyness,
     disk: Option<DiskWrites>,
     cpu: Option<CpuTimes>,
     cpu_pressure: Option<Duration>,
@@ -41,7 +41,7 @@ impl Sampler {
         session.iter_mut().for_each(Session::stands_by);
         let now = Counters {
             at: Instant::now(),
-            flow_control: None,
+            busyness: Busyness::default(),
             disk: None,
             cpu: None,
             cpu_pressure: None,
@@ -50,8 +50,8 @@ impl Sampler {
         let disk = kernel::disk_file(datadir);
         let mut sampler = Sampler { session, may_flush: true, disk, server, last: now };
         let log_writes: Vec<Duration> = (0..LOG_WRITES_BEFORE).filter_map(|_| sampler.log_write()).collect();
-        let flow_control = sampler.backlog().map(|(_, sent)| sent);
-        sampler.last = sampler.count(flow_control);
+        let busyness = sampler.busyness();
+        sampler.last = sampler.count(busyness);
         let before = Sample {
             log_write: log_writes.iter().max().copied(),
             disk_write: sampler.last.disk.and_then(|disk| disk.mean_since(DiskWrites::default())),
@@ -64,19 +64,18 @@ impl Sampler {
     /// What was seen since the last look.
     pub fn look(&mut self) -> Sample {
         let log_write = self.log_write();
-        let (queue, flow_control) = self.backlog().unzip();
-        let (before, now) = (self.last, self.count(flow_control));
+        let busyness = self.busyness();
+        let (before, now) = (self.last, self.count(busyness));
         self.last = now;
         let seconds = now.at.saturating_duration_since(before.at).as_secs_f64().max(1e-3);
         let part = |now: Option<Duration>, before: Option<Duration>| {
             Some(now?.checked_sub(before?)?.as_secs_f64() / seconds)
         };
+        let more = |now: Option<u64>, before: Option<u64>| now?.checked_sub(before?);
         Sample {
-            flow_control: now
-                .flow_control
-                .zip(before.flow_control)
-                .and_then(|(now, then)| now.checked_sub(then)),
-            queue,
+            requests: more(now.busyness.requests, before.busyness.requests).map(|n| n as f64 / seconds),
+            flow_control: more(now.busyness.flow_control, before.busyness.flow_control),
+            queue: now.busyness.queue,
             log_write,
             disk_write: now.disk.zip(before.disk).and_then(|(now, then)| now.mean_since(then)),
             cpu_waits: now.cpu.zip(before.cpu).and_then(|(now, then)| now.waits_since(then)),
@@ -85,10 +84,10 @@ impl Sampler {
         }
     }
 
-    fn count(&self, flow_control: Option<u64>) -> Counters {
+    fn count(&self, busyness: Busyness) -> Counters {
         Counters {
             at: Instant::now(),
-            flow_control,
+            busyness,
             disk: self.disk.as_deref().and_then(kernel::disk_writes),
             cpu: self.server.and_then(kernel::cpu_times),
             cpu_pressure: kernel::pressure("cpu"),
@@ -108,9 +107,9 @@ impl Sampler {
         self.known(done).map(|()| took)
     }
 
-    fn backlog(&mut self) -> Option<(u64, u64)> {
-        let told = self.session.as_mut()?.apply_backlog();
-        self.known(told).flatten()
+    fn busyness(&mut self) -> Busyness {
+        let answer = self.session.as_mut().map(Session::busyness);
+        answer.and_then(|answer| self.known(answer)).unwrap_or_default()
     }
 
     fn known<T>(&mut self, answer: Result<T, SqlError>) -> Option<T> {

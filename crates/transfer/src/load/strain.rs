@@ -13,6 +13,9 @@
 //!   there, so its own requests do not count.
 //! - **Waits for a processor** of the server's own threads. The kernel's pressure counts the transfer's threads as well,
 //!   so it only confirms the waits and the disk's times; it never counts alone.
+//!
+//! A server that does nothing for clients or for its cluster is not strained, however long its own threads wait: a
+//! checkpoint that the transfer asked for makes them wait on an idle donor.
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -33,12 +36,16 @@ const LONGER_CALM: Duration = Duration::from_millis(2);
 /// The same for waits for a processor, in seconds for each second that the threads ran.
 const WAITS: f64 = 0.5;
 const WAITS_CALM: f64 = 0.25;
+/// Fewer requests a second than this are those of monitoring, and of the transfer itself.
+const IDLE: f64 = 30.0;
 /// Pressure below this, as a part of the time, says that nothing waits.
 const PRESSURE: f64 = 0.1;
 
 /// What was seen in one second; `None` where that cannot be seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sample {
+    /// Statements of clients and write-sets of other members in each second.
+    pub requests: Option<f64>,
     /// Messages of flow control that this node sent.
     pub flow_control: Option<u64>,
     /// Write-sets that wait to be applied.
@@ -147,6 +154,19 @@ impl Judge {
             reason: "this node asked the cluster to wait (flow control)".to_owned(),
         }));
         seen.extend(sample.queue.map(|queue| self.judge_queue(queue)));
+        let times = self.judge_times(sample);
+        if sample.requests.is_none_or(|requests| requests >= IDLE) {
+            seen.extend(times);
+        }
+        seen.into_iter()
+            .rev()
+            .max_by_key(|verdict| verdict.strain)
+            .unwrap_or(Verdict { strain: Strain::Calm, reason: String::new() })
+    }
+
+    /// What takes longer than before. An idle second is part of the comparison, but nobody waits in it.
+    fn judge_times(&mut self, sample: &Sample) -> Vec<Verdict> {
+        let mut seen = Vec::new();
         let ms = |(now, before, strain), what: &str| {
             let reason = format!("{what} takes {:.1} ms, {:.1} ms before", now * 1e3, before * 1e3);
             Verdict { strain, reason }
@@ -168,10 +188,7 @@ impl Judge {
             );
             unless(waits_for_cpu, Verdict { strain, reason })
         }));
-        seen.into_iter()
-            .rev()
-            .max_by_key(|verdict| verdict.strain)
-            .unwrap_or(Verdict { strain: Strain::Calm, reason: String::new() })
+        seen
     }
 
     fn judge_queue(&mut self, queue: u64) -> Verdict {
@@ -258,6 +275,19 @@ mod tests {
             let strain = strains(&mut judge, &[sample(0.9, pressure); 3]);
             assert_eq!(strain.last(), Some(&expected), "{pressure:?}");
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_an_idle_server() {
+        let of = |requests| {
+            let mut judge = Judge::default();
+            judge.before(&Sample { cpu_waits: Some(0.1), ..Sample::default() });
+            let sample = Sample { cpu_waits: Some(2.1), requests, ..Sample::default() };
+            strains(&mut judge, &[sample; 3]).last().copied()
+        };
+        assert_eq!(of(Some(4.0)), Some(Strain::Calm));
+        assert_eq!(of(Some(400.0)), Some(Strain::High));
+        assert_eq!(of(None), Some(Strain::High), "it is not known");
     }
 
     #[test]

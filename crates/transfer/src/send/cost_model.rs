@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_link_that_is_the_bottleneck_carries_little_more_than_the_shortest_way() {
-        let mut model = CostModel::new(WINDOW, vec![0.7, 1.4, 1.0]);
+        let mut model = CostModel::new(WINDOW, vec![0.5, 1.4, 1.0]);
         let (_, sent) = simulate(&WAYS, 125e6, 24e6, 500, &mut model);
         let (_, least) = simulate(&WAYS, 125e6, 24e6, 500, Fixed(0));
         assert!(sent < least * 2.0, "{} MB, at least {} MB", sent / 1e6, least / 1e6);

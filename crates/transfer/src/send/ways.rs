@@ -11,7 +11,7 @@ use crate::threads::lock;
 const WINDOW: Window = Window { warm_up: 32 << 20, bytes: 16 << 20 };
 
 /// Parts of blocks may cost more time than whole ones: these take many times the bytes, of a network that others use too.
-const PARTS_HANDICAP: f64 = 0.7;
+const PARTS_HANDICAP: f64 = 0.5;
 
 /// A busy joiner takes bytes slowly whatever the link could carry, and decompressing makes it busier.
 const ZSTD_HANDICAP: f64 = 1.4;

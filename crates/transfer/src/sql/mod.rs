@@ -18,4 +18,4 @@ pub mod session;
 pub use connect::Listens;
 pub use error::{Answer, SqlError};
 pub use login::{Login, NoLogin};
-pub use session::{ANSWER_WITHIN, LogPosition, Session, Step};
+pub use session::{ANSWER_WITHIN, Busyness, LogPosition, Session, Step};

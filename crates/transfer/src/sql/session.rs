@@ -24,6 +24,17 @@ pub struct LogPosition {
     pub flushed: Lsn,
 }
 
+/// How busy a server is with its clients and its cluster; `None` where it does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Busyness {
+    /// Statements of clients and write-sets of other members, since the server was started.
+    pub requests: Option<u64>,
+    /// Write-sets that wait to be applied.
+    pub queue: Option<u64>,
+    /// Messages of flow control that this node has sent.
+    pub flow_control: Option<u64>,
+}
+
 /// How long a server may take to answer the few questions that a transfer asks beside its snapshot.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -294,20 +305,24 @@ impl Session {
         self.status_number("wsrep_local_state")
     }
 
-    /// Write-sets that wait to be applied, and how many messages of flow control this node has sent; `None` without a
-    /// provider.
+    /// How busy the server is with its clients and its cluster.
     ///
     /// # Errors
     /// From the server.
-    pub fn apply_backlog(&mut self) -> Answer<Option<(u64, u64)>> {
+    pub fn busyness(&mut self) -> Answer<Busyness> {
         let rows: Vec<(String, String)> = self.conn.query(
-            "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_local_recv_queue', 'wsrep_flow_control_sent')",
+            "SHOW GLOBAL STATUS WHERE Variable_name IN \
+             ('Questions', 'wsrep_received', 'wsrep_local_recv_queue', 'wsrep_flow_control_sent')",
         )?;
-        let number = |name: &str| {
+        let number = |name: &str| -> Option<u64> {
             let row = rows.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
             row.and_then(|(_, value)| value.parse().ok())
         };
-        Ok(number("wsrep_local_recv_queue").zip(number("wsrep_flow_control_sent")))
+        Ok(Busyness {
+            requests: number("Questions").map(|of_clients| of_clients + number("wsrep_received").unwrap_or(0)),
+            queue: number("wsrep_local_recv_queue"),
+            flow_control: number("wsrep_flow_control_sent"),
+        })
     }
 
     /// Undo logs that purge has not processed.
