@@ -314,7 +314,15 @@ impl<'a> Transfer<'a> {
         match first {
             Message::AskIst { fingerprints } => {
                 let group = &self.offer.position;
-                ist.answer(self.job, self.base.dir(), &self.layout, &self.old, group, link, fingerprints.as_ref())
+                ist.answer(
+                    self.job,
+                    self.base.dir(),
+                    &self.layout,
+                    &self.old,
+                    group,
+                    link,
+                    fingerprints.as_ref(),
+                )
             }
             first => Ok(Instead::Files(Box::new(first))),
         }

@@ -100,7 +100,8 @@ impl OwnIst {
     ) -> Result<Instead> {
         let group = parse_position(group)?;
         // An error here only rules out deep IST: files can still be sent.
-        let able = link.keep_alive_while("reading its own position", || Ok(self.able(job, base, layout, group)))?;
+        let able =
+            link.keep_alive_while("reading its own position", || Ok(self.able(job, base, layout, group)))?;
         let able = able.unwrap_or_else(|error| Err(format!("{error:#}")));
         job.cancel.check()?;
         let Able { position, backup, first, spool, room } = match able {

@@ -6,11 +6,14 @@
 //! the others left, and none would differ much from the mixture.
 use std::time::Duration;
 
+/// A trial ends early if a quarter of a window costs so many times what the cheapest way does.
+const TOO_DEAR: f64 = 1.5;
 /// A range with fewer bytes than this tells more about latency than about throughput.
 const BYTES_MIN: u64 = 65536;
-/// The cheapest way is kept for so many windows before another one is tried: at first, and at last. Each time it proves
-/// to be the cheapest it is kept for twice as many.
-const KEPT_WINDOWS: (u32, u32) = (4, 64);
+/// The cheapest way is kept for so many windows before another one is tried: at first, and at last.
+const KEPT_WINDOWS: (u32, u32) = (4, 128);
+/// After a trial it is kept for twice as many, or more the more expensive the other way was, up to this.
+const LONGER_MAX: f64 = 16.0;
 
 /// How long a way is kept to measure it.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +42,12 @@ pub struct CostModel {
 struct Turn {
     number: u32,
     way: usize,
+    /// Another way is thought to be the cheapest.
+    trial: bool,
     /// Since it began.
     whole: Sum,
+    /// A quarter of a window, before the first one begins.
+    warming: Sum,
     /// Since the last window ended.
     measured: Sum,
     windows: u32,
@@ -80,13 +87,17 @@ impl CostModel {
         }
         let warm = self.turn.windows > 0 || self.turn.whole.bytes >= self.window.warm_up;
         self.turn.whole.add(bytes, took);
-        if warm {
-            self.turn.measured.add(bytes, took);
-        }
+        let measured = if warm { &mut self.turn.measured } else { &mut self.turn.warming };
+        measured.add(bytes, took);
         let cost = if self.turn.measured.bytes >= self.window.bytes {
             self.turn.measured.cost()
-        } else if self.is_too_dear() {
-            self.turn.whole.cost()
+        } else if self.turn.warming.bytes >= self.window.bytes / 4 {
+            let cost = std::mem::take(&mut self.turn.warming).cost();
+            // The first ranges of the cheapest way still wait for those of the trial before it.
+            if !self.turn.trial || !self.is_too_dear(cost) {
+                return;
+            }
+            cost
         } else {
             return;
         };
@@ -98,35 +109,47 @@ impl CostModel {
         self.turn.measured = Sum::default();
         let next = self.next();
         if next != self.turn.way {
-            self.turn = Turn { number: self.turn.number.wrapping_add(1), way: next, ..Turn::default() };
+            let (number, trial) = (self.turn.number.wrapping_add(1), Some(next) != self.cheapest());
+            self.turn = Turn { number, way: next, trial, ..Turn::default() };
         }
     }
 
-    /// Even with what the buffers took it costs more than the cheapest way: the rest of the window would be wasted.
-    fn is_too_dear(&self) -> bool {
+    /// Even while the buffers take a part of it, it costs clearly more than the cheapest way: the rest of the turn would be
+    /// wasted.
+    fn is_too_dear(&self, cost: f64) -> bool {
         let others = (0..self.costs.len()).filter(|way| *way != self.turn.way);
         let cheapest = others.filter_map(|way| self.weighted(way)).min_by(f64::total_cmp);
         let handicap = self.handicaps.get(self.turn.way).copied().unwrap_or(1.0);
-        let so_far = self.turn.whole.cost() * handicap;
-        self.turn.whole.bytes >= self.window.bytes / 2 && cheapest.is_some_and(|cheapest| so_far > cheapest)
+        cheapest.is_some_and(|cheapest| cost * handicap > cheapest * TOO_DEAR)
     }
 
     fn weighted(&self, way: usize) -> Option<f64> {
         Some(self.costs.get(way)?.as_ref()?.0 * self.handicaps.get(way)?)
     }
 
+    /// The way that costs least, of those that were measured.
+    fn cheapest(&self) -> Option<usize> {
+        let known = (0..self.costs.len()).filter_map(|way| Some((way, self.weighted(way)?)));
+        known.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(way, _)| way)
+    }
+
     /// The way that follows a window.
     fn next(&mut self) -> usize {
-        let ways = 0..self.costs.len();
-        let cost = |way: &usize| self.weighted(*way).unwrap_or(f64::INFINITY);
-        let best = ways.clone().min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(0);
-        if best != self.turn.way || self.turn.windows < self.kept {
+        let best = self.cheapest().unwrap_or(0);
+        if best != self.turn.way {
+            if self.turn.trial {
+                let cost = |way: usize| self.weighted(way).unwrap_or(f64::INFINITY);
+                let longer = (cost(self.turn.way) / cost(best)).powi(2).clamp(2.0, LONGER_MAX);
+                self.kept = ((f64::from(self.kept) * longer) as u32).min(KEPT_WINDOWS.1);
+            }
             return best;
         }
-        self.kept = (self.kept * 2).min(KEPT_WINDOWS.1);
+        if self.turn.windows < self.kept {
+            return best;
+        }
         // The one that was measured longest ago, or never.
-        let age = |way: &usize| self.costs[*way].map(|(_, turn)| turn);
-        ways.filter(|way| *way != best).min_by_key(age).unwrap_or(best)
+        let age = |way: &usize| self.costs.get(*way).and_then(|cost| cost.map(|(_, turn)| turn));
+        (0..self.costs.len()).filter(|way| *way != best).min_by_key(age).unwrap_or(best)
     }
 }
 
@@ -204,13 +227,18 @@ mod tests {
     const WAYS: [Way; 3] =
         [Way { work: 3.0, sent: 0.1 }, Way { work: 2.5, sent: 0.5 }, Way { work: 0.4, sent: 1.0 }];
 
+    /// What the lanes and the buffers of their sockets take: these grow with the speed of the link.
+    fn room(link: f64) -> f64 {
+        4e6 + (link * 0.1).min(20e6)
+    }
+
     #[test]
     fn takes_hardly_longer_than_the_best_way_at_any_speed_of_the_link() {
         for link in [12e6, 125e6, 400e6, 1.25e9, 5e9] {
-            let fixed = |way| simulate(&WAYS, link, 24e6, 2000, Fixed(way)).0;
+            let fixed = |way| simulate(&WAYS, link, room(link), 8000, Fixed(way)).0;
             let best = (0..WAYS.len()).map(fixed).min_by(f64::total_cmp).unwrap();
             let mut model = CostModel::new(WINDOW, vec![1.0; WAYS.len()]);
-            let (took, _) = simulate(&WAYS, link, 24e6, 2000, &mut model);
+            let (took, _) = simulate(&WAYS, link, room(link), 8000, &mut model);
             assert!(took < best * 1.12, "link of {link} bytes/s: {took:.1} s, the best way {best:.1} s");
         }
     }
@@ -218,8 +246,8 @@ mod tests {
     #[test]
     fn a_link_that_is_the_bottleneck_carries_little_more_than_the_shortest_way() {
         let mut model = CostModel::new(WINDOW, vec![0.5, 1.4, 1.0]);
-        let (_, sent) = simulate(&WAYS, 125e6, 24e6, 500, &mut model);
-        let (_, least) = simulate(&WAYS, 125e6, 24e6, 500, Fixed(0));
+        let (_, sent) = simulate(&WAYS, 125e6, room(125e6), 500, &mut model);
+        let (_, least) = simulate(&WAYS, 125e6, room(125e6), 500, Fixed(0));
         assert!(sent < least * 2.0, "{} MB, at least {} MB", sent / 1e6, least / 1e6);
     }
 
@@ -260,6 +288,6 @@ mod tests {
             let took = Duration::from_millis(if choice.way == 1 { 10 } else { 20 });
             model.learn(choice, MIB, took);
         }
-        assert!((1..=14).contains(&other), "{other} of {second} probes");
+        assert!((1..=20).contains(&other), "{other} of {second} probes");
     }
 }

@@ -319,7 +319,8 @@ impl Session {
             row.and_then(|(_, value)| value.parse().ok())
         };
         Ok(Busyness {
-            requests: number("Questions").map(|of_clients| of_clients + number("wsrep_received").unwrap_or(0)),
+            requests: number("Questions")
+                .map(|of_clients| of_clients + number("wsrep_received").unwrap_or(0)),
             queue: number("wsrep_local_recv_queue"),
             flow_control: number("wsrep_flow_control_sent"),
         })
