@@ -312,18 +312,7 @@ impl<'a> Transfer<'a> {
         // The donor has received our answer, so it need not connect again.
         self.listener.begun(Connection::Control);
         match first {
-            Message::AskIst { fingerprints } => {
-                let group = &self.offer.position;
-                ist.answer(
-                    self.job,
-                    self.base.dir(),
-                    &self.layout,
-                    &self.old,
-                    group,
-                    link,
-                    fingerprints.as_ref(),
-                )
-            }
+            Message::AskIst { fingerprints } => ist.answer(self, link, fingerprints.as_ref()),
             first => Ok(Instead::Files(Box::new(first))),
         }
     }

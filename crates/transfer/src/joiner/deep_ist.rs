@@ -1,6 +1,5 @@
 //! The joiner's side of deep IST: whether write-sets can bring this node back, and receiving them.
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,12 +13,12 @@ use protocol::limits::TEXT_BYTES_MAX;
 use protocol::message::{CanIst, Message};
 use report::record::Method;
 
+use super::Transfer;
 use super::agree::MARGIN_BYTES;
 use super::backup::Backup;
 use super::donors_word::{Position, parse_position, unexpected};
 use super::settled::VerifiedStaging;
 use crate::datadir::layout::Layout;
-use crate::datadir::managed::ManagedFile;
 use crate::datadir::sample;
 use crate::disk::filesystem::bytes_available;
 use crate::failure::{Failure, Kind};
@@ -86,19 +85,16 @@ impl OwnIst {
         self.relay.map_err(|why| Failure::new(Kind::Server, why))?.splice(position)
     }
 
-    /// Answers the donor's question, and receives the write-sets if the donor decides to send them. `base`: a directory
-    /// whose files may be installed first.
+    /// Answers the donor's question, and receives the write-sets if the donor decides to send them.
     pub fn answer(
         &mut self,
-        job: &Job,
-        base: Option<&Path>,
-        layout: &Layout,
-        old: &Arc<[ManagedFile]>,
-        group: &str,
+        transfer: &Transfer<'_>,
         link: &mut Link,
         key: Option<&FingerprintKey>,
     ) -> Result<Instead> {
-        let group = parse_position(group)?;
+        let Transfer { job, offer, layout, old, base, .. } = transfer;
+        let base = base.dir();
+        let group = parse_position(&offer.position)?;
         // An error here only rules out deep IST: files can still be sent.
         let able =
             link.keep_alive_while("reading its own position", || Ok(self.able(job, base, layout, group)))?;
