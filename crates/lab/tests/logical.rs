@@ -297,6 +297,9 @@ fn large_tables_without_transactions_are_named() -> Result<()> {
     compare::assert_equal(n1, n2)
 }
 
+/// Small tables that are read last.
+const RENAMED: u32 = 12;
+
 /// Definitions change while rows are read: the snapshot begins again, and in the end the joiner is equal.
 #[test]
 fn ddl_meanwhile_changes_nothing_in_the_result() -> Result<()> {
@@ -308,16 +311,26 @@ fn ddl_meanwhile_changes_nothing_in_the_result() -> Result<()> {
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
     data::sysbench_tables(n1, 2, 60000)?;
+    for table in 1..=RENAMED {
+        n1.exec(&[&format!(
+            "CREATE TABLE sbtest.renamed{table} AS SELECT id, pad AS pad0 FROM sbtest.sbtest1 LIMIT 3000"
+        )])?;
+    }
     let over = AtomicBool::new(false);
     let joined = std::thread::scope(|scope| {
         let changes = scope.spawn(|| -> Result<u32> {
             let mut number = 0;
             while !over.load(Ordering::Relaxed) {
                 number += 1;
-                let changed = n1.exec(&[
-                    &format!("ALTER TABLE sbtest.sbtest1 COMMENT='{number}', ADD COLUMN x{number} INT DEFAULT {number}"),
-                    &format!("CREATE TABLE sbtest.made{number} AS SELECT {number} AS a"),
-                ]);
+                let mut changes = vec![
+                    format!("ALTER TABLE sbtest.sbtest1 COMMENT='{number}', ADD COLUMN x{number} INT DEFAULT {number}"),
+                    format!("CREATE TABLE sbtest.made{number} AS SELECT {number} AS a"),
+                ];
+                // What was described is there no more under its name when it is read.
+                changes.extend((1..=RENAMED).map(|table| {
+                    format!("ALTER TABLE sbtest.renamed{table} RENAME COLUMN IF EXISTS pad{} TO pad{number}", number - 1)
+                }));
+                let changed = n1.exec(&changes.iter().map(String::as_str).collect::<Vec<_>>());
                 // Under the backup locks the server refuses DDL of its own clients.
                 changed.or_else(|e| if format!("{e:#}").contains("Replication paused") { Ok(()) } else { Err(e) })?;
                 std::thread::sleep(Duration::from_millis(300));

@@ -1,8 +1,9 @@
-//! Running another program: mariadb-backup, or the operator's `base-command`.
+//! Running another program: mariadb-backup, the operator's `base-command`, or the private server
+//! ([`crate::private_server::process`]).
 //!
-//! It is started directly, without a shell, in a process group of its own. What it says goes line by line to the log of the
-//! transfer. It ends with us: when the transfer is cancelled or its time is over the whole group is ended, and when we die
-//! the kernel ends the program itself; what it has started finds its pipes closed.
+//! It is started directly, without a shell, in a process group of its own. It ends with us: when we die the kernel ends the
+//! program itself ([`end_with_us`]). What a [`Program`] says goes line by line to the log of the transfer; when the transfer is
+//! cancelled or its time is over its whole group is ended, and what it has started finds its pipes closed.
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,14 +36,31 @@ const LAST_LINES: usize = 3;
 
 /// Takes out of a program's environment what the server hands over to its scripts: accounts above all.
 pub fn without_credentials(command: &mut Command) {
-    let names = std::env::vars_os().map(|(name, _)| name);
-    let passed = |name: &std::ffi::OsString| {
-        let name = name.to_string_lossy();
-        name.starts_with("WSREP_") || name == "MYSQL_PWD"
-    };
-    for name in names.filter(passed) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_handed_over(&name.to_string_lossy())) {
         command.env_remove(name);
     }
+}
+
+/// Whether a variable of this name comes from the server for its scripts alone.
+fn is_handed_over(name: &str) -> bool {
+    name.starts_with("WSREP_") || name == "MYSQL_PWD"
+}
+
+/// Gives a program a process group of its own, and has the kernel end it when the thread that starts it ends.
+#[expect(unsafe_code, reason = "the only way to do something in the child before the program starts")]
+pub fn end_with_us(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    let die_with_us = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // We may have died before that.
+        match rustix::process::getppid() == Some(parent) {
+            true => Ok(()),
+            false => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
+        }
+    };
+    command.process_group(0);
+    // SAFETY: two system calls, which need neither memory nor locks.
+    unsafe { command.pre_exec(die_with_us) };
 }
 
 /// A program that is about to run.
@@ -145,26 +163,14 @@ impl Program<'_> {
         })
     }
 
-    #[expect(unsafe_code, reason = "the only way to do something in the child before the program starts")]
     fn start(&self, command: &mut Command) -> Result<Child, Failure> {
-        let parent = rustix::process::getpid();
-        let die_with_us = move || {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            // We may have died before that.
-            match rustix::process::getppid() == Some(parent) {
-                true => Ok(()),
-                false => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
-            }
-        };
         let stdin = self.stdin.as_ref().map(OwnedFd::try_clone).transpose();
         let stdin = stdin.map_err(|error| Failure::new(Kind::Server, format!("{}: {error}", self.name)))?;
         command
             .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        // SAFETY: two system calls, which need neither memory nor locks.
-        unsafe { command.pre_exec(die_with_us) };
+            .stderr(Stdio::piped());
+        end_with_us(command);
         command.spawn().map_err(|error| {
             let program = command.get_program().to_string_lossy().into_owned();
             Failure::new(Kind::Configuration, format!("{}: cannot run {program}: {error}", self.name))

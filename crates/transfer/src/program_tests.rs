@@ -119,3 +119,9 @@ fn an_heir_of_its_output_does_not_keep_us() {
     program(&cancel).run(&mut shell("setsid sleep 20 & echo done")).unwrap();
     assert!(began.elapsed() < Duration::from_secs(10));
 }
+
+#[test]
+fn what_the_server_hands_over_is_not_passed_on() {
+    let handed = ["WSREP_SST_OPT_AUTH", "WSREP_SST_OPT_REMOTE_AUTH", "MYSQL_PWD", "PATH", "HOME", "TZ"];
+    assert_eq!(handed.map(is_handed_over), [true, true, true, false, false, false]);
+}

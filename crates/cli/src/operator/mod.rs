@@ -150,12 +150,6 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Started by the program itself to load a logical snapshot
-    #[command(name = transfer::private_server::process::VERB, hide = true, disable_help_flag = true)]
-    RunPrivateServer {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
-    },
     /// Started by the program itself before a transfer
     #[command(name = transfer::writesets::ist::relay::VERB, hide = true, disable_help_flag = true)]
     RelayIst {
@@ -206,7 +200,6 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Serve(options) => serve::run(&options),
         Verb::CopyTo(options) => copy_to::run(&options),
         Verb::KeepUntilSynced { words } => transfer::cleanup::run(&words),
-        Verb::RunPrivateServer { words } => transfer::private_server::process::run(&words),
         Verb::RelayIst { words } => transfer::writesets::ist::passage::run(&words),
     }
 }

@@ -6,16 +6,20 @@
 //! | [`parts`] | reading the parts that arrived |
 //! | [`expressible`] | what this node's server cannot have as the donor has it: refused by name |
 //! | [`system`] | accounts, routines, events, and what else is rows of the database `mysql` |
-//! | [`tables`] | tables and sequences, several at a time; `pipe` hands rows to the server |
+//! | [`tables`] | tables and sequences; `definition` compares what the server has made of them |
+//! | `work`, `statement` | which statements load which rows; one of them; `pipe` hands rows to the server |
 //! | [`texts`] | views, triggers and options of databases, which the server keeps as texts in files |
 //! | [`position`] | the position, stored where a server looks for it when it starts |
+mod definition;
 pub mod expressible;
 pub mod parts;
 mod pipe;
 pub mod position;
+mod statement;
 pub mod system;
 pub mod tables;
 pub mod texts;
+mod work;
 
 use std::time::Instant;
 

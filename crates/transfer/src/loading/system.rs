@@ -8,6 +8,7 @@ use protocol::logical::Contents;
 use protocol::policy::series;
 
 use super::parts::Parts;
+use super::statement::Statement;
 use super::tables::{Loader, refused};
 use crate::sql::SqlError;
 
@@ -76,7 +77,15 @@ pub fn load(loader: &Loader<'_>, contents: &Contents, lower: bool) -> Result<()>
         let replaced =
             if system.of_program { format!("NOT ({})", known.rows) } else { known.rows.to_owned() };
         session.delete_rows(known.name, &replaced).map_err(|e| refuses(&e))?;
-        loader.rows(&mut session, "mysql", known.name, &system.rows, &columns, 0)?;
+        let statement = Statement {
+            database: "mysql",
+            table: known.name,
+            rows: &system.rows,
+            parts: &system.rows.parts,
+            columns: &columns,
+            number: 0,
+        };
+        statement.check_count(statement.run(loader, &mut session)?)?;
         if lower && !known.names.is_empty() {
             session.lower_names(known.name, known.names).map_err(|e| refuses(&e))?;
         }

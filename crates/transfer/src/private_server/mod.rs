@@ -5,12 +5,14 @@
 //! | module | owns |
 //! |---|---|
 //! | [`homes`] | its directories, one on each filesystem of the joiner's files |
+//! | `memory` | how much of it the server takes |
 //! | [`program`] | the program, its definitions of system tables, and its arguments |
 //! | [`process`] | its process: it dies with us |
 //!
 //! It reads the option files of the joiner's server, so its files are as that server expects them; what must differ is on its
 //! command line.
 pub mod homes;
+mod memory;
 pub mod process;
 pub mod program;
 
@@ -62,7 +64,7 @@ impl PrivateServer {
         let mut more = vec![format!("--socket={SOCKET}")];
         more.extend(libraries.into_iter().map(|library| format!("--plugin-load-add={library}")));
         let more: Vec<&str> = more.iter().map(String::as_str).collect();
-        let process = Process::spawn(program.command(homes, &more), None, &homes.log())?;
+        let process = Process::spawn(&program.command(homes, &more), None, &homes.log())?;
         let datadir = File::open(&homes.datadir).context("cannot open the new datadir")?;
         // The server was told a name that is relative to its datadir.
         let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", datadir.as_raw_fd()));
@@ -133,7 +135,7 @@ fn bootstrap(job: &Job, program: &Program, homes: &Homes) -> Result<()> {
     drop(file);
     let input = File::open(&script)?;
     let command = program.command(homes, &["--bootstrap"]);
-    let mut process = Process::spawn(command, Some(input), &homes.log())?;
+    let mut process = Process::spawn(&command, Some(input), &homes.log())?;
     let until = Instant::now() + START_WITHIN;
     loop {
         match process.ended()? {

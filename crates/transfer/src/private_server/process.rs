@@ -1,30 +1,17 @@
-//! The private server's process. It is started through this program, which first has the kernel end it with us: nothing
-//! that happens to us leaves a server behind.
+//! The private server's process. The kernel ends it with us: nothing that happens to us leaves a server behind.
 use std::fs::File;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use anyhow::{Context, Result};
 
-use crate::cleanup::own_program;
+use crate::program::{end_with_us, without_credentials};
 use crate::threads::lock;
 
-/// The verb that becomes the server; not meant for operators.
-pub const VERB: &str = "run-private-server";
-
 /// Variables that are meant for our own server only: a service manager would take the private server's word for its.
-const NOT_FOR_IT: [&str; 7] = [
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "WSREP_SST_OPT_AUTH",
-    "WSREP_SST_OPT_REMOTE_AUTH",
-];
+const OF_SERVICE_MANAGER: [&str; 6] =
+    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
 /// A server's process; ends when this is dropped.
 pub struct Process(Mutex<Child>);
@@ -35,22 +22,23 @@ impl Process {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn spawn(words: Vec<String>, input: Option<File>, log: &Path) -> Result<Process> {
+    pub fn spawn(words: &[String], input: Option<File>, log: &Path) -> Result<Process> {
         let out = File::options().create(true).append(true).open(log);
         let out = out.with_context(|| format!("cannot write {}", log.display()))?;
-        let program = own_program(std::env::current_exe().context("cannot find our own program")?);
+        let (program, words) = words.split_first().context("a private server without a program")?;
         let mut command = Command::new(program);
-        // Under the server's name for us, the program would start a transfer.
-        command.arg0("rejoin").arg(VERB).arg(std::process::id().to_string()).args(words);
-        for name in NOT_FOR_IT {
+        command.args(words);
+        without_credentials(&mut command);
+        for name in OF_SERVICE_MANAGER {
             command.env_remove(name);
         }
+        end_with_us(&mut command);
         let child = command
             .stdin(input.map_or_else(Stdio::null, Stdio::from))
             .stdout(out.try_clone()?)
             .stderr(out)
             .spawn()
-            .context("cannot start the private server")?;
+            .with_context(|| format!("cannot start the private server, {program}"))?;
         Ok(Process(Mutex::new(child)))
     }
 
@@ -76,17 +64,42 @@ impl Drop for Process {
     }
 }
 
-/// Becomes the program that `words` name, behind the process id of our parent, which must still be alive.
-///
-/// # Errors
-/// The parent is gone, or the program cannot be run.
-pub fn run(words: &[String]) -> Result<()> {
-    let (parent, words) = words.split_first().context("the parent's process id is missing")?;
-    let (program, words) = words.split_first().context("the program is missing")?;
-    set_parent_process_death_signal(Some(Signal::KILL)).context("cannot tie our life to the parent's")?;
-    // It may have ended before that.
-    if std::os::unix::process::parent_id().to_string() != *parent {
-        bail!("the program that wanted a private server has ended");
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn sleeping(log: &Path) -> Process {
+        Process::spawn(&["/bin/sleep".to_owned(), "600".to_owned()], None, log).unwrap()
     }
-    Err(Command::new(program).args(words).exec()).with_context(|| format!("cannot run {program}"))
+
+    fn is_there(pid: u32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        !status.is_empty() && !status.contains("State:\tZ")
+    }
+
+    #[test]
+    fn it_ends_with_whoever_started_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut process = sleeping(&log);
+        assert!(process.ended().unwrap().is_none());
+        let pid = lock(&process.0).id();
+        drop(process);
+        assert!(!is_there(pid));
+        // Also if nobody is left to end it.
+        let started = std::thread::spawn(move || {
+            let process = sleeping(&log);
+            let pid = lock(&process.0).id();
+            std::mem::forget(process);
+            pid
+        });
+        let pid = started.join().unwrap();
+        let until = Instant::now() + Duration::from_secs(5);
+        while is_there(pid) {
+            assert!(Instant::now() < until, "the process {pid} is still there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }

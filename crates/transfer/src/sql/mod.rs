@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`connect`] | one login, whatever authentication the account has |
 //! | [`error`] | why a statement failed |
+//! | [`keys`] | the key in whose order a table is read, and ranges of its values |
 //! | [`login`] | where a server is and who we are to it |
 //! | [`loading`] | statements with which a private server gets its data |
 //! | [`reading`] | statements with which a logical snapshot is read |
 //! | [`session`] | all others |
 pub mod connect;
 pub mod error;
+pub mod keys;
 pub mod loading;
 pub mod login;
 pub mod reading;

@@ -5,6 +5,7 @@ use mysql::prelude::Queryable;
 use mysql::{Row, Value};
 
 use super::error::{Answer, SqlError};
+use super::keys::{Between, Key, KeyColumn, Values, Written};
 use super::session::Session;
 
 /// Tables that one statement opens at once; the server joins no more than 61.
@@ -30,7 +31,7 @@ pub struct Listed {
 }
 
 /// A column, as the server describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Column {
     /// Its name.
     pub name: String,
@@ -40,6 +41,8 @@ pub struct Column {
     pub unsigned: bool,
     /// What it is generated from; none for an ordinary column.
     pub generated: Option<String>,
+    /// Its character set and its collation, if it is made of characters.
+    pub characters: Option<(String, String)>,
 }
 
 /// How much there is of a table, as far as the engine knows.
@@ -162,35 +165,77 @@ impl Session {
     /// From the server.
     pub fn columns(&mut self, database: &str, of: &str) -> Answer<Vec<Column>> {
         let rows = self.texts(&format!(
-            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_GENERATED, GENERATION_EXPRESSION FROM information_schema.COLUMNS \
-             WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
+            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_GENERATED, GENERATION_EXPRESSION, CHARACTER_SET_NAME, COLLATION_NAME \
+             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
             text(database),
             text(of)
         ))?;
-        let column = |row: Vec<String>| match <[String; 5]>::try_from(row) {
-            Ok([name, data_type, column_type, generated, from]) => Some(Column {
+        let column = |row: Vec<String>| match <[String; 7]>::try_from(row) {
+            Ok([name, data_type, column_type, generated, from, charset, collation]) => Some(Column {
                 name,
                 data_type: data_type.to_ascii_lowercase(),
                 unsigned: column_type.contains("unsigned"),
                 generated: (generated == "ALWAYS").then_some(from),
+                characters: (!charset.is_empty()).then_some((charset, collation)),
             }),
             Err(_) => None,
         };
         Ok(rows.into_iter().filter_map(column).collect())
     }
 
-    /// The columns of the primary key, in order.
+    /// The key in whose order a table with these columns is read: the first that identifies a row, which is the one by which the
+    /// engine stores the rows. The primary one is listed first.
     ///
     /// # Errors
     /// From the server.
-    pub fn primary_key(&mut self, database: &str, of: &str) -> Answer<Vec<String>> {
-        let rows = self.texts(&format!(
-            "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} \
-             AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX",
-            text(database),
-            text(of)
-        ))?;
-        Ok(rows.into_iter().flatten().collect())
+    pub fn key(&mut self, database: &str, of: &str, columns: &[Column]) -> Answer<Key> {
+        let rows = self.texts(&format!("SHOW INDEX FROM {} WHERE Non_unique = 0", table(database, of)))?;
+        let mut keys: Vec<(String, Vec<Part>)> = Vec::new();
+        for row in rows {
+            let Some((index, part)) = Part::of(row) else { continue };
+            match keys.last_mut().filter(|(last, _)| *last == index) {
+                Some((_, parts)) => parts.push(part),
+                None => keys.push((index, vec![part])),
+            }
+        }
+        let usable = |(index, parts): &(String, Vec<Part>)| {
+            parts.iter().all(|part| part.identifies && (part.whole || index == "PRIMARY"))
+        };
+        let Some((index, parts)) = keys.into_iter().find(usable) else { return Ok(Key::default()) };
+        let whole = parts.iter().all(|part| part.whole);
+        let parts = parts.into_iter().take_while(|part| part.whole);
+        let columns = parts.map(|Part { column: name, descending, .. }| {
+            let written = columns.iter().find(|column| column.name == name).and_then(Written::of);
+            KeyColumn { name, descending, written }
+        });
+        Ok(Key { index, columns: columns.collect(), whole })
+    }
+
+    /// The values of the first row after `from` that ends a range: one row in `every` does, about, wherever it is. So the same rows
+    /// are divided alike while others come and go.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn next_border(
+        &mut self,
+        database: &str,
+        of: &str,
+        key: &Key,
+        from: Option<&Values>,
+        every: u64,
+    ) -> Answer<Option<Values>> {
+        let columns = names(key.dividing().iter().map(|column| column.name.as_str()));
+        let after = from.and_then(|from| key.after(from)).map(|after| format!("{after} AND "));
+        let statement = format!(
+            "SELECT {columns} FROM {}{} WHERE {}MOD({}, {every}) = 0 ORDER BY {columns} LIMIT 1",
+            table(database, of),
+            key.forced(),
+            after.unwrap_or_default(),
+            key.hash()
+        );
+        let row: Option<Row> = self.conn.query_first(statement)?;
+        let values = row.map(|row| row.unwrap().into_iter().map(bytes).collect());
+        Ok(values)
     }
 
     /// How much there is of a table.
@@ -267,15 +312,45 @@ impl Session {
     /// Rows of texts; NULL is an empty one, and bytes that are no text have replacements.
     fn texts(&mut self, question: &str) -> Answer<Vec<Vec<String>>> {
         let rows: Vec<Row> = self.conn.query(question)?;
-        let text = |value: Value| match value {
-            Value::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            _ => String::new(),
-        };
+        let text = |value: Value| String::from_utf8_lossy(&bytes(value)).into_owned();
         Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()).collect())
     }
 
     fn execute_reading(&mut self, statement: &str) -> Answer<()> {
         self.conn.query_drop(statement).map_err(SqlError::from)
+    }
+}
+
+/// A column of a key, as the server lists it.
+struct Part {
+    column: String,
+    descending: bool,
+    /// The key has more than the beginning of its values.
+    whole: bool,
+    /// It is never NULL, and the server uses the key.
+    identifies: bool,
+}
+
+impl Part {
+    /// From a row of `SHOW INDEX`: the name of the key, and the column. Since 10.6 the last field says whether the key is ignored.
+    fn of(row: Vec<String>) -> Option<(String, Part)> {
+        let field = |at: usize| row.get(at).map(String::as_str);
+        let ignored = field(13) == Some("YES");
+        let part = Part {
+            column: field(4)?.to_owned(),
+            descending: field(5)? == "D",
+            whole: field(7)?.is_empty(),
+            identifies: field(9)? != "YES" && field(10)? == "BTREE" && !ignored,
+        };
+        Some((field(2)?.to_owned(), part))
+    }
+}
+
+/// Bytes of a value in an answer to a text; none of NULL.
+fn bytes(value: Value) -> Vec<u8> {
+    match value {
+        Value::Bytes(bytes) => bytes,
+        _ => Vec::new(),
     }
 }
 
@@ -296,22 +371,17 @@ pub fn select(columns: &[&Column], until: Option<&str>) -> (Vec<String>, String)
     (columns.iter().map(|column| column.name.clone()).collect(), list.join(", "))
 }
 
-/// Where rows are read from: the table with all its history, in the order of its primary key, and of a range of values of that
-/// key's first column only.
-pub fn rest(database: &str, of: &str, history: bool, key: &[String], range: Option<(i128, i128)>) -> String {
+/// Where rows are read from: the table with all its history, in the order of its key, and a range of its values only.
+pub fn rest(database: &str, of: &str, history: bool, key: &Key, between: &Between) -> String {
     let mut text = format!("FROM {}", table(database, of));
-    if history {
-        text.push_str(" FOR SYSTEM_TIME ALL");
+    match history {
+        true => text.push_str(" FOR SYSTEM_TIME ALL"),
+        false => text.push_str(&key.forced()),
     }
-    let Some(first) = key.first() else { return text };
-    if !history {
-        text.push_str(" FORCE INDEX (PRIMARY)");
+    if let Some(condition) = key.condition(between) {
+        text.push_str(&format!(" WHERE {condition}"));
     }
-    if let Some((from, to)) = range {
-        text.push_str(&format!(" WHERE {0} BETWEEN {from} AND {to}", name(first)));
-    }
-    text.push_str(&format!(" ORDER BY {}", names(key.iter().map(String::as_str))));
-    text
+    text + &key.order()
 }
 
 #[cfg(test)]
@@ -323,8 +393,7 @@ mod tests {
         let column = |name: &str, data_type: &str| Column {
             name: name.to_owned(),
             data_type: data_type.to_owned(),
-            unsigned: false,
-            generated: None,
+            ..Column::default()
         };
         let (id, f) = (column("id", "int"), column("f`", "float"));
         let (names, list) = select(&[&id, &f], None);
@@ -334,11 +403,28 @@ mod tests {
         );
         let (_, list) = select(&[&id], Some("id"));
         assert_eq!(list, "IF(`id` > SYSDATE(6) + INTERVAL 1 DAY, NULL, `id`)");
-        let key = ["id".to_owned(), "b".to_owned()];
+        let of = |name: &str| KeyColumn {
+            name: name.to_owned(),
+            descending: false,
+            written: Some(Written::Whole),
+        };
+        let key = Key { index: "PRIMARY".to_owned(), columns: vec![of("id"), of("b")], whole: true };
         assert_eq!(
-            rest("d", "t", false, &key, Some((-5, 7))),
-            "FROM `d`.`t` FORCE INDEX (PRIMARY) WHERE `id` BETWEEN -5 AND 7 ORDER BY `id`, `b`"
+            rest("d", "t", false, &key, &Between::Numbers(-5, 7)),
+            "FROM `d`.`t` FORCE INDEX (`PRIMARY`) WHERE `id` BETWEEN -5 AND 7 ORDER BY `id`, `b`"
         );
-        assert_eq!(rest("d", "t", true, &[], None), "FROM `d`.`t` FOR SYSTEM_TIME ALL");
+        assert_eq!(rest("d", "t", true, &Key::default(), &Between::All), "FROM `d`.`t` FOR SYSTEM_TIME ALL");
+    }
+
+    #[test]
+    fn keys_that_do_not_identify_a_row_are_left_out() {
+        let row = |null: &str, kind: &str, ignored: &str| {
+            let row =
+                ["t", "0", "u", "1", "a", "A", "9", "", "", null, kind, "", "", ignored].map(str::to_owned);
+            Part::of(row.to_vec()).unwrap().1.identifies
+        };
+        assert!(row("", "BTREE", "NO"));
+        assert!(!row("YES", "BTREE", "NO") && !row("", "HASH", "NO") && !row("", "BTREE", "YES"));
+        assert!(Part::of(vec!["t".to_owned()]).is_none());
     }
 }

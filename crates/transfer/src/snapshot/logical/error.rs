@@ -48,6 +48,11 @@ impl From<anyhow::Error> for ReadError {
     }
 }
 
+/// The reason where a table without a tablespace is an error.
+pub(super) fn discarded() -> Declined {
+    Declined::Layout("a table has no tablespace where rows of it are needed".to_owned())
+}
+
 /// Under the locks: a table that changes there is no reason to begin again, the next try is.
 impl From<ReadError> for TryError {
     fn from(e: ReadError) -> Self {
@@ -55,9 +60,7 @@ impl From<ReadError> for TryError {
             ReadError::Disturbed(why) => {
                 TryError::Again(crate::snapshot::online::locking::Again::Discarded(Declined::NotSettled(why)))
             }
-            ReadError::Discarded => TryError::Over(
-                Declined::Layout("a table without transactions has no tablespace".to_owned()).into(),
-            ),
+            ReadError::Discarded => TryError::Over(discarded().into()),
             ReadError::Over(e) => TryError::Over(e),
         }
     }

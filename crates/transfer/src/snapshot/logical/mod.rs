@@ -10,7 +10,8 @@
 //! | module | owns |
 //! |---|---|
 //! | `listing` | which tables there are, and what each needs; definitions in files |
-//! | `describe` | one table: its definition, its columns, how it is divided |
+//! | `describe` | one table: its definition, its columns, what is read of it |
+//! | `ranges` | how the rows of a table are divided |
 //! | `point` | the consistency point |
 //! | `rows` | reading rows, several tables and ranges at a time |
 //! | `part` | packing what is read into parts, and passing them on |
@@ -19,6 +20,7 @@ mod error;
 mod listing;
 mod part;
 mod point;
+mod ranges;
 mod rows;
 
 use std::collections::BTreeSet;
@@ -42,7 +44,7 @@ use crate::settings::Blocking as Permission;
 use crate::sql::{Login, Session};
 use error::ReadError;
 use part::Shipper;
-use point::{Point, Reach, Sessions};
+use point::{Early, Reach, Sessions};
 
 /// How often the snapshot begins without locks, before they are held for all of it.
 const TRIES_WITHOUT_LOCKS: u32 = 2;
@@ -101,9 +103,7 @@ impl Snapshot for Logical<'_> {
                 Ok(taken) => return Ok(taken),
                 Err(ReadError::Over(e)) => return Err(e),
                 // Where rows are read, this is no error.
-                Err(ReadError::Discarded) => {
-                    return Err(Declined::Layout("a tablespace was discarded".to_owned()).into());
-                }
+                Err(ReadError::Discarded) => return Err(error::discarded().into()),
                 Err(ReadError::Disturbed(why)) => {
                     cancel.check().map_err(anyhow::Error::from)?;
                     tracing::warn!("the logical snapshot begins again: {why}");
@@ -134,32 +134,31 @@ impl Logical<'_> {
         let reach = self.reach(held.or(large))?;
         let uuid = history(observer)?;
         let mut readers = (0..self.threads.max(1)).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
-        let (mut guardian, mut locked) = (self.reader()?, self.reader()?);
-        let mut sessions = Sessions { readers: &mut readers, guardian: &mut guardian, locked: &mut locked };
+        let (mut divider, mut guardian, mut locked) = (self.reader()?, self.reader()?, self.reader()?);
+        let mut sessions = Sessions {
+            readers: &mut readers,
+            divider: &mut divider,
+            guardian: &mut guardian,
+            locked: &mut locked,
+        };
         let point = self.point(sink, observer, facts, &mut sessions, &reach, cancel)?;
-        let Point {
-            listed,
-            databases,
-            texts,
-            early,
-            seqno,
-            binlog_state,
-            ddl_held,
-            granting,
-            stage,
-            tries,
-            ..
-        } = point;
         sink.phase("reading rows");
-        let (mut tables, mut system) = (Vec::new(), early.system);
-        for packed in early.packed {
+        let Early { packed, mut tables, mut system } = point.early;
+        for packed in packed {
             shipper.ship(packed)?;
         }
-        tables.extend(early.tables);
-        let mut reading = rows::Reading { shipper, login: &self.login, readers, cancel };
-        tables.extend(reading.tables(&listed)?);
+        let reading = rows::Reading { shipper, login: &self.login, readers, divider, cancel };
+        tables.extend(match reading.tables(&point.listed) {
+            // Whatever the server said of a table: its definition may have changed since it was described.
+            Err(ReadError::Over(SnapshotError::Declined(why)))
+                if point.stage.is_none() && !guardian.has_view().unwrap_or(false) =>
+            {
+                return Err(ReadError::Disturbed(why.to_string()));
+            }
+            read => read?,
+        });
         system.sort_by(|a, b| (&a.name, a.of_program).cmp(&(&b.name, b.of_program)));
-        match stage {
+        match point.stage {
             // Success proves that the locks were held until now.
             Some(mut stage) => {
                 let ended = stage.end();
@@ -177,24 +176,28 @@ impl Logical<'_> {
             version: VERSION,
             server_version: self.server_version.clone(),
             lower_case_table_names: self.layout.lower_case_table_names,
-            databases,
+            databases: point.databases,
             tables,
             system,
-            texts,
+            texts: point.texts,
         };
         let rows: u64 = contents.rows().map(|rows| rows.count).sum();
         let count = contents.tables.len();
         let encoded = contents.encode().map_err(|e| Declined::Layout(e.to_string()))?;
         shipper.ship(part::pack_whole(CONTENTS, &encoded)?)?;
-        let position = position(uuid, seqno, facts)?;
+        let position = position(uuid, point.seqno, facts)?;
         let ms = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1000.0);
         let paused = match &reach {
             Reach::Released => {
-                format!("replication paused for {} (granted after {})", ms(ddl_held), ms(granting))
+                format!(
+                    "replication paused for {} (granted after {})",
+                    ms(point.ddl_held),
+                    ms(point.granting)
+                )
             }
             Reach::Held { why, .. } => format!("locks held until everything was read ({why})"),
         };
-        let line = format!("the consistency point is at {}: {paused}, {tries} tries", position.state);
+        let line = format!("the consistency point is at {}: {paused}, {} tries", position.state, point.tries);
         let read = format!(
             "logical: {count} tables and {rows} rows in {:.1} s, {} packed",
             began.elapsed().as_secs_f64(),
@@ -203,7 +206,7 @@ impl Logical<'_> {
         Ok(Taken {
             files: shipper.entries(),
             position,
-            binlog_state,
+            binlog_state: point.binlog_state,
             corrupt: Vec::new(),
             redo_rounds: None,
             summary: vec![line, read],

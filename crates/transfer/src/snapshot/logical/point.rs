@@ -5,10 +5,11 @@ use formats::mariadb::sql_text::{names, table};
 use formats::mariadb::system_tables::{EVERY_ROW, OF_THE_DATA, SystemTable as Known};
 use protocol::logical::{Content, Rows, SystemTable, Table, Text};
 
-use super::describe::{Range, describe};
+use super::describe::describe;
 use super::error::ReadError;
 use super::listing::{self, Kind, kind_of};
 use super::part::{Packed, RowPacker, prefix};
+use super::ranges::Range;
 use super::rows::{counted, read, read_range};
 use super::{ANSWER, Logical};
 use crate::cancel::Cancel;
@@ -46,6 +47,16 @@ pub(super) struct Early {
     pub system: Vec<SystemTable>,
 }
 
+impl Early {
+    /// Keeps parts until they can be shipped.
+    fn take(&mut self) -> impl FnMut(Packed) -> anyhow::Result<()> {
+        move |packed| {
+            self.packed.push(packed);
+            Ok(())
+        }
+    }
+}
+
 /// What the consistency point established.
 pub(super) struct Point {
     /// Tables whose rows are still to be read.
@@ -74,6 +85,8 @@ pub(super) struct Point {
 pub(super) struct Sessions<'a> {
     /// Each reads rows in a view.
     pub readers: &'a mut [Session],
+    /// Finds out how tables are divided, in a view.
+    pub divider: &'a mut Session,
     /// Holds definitions.
     pub guardian: &'a mut Session,
     /// Reads under the locks.
@@ -126,7 +139,7 @@ impl Logical<'_> {
             return Ok(Tried::Again(Again::Held(held), Duration::ZERO));
         }
         // Of an earlier try.
-        for session in sessions.readers.iter_mut().chain([&mut *sessions.guardian]) {
+        for session in sessions.readers.iter_mut().chain([&mut *sessions.divider, &mut *sessions.guardian]) {
             session.end_view()?;
         }
         let limit = match reach {
@@ -178,7 +191,7 @@ impl Logical<'_> {
             self.read_now(sessions.locked, table, *kind, &mut early, locking.cancel)?;
         }
         stage.block_commit()?;
-        for session in sessions.readers.iter_mut().chain([&mut *sessions.guardian]) {
+        for session in sessions.readers.iter_mut().chain([&mut *sessions.divider, &mut *sessions.guardian]) {
             session.begin_view()?;
         }
         let in_view = listed.iter().filter(|(_, kind)| *kind == Kind::InView).map(|(table, _)| table);
@@ -191,7 +204,7 @@ impl Logical<'_> {
             watch.check()?;
             for of_program in [false, true] {
                 let read =
-                    self.read_system(sessions.locked, known, of_program, &mut early.packed, locking.cancel)?;
+                    self.read_system(sessions.locked, known, of_program, &mut early, locking.cancel)?;
                 early.system.extend(read);
             }
         }
@@ -226,7 +239,7 @@ impl Logical<'_> {
         let (database, name) = (listed.database.as_str(), listed.name.as_str());
         let of =
             |create, content| Table { database: database.to_owned(), name: name.to_owned(), create, content };
-        early.tables.push(match kind {
+        let table = match kind {
             Kind::Sequence => {
                 let create = session.sequence_definition(database, name)?;
                 of(create, Content::Sequence(session.sequence(database, name)?))
@@ -234,16 +247,13 @@ impl Logical<'_> {
             Kind::DefinitionOnly => of(session.definition(database, name)?, Content::Nothing),
             _ => {
                 let described = describe(session, listed)?;
-                let whole = Range { number: 0, values: None };
-                let packed = &mut early.packed;
-                let mut take = |part| {
-                    packed.push(part);
-                    Ok(())
-                };
-                let done = read_range(session, &self.login, &described, whole, &mut take, cancel)?;
+                let mut take = early.take();
+                let done = read_range(session, &self.login, &described, &Range::WHOLE, &mut take, cancel)?;
+                drop(take);
                 counted(described, vec![done])
             }
-        });
+        };
+        early.tables.push(table);
         Ok(())
     }
 
@@ -254,7 +264,7 @@ impl Logical<'_> {
         session: &mut Session,
         known: &Known,
         of_program: bool,
-        packed: &mut Vec<Packed>,
+        early: &mut Early,
         cancel: &Cancel,
     ) -> Result<Option<SystemTable>, ReadError> {
         /// ER_NO_SUCH_TABLE.
@@ -266,10 +276,7 @@ impl Logical<'_> {
             Err(e) if e.code == NO_TABLE => return Ok(None),
             columns => columns?,
         };
-        let mut take = |part| {
-            packed.push(part);
-            Ok(())
-        };
+        let mut take = early.take();
         let packer =
             RowPacker::new(format!("{}/{}", prefix("mysql", known.name), u8::from(of_program)), &mut take);
         let (select, rest) = (

@@ -6,9 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use protocol::logical::{Content, Table};
 
-use super::describe::{Described, Range, describe};
+use super::describe::{Described, describe};
 use super::error::ReadError;
 use super::part::{Packed, RowPacker, Shipper, prefix};
+use super::ranges::{Range, Ranges};
 use crate::cancel::Cancel;
 use crate::sql::reading::Listed;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
@@ -25,6 +26,8 @@ pub(super) struct Reading<'a, 'r> {
     pub login: &'a Login,
     /// Sessions, each in a transaction that sees the same state.
     pub readers: Vec<Session>,
+    /// One more of them, which finds out what the others read next.
+    pub divider: Session,
     /// Ends it.
     pub cancel: &'a Cancel,
 }
@@ -32,8 +35,8 @@ pub(super) struct Reading<'a, 'r> {
 /// What was read of one range.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Done {
-    /// Its number.
-    number: i128,
+    /// Its place in the order of the table's key.
+    at: usize,
     /// Its rows.
     pub rows: u64,
     /// Paths of its parts.
@@ -47,27 +50,20 @@ impl Reading<'_, '_> {
     ///
     /// # Errors
     /// A view is gone, the server does not show something, or the transfer is over.
-    pub fn tables(&mut self, listed: &[Listed]) -> Result<Vec<Table>, ReadError> {
-        let (shipper, login, cancel) = (self.shipper, self.login, self.cancel);
-        let mut described = self.each(listed.iter(), &|session, listed| describe(session, listed))?;
+    pub fn tables(self, listed: &[Listed]) -> Result<Vec<Table>, ReadError> {
+        let Reading { shipper, login, mut readers, divider, cancel } = self;
+        let mut described = each(&mut readers, listed.iter(), &|session, listed| describe(session, listed))?;
         described.sort_by_key(|table| std::cmp::Reverse(table.extent.bytes));
-        let mut ranges: Vec<(usize, Range)> = self
-            .each(described.iter().enumerate(), &|session, (at, table)| {
-                Ok(table.ranges(session)?.into_iter().map(|range| (at, range)).collect::<Vec<_>>())
-            })?
-            .into_iter()
-            .flatten()
-            .collect();
-        ranges.sort_by_key(|(at, range)| (*at, range.number));
         let tables = &described;
-        let read = self.each(ranges.into_iter(), &|session, (at, range)| {
-            let table = tables.get(at).ok_or_else(|| anyhow::anyhow!("no such table"))?;
+        let read = each(&mut readers, Ranges::new(divider, tables), &|session, next| {
+            let (number, range) = next?;
+            let table = tables.get(number).ok_or_else(|| anyhow::anyhow!("no such table"))?;
             let mut ship = |packed| shipper.ship(packed);
-            match read_range(session, login, table, range, &mut ship, cancel) {
+            match read_range(session, login, table, &range, &mut ship, cancel) {
                 Err(ReadError::Discarded) => {
-                    Ok((at, Done { number: range.number, rows: 0, parts: Vec::new(), discarded: true }))
+                    Ok((number, Done { at: range.at, rows: 0, parts: Vec::new(), discarded: true }))
                 }
-                done => Ok((at, done?)),
+                done => Ok((number, done?)),
             }
         })?;
         let mut done: HashMap<usize, Vec<Done>> = HashMap::new();
@@ -75,46 +71,48 @@ impl Reading<'_, '_> {
         let described = described.into_iter().enumerate();
         Ok(described.map(|(at, table)| counted(table, done.remove(&at).unwrap_or_default())).collect())
     }
+}
 
-    /// Does `work` with each item, in as many threads as there are sessions. The results are in no particular order.
-    fn each<T: Send, U: Send>(
-        &mut self,
-        items: impl Iterator<Item = T> + Send,
-        work: &(dyn Fn(&mut Session, T) -> Result<U, ReadError> + Sync),
-    ) -> Result<Vec<U>, ReadError> {
-        let threads = self.readers.len();
-        let sessions = Mutex::new(std::mem::take(&mut self.readers));
-        let (items, done, failed) = (Mutex::new(items), Mutex::new(Vec::new()), Mutex::new(None));
-        let next = || lock(&items).next();
-        let ran = in_threads(Thread::RowReader, threads, &|| {
-            let Some(mut session) = lock(&sessions).pop() else { return Ok(()) };
-            while let Some(item) = next() {
-                if lock(&failed).is_some() {
+/// Does `work` with each item, in as many threads as there are sessions. The results are in no particular order.
+fn each<T: Send, U: Send>(
+    readers: &mut Vec<Session>,
+    items: impl Iterator<Item = T> + Send,
+    work: &(dyn Fn(&mut Session, T) -> Result<U, ReadError> + Sync),
+) -> Result<Vec<U>, ReadError> {
+    let threads = readers.len();
+    let sessions = Mutex::new(std::mem::take(readers));
+    let (items, done, failed) = (Mutex::new(items), Mutex::new(Vec::new()), Mutex::new(None));
+    let next = || lock(&items).next();
+    let ran = in_threads(Thread::RowReader, threads, &|| {
+        let Some(mut session) = lock(&sessions).pop() else { return Ok(()) };
+        while let Some(item) = next() {
+            if lock(&failed).is_some() {
+                break;
+            }
+            match work(&mut session, item) {
+                Ok(answer) => lock(&done).push(answer),
+                Err(error) => {
+                    lock(&failed).get_or_insert(error);
                     break;
                 }
-                match work(&mut session, item) {
-                    Ok(answer) => lock(&done).push(answer),
-                    Err(error) => {
-                        lock(&failed).get_or_insert(error);
-                        break;
-                    }
-                }
             }
-            lock(&sessions).push(session);
-            Ok(())
-        });
-        self.readers = sessions.into_inner().unwrap_or_else(PoisonError::into_inner);
-        ran?;
-        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
         }
+        lock(&sessions).push(session);
+        Ok(())
+    });
+    *readers = sessions.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ran?;
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
     }
 }
 
 /// The table with what was read of its ranges.
 pub(super) fn counted(mut table: Described, mut done: Vec<Done>) -> Table {
     done.sort_unstable();
+    let Table { database, name, .. } = &table.table;
+    tracing::debug!("{database}.{name} was read in {} ranges", done.len());
     if done.iter().any(|one| one.discarded) {
         table.table.content = Content::Discarded;
     }
@@ -133,14 +131,14 @@ pub(super) fn read_range(
     session: &mut Session,
     login: &Login,
     table: &Described,
-    range: Range,
+    range: &Range,
     take: &mut dyn FnMut(Packed) -> Result<()>,
     cancel: &Cancel,
 ) -> Result<Done, ReadError> {
     let prefix = format!("{}/{}", prefix(&table.table.database, &table.table.name), range.number);
-    let (select, rest) = table.query(range);
+    let (select, rest) = table.query(&range.between);
     let (rows, parts) = read(session, login, select, &rest, RowPacker::new(prefix, take), cancel)?;
-    Ok(Done { number: range.number, rows, parts, discarded: false })
+    Ok(Done { at: range.at, rows, parts, discarded: false })
 }
 
 /// Reads rows into parts. Returns how many, and the paths of the parts.

@@ -1,0 +1,153 @@
+//! One statement that loads rows: its rows go through a pipe, and what the server says of them is judged.
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use protocol::logical::Rows;
+use protocol::policy::series;
+
+use super::pipe::Pipe;
+use super::tables::{Loader, refused};
+use crate::failure::{Failure, Kind};
+use crate::sql::loading::{Load, Warning};
+use crate::sql::{Session, SqlError};
+use crate::threads::{Thread, scoped};
+
+/// The end of time of a TIMESTAMP before and since 11.5 (MDEV-32188), on 64 bits.
+const END_OF_TIME: (&str, &str) = ("2038-01-19 03:14:07.999999", "2106-02-07 06:28:15.999999");
+const LONGER_TIME_SINCE: (u32, u32) = (11, 5);
+/// WARN_DATA_TRUNCATED.
+const TRUNCATED: u16 = 1265;
+
+/// Rows that one statement loads.
+#[derive(Clone, Copy)]
+pub(super) struct Statement<'a> {
+    /// Database of the table.
+    pub database: &'a str,
+    /// The table.
+    pub table: &'a str,
+    /// All its rows.
+    pub rows: &'a Rows,
+    /// Those parts of them that this statement loads.
+    pub parts: &'a [String],
+    /// Columns of the rows; `None` for one that the table has not.
+    pub columns: &'a [Option<String>],
+    /// Of the pipe.
+    pub number: usize,
+}
+
+impl Statement<'_> {
+    fn what(&self) -> String {
+        format!("rows of {}.{}", self.database, self.table)
+    }
+
+    /// Fails unless all rows of the table were loaded.
+    ///
+    /// # Errors
+    /// `loaded` is another number.
+    pub fn check_count(&self, loaded: u64) -> Result<(), Failure> {
+        match loaded == self.rows.count {
+            true => Ok(()),
+            false => {
+                let text = format!("{loaded} of {} {} were loaded", self.rows.count, self.what());
+                Err(Failure::new(Kind::Server, text))
+            }
+        }
+    }
+
+    /// Loads the rows. Returns how many.
+    ///
+    /// # Errors
+    /// A row does not arrive as it was sent.
+    pub fn run(&self, loader: &Loader<'_>, session: &mut Session) -> Result<u64> {
+        if self.parts.is_empty() {
+            return Ok(0);
+        }
+        let what = self.what();
+        let refuses = |e: &SqlError| refused(&what, e);
+        let mut end_of_time = END_OF_TIME.1;
+        if self.rows.history {
+            session.insert_history(true).map_err(|e| refuses(&e))?;
+            if series(&session.variable("version")?) < Some(LONGER_TIME_SINCE) {
+                end_of_time = END_OF_TIME.0;
+            }
+        }
+        let load = Load {
+            database: self.database,
+            table: self.table,
+            columns: self.columns,
+            until: self.rows.until.as_deref().map(|until| (until, end_of_time)),
+            texts: &self.rows.texts,
+            strict: self.rows.lenient.is_empty(),
+        };
+        let (loaded, warnings) = self.feed(loader, session, load)?.map_err(|e| refuses(&e))?;
+        if self.rows.history {
+            session.insert_history(false).map_err(|e| refuses(&e))?;
+        }
+        if let Some(warning) = warnings.iter().find(|warning| !is_expected(warning, &self.rows.lenient)) {
+            let error = SqlError { code: warning.code, text: format!("{} ({})", warning.text, warning.code) };
+            return Err(refuses(&error).into());
+        }
+        Ok(loaded)
+    }
+
+    /// Runs the statement while its parts are unpacked into its pipe. Returns the server's answer.
+    fn feed(
+        &self,
+        loader: &Loader<'_>,
+        session: &mut Session,
+        load: Load<'_>,
+    ) -> Result<Result<(u64, Vec<Warning>), SqlError>> {
+        let pipe = Pipe::make(&loader.homes.tmp, &format!("rows-{}", self.number))?;
+        let over = AtomicBool::new(false);
+        let (loaded, fed) = std::thread::scope(|scope| {
+            let feeder = scoped(scope, Thread::RowFeeder, || {
+                let sources = self.parts.iter().map(|part| loader.parts.open(part));
+                let fed = pipe.feed(sources, &|| over.load(Ordering::Acquire), loader.cancel);
+                // The server would wait for us, or take an end for the end of the rows.
+                fed.inspect_err(|_| loader.server.kill())
+            });
+            let loaded = session.load_rows(pipe.path(), load);
+            over.store(true, Ordering::Release);
+            (loaded, feeder.join())
+        });
+        fed?;
+        Ok(loaded)
+    }
+}
+
+/// Whether a warning is of a value that is as it was on the donor: the invalid value of an ENUM, which is written as an empty text,
+/// and whatever a generated column is computed from.
+fn is_expected(warning: &Warning, lenient: &[String]) -> bool {
+    match warning.text.split_once(" for column ") {
+        None => !lenient.is_empty() && warning.code != TRUNCATED,
+        Some((_, rest)) => {
+            let named = |column: &String| {
+                rest.starts_with(&format!("'{column}' ")) || rest.contains(&format!(".`{column}` "))
+            };
+            lenient.iter().any(named)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_warnings_about_lenient_columns_are_expected() {
+        let of = |code, text: &str| Warning { code, text: text.to_owned() };
+        let lenient = ["e".to_owned()];
+        assert!(is_expected(&of(1265, "Data truncated for column 'e' at row 1"), &lenient));
+        assert!(!is_expected(&of(1265, "Data truncated for column 'f' at row 1"), &lenient));
+        assert!(is_expected(
+            &of(1366, "Incorrect integer value: 'x' for column `d`.`t`.`e` at row 1"),
+            &lenient
+        ));
+        assert!(!is_expected(
+            &of(1366, "Incorrect integer value: 'x' for column `d`.`t`.`f` at row 1"),
+            &lenient
+        ));
+        assert!(is_expected(&of(1292, "Truncated incorrect DOUBLE value: 'x'"), &lenient));
+        assert!(!is_expected(&of(1292, "Truncated incorrect DOUBLE value: 'x'"), &[]));
+    }
+}
