@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use protocol::limits::WORKERS_MAX;
+use protocol::message::Logical;
 
 use crate::compare::comparison::Parts;
 use crate::failure::{Failure, Kind};
@@ -102,6 +103,17 @@ pub enum SnapshotChoice {
     Mariabackup,
     /// As [`SnapshotChoice::Auto`], with mariabackup before blocking where the redo log or the layout of the files is the reason.
     OnlineOrMariabackup,
+}
+
+impl SnapshotChoice {
+    /// Whether a donor sends definitions and rows.
+    pub fn logical(self) -> Logical {
+        match self {
+            SnapshotChoice::Logical => Logical::Always,
+            SnapshotChoice::Auto | SnapshotChoice::OnlineOrMariabackup => Logical::IfNeeded,
+            SnapshotChoice::Online | SnapshotChoice::Blocking | SnapshotChoice::Mariabackup => Logical::Never,
+        }
+    }
 }
 
 /// When a donor may block writes.

@@ -9,6 +9,7 @@ use transfer::advisor::plan::choice::Rule;
 use transfer::advisor::plan::collect::collect;
 use transfer::advisor::plan::deep_ist::DeepIst;
 use transfer::advisor::plan::facts::{Facts, Known, Origin, Position};
+use transfer::advisor::plan::kind::TransferKind;
 use transfer::advisor::plan::predict::{Prediction, Speeds, Way, predict};
 use transfer::advisor::plan::transfer::Estimate;
 use transfer::failure::{Failure, Kind};
@@ -88,6 +89,15 @@ fn lines(facts: &Facts, prediction: &Prediction) -> Vec<(&'static str, String)> 
     lines.push(("way", way(facts, prediction)));
     if let Some(sends) = &prediction.sends {
         lines.push(("sends", sent(sends)));
+    }
+    match &prediction.kind {
+        Some(TransferKind::Rows(why)) => {
+            lines.push(("kind", format!("logical: rows instead of files ({why})")));
+        }
+        Some(TransferKind::Nothing(why)) => {
+            lines.push(("kind", format!("none: this node will refuse ({why})")))
+        }
+        Some(TransferKind::Files) | None => {}
     }
     if let Some(deep) = &prediction.deep_ist {
         lines.push(("deep IST", deep_ist(deep)));
@@ -262,6 +272,15 @@ fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
                 }),
             }),
             Err(why) => json!({"bytes": null, "at_least_bytes": null, "at_most_bytes": null, "why": why}),
+        }),
+        "kind": prediction.kind.as_ref().map(|kind| match kind {
+            TransferKind::Files => "files",
+            TransferKind::Rows(_) => "logical",
+            TransferKind::Nothing(_) => "refused",
+        }),
+        "kind_why": prediction.kind.as_ref().and_then(|kind| match kind {
+            TransferKind::Files => None,
+            TransferKind::Rows(why) | TransferKind::Nothing(why) => Some(why),
         }),
         "deep_ist": prediction.deep_ist.as_ref().map(|deep| json!({
             "write_sets": deep.write_sets,

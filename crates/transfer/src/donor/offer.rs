@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use protocol::inventory::{FileEntry, FileRole, Place};
 use protocol::limits::HEADER_BYTES_MAX;
-use protocol::message::{Logical, Message, Offer};
+use protocol::message::{Message, Offer};
 use protocol::policy::NodeFacts;
 
 use super::joiners_word::unexpected;
@@ -15,7 +15,6 @@ use crate::failure::Failure;
 use crate::job::Job;
 use crate::peer::link::Link;
 use crate::server::version::server_version;
-use crate::settings::SnapshotChoice;
 
 /// Maximum number of lines about files that are not sent, in the offer and the error logs.
 const LEFT_OUT_LINES: usize = 50;
@@ -77,11 +76,7 @@ fn offer(job: &Job, layout: &Layout, scan: &Scan, left_out: Vec<String>) -> Offe
         undo_tablespaces: scan.files.iter().filter(|f| f.entry.role == FileRole::Undo).count() as u32,
         left_out,
         databases: databases(scan),
-        logical: match job.settings.snapshot {
-            SnapshotChoice::Logical => Logical::Always,
-            SnapshotChoice::Auto | SnapshotChoice::OnlineOrMariabackup => Logical::IfNeeded,
-            SnapshotChoice::Online | SnapshotChoice::Blocking | SnapshotChoice::Mariabackup => Logical::Never,
-        },
+        logical: job.settings.snapshot.logical(),
     }
 }
 

@@ -7,6 +7,13 @@ pub(super) fn command_line(pid: u32) -> Vec<String> {
     words.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
 }
 
+/// The arguments of a server's program that runs; none if that is no server.
+pub(crate) fn arguments_of_server(pid: u32) -> Option<Vec<String>> {
+    let mut words = command_line(pid);
+    let arguments = words.split_off(server_word(&words)? + 1);
+    Some(arguments.into_iter().filter(|word| !word.is_empty()).collect())
+}
+
 /// Returns the position of the server's program in a command line: the first argument, or a later one if a
 /// loader or a debugger runs it. The argument of a shell's `-c` is not a program.
 pub(super) fn server_word(words: &[String]) -> Option<usize> {

@@ -29,7 +29,7 @@
 //! | [`version`] | the server's version |
 //! | [`synced`] | waiting, after our own end, until the node is Synced |
 pub mod changes;
-mod command_line;
+pub(crate) mod command_line;
 pub mod compiled_in;
 pub mod credentials;
 pub mod descriptors;

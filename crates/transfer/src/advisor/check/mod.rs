@@ -20,7 +20,7 @@ pub mod facts;
 mod judge;
 mod members;
 mod network;
-mod program;
+pub(super) mod program;
 pub mod wanted;
 
 use serde::Serialize;

@@ -83,7 +83,7 @@ pub(super) fn provider(options: &ServerOptions) -> Option<(PathBuf, Option<Strin
 
 /// Returns the version text of the server: of the running process, otherwise of the program that would be
 /// started.
-pub(super) fn server_version(running: Option<u32>, options: &ServerOptions) -> Option<String> {
+pub(in crate::advisor) fn server_version(running: Option<u32>, options: &ServerOptions) -> Option<String> {
     let of_process = running.and_then(|pid| version::server_version(Some(ServerProcess { pid })));
     of_process.or_else(|| programs(&basedir(options)).find_map(|path| version::of_program(&path)))
 }

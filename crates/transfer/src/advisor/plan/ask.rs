@@ -11,6 +11,7 @@ use formats::wsrep::credentials::Account;
 
 use super::choice::Member;
 use super::facts::{Group, Known, Origin, Pace};
+use super::kind::{Joiner, TransferKind};
 use super::transfer::{Estimate, Here};
 use crate::failure::{Failure, Kind};
 use crate::server::provider_options::{self, cache_dir, is_on};
@@ -37,11 +38,13 @@ struct Said {
     archive: Option<PathBuf>,
     pace: Pace,
     sends: Result<Estimate, String>,
+    kind: Option<TransferKind>,
 }
 
 impl Said {
     fn known(self) -> Known {
-        Known { member: self.member, from: Origin::Asked, sends: self.sends, archive: self.archive }
+        let Said { member, sends, kind, archive, .. } = self;
+        Known { member, from: Origin::Asked, sends, kind, archive }
     }
 }
 
@@ -51,6 +54,8 @@ pub(super) struct Asking {
     pub account: Option<Account>,
     /// The data to compare their files with.
     pub here: Here,
+    /// What this node can take.
+    pub joiner: Joiner,
 }
 
 impl Asking {
@@ -138,7 +143,11 @@ impl Asking {
         let cache = cache_dir(&provider, &datadir);
         let archive = Some(default_dir(&datadir)).filter(|dir| is_socket(at) && is_archive(dir));
         let others = session.members()?;
-        let sends = self.here.estimate(at, session, &variables)?;
+        let kind = self.joiner.takes(at, &variables).ok();
+        let sends = match &kind {
+            Some(TransferKind::Rows(_)) => Estimate::of_rows(session)?,
+            _ => self.here.estimate(at, session, &variables)?,
+        };
         Ok(Said {
             uuid: of(&status, "wsrep_gcomm_uuid"),
             member,
@@ -148,6 +157,7 @@ impl Asking {
             archive,
             pace,
             sends,
+            kind,
         })
     }
 }

@@ -8,6 +8,7 @@ use formats::Uuid;
 use super::ask::{Asking, number, of_view};
 use super::deep_ist::ArchiveReach;
 use super::facts::{Facts, Group, Known, Origin, Position};
+use super::kind::Joiner;
 use super::transfer::Here;
 use crate::advisor::check::collect;
 use crate::advisor::check::wanted::{Wanted, account, load};
@@ -51,8 +52,8 @@ pub fn collect(
     let mut group = match donors {
         [] => seen_last(cache.as_ref().map_err(|e| format!("{e:#}")))?,
         donors => {
-            let here = Here::of(&layout, &old, &options)?;
-            Asking { account: account(&options), here }.group(donors, sample)?
+            let (account, here) = (account(&options), Here::of(&layout, &old, &options)?);
+            Asking { account, here, joiner: Joiner::of(&layout, &options)? }.group(donors, sample)?
         }
     };
     // A member with this node's name is this node, before it stopped.

@@ -7,6 +7,7 @@ use formats::{Seqno, Uuid};
 
 use super::choice::Member;
 use super::deep_ist::ArchiveReach;
+use super::kind::TransferKind;
 use super::transfer::Estimate;
 use crate::datadir::lineage::Lineage;
 
@@ -93,6 +94,8 @@ pub struct Known {
     pub from: Origin,
     /// What rejoin would send from it, or why that is not known.
     pub sends: Result<Estimate, String>,
+    /// Whether that would be files; none if that is not known.
+    pub kind: Option<TransferKind>,
     /// Its archive of write-sets, if it is on this host.
     pub archive: Option<PathBuf>,
 }
@@ -100,7 +103,7 @@ pub struct Known {
 impl Known {
     /// A member that was not queried itself.
     pub(super) fn not_asked(member: Member, from: Origin) -> Known {
-        Known { member, from, sends: Err("it was not asked".to_owned()), archive: None }
+        Known { member, from, sends: Err("it was not asked".to_owned()), kind: None, archive: None }
     }
 }
 

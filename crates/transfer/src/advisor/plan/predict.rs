@@ -7,6 +7,7 @@ use formats::galera::conf_change::MemberState;
 use super::choice::{Choice, Joiner, Member, Rule, choose, safe};
 use super::deep_ist::{self, DeepIst, Question};
 use super::facts::{Facts, Known, Origin, Position};
+use super::kind::TransferKind;
 use super::transfer::Estimate;
 
 /// A saving of less than one part in this many is no reason to choose another donor.
@@ -55,6 +56,8 @@ pub struct Prediction {
     pub missing_bytes: Option<u64>,
     /// What rejoin sends in an SST from the chosen donor, or why that is not known.
     pub sends: Option<Result<Estimate, String>>,
+    /// Whether that would be files.
+    pub kind: Option<TransferKind>,
     /// Instead of that, write-sets of the donor's archive.
     pub deep_ist: Option<DeepIst>,
     /// Earlier positions are in the safety gap.
@@ -107,7 +110,8 @@ pub fn predict(facts: &Facts, speeds: Speeds) -> Prediction {
         lasts_at_least: lasts(&way, facts, state.map(|state| state.seqno)),
         safe: safe(&members, newest),
         deep_ist: instead(&way, facts, state.map(|state| state.seqno)),
-        sends: sends(&way, facts),
+        sends: donor_of(&way, facts).map(|known| known.sends.clone()),
+        kind: donor_of(&way, facts).and_then(|known| known.kind.clone()),
         way,
         missing,
         missing_bytes,
@@ -130,19 +134,19 @@ fn members(facts: &Facts) -> Vec<Member> {
     all
 }
 
-fn sends(way: &Way, facts: &Facts) -> Option<Result<Estimate, String>> {
+/// The donor of an SST.
+fn donor_of<'a>(way: &Way, facts: &'a Facts) -> Option<&'a Known> {
     let Way::Sst { donor, .. } = way else { return None };
-    Some(facts.group.members.iter().find(|known| known.member.name == *donor)?.sends.clone())
+    facts.group.members.iter().find(|known| known.member.name == *donor)
 }
 
 /// Write-sets instead of files, if the archive of the chosen donor reaches back to the position.
 fn instead(way: &Way, facts: &Facts, position: Option<Seqno>) -> Option<DeepIst> {
-    let Way::Sst { donor, .. } = way else { return None };
-    let known = facts.group.members.iter().find(|known| known.member.name == *donor)?;
+    let known = donor_of(way, facts)?;
     let question = Question {
         group: (facts.group.history, facts.group.newest),
         position: position?,
-        donor: (donor, known.member.lowest_cached),
+        donor: (&known.member.name, known.member.lowest_cached),
         sends: known.sends.as_ref().ok(),
     };
     deep_ist::predict(&facts.archives, &facts.door, &question)

@@ -14,7 +14,7 @@ fn at(seqno: i64) -> StateId {
 fn known(name: &str, state: MemberState, lowest: i64) -> Known {
     let lowest_cached = Some(Seqno(lowest));
     let member = Member { name: name.to_owned(), segment: 0, state, stateless: false, lowest_cached };
-    Known { member, from: Origin::Asked, sends: Err(String::new()), archive: None }
+    Known { member, from: Origin::Asked, sends: Err(String::new()), kind: None, archive: None }
 }
 
 /// A node at 10,000; n1 has the last thousand write-sets and n2 the last nine thousand.

@@ -35,6 +35,24 @@ pub struct Estimate {
     pub redo: Option<Expected>,
 }
 
+/// Why the size of a member's data is not known.
+const UNKNOWN_SIZE: &str = "the account there lacks PROCESS to read the size of the data";
+
+impl Estimate {
+    /// No more than all.
+    fn at_most(all: u64, why: String) -> Estimate {
+        Estimate { all, about: None, at_least: 0, why, redo: None }
+    }
+
+    /// The rows of all tables, instead of files.
+    pub(super) fn of_rows(session: &mut Session) -> Answer<Result<Estimate, String>> {
+        let why =
+            "packed rows of all tables, which are less than their files: nothing of this node's data is used";
+        let all = session.innodb_bytes()?;
+        Ok(all.map(|all| Estimate::at_most(all, why.to_owned())).ok_or_else(|| UNKNOWN_SIZE.to_owned()))
+    }
+}
+
 /// This node's data to compare with.
 pub(super) enum Here {
     /// A few blocks of it.
@@ -76,14 +94,8 @@ impl Here {
         match self.beside(at, variables) {
             Ok(estimate) => Ok(Ok(with_redo(estimate))),
             Err(why) => Ok(match session.innodb_bytes()? {
-                Some(all) => Ok(with_redo(Estimate {
-                    all,
-                    about: None,
-                    at_least: 0,
-                    why: why.to_string(),
-                    redo: None,
-                })),
-                None => Err("the account there lacks PROCESS to read the size of the data".to_owned()),
+                Some(all) => Ok(with_redo(Estimate::at_most(all, why.to_string()))),
+                None => Err(UNKNOWN_SIZE.to_owned()),
             }),
         }
     }
