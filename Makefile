@@ -13,6 +13,7 @@ CHANGED      ?= 0,0.1,1,10,100
 BENCH_MEGABYTES ?= 2500
 # COLD=1: the donor's files are not in the page cache.
 COLD         ?=
+BY_ROWS      ?=
 REPEAT       ?= 3
 DEEP_MEGABYTES ?= 100
 DDL_EVERY    ?= 50
@@ -61,7 +62,7 @@ joins: programs
 	$(TARGET)/release/lab joins --method $(METHOD) --rounds $(ROUNDS)
 
 # Full transfers while two nodes write and change tables; every joiner must equal both. ROUNDS=100 takes most of an hour.
-# CASE=plain,binlog,undo,import,temporary,encrypted selects cases, DDL_EVERY=0 does writes only.
+# CASE=plain,binlog,undo,import,temporary,encrypted,mariabackup,logical selects cases, DDL_EVERY=0 does writes only.
 STORM = storm --rounds $(ROUNDS) $(if $(CASE),--case $(CASE))
 storm: programs
 	$(TARGET)/release/lab $(STORM) --ddl-every $(DDL_EVERY) --method $(METHOD)
@@ -94,8 +95,9 @@ strangers: programs
 
 # The same full transfer by each method, idle and under write load, REPEAT times in turn: a table with medians. The figures
 # depend on the machine, so run nothing else meanwhile.
+# BY_ROWS=1 measures definitions and rows instead of files: snapshot=logical beside the method mysqldump, mariadb-dump, and LOAD DATA.
 bench: programs
-	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT) $(if $(COLD),--cold)
+	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT) $(if $(COLD),--cold) $(if $(BY_ROWS),--by-rows)
 
 # A table of how much a returning node receives by each method, by the share of rows that were changed while it was away
 # and rewritten before. CHURN and CHANGED are lists; all of both take more than an hour.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rejoin_lab::data;
 
+mod by_rows;
 mod contender;
 pub(super) mod fixture;
 pub(super) mod machine;
@@ -35,11 +36,18 @@ pub struct Options {
     /// The page cache has nothing of the donor's files, as beside a server that reads and writes past it.
     #[arg(long)]
     cold: bool,
+    /// Definitions and rows instead of files: snapshot=logical beside the method mysqldump, mariadb-dump, and what a server can load
+    /// at all. Methods and writers do not count then.
+    #[arg(long)]
+    by_rows: bool,
 }
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0, "nothing to measure");
+    if options.by_rows {
+        return by_rows::run(options);
+    }
     let contenders = if options.method.is_empty() { Contender::ALL.to_vec() } else { options.method.clone() };
     println!("loading {} MB ...", options.megabytes);
     let fixture = Fixture::make(options)?;

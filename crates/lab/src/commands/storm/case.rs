@@ -10,6 +10,8 @@ use rejoin_lab::places::User;
 use rejoin_lab::repeated::Repeated;
 use rejoin_lab::{Cluster, Node, sql};
 
+use super::log_report::SnapshotKind;
+
 /// A case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Case {
@@ -27,6 +29,8 @@ pub enum Case {
     Encrypted,
     /// The donor's files come from mariadb-backup; with a binlog, from which it takes the GTID state.
     Mariabackup,
+    /// The joiner has other pages, so that rows come instead of files.
+    Logical,
 }
 
 /// What happens on the donor besides, for one round.
@@ -41,7 +45,7 @@ const UNDO_ROWS: u32 = 3000;
 const CUT: &str = "Innodb_undo_truncations";
 
 impl Case {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Plain,
         Self::Binlog,
         Self::Undo,
@@ -49,13 +53,14 @@ impl Case {
         Self::Temporary,
         Self::Encrypted,
         Self::Mariabackup,
+        Self::Logical,
     ];
 
     /// Lines of `[mysqld]`.
     pub fn lines(self) -> &'static [&'static str] {
         match self {
             Self::Plain | Self::Import | Self::Temporary | Self::Encrypted => &["skip_log_bin"],
-            Self::Binlog | Self::Mariabackup => &["log_bin=binlog", "log_slave_updates=ON"],
+            Self::Binlog | Self::Mariabackup | Self::Logical => &["log_bin=binlog", "log_slave_updates=ON"],
             Self::Undo => &[
                 "skip_log_bin",
                 "innodb_undo_tablespaces=3",
@@ -63,6 +68,23 @@ impl Case {
                 "innodb_max_undo_log_size=10M",
                 "innodb_purge_rseg_truncate_frequency=1",
             ],
+        }
+    }
+
+    /// Lines of `[mysqld]` of the joiner alone.
+    pub fn joiner_lines(self) -> &'static [&'static str] {
+        match self {
+            Self::Logical => &["innodb_page_size=8k"],
+            _ => &[],
+        }
+    }
+
+    /// The kind of snapshot that it is about.
+    pub fn is_by(self, snapshot: &SnapshotKind) -> bool {
+        match self {
+            Self::Mariabackup => *snapshot == SnapshotKind::Mariabackup,
+            Self::Logical => matches!(snapshot, SnapshotKind::Logical(_)),
+            _ => matches!(snapshot, SnapshotKind::Online | SnapshotKind::Blocking(_)),
         }
     }
 
@@ -108,7 +130,7 @@ impl Case {
             Self::Undo => Some(fill_undo(donor)?),
             Self::Import => Some(import(donor)?),
             Self::Temporary => Some(temporary_tables(donor)?),
-            Self::Plain | Self::Binlog | Self::Encrypted | Self::Mariabackup => None,
+            Self::Plain | Self::Binlog | Self::Encrypted | Self::Mariabackup | Self::Logical => None,
         };
         Ok(Besides { case: self, work, truncations: truncations(donor) })
     }

@@ -56,6 +56,7 @@ fn sources(rounds: &[Round], out: &mut String) {
         let name = match snapshot {
             SnapshotKind::Online => "online".to_owned(),
             SnapshotKind::Mariabackup => "mariabackup".to_owned(),
+            SnapshotKind::Logical(_) => "logical".to_owned(),
             SnapshotKind::Blocking(why) => format!("blocking: {}", without_particulars(why)),
         };
         *counts.entry(name).or_default() += 1;

@@ -25,6 +25,7 @@ impl Fixture {
         let builder = Cluster::builder().nodes(3).method(&options.method).mysqld_of(3, "wsrep_sst_donor=n1");
         let builder = builder.provider("gcache.size", "128M");
         let builder = case.lines().iter().fold(builder, |builder, line| builder.mysqld(line));
+        let builder = case.joiner_lines().iter().fold(builder, |builder, line| builder.mysqld_of(3, line));
         let builder = case.sst().iter().fold(builder, |builder, line| builder.sst(line));
         let builder = options.sst.iter().fold(builder, |builder, line| builder.sst(line));
         let builder = options.binary.iter().fold(builder, |builder, path| builder.binary(path));

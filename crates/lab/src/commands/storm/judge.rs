@@ -5,7 +5,6 @@ use std::fmt;
 use rejoin_lab::compare::{self, Difference};
 use rejoin_lab::{LogMark, Node, process, sst};
 
-use super::case::Case;
 use super::fixture::Fixture;
 use super::log_report::{LogReport, SnapshotKind};
 
@@ -151,13 +150,16 @@ impl Logs {
         let [donor, _, joiner] = self.texts(fixture);
         let recovered = sst::recovered_position(&joiner);
         let told = [("donor", LogReport::read(&donor)), ("joiner", LogReport::read(&joiner))];
-        let by_backup = told.iter().any(|(_, told)| told.snapshot == Some(SnapshotKind::Mariabackup));
+        let served: Vec<&SnapshotKind> = told.iter().filter_map(|(_, told)| told.snapshot.as_ref()).collect();
         let mut wrong = Vec::new();
-        let served = told.iter().any(|(_, told)| told.snapshot.is_some());
-        if served && (fixture.case == Case::Mariabackup) != by_backup {
-            wrong.push("the files come from another kind of snapshot than the case is about".to_owned());
+        if let Some(other) = served.iter().find(|snapshot| !fixture.case.is_by(snapshot)) {
+            wrong.push(format!(
+                "the data comes from another kind of snapshot than the case is about: {other:?}"
+            ));
         }
-        let native = told.iter().any(|(_, told)| told.snapshot == Some(SnapshotKind::Online));
+        let by_backup = served.contains(&&SnapshotKind::Mariabackup);
+        let native =
+            served.iter().any(|kind| matches!(kind, SnapshotKind::Online | SnapshotKind::Logical(_)));
         for (host, told) in told {
             match (told.backup, &recovered) {
                 (Some(backup), Ok(recovered)) if backup != *recovered => {

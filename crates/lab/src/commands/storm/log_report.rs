@@ -24,6 +24,8 @@ pub enum SnapshotKind {
     Blocking(String),
     /// mariadb-backup took it.
     Mariabackup,
+    /// Definitions and rows, for this reason.
+    Logical(String),
 }
 
 /// The consistency point: milliseconds, but for the tries.
@@ -58,14 +60,14 @@ fn without_time(text: &str) -> &str {
 }
 
 fn snapshot(text: &str) -> Option<SnapshotKind> {
-    match text.strip_prefix("blocking") {
-        Some(why) => {
-            let why = why.trim();
-            let inner = why.strip_prefix('(').and_then(|why| why.strip_suffix(')'));
-            Some(SnapshotKind::Blocking(inner.unwrap_or(why).to_owned()))
-        }
-        None if text.starts_with("mariabackup") => Some(SnapshotKind::Mariabackup),
-        None => text.starts_with("online").then_some(SnapshotKind::Online),
+    let (kind, why) = text.split_once(' ').unwrap_or((text, ""));
+    let why = why.strip_prefix('(').and_then(|why| why.strip_suffix(')')).unwrap_or(why).to_owned();
+    match kind {
+        "online" => Some(SnapshotKind::Online),
+        "blocking" => Some(SnapshotKind::Blocking(why)),
+        "mariabackup" => Some(SnapshotKind::Mariabackup),
+        "logical" => Some(SnapshotKind::Logical(why)),
+        _ => None,
     }
 }
 
@@ -123,6 +125,13 @@ mod tests {
         let told = LogReport::read(log);
         assert_eq!(told.snapshot, Some(SnapshotKind::Mariabackup));
         assert_eq!(told.backup.map(|position| position.seqno), Some(9));
+        let log = "x WSREP_SST: [INFO] snapshot: logical (innodb_page_size differs: donor 16384, joiner 8192)\n\
+            y WSREP_SST: [INFO] the consistency point is at 2f0eaefd-0000-11f0-a0a0-000000000000:9: locks held until everything \
+            was read (the tables changed 2 times, the last time a table was changed by DDL while rows were read), 3 tries\n";
+        let told = LogReport::read(log);
+        let why = "innodb_page_size differs: donor 16384, joiner 8192".to_owned();
+        assert_eq!(told.snapshot, Some(SnapshotKind::Logical(why)));
+        assert_eq!(told.moment.map(|moment| (moment.position.seqno, moment.tries)), Some((9, 3)));
         assert_eq!(LogReport::read("nothing of the kind\n"), LogReport::default());
     }
 }

@@ -218,6 +218,7 @@ impl fmt::Display for Round {
             Some(SnapshotKind::Online) => write!(f, " online;")?,
             Some(SnapshotKind::Blocking(why)) => write!(f, " blocking ({why});")?,
             Some(SnapshotKind::Mariabackup) => write!(f, " mariabackup;")?,
+            Some(SnapshotKind::Logical(why)) => write!(f, " logical ({why});")?,
             None => {}
         }
         if let Some(moment) = &self.told.moment {
