@@ -26,9 +26,8 @@ fn neither_host_reads_what_has_not_changed_and_a_wrong_memory_is_noticed() -> Re
     data::sysbench_tables(donor, TABLES, 30_000)?;
     donor.exec(&["CREATE DATABASE small"])?;
     for number in 0..30 {
-        donor.exec(&[&format!(
-            "CREATE TABLE small.t{number} (a INT PRIMARY KEY) SELECT seq a FROM seq_1_to_100"
-        )])?;
+        let table = format!("CREATE TABLE t{number} (a INT PRIMARY KEY) SELECT seq a FROM seq_1_to_100");
+        donor.exec(&["USE small", &table])?;
     }
     donor.write_pages()?;
     let newest = || -> Result<SystemTime> {

@@ -73,7 +73,8 @@ impl Learner {
             let left = draft.state.size.saturating_sub(offset).min(u64::from(RANGE_BYTES));
             offset.is_multiple_of(u64::from(RANGE_BYTES)) && left > 0 && left == bytes.len() as u64
         };
-        match lock(&self.drafts).get(&file).map(is_whole) {
+        let is_whole = lock(&self.drafts).get(&file).map(is_whole);
+        match is_whole {
             None => return,
             Some(false) => return self.give_up(file),
             Some(true) => {}
