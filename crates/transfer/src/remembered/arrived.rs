@@ -106,3 +106,7 @@ fn front_of(path: &Path, size: u64) -> Option<Front> {
     File::open(path).ok()?.read_exact_at(&mut head, 0).ok()?;
     Front::of(&head)
 }
+
+#[cfg(test)]
+#[path = "arrived_tests.rs"]
+mod tests;
