@@ -189,12 +189,6 @@ pub enum Message {
         /// The starts, relative to the chunk, of the blocks whose result has a wrong fingerprint: they must be sent whole.
         failed: Vec<u32>,
     },
-    /// Joiner, an answer: what it remembered of a file is not what the file contains. All its answers are void; the donor
-    /// begins another attempt, in which nothing is remembered.
-    WrongFingerprints {
-        /// What is wrong.
-        what: String,
-    },
     /// Joiner: no more answers follow.
     AnswersEnd,
     /// Donor, on a worker connection: no more data follows on it.
@@ -284,6 +278,12 @@ pub enum Message {
     NotPrepared {
         /// Why.
         why: String,
+    },
+    /// Joiner, an answer: what it remembered of a file is not what the file contains. All its answers are void; the donor
+    /// begins another attempt, in which nothing is remembered.
+    WrongFingerprints {
+        /// What is wrong.
+        what: String,
     },
 }
 
