@@ -1,5 +1,5 @@
 //! What this node remembers of its files: the fingerprints of their ranges, with the state that each file had. A range
-//! whose fingerprint is remembered need not be read while its file is in that state (decision 0044).
+//! whose fingerprint is remembered need not be read while its file is in that state (decision 0045).
 //!
 //! | module | owns |
 //! |---|---|

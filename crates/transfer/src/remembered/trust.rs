@@ -1,4 +1,4 @@
-//! When a fingerprint may be remembered, and when it counts later. Decision 0044 gives the argument for every rule.
+//! When a fingerprint may be remembered, and when it counts later. Decision 0045 gives the argument for every rule.
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
