@@ -174,7 +174,7 @@ fn donor(layout: &Layout) -> Entries {
             }
         }
         // As for a newer checkpoint.
-        assert!(catalog.update_each(|take| listing::each(&roots, take)).unwrap());
+        assert!(catalog.update_each(|take| listing::each(&roots, take)).unwrap().is_some());
         let (place, path) = (Place::LogHome, "ib_logfile0".to_owned());
         let redo = FileEntry { id: FileId(0), place, path, size: 11, allocated: 11, role: FileRole::Redo };
         let list = queue.list(catalog.result(&redo).0);
