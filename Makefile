@@ -20,7 +20,7 @@ DDL_EVERY    ?= 50
 # cargo's target directory.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail outages chaos strangers scale throttle redo-table bench figures deep-ist moment cluster mtr install uninstall deb rpm package-files package-test image fuzz clean
+.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail outages chaos strangers scale throttle redo-table bench figures deep-ist cold moment cluster mtr install uninstall deb rpm package-files package-test image fuzz clean
 
 all: release
 
@@ -107,6 +107,11 @@ deep-ist: programs
 
 figures: programs
 	$(TARGET)/release/lab figures --churn $(CHURN) --changed $(CHANGED)
+
+# What neither host reads because it has not changed: bytes and seconds, with and without memory, and by rsync.
+COLD_MEGABYTES ?= 2000
+cold: programs
+	$(TARGET)/release/lab cold --megabytes $(COLD_MEGABYTES) --repeat $(REPEAT)
 
 # The cost of 20,000 tables and a MyISAM table of 1 GiB at the consistency point.
 moment: programs

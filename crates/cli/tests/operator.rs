@@ -152,6 +152,7 @@ fn verbs_agree_on_their_options() {
         ("release", &["--datadir", "--defaults-file", "--json", "-q"]),
         ("rollback", &["--datadir", "--defaults-file", "--json", "-q"]),
         ("set", &["--datadir", "--defaults-file", "--json", "-q"]),
+        ("fingerprint", &["--datadir", "--defaults-file", "--json", "-q"]),
     ] {
         let help = out(&Command::new(REJOIN).args([verb, "-h"]).output().unwrap());
         for option in options {
@@ -238,8 +239,22 @@ fn metrics_are_printed_or_written_and_a_probe_answers_by_its_exit_code() {
 #[test]
 fn help_fits_a_terminal_of_80_columns() {
     for verb in [
-        "", "rollback", "finish", "release", "status", "check", "plan", "verify", "gcache", "archive",
-        "metrics", "set", "serve", "report", "copy-to",
+        "",
+        "rollback",
+        "finish",
+        "release",
+        "status",
+        "check",
+        "plan",
+        "verify",
+        "gcache",
+        "archive",
+        "metrics",
+        "set",
+        "serve",
+        "report",
+        "copy-to",
+        "fingerprint",
     ] {
         for form in ["-h", "--help"] {
             let words = [verb, form].into_iter().filter(|word| !word.is_empty());

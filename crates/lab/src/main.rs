@@ -34,6 +34,8 @@ enum Command {
     Bench(commands::bench::Options),
     /// What a node that was away receives, by how much was changed since and before, beside the server's own methods.
     Figures(commands::figures::Options),
+    /// What neither host reads because it has not changed: bytes and seconds, with and without memory, and by rsync.
+    Cold(commands::cold::Options),
     /// What many tables and a large MyISAM table cost in the consistency point.
     Moment(commands::moment::Options),
     /// What the number of tables costs: pause of replication, memory and seconds beside those with ten tables.
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Strangers(options) => commands::strangers::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
         Command::Figures(options) => commands::figures::run(&options),
+        Command::Cold(options) => commands::cold::run(&options),
         Command::Moment(options) => commands::moment::run(&options),
         Command::Scale(options) => commands::scale::run(&options),
         Command::RedoTable(options) => commands::redo_table::run(&options),

@@ -15,7 +15,7 @@ use crate::progress::StatusReader;
 use crate::{places, process};
 
 /// Names in a datadir that the server, its provider or the program itself write during a transfer that changes nothing.
-const ALIVE: [&str; 10] = [
+const ALIVE: [&str; 11] = [
     "grastate.dat",
     "gvwstate.dat",
     "galera.cache",
@@ -25,6 +25,7 @@ const ALIVE: [&str; 10] = [
     "rejoin-status.json",
     "rejoin-set.json",
     "rejoin-lineage.json",
+    "rejoin-fingerprints",
     "rejoin-lock",
 ];
 

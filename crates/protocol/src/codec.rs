@@ -131,6 +131,7 @@ fn check_fields(message: &Message) -> Result<(), CodecError> {
         Message::Attempt(Attempt { reason: text, .. })
         | Message::CanIst(CanIst::No { why: text } | CanIst::Yes { position: text, .. })
         | Message::WriteSetsFail { why: text }
+        | Message::WrongFingerprints { what: text }
             if text.len() > TEXT_BYTES_MAX =>
         {
             Err(CodecError::FieldTooLong("a reason"))

@@ -22,7 +22,7 @@
 //!                      <- Hello (two more workers)   if files are compared: one for questions, one for answers
 //!                      <- Asks, CompareFiles ..., CompareEnd
 //!                      <- Answers
-//!     JoinersFile, RangeFingerprints, Rebuilt ..., AnswersEnd ->   what the donor need not send
+//!     JoinersFile, RangeFingerprints, Rebuilt ..., AnswersEnd ->   what the donor need not send; or WrongFingerprints
 //!                      <- Files ..., FilesEnd        what was sent, with its final names, and its position
 //!                      <- Complete
 //!     Stored ->                                      everything verified and on stable storage; or NotPrepared
@@ -42,6 +42,7 @@
 //! | [`fingerprint`] | the fingerprints by which two nodes learn what they both have |
 //! | [`entries`] | many files' entries in few bytes |
 //! | [`delta`] | parts of a page that two nodes have in two versions |
+//! | [`remembered`] | the fingerprints that a node keeps between transfers |
 //! | [`sample`] | what a few blocks say before anything is compared |
 //! | [`extents`] | sets of bytes of a file |
 //! | [`coverage`] | which bytes of which files have arrived |
@@ -65,4 +66,5 @@ pub mod limits;
 pub mod logical;
 pub mod message;
 pub mod policy;
+pub mod remembered;
 pub mod sample;

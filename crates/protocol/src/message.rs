@@ -17,6 +17,9 @@ pub struct Attempt {
     pub reason: String,
     /// The key for the joiner's fingerprints; none if files are not compared.
     pub fingerprints: Option<FingerprintKey>,
+    /// The key of fingerprints that are remembered after the transfer; none if nothing is to be remembered. If it is the
+    /// same as the other one, what was remembered before may be used in this attempt.
+    pub remember: Option<FingerprintKey>,
     /// Bytes of the files that this snapshot contains, including those that the joiner already has. For the
     /// progress.
     pub bytes: u64,
@@ -276,6 +279,12 @@ pub enum Message {
         /// Why.
         why: String,
     },
+    /// Joiner, an answer: what it remembered of a file is not what the file contains. All its answers are void; the donor
+    /// begins another attempt, in which nothing is remembered.
+    WrongFingerprints {
+        /// What is wrong.
+        what: String,
+    },
 }
 
 /// Whether write-sets can bring a joiner back.
@@ -408,6 +417,7 @@ impl Message {
             Message::BlockFingerprints { .. } => "Blocks",
             Message::PieceFingerprints { .. } => "Pieces",
             Message::Rebuilt { .. } => "Rebuilt",
+            Message::WrongFingerprints { .. } => "WrongFingerprints",
             Message::AnswersEnd => "AnswersEnd",
             Message::WorkerDone { .. } => "WorkerDone",
             Message::WorkerStored => "WorkerStored",

@@ -126,6 +126,7 @@ fn one_of_each() -> Vec<Message> {
             snapshot: SnapshotKind::Online,
             reason: "w".into(),
             fingerprints: Some([7; 32]),
+            remember: Some([8; 32]),
             bytes: 1 << 40,
         }),
         Message::Sample(Sample {
@@ -160,6 +161,7 @@ fn one_of_each() -> Vec<Message> {
         Message::BlockFingerprints { file: FileId(7), range: 3, fingerprints: vec![[3; 16]] },
         Message::PieceFingerprints { file: FileId(1), range: 2, fingerprints: vec![vec![1, 2, 3], vec![]] },
         Message::Rebuilt { file: FileId(1), offset: 1 << 20, failed: vec![16384] },
+        Message::WrongFingerprints { what: "w".into() },
         Message::AnswersEnd,
         Message::WorkerDone { chunks: 1 },
         Message::WorkerStored,

@@ -174,6 +174,10 @@ pub struct Bytes {
     pub network: u64,
     /// Of write-sets, before compression (deep IST).
     pub write_sets: u64,
+    /// Of this host's files, read to be sent or compared.
+    pub read: u64,
+    /// Of this host's files, not read, because their fingerprints were remembered.
+    pub remembered: u64,
 }
 
 /// A time in which the donor's server stood still.

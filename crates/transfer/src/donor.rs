@@ -20,7 +20,7 @@ use report::record::Method;
 use crate::cleanup;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
-use crate::datadir::scan::{self, Scan};
+use crate::datadir::scan::{self, Scan, ScannedFile};
 use crate::failure::{Kind, is_lost, kind_of};
 use crate::invitation;
 use crate::job::Job;
@@ -28,6 +28,7 @@ use crate::load::governor::Governor;
 use crate::panics::caught;
 use crate::peer::Established;
 use crate::peer::link::Link;
+use crate::remembered::memory::Memory;
 use crate::send::packer::Compression;
 use crate::server::{credentials, synced};
 use crate::sql::Login;
@@ -153,6 +154,9 @@ fn agree(job: &Job, link: &mut Link, account: Option<&Account>) -> Result<Terms>
 fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms) -> Result<Position> {
     let Terms { layout, engines, offered, accepted } = terms;
     let bytes = (scan::bytes(&offered.files, true), scan::bytes(&offered.files, false));
+    let memory = memory(job);
+    let is_remembered = |file: &&ScannedFile| memory.as_ref().is_some_and(|m| m.find(&file.look).is_some());
+    let remembered = offered.files.iter().filter(is_remembered).map(|file| file.entry.size).sum();
     // Each snapshot lists the files again, and the list can be very long.
     let skipped = offered.skipped;
     drop(offered.files);
@@ -165,6 +169,8 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
         engines: &engines,
         skipped: &skipped,
         offered: bytes,
+        memory,
+        remembered,
     };
     if context.deep_ist
         && let Some(position) = deep_ist::instead(&session, link)?
@@ -185,9 +191,34 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
             stored => {
                 expect(stored, &Message::Stored)?;
                 log_totals(job, bytes);
+                remember(session.memory.as_deref());
                 return Ok(position);
             }
         }
+    }
+}
+
+/// What this node remembers of its files; `None` if nothing is remembered. The transfer does not depend on it.
+fn memory(job: &Job) -> Option<Arc<Memory>> {
+    let open = || Memory::open(&job.datadir);
+    let memory = job.settings.remember_fingerprints.then(open).unwrap_or(Ok(None));
+    let memory = memory.unwrap_or_else(|error| {
+        tracing::warn!("fingerprints are not remembered: {error:#}");
+        None
+    });
+    memory.map(Arc::new)
+}
+
+fn remember(memory: Option<&Memory>) {
+    match memory.map_or(Ok(None), Memory::save) {
+        Ok(Some((files, bytes))) => {
+            tracing::info!(
+                "the fingerprints of {} in {files} files are remembered",
+                crate::human::size(bytes)
+            );
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!("fingerprints are not remembered: {error:#}"),
     }
 }
 

@@ -47,6 +47,7 @@ use crate::peer::listen::Listener;
 use crate::receive::base::Base;
 use crate::receive::prepared;
 use crate::receive::staging;
+use crate::remembered::memory::Memory;
 use crate::server::error_log::ErrorLog;
 use crate::server::retries;
 use crate::threads::Thread;
@@ -121,7 +122,7 @@ pub fn run(job: &Job) -> Result<()> {
         Ok(Agreed::NothingNeeded(position)) => position,
         Ok(Agreed::WriteSets(position, backup)) => {
             if let Some(verified) = backup {
-                caught(|| install(job, *verified, BACKUP))?;
+                caught(|| install(job, *verified, BACKUP, None))?;
             }
             ist.splice(position.0)?;
             Unfinished::forget(&job.datadir)?;
@@ -130,9 +131,9 @@ pub fn run(job: &Job) -> Result<()> {
         }
         // If the install fails, we do not wait for the group: to it the transfer is over, and a member that applies
         // nothing can hold it up.
-        Ok(Agreed::Arrived(verified, donor)) => {
+        Ok(Agreed::Arrived(verified, donor, memory)) => {
             deep_ist::forget(&job.datadir)?;
-            caught(|| install(job, *verified, &donor))?
+            caught(|| install(job, *verified, &donor, memory.as_deref()))?
         }
         Err(error) => {
             group_word::wait_after(job, &error);
@@ -169,7 +170,7 @@ enum Agreed {
     /// The server starts at this position, on its own files or on those of a backup; the write-sets after it have arrived.
     WriteSets(Position, Option<Box<VerifiedStaging>>),
     /// All files have arrived and are verified. The text is the donor's name.
-    Arrived(Box<VerifiedStaging>, String),
+    Arrived(Box<VerifiedStaging>, String, Option<Arc<Memory>>),
 }
 
 /// Listens, and then tells the server, and through it the donor, the address and the secret.
@@ -212,8 +213,8 @@ fn serve(
             job.settings.limits.permit_files()?;
             retries::forget_if_served(&transfer.layout)?;
             retries::permit(&job.datadir, &job.settings.limits)?;
-            let verified = transfer.receive(link, first)?;
-            Ok(Agreed::Arrived(Box::new(verified), offer.node))
+            let (verified, memory) = transfer.receive(link, first)?;
+            Ok(Agreed::Arrived(Box::new(verified), offer.node, memory))
         }
         other => Err(unexpected(&other, "Bypass or Offer").into()),
     }
@@ -252,6 +253,8 @@ struct Transfer<'a> {
     base: &'a BaseDirectory,
     /// Its beginning was recorded.
     begun: bool,
+    /// What this node remembers of its files, under the key of the current attempt.
+    memory: Option<Arc<Memory>>,
 }
 
 impl<'a> Transfer<'a> {
@@ -301,7 +304,7 @@ impl<'a> Transfer<'a> {
             logical: verdict.logical.join("; "),
         })?;
         kept::save_grastate(&Disk, &job.datadir)?;
-        Ok(Transfer { job, listener, offer, layout, old, room, base: made, begun: false })
+        Ok(Transfer { job, listener, offer, layout, old, room, base: made, begun: false, memory: None })
     }
 
     /// Receives write-sets of the donor's archive, if the donor sends these. Otherwise returns its first message
@@ -318,7 +321,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Receives the donor's attempts until one is complete, and verifies the staged files of that one.
-    fn receive(mut self, link: &mut Link, first: Message) -> Result<VerifiedStaging> {
+    fn receive(mut self, link: &mut Link, first: Message) -> Result<(VerifiedStaging, Option<Arc<Memory>>)> {
         let (job, room) = (self.job, self.room);
         if !job.settings.incremental || room == Room::InPlace {
             staging::discard_staged(&job.datadir)?;
@@ -326,7 +329,7 @@ impl<'a> Transfer<'a> {
         let verified = self.attempts(link, first).inspect_err(|error| record_if_full(job, room, error))?;
         link.send_if_possible(&Message::Stored)?;
         log_totals(job, verified.bytes());
-        Ok(verified)
+        Ok((verified, self.memory))
     }
 
     fn attempts(&mut self, link: &mut Link, first: Message) -> Result<VerifiedStaging> {
@@ -352,6 +355,7 @@ impl<'a> Transfer<'a> {
             let estimate = self.sample(link, &attempt, &incoming)?;
             self.make_room(link, &attempt, &mut incoming, estimate)?;
             self.begins()?;
+            self.memory = beforehand::memory_under(self.job, attempt.remember);
             match self.receive_attempt(link, &attempt, &incoming)? {
                 Received::All(file_list) => match self.finish(link, incoming, file_list, attempt.snapshot) {
                     Err(error) if prepare::is_no_end(&error, self.job) => {
@@ -376,7 +380,11 @@ impl<'a> Transfer<'a> {
     ) -> Result<Received> {
         let job = self.job;
         let (readers, staging, backup) = (job.settings.readers, incoming.staging(), self.base.dir());
-        let with = |key| Base::new(&self.layout, staging, backup, key, readers, &job.cancel);
+        // Another key than that of what is remembered: the donor wants everything to be read.
+        let memory = self.memory.clone().filter(|memory| attempt.fingerprints == Some(memory.key()));
+        let with = |key| {
+            Base::new(&self.layout, staging, backup, key, readers, &job.cancel).with_memory(memory.clone())
+        };
         let base = attempt.fingerprints.map(with);
         job.progress.attempt(attempt.bytes);
         self.listener.allow_workers(job.settings.threads + FURTHER_CONNECTIONS);
@@ -426,15 +434,27 @@ impl<'a> Transfer<'a> {
         link.peer_is_dispensable();
         let doing = "verifying the staged files";
         self.job.progress.phase(doing, &size(settled.bytes()));
-        link.keep_alive_while(doing, || settled.verify(self.job))
+        link.keep_alive_while(doing, || settled.verify(self.job, self.memory.as_deref()))
     }
 }
 
 /// Installs the verified files. The donor is not needed for this.
-fn install(job: &Job, verified: VerifiedStaging, donor: &str) -> Result<Position> {
+fn install(job: &Job, verified: VerifiedStaging, donor: &str, memory: Option<&Memory>) -> Result<Position> {
     job.progress.phase("installing", "");
     let position = verified.position();
-    verified.install()?;
+    let arrived = verified.install()?;
+    if let Some(memory) = memory {
+        match arrived.remember(memory) {
+            Ok(Some((files, bytes))) => {
+                tracing::info!("the fingerprints of {} in {files} files are remembered", size(bytes));
+            }
+            Ok(None) => {}
+            // It costs the next transfer time, and this one nothing.
+            Err(error) => {
+                tracing::warn!("the fingerprints of the installed files are not remembered: {error:#}")
+            }
+        }
+    }
     if let Err(error) = Unfinished::forget(&job.datadir) {
         tracing::warn!("cannot remove the record of the transfer: {error:#}");
     }

@@ -13,6 +13,7 @@
 //! | [`writesets`] | write-sets on disk: the provider's cache, read only |
 //! | [`flavor`], [`datadir`] | what the files of a server are; which files there are, on either side |
 //! | [`peer`] | the other node: TLS, secret, messages |
+//! | [`remembered`] | fingerprints that are kept between transfers |
 //! | [`snapshot`], [`compare`], [`send`] | the donor's data: its source, what the joiner already has, the queues |
 //! | [`receive`], [`install`] | the joiner's data: staging and verifying; install, rollback |
 //! | [`private_server`], [`loading`] | a server of ours on a new datadir in staging; what makes files of a logical snapshot with it |
@@ -45,6 +46,7 @@ pub mod peer;
 pub mod private_server;
 pub mod program;
 pub mod receive;
+pub mod remembered;
 pub mod send;
 pub mod server;
 pub mod settings;

@@ -183,6 +183,8 @@ pub struct Settings {
     pub flush: Duration,
     /// `incremental`: bytes that the joiner already has are not sent.
     pub incremental: bool,
+    /// `remember-fingerprints`: what has not changed is not read in the next transfer.
+    pub remember_fingerprints: bool,
     /// `delta`: if the joiner has another version of a page, only the parts that differ are sent.
     pub delta: Parts,
     /// `base`: a prepared backup, in which files missing from the datadir are searched for.
@@ -236,6 +238,7 @@ impl Settings {
             stall: seconds(options, "sst-idle-timeout", 120)?,
             flush: seconds(options, "flush-timeout", 600)?,
             incremental: options.sst_bool("incremental")?.unwrap_or(true),
+            remember_fingerprints: options.sst_bool("remember-fingerprints")?.unwrap_or(true),
             delta: choice(options, "delta", delta)?.unwrap_or(Parts::Auto),
             base: base(options),
             base_command: base_command(options)?,

@@ -276,7 +276,7 @@ fn receive(layout: &Layout, staging: &Staging, coverage: &mut Coverage, entry: &
     let old = same.then(|| Old::new(target.clone(), look(&target).unwrap().unwrap()));
     let parts = if same { vec![(0, size)] } else { Vec::new() };
     staging.hold(id, 0..entry.size, &parts, old).unwrap();
-    staging.expect(id, 0, size, Some(7)).unwrap();
+    staging.expect(id, 0, size, Some(7), Some([7; 16])).unwrap();
     coverage.record(id, 0, size).unwrap();
     staging.may_rest(id);
 }

@@ -4,6 +4,7 @@ mod answer;
 mod archive;
 mod check;
 mod copy_to;
+mod fingerprint;
 mod finish;
 mod gcache;
 mod gcache_text;
@@ -106,6 +107,16 @@ enum Verb {
         after_long_help = "Example:\n  rejoin verify --datadir /backup/mysql --with /run/mysqld/mysqld.sock"
     )]
     Verify(verify::Options),
+    /// Remember what this node's files contain, so that a transfer does not read them
+    ///
+    /// Each transfer remembers the fingerprints of the files that it reads or installs: what has not changed is
+    /// not read in the next one. This reads the other files, with the lowest priority, on a running or a stopped
+    /// server, as the datadir's owner. What changed in the last two minutes is left out. After the host was started
+    /// again everything is read.
+    #[command(
+        after_long_help = "Example, daily by rejoin-fingerprint.timer:\n  rejoin fingerprint --datadir /var/lib/mysql"
+    )]
+    Fingerprint(Common),
     /// Show which write-sets a node can still serve by IST
     ///
     /// Reads the node's galera.cache. Read-only; the server may be running, stopped or crashed.
@@ -193,6 +204,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Release(options) => release::run(&options),
         Verb::Status(options) => status::run(&options),
         Verb::Report(options) => report::run(&options),
+        Verb::Fingerprint(options) => fingerprint::run(&options),
         Verb::Gcache(options) => gcache::run(&options),
         Verb::Archive(options) => archive::run(&options),
         Verb::Set(options) => set::run(&options),

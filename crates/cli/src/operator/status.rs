@@ -180,6 +180,9 @@ fn line(status: &Status, runs: bool) -> String {
     if status.wire_bytes > 0 {
         parts.push(format!("{} on the network", size(status.wire_bytes)));
     }
+    if status.remembered_bytes > 0 {
+        parts.push(format!("{} not read, as remembered", size(status.remembered_bytes)));
+    }
     if runs && let Some((rate, why)) = status.reading_limit.zip(status.slowed_by.as_deref()) {
         parts.push(format!("slowed to {}/s of files: {why}", size(rate)));
     }

@@ -154,6 +154,8 @@ impl Shape {
                 redo: 3 * MIB,
                 network: sent / 2 + MIB,
                 write_sets: 0,
+                read: TOTAL,
+                remembered: 0,
             },
             tables: tables(sent, reused, rebuilt),
             other_tables: Some(Table { name: "(all other tables)".into(), reused: MIB, ..Table::default() }),

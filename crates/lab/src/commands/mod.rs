@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod cluster;
+pub mod cold;
 pub mod deep_ist;
 pub mod demo;
 pub mod figures;

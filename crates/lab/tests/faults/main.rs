@@ -18,6 +18,7 @@ mod native;
 mod old_state;
 mod pair;
 mod panics;
+mod remembered;
 mod retries;
 mod room;
 mod server_uses;

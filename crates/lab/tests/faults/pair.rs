@@ -205,7 +205,7 @@ pub fn set_sst(node: &Node, lines: &[&str]) -> Result<()> {
 pub fn verb(cluster: &Cluster, node: &Node, verb: &str) -> Result<(bool, String)> {
     let mut command: Command = places::User::for_servers()?.command(cluster.program_dir().join("rejoin"));
     command.arg(verb).arg("--datadir").arg(node.datadir());
-    if ["rollback", "check"].contains(&verb) {
+    if ["rollback", "check", "fingerprint"].contains(&verb) {
         command.arg("--defaults-file").arg(node.option_file());
     }
     let output = command.output().context("rejoin")?;

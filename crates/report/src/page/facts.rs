@@ -37,6 +37,10 @@ pub(super) fn figures(out: &mut String, transfer: &Transfer) {
             figures.push(("reused", size(bytes.reused), "the joiner had them".to_owned()));
             figures.push(("rebuilt", size(bytes.rebuilt), "from parts of pages".to_owned()));
             figures.push(("redo", size(bytes.redo), "sent".to_owned()));
+            if bytes.remembered > 0 {
+                let more = format!("{} were read on this host", size(bytes.read));
+                figures.push(("remembered", size(bytes.remembered), more));
+            }
         }
         Some(Method::WriteSets) => {
             figures.push(("write-sets", size(bytes.write_sets), "no file was sent".to_owned()))

@@ -84,6 +84,8 @@ fn numbers_beyond_measure_make_a_page() {
         redo: most,
         network: most,
         write_sets: most,
+        read: most,
+        remembered: most,
     };
     (record.began_ms, record.ended_ms, record.connected_ms) = (0, Some(most), Some(most));
     record.phases = vec![Phase { name: "sending".into(), began_ms: most, ended_ms: 0 }; 3];

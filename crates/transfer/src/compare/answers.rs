@@ -7,6 +7,7 @@ use protocol::message::Message;
 use crate::compare::comparison::Compare;
 use crate::compare::theirs::Theirs;
 use crate::failure::{Failure, Kind};
+use crate::human::printable;
 use crate::peer::link::Link;
 use crate::peer::relay::relay;
 use crate::threads::lock;
@@ -65,6 +66,10 @@ impl Compare<'_> {
                         );
                         return Err(Failure::new(Kind::Peer, text).into());
                     }
+                }
+                Message::WrongFingerprints { what } => {
+                    tracing::warn!("the joiner says: {}; its answers do not count", printable(&what));
+                    lock(&self.wrong).get_or_insert(what);
                 }
                 Message::AnswersEnd => return Ok(()),
                 other => {

@@ -67,17 +67,21 @@ pub struct Compare<'a> {
     pub(super) files: Mutex<Files>,
     pub(super) heard: Condvar,
     /// Groups of small files.
-    together: Groups,
+    pub(super) together: Groups,
     /// Only if the snapshot blocks writes: whether to send at once or to wait for the joiner's answers.
-    patience: Option<Mutex<CostModel>>,
+    pub(super) patience: Option<Mutex<CostModel>>,
     /// `None` once no more questions follow.
     ask: Mutex<Option<Sender<Message>>>,
     /// `None` once the connection has taken it.
     pub(super) asked: Mutex<Option<Receiver<Message>>>,
     /// Bytes that need not be sent.
-    same: AtomicU64,
+    pub(super) same: AtomicU64,
     /// Of these, bytes that the joiner rebuilds.
     rebuilt: AtomicU64,
+    /// Bytes that were handed over by their remembered fingerprints.
+    pub(super) unread: AtomicU64,
+    /// What the joiner had remembered and found wrong.
+    pub(super) wrong: Mutex<Option<String>>,
     pub(super) cancel: &'a Cancel,
 }
 
@@ -89,6 +93,7 @@ impl<'a> Compare<'a> {
         let (files, heard, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         let (pending_rebuilds, together) = (PendingRebuilds::default(), Groups::default());
         let (patience, rebuilt) = (None, AtomicU64::new(0));
+        let (unread, wrong) = (AtomicU64::new(0), Mutex::default());
         Compare {
             key,
             parts,
@@ -101,6 +106,8 @@ impl<'a> Compare<'a> {
             asked,
             same,
             rebuilt,
+            unread,
+            wrong,
             cancel,
         }
     }
@@ -148,13 +155,13 @@ impl<'a> Compare<'a> {
             }
         }
         drop(files);
-        for ask in split(new) {
+        for ask in self.together.by_memory(new).into_iter().flat_map(split) {
             match ask {
                 Ask::Each(entries) => {
                     batches(&entries).for_each(|batch| self.ask(Message::CompareFiles(batch.to_vec())));
                 }
                 Ask::Grouped(entries) => batches(&entries).for_each(|batch| {
-                    groups(batch).for_each(|group| self.together.expect(group.to_vec()));
+                    groups(batch).for_each(|group| self.together.expect(group.to_vec(), &self.key));
                     self.ask(Message::CompareGroups(batch.to_vec()));
                 }),
             }
@@ -178,16 +185,16 @@ impl<'a> Compare<'a> {
             };
             if ours == theirs {
                 self.same.fetch_add(group.total_bytes(), Ordering::Relaxed);
-                self.used_up(group);
+                self.used_up(&group.entries);
             }
             return Ok(ours == theirs);
         }
     }
 
     /// Files of an equal group are not asked about again: what is read of them later is not compared.
-    fn used_up(&self, group: &Group) {
+    pub(super) fn used_up(&self, entries: &[FileEntry]) {
         let mut files = lock(&self.files);
-        for entry in &group.entries {
+        for entry in entries {
             if let Some(theirs) = files.get_mut(entry.id) {
                 theirs.size = Some(Some(entry.size));
                 theirs.use_up(0);
@@ -353,7 +360,7 @@ impl<'a> Compare<'a> {
     }
 
     /// Drops what was received for a range: it is used once.
-    fn done_with(&self, file: FileId, range: u32) {
+    pub(super) fn done_with(&self, file: FileId, range: u32) {
         let mut files = lock(&self.files);
         if let Some(theirs) = files.get_mut(file) {
             theirs.use_up(range);
@@ -361,7 +368,7 @@ impl<'a> Compare<'a> {
         files.close_if_done(file);
     }
 
-    fn wait_for<T>(
+    pub(super) fn wait_for<T>(
         &self,
         file: FileId,
         wait: bool,

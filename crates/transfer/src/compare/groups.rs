@@ -77,6 +77,25 @@ struct State {
     /// For every file that is or was in a group, the first file of that group.
     first_of: HashMap<FileId, FileId>,
     theirs: HashMap<FileId, Fingerprint>,
+    /// Files of one range whose fingerprints are remembered.
+    remembered: HashMap<FileId, Fingerprint>,
+    /// Our fingerprints of groups whose files are all remembered.
+    ours: HashMap<FileId, Fingerprint>,
+    /// First files of groups that the joiner has, and of which nothing was read.
+    same: HashSet<FileId>,
+}
+
+/// What is known of a file without reading it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its group is not compared, or it is in none.
+    Apart,
+    /// Not all files of its group are remembered.
+    MustBeRead,
+    /// The joiner has its whole group.
+    Same,
+    /// The first file of its group, and our fingerprint of that group.
+    Asked(FileId, Fingerprint),
 }
 
 /// Splits files, in the order in which they will be read, into questions.
@@ -144,9 +163,60 @@ impl Group {
 }
 
 impl Groups {
-    /// Adds a group that is asked about.
-    pub fn expect(&self, entries: Vec<FileEntry>) {
+    /// The fingerprint of a file is remembered.
+    pub fn remember(&self, file: FileId, fingerprint: Fingerprint) {
+        self.lock().remembered.insert(file, fingerprint);
+    }
+
+    /// Splits off the files whose fingerprints are remembered: in groups of their own they need not be read because of
+    /// others.
+    pub fn by_memory(&self, entries: Vec<FileEntry>) -> [Vec<FileEntry>; 2] {
+        let state = self.lock();
+        let (remembered, others) =
+            entries.into_iter().partition(|entry| state.remembered.contains_key(&entry.id));
+        [others, remembered]
+    }
+
+    /// What is known of a file without reading it.
+    pub fn standing(&self, file: FileId) -> Standing {
+        let state = self.lock();
+        match state.first_of.get(&file) {
+            Some(first) if state.same.contains(first) => Standing::Same,
+            Some(first) if state.waiting.contains_key(first) => {
+                state.ours.get(first).map_or(Standing::MustBeRead, |ours| Standing::Asked(*first, *ours))
+            }
+            _ => Standing::Apart,
+        }
+    }
+
+    /// The joiner has all of a group. Returns its files, or `None` if some of them were read meanwhile: then the group is
+    /// compared by its bytes.
+    pub fn settle_unread(&self, first: FileId) -> Option<Vec<FileEntry>> {
         let mut state = self.lock();
+        if state.same.contains(&first) {
+            return Some(Vec::new());
+        }
+        let group = state.waiting.remove(&first)?;
+        if !group.bytes.is_empty() {
+            state.waiting.insert(first, group);
+            return None;
+        }
+        state.same.insert(first);
+        Some(group.entries)
+    }
+
+    /// Adds a group that is asked about. With `key`, the fingerprint of a group of remembered files is known.
+    pub fn expect(&self, entries: Vec<FileEntry>, key: &FingerprintKey) {
+        let mut state = self.lock();
+        let mut hasher = fingerprint::GroupHasher::new(key);
+        let all = entries.iter().all(|entry| {
+            let remembered = state.remembered.remove(&entry.id);
+            hasher.add(Some(entry.size), remembered.as_slice());
+            remembered.is_some()
+        });
+        if let Some(first) = entries.first().filter(|_| all) {
+            state.ours.insert(first.id, hasher.fingerprint());
+        }
         let group = Group { missing: 0, bytes: HashMap::new(), entries };
         let (first, missing) = (group.first(), group.total_bytes());
         state.first_of.extend(group.entries.iter().map(|entry| (entry.id, first)));
@@ -263,7 +333,7 @@ mod tests {
     #[test]
     fn a_group_is_whole_when_every_byte_of_it_was_read() {
         let (together, key) = (Groups::default(), [3; 32]);
-        together.expect(vec![file(1, 3), file(2, 4)]);
+        together.expect(vec![file(1, 3), file(2, 4)], &[3; 32]);
         assert!(matches!(put(&together, 3, 0, b"x"), Put::Apart));
         assert!(matches!(put(&together, 2, 0, b"ab"), Put::Waits));
         assert!(matches!(put(&together, 1, 0, b"xyz"), Put::Waits));
@@ -292,7 +362,7 @@ mod tests {
     fn what_is_not_as_expected_breaks_its_group() {
         let expected = || {
             let together = Groups::default();
-            together.expect(vec![file(1, 3), file(2, 4)]);
+            together.expect(vec![file(1, 3), file(2, 4)], &[3; 32]);
             together
         };
         // Read again before the others, and longer than it was.
@@ -318,7 +388,7 @@ mod tests {
     #[test]
     fn the_joiners_fingerprint_of_a_group_is_waited_for() {
         let together = Groups::default();
-        together.expect(vec![file(1, 3), file(2, 4)]);
+        together.expect(vec![file(1, 3), file(2, 4)], &[3; 32]);
         assert_eq!(together.theirs(FileId(1)), None);
         assert!(!together.hear(FileId(2), [1; 16]), "not the first of any");
         assert!(![1, 2].into_iter().any(|file| together.is_answered(FileId(file))));
@@ -326,5 +396,31 @@ mod tests {
         let answered: Vec<bool> = (1..=3).map(|file| together.is_answered(FileId(file))).collect();
         assert_eq!(answered, [true, true, false]);
         assert_eq!(together.theirs(FileId(1)), Some([1; 16]));
+    }
+
+    #[test]
+    fn a_group_of_remembered_files_is_known_without_reading_it() {
+        let together = Groups::default();
+        let range = |byte| fingerprint::fingerprint(&[3; 32], &[byte]);
+        (1..=3).for_each(|id| together.remember(FileId(id), range(id as u8)));
+        let [others, remembered] = together.by_memory((1..=4).map(|id| file(id, 3)).collect());
+        assert_eq!((others, remembered.len()), (vec![file(4, 3)], 3));
+        together.expect(vec![file(1, 3), file(2, 3)], &[3; 32]);
+        together.expect(vec![file(3, 3), file(4, 3)], &[3; 32]);
+        let mut theirs = fingerprint::GroupHasher::new(&[3; 32]);
+        [1, 2].iter().for_each(|id| theirs.add(Some(3), &[range(*id)]));
+        assert_eq!(together.standing(FileId(2)), Standing::Asked(FileId(1), theirs.fingerprint()));
+        // One file of the other group must be read in any case.
+        assert_eq!(together.standing(FileId(3)), Standing::MustBeRead);
+        assert_eq!(together.standing(FileId(9)), Standing::Apart);
+        assert_eq!(together.settle_unread(FileId(1)), Some(vec![file(1, 3), file(2, 3)]));
+        assert_eq!(together.standing(FileId(2)), Standing::Same);
+        // What is read of it later is no longer compared with it, and nothing of it is left.
+        assert!(matches!(put(&together, 2, 0, b"abc"), Put::Apart));
+        // A file was read before the joiner's answer was known: the group is compared by its bytes.
+        assert!(matches!(put(&together, 3, 0, b"abc"), Put::Waits));
+        assert_eq!(together.settle_unread(FileId(3)), None);
+        assert_eq!(together.take_unfinished().map(|leaving| leaving.group.first()), Some(FileId(3)));
+        assert_eq!(together.standing(FileId(3)), Standing::Apart);
     }
 }

@@ -5,6 +5,7 @@
 //! | [`comparison`] | the donor's questions about ranges, blocks and pieces, and its conclusions from the answers |
 //! | [`groups`] | small files, many of which are compared with one fingerprint |
 //! | `theirs` | what the joiner has said of its files |
+//! | `unread` | ranges that are compared without reading them |
 //! | `answers` | the connections for questions and answers |
 //! | [`pending_rebuilds`] | blocks that the joiner rebuilds from its own, kept until it confirms them |
 mod answers;
@@ -12,3 +13,4 @@ pub mod comparison;
 pub mod groups;
 pub mod pending_rebuilds;
 mod theirs;
+mod unread;

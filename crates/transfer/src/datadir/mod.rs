@@ -32,3 +32,7 @@ pub(crate) mod walk;
 /// invisible to a server's clients, and the server leaves them alone (observed on 10.11.19: SHOW DATABASES,
 /// mariadb-dump, mariadb-check, mariadb-upgrade, start, recovery).
 pub const KEPT_DIRECTORY: &str = "#sql-rejoin";
+
+/// What the names of the files begin with in which a node remembers fingerprints ([`crate::remembered::store`]). They belong
+/// to this node's files and are never sent, replaced or removed with them.
+pub const FINGERPRINTS_FILE: &str = "rejoin-fingerprints";

@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use formats::mariadb::file_kind::is_binlog_of;
 use protocol::inventory::{FileRole, Place};
 
-use super::KEPT_DIRECTORY;
 use super::database;
 use super::found::{Take, Walked, What, canonical_name, entries, is_gone, metadata};
 use super::layout::{Layout, follow, with_suffix};
 use super::lineage;
+use super::{FINGERPRINTS_FILE, KEPT_DIRECTORY};
 use crate::disk::lock;
 use crate::disk::watch::Changed;
 use crate::flavor::{Flavor, InDatadir, Numbered};
@@ -226,7 +226,7 @@ fn top_level(flavor: &dyn Flavor, name: &str, meta: &Metadata) -> What {
 fn is_a_programs(name: &str) -> bool {
     name.ends_with(".pid")
         || is_packagers(name)
-        || [STATUS_FILE, CHANGES_FILE].iter().any(|own| name.starts_with(own))
+        || [STATUS_FILE, CHANGES_FILE, FINGERPRINTS_FILE].iter().any(|own| name.starts_with(own))
         || log::is_ours(name)
         || [lineage::FILE, lock::FILE].contains(&name)
 }

@@ -2,6 +2,7 @@
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -19,10 +20,19 @@ pub fn sync_directory(dir: &Path) -> Result<()> {
 
 /// Replaces a file's content in one step: after a crash it is the old or the new one.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    write_with_mode(path, content, 0o666)
+}
+
+/// As [`write_atomically`], for a file that only its owner may read.
+pub fn write_privately(path: &Path, content: &[u8]) -> Result<()> {
+    write_with_mode(path, content, 0o600)
+}
+
+fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     remove_temporaries(path)?;
     let temporary = temporary(path)?;
     let write = || -> std::io::Result<()> {
-        let mut file = File::options().write(true).create_new(true).open(&temporary)?;
+        let mut file = File::options().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)

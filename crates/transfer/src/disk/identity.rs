@@ -54,6 +54,9 @@ pub struct Look {
     pub identity: Identity,
     /// The state of its content.
     pub signature: Signature,
+    /// When its content was last modified, in nanoseconds since the epoch. Whatever sets this sets the time in the signature
+    /// too.
+    pub modified: i64,
     /// Bytes allocated.
     pub allocated: u64,
     /// Whether it is a regular file.
@@ -64,6 +67,16 @@ impl Identity {
     /// The birth time in nanoseconds since the epoch; 0 if the filesystem does not record it.
     pub fn birth(&self) -> i128 {
         i128::from(self.birth)
+    }
+
+    /// Major and minor number of its filesystem.
+    pub fn device(&self) -> (u32, u32) {
+        self.device
+    }
+
+    /// Its inode.
+    pub fn inode(&self) -> u64 {
+        self.inode
     }
 }
 
@@ -99,6 +112,7 @@ fn from_statx(stat: &Statx) -> Look {
             birth: if known { nanos(&stat.stx_btime) } else { 0 },
         },
         signature: Signature { changed: nanos(&stat.stx_ctime), size: stat.stx_size },
+        modified: nanos(&stat.stx_mtime),
         allocated: stat.stx_blocks.saturating_mul(512),
         is_file: rustix::fs::FileType::from_raw_mode(u32::from(stat.stx_mode)).is_file(),
     }
@@ -119,6 +133,7 @@ pub fn of(meta: &Metadata) -> Look {
             birth: born.map_or(0, |born| stamp(born.as_secs() as i64, i64::from(born.subsec_nanos()))),
         },
         signature: Signature { changed: stamp(meta.ctime(), meta.ctime_nsec()), size: meta.len() },
+        modified: stamp(meta.mtime(), meta.mtime_nsec()),
         allocated: meta.blocks().saturating_mul(512),
         is_file: meta.is_file(),
     }

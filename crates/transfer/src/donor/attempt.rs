@@ -22,6 +22,7 @@ use crate::panics::caught;
 use crate::peer::dial::{CONNECT_WITHIN, Dialer};
 use crate::peer::link::Link;
 use crate::peer::secret::random_bytes;
+use crate::remembered::memory::{Memory, WRONG};
 use crate::send::file_list::FileList;
 use crate::send::packer::Compression;
 use crate::send::queue::SendQueue;
@@ -81,6 +82,10 @@ pub(super) struct DonorSession<'a> {
     pub skipped: &'a Skipped,
     /// Bytes in the offer: with the redo log, and without it.
     pub offered: (u64, u64),
+    /// What this node remembers of its files.
+    pub memory: Option<Arc<Memory>>,
+    /// Bytes of the files whose fingerprints are remembered.
+    pub remembered: u64,
 }
 
 impl DonorSession<'_> {
@@ -166,6 +171,7 @@ impl DonorSession<'_> {
             purged: self.accepted.empty_undo.then(|| self.login()),
             threads: usize::from(settings.readers),
             allow_corrupt_pages: settings.allow_corrupt_pages,
+            memory: self.memory.clone(),
         };
         self.send_from(&blocking, link, reason).map_err(|error| match error {
             SnapshotError::Declined(declined) => self.sends_nothing(&declined).into(),
@@ -173,13 +179,28 @@ impl DonorSession<'_> {
         })
     }
 
-    /// Makes one attempt: sends what `snapshot` reads through the queues to the joiner.
+    /// Sends what `snapshot` reads. If either host finds that a fingerprint it remembered is wrong, everything is sent again,
+    /// and nothing that is remembered is used.
     pub(super) fn send_from(
         &self,
         snapshot: &dyn Snapshot,
         link: &mut Link,
         reason: &str,
     ) -> Result<Sent, SnapshotError> {
+        match (self.attempt(snapshot, link, reason), &self.memory) {
+            (Err(SnapshotError::Declined(Declined::WrongFingerprints(what))), Some(memory)) => {
+                memory.distrust(&what);
+                let text = format!("{what}; the transfer starts again, and both hosts read everything");
+                tracing::warn!("{text}");
+                link.note(&text).map_err(SnapshotError::from)?;
+                self.attempt(snapshot, link, &format!("again, because {WRONG}"))
+            }
+            (sent, _) => sent,
+        }
+    }
+
+    /// Makes one attempt: sends what `snapshot` reads through the queues to the joiner.
+    fn attempt(&self, snapshot: &dyn Snapshot, link: &mut Link, reason: &str) -> Result<Sent, SnapshotError> {
         let job = self.job;
         let key = self.begin(link, snapshot.kind(), reason)?;
         job.progress.phase("sending", snapshot.kind().name());
@@ -212,7 +233,14 @@ impl DonorSession<'_> {
             let same = compare.same_bytes();
             self.job.progress.reused_bytes.store(same, Ordering::Relaxed);
             self.job.progress.rebuilt_bytes.store(compare.rebuilt_bytes(), Ordering::Relaxed);
-            let line = format!("incremental: the joiner already had {}", size(same));
+            let mut line = format!("incremental: the joiner already had {}", size(same));
+            let unread = compare.unread_bytes();
+            if unread > 0 {
+                line += &format!(
+                    "; {} were not read on the donor: their fingerprints were remembered",
+                    size(unread)
+                );
+            }
             tracing::info!("{line}");
             link.note(&line)?;
         }
@@ -247,27 +275,35 @@ impl DonorSession<'_> {
             spill_max: job.settings.spill_max,
             newer: Policy::AsItPays,
             allow_corrupt_pages: job.settings.allow_corrupt_pages,
+            memory: self.memory.clone(),
             creator: "rejoin".to_owned(),
         }
     }
 
-    /// Begins an attempt. Returns the fingerprint key, a new one for each attempt, or `None` if files are not
-    /// compared.
+    /// Begins an attempt. Returns the fingerprint key, or `None` if files are not compared. It is that of the remembered
+    /// fingerprints, or a new one if nothing is remembered.
     fn begin(&self, link: &mut Link, kind: SnapshotKind, reason: &str) -> Result<Option<FingerprintKey>> {
         let (base, incremental) = (self.accepted.base, self.job.settings.incremental);
-        let key = if base && incremental { Some(random_bytes()?) } else { None };
+        let memory = self.memory.as_ref().filter(|memory| !memory.is_wrong());
+        let remember = memory.map(|memory| memory.key());
+        let key = match (base && incremental, remember) {
+            (false, _) => None,
+            (true, None) => Some(random_bytes()?),
+            (true, remembered) => remembered,
+        };
         let (all, without_redo) = self.offered;
         let bytes = if kind == SnapshotKind::Blocking { all } else { without_redo };
         let redo = if kind == SnapshotKind::Online { self.redo_outlook() } else { None };
         let (rlimit, limits) = (self.context.throttle.rate(), self.job.settings.limits);
         let parts = self.job.settings.delta != Parts::Never;
-        let inputs =
-            PlanInputs { layout: self.layout, bytes, base, incremental, redo, rlimit, parts, limits };
+        let remembered = memory.map_or(0, |_| self.remembered);
+        let layout = self.layout;
+        let inputs = PlanInputs { layout, bytes, remembered, base, incremental, redo, rlimit, parts, limits };
         if key.is_none() {
             // A joiner in place deletes its files when it hears of the attempt.
             inputs.permit(None)?;
         }
-        let sample = begin(self.job, link, kind, reason, key, bytes)?;
+        let sample = begin(self.job, link, kind, reason, (key, remember), bytes)?;
         let key = match kind {
             // A sample says nothing about rows: the joiner's leftovers of parts are compared.
             SnapshotKind::Logical => inputs.decide_by_rows(link, &self.job.progress.ledger, key)?,
@@ -321,6 +357,8 @@ impl DonorSession<'_> {
             let sent: Result<u64> = threads.into_iter().map(Running::join).sum();
             let given = given?;
             compared?;
+            // An answer that counted may have been given before the joiner found out that it is wrong.
+            send_queue.compare().map_or(Ok(()), Compare::refuse_wrong_answers)?;
             Ok((given, sent?))
         })
     }
@@ -370,14 +408,14 @@ fn begin(
     link: &mut Link,
     kind: SnapshotKind,
     reason: &str,
-    fingerprints: Option<FingerprintKey>,
+    (fingerprints, remember): (Option<FingerprintKey>, Option<FingerprintKey>),
     bytes: u64,
 ) -> Result<Option<Sample>> {
     job.progress.attempt(bytes);
     job.progress.ledger.attempt(kind, reason);
     tracing::info!("{}", protocol::message::snapshot_line(kind, reason));
     let reason = protocol::hello::cut(reason, protocol::limits::TEXT_BYTES_MAX).to_owned();
-    link.send(&Message::Attempt(Attempt { snapshot: kind, reason, fingerprints, bytes }))?;
+    link.send(&Message::Attempt(Attempt { snapshot: kind, reason, fingerprints, remember, bytes }))?;
     if fingerprints.is_none() {
         return Ok(None);
     }

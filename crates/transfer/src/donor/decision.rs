@@ -24,6 +24,8 @@ pub(super) struct PlanInputs<'a> {
     pub layout: &'a Layout,
     /// Bytes of our files that this snapshot sends.
     pub bytes: u64,
+    /// Bytes of these whose fingerprints are remembered.
+    pub remembered: u64,
     /// The joiner has files that may be compared.
     pub base: bool,
     /// The donor's option `incremental`.
@@ -93,6 +95,10 @@ impl PlanInputs<'_> {
                 plan.recovery_ms = Some(expected.recovery.as_millis() as u64);
                 format!("{line}; {}", redo.in_words(&self.prices()))
             }
+        };
+        let line = match (key, self.remembered) {
+            (None, _) | (_, 0) => line,
+            (Some(_), bytes) => format!("{line}; the donor remembers the fingerprints of {}", size(bytes)),
         };
         plan.words.clone_from(&line);
         ledger.note(|record| record.plan = Some(plan));

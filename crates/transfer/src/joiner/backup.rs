@@ -108,7 +108,7 @@ impl Backup {
         let position: Position = (self.position, domain);
         let file_list = FileList { files, position, binlog_state: None };
         // Its files are as complete as those of a server that stands still.
-        incoming.settle(file_list, job, SnapshotKind::Blocking)?.verify(job)
+        incoming.settle(file_list, job, SnapshotKind::Blocking)?.verify(job, None)
     }
 }
 

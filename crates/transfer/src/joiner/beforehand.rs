@@ -1,4 +1,8 @@
 //! What the joiner says of its settings and of its old files before a transfer.
+use std::sync::Arc;
+
+use protocol::fingerprint::FingerprintKey;
+
 use crate::datadir::layout::Layout;
 use crate::datadir::lineage::Lineage;
 use crate::datadir::managed::ManagedFile;
@@ -8,6 +12,7 @@ use crate::flavor::{Flavor, InDatadir};
 use crate::human::printable;
 use crate::install::names::file_name;
 use crate::job::Job;
+use crate::remembered::memory::Memory;
 
 pub(super) fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
     let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
@@ -32,6 +37,16 @@ pub(super) fn record_plan(job: &Job, total: u64, about: Option<u64>) {
         let plan = record.plan.get_or_insert_default();
         (plan.total, plan.full, plan.sent) = (total, about.is_none(), Some(about.unwrap_or(total)));
     });
+}
+
+/// What this node remembers of its files under the key of the donor, `None` if nothing is remembered.
+pub(super) fn memory_under(job: &Job, key: Option<FingerprintKey>) -> Option<Arc<Memory>> {
+    let key = key.filter(|_| job.settings.remember_fingerprints)?;
+    let memory = Memory::with_key(&job.datadir, key).unwrap_or_else(|error| {
+        tracing::warn!("fingerprints are not remembered: {error:#}");
+        None
+    });
+    memory.map(Arc::new)
 }
 
 /// Warns of files that `cpat` matches but that are not kept, because they would act on the new data.

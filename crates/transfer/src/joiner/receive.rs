@@ -81,6 +81,10 @@ pub(super) fn receive_attempt(
         said
     });
     job.cancel.check()?;
+    if let Some(counts) = base.map(Base::counts) {
+        job.progress.read_bytes.store(counts.read.load(Ordering::Relaxed), Ordering::Relaxed);
+        job.progress.remembered_bytes.store(counts.remembered.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
     match said? {
         next @ (Message::Attempt(_) | Message::AskPrepare { .. }) => Ok(Received::Again(next)),
         first => {
@@ -88,8 +92,17 @@ pub(super) fn receive_attempt(
                 base.corruption().line().into_iter().for_each(|line| tracing::warn!("{line}"));
                 let (same, received) = (same.into_inner(), received.into_inner());
                 let (same, received) = (crate::human::size(same), crate::human::size(received));
+                let remembered = match base.counts().remembered.load(Ordering::Relaxed) {
+                    0 => String::new(),
+                    bytes => {
+                        format!(
+                            "; {} were not read: their fingerprints were remembered",
+                            crate::human::size(bytes)
+                        )
+                    }
+                };
                 tracing::info!(
-                    "incremental: {same} were already here, {received} of them from an interrupted transfer"
+                    "incremental: {same} were already here, {received} of them from an interrupted transfer{remembered}"
                 );
             }
             let file_list = receive_list(link, first, base)?;

@@ -23,6 +23,8 @@ use crate::install::run;
 use crate::install::tidy;
 use crate::job::Job;
 use crate::receive::staging::Staging;
+use crate::remembered::arrived::Arrived;
+use crate::remembered::memory::Memory;
 use crate::threads::{Thread, scoped};
 
 /// The staged files, once everything has arrived and has its final name.
@@ -45,6 +47,7 @@ pub(super) struct VerifiedStaging {
     plan: InstallPlan,
     position: Position,
     bytes: u64,
+    arrived: Arrived,
 }
 
 impl VerifiedStaging {
@@ -58,8 +61,8 @@ impl VerifiedStaging {
         self.position
     }
 
-    /// Carries out the plan.
-    pub fn install(self) -> Result<()> {
+    /// Carries out the plan. Returns what can be remembered of the installed files.
+    pub fn install(self) -> Result<Arrived> {
         let (plan, datadir) = (self.plan, &self.layout.datadir);
         record_check::check_plan(&plan, &self.layout)?;
         tracing::info!(
@@ -73,7 +76,7 @@ impl VerifiedStaging {
         if keep != Keep::Old {
             tidy::remove_everything(&Disk, datadir)?;
         }
-        Ok(())
+        Ok(self.arrived)
     }
 }
 
@@ -85,23 +88,29 @@ impl SettledStaging {
 
     /// Makes everything durable, and plans the install. Fails if the staged files are not what the donor read, if
     /// they do not recover to the donor's position, or if the plan cannot be carried out.
-    pub fn verify(self, job: &Job) -> Result<VerifiedStaging> {
-        std::thread::scope(|scope| {
-            let read_back = scoped(scope, Thread::ReadBack, || match self.prepared {
-                true => Ok(()),
-                false => read_back(&self.staging, job),
+    pub fn verify(self, job: &Job, memory: Option<&Memory>) -> Result<VerifiedStaging> {
+        let arrived = std::thread::scope(|scope| {
+            let read_back = scoped(scope, Thread::ReadBack, || match (self.prepared, memory) {
+                (true, _) => Ok(Arrived::default()),
+                (false, None) => read_back(&self.staging, job).map(|()| Arrived::default()),
+                (false, Some(memory)) => {
+                    let (threads, key) = (job.settings.threads, memory.key());
+                    let (bytes, arrived) = self.staging.read_back_and_learn(&key, threads, &job.cancel)?;
+                    log_read_back(bytes);
+                    Ok(arrived)
+                }
             });
             let others = self.make_durable().and_then(|()| self.check_position());
             // This error comes first: a wrong position may only follow from it.
-            read_back.join()?;
-            others
+            let arrived = read_back.join()?;
+            others.map(|()| arrived)
         })?;
         let (bytes, position, layout) = (self.bytes(), self.file_list.position, self.layout.clone());
         let plan = self.plan()?;
         // Checked while the donor still listens, so that both logs say why nothing is installed.
         let warnings = run::check(&Disk, &plan)?;
         warnings.iter().for_each(|line| tracing::warn!("{line}"));
-        Ok(VerifiedStaging { layout, plan, position, bytes })
+        Ok(VerifiedStaging { layout, plan, position, bytes, arrived })
     }
 
     fn make_durable(&self) -> Result<()> {
@@ -222,8 +231,12 @@ impl SettledStaging {
 /// Reads back every staged piece that has a digest. Fails if one is not what the donor read.
 pub(super) fn read_back(staging: &Staging, job: &Job) -> Result<()> {
     let bytes = staging.read_back(job.settings.threads, &job.cancel)?;
-    tracing::info!("read back: {} of the staged files, all as the donor read them", size(bytes));
+    log_read_back(bytes);
     Ok(())
+}
+
+fn log_read_back(bytes: u64) {
+    tracing::info!("read back: {} of the staged files, all as the donor read them", size(bytes));
 }
 
 fn wrong_position(found: &str, noted: StateId) -> Failure {

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -23,10 +24,11 @@ use crate::disk::identity::{Look, look_at};
 use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
 use crate::receive::corruption::Corruption;
-use crate::receive::origin::{Fingerprinted, Origin};
+use crate::receive::origin::{Fingerprinted, Origin, Whole};
 use crate::receive::questions::{Piece, Recent, Todo};
 use crate::receive::reusable::Old;
 use crate::receive::staging::Staging;
+use crate::remembered::memory::Memory;
 use crate::threads::lock;
 
 /// The joiner's files, by the file numbers of an attempt.
@@ -43,8 +45,14 @@ pub struct Base<'a> {
     together: Mutex<HashMap<FileId, Arc<Vec<FileId>>>>,
     /// For each range the bytes that had been received when it was first fingerprinted.
     pub(super) received: Mutex<HashMap<(FileId, u32), Extents>>,
-    /// Lengths and digests of fingerprinted ranges, by which the unchanged ones are checked when they are read back.
-    pub(super) wholes: Mutex<HashMap<(FileId, u32), (u32, u64)>>,
+    /// Fingerprinted ranges: the digests, by which the unchanged ones are checked when they are read back, and the
+    /// fingerprints, which can be remembered.
+    pub(super) wholes: Mutex<HashMap<(FileId, u32), Whole>>,
+    /// What this node remembers of its files; `None` if nothing is used of that.
+    pub(super) memory: Option<Arc<Memory>>,
+    /// What of it was found wrong, until the donor is told.
+    pub(super) wrong: Mutex<Option<String>>,
+    pub(super) counts: Counts,
     /// Block fingerprints of the ranges that were fingerprinted last: the donor asks for them if a range differs.
     pub(super) recent: Mutex<Recent>,
     corruption: Corruption,
@@ -52,6 +60,15 @@ pub struct Base<'a> {
     pub(super) changed: Condvar,
     /// Sends the results of rebuilt blocks to the donor, until it asks no more.
     pub(super) say: Mutex<Option<mpsc::SyncSender<Message>>>,
+}
+
+/// Bytes of the joiner's files.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// They were read.
+    pub read: AtomicU64,
+    /// They were not read, because their fingerprints are remembered.
+    pub remembered: AtomicU64,
 }
 
 /// Files that the donor asked for.
@@ -105,12 +122,25 @@ impl<'a> Base<'a> {
             together: Mutex::default(),
             received: Mutex::default(),
             wholes: Mutex::default(),
+            memory: None,
+            wrong: Mutex::default(),
+            counts: Counts::default(),
             recent: Mutex::default(),
             corruption: Corruption::default(),
             todo: Mutex::default(),
             changed: Condvar::new(),
             say: Mutex::default(),
         }
+    }
+
+    /// Uses what is remembered under the key of this attempt.
+    pub fn with_memory(self, memory: Option<Arc<Memory>>) -> Base<'a> {
+        Base { memory, ..self }
+    }
+
+    /// What was read.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The joiner's bytes of a file.
@@ -299,3 +329,7 @@ fn look_for(path: PathBuf) -> Result<Option<Old>> {
 #[cfg(test)]
 #[path = "base_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "base_memory_tests.rs"]
+mod memory_tests;

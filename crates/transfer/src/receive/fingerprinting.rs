@@ -1,4 +1,5 @@
 //! Fingerprints the joiner's files, with several threads, in the order in which the donor asks.
+use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, mpsc};
 
 use anyhow::{Context, Result};
@@ -6,22 +7,33 @@ use protocol::chunk::digest;
 use protocol::delta;
 use protocol::extents::Extents;
 use protocol::fingerprint::{self, Fingerprint, GroupHasher};
+use protocol::hello::cut;
 use protocol::inventory::FileId;
-use protocol::limits::RANGE_BYTES;
+use protocol::limits::{RANGE_BYTES, TEXT_BYTES_MAX};
 use protocol::message::Message;
 
 use crate::cancel::LOOK_EVERY;
+use crate::disk::identity::look;
 use crate::peer::link::Link;
 use crate::peer::relay::relay;
 use crate::receive::base::Base;
 use crate::receive::corruption::Pages;
-use crate::receive::origin::{Opened, Origin};
+use crate::receive::origin::{Opened, Origin, Whole};
 use crate::receive::questions::Piece;
+use crate::remembered::trust::state_of;
 use crate::threads::{Thread, lock, scoped};
 
 /// Ranges that one thread fingerprints before it takes another piece: few, so that all threads work on what is needed
 /// next.
 const PIECE: u32 = 4;
+
+/// What is remembered of a range.
+#[derive(Clone, Copy)]
+struct Recalled {
+    whole: Whole,
+    /// It is read all the same.
+    checked: bool,
+}
 
 impl Base<'_> {
     /// Fingerprints what the donor asks for and sends the answers over `link`, until the donor asks no more.
@@ -62,7 +74,10 @@ impl Base<'_> {
                     vec![self.fingerprint_inside(file, range, &blocks, &mut buffer)?]
                 }
             };
-            for answer in answers {
+            let wrong = lock(&self.wrong).take();
+            let wrong =
+                wrong.map(|what| Message::WrongFingerprints { what: cut(&what, TEXT_BYTES_MAX).to_owned() });
+            for answer in wrong.into_iter().chain(answers) {
                 if say.send(answer).is_err() {
                     return Ok(());
                 }
@@ -128,16 +143,50 @@ impl Base<'_> {
         range: u32,
         buffer: &mut [u8],
     ) -> Result<Fingerprint> {
+        let recalled = self.recall(known, range);
+        if let Some(Recalled { whole, checked: false }) = recalled {
+            lock(&self.wholes).insert((file, range), whole);
+            self.counts.remembered.fetch_add(u64::from(whole.len), Ordering::Relaxed);
+            return Ok(whole.fingerprint);
+        }
         let bytes = self.read(file, known, range, buffer)?;
         if let (None, Some(old)) = (&known.received, &known.old) {
             let pages = known.pages.get_or_init(|| Pages::of(&self.entry(file).ok()?, &old.path));
             pages.iter().for_each(|pages| self.corruption().look(pages, file, &old.path, range, bytes));
         }
-        lock(&self.wholes).insert((file, range), (bytes.len() as u32, digest(bytes)));
         let blocks = fingerprint::block_fingerprints(&self.key, bytes);
         let fingerprint = fingerprint::range_fingerprint(&self.key, &blocks);
+        let whole = Whole { len: bytes.len() as u32, digest: digest(bytes), fingerprint };
+        lock(&self.wholes).insert((file, range), whole);
+        if let Some(recalled) = recalled {
+            self.check(known, range, &recalled.whole, &whole);
+        }
         lock(&self.recent).add((file, range), blocks);
         Ok(fingerprint)
+    }
+
+    /// What is remembered of a range of an old file. Nothing is of what an earlier transfer had received.
+    fn recall(&self, known: &Origin, range: u32) -> Option<Recalled> {
+        let (None, Some(old)) = (&known.received, &known.old) else { return None };
+        let memory = self.memory.as_ref()?;
+        let at = memory.find(&old.look)?;
+        let record = memory.record(at)?;
+        let ((fingerprint, digest), len) = (record.range(range)?, record.len_of(range));
+        Some(Recalled { whole: Whole { len, digest, fingerprint }, checked: memory.is_checked(at, range) })
+    }
+
+    /// A range that is remembered was read: the two must be equal, unless the file was changed meanwhile.
+    fn check(&self, known: &Origin, range: u32, remembered: &Whole, read: &Whole) {
+        let (Some(memory), Some(old)) = (&self.memory, &known.old) else { return };
+        // A range that could not be read is empty.
+        if remembered == read || read.len != remembered.len {
+            return;
+        }
+        let now = look(&old.path).ok().flatten();
+        if now.is_some_and(|now| state_of(&now) == state_of(&old.look)) {
+            let what = memory.is_wrong_about(&old.path, u64::from(range) * u64::from(RANGE_BYTES));
+            lock(&self.wrong).get_or_insert(what);
+        }
     }
 
     fn fingerprint_blocks(&self, file: FileId, range: u32, buffer: &mut [u8]) -> Result<Message> {
@@ -177,6 +226,7 @@ impl Base<'_> {
             let find = || opened.received_in(at..at + len as u64);
             lock(&self.received).entry((file, range)).or_insert_with(find).clone()
         };
+        self.counts.read.fetch_add(len as u64, Ordering::Relaxed);
         let read = origin.open().and_then(|opened| match origin.received {
             Some(_) => opened.read(at, bytes, &received(&opened)),
             None => opened.read(at, bytes, &Extents::default()),

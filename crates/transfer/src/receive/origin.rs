@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use protocol::extents::Extents;
+use protocol::fingerprint::Fingerprint;
 use protocol::limits::RANGE_BYTES;
 
 use crate::disk::holes::DataOf;
@@ -33,15 +34,26 @@ pub struct Fingerprinted {
     pub origin: Arc<Origin>,
     /// Bytes of it that had been received.
     pub received: Extents,
-    /// Length in bytes and digest of the whole range.
-    pub whole: Option<(u32, u64)>,
+    /// What is known of the whole range.
+    pub whole: Option<Whole>,
+}
+
+/// A range that was fingerprinted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Length in bytes.
+    pub len: u32,
+    /// Its digest.
+    pub digest: u64,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
 }
 
 impl Fingerprinted {
-    /// The digest of `len` bytes from `at` on, if they are what was fingerprinted.
-    pub fn whole(&self, at: u64, len: u32) -> Option<u64> {
+    /// What is known of `len` bytes from `at` on, if they are what was fingerprinted.
+    pub fn whole(&self, at: u64, len: u32) -> Option<Whole> {
         let is_range = at.is_multiple_of(u64::from(RANGE_BYTES));
-        self.whole.filter(|(fingerprinted, _)| is_range && *fingerprinted == len).map(|(_, digest)| digest)
+        self.whole.filter(|whole| is_range && whole.len == len)
     }
 
     /// Which of these parts are in the old file only, as starts and lengths; starts are counted from `at`. The others
@@ -164,11 +176,11 @@ mod tests {
         staged.set_len(65_536).unwrap();
         opened.read(16_384, &mut bytes[..4096], &received).unwrap();
         assert!(bytes[..4096].iter().all(|byte| *byte == 0));
-        let fingerprinted =
-            Fingerprinted { origin: Arc::new(origin.clone()), received, whole: Some((1 << 20, 5)) };
+        let whole = Whole { len: 1 << 20, digest: 5, fingerprint: [1; 16] };
+        let fingerprinted = Fingerprinted { origin: Arc::new(origin.clone()), received, whole: Some(whole) };
         assert_eq!(
             [(0, 1 << 20), (0, 9), (1 << 19, 1 << 20)].map(|(at, len)| fingerprinted.whole(at, len)),
-            [Some(5), None, None]
+            [Some(whole), None, None]
         );
         assert_eq!(
             fingerprinted.in_old(&[(0, 16_384), (20_000, 100)], 16_384),

@@ -5,16 +5,20 @@
 //!
 //! For every piece the donor sends a digest of all its bytes, including those that it does not send. A digest is
 //! valid until a part of its piece is sent again; then only that part can have one.
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use protocol::chunk::digest;
 use protocol::extents::Extents;
+use protocol::fingerprint::{Fingerprint, FingerprintKey, block_fingerprints, range_fingerprint};
+use protocol::inventory::FileId;
 use protocol::limits::RANGE_BYTES;
+use protocol::remembered::{RANGE_RECORD_BYTES, REMEMBERED_BYTES_MAX};
 
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
+use crate::flavor::class::Class;
 use crate::receive::digests::Piece;
 use crate::receive::origin::{Opened, Origin};
 use crate::receive::staged::StagedFile;
@@ -23,8 +27,21 @@ use crate::threads::{Thread, in_threads, lock};
 /// Pieces that a thread takes at once.
 const AT_ONCE: usize = 64;
 
+/// No more fingerprints are computed: more cannot be remembered.
+const FINGERPRINTS_MAX: usize = REMEMBERED_BYTES_MAX / RANGE_RECORD_BYTES;
+
+/// What was read back.
+#[derive(Debug, Default)]
+pub(super) struct ReadBack {
+    /// Bytes that were correct.
+    pub bytes: u64,
+    /// Fingerprints of whole ranges, by file, in no order.
+    pub fingerprints: HashMap<FileId, Vec<(u32, Fingerprint)>>,
+}
+
 /// Pieces of one file that one thread reads.
 struct Part {
+    id: FileId,
     file: Arc<StagedFile>,
     origin: Arc<Origin>,
     /// The bytes that are staged; the others are in the old file.
@@ -32,30 +49,38 @@ struct Part {
     pieces: Vec<(u64, Piece)>,
 }
 
-/// Reads staged files with up to `threads` threads. Returns how many bytes were correct.
+/// Reads staged files with up to `threads` threads. With `key`, also fingerprints what it reads.
 ///
 /// # Errors
 /// Some bytes are wrong; a file cannot be read; cancelled.
 pub(super) fn read_back(
-    files: impl Iterator<Item = Arc<StagedFile>> + Send,
+    files: impl Iterator<Item = (FileId, Arc<StagedFile>)> + Send,
+    key: Option<&FingerprintKey>,
     threads: u16,
     cancel: &Cancel,
-) -> Result<u64> {
-    let (parts, bytes) = (Mutex::new(files.flat_map(parts_of)), AtomicU64::new(0));
+) -> Result<ReadBack> {
+    let (parts, all) = (Mutex::new(files.flat_map(parts_of)), Mutex::new((ReadBack::default(), 0)));
     let next = || lock(&parts).next();
     let read = || -> Result<()> {
         let mut buffer = vec![0; RANGE_BYTES as usize];
         while let Some(part) = next() {
             cancel.check()?;
-            bytes.fetch_add(part.read(&mut buffer)?, Ordering::Relaxed);
+            let mut found = Vec::new();
+            let bytes = part.read(&mut buffer, key, &mut found)?;
+            let mut all = lock(&all);
+            all.0.bytes += bytes;
+            all.1 += found.len();
+            if all.1 <= FINGERPRINTS_MAX && !found.is_empty() {
+                all.0.fingerprints.entry(part.id).or_default().append(&mut found);
+            }
         }
         Ok(())
     };
     in_threads(Thread::BlockReader, usize::from(threads), &read)?;
-    Ok(bytes.into_inner())
+    Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner).0)
 }
 
-fn parts_of(file: Arc<StagedFile>) -> Vec<Part> {
+fn parts_of((id, file): (FileId, Arc<StagedFile>)) -> Vec<Part> {
     let (origin, staged) = file.content();
     let (origin, staged) = (Arc::new(origin), Arc::new(staged));
     let range = |(at, piece): &(u64, Piece)| *at..at + u64::from(piece.len);
@@ -65,6 +90,7 @@ fn parts_of(file: Arc<StagedFile>) -> Vec<Part> {
         .filter(|piece| staged.overlaps(range(piece)))
         .collect();
     let part = |pieces: &[(u64, Piece)]| Part {
+        id,
         file: Arc::clone(&file),
         origin: Arc::clone(&origin),
         staged: Arc::clone(&staged),
@@ -74,16 +100,26 @@ fn parts_of(file: Arc<StagedFile>) -> Vec<Part> {
 }
 
 impl Part {
-    fn read(&self, buffer: &mut [u8]) -> Result<u64> {
+    fn read(
+        &self,
+        buffer: &mut [u8],
+        key: Option<&FingerprintKey>,
+        found: &mut Vec<(u32, Fingerprint)>,
+    ) -> Result<u64> {
         let target = self.file.target.display();
         let opened = self.origin.open().with_context(|| format!("cannot read back {target}"))?;
         let mut sum = 0;
         for (at, piece) in &self.pieces {
             sum += u64::from(piece.len);
+            let bytes = buffer.get_mut(..piece.len as usize).context("a piece longer than a range")?;
+            let key = key.filter(|_| self.is_range(*at, *piece));
             if self.is_hole(&opened, *at, *piece) {
+                if let Some(key) = key {
+                    bytes.fill(0);
+                    found.push(fingerprinted(key, *at, bytes));
+                }
                 continue;
             }
-            let bytes = buffer.get_mut(..piece.len as usize).context("a piece longer than a range")?;
             opened
                 .read(*at, bytes, &self.staged)
                 .with_context(|| format!("cannot read back {target} at {at}"))?;
@@ -93,8 +129,15 @@ impl Part {
                             the correct parts are reused";
                 return Err(Failure::new(Kind::Disk, text).hint(hint).into());
             }
+            found.extend(key.map(|key| fingerprinted(key, *at, bytes)));
         }
         Ok(sum)
+    }
+
+    /// Whether a piece is a whole range of a table, whose fingerprint can be remembered.
+    fn is_range(&self, at: u64, piece: Piece) -> bool {
+        let whole = self.file.size.saturating_sub(at).min(u64::from(RANGE_BYTES)) == u64::from(piece.len);
+        whole && at.is_multiple_of(u64::from(RANGE_BYTES)) && self.file.class == Class::Table
     }
 
     /// Whether a piece is zeros that were never written: reading them takes longer than reading data that is in
@@ -105,4 +148,10 @@ impl Part {
             && self.staged.covers(range.clone())
             && opened.received_in(range).is_empty()
     }
+}
+
+/// The number of the range at `at`, and its fingerprint.
+fn fingerprinted(key: &FingerprintKey, at: u64, bytes: &[u8]) -> (u32, Fingerprint) {
+    let range = (at / u64::from(RANGE_BYTES)) as u32;
+    (range, range_fingerprint(key, &block_fingerprints(key, bytes)))
 }

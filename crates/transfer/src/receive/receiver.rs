@@ -152,9 +152,10 @@ fn store(
         writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
     }
     // The donor sends no digest of an unchanged range: the joiner computed it with the fingerprint.
-    let whole =
-        if chunk.is_same() { fingerprinted.whole(chunk.offset, chunk.len) } else { Some(chunk.whole()) };
-    shared.staging.expect(chunk.file, chunk.offset, chunk.len, whole)?;
+    let known = if chunk.is_same() { fingerprinted.whole(chunk.offset, chunk.len) } else { None };
+    let whole = if chunk.is_same() { known.map(|whole| whole.digest) } else { Some(chunk.whole()) };
+    let fingerprint = known.map(|whole| whole.fingerprint);
+    shared.staging.expect(chunk.file, chunk.offset, chunk.len, whole, fingerprint)?;
     arrived(shared, chunk, &rebuilt.failed)?;
     shared.staging.may_rest(chunk.file);
     if let Some(base) = base.filter(|_| !chunk.deltas.is_empty()) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use protocol::fingerprint::Fingerprint;
 use protocol::inventory::FileId;
 use protocol::limits::{RANGE_BYTES, WORKERS_MAX};
 use serde::{Deserialize, Serialize};
@@ -73,8 +74,8 @@ struct Rested<'a> {
     adopted: bool,
     patchable: bool,
     differing: u64,
-    /// The digest of the whole file.
-    digest: Option<u64>,
+    /// The digest of the whole file, and its fingerprint.
+    digest: Option<(u64, Option<Fingerprint>)>,
     /// The old file at its target, if the file is the same from the first byte to the last.
     old: Option<Look>,
 }
@@ -173,7 +174,7 @@ impl StagedFiles {
             adopted: staged.adopted,
             patchable: staged.patchable,
             differing: staged.differing.load(Ordering::Acquire),
-            digest: digests.only_one(staged.size)?,
+            digest: digests.only_one(staged.size)?.map(|piece| (piece.digest, piece.fingerprint)),
             old,
         };
         Some(postcard::to_stdvec(&rested).ok()?.into())
@@ -200,8 +201,8 @@ impl StagedFiles {
             held.same.add(0..rested.size);
         }
         let mut digests = Digests::default();
-        if rested.digest.is_some() {
-            digests.note(0, rested.size as u32, rested.digest);
+        if let Some((digest, fingerprint)) = rested.digest {
+            digests.note(0, rested.size as u32, Some(digest), fingerprint);
         }
         Some(StagedFile {
             path: stage.directory.join(staged_name(file, rested.fingerprint)),

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 use protocol::extents::Extents;
+use protocol::fingerprint::Fingerprint;
 use protocol::inventory::FileEntry;
+use protocol::remembered::FileState;
 
 use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
@@ -16,6 +18,7 @@ use crate::install::plan::{Class, Patched, Unchanged};
 use crate::receive::digests::Digests;
 use crate::receive::origin::Origin;
 use crate::receive::reusable::{self, Held, Old};
+use crate::remembered::trust::state_of;
 use crate::threads::lock;
 
 /// Files that a thread keeps open: ranges of as many files as the donor has threads arrive by turns. There may be
@@ -97,6 +100,16 @@ impl StagedFile {
         // Every server writes this file when it ends, and a rollback must not be refused because of that.
         let table = self.class == Class::Table && !target.ends_with("ib_buffer_pool");
         (table && whole).then(|| (self.path.as_path(), as_it_is(old)))
+    }
+
+    /// What can be remembered of it, if this is its final length, and the state of its old file if that is compared with it.
+    pub fn to_remember(
+        &self,
+        size: u64,
+        read_back: &[(u32, Fingerprint)],
+    ) -> Option<(Option<FileState>, Vec<u8>)> {
+        let ranges = lock(&self.digests).to_remember(size, read_back)?;
+        Some((lock(&self.held).old.as_ref().map(|old| state_of(&old.look)), ranges))
     }
 
     /// Called before `bytes` bytes are written: gives their reserved space back.

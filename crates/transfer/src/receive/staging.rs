@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail};
+use protocol::fingerprint::{Fingerprint, FingerprintKey};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use crate::cancel::Cancel;
@@ -18,16 +19,17 @@ use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
 use crate::install::names::{SERVER, waiting_room, working_directory};
-use crate::install::plan::{Patched, Placed, Unchanged};
+use crate::install::plan::{Class, Patched, Placed, Unchanged};
 use crate::install::record::pending;
 use crate::install::roots::{self, Roots};
 use crate::receive::leftovers::{Leftovers, staged_name};
-use crate::receive::read_back::read_back;
+use crate::receive::read_back::{ReadBack, read_back};
 use crate::receive::rested::StagedFiles;
 use crate::receive::reusable::{self, Held, Old};
 pub use crate::receive::settling::Patches;
 use crate::receive::settling::{Coming, settle_all};
 use crate::receive::staged::{StagedFile, make, may_be_patched};
+use crate::remembered::arrived::Arrived;
 use crate::threads::lock;
 
 /// Files that are settled together: only these are in memory in both their received and their final form.
@@ -48,6 +50,8 @@ pub(super) struct Shared {
     roots: Roots,
     reserves: BTreeMap<FilesystemId, Arc<Reserve>>,
     places: BTreeMap<PathBuf, Place>,
+    /// Files that stay as they are, with what can be remembered of them.
+    staying: Arrived,
 }
 
 /// Properties of a staging root.
@@ -89,6 +93,7 @@ impl Staging {
                 roots,
                 reserves: BTreeMap::new(),
                 places: BTreeMap::new(),
+                staying: Arrived::default(),
             }),
         };
         staging.make_roots(&staging.shared().roots, &[])?;
@@ -260,9 +265,17 @@ impl Staging {
         Ok(staged.is_put_together().then(take))
     }
 
-    /// Records the digest that a piece of a file must have at the end, or that the donor gave none.
-    pub fn expect(&self, file: FileId, offset: u64, len: u32, digest: Option<u64>) -> Result<()> {
-        lock(&self.file(file)?.digests).note(offset, len, digest);
+    /// Records the digest that a piece of a file must have at the end, or that the donor gave none, and the fingerprint of a
+    /// range that is the joiner's own.
+    pub fn expect(
+        &self,
+        file: FileId,
+        offset: u64,
+        len: u32,
+        digest: Option<u64>,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<()> {
+        lock(&self.file(file)?.digests).note(offset, len, digest, fingerprint);
         Ok(())
     }
 
@@ -299,6 +312,10 @@ impl Staging {
                 {
                     Disk.remove(needless)?;
                     unchanged.push(stays);
+                    let ranges = first.as_ref().and_then(|first| first.to_remember(entry.size, &[]));
+                    if let Some((state, ranges)) = ranges {
+                        shared.staying.add(target, entry.size, state, &ranges);
+                    }
                     continue;
                 }
                 let last = self.choose(&mut shared, entry, target)?;
@@ -359,7 +376,34 @@ impl Staging {
     /// # Errors
     /// Some bytes are not.
     pub fn read_back(&self, threads: u16, cancel: &Cancel) -> Result<u64> {
-        read_back(self.each().map(|(_, file)| file).filter(|file| !file.is_link), threads, cancel)
+        Ok(read_back(self.data_files(), None, threads, cancel)?.bytes)
+    }
+
+    /// As [`Staging::read_back`]. Also returns what can be remembered of the tables: of those that stay, and of those that were
+    /// read back now.
+    ///
+    /// # Errors
+    /// As [`Staging::read_back`].
+    pub fn read_back_and_learn(
+        &self,
+        key: &FingerprintKey,
+        threads: u16,
+        cancel: &Cancel,
+    ) -> Result<(u64, Arrived)> {
+        let ReadBack { bytes, mut fingerprints } = read_back(self.data_files(), Some(key), threads, cancel)?;
+        let mut arrived = std::mem::take(&mut self.shared().staying);
+        for (id, file) in self.data_files().filter(|(_, file)| file.class == Class::Table) {
+            let mut computed = fingerprints.remove(&id).unwrap_or_default();
+            computed.sort_unstable();
+            if let Some((_, ranges)) = file.to_remember(file.size, &computed) {
+                arrived.add(&file.target, file.size, None, &ranges);
+            }
+        }
+        Ok((bytes, arrived))
+    }
+
+    fn data_files(&self) -> impl Iterator<Item = (FileId, Arc<StagedFile>)> + Send + '_ {
+        self.each().filter(|(_, file)| !file.is_link)
     }
 
     /// The staged files, for [`crate::install::plan::plan`].
@@ -388,7 +432,7 @@ impl Staging {
     }
 
     /// All files in the order of their numbers, for reading only.
-    fn each(&self) -> impl Iterator<Item = (FileId, Arc<StagedFile>)> + '_ {
+    fn each(&self) -> impl Iterator<Item = (FileId, Arc<StagedFile>)> + Send + '_ {
         let numbers = self.shared().files.numbers().into_iter();
         numbers.filter_map(|file| Some((file, self.shared().files.look(file)?)))
     }

@@ -270,6 +270,13 @@ impl<'a> SendQueue<'a> {
         Ok(())
     }
 
+    /// Queues a range that the joiner has.
+    pub(super) fn push_same(&self, entry: &Arc<FileEntry>, offset: u64, len: u32) -> Result<()> {
+        let chunk = Chunk::same(entry.id, offset, len);
+        let chunk = QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload: Vec::new() };
+        self.push(self.lane_of(entry.id, offset)?, chunk)
+    }
+
     /// Packs and queues bytes. Returns the number of bytes that are neither the same nor zero.
     fn pack(
         &self,
@@ -282,9 +289,7 @@ impl<'a> SendQueue<'a> {
         let lane = self.lane_of(entry.id, offset)?;
         let length = bytes.len() as u32;
         if found.same == [(0, length)] {
-            let chunk = Chunk::same(entry.id, offset, length);
-            self.push(lane, QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload: Vec::new() })?;
-            return Ok(0);
+            return self.push_same(entry, offset, length).map(|()| 0);
         }
         let pool = || self.packers.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = pool().pop();

@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
+use protocol::fingerprint::Fingerprint;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 
+use crate::compare::comparison::Compare;
 use crate::send::queue::SendQueue;
 use crate::snapshot::sink::{Rate, SnapshotSink, write_zeros};
 
@@ -19,6 +21,26 @@ impl SnapshotSink for SendQueue<'_> {
         if let Some(compare) = &self.compare {
             compare.expect(entries);
         }
+    }
+
+    fn remember(&self, file: FileId, fingerprint: &Fingerprint) {
+        if let Some(compare) = &self.compare {
+            compare.together().remember(file, *fingerprint);
+        }
+    }
+
+    fn put_remembered(&self, file: FileId, offset: u64, len: u32, fingerprint: &Fingerprint) -> Result<bool> {
+        let Some(compare) = self.compare.as_ref().filter(|_| self.redo != Some(file)) else {
+            return Ok(false);
+        };
+        compare.refuse_wrong_answers()?;
+        if !compare.has(file, offset, len, fingerprint, !self.is_at_consistency_point())? {
+            return Ok(false);
+        }
+        self.push_same(&self.announced(file)?, offset, len)?;
+        self.progress.reused_bytes.store(compare.same_bytes(), Ordering::Relaxed);
+        self.progress.remembered_bytes.store(compare.unread_bytes(), Ordering::Relaxed);
+        Ok(true)
     }
 
     fn announce(&self, entry: &FileEntry) -> Result<()> {
@@ -33,6 +55,10 @@ impl SnapshotSink for SendQueue<'_> {
 
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
         let entry = self.announced(file)?;
+        if self.redo != Some(file) {
+            self.progress.read_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.compare.as_ref().map_or(Ok(()), Compare::refuse_wrong_answers)?;
+        }
         if self.redo != Some(file) && !self.is_at_consistency_point() {
             self.throttle.read(bytes.len(), self.cancel)?;
         }

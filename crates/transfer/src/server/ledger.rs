@@ -162,7 +162,8 @@ impl Ledger {
         (record.tables, record.other_tables) = (named, others);
         let Table { sent, reused, rebuilt, zero, .. } = sum;
         let (redo, write_sets) = (tables.redo_sent(), record.bytes.write_sets);
-        record.bytes = record::Bytes { total, sent, reused, rebuilt, zero, redo, network, write_sets };
+        record.bytes =
+            record::Bytes { total, sent, reused, rebuilt, zero, redo, network, write_sets, ..record.bytes };
         record
     }
 }

@@ -34,6 +34,10 @@ pub struct Progress {
     pub reused_bytes: AtomicU64,
     /// Of these, bytes in blocks that the joiner made from its own version.
     pub rebuilt_bytes: AtomicU64,
+    /// Bytes of this host's files that were read, to be sent or compared.
+    pub read_bytes: AtomicU64,
+    /// Bytes of this host's files that were not read, because their fingerprints were remembered.
+    pub remembered_bytes: AtomicU64,
     attempts: AtomicU64,
     /// Microseconds for which replication was paused.
     paused_us: AtomicU64,
@@ -97,6 +101,8 @@ impl Progress {
             failures: Mutex::default(),
             reused_bytes: AtomicU64::new(0),
             rebuilt_bytes: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
+            remembered_bytes: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             paused_us: AtomicU64::new(0),
             corrupt_pages: AtomicU64::new(0),
@@ -207,7 +213,15 @@ impl Progress {
     }
 
     fn copies(&self, bytes: u64) {
-        for counter in [&self.done_bytes, &self.reused_bytes, &self.rebuilt_bytes, &self.corrupt_pages] {
+        let counters = [
+            &self.done_bytes,
+            &self.reused_bytes,
+            &self.rebuilt_bytes,
+            &self.read_bytes,
+            &self.remembered_bytes,
+            &self.corrupt_pages,
+        ];
+        for counter in counters {
             counter.store(0, Ordering::Relaxed);
         }
         self.total_bytes.store(bytes, Ordering::Relaxed);
@@ -286,7 +300,10 @@ impl Progress {
 
     /// The record of the transfer, as it is now.
     pub fn record(&self) -> Record {
-        self.ledger.record(self.total(), self.wire_bytes())
+        let mut record = self.ledger.record(self.total(), self.wire_bytes());
+        record.bytes.read = self.read_bytes.load(Ordering::Relaxed);
+        record.bytes.remembered = self.remembered_bytes.load(Ordering::Relaxed);
+        record
     }
 
     /// Goes on with what the last transfer noted.
@@ -319,6 +336,8 @@ impl Progress {
             wire_bytes: self.wire_bytes(),
             reused_bytes: self.reused_bytes.load(Ordering::Relaxed),
             rebuilt_bytes: self.rebuilt_bytes.load(Ordering::Relaxed),
+            read_bytes: self.read_bytes.load(Ordering::Relaxed),
+            remembered_bytes: self.remembered_bytes.load(Ordering::Relaxed),
             attempts: self.attempts.load(Ordering::Relaxed),
             paused_us: self.paused_us.load(Ordering::Relaxed),
             corrupt_pages: self.corrupt_pages.load(Ordering::Relaxed),

@@ -35,6 +35,10 @@ pub struct Status {
     pub reused_bytes: u64,
     /// Of these, bytes in blocks that the joiner rebuilt from its own version.
     pub rebuilt_bytes: u64,
+    /// Bytes of this host's files that were read, to be sent or compared.
+    pub read_bytes: u64,
+    /// Bytes of this host's files that were not read, because their fingerprints were remembered.
+    pub remembered_bytes: u64,
     /// How often the donor has begun to send files: more than once when a snapshot was given up.
     pub attempts: u64,
     /// Microseconds for which the donor paused replication.

@@ -167,6 +167,9 @@ pub enum Declined {
          clients, DDL above all, held them"
     )]
     BackupHeldUp,
+    /// What this node or the joiner remembered of a file is not what the file contains.
+    #[error("{0}")]
+    WrongFingerprints(String),
     /// The donor's data contains something that this snapshot does not handle.
     #[error("{0}")]
     Layout(String),

@@ -7,6 +7,7 @@ use anyhow::Result;
 use formats::Lsn;
 use formats::wsrep::state_id::StateId;
 use protocol::entries::Entries;
+use protocol::fingerprint::Fingerprint;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 
@@ -30,6 +31,25 @@ pub trait SnapshotSink: Sync {
     /// # Errors
     /// The transfer cannot go on.
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Called before [`SnapshotSink::expect`]: the fingerprint of a file of one range is remembered, so the file need not be read
+    /// if the joiner has the same.
+    fn remember(&self, _file: FileId, _fingerprint: &Fingerprint) {}
+
+    /// Hands over a range by its fingerprint, without its bytes. Returns false if that is not enough: the joiner has something
+    /// else, or it is not known what it has. Then the range must be written.
+    ///
+    /// # Errors
+    /// The transfer cannot go on.
+    fn put_remembered(
+        &self,
+        _file: FileId,
+        _offset: u64,
+        _len: u32,
+        _fingerprint: &Fingerprint,
+    ) -> Result<bool> {
+        Ok(false)
+    }
 
     /// A consistency point is about to begin. Returns when everything that was handed over before is on its way. Until
     /// [`SnapshotSink::end_consistency_point`], writes should not wait for the network or the joiner, because locks are

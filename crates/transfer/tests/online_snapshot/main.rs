@@ -33,6 +33,7 @@ fn options(server: &Server, account: Option<&str>, budget: u64) -> Options {
         desynced: 0,
         spill_dir: std::env::temp_dir(),
         spill_max: 1 << 30,
+        memory: None,
         newer: Policy::Never,
         allow_corrupt_pages: false,
         creator: "rejoin".to_owned(),

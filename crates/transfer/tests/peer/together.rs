@@ -6,6 +6,7 @@ use protocol::fingerprint::{Fingerprint, GroupHasher, block_fingerprints, range_
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use protocol::message::Message;
 use rejoin_transfer::send::queue::SendQueue;
+use rejoin_transfer::snapshot::declined::Declined;
 use rejoin_transfer::snapshot::sink::SnapshotSink;
 
 use super::parts::{Joiner, KEY, run};
@@ -207,6 +208,101 @@ fn what_was_read_last_arrives_last_when_two_threads_read_a_group_again() {
             |file| came.iter().filter(|(id, _)| *id == file).map(|(_, bytes)| &bytes[..]).collect::<Vec<_>>();
         assert_eq!(of(FIRST), [OURS[0], b"newer, of the first"]);
         assert_eq!(of(SECOND), [OURS[1], b"newer, of the second"]);
+        joiner.end();
+    };
+    run(source, talk).unwrap();
+}
+
+/// Announces both by what is remembered of them. Returns whether each was handed over without its bytes.
+fn give_unread(send_queue: &SendQueue<'_>) -> anyhow::Result<Vec<bool>> {
+    let entries = entries();
+    entries.iter().zip(OURS).for_each(|(entry, bytes)| send_queue.remember(entry.id, &range(bytes)));
+    send_queue.expect(&mut entries.iter());
+    let put = |(entry, bytes): (&FileEntry, &[u8])| {
+        send_queue.announce(entry)?;
+        send_queue.put_remembered(entry.id, 0, bytes.len() as u32, &range(bytes))
+    };
+    entries.iter().zip(OURS).map(put).collect()
+}
+
+#[test]
+fn remembered_files_are_named_without_their_bytes() {
+    let source = |send_queue: &SendQueue<'_>| {
+        assert_eq!(give_unread(send_queue)?, [true, true]);
+        // It was changed since; nobody waits for an answer about it.
+        send_queue.write(SECOND, 0, b"newer")?;
+        let (compare, all) = (send_queue.compare().unwrap(), (OURS[0].len() + OURS[1].len()) as u64);
+        assert_eq!((compare.unread_bytes(), compare.same_bytes()), (all, all));
+        assert_eq!(listed(send_queue, &entries()), [Message::FilesKnown { first: FIRST, count: 2 }]);
+        Ok(())
+    };
+    let talk = |joiner: &mut Joiner| {
+        joiner.answer_groups(fingerprint_of(OURS));
+        for (file, bytes) in [FIRST, SECOND].into_iter().zip(OURS) {
+            let len = bytes.len() as u32;
+            assert_eq!(joiner.lane.recv().unwrap(), Message::BeginKnown { file });
+            assert_eq!(joiner.lane.recv().unwrap(), Message::Same { file, offset: 0, len });
+        }
+        let (chunk, payload) = joiner.chunk();
+        assert_eq!((chunk.file, chunk.offset, payload), (SECOND, 0, b"newer".to_vec()));
+        joiner.end();
+    };
+    run(source, talk).unwrap();
+}
+
+#[test]
+fn where_one_differs_remembered_files_must_be_read() {
+    let theirs = [OURS[0], b"what was in the second"];
+    let source = |send_queue: &SendQueue<'_>| {
+        assert_eq!(give_unread(send_queue)?, [false, false]);
+        for (entry, bytes) in entries().iter().zip(OURS) {
+            send_queue.write(entry.id, 0, bytes)?;
+        }
+        assert_eq!(send_queue.compare().unwrap().unread_bytes(), 0);
+        Ok(())
+    };
+    let talk = |joiner: &mut Joiner| {
+        joiner.answer_groups(fingerprint_of(theirs));
+        assert_eq!(joiner.asks.recv().unwrap(), Message::SplitGroup { first: FIRST });
+        joiner.answer_one(FIRST, theirs[0]);
+        joiner.answer_one(SECOND, theirs[1]);
+        assert_eq!(joiner.lane.recv().unwrap(), Message::BeginKnown { file: FIRST });
+        assert!(matches!(joiner.lane.recv().unwrap(), Message::Same { file: FIRST, .. }));
+        assert_eq!(joiner.asks.recv().unwrap(), Message::CompareBlocks { file: SECOND, range: 0 });
+        let fingerprints = block_fingerprints(&KEY, theirs[1]);
+        joiner.answers.send(&Message::BlockFingerprints { file: SECOND, range: 0, fingerprints }).unwrap();
+        assert_eq!(joiner.chunk().1, OURS[1]);
+        joiner.end();
+    };
+    run(source, talk).unwrap();
+}
+
+/// Its answers may be wrong, all of them: nothing more is handed over in this attempt.
+#[test]
+fn a_joiner_that_remembered_something_wrong_voids_the_attempt() {
+    let what = "a remembered fingerprint is wrong: d/a.frm";
+    let source = |send_queue: &SendQueue<'_>| {
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while send_queue.compare().unwrap().refuse_wrong_answers().is_ok() {
+            assert!(std::time::Instant::now() < end, "the joiner's word does not arrive");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        send_queue.expect(&mut entries().iter());
+        for error in [
+            send_queue.put_remembered(FIRST, 0, 5, &range(OURS[0])).unwrap_err(),
+            send_queue.write(FIRST, 0, OURS[0]).unwrap_err(),
+        ] {
+            let declined = error.downcast_ref::<Declined>();
+            assert_eq!(declined, Some(&Declined::WrongFingerprints(what.to_owned())), "{error:#}");
+        }
+        Ok(())
+    };
+    let talk = |joiner: &mut Joiner| {
+        assert_eq!(joiner.asks.recv().unwrap(), Message::Asks);
+        assert_eq!(joiner.answers.recv().unwrap(), Message::Answers);
+        joiner.answers.send(&Message::WrongFingerprints { what: what.to_owned() }).unwrap();
+        assert!(matches!(joiner.asks.recv().unwrap(), Message::CompareGroups(_)));
+        assert!(matches!(joiner.asks.recv().unwrap(), Message::SplitGroup { .. }));
         joiner.end();
     };
     run(source, talk).unwrap();

@@ -63,7 +63,7 @@ impl World {
         for at in (0..SIZE).step_by(PART as usize) {
             let range = at..at + u64::from(PART);
             let byte = if sent.contains(&at) { 2 } else { 1 };
-            staging.expect(FileId(1), at, PART, Some(digest(&[byte; PART as usize]))).unwrap();
+            staging.expect(FileId(1), at, PART, Some(digest(&[byte; PART as usize])), None).unwrap();
             if sent.contains(&at) {
                 staging.hold(FileId(1), range.clone(), &[], Some(old.clone())).unwrap();
                 let came = (&[(0, PART)][..], &[2; PART as usize][..]);
@@ -184,7 +184,7 @@ fn holes_are_zeros_where_the_donor_read_zeros_only() {
         writer.write_range(FileId(0), 0, &[(0, 4096)], &[2; 4096]).unwrap();
         for at in (0..SIZE).step_by(PART as usize) {
             let read = if at == 3 << 20 { byte } else { 0 };
-            staging.expect(FileId(1), at, PART, Some(digest(&[read; PART as usize]))).unwrap();
+            staging.expect(FileId(1), at, PART, Some(digest(&[read; PART as usize])), None).unwrap();
             writer.write(FileId(1), at..at + u64::from(PART), &[], 0).unwrap();
         }
         world.plan(&staging, Patches::None);

@@ -36,7 +36,7 @@ metrics! {
     ATTEMPTS: "rejoin_transfer_attempts",
         "How often the donor has begun to send files in the current or last transfer: more than 1 if a snapshot was given up.";
     BYTES: "rejoin_transfer_bytes",
-        "Bytes of the current or last transfer: of all files (total), of them complete, on the network, not sent because the joiner had them (reused), and made by the joiner from its own version of a block (rebuilt).";
+        "Bytes of the current or last transfer: of all files (total), of them complete, on the network, not sent because the joiner had them (reused), and made by the joiner from its own version of a block (rebuilt); of this host's files, read, and not read because their fingerprints were remembered (remembered).";
     PHASE: "rejoin_transfer_phase", "1 for the phase of the running transfer.";
     PHASE_DURATION: "rejoin_transfer_phase_duration_seconds",
         "How long each phase of the current or last transfer has taken.";

@@ -21,6 +21,7 @@ pub fn of_transfer(metrics: &mut Metrics, status: &Status, runs: bool) {
     one(names::ATTEMPTS, status.attempts as f64);
     let mut kinds =
         vec![("total", status.total_bytes), ("complete", status.done_bytes), ("network", status.wire_bytes)];
+    kinds.extend([("read", status.read_bytes), ("remembered", status.remembered_bytes)]);
     if status.role == DONOR {
         one(names::PAUSE, status.paused_us as f64 / 1e6);
         one(names::CORRUPT_PAGES, status.corrupt_pages as f64);

@@ -23,6 +23,7 @@ use crate::cancel::Cancel;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan;
+use crate::remembered::memory::Memory;
 use crate::server::report::Report;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
 use hold::BlockedWrites;
@@ -48,6 +49,8 @@ pub struct Blocking<'a> {
     pub threads: usize,
     /// Corrupt pages are sent as they are.
     pub allow_corrupt_pages: bool,
+    /// What this node remembers of its files.
+    pub memory: Option<Arc<Memory>>,
 }
 
 impl Snapshot for Blocking<'_> {
@@ -109,6 +112,8 @@ impl Blocking<'_> {
             bytes: &bytes,
             pace: &pace,
             checkpoints: None,
+            memory: self.memory.as_deref(),
+            live: true,
         };
         let copy = CopyFiles { copier, system_files: &system_files, damaged: Mutex::default() };
         copy::copy(&files, &copy)?;

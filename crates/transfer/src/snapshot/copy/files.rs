@@ -5,11 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
 use protocol::inventory::{FileEntry, FileRole};
+use protocol::limits::RANGE_BYTES;
 
 use super::direct::{Buffer, Direct};
 use super::page_file::Damage;
 use super::pages::{self, Copied, Copier, Wanted};
 use super::small;
+use super::unread::may_be_remembered;
 use crate::disk::identity::{Identity, Signature, look};
 use crate::snapshot::declined::Declined;
 use crate::threads::{Thread, each_in_threads};
@@ -55,10 +57,25 @@ impl CopyFiles<'_> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        self.copier.sink.expect(&mut wanted.iter().map(|file| &file.entry));
+        self.expect(wanted)?;
         let (copied, damage) = pages::copy(self.copier, wanted)?;
         self.note(damage)?;
         Ok(copied)
+    }
+
+    /// Announces files, and the fingerprints that are remembered of small ones.
+    fn expect(&self, wanted: &[Wanted]) -> Result<()> {
+        if let Some(memory) = self.copier.memory {
+            for file in wanted.iter().filter(|file| may_be_remembered(&file.entry)) {
+                let small = file.entry.size <= u64::from(RANGE_BYTES);
+                let seen = if small { look(&file.path)? } else { None };
+                if let Some(fingerprint) = seen.and_then(|seen| memory.of_small(&seen, file.entry.size)) {
+                    self.copier.sink.remember(file.entry.id, &fingerprint);
+                }
+            }
+        }
+        self.copier.sink.expect(&mut wanted.iter().map(|file| &file.entry));
+        Ok(())
     }
 
     /// Records pages that remain corrupt.
@@ -89,7 +106,7 @@ impl CopyFiles<'_> {
     /// # Errors
     /// From the system, the sink, or cancelled.
     pub fn small_files(&self, wanted: &[Wanted]) -> Result<Vec<SmallCopy>> {
-        self.copier.sink.expect(&mut wanted.iter().map(|file| &file.entry));
+        self.expect(wanted)?;
         let one = |file: &Wanted| small::copy(self.copier, file);
         if wanted.len() < FEW {
             return wanted.iter().map(one).collect();

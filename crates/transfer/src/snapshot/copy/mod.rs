@@ -6,11 +6,15 @@
 //! | [`page_file`] | one data file, with its pages checked |
 //! | [`free_pages`] | whether a corrupt page is free, so that no data is lost |
 //! | [`pages`] | many data files, by several threads |
+//! | [`remember`] | reading files for their fingerprints, between transfers |
 //! | [`small`] | files without pages |
+//! | [`unread`] | ranges whose fingerprints are remembered |
 //! | [`files`] | files of both kinds |
 pub mod direct;
 pub mod files;
 pub mod free_pages;
 pub mod page_file;
 pub mod pages;
+pub mod remember;
 pub mod small;
+pub mod unread;

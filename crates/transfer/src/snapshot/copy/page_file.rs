@@ -2,6 +2,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use formats::innodb::doublewrite;
 use formats::innodb::page::{self, PageState};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, TablespaceHeader, parse_page0};
 use formats::{Lsn, PageNo, SpaceId};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::direct::{Buffer, Direct, is_not_ours};
 use super::free_pages;
-use crate::disk::identity::{Identity, look_at};
+use crate::disk::identity::{Identity, Look, look_at};
+use crate::remembered::front::Front;
+pub use crate::remembered::front::HEAD_BYTES;
 
 /// How often a torn page is read again while a server may be writing it.
 const TRIES: u32 = 200;
@@ -22,8 +24,6 @@ const TRIES: u32 = 200;
 const TRIES_STILL: u32 = 1;
 /// Pause between two tries; the first few follow each other at once.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Bytes of the largest page, and of the part of a file's beginning that is remembered.
-pub const HEAD_BYTES: usize = 65536;
 
 /// A data file that is being read.
 pub struct PageFile {
@@ -31,6 +31,8 @@ pub struct PageFile {
     file: Direct,
     /// Which file it is.
     pub identity: Identity,
+    /// Its state before anything was read of it.
+    pub look: Look,
     /// From its first page; `None` if the file is being created and redo initialises it.
     pub header: Option<(SpaceId, PageFormat)>,
     /// LSN of that page.
@@ -45,6 +47,8 @@ pub struct PageFile {
     doublewrite: Vec<std::ops::Range<PageNo>>,
     /// How often a torn page is read again.
     tries: u32,
+    /// Some of the bytes that were read are not those of the file: pages of the doublewrite area, or free corrupt ones.
+    altered: AtomicBool,
 }
 
 /// A page that remains corrupt.
@@ -83,12 +87,12 @@ impl PageFile {
             Err(e) if is_not_ours(&e) => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
         };
-        let identity =
-            look_at(file.file()).with_context(|| format!("cannot look at {}", path.display()))?.identity;
+        let look = look_at(file.file()).with_context(|| format!("cannot look at {}", path.display()))?;
         let mut opened = PageFile {
             path: path.to_owned(),
             file,
-            identity,
+            identity: look.identity,
+            look,
             header: None,
             first_lsn: None,
             head: Vec::new(),
@@ -96,6 +100,7 @@ impl PageFile {
             first_page: 0,
             doublewrite: Vec::new(),
             tries,
+            altered: AtomicBool::new(false),
         };
         match system {
             Some((format, first_page)) if first_page > 0 => {
@@ -128,20 +133,16 @@ impl PageFile {
         for _ in 0..self.tries {
             let read = self.read_raw(buffer.bytes(), 0)?;
             let head = &buffer.bytes()[..read];
-            match head.get(..PAGE0_BYTES).map(parse_page0) {
-                Some(Ok(header)) => {
-                    let first = head.get(..header.format.physical_size);
-                    if first.is_some_and(|p| page::verify(&header.format, p).is_usable()) {
-                        self.header = Some((header.space, header.format));
-                        self.first_lsn = page::lsn(head);
-                        self.head = head.chunks_exact(header.format.physical_size).map(xxh3_64).collect();
-                        // Kept only if it is full: direct reads continue at a whole block.
-                        self.front = Mutex::new((read == HEAD_BYTES).then_some(buffer));
-                        break;
-                    }
-                }
-                _ if read == 0 || head.iter().all(|&b| b == 0) => break,
-                _ => {}
+            if let Some(front) = Front::of(head) {
+                self.header = Some((front.space, front.format));
+                self.first_lsn = front.lsn;
+                self.head = front.pages;
+                // Kept only if it is full: direct reads continue at a whole block.
+                self.front = Mutex::new((read == HEAD_BYTES).then_some(buffer));
+                break;
+            }
+            if read == 0 || head.iter().all(|&b| b == 0) {
+                break;
             }
             std::thread::sleep(PAUSE);
         }
@@ -185,6 +186,7 @@ impl PageFile {
             let number = self.first_page + (at / size as u64) as u32;
             if self.doublewrite.iter().any(|area| area.contains(&PageNo(number))) {
                 slot.fill(0);
+                self.altered.store(true, Ordering::Release);
             } else if let Some(wrong) = self.settle(slot, at, space, number, &format)? {
                 let text = format!("{} page {number} (tablespace {space}): {wrong}", self.path.display());
                 damage.push(Damage { text });
@@ -236,6 +238,7 @@ impl PageFile {
         }
         if self.is_free(PageNo(number), format)? {
             slot.fill(0);
+            self.altered.store(true, Ordering::Release);
             return Ok(None);
         }
         Ok(Some(wrong.text()))
@@ -262,6 +265,17 @@ impl PageFile {
             (Some(first), Some(descriptors)) => free_pages::is_free(format, &first, &descriptors, number),
             _ => false,
         })
+    }
+
+    /// What it begins with, if its first page could be read.
+    pub fn front(&self) -> Option<Front> {
+        let (space, format) = self.header?;
+        Some(Front { space, format, lsn: self.first_lsn, pages: self.head.clone() })
+    }
+
+    /// True if some of the bytes that were read are not those of the file.
+    pub fn is_altered(&self) -> bool {
+        self.altered.load(Ordering::Acquire)
     }
 
     fn read_raw(&self, out: &mut [u8], offset: u64) -> Result<usize> {

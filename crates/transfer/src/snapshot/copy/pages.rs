@@ -13,8 +13,10 @@ use std::path::PathBuf;
 
 use super::direct::{ALIGN, Buffer};
 use super::page_file::{Damage, PageFile};
+use super::unread::{self, Unread, may_be_remembered};
 use crate::cancel::Cancel;
-use crate::disk::identity::Identity;
+use crate::disk::identity::{Identity, now};
+use crate::remembered::memory::Memory;
 use crate::server::niceness;
 use crate::snapshot::sink::SnapshotSink;
 use crate::threads::{Running, Thread, in_threads, lock, scoped};
@@ -94,6 +96,10 @@ pub struct Copier<'a> {
     pub pace: &'a (dyn Fn() -> Result<()> + Sync),
     /// `None` if the server writes nothing meanwhile.
     pub checkpoints: Option<&'a dyn Checkpoints>,
+    /// What this node remembers of its files.
+    pub memory: Option<&'a Memory>,
+    /// A server may be writing to the files.
+    pub live: bool,
 }
 
 impl Copier<'_> {
@@ -103,8 +109,11 @@ impl Copier<'_> {
 }
 
 /// A file that is being read by several threads.
-struct Open {
+struct Open<'w> {
+    wanted: &'w Wanted,
     file: PageFile,
+    /// What was handed over without reading it.
+    unread: Option<Unread>,
     /// End of what was read or given to a thread.
     end: AtomicU64,
     /// Number of its first page.
@@ -115,15 +124,17 @@ struct Open {
 }
 
 /// The result of opening a file.
-enum Opened {
-    Open(Arc<Open>),
+enum Opened<'w> {
+    Open(Arc<Open<'w>>),
+    /// Nothing of it must be read.
+    Unread(Copied),
     /// It begins with pages that are better read later.
     Held,
     /// It is gone, or its name belongs to another file, which a later listing finds.
     Gone,
 }
 
-impl Open {
+impl Open<'_> {
     /// True if the pages at this offset are better read later.
     fn is_held(&self, copier: Copier<'_>, offset: u64) -> bool {
         let (Some(checkpoints), Some((space, format))) = (copier.checkpoints, self.file.header) else {
@@ -172,9 +183,9 @@ struct Queue<'w> {
     /// Files that begin with pages that are better read later.
     later: Vec<&'w Wanted>,
     /// Files that are being read, and the offset up to which each was given out.
-    current: Vec<(Arc<Open>, u64)>,
+    current: Vec<(Arc<Open<'w>>, u64)>,
     /// As `current`, for files whose next pages are better read later.
-    held: Vec<(Arc<Open>, u64)>,
+    held: Vec<(Arc<Open<'w>>, u64)>,
     done: Vec<Copied>,
     opened: Vec<Arc<Outcome>>,
     damage: Vec<Damage>,
@@ -240,6 +251,7 @@ fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
         copier.cancel.check()?;
         (copier.pace)()?;
         // Direct reads are of whole blocks.
+        let known_damage = damage.len();
         let read = open.file.read(&mut buffer.bytes()[..len.next_multiple_of(ALIGN)], offset, &mut damage)?;
         let (piece, read) = (&mut buffer.bytes()[..len], read.min(len));
         // If the file became shorter meanwhile, the rest is zeros, because the joiner expects every byte. If it grows
@@ -248,6 +260,16 @@ fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
         if !damage.is_empty() && !copier.allow_corrupt {
             break;
         }
+        // Corrupt pages are found again at every reading.
+        let whole = read == len && damage.len() == known_damage;
+        unread::learn(
+            copier,
+            open.wanted,
+            open.unread.as_ref(),
+            offset,
+            piece,
+            whole && !open.file.is_altered(),
+        )?;
         copier.sink.write(open.outcome.id, offset, piece)?;
         open.outcome.copied.fetch_max(offset + read as u64, Ordering::AcqRel);
         copier.bytes.fetch_add(read as u64, Ordering::Relaxed);
@@ -261,8 +283,8 @@ fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
 }
 
 /// A part of a file, within one range.
-struct Piece {
-    open: Arc<Open>,
+struct Piece<'w> {
+    open: Arc<Open<'w>>,
     offset: u64,
     len: usize,
 }
@@ -270,7 +292,11 @@ struct Piece {
 /// The next piece, preferably of the thread's own file: filesystems let only one thread at a time write to a file, so
 /// the joiner is faster with several files. Threads that find no further file help with those that are left. `None`
 /// once nothing is left.
-fn take(copier: Copier<'_>, queue: &Mutex<Queue<'_>>, mine: &mut Option<FileId>) -> Result<Option<Piece>> {
+fn take<'w>(
+    copier: Copier<'_>,
+    queue: &Mutex<Queue<'w>>,
+    mine: &mut Option<FileId>,
+) -> Result<Option<Piece<'w>>> {
     loop {
         let taken = try_take(copier, &mut lock(queue), mine)?;
         match taken {
@@ -303,7 +329,7 @@ impl<'w> Queue<'w> {
     }
 
     /// Takes over a file that was opened, as the thread's own.
-    fn put(&mut self, wanted: &'w Wanted, opened: Opened, mine: &mut Option<FileId>) {
+    fn put(&mut self, wanted: &'w Wanted, opened: Opened<'w>, mine: &mut Option<FileId>) {
         let id = wanted.entry.id;
         match opened {
             Opened::Open(open) => {
@@ -311,6 +337,7 @@ impl<'w> Queue<'w> {
                 self.opened.push(Arc::clone(&open.outcome));
                 self.current.push((open, 0));
             }
+            Opened::Unread(copied) => self.done.push(copied),
             Opened::Held => self.later.push(wanted),
             Opened::Gone => self.done.push(Copied::gone(id)),
         }
@@ -319,7 +346,7 @@ impl<'w> Queue<'w> {
 
 /// The result of taking a piece.
 enum Taken<'w> {
-    Piece(Piece),
+    Piece(Piece<'w>),
     /// The thread has to open this file.
     File(&'w Wanted),
     /// Nothing is left but files that other threads are opening.
@@ -364,7 +391,10 @@ fn try_take<'w>(copier: Copier<'_>, queue: &mut Queue<'w>, mine: &mut Option<Fil
         let seen = if *given_out == 0 { open.seen } else { copier.seen() };
         match piece(open, *given_out)? {
             Some(piece) => {
-                open.outcome.is_read_after(seen, piece.offset);
+                // What was handed over before the file was opened lies between these parts, and is as old as that.
+                if open.unread.is_none() {
+                    open.outcome.is_read_after(seen, piece.offset);
+                }
                 *given_out = piece.offset + piece.len as u64;
                 return Ok(Taken::Piece(piece));
             }
@@ -376,7 +406,8 @@ fn try_take<'w>(copier: Copier<'_>, queue: &mut Queue<'w>, mine: &mut Option<Fil
 
 /// The next piece of a file. Pages that are added while it is read are read too. A page that is there only in part is
 /// being created, which redo does on the joiner.
-fn piece(open: &Arc<Open>, given_out: u64) -> Result<Option<Piece>> {
+fn piece<'w>(open: &Arc<Open<'w>>, given_out: u64) -> Result<Option<Piece<'w>>> {
+    let given_out = open.unread.as_ref().map_or(given_out, |unread| unread.first_from(given_out));
     let mut end = open.end.load(Ordering::Acquire);
     if given_out >= end {
         end = open.whole_pages()?;
@@ -390,28 +421,50 @@ fn piece(open: &Arc<Open>, given_out: u64) -> Result<Option<Piece>> {
     Ok((given_out < end).then(piece))
 }
 
-fn open(copier: Copier<'_>, wanted: &Wanted) -> Result<Opened> {
-    let seen = copier.seen();
+fn open<'w>(copier: Copier<'_>, wanted: &'w Wanted) -> Result<Opened<'w>> {
+    let (seen, began) = (copier.seen(), now());
+    let unread = unread::hand_over(copier, wanted, false)?;
+    if let Some(copied) = unread.as_ref().and_then(|unread| unread.copied(copier, wanted.entry.id, seen)) {
+        return Ok(Opened::Unread(copied));
+    }
     let Some(file) = PageFile::open(&wanted.path, copier.direct, wanted.system)? else {
         return Ok(Opened::Gone);
     };
     if file.identity != wanted.identity {
         return Ok(Opened::Gone);
     }
+    // What was handed over counts, even if the file was changed since.
+    let handed = unread.as_ref().filter(|unread| unread.done.covers(0..1));
+    let handed = handed.and_then(|unread| unread.beginning(copier.memory?));
+    let (space, first_lsn, head) = match handed {
+        Some(beginning) => (Some(beginning.space), Some(beginning.lsn), beginning.pages),
+        None => (file.header.map(|(space, _)| space), file.first_lsn, file.head.clone()),
+    };
     let outcome = Arc::new(Outcome {
         id: wanted.entry.id,
-        space: file.header.map(|(space, _)| space),
-        first_lsn: file.first_lsn,
-        head: file.head.clone(),
+        space,
+        first_lsn,
+        head,
         copied: AtomicU64::new(0),
         fresh: Mutex::default(),
     });
     let first_page = wanted.system.map_or(0, |(_, first)| first);
-    let open = Open { file, end: AtomicU64::new(0), first_page, seen, outcome };
-    if open.is_held(copier, 0) {
-        return Ok(Opened::Held);
+    let open = Open { wanted, file, unread, end: AtomicU64::new(0), first_page, seen, outcome };
+    match &open.unread {
+        Some(unread) => {
+            open.outcome.is_read_after(seen, 0);
+            let last = unread.done.iter().last().map_or(0, |range| range.end);
+            open.outcome.copied.store(last, Ordering::Release);
+        }
+        None if open.is_held(copier, 0) => return Ok(Opened::Held),
+        None => {}
     }
     copier.sink.announce(&wanted.entry).context("cannot announce a file")?;
+    if let Some(memory) = copier.memory.filter(|_| open.unread.is_none() && may_be_remembered(&wanted.entry))
+    {
+        let (file, front) = (&open.file, open.file.front());
+        memory.learner().begin(wanted.entry.id, &wanted.path, &file.look, began, copier.live, front);
+    }
     Ok(Opened::Open(Arc::new(open)))
 }
 

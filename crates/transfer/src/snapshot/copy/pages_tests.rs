@@ -57,6 +57,8 @@ fn a_part_is_as_fresh_as_what_was_seen_before_it_was_read() {
         bytes: &bytes,
         pace: &|| Ok(()),
         checkpoints: Some(&server),
+        memory: None,
+        live: true,
     };
     let (copied, damage) = copy(copier, &[wanted]).unwrap();
     assert!(damage.is_empty());
@@ -105,6 +107,8 @@ fn files_are_opened_at_the_same_time() {
         bytes: &bytes,
         pace: &|| Ok(()),
         checkpoints: None,
+        memory: None,
+        live: true,
     };
     let (copied, _) = copy(copier, &wanted).unwrap();
     let mut ids: Vec<u32> = copied.iter().map(|copied| copied.id.0).collect();

@@ -4,6 +4,7 @@ use protocol::limits::RANGE_BYTES;
 
 use super::direct::{Direct, is_not_ours};
 use super::pages::{Copier, Wanted};
+use super::unread::{self, may_be_remembered};
 use crate::disk::identity::{Signature, look_at, now};
 
 /// Longer than any kernel's clock tick, in nanoseconds.
@@ -16,26 +17,47 @@ const TICK: i128 = 20_000_000;
 /// From the system, the sink, or cancelled.
 pub fn copy(copier: Copier<'_>, file: &Wanted) -> Result<Option<(u64, Signature)>> {
     let path = &file.path;
+    let began = now();
+    let unread = unread::hand_over(copier, file, true)?;
+    if let Some((unread, memory)) = unread.as_ref().zip(copier.memory).filter(|(unread, _)| unread.is_all()) {
+        memory.keep(unread.at);
+        let seen = unread.look.signature;
+        return Ok(Some((seen.size, settled(seen, began))));
+    }
     let open = match Direct::open(path, false) {
         Ok(open) => open,
         Err(e) if is_not_ours(&e) => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
     };
-    let began = now();
     let before = look_at(open.file()).with_context(|| format!("cannot look at {}", path.display()))?;
     if before.identity != file.identity {
         return Ok(None);
     }
     copier.sink.announce(&file.entry)?;
+    let learner = copier.memory.filter(|_| may_be_remembered(&file.entry) && unread.is_none());
+    if let Some(memory) = learner {
+        memory.learner().begin(file.entry.id, path, &before, began, copier.live, None);
+    }
     let mut buffer = vec![0; (before.signature.size as usize).clamp(1, RANGE_BYTES as usize)];
-    let mut offset = 0;
+    // What was handed over is not read; if the file was changed since, a later listing finds that.
+    let mut offset = unread.as_ref().map_or(0, |unread| unread.first_from(0));
     loop {
         copier.cancel.check()?;
         (copier.pace)()?;
         let read =
             open.read(&mut buffer, offset).with_context(|| format!("cannot read {}", path.display()))?;
         if read == 0 {
+            if let Some((unread, memory)) = unread.as_ref().zip(copier.memory) {
+                memory.keep(unread.at);
+            }
             return Ok(Some((offset, settled(before.signature, began))));
+        }
+        match (&unread, copier.memory) {
+            (Some(unread), Some(memory)) => unread.check(memory, file, offset, &buffer[..read])?,
+            (None, Some(memory)) => {
+                memory.learner().read(&memory.key(), file.entry.id, offset, &buffer[..read])
+            }
+            _ => {}
         }
         copier.sink.write(file.entry.id, offset, &buffer[..read])?;
         offset += read as u64;

@@ -28,6 +28,7 @@ use super::tail::{Tail, TailState};
 use crate::cancel::Cancel;
 use crate::disk::identity::now;
 use crate::panics::caught;
+use crate::remembered::memory::Memory;
 use crate::snapshot::copy::files::CopyFiles;
 use crate::snapshot::copy::pages::{self, Copier};
 use crate::snapshot::declined::{Declined, SnapshotError};
@@ -70,6 +71,8 @@ pub struct Options {
     pub newer: Policy,
     /// Send corrupt pages as they are, and report them.
     pub allow_corrupt_pages: bool,
+    /// What this node remembers of its files.
+    pub memory: Option<Arc<Memory>>,
     /// Written into the creator text of the new log behind `Backup `, at most 25 bytes.
     pub creator: String,
 }
@@ -158,6 +161,8 @@ pub fn take(
         bytes: &bytes,
         pace: &pace,
         checkpoints: watched.then_some(&checkpoints as &dyn pages::Checkpoints),
+        memory: options.memory.as_deref(),
+        live: true,
     };
     let system_files = &options.roots.system_files();
     let copy = CopyFiles { copier, system_files, damaged: Mutex::default() };

@@ -1,0 +1,135 @@
+//! `lab cold`: a node comes back to a cluster of which most tables have not changed. With what both hosts remember, without
+//! it, and by rsync: bytes that each host read, and seconds.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use rejoin_lab::{Cluster, Node, compare, data};
+
+use super::bench::fixture::{builder, forget_all};
+use super::bench::machine;
+use super::observed::Observed;
+
+/// How long files must have been left alone before a donor remembers them, and a little more.
+const SETTLED: Duration = Duration::from_secs(123);
+/// One of them is written to while the joiner is away.
+const TABLES: u32 = 20;
+
+/// What to measure.
+#[derive(Args)]
+pub struct Options {
+    /// Megabytes of sysbench tables, in twenty tables.
+    #[arg(long, default_value_t = 2000)]
+    megabytes: u64,
+    /// Turns.
+    #[arg(long, default_value_t = 3)]
+    repeat: u32,
+    /// A line for `[sst]` of both nodes; may be given again.
+    #[arg(long)]
+    sst: Vec<String>,
+}
+
+/// What one join took.
+struct Took {
+    /// From the start of the joiner's program to what it tells its server.
+    seconds: f64,
+    /// Bytes that the donor's and the joiner's program read, and that they remembered; `None` of another method.
+    bytes: Option<[(u64, u64); 2]>,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    println!("{}.\n", machine::line()?);
+    let cluster = builder(2, &options.sst).build()?;
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, TABLES, data::rows_of(options.megabytes, TABLES)?)?;
+    donor.write_pages()?;
+    std::thread::sleep(SETTLED);
+    joiner.wipe()?;
+    let full = join(&cluster, "rejoin", 1, 0)?;
+    let all = data::disk_bytes(&donor.datadir())? as f64 / 1e6;
+    let hot = donor.datadir().join("sbtest/sbtest1.ibd").metadata()?.len() as f64 / 1e6;
+    println!(
+        "{all:.0} MB on disk; the table that changes has {hot:.0} MB. The first, full transfer took {:.1} s.\n",
+        full.seconds
+    );
+    println!(
+        "| turn | | transfer (SST), s | of reading everything | MB read, donor | joiner | MB remembered, donor | joiner |"
+    );
+    println!("|---|---|---:|---:|---:|---:|---:|---:|");
+    for turn in 1..=options.repeat {
+        let mut reading = None;
+        for (name, remembers) in [("rejoin, remember-fingerprints=0", 0), ("rejoin", 1)] {
+            let took = join(&cluster, "rejoin", remembers, turn * 10 + remembers)?;
+            row(turn, name, &took, *reading.get_or_insert(took.seconds));
+        }
+        if turn == options.repeat {
+            // The last one: it writes all files of the joiner.
+            row(turn, "rsync", &join(&cluster, "rsync", 1, turn * 10 + 2)?, reading.unwrap_or(f64::NAN));
+        }
+    }
+    println!(
+        "\nNothing of either datadir is in the page cache before a transfer. MB are of the hosts' own files."
+    );
+    Ok(())
+}
+
+fn row(turn: u32, name: &str, took: &Took, reading: f64) {
+    let mb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+    let [(donor, of_donor), (joiner, of_joiner)] = took.bytes.unwrap_or_default();
+    let figures = match took.bytes {
+        None => "| | | |".to_owned(),
+        Some(_) => format!("{} | {} | {} | {} |", mb(donor), mb(joiner), mb(of_donor), mb(of_joiner)),
+    };
+    println!("| {turn} | {name} | {:.2} | {:.2} | {figures}", took.seconds, took.seconds / reading);
+}
+
+/// Stops the joiner, changes some rows of one table, and lets it come back.
+fn join(cluster: &Cluster, method: &str, remembers: u32, change: u32) -> Result<Took> {
+    let (donor, joiner) = (cluster.node(1), cluster.node(2));
+    if joiner.is_alive() {
+        joiner.wait_tidy()?;
+        joiner.stop()?;
+    }
+    donor.exec(&[
+        &format!("UPDATE sbtest.sbtest1 SET c = 'changed by {change}' WHERE id % 7 = {}", change % 7),
+        &format!("SET GLOBAL wsrep_sst_method='{method}'"),
+    ])?;
+    let line = format!("remember-fingerprints={remembers}");
+    [donor, joiner].into_iter().try_for_each(|node| node.add_options("sst", &[&line]))?;
+    compare::wait_purged(donor, 50, Duration::from_secs(600))?;
+    donor.checkpoint()?;
+    rustix::fs::sync();
+    [donor, joiner].into_iter().try_for_each(|node| forget_all(&node.datadir()))?;
+    joiner.remove_grastate()?;
+    let observed = Observed::join(donor, joiner, &[&format!("--wsrep-sst-method={method}")])?;
+    observed.ran(method)?;
+    compare::assert_equal(donor, joiner)?;
+    let bytes = match method {
+        "rejoin" => Some([counted(donor)?, counted(joiner)?]),
+        _ => None,
+    };
+    Ok(Took { seconds: observed.sst()?.as_secs_f64(), bytes })
+}
+
+/// What a node's newest record says that its program read and remembered.
+fn counted(node: &Node) -> Result<(u64, u64)> {
+    let record = newest_record(&node.datadir())?;
+    let text = std::fs::read_to_string(&record).with_context(|| record.display().to_string())?;
+    let record: serde_json::Value = serde_json::from_str(&text)?;
+    let of = |name: &str| record["bytes"][name].as_u64().context("no count of bytes in the record");
+    Ok((of("read")?, of("remembered")?))
+}
+
+fn newest_record(datadir: &Path) -> Result<PathBuf> {
+    let is_record = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(".json") && (name.starts_with("rejoin-donor-") || name.starts_with("rejoin-joiner-"))
+    };
+    let all = std::fs::read_dir(datadir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let written = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).ok();
+    all.into_iter().filter(is_record).max_by_key(written).context("no record of a transfer")
+}

@@ -1,0 +1,416 @@
+//! Remembered fingerprints: what a node keeps of its files between transfers, so that what has not changed is not read.
+//!
+//! This is the format, version 1, as it is before it is encrypted. Whether a record still counts for a file is decided
+//! elsewhere; here a record is found by the state that the file had.
+//!
+//! | offset | bytes | content |
+//! |---|---|---|
+//! | 0 | 8 | `rjfngrpt` |
+//! | 8 | 4 | version, 1 |
+//! | 12 | 16 | the boot of the host in which it was written |
+//! | 28 | 8 | when: nanoseconds since 1970 |
+//! | 36 | 8 | the same clock minus the time since boot |
+//! | 44 | | records, in postcard |
+//! | end - 8 | 8 | XXH3 of all bytes before |
+//!
+//! Numbers are little-endian. A record has one entry for each range of its file: 16 bytes of fingerprint and 8 of digest.
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::fingerprint::{self, Fingerprint};
+use crate::limits::RANGE_BYTES;
+
+const MAGIC: &[u8; 8] = b"rjfngrpt";
+const VERSION: u32 = 1;
+const HEAD_BYTES: usize = 44;
+const CHECKSUM_BYTES: usize = 8;
+/// Bytes of what is kept of one range.
+pub const RANGE_RECORD_BYTES: usize = 24;
+/// The most first pages whose digests are kept: those of the smallest page size.
+const FIRST_PAGES_MAX: usize = 16;
+
+/// No more is kept: enough for 2 TB. A transfer has one such list to read and one to write in memory.
+pub const REMEMBERED_BYTES_MAX: usize = 48 << 20;
+
+/// The state of a file: it changes with whatever changes the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    /// Major and minor number of its filesystem.
+    pub device: (u32, u32),
+    /// Which mount of that filesystem; 0 if it is not known.
+    pub mount: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// When it was created. This time and the others are nanoseconds since 1970.
+    pub birth: i64,
+    /// Length in bytes.
+    pub size: u64,
+    /// `mtime`.
+    pub modified: i64,
+    /// `ctime`.
+    pub changed: i64,
+}
+
+/// When a list was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The boot of the host.
+    pub boot: [u8; 16],
+    /// Nanoseconds since 1970.
+    pub at: i64,
+    /// `at` minus the time since boot: it is smaller later only if the clock was set back.
+    pub ahead: i64,
+}
+
+/// What is kept of the beginning of a tablespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Front<'a> {
+    /// Its number.
+    pub space: u32,
+    /// The LSN of its first page.
+    pub lsn: u64,
+    /// Digests of its first pages, eight bytes each.
+    #[serde(borrow)]
+    pub pages: &'a [u8],
+}
+
+/// What is kept of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord<'a> {
+    /// The state of the file while it was read.
+    pub state: FileState,
+    /// Of a tablespace.
+    #[serde(borrow)]
+    pub front: Option<Front<'a>>,
+    /// [`RANGE_RECORD_BYTES`] for each range.
+    #[serde(borrow)]
+    pub ranges: &'a [u8],
+}
+
+impl FileRecord<'_> {
+    /// Fingerprint and digest of a range.
+    pub fn range(&self, number: u32) -> Option<(Fingerprint, u64)> {
+        let at = (number as usize).checked_mul(RANGE_RECORD_BYTES)?;
+        let (fingerprint, rest) = self.ranges.get(at..)?.split_first_chunk::<16>()?;
+        Some((*fingerprint, u64::from_le_bytes(*rest.first_chunk::<8>()?)))
+    }
+
+    /// Length in bytes of a range of the file.
+    pub fn len_of(&self, number: u32) -> u32 {
+        let left = self.state.size.saturating_sub(u64::from(number) * u64::from(RANGE_BYTES));
+        left.min(u64::from(RANGE_BYTES)) as u32
+    }
+
+    /// The number of ranges.
+    pub fn count(&self) -> u32 {
+        fingerprint::ranges(self.state.size)
+    }
+
+    /// Every range of the file is there, and nothing else.
+    fn is_whole(&self) -> bool {
+        let first_pages = self.front.map_or(0, |front| front.pages.len());
+        self.state.size > 0
+            && self.ranges.len() == (self.count() as usize).saturating_mul(RANGE_RECORD_BYTES)
+            && first_pages.is_multiple_of(8)
+            && first_pages / 8 <= FIRST_PAGES_MAX
+    }
+}
+
+/// What is kept of one range.
+pub fn range_record(fingerprint: &Fingerprint, digest: u64) -> [u8; RANGE_RECORD_BYTES] {
+    let mut record = [0; RANGE_RECORD_BYTES];
+    let (first, second) = record.split_at_mut(16);
+    first.copy_from_slice(fingerprint);
+    second.copy_from_slice(&digest.to_le_bytes());
+    record
+}
+
+/// Bytes that are no list of remembered fingerprints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRemembered {
+    /// They do not begin as one, or end too early.
+    #[error("not a list of fingerprints")]
+    Magic,
+    /// A newer program wrote it.
+    #[error("a list of fingerprints of version {0}")]
+    Version(u32),
+    /// The checksum does not fit.
+    #[error("the list of fingerprints has a wrong checksum")]
+    Checksum,
+    /// A record is not one that a program writes.
+    #[error("the list of fingerprints has a record that is none")]
+    Record,
+    /// It is longer than one may be.
+    #[error("the list of fingerprints is longer than {REMEMBERED_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+/// A list of remembered fingerprints.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    written: Written,
+    bytes: Vec<u8>,
+    /// Inode and offset of each record, ascending.
+    index: Vec<(u64, u32)>,
+    total: u64,
+}
+
+impl Remembered {
+    /// Reads a list.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(mut bytes: Vec<u8>) -> Result<Remembered, BadRemembered> {
+        if bytes.len() > REMEMBERED_BYTES_MAX {
+            return Err(BadRemembered::TooLong);
+        }
+        let written = head(&bytes)?;
+        let end = bytes.len().saturating_sub(CHECKSUM_BYTES);
+        let body = bytes.get(..end).filter(|_| end >= HEAD_BYTES).ok_or(BadRemembered::Magic)?;
+        if bytes.get(end..) != Some(&xxh3_64(body).to_le_bytes()[..]) {
+            return Err(BadRemembered::Checksum);
+        }
+        bytes.truncate(end);
+        let (mut index, mut total, mut at) = (Vec::new(), 0u64, HEAD_BYTES);
+        while at < bytes.len() {
+            let (record, rest) = bytes.get(at..).and_then(decode).ok_or(BadRemembered::Record)?;
+            index.push((record.state.inode, at as u32));
+            total = total.saturating_add(record.state.size);
+            at = bytes.len() - rest;
+        }
+        index.sort_unstable();
+        Ok(Remembered { written, bytes, index, total })
+    }
+
+    /// When it was written.
+    pub fn written(&self) -> Written {
+        self.written
+    }
+
+    /// How many files it has.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// It has none.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Bytes of all its files.
+    pub fn total_bytes(&self) -> u64 {
+        self.total
+    }
+
+    /// Finds the record of a file in this very state. [`Remembered::get`] reads it.
+    pub fn find(&self, state: &FileState) -> Option<u32> {
+        let first = self.index.partition_point(|(inode, _)| *inode < state.inode);
+        let same = self.index.get(first..)?.iter().take_while(|(inode, _)| *inode == state.inode);
+        same.map(|(_, at)| *at).find(|at| self.get(*at).is_some_and(|record| record.state == *state))
+    }
+
+    /// A record.
+    pub fn get(&self, at: u32) -> Option<FileRecord<'_>> {
+        Some(decode(self.bytes.get(at as usize..)?)?.0)
+    }
+}
+
+fn head(bytes: &[u8]) -> Result<Written, BadRemembered> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or(BadRemembered::Magic)?;
+    let (version, rest) = rest.split_first_chunk::<4>().ok_or(BadRemembered::Magic)?;
+    match u32::from_le_bytes(*version) {
+        VERSION => {}
+        other => return Err(BadRemembered::Version(other)),
+    }
+    let (boot, rest) = rest.split_first_chunk::<16>().ok_or(BadRemembered::Magic)?;
+    let (at, rest) = rest.split_first_chunk::<8>().ok_or(BadRemembered::Magic)?;
+    let ahead = rest.first_chunk::<8>().ok_or(BadRemembered::Magic)?;
+    Ok(Written { boot: *boot, at: i64::from_le_bytes(*at), ahead: i64::from_le_bytes(*ahead) })
+}
+
+/// A record, and how many bytes follow it.
+fn decode(bytes: &[u8]) -> Option<(FileRecord<'_>, usize)> {
+    let (record, rest) = postcard::take_from_bytes::<FileRecord<'_>>(bytes).ok()?;
+    record.is_whole().then_some((record, rest.len()))
+}
+
+/// Makes a list.
+#[derive(Debug)]
+pub struct Builder {
+    bytes: Vec<u8>,
+    files: usize,
+    total: u64,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder { bytes: vec![0; HEAD_BYTES], files: 0, total: 0 }
+    }
+}
+
+impl Builder {
+    /// Adds a record. Returns false if there is no room for it, or it lacks a range.
+    pub fn push(&mut self, record: &FileRecord<'_>) -> bool {
+        let Ok(encoded) = postcard::to_stdvec(record) else { return false };
+        let fits = self.bytes.len() + encoded.len() + CHECKSUM_BYTES <= REMEMBERED_BYTES_MAX;
+        if !fits || !record.is_whole() {
+            return false;
+        }
+        self.bytes.extend_from_slice(&encoded);
+        self.files += 1;
+        self.total = self.total.saturating_add(record.state.size);
+        true
+    }
+
+    /// How many files it has.
+    pub fn len(&self) -> usize {
+        self.files
+    }
+
+    /// It has none.
+    pub fn is_empty(&self) -> bool {
+        self.files == 0
+    }
+
+    /// Bytes of all its files.
+    pub fn total_bytes(&self) -> u64 {
+        self.total
+    }
+
+    /// The list.
+    pub fn finish(mut self, written: &Written) -> Vec<u8> {
+        let (version, at, ahead) =
+            (VERSION.to_le_bytes(), written.at.to_le_bytes(), written.ahead.to_le_bytes());
+        let head = [&MAGIC[..], &version, &written.boot, &at, &ahead].concat();
+        self.bytes.iter_mut().zip(head).for_each(|(to, from)| *to = from);
+        let checksum = xxh3_64(&self.bytes);
+        self.bytes.extend_from_slice(&checksum.to_le_bytes());
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    struct Owned {
+        state: FileState,
+        front: Option<(u32, u64, Vec<u8>)>,
+        ranges: Vec<u8>,
+    }
+
+    impl Owned {
+        fn record(&self) -> FileRecord<'_> {
+            let front =
+                self.front.as_ref().map(|(space, lsn, pages)| Front { space: *space, lsn: *lsn, pages });
+            FileRecord { state: self.state, front, ranges: &self.ranges }
+        }
+    }
+
+    fn owned() -> impl Strategy<Value = Owned> {
+        let state =
+            (any::<(u32, u32, u64)>(), 0..9u64, any::<i64>(), 1..4_000_000u64, any::<i64>(), any::<i64>());
+        let front = prop::option::of((any::<u32>(), any::<u64>(), prop::collection::vec(any::<u8>(), 32)));
+        (state, front, any::<u8>()).prop_map(
+            |(((major, minor, mount), inode, birth, size, modified, changed), front, byte)| Owned {
+                state: FileState { device: (major, minor), mount, inode, birth, size, modified, changed },
+                front,
+                ranges: vec![byte; fingerprint::ranges(size) as usize * RANGE_RECORD_BYTES],
+            },
+        )
+    }
+
+    fn list(files: &[Owned], written: &Written) -> Vec<u8> {
+        let mut builder = Builder::default();
+        files.iter().for_each(|file| assert!(builder.push(&file.record())));
+        assert_eq!(builder.len(), files.len());
+        builder.finish(written)
+    }
+
+    #[test]
+    fn the_format_is_frozen() {
+        let state =
+            FileState { device: (8, 1), mount: 7, inode: 77, birth: 1, size: 5, modified: 2, changed: 3 };
+        let ranges = range_record(&[9; 16], 0x0807_0605_0403_0201);
+        let front = Some(Front { space: 4, lsn: 6, pages: &[1; 8] });
+        let record = FileRecord { state, front, ranges: &ranges };
+        let mut builder = Builder::default();
+        assert!(builder.push(&record));
+        let bytes = builder.finish(&Written { boot: [7; 16], at: 1, ahead: -1 });
+        let mut expected = b"rjfngrpt\x01\0\0\0".to_vec();
+        expected.extend([7; 16]);
+        expected.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([0xff; 8]);
+        expected.extend([8, 1, 7, 77, 2, 5, 4, 6, 1, 4, 6, 8]);
+        expected.extend([1; 8]);
+        expected.push(24);
+        expected.extend([9; 16]);
+        expected.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+        expected.extend(xxh3_64(&expected).to_le_bytes());
+        assert_eq!(bytes, expected);
+        let read = Remembered::parse(bytes).unwrap();
+        let found = read.get(read.find(&state).unwrap()).unwrap();
+        assert_eq!(found.range(0), Some(([9; 16], 0x0807_0605_0403_0201)));
+        assert_eq!((found.range(1), found.len_of(0), found.count()), (None, 5, 1));
+    }
+
+    #[test]
+    fn what_lacks_a_range_is_not_taken() {
+        let state = FileState { size: 2 << 20, ..FileState::default() };
+        let record = |ranges: &'static [u8]| FileRecord { state, front: None, ranges };
+        let mut builder = Builder::default();
+        assert!(!builder.push(&record(&[0; 24])) && !builder.push(&record(&[0; 47])));
+        assert!(builder.push(&record(&[0; 48])));
+        let nothing = FileRecord { state: FileState::default(), front: None, ranges: &[] };
+        assert!(!builder.push(&nothing), "an empty file has nothing to remember");
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let mut bytes = list(&[], &Written::default());
+        bytes[8] = 2;
+        assert_eq!(Remembered::parse(bytes).unwrap_err(), BadRemembered::Version(2));
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_is_found_in_its_state_only(
+            files in prop::collection::vec(owned(), 0..12),
+            (at, ahead) in any::<(i64, i64)>(),
+        ) {
+            let written = Written { boot: [3; 16], at, ahead };
+            let read = Remembered::parse(list(&files, &written)).unwrap();
+            prop_assert_eq!((read.written(), read.len()), (written, files.len()));
+            for file in &files {
+                let found = read.get(read.find(&file.state).unwrap()).unwrap();
+                prop_assert_eq!(found.state, file.state);
+                let other = FileState { changed: file.state.changed.wrapping_add(1), ..file.state };
+                prop_assert!(read.find(&other).is_none() || files.iter().any(|file| file.state == other));
+            }
+        }
+
+        #[test]
+        fn a_changed_byte_is_noticed(
+            files in prop::collection::vec(owned(), 1..4),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8u8,
+        ) {
+            let mut bytes = list(&files, &Written::default());
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(Remembered::parse(bytes).is_err());
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Remembered::parse(bytes.clone());
+            let mut whole = b"rjfngrpt\x01\0\0\0".to_vec();
+            whole.extend(bytes);
+            whole.extend(xxh3_64(&whole).to_le_bytes());
+            let _ = Remembered::parse(whole);
+        }
+    }
+}
