@@ -26,8 +26,9 @@ use crate::threads::lock;
 /// Maximum number of ranges whose blocks are asked for ahead, in a file with differences.
 const CLOSER_AHEAD: u32 = 8;
 
-/// How long it is waited for the joiner's answers, or not, before the other way is measured.
-const WAIT_WINDOW: Window = Window { warm_up: 0, bytes: 4 << 20 };
+/// How long it is waited for the joiner's answers, or not, before the other way is measured: one range at first, because
+/// clients wait meanwhile.
+const WAIT_WINDOW: Window = Window { warm_up: 0, bytes: RANGE_BYTES as u64, kept: 1 };
 /// The ways of [`Compare::patience`].
 const WAIT: usize = 0;
 

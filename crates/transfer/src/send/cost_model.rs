@@ -10,10 +10,10 @@ use std::time::Duration;
 const TOO_DEAR: f64 = 1.5;
 /// A range with fewer bytes than this tells more about latency than about throughput.
 const BYTES_MIN: u64 = 65536;
-/// The cheapest way is kept for so many windows before another one is tried: at first, and at last.
-const KEPT_WINDOWS: (u32, u32) = (4, 128);
-/// After a trial it is kept for twice as many, or more the more expensive the other way was, up to this.
+/// After a trial the cheapest way is kept for twice as many windows as before, or more the more expensive the other way was:
+/// so many times, and so many windows, at most.
 const LONGER_MAX: f64 = 16.0;
+const KEPT_MAX: u32 = 128;
 
 /// How long a way is kept to measure it.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub struct Window {
     pub warm_up: u64,
     /// Bytes that are measured at a time.
     pub bytes: u64,
+    /// For so many windows the first way is kept before another one is tried.
+    pub kept: u32,
 }
 
 /// The measured costs of several ways.
@@ -72,7 +74,7 @@ impl CostModel {
     /// are not measured here.
     pub fn new(window: Window, handicaps: Vec<f64>) -> CostModel {
         let costs = vec![None; handicaps.len()];
-        CostModel { window, handicaps, costs, turn: Turn::default(), kept: KEPT_WINDOWS.0 }
+        CostModel { window, handicaps, costs, turn: Turn::default(), kept: window.kept }
     }
 
     /// The way to take.
@@ -140,7 +142,7 @@ impl CostModel {
             if self.turn.trial {
                 let cost = |way: usize| self.weighted(way).unwrap_or(f64::INFINITY);
                 let longer = (cost(self.turn.way) / cost(best)).powi(2).clamp(2.0, LONGER_MAX);
-                self.kept = ((f64::from(self.kept) * longer) as u32).min(KEPT_WINDOWS.1);
+                self.kept = ((f64::from(self.kept) * longer) as u32).min(KEPT_MAX);
             }
             return best;
         }
@@ -170,7 +172,8 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const WINDOW: Window = Window { warm_up: 32 * MIB, bytes: 16 * MIB };
+    const WINDOW: Window = Window { warm_up: 32 * MIB, bytes: 16 * MIB, kept: 4 };
+    const SHORT: Window = Window { warm_up: 0, bytes: MIB, kept: 4 };
 
     /// A way: work for each byte, in nanoseconds, and how many bytes of it go over the link.
     #[derive(Clone, Copy)]
@@ -254,9 +257,9 @@ mod tests {
     #[test]
     fn a_way_with_a_handicap_must_be_so_much_cheaper() {
         let choice = |part: f64| {
-            let mut model = CostModel::new(Window { warm_up: 0, bytes: MIB }, vec![2.0, 1.0]);
+            let mut model = CostModel::new(SHORT, vec![2.0, 1.0]);
             let mut last = 0;
-            for _ in 0..2 * KEPT_WINDOWS.0 {
+            for _ in 0..2 * SHORT.kept {
                 let choice = model.choose();
                 last = choice.way;
                 model.learn(choice, MIB, Duration::from_secs_f64([part, 1.0][last]));
@@ -269,9 +272,9 @@ mod tests {
 
     #[test]
     fn follows_a_link_that_changes_and_ignores_what_began_in_another_turn() {
-        let mut model = CostModel::new(Window { warm_up: 0, bytes: MIB }, vec![1.0, 1.0]);
+        let mut model = CostModel::new(SHORT, vec![1.0, 1.0]);
         let first = model.choose();
-        (0..KEPT_WINDOWS.0).for_each(|_| model.learn(model.choose(), MIB, Duration::from_millis(3)));
+        (0..SHORT.kept).for_each(|_| model.learn(model.choose(), MIB, Duration::from_millis(3)));
         assert_eq!(model.choose().way, 1, "it is tried");
         model.learn(model.choose(), MIB, Duration::from_millis(10));
         assert_eq!(model.choose().way, 0);

@@ -8,7 +8,7 @@ use crate::send::packer::Compression;
 use crate::threads::lock;
 
 /// The buffers of the sockets take tens of megabytes, whatever the link carries.
-const WINDOW: Window = Window { warm_up: 32 << 20, bytes: 16 << 20 };
+const WINDOW: Window = Window { warm_up: 32 << 20, bytes: 16 << 20, kept: 4 };
 
 /// Parts of blocks may cost more time than whole ones: these take many times the bytes, of a network that others use too.
 const PARTS_HANDICAP: f64 = 0.5;
