@@ -120,6 +120,6 @@ fn load_in(
 }
 
 /// A table in words.
-fn in_words(table: &Table) -> String {
+pub(crate) fn in_words(table: &Table) -> String {
     format!("{}.{}", table.database, table.name)
 }

@@ -20,7 +20,7 @@ use crate::sql::{Session, SqlError};
 use crate::threads::{Thread, in_threads, lock, scoped};
 
 /// Tables with more bytes get their secondary keys after their rows: sorted at once that is faster than row by row.
-const DEFER_FROM: u64 = 8 << 20;
+pub(crate) const DEFER_FROM: u64 = 8 << 20;
 /// The end of time of a TIMESTAMP before and since 11.5 (MDEV-32188), on 64 bits.
 const END_OF_TIME: (&str, &str) = ("2038-01-19 03:14:07.999999", "2106-02-07 06:28:15.999999");
 const LONGER_TIME_SINCE: (u32, u32) = (11, 5);
@@ -50,6 +50,25 @@ pub(super) fn refused(what: &str, error: &SqlError) -> Failure {
     let text = format!("this node's server does not take {what}: {error}");
     Failure::new(Kind::Refused, text)
         .hint("change it on the donor, or give this node the donor's settings and version")
+}
+
+/// How the rows of a table are loaded by a server of this version.
+pub(crate) fn load_of<'a>(
+    (database, table): (&'a str, &'a str),
+    rows: &'a Rows,
+    columns: &'a [Option<String>],
+    version: Option<&str>,
+) -> Load<'a> {
+    let old = series(&version.map(str::to_owned)) < Some(LONGER_TIME_SINCE);
+    let end_of_time = if rows.history && old { END_OF_TIME.0 } else { END_OF_TIME.1 };
+    Load {
+        database,
+        table,
+        columns,
+        until: rows.until.as_deref().map(|until| (until, end_of_time)),
+        texts: &rows.texts,
+        strict: rows.lenient.is_empty(),
+    }
 }
 
 impl Loader<'_> {
@@ -155,7 +174,7 @@ impl Loader<'_> {
                 }
             }
         }
-        check_definition(session, table, contents)?;
+        check_definition(session, database, table, contents)?;
         Ok(loaded)
     }
 
@@ -177,23 +196,13 @@ impl Loader<'_> {
         }
         let what = format!("rows of {database}.{table}");
         let refuses = |e: &SqlError| refused(&what, e);
-        let mut end_of_time = END_OF_TIME.1;
         if rows.history {
             session.insert_history(true).map_err(|e| refuses(&e))?;
-            if series(&session.variable("version")?) < Some(LONGER_TIME_SINCE) {
-                end_of_time = END_OF_TIME.0;
-            }
         }
         let pipe = Pipe::make(&self.homes.tmp, &format!("rows-{number}"))?;
         let (over, path) = (AtomicBool::new(false), pipe.path());
-        let load = Load {
-            database,
-            table,
-            columns,
-            until: rows.until.as_deref().map(|until| (until, end_of_time)),
-            texts: &rows.texts,
-            strict: rows.lenient.is_empty(),
-        };
+        let version = if rows.history { session.variable("version")? } else { None };
+        let load = load_of((database, table), rows, columns, version.as_deref());
         let (loaded, fed) = std::thread::scope(|scope| {
             let feeder = scoped(scope, Thread::RowFeeder, || {
                 let sources = rows.parts.iter().map(|part| self.parts.open(part));
@@ -210,8 +219,7 @@ impl Loader<'_> {
         if rows.history {
             session.insert_history(false).map_err(|e| refuses(&e))?;
         }
-        if let Some(warning) = warnings.iter().find(|warning| !is_expected(warning, &rows.lenient)) {
-            let error = SqlError { code: warning.code, text: format!("{} ({})", warning.text, warning.code) };
+        if let Some(error) = unexpected(&warnings, rows) {
             return Err(refuses(&error).into());
         }
         if count != rows.count {
@@ -220,6 +228,12 @@ impl Loader<'_> {
         }
         Ok(count)
     }
+}
+
+/// The first warning about a value that is not as it was on the donor.
+pub(crate) fn unexpected(warnings: &[Warning], rows: &Rows) -> Option<SqlError> {
+    let warning = warnings.iter().find(|warning| !is_expected(warning, &rows.lenient))?;
+    Some(SqlError { code: warning.code, text: format!("{} ({})", warning.text, warning.code) })
 }
 
 /// Whether a warning is of a value that is as it was on the donor: the invalid value of an ENUM, which is written as an empty text,
@@ -236,7 +250,7 @@ fn is_expected(warning: &Warning, lenient: &[String]) -> bool {
     }
 }
 
-fn log_warnings(table: &Table, warnings: &[Warning]) {
+pub(crate) fn log_warnings(table: &Table, warnings: &[Warning]) {
     static LOGGED: AtomicU64 = AtomicU64::new(0);
     for warning in warnings {
         if LOGGED.fetch_add(1, Ordering::Relaxed) < WARNINGS_LOGGED {
@@ -246,9 +260,14 @@ fn log_warnings(table: &Table, warnings: &[Warning]) {
 }
 
 /// Fails if this server shows another definition than the donor's, which is of the same series. Another series may show the same
-/// table in other words.
-fn check_definition(session: &mut Session, table: &Table, contents: &Contents) -> Result<()> {
-    let (database, name) = (table.database.as_str(), table.name.as_str());
+/// table in other words. `database`: where the table is now.
+pub(crate) fn check_definition(
+    session: &mut Session,
+    database: &str,
+    table: &Table,
+    contents: &Contents,
+) -> Result<()> {
+    let name = table.name.as_str();
     let is_sequence = matches!(table.content, Content::Sequence(_));
     let shown = match is_sequence {
         true => session.sequence_definition(database, name)?,

@@ -8,7 +8,8 @@ use protocol::logical::{Content, Table};
 
 use super::describe::{Described, Range, describe};
 use super::error::ReadError;
-use super::part::{Packed, RowPacker, Shipper, prefix};
+use super::part::{Packed, RowPacker, prefix};
+use super::receiver::Receiver;
 use crate::cancel::Cancel;
 use crate::sql::reading::Listed;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
@@ -18,9 +19,9 @@ use crate::threads::{Thread, in_threads, lock};
 const CHECK_EVERY: u64 = 256;
 
 /// Reading in views.
-pub(super) struct Reading<'a, 'r> {
-    /// Passes parts on.
-    pub shipper: &'a Shipper<'r>,
+pub(super) struct Reading<'a> {
+    /// Takes parts.
+    pub receiver: &'a dyn Receiver,
     /// For the session that ends another.
     pub login: &'a Login,
     /// Sessions, each in a transaction that sees the same state.
@@ -42,14 +43,21 @@ pub(super) struct Done {
     pub discarded: bool,
 }
 
-impl Reading<'_, '_> {
-    /// Reads tables, the largest first.
+impl Reading<'_> {
+    /// Describes tables.
     ///
     /// # Errors
     /// A view is gone, the server does not show something, or the transfer is over.
-    pub fn tables(&mut self, listed: &[Listed]) -> Result<Vec<Table>, ReadError> {
-        let (shipper, login, cancel) = (self.shipper, self.login, self.cancel);
-        let mut described = self.each(listed.iter(), &|session, listed| describe(session, listed))?;
+    pub fn describe(&mut self, listed: &[Listed]) -> Result<Vec<Described>, ReadError> {
+        self.each(listed.iter(), &|session, listed| describe(session, listed))
+    }
+
+    /// Reads tables, the largest first.
+    ///
+    /// # Errors
+    /// As [`Reading::describe`].
+    pub fn tables(&mut self, mut described: Vec<Described>) -> Result<Vec<Table>, ReadError> {
+        let (receiver, login, cancel) = (self.receiver, self.login, self.cancel);
         described.sort_by_key(|table| std::cmp::Reverse(table.extent.bytes));
         let mut ranges: Vec<(usize, Range)> = self
             .each(described.iter().enumerate(), &|session, (at, table)| {
@@ -62,8 +70,8 @@ impl Reading<'_, '_> {
         let tables = &described;
         let read = self.each(ranges.into_iter(), &|session, (at, range)| {
             let table = tables.get(at).ok_or_else(|| anyhow::anyhow!("no such table"))?;
-            let mut ship = |packed| shipper.ship(packed);
-            match read_range(session, login, table, range, &mut ship, cancel) {
+            let mut take = |packed| receiver.part(packed);
+            match read_range(session, login, table, range, &mut take, cancel) {
                 Err(ReadError::Discarded) => {
                     Ok((at, Done { number: range.number, rows: 0, parts: Vec::new(), discarded: true }))
                 }
