@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
     match by_server {
         true if server_mode::is_question(&words) => server_mode::about(&words),
-        true => server_mode::run(&words),
+        true => server_mode::run(&own_name(), &words),
         false => operator::run(),
     }
 }
@@ -26,10 +26,14 @@ fn main() -> ExitCode {
 /// `--role`. Arguments that begin with a verb come from an operator, or from us: the cleanup process gets the
 /// server's arguments after its verb.
 fn called_by_server() -> bool {
-    let mut words = std::env::args_os().map(|w| w.to_string_lossy().into_owned());
-    let name = words.next().unwrap_or_default();
-    let name = name.rsplit('/').next().unwrap_or_default();
-    let mut words = words.peekable();
+    let name = own_name();
+    let mut words = std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).peekable();
     let verb = words.peek().is_some_and(|first| !first.starts_with("--"));
     name.starts_with("wsrep_sst_") || (!verb && words.any(|w| w == "--role" || w.starts_with("--role=")))
+}
+
+/// The name by which we were called, without a path.
+fn own_name() -> String {
+    let name = std::env::args_os().next().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name.rsplit('/').next().unwrap_or_default().to_owned()
 }

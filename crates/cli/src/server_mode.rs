@@ -11,6 +11,7 @@ use transfer::disk::lock::DatadirLock;
 use transfer::failure::{Kind, kind_of};
 use transfer::job::{self, Job};
 use transfer::panics::{self, caught};
+use transfer::running_joiner;
 use transfer::server::log;
 use transfer::server::markers::{EARLIER_TRANSFER, Markers};
 use transfer::server::niceness;
@@ -57,8 +58,18 @@ pub fn about(words: &[String]) -> ExitCode {
     if words.is_empty() { ExitCode::from(Kind::Configuration.exit_code()) } else { ExitCode::SUCCESS }
 }
 
-/// Runs the role that the server asks for.
-pub fn run(words: &[String]) -> ExitCode {
+/// What a transfer is, by the name under which the server has called us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Both nodes run this program.
+    TwoPrograms,
+    /// The joiner's server runs already, and the donor's program logs in to it.
+    RunningJoiner,
+}
+
+/// Runs the role that the server asks for, which calls us by the name `program`.
+pub fn run(program: &str, words: &[String]) -> ExitCode {
+    let way = if program == running_joiner::PROGRAM { Way::RunningJoiner } else { Way::TwoPrograms };
     let args = SstArgs::parse(words);
     let role = args.effective_role();
     let name = if role == Role::Joiner { "joiner" } else { "donor" };
@@ -66,7 +77,7 @@ pub fn run(words: &[String]) -> ExitCode {
         let log = begin_log(&datadir, name);
         let progress = Progress::new(name);
         let recorder = Recorder::beside(log.as_deref(), &progress);
-        let outcome = caught(|| transfer(args, role, &datadir, &progress, &recorder));
+        let outcome = caught(|| transfer(args, (role, way), &datadir, &progress, &recorder));
         recorder.end(&words_of(&outcome));
         outcome
     });
@@ -97,7 +108,7 @@ fn words_of(outcome: &Result<()>) -> String {
 
 fn transfer(
     args: SstArgs,
-    role: Role,
+    (role, way): (Role, Way),
     datadir: &Path,
     progress: &Arc<Progress>,
     recorder: &Recorder,
@@ -142,9 +153,10 @@ fn transfer(
     let settings = Settings::read(&options).inspect_err(|error| progress.end(&format!("{error:#}")))?;
     let (datadir, progress) = (datadir.to_owned(), Arc::clone(progress));
     let job = Job { args, options, settings, datadir, server, report, progress, cancel };
-    let outcome = caught(|| match role {
-        Role::Joiner => transfer::joiner::run(&job),
-        Role::Donor => transfer::donor::run(&job),
+    let outcome = caught(|| match (way, role) {
+        (Way::RunningJoiner, _) => running_joiner::run(&job),
+        (Way::TwoPrograms, Role::Joiner) => transfer::joiner::run(&job),
+        (Way::TwoPrograms, Role::Donor) => transfer::donor::run(&job),
     });
     job.progress.end(&words_of(&outcome));
     drop(reporter);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::SocketAddrV4;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub struct Cluster {
 pub struct Builder {
     nodes: usize,
     method: String,
+    in_place_of: Option<&'static str>,
     binary: Option<PathBuf>,
     external: bool,
     network: bool,
@@ -47,6 +49,7 @@ impl Cluster {
         Builder {
             nodes: 2,
             method: "rejoin".to_owned(),
+            in_place_of: None,
             binary: None,
             external: false,
             network: false,
@@ -105,6 +108,13 @@ impl Builder {
     /// The SST method of all nodes.
     pub fn method(mut self, method: &str) -> Self {
         method.clone_into(&mut self.method);
+        self
+    }
+
+    /// The SST method of all nodes is one of the server's own, with rejoin in the place of its script.
+    pub fn in_place_of(mut self, method: &'static str) -> Self {
+        method.clone_into(&mut self.method);
+        self.in_place_of = Some(method);
         self
     }
 
@@ -254,10 +264,16 @@ impl Builder {
             return Ok(placed);
         }
         let given = self.binary.clone().map(Ok);
-        let wanted = || (self.method == "rejoin").then(places::rejoin_binary);
+        let wanted = || (self.method == "rejoin" || self.in_place_of.is_some()).then(places::rejoin_binary);
         if let Some(binary) = given.or_else(wanted).transpose()? {
             fs::copy(&binary, &copy).with_context(|| format!("copying {}", binary.display()))?;
             symlink("rejoin", placed.base().join("bin/wsrep_sst_rejoin"))?;
+            if let Some(method) = self.in_place_of {
+                let script = placed.base().join(format!("bin/wsrep_sst_{method}"));
+                fs::remove_file(&script)
+                    .or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+                symlink("rejoin", script)?;
+            }
         }
         Ok(placed)
     }

@@ -107,6 +107,18 @@ pub fn assert_equal(donor: &Node, joiner: &Node) -> Result<()> {
     Ok(())
 }
 
+/// [`assert_equal`], and the rows of the zoo that were valid before.
+pub fn assert_equal_with_history(donor: &Node, joiner: &Node) -> Result<()> {
+    assert_equal(donor, joiner)?;
+    for table in ["zoo.versioned", "zoo.period"] {
+        let times = if table == "zoo.period" { "since, until" } else { "row_start, row_end" };
+        let rows = format!("SELECT *, {times} FROM {table} FOR SYSTEM_TIME ALL ORDER BY 1, 2, 3, 4");
+        let (there, here) = (donor.rows(&rows)?, joiner.rows(&rows)?);
+        ensure!(there == here && there.len() > 2, "history of {table}: {there:?} and {here:?}");
+    }
+    Ok(())
+}
+
 /// Waits until purge has left no more than so many transactions: what it has not removed yet differs between nodes.
 pub fn wait_purged(node: &Node, at_most: u64, timeout: Duration) -> Result<()> {
     let deadline = Instant::now() + timeout;

@@ -24,6 +24,45 @@ pub fn create(node: &Node) -> Result<()> {
     odd_names(&mut conn)
 }
 
+/// Values of every type, to the byte, in further tables of the zoo.
+pub fn add_values(node: &Node) -> Result<()> {
+    node.exec(&[
+        "SET SESSION sql_mode=''",
+        "CREATE TABLE zoo.numbers (a INT PRIMARY KEY, f FLOAT, d DOUBLE, f2 FLOAT(7,4), n DECIMAL(40,20), b1 BIT(1), b64 BIT(64), u BIGINT UNSIGNED)",
+        "INSERT INTO zoo.numbers VALUES (1, 0.1, 0.1, 0.12345, 1.5, b'1', ~0, ~0), (2, 16777217, 1e308, -1.5, -99999999999999999999.99999999999999999999, b'0', 9, 0), \
+         (3, 3.4028234e38, 4.9e-324, 0, 0, NULL, 0x5C090A00, 1), (4, -0.0, -0.0, NULL, NULL, b'1', 10, 9)",
+        "CREATE TABLE zoo.texts (a INT PRIMARY KEY, b BINARY(5), v VARBINARY(50), l LONGBLOB, c CHAR(5), s VARCHAR(20) CHARACTER SET sjis, \
+         k VARCHAR(20) CHARACTER SET koi8r, u4 VARCHAR(20) CHARACTER SET utf32, e ENUM('a','b',''), e2 ENUM('1','2'), st SET('x','y'), j JSON)",
+        "INSERT INTO zoo.texts VALUES (1, 0x0000, 0x5C6E0A09000D1A5C, 0x00FF, 'x  ', _utf8mb4'表示能力', _utf8mb4'привет', _utf8mb4'a😀', '', '2', 'x,y', '{\"a\": \"\\\\n\"}'), \
+         (2, NULL, '', '', '', '', '', '', 'b', 'no such value', '', NULL), (3, '\\\\N', '\\\\N', '\\\\N', '\\\\N', '\\\\', '\\t', '\\n', 'a', '1', 'y', '[]')",
+        "CREATE TABLE zoo.times (a INT PRIMARY KEY, d DATE, t TIME(6), dt DATETIME(3), ts TIMESTAMP(6) NULL, y YEAR)",
+        "INSERT INTO zoo.times VALUES (1, '0000-00-00', '-838:59:59', '0000-00-00', '2001-02-03 04:05:06.789012', 0), (2, '2024-00-10', '00:00:00.000001', '2024-01-01 00:00:00.999', NULL, 2155)",
+        "SET SESSION sql_mode='ALLOW_INVALID_DATES'",
+        "INSERT INTO zoo.times VALUES (3, '2023-02-31', NULL, '2023-02-31 10:00:00', '1970-01-01 12:00:00', 1901)",
+        "SET SESSION sql_mode=DEFAULT",
+        "CREATE TABLE zoo.shapes (a INT PRIMARY KEY, g GEOMETRY, p POLYGON, u UUID, i6 INET6, i4 INET4)",
+        "INSERT INTO zoo.shapes VALUES (1, ST_GeomFromText('LINESTRING(0 0,1e300 -1.5)', 4326), ST_GeomFromText('POLYGON((0 0,9 0,9 9,0 0))'), \
+         '00000000-0000-1000-8000-00000000000a', '::ffff:1.2.3.4', '255.0.10.9'), (2, NULL, NULL, NULL, NULL, NULL)",
+        "CREATE TABLE zoo.defaults (a INT AUTO_INCREMENT PRIMARY KEY, b BINARY(3) DEFAULT 0x00FF5C, c VARCHAR(30) CHARACTER SET cp1251 DEFAULT 'цена', \
+         d DATETIME DEFAULT '0000-00-00 00:00:00', n BIGINT DEFAULT (NEXT VALUE FOR zoo.seq_innodb), h INT INVISIBLE DEFAULT 7, x TEXT DEFAULT (CONCAT('a', 'b')), \
+         KEY (h), KEY (c(5))) AUTO_INCREMENT=100 COMMENT='it''s \\\\ a `table`'",
+        "INSERT INTO zoo.defaults (x, h) VALUES ('1', 8), (DEFAULT, DEFAULT)",
+        "CREATE TABLE zoo.period (a INT, s DATE, e DATE, since TIMESTAMP(6) GENERATED ALWAYS AS ROW START, until TIMESTAMP(6) GENERATED ALWAYS AS ROW END, \
+         PERIOD FOR SYSTEM_TIME (since, until), PERIOD FOR valid (s, e), PRIMARY KEY (a, valid WITHOUT OVERLAPS)) WITH SYSTEM VERSIONING",
+        "INSERT INTO zoo.period (a, s, e) VALUES (1, '2020-01-01', '2021-01-01'), (1, '2022-01-01', '2023-01-01')",
+        "DELETE FROM zoo.period WHERE s = '2022-01-01'",
+        "UPDATE zoo.period SET e = '2020-06-01'",
+        "CREATE DEFINER=nobody@nowhere SQL SECURITY DEFINER VIEW zoo.v_stranger AS SELECT a FROM zoo.numbers",
+        "SET SESSION sql_mode='ANSI_QUOTES,PIPES_AS_CONCAT'",
+        "CREATE DEFINER=nobody@nowhere PROCEDURE zoo.p_ansi() SELECT \"a\" || 'b' FROM zoo.numbers",
+        "CREATE TRIGGER zoo.tr_ansi BEFORE UPDATE ON zoo.texts FOR EACH ROW SET NEW.\"c\" = 'a' || 'b'",
+        "CREATE TRIGGER zoo.tr_second BEFORE UPDATE ON zoo.texts FOR EACH ROW PRECEDES tr_ansi SET NEW.l = 'x'",
+        "SET SESSION sql_mode=DEFAULT",
+        "CREATE SEQUENCE zoo.seq_down START WITH -5 INCREMENT BY -2 MAXVALUE 100 CYCLE NOCACHE",
+        "SELECT NEXT VALUE FOR zoo.seq_down",
+    ])
+}
+
 /// Tables whose files lie outside the datadir, under `external` (see [`crate::Builder::private_external`], without
 /// which all nodes of this machine would share the files).
 pub fn create_external(node: &Node, external: &Path) -> Result<()> {

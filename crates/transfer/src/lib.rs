@@ -20,6 +20,7 @@
 //! | [`load`] | how fast the donor reads beside a server that works |
 //! | [`limits`], [`settings`], [`job`], [`invitation`], [`cleanup`] | one run: its options and what they permit, how the two nodes connect, cleanup |
 //! | [`donor`], [`joiner`] | the transfer |
+//! | [`running_joiner`] | the transfer to a server that runs already |
 //! | [`advisor`] | checks and predictions before a transfer: [`advisor::check`], [`advisor::plan`], [`advisor::verify`] |
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start threads as they like"))]
 pub mod advisor;
@@ -47,6 +48,7 @@ pub mod private_server;
 pub mod program;
 pub mod receive;
 pub mod remembered;
+pub mod running_joiner;
 pub mod send;
 pub mod server;
 pub mod settings;

@@ -82,6 +82,10 @@ pub enum Thread {
     LoadWatch,
     /// Donor: reads rows of a logical snapshot.
     RowReader,
+    /// Donor: accepts our own client's connections to a running joiner.
+    SqlListener,
+    /// Donor: passes on one connection to a running joiner.
+    SqlConnection,
     /// Relay of IST: receives the orders of the joiner's program.
     RelayOrders,
     /// Relay of IST: passes one connection on.
@@ -108,7 +112,7 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds of threads.
-    pub const ALL: [Thread; 46] = [
+    pub const ALL: [Thread; 48] = [
         Thread::Main,
         Thread::Signals,
         Thread::Grace,
@@ -144,6 +148,8 @@ impl Thread {
         Thread::RowFeeder,
         Thread::LoadWatch,
         Thread::RowReader,
+        Thread::SqlListener,
+        Thread::SqlConnection,
         Thread::RelayOrders,
         Thread::RelaySession,
         Thread::RelayCaller,
@@ -195,6 +201,8 @@ impl Thread {
             Thread::RowFeeder => "row feeder",
             Thread::LoadWatch => "load watch",
             Thread::RowReader => "row reader",
+            Thread::SqlListener => "sql listener",
+            Thread::SqlConnection => "sql connection",
             Thread::RelayOrders => "relay orders",
             Thread::RelaySession => "relay session",
             Thread::RelayCaller => "relay caller",

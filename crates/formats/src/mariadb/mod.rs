@@ -6,6 +6,7 @@ pub mod binlog_events;
 pub mod file_kind;
 pub mod frm;
 pub mod gtid_list;
+pub mod login_packets;
 pub mod mbstream;
 pub mod option_file;
 pub mod option_name;

@@ -18,7 +18,7 @@ pub fn of_path(path: &str) -> String {
 }
 
 /// The name that a file name encodes. What is not encoded as expected stays as it is.
-fn decoded(name: &str) -> String {
+pub fn decoded(name: &str) -> String {
     let (mut text, mut rest) = (String::with_capacity(name.len()), name);
     while let Some((before, after)) = rest.split_once('@') {
         text.push_str(before);

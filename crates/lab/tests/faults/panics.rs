@@ -113,6 +113,8 @@ fn cases(thread: Thread) -> Vec<Case> {
         Thread::Member | Thread::Comparer => vec![],
         // Of the process that relays IST, after the transfer: it has no peer program, and its end ends the connection.
         Thread::RelayOrders | Thread::RelaySession | Thread::RelayCaller => vec![],
+        // Of the donor of a server that runs already: no program of ours is there.
+        Thread::SqlListener | Thread::SqlConnection => vec![],
         // Of the archiver, which is no part of a transfer.
         Thread::ArchiveWriter => vec![],
         // Of the server of metrics, likewise.

@@ -32,7 +32,7 @@ use crate::settings::{Blocking as Permission, SnapshotChoice};
 use crate::snapshot::Snapshot;
 use crate::snapshot::blocking::Blocking;
 use crate::snapshot::declined::{Declined, SnapshotError};
-use crate::snapshot::logical::Logical;
+use crate::snapshot::logical::{Isolation, Logical};
 use crate::snapshot::online::Online;
 use crate::snapshot::online::listing::Roots;
 use crate::snapshot::online::outlook::Outlook;
@@ -143,6 +143,7 @@ impl DonorSession<'_> {
             budget: settings.consistency_point,
             desynced: 1,
             blocking: settings.blocking,
+            isolation: Isolation::BackupLocks,
         };
         self.send_from(&logical, link, reason).map_err(|error| match error {
             SnapshotError::Declined(declined) if declined.is_of_the_server() => {

@@ -14,7 +14,7 @@ use crate::sql::loading::Warning;
 /// Warnings about definitions that are logged.
 const WARNINGS_LOGGED: u64 = 20;
 
-pub(super) fn log_warnings(table: &Table, warnings: &[Warning]) {
+pub(crate) fn log_warnings(table: &Table, warnings: &[Warning]) {
     static LOGGED: AtomicU64 = AtomicU64::new(0);
     for warning in warnings {
         if LOGGED.fetch_add(1, Ordering::Relaxed) < WARNINGS_LOGGED {
@@ -24,9 +24,9 @@ pub(super) fn log_warnings(table: &Table, warnings: &[Warning]) {
 }
 
 /// Fails if this server shows another definition than the donor's, which is of the same series. Another series may show the same
-/// table in other words.
-pub(super) fn check(session: &mut Session, table: &Table, contents: &Contents) -> Result<()> {
-    let (database, name) = (table.database.as_str(), table.name.as_str());
+/// table in other words. `database`: where the table is now.
+pub(crate) fn check(session: &mut Session, database: &str, table: &Table, contents: &Contents) -> Result<()> {
+    let name = table.name.as_str();
     let is_sequence = matches!(table.content, Content::Sequence(_));
     let shown = match is_sequence {
         true => session.sequence_definition(database, name)?,

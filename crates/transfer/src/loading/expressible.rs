@@ -26,7 +26,15 @@ pub fn check(contents: &Contents, parts: &Parts, layout: &Layout) -> Result<(), 
         let text = format!("{:?} is not the path of a definition", text.path);
         return Err(Failure::new(Kind::Peer, text));
     }
-    match layout.lower_case_table_names != 0 && contents.lower_case_table_names == 0 {
+    check_names(contents, layout.lower_case_table_names)
+}
+
+/// Checks names of tables for a server with this `lower_case_table_names`.
+///
+/// # Errors
+/// Two names are one there, or a name cannot be written there.
+pub fn check_names(contents: &Contents, lower_case_table_names: u8) -> Result<(), Failure> {
+    match lower_case_table_names != 0 && contents.lower_case_table_names == 0 {
         true => check_lower_case(contents),
         false => Ok(()),
     }

@@ -10,12 +10,12 @@
 //! | `work`, `statement` | which statements load which rows; one of them; `pipe` hands rows to the server |
 //! | [`texts`] | views, triggers and options of databases, which the server keeps as texts in files |
 //! | [`position`] | the position, stored where a server looks for it when it starts |
-mod definition;
+pub(crate) mod definition;
 pub mod expressible;
 pub mod parts;
 mod pipe;
 pub mod position;
-mod statement;
+pub(crate) mod statement;
 pub mod system;
 pub mod tables;
 pub mod texts;
@@ -124,6 +124,6 @@ fn load_in(
 }
 
 /// A table in words.
-fn in_words(table: &Table) -> String {
+pub(crate) fn in_words(table: &Table) -> String {
     format!("{}.{}", table.database, table.name)
 }

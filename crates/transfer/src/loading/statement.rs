@@ -64,30 +64,19 @@ impl Statement<'_> {
         }
         let what = self.what();
         let refuses = |e: &SqlError| refused(&what, e);
-        let mut end_of_time = END_OF_TIME.1;
         if self.rows.history {
             session.insert_history(true).map_err(|e| refuses(&e))?;
-            if series(&session.variable("version")?) < Some(LONGER_TIME_SINCE) {
-                end_of_time = END_OF_TIME.0;
-            }
         }
-        let load = Load {
-            database: self.database,
-            table: self.table,
-            columns: self.columns,
-            until: self.rows.until.as_deref().map(|until| (until, end_of_time)),
-            texts: &self.rows.texts,
-            strict: self.rows.lenient.is_empty(),
-        };
+        let version = if self.rows.history { session.variable("version")? } else { None };
+        let load = load_of((self.database, self.table), self.rows, self.columns, version.as_deref());
         let (loaded, warnings) = self.feed(loader, session, load)?.map_err(|e| refuses(&e))?;
         if self.rows.history {
             session.insert_history(false).map_err(|e| refuses(&e))?;
         }
-        if let Some(warning) = warnings.iter().find(|warning| !is_expected(warning, &self.rows.lenient)) {
-            let error = SqlError { code: warning.code, text: format!("{} ({})", warning.text, warning.code) };
-            return Err(refuses(&error).into());
+        match unexpected(&warnings, self.rows) {
+            Some(error) => Err(refuses(&error).into()),
+            None => Ok(loaded),
         }
-        Ok(loaded)
     }
 
     /// Runs the statement while its parts are unpacked into its pipe. Returns the server's answer.
@@ -113,6 +102,31 @@ impl Statement<'_> {
         fed?;
         Ok(loaded)
     }
+}
+
+/// How the rows of a table are loaded by a server of this version, which is not needed for rows without history.
+pub(crate) fn load_of<'a>(
+    (database, table): (&'a str, &'a str),
+    rows: &'a Rows,
+    columns: &'a [Option<String>],
+    version: Option<&str>,
+) -> Load<'a> {
+    let old = series(&version.map(str::to_owned)) < Some(LONGER_TIME_SINCE);
+    let end_of_time = if rows.history && old { END_OF_TIME.0 } else { END_OF_TIME.1 };
+    Load {
+        database,
+        table,
+        columns,
+        until: rows.until.as_deref().map(|until| (until, end_of_time)),
+        texts: &rows.texts,
+        strict: rows.lenient.is_empty(),
+    }
+}
+
+/// The first warning about a value that is not as it was on the donor.
+pub(crate) fn unexpected(warnings: &[Warning], rows: &Rows) -> Option<SqlError> {
+    let warning = warnings.iter().find(|warning| !is_expected(warning, &rows.lenient))?;
+    Some(SqlError { code: warning.code, text: format!("{} ({})", warning.text, warning.code) })
 }
 
 /// Whether a warning is of a value that is as it was on the donor: the invalid value of an ENUM, which is written as an empty text,

@@ -4,13 +4,14 @@ use std::io::Read as _;
 use anyhow::Result;
 use formats::mariadb::rows_text::columns;
 use formats::mariadb::system_tables::of_the_data;
-use protocol::logical::Contents;
+use protocol::logical::{Contents, SystemTable};
 use protocol::policy::series;
 
 use super::parts::Parts;
 use super::statement::Statement;
 use super::tables::{Loader, refused};
-use crate::sql::SqlError;
+use crate::failure::Failure;
+use crate::sql::{Session, SqlError};
 
 /// Most bytes of the list of plugins that are read.
 const PLUGINS_MAX: u64 = 1 << 20;
@@ -40,7 +41,7 @@ pub fn engines(parts: &Parts, contents: &Contents) -> Result<Vec<String>> {
 }
 
 /// Whether a library, by its name, has an engine or a type of columns.
-fn is_engine(library: &str) -> bool {
+pub(crate) fn is_engine(library: &str) -> bool {
     let plain = library.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
     plain && (library.starts_with("ha_") || library.starts_with("type_"))
 }
@@ -53,23 +54,48 @@ fn is_engine(library: &str) -> bool {
 pub fn load(loader: &Loader<'_>, contents: &Contents, lower: bool) -> Result<()> {
     loader.progress.phase("loading accounts and routines", "");
     let mut session = loader.session()?;
+    let rows = &mut |session: &mut Session, system: &SystemTable, columns: &[Option<String>]| {
+        let statement = Statement {
+            database: "mysql",
+            table: &system.name,
+            rows: &system.rows,
+            parts: &system.rows.parts,
+            columns,
+            number: 0,
+        };
+        Ok(statement.check_count(statement.run(loader, session)?)?)
+    };
+    replace(&mut session, contents, lower, &refused, rows)
+}
+
+/// As [`load`], with the rows that `rows` loads into a table whose columns are these. `refuses`: how a refusal of the server is said.
+///
+/// # Errors
+/// The server refuses a row.
+pub(crate) fn replace(
+    session: &mut Session,
+    contents: &Contents,
+    lower: bool,
+    refuses: &dyn Fn(&str, &SqlError) -> Failure,
+    rows: &mut dyn FnMut(&mut Session, &SystemTable, &[Option<String>]) -> Result<()>,
+) -> Result<()> {
     for system in &contents.system {
         let Some(known) = of_the_data(&system.name) else { continue };
         let what = format!("the rows of mysql.{}", known.name);
         let own = session.column_names("mysql", known.name)?;
         if own.is_empty() {
-            tracing::warn!("this node's server has no table mysql.{}: its rows are left out", known.name);
+            tracing::warn!("the joiner's server has no table mysql.{}: its rows are left out", known.name);
             continue;
         }
         let column = |column: &String| own.iter().find(|own| own.eq_ignore_ascii_case(column)).cloned();
         let columns: Vec<Option<String>> = system.rows.columns.iter().map(column).collect();
         for (unknown, _) in system.rows.columns.iter().zip(&columns).filter(|(_, own)| own.is_none()) {
             tracing::warn!(
-                "this node's server has no column {unknown} in mysql.{}: its values are left out",
+                "the joiner's server has no column {unknown} in mysql.{}: its values are left out",
                 known.name
             );
         }
-        let refuses = |e: &SqlError| refused(&what, e);
+        let refuses = |e: &SqlError| refuses(&what, e);
         // Routines of another series' program may not work in this one.
         if system.of_program && series(&session.variable("version")?) != series(&contents.server_version) {
             continue;
@@ -77,15 +103,7 @@ pub fn load(loader: &Loader<'_>, contents: &Contents, lower: bool) -> Result<()>
         let replaced =
             if system.of_program { format!("NOT ({})", known.rows) } else { known.rows.to_owned() };
         session.delete_rows(known.name, &replaced).map_err(|e| refuses(&e))?;
-        let statement = Statement {
-            database: "mysql",
-            table: known.name,
-            rows: &system.rows,
-            parts: &system.rows.parts,
-            columns: &columns,
-            number: 0,
-        };
-        statement.check_count(statement.run(loader, &mut session)?)?;
+        rows(session, system, &columns)?;
         if lower && !known.names.is_empty() {
             session.lower_names(known.name, known.names).map_err(|e| refuses(&e))?;
         }
@@ -95,7 +113,7 @@ pub fn load(loader: &Loader<'_>, contents: &Contents, lower: bool) -> Result<()>
 
 #[cfg(test)]
 mod tests {
-    use protocol::logical::{Rows, SystemTable};
+    use protocol::logical::Rows;
 
     use super::*;
 

@@ -19,7 +19,7 @@ use crate::sql::{Session, SqlError};
 use crate::threads::{Thread, in_threads, scoped};
 
 /// Tables with more bytes get their secondary keys after their rows: sorted at once that is faster than row by row.
-const DEFER_FROM: u64 = 8 << 20;
+pub(crate) const DEFER_FROM: u64 = 8 << 20;
 
 /// What loading needs.
 pub struct Loader<'a> {
@@ -91,7 +91,7 @@ impl Loader<'_> {
         // A default can be the next value of a sequence.
         for table in sequences {
             self.create(&mut session, table)?;
-            definition::check(&mut session, table, contents)?;
+            definition::check(&mut session, &table.database, table, contents)?;
         }
         let (work, rows) = (Work::of(tables, self.threads), AtomicU64::new(0));
         in_threads(Thread::Loader, self.threads.max(1), &|| {
@@ -118,7 +118,7 @@ impl Loader<'_> {
         let table = making.table;
         let Some(made) = making.made(|| self.create(session, table))? else { return Ok(0) };
         let Content::Rows(rows) = &table.content else {
-            definition::check(session, table, contents)?;
+            definition::check(session, &table.database, table, contents)?;
             return Ok(0);
         };
         let columns: Vec<Option<String>> = rows.columns.iter().cloned().map(Some).collect();
@@ -137,7 +137,7 @@ impl Loader<'_> {
                 let added = session.add_keys(&table.database, &table.name, made);
                 added.map_err(|e| refused(&in_words(table), &e))?;
             }
-            definition::check(session, table, contents)?;
+            definition::check(session, &table.database, table, contents)?;
         }
         Ok(loaded)
     }

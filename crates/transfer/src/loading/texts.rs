@@ -19,19 +19,29 @@ const OF_SERVER: [&str; 3] = ["mysql", "sys", "performance_schema"];
 pub fn write(contents: &Contents, homes: &Homes, lower: bool) -> Result<()> {
     for text in &contents.texts {
         let path = homes.datadir.join(path_of(&text.path, lower));
-        let of_server = OF_SERVER.iter().any(|database| text.path.split('/').next() == Some(*database));
+        let of_server = is_of_server(text);
         // What a program has made is its own version of it.
         if of_server && (path.exists() || !path.parent().is_some_and(|directory| directory.is_dir())) {
             continue;
         }
-        let bytes = if lower { lowered(text) } else { text.bytes.clone() };
+        let bytes = bytes_of(text, lower);
         fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
+/// Whether a text is of a database whose own definitions come with the server's program.
+pub(crate) fn is_of_server(text: &Text) -> bool {
+    OF_SERVER.iter().any(|database| text.path.split('/').next() == Some(*database))
+}
+
+/// The text as it is on a server whose names of tables are in lower case, or not.
+pub(crate) fn bytes_of(text: &Text, lower: bool) -> Vec<u8> {
+    if lower { lowered(text) } else { text.bytes.clone() }
+}
+
 /// The path of a text here. The name of a trigger stays: only those of databases and tables are in lower case.
-pub(super) fn path_of(path: &str, lower: bool) -> PathBuf {
+pub(crate) fn path_of(path: &str, lower: bool) -> PathBuf {
     match path.rsplit_once('/') {
         Some((database, name)) if lower && name.ends_with(".TRN") => {
             PathBuf::from(database.to_lowercase()).join(name)

@@ -12,6 +12,7 @@
 //! | `side`, `terms` | the two roles; what a node offers, and what both agree on |
 //! | `traffic` | counters of a connection |
 //! | `tls_stream` | the TLS byte stream: every blocking step, its deadline and its counters |
+//! | `end` | a connection of other programs, plain or with TLS |
 //! | [`link`] | one authenticated connection for messages |
 //! | `keep_alive` | a link while its own side does long work |
 //! | [`relay`] | messages of other threads, sent over one link |
@@ -22,6 +23,7 @@
 //! | [`dial`] | the donor's connections to it |
 mod bind;
 pub mod dial;
+pub(crate) mod end;
 mod handshake;
 mod keep_alive;
 pub mod link;

@@ -78,6 +78,18 @@ pub fn server(own: Option<&OwnCertificates>) -> Result<(Arc<ServerConfig>, Pin)>
 
 /// The donor's configuration for the joiner with this pin.
 pub fn client(own: Option<&OwnCertificates>, pin: Pin) -> Result<Arc<ClientConfig>> {
+    let mut config = client_that_expects(own, Some(pin))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The donor's configuration for the SQL port of a running joiner's server, of whose certificate nothing is known: with a CA of the
+/// operator's, one that it signed; otherwise any.
+pub fn client_of_server(own: Option<&OwnCertificates>) -> Result<Arc<ClientConfig>> {
+    Ok(Arc::new(client_that_expects(own, None)?))
+}
+
+fn client_that_expects(own: Option<&OwnCertificates>, pin: Option<Pin>) -> Result<ClientConfig> {
     let loaded = own.map(OwnCertificates::load).transpose()?;
     let provider = crypto();
     let verifier = PinVerifier {
@@ -96,9 +108,8 @@ pub fn client(own: Option<&OwnCertificates>, pin: Pin) -> Result<Arc<ClientConfi
         }
         _ => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// The name that the donor requests from the joiner: a token of the transfer's secret, never a name in a
@@ -107,10 +118,10 @@ pub fn server_name(secret: &TransferSecret) -> Result<ServerName<'static>> {
     ServerName::try_from(secret.token()?).context("a token is a host name")
 }
 
-/// Accepts the one certificate with this pin, and with a CA only if the CA signed it.
+/// Accepts the one certificate with this pin (without one, any), and with a CA only if the CA signed it.
 #[derive(Debug)]
 struct PinVerifier {
-    pin: Pin,
+    pin: Option<Pin>,
     roots: Option<Arc<RootCertStore>>,
     provider: Arc<CryptoProvider>,
 }
@@ -124,7 +135,7 @@ impl ServerCertVerifier for PinVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if Pin::of_certificate(end_entity) != self.pin {
+        if self.pin.as_ref().is_some_and(|pin| Pin::of_certificate(end_entity) != *pin) {
             // Only the pin uses this error: no other code of ours or of rustls uses it for a server.
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }

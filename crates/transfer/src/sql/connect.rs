@@ -18,6 +18,9 @@ use crate::server::users::own_user_name;
 /// password is denied once in 256 logins (mysql_common 0.37, `AuthSwitchRequest::plugin_data`); each login has another nonce.
 const LOGINS: u32 = 3;
 
+/// The largest packet that a server can be set to take.
+const PACKET_MAX: usize = 1 << 30;
+
 /// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listens {
@@ -25,6 +28,13 @@ pub enum Listens {
     Socket(PathBuf),
     /// A host and port.
     Network(String, u16),
+    /// Another host, through a program of ours on this one that has a socket for the client.
+    Proxied {
+        /// Where the client connects.
+        socket: PathBuf,
+        /// The server behind it, `host:port`.
+        server: String,
+    },
 }
 
 impl fmt::Display for Listens {
@@ -32,6 +42,7 @@ impl fmt::Display for Listens {
         match self {
             Listens::Socket(path) => write!(f, "{}", path.display()),
             Listens::Network(host, port) => write!(f, "{host}:{port}"),
+            Listens::Proxied { server, .. } => f.write_str(server),
         }
     }
 }
@@ -151,7 +162,9 @@ pub fn advice(refused: &[Refused], at: &Listens) -> Option<String> {
     }
     let own = refused.iter().rev().find(|one| one.is_denied())?;
     match at {
-        Listens::Network(..) => Some("correct the account, or its password".to_owned()),
+        Listens::Network(..) | Listens::Proxied { .. } => {
+            Some("correct the account, or its password".to_owned())
+        }
         Listens::Socket(_) => Some(format!(
             "CREATE USER IF NOT EXISTS '{}'@'localhost' IDENTIFIED VIA unix_socket; (use the name of the server's operating system user), \
              or set wsrep-sst-auth under [sst]",
@@ -179,6 +192,10 @@ pub fn connect(
             .secure_auth(false)
             .enable_cleartext_plugin(true),
         Listens::Network(host, port) => OptsBuilder::new().ip_or_hostname(Some(host.clone())).tcp_port(*port),
+        // The client would ask for the limit, and a server that waits for its state answers no question but SHOW.
+        Listens::Proxied { socket, .. } => {
+            OptsBuilder::new().socket(Some(socket.to_string_lossy())).max_allowed_packet(Some(PACKET_MAX))
+        }
     };
     let options = options
         .user(Some(user))

@@ -1,9 +1,10 @@
-//! The statements with which a private server gets its data. What they are about comes from a donor, so names are quoted.
+//! The statements with which a private server, or a running joiner's, gets its data. What they are about comes from a donor, so names are quoted.
+use std::io::{self, Read};
 use std::path::Path;
 
 use formats::mariadb::sql_text::{name, names, table, text};
 use mysql::prelude::Queryable;
-use mysql::{Row, Value};
+use mysql::{LocalInfile, LocalInfileHandler, Row, Value};
 
 use super::error::{Answer, SqlError};
 use super::session::Session;
@@ -180,6 +181,27 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn load_rows(&mut self, from: &Path, load: Load<'_>) -> Answer<(u64, Vec<Warning>)> {
+        self.load(&format!("INFILE {}", text(&from.to_string_lossy())), load)
+    }
+
+    /// Loads rows that `source` gives, which the server reads from this program. A value that does not fit and a second row with one
+    /// key are warnings here, never errors: the caller compares counts and looks at the warnings.
+    ///
+    /// # Errors
+    /// From the server, or of the source. Then the session is of no more use.
+    pub fn load_sent_rows(
+        &mut self,
+        mut source: impl Read + Send + 'static,
+        load: Load<'_>,
+    ) -> Answer<(u64, Vec<Warning>)> {
+        let send = move |_: &[u8], server: &mut LocalInfile<'_>| io::copy(&mut source, server).map(drop);
+        self.conn.set_local_infile_handler(Some(LocalInfileHandler::new(send)));
+        let loaded = self.load("LOCAL INFILE 'rows'", load);
+        self.conn.set_local_infile_handler(None);
+        loaded
+    }
+
+    fn load(&mut self, from: &str, load: Load<'_>) -> Answer<(u64, Vec<Warning>)> {
         let strict = if load.strict { ",STRICT_ALL_TABLES" } else { "" };
         self.execute(&format!("SET SESSION sql_mode='{MODE}{strict}'"))?;
         let is_until = |column: &String| load.until.is_some_and(|(until, _)| until == column);
@@ -201,9 +223,8 @@ impl Session {
         let set: Vec<String> = set.collect();
         let set = if set.is_empty() { String::new() } else { format!(" SET {}", set.join(", ")) };
         let loaded = self.execute(&format!(
-            "LOAD DATA INFILE {} INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ENCLOSED BY '' ESCAPED BY '\\\\' \
+            "LOAD DATA {from} INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ENCLOSED BY '' ESCAPED BY '\\\\' \
              LINES TERMINATED BY '\\n' ({}){set}",
-            text(&from.to_string_lossy()),
             table(load.database, load.table),
             columns.join(", ")
         ));
@@ -260,7 +281,7 @@ impl Session {
         Ok(rows.into_iter().filter_map(warning).collect())
     }
 
-    fn execute(&mut self, statement: &str) -> Answer<()> {
+    pub(super) fn execute(&mut self, statement: &str) -> Answer<()> {
         self.conn.query_drop(statement).map_err(SqlError::from)
     }
 }

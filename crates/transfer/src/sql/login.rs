@@ -44,9 +44,10 @@ impl Login {
         let given = self.account.as_ref().filter(|account| !account.user.is_empty());
         let given = given.map(|account| (account.user.clone(), Some(account.password.reveal().to_owned())));
         let mut refused = Vec::new();
-        // The operating system's user is let in by the `unix_socket` plugin.
-        let own = os_user();
-        if own.is_none() {
+        // The operating system's user is let in by the `unix_socket` plugin, which knows nobody on another host.
+        let proxied = matches!(self.at, Listens::Proxied { .. });
+        let own = if proxied { None } else { os_user() };
+        if own.is_none() && !proxied {
             refused.push(Refused::no_name(rustix::process::geteuid().as_raw()));
         }
         for (user, password) in given.into_iter().chain(own.map(|user| (user, None))) {

@@ -6,11 +6,13 @@
 //! | [`error`] | why a statement failed |
 //! | [`keys`] | the key in whose order a table is read, and ranges of its values |
 //! | [`login`] | where a server is and who we are to it |
-//! | [`loading`] | statements with which a private server gets its data |
+//! | [`loading`] | statements with which a private server, or a running joiner's, gets its data |
+//! | [`joining`] | what a running joiner's server gets besides |
 //! | [`reading`] | statements with which a logical snapshot is read |
 //! | [`session`] | all others |
 pub mod connect;
 pub mod error;
+pub mod joining;
 pub mod keys;
 pub mod loading;
 pub mod login;

@@ -13,6 +13,8 @@ const OPENED_AT_ONCE: usize = 50;
 
 /// ER_TABLESPACE_DISCARDED.
 const DISCARDED: u16 = 1814;
+/// ER_BAD_FIELD_ERROR.
+const UNKNOWN_COLUMN: u16 = 1054;
 
 /// Takes each row as it comes: its columns, none for NULL.
 pub type EachRow<'a, E> = &'a mut dyn FnMut(&[Option<&[u8]>]) -> Result<(), E>;
@@ -28,6 +30,19 @@ pub struct Listed {
     pub kind: String,
     /// Its engine; empty for a view, or if the server cannot open it.
     pub engine: String,
+}
+
+/// A database, as the server describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// The character set of tables that name none.
+    pub character_set: String,
+    /// Their collation.
+    pub collation: String,
+    /// Its comment, or empty.
+    pub comment: String,
 }
 
 /// A column, as the server describes it.
@@ -125,6 +140,16 @@ impl Session {
         Ok(())
     }
 
+    /// Locks tables against writes of others, until this session ends.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn lock_for_reading(&mut self, tables: &[&Listed]) -> Answer<()> {
+        let tables: Vec<String> =
+            tables.iter().map(|of| format!("{} READ", table(&of.database, &of.name))).collect();
+        self.execute_reading(&format!("LOCK TABLES {}", tables.join(", ")))
+    }
+
     fn open_tables(&mut self, tables: &[String]) -> Answer<()> {
         let aliased: Vec<String> =
             tables.iter().enumerate().map(|(number, of)| format!("{of} AS t{number}")).collect();
@@ -147,16 +172,29 @@ impl Session {
         Ok(rows.into_iter().filter_map(listed).collect())
     }
 
-    /// Names of all databases on disk.
+    /// All databases on disk.
     ///
     /// # Errors
     /// From the server.
-    pub fn databases(&mut self) -> Answer<Vec<String>> {
-        let rows = self.texts(
-            "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA \
-             WHERE SCHEMA_NAME NOT IN ('information_schema', 'performance_schema')",
-        )?;
-        Ok(rows.into_iter().flatten().collect())
+    pub fn databases(&mut self) -> Answer<Vec<Database>> {
+        let ask = |session: &mut Session, comment: &str| {
+            session.texts(&format!(
+                "SELECT SCHEMA_NAME, DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME, {comment} FROM information_schema.SCHEMATA \
+                 WHERE SCHEMA_NAME NOT IN ('information_schema', 'performance_schema')"
+            ))
+        };
+        let rows = match ask(self, "SCHEMA_COMMENT") {
+            // Servers before 10.5.
+            Err(e) if e.code == UNKNOWN_COLUMN => ask(self, "''")?,
+            rows => rows?,
+        };
+        let database = |row: Vec<String>| match <[String; 4]>::try_from(row) {
+            Ok([name, character_set, collation, comment]) => {
+                Some(Database { name, character_set, collation, comment })
+            }
+            Err(_) => None,
+        };
+        Ok(rows.into_iter().filter_map(database).collect())
     }
 
     /// The columns of a table, in order, also those that are not visible.

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use formats::mariadb::system_tables::is_made_by_server;
+use formats::mariadb::table_name::decoded;
 use protocol::logical::Text;
 
+use super::INCOMING;
 use super::error::ReadError;
 use crate::datadir::layout::Layout;
 use crate::flavor::{Flavor, TableFile};
@@ -24,6 +26,8 @@ const PER_SECOND: u64 = 50 << 20;
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 /// How the file of a view begins.
 const VIEW: &[u8] = b"TYPE=VIEW\n";
+/// How the server shows a name that is no encoded one: a directory or file of somebody else's.
+const NOT_ENCODED: &str = "#mysql50#";
 /// Tables that are named at most.
 const NAMED: usize = 5;
 
@@ -42,6 +46,11 @@ pub(super) enum Kind {
     Not,
 }
 
+/// Whether a database is no part of the data: a directory of somebody else's, or what was left of a transfer to this server.
+pub(super) fn is_foreign(database: &str) -> bool {
+    database.starts_with(NOT_ENCODED) || database.starts_with(INCOMING)
+}
+
 /// How a table is read.
 ///
 /// # Errors
@@ -52,8 +61,7 @@ pub(super) fn kind_of(listed: &Listed, skip: &BTreeSet<String>) -> Result<Kind, 
         return Ok(Kind::Sequence);
     }
     let is_table = matches!(listed.kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED");
-    // A name that is no encoded one: a directory or file of somebody else's.
-    let foreign = listed.name.starts_with("#mysql50#") || listed.database.starts_with("#mysql50#");
+    let foreign = listed.name.starts_with(NOT_ENCODED) || is_foreign(&listed.database);
     if !is_table || foreign || is_made_by_server(&listed.database, &listed.name) || skip.contains(&engine) {
         return Ok(Kind::Not);
     }
@@ -117,7 +125,7 @@ pub(super) fn texts(layout: &Layout) -> Result<Vec<Text>> {
     let mut texts = Vec::new();
     for directory in entries(&layout.datadir)? {
         let name = directory.file_name().to_string_lossy().into_owned();
-        let is_ignored = layout.ignore_db_dirs.contains(&name);
+        let is_ignored = layout.ignore_db_dirs.contains(&name) || is_foreign(&decoded(&name));
         if !is_ignored && layout.flavor.is_database(&name) && directory.path().is_dir() {
             of_database(layout.flavor, &name, &directory.path(), &mut texts)?;
         }

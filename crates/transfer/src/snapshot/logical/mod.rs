@@ -12,15 +12,19 @@
 //! | `listing` | which tables there are, and what each needs; definitions in files |
 //! | `describe` | one table: its definition, its columns, what is read of it |
 //! | `ranges` | how the rows of a table are divided |
-//! | `point` | the consistency point |
+//! | `point` | the consistency point, under the backup locks |
+//! | `isolated` | the consistency point where the server itself holds everything |
 //! | `rows` | reading rows, several tables and ranges at a time |
-//! | `part` | packing what is read into parts, and passing them on |
+//! | [`part`] | packing what is read into parts, and passing them on |
+//! | [`receiver`] | what becomes of them |
 mod describe;
 mod error;
+mod isolated;
 mod listing;
-mod part;
+pub mod part;
 mod point;
 mod ranges;
+pub mod receiver;
 mod rows;
 
 use std::collections::BTreeSet;
@@ -41,10 +45,12 @@ use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
 use crate::human::size;
 use crate::settings::Blocking as Permission;
+use crate::sql::reading::Database;
 use crate::sql::{Login, Session};
 use error::ReadError;
 use part::Shipper;
-use point::{Early, Reach, Sessions};
+use point::{Early, Point, Reach, Sessions};
+use receiver::Receiver;
 
 /// How often the snapshot begins without locks, before they are held for all of it.
 const TRIES_WITHOUT_LOCKS: u32 = 2;
@@ -54,6 +60,19 @@ const TRIES_MAX: u32 = 3;
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long locks are held at most, if the operator sets no limit.
 const HOLD_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How the names of databases begin in which a running joiner receives tables. What an interrupted transfer has left of them is no
+/// data.
+pub const INCOMING: &str = "#rejoin-incoming-";
+
+/// What holds the state still while the transactions that see it begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// The backup locks, which we take.
+    BackupLocks,
+    /// The server, at this position, until our program ends.
+    Server(StateId),
+}
 
 /// How the snapshot is taken.
 pub struct Logical<'a> {
@@ -73,6 +92,22 @@ pub struct Logical<'a> {
     pub desynced: i64,
     /// Whether locks may be held until everything is read.
     pub blocking: Permission,
+    /// What holds the state still.
+    pub isolation: Isolation,
+}
+
+/// A snapshot that a [`Receiver`] has taken.
+pub struct Read {
+    /// All of it but the rows.
+    pub contents: Contents,
+    /// Databases with their options.
+    pub databases: Vec<Database>,
+    /// The position of that state.
+    pub position: Position,
+    /// GTID state of the binary log at that position, as the lines of a `.state` file; `None` without a binary log.
+    pub binlog_state: Option<String>,
+    /// A line about how it was taken.
+    pub summary: String,
 }
 
 impl Snapshot for Logical<'_> {
@@ -89,18 +124,54 @@ impl Snapshot for Logical<'_> {
     }
 
     fn take(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<Taken, SnapshotError> {
-        let mut observer = Session::open(&self.login, ANSWER)?;
-        let facts = sql_checks::check_locks(&mut observer, &self.layout.datadir)?;
-        check_select(&mut observer)?;
+        let began = Instant::now();
         let shipper = Shipper::new(sink);
+        let Read { contents, position, binlog_state, summary, .. } = self.read(&shipper, sink, cancel)?;
+        let rows: u64 = contents.rows().map(|rows| rows.count).sum();
+        let count = contents.tables.len();
+        let encoded = contents.encode().map_err(|e| Declined::Layout(e.to_string()))?;
+        shipper.ship(part::pack_whole(CONTENTS, &encoded)?)?;
+        let read = format!(
+            "logical: {count} tables and {rows} rows in {:.1} s, {} packed",
+            began.elapsed().as_secs_f64(),
+            size(shipper.bytes())
+        );
+        Ok(Taken {
+            files: shipper.entries(),
+            position,
+            binlog_state,
+            corrupt: Vec::new(),
+            redo_rounds: None,
+            summary: vec![summary, read],
+        })
+    }
+}
+
+impl Logical<'_> {
+    /// Reads everything. `sink` is told how that goes on; what is read goes to `receiver`.
+    ///
+    /// # Errors
+    /// As [`Snapshot::take`].
+    pub fn read(
+        &self,
+        receiver: &dyn Receiver,
+        sink: &dyn SnapshotSink,
+        cancel: &Cancel,
+    ) -> Result<Read, SnapshotError> {
+        let mut observer = Session::open(&self.login, ANSWER)?;
+        let facts = match self.isolation {
+            Isolation::BackupLocks => sql_checks::check_locks(&mut observer, &self.layout.datadir)?,
+            Isolation::Server(_) => sql_checks::check_isolated(&mut observer, &self.layout.datadir)?,
+        };
+        check_select(&mut observer)?;
         let mut disturbed = String::new();
         for tried in 0..TRIES_MAX {
             let held = match tried < TRIES_WITHOUT_LOCKS {
                 true => None,
                 false => Some(format!("the tables changed {tried} times, the last time {disturbed}")),
             };
-            match self.once(&shipper, &mut observer, &facts, held, cancel) {
-                Ok(taken) => return Ok(taken),
+            match self.once(receiver, sink, &mut observer, &facts, held, cancel) {
+                Ok(read) => return Ok(read),
                 Err(ReadError::Over(e)) => return Err(e),
                 // Where rows are read, this is no error.
                 Err(ReadError::Discarded) => return Err(error::discarded().into()),
@@ -109,29 +180,23 @@ impl Snapshot for Logical<'_> {
                     tracing::warn!("the logical snapshot begins again: {why}");
                     sink.tell(&format!("the donor's logical snapshot begins again: {why}"));
                     disturbed = why;
-                    shipper.forget();
                 }
             }
         }
         Err(Declined::NotSettled(format!("{TRIES_MAX} times, the last time {disturbed}")).into())
     }
-}
 
-impl Logical<'_> {
     /// One snapshot. `held`: why the locks are held until everything is read.
     fn once(
         &self,
-        shipper: &Shipper<'_>,
+        receiver: &dyn Receiver,
+        sink: &dyn SnapshotSink,
         observer: &mut Session,
         facts: &Facts,
         held: Option<String>,
         cancel: &Cancel,
-    ) -> Result<Taken, ReadError> {
-        let began = Instant::now();
-        let sink = shipper.sink();
+    ) -> Result<Read, ReadError> {
         sink.phase("listing tables");
-        let large = listing::too_large_to_lock(observer, self.skip)?;
-        let reach = self.reach(held.or(large))?;
         let uuid = history(observer)?;
         let mut readers = (0..self.threads.max(1)).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
         let (mut divider, mut guardian, mut locked) = (self.reader()?, self.reader()?, self.reader()?);
@@ -141,14 +206,22 @@ impl Logical<'_> {
             guardian: &mut guardian,
             locked: &mut locked,
         };
-        let point = self.point(sink, observer, facts, &mut sessions, &reach, cancel)?;
+        let (mut point, how) = match self.isolation {
+            Isolation::BackupLocks => {
+                let large = listing::too_large_to_lock(observer, self.skip)?;
+                let reach = self.reach(held.or(large))?;
+                let point = self.point(sink, observer, facts, &mut sessions, &reach, cancel)?;
+                let how = how_long(&point, &reach);
+                (point, how)
+            }
+            Isolation::Server(given) => {
+                let point = self.isolated_point(given, observer, facts, &mut sessions, cancel)?;
+                (point, "the server holds every write-set back".to_owned())
+            }
+        };
         sink.phase("reading rows");
-        let Early { packed, mut tables, mut system } = point.early;
-        for packed in packed {
-            shipper.ship(packed)?;
-        }
-        let reading = rows::Reading { shipper, login: &self.login, readers, divider, cancel };
-        tables.extend(match reading.tables(&point.listed) {
+        let reading = rows::Reading { receiver, login: &self.login, readers, divider, cancel };
+        let contents = match self.rows(reading, &mut point) {
             // Whatever the server said of a table: its definition may have changed since it was described.
             Err(ReadError::Over(SnapshotError::Declined(why)))
                 if point.stage.is_none() && !guardian.has_view().unwrap_or(false) =>
@@ -156,9 +229,9 @@ impl Logical<'_> {
                 return Err(ReadError::Disturbed(why.to_string()));
             }
             read => read?,
-        });
-        system.sort_by(|a, b| (&a.name, a.of_program).cmp(&(&b.name, b.of_program)));
-        match point.stage {
+        };
+        let Point { databases, seqno, binlog_state, stage, keeper, .. } = point;
+        match stage {
             // Success proves that the locks were held until now.
             Some(mut stage) => {
                 let ended = stage.end();
@@ -172,45 +245,34 @@ impl Logical<'_> {
                 ));
             }
         }
-        let contents = Contents {
+        if let Isolation::Server(given) = self.isolation {
+            isolated::check_unmoved(observer, given)?;
+        }
+        drop(keeper);
+        let position = position(uuid, seqno, facts)?;
+        let summary = format!("the consistency point is at {}: {how}", position.state);
+        Ok(Read { contents, databases, position, binlog_state, summary })
+    }
+
+    /// Describes and reads the tables whose rows are still to be read. Returns everything that there is.
+    fn rows(&self, mut reading: rows::Reading<'_>, point: &mut Point) -> Result<Contents, ReadError> {
+        let Early { packed, tables, mut system } = std::mem::take(&mut point.early);
+        system.sort_by(|a, b| (&a.name, a.of_program).cmp(&(&b.name, b.of_program)));
+        let described = reading.describe(&point.listed)?;
+        let with_rows = described.iter().map(|described| described.table.clone());
+        let mut contents = Contents {
             version: VERSION,
             server_version: self.server_version.clone(),
             lower_case_table_names: self.layout.lower_case_table_names,
-            databases: point.databases,
-            tables,
+            databases: point.databases.iter().map(|database| database.name.clone()).collect(),
+            tables: tables.iter().cloned().chain(with_rows).collect(),
             system,
-            texts: point.texts,
+            texts: std::mem::take(&mut point.texts),
         };
-        let rows: u64 = contents.rows().map(|rows| rows.count).sum();
-        let count = contents.tables.len();
-        let encoded = contents.encode().map_err(|e| Declined::Layout(e.to_string()))?;
-        shipper.ship(part::pack_whole(CONTENTS, &encoded)?)?;
-        let position = position(uuid, point.seqno, facts)?;
-        let ms = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1000.0);
-        let paused = match &reach {
-            Reach::Released => {
-                format!(
-                    "replication paused for {} (granted after {})",
-                    ms(point.ddl_held),
-                    ms(point.granting)
-                )
-            }
-            Reach::Held { why, .. } => format!("locks held until everything was read ({why})"),
-        };
-        let line = format!("the consistency point is at {}: {paused}, {} tries", position.state, point.tries);
-        let read = format!(
-            "logical: {count} tables and {rows} rows in {:.1} s, {} packed",
-            began.elapsed().as_secs_f64(),
-            size(shipper.bytes())
-        );
-        Ok(Taken {
-            files: shipper.entries(),
-            position,
-            binlog_state: point.binlog_state,
-            corrupt: Vec::new(),
-            redo_rounds: None,
-            summary: vec![line, read],
-        })
+        reading.receiver.begin(&contents, packed)?;
+        contents.tables = tables;
+        contents.tables.extend(reading.tables(described)?);
+        Ok(contents)
     }
 
     /// A session in which rows or definitions are read.
@@ -234,6 +296,19 @@ impl Logical<'_> {
         tracing::warn!("the backup locks are held until everything is read: {why}");
         Ok(Reach::Held { why, limit: limit.max(TRY_MAX) })
     }
+}
+
+/// How long the provider was paused, for the logs.
+fn how_long(point: &Point, reach: &Reach) -> String {
+    let ms = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1000.0);
+    let paused = match reach {
+        Reach::Released => {
+            let (held, granting) = (ms(point.ddl_held), ms(point.granting));
+            format!("replication paused for {held} (granted after {granting})")
+        }
+        Reach::Held { why, .. } => format!("locks held until everything was read ({why})"),
+    };
+    format!("{paused}, {} tries", point.tries)
 }
 
 /// The account must be able to read everything.

@@ -8,9 +8,11 @@ use anyhow::{Context, Result};
 use formats::mariadb::rows_text::{push_column, push_end};
 use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
+use protocol::logical::Contents;
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::stream::write::Encoder;
 
+use super::receiver::Receiver;
 use crate::snapshot::sink::SnapshotSink;
 use crate::threads::lock;
 
@@ -23,7 +25,7 @@ const STEP: usize = 64 << 10;
 
 /// A part.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub struct Packed {
     /// Its path.
     pub path: String,
     /// Its bytes.
@@ -40,7 +42,7 @@ pub(super) fn pack_whole(path: &str, bytes: &[u8]) -> Result<Packed> {
 }
 
 /// The beginning of the paths of a table's parts.
-pub(super) fn prefix(database: &str, table: &str) -> String {
+pub fn prefix(database: &str, table: &str) -> String {
     format!("{:016x}", xxh3_64(format!("{database}\0{table}").as_bytes()))
 }
 
@@ -131,11 +133,6 @@ impl<'a> Shipper<'a> {
         Shipper { sink, next: AtomicU32::new(0), shipped: Mutex::default(), bytes: AtomicU64::new(0) }
     }
 
-    /// Where parts go.
-    pub fn sink(&self) -> &'a dyn SnapshotSink {
-        self.sink
-    }
-
     /// Passes on one part.
     ///
     /// # Errors
@@ -152,12 +149,6 @@ impl<'a> Shipper<'a> {
         Ok(())
     }
 
-    /// What was shipped does not count: the snapshot begins again.
-    pub fn forget(&self) {
-        lock(&self.shipped).clear();
-        self.bytes.store(0, Ordering::Relaxed);
-    }
-
     /// Everything that counts, in the order of its numbers.
     pub fn entries(&self) -> Entries {
         let mut entries = Entries::default();
@@ -168,6 +159,18 @@ impl<'a> Shipper<'a> {
     /// Bytes of that.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Receiver for Shipper<'_> {
+    fn begin(&self, _contents: &Contents, early: Vec<Packed>) -> Result<()> {
+        lock(&self.shipped).clear();
+        self.bytes.store(0, Ordering::Relaxed);
+        early.into_iter().try_for_each(|part| self.ship(part))
+    }
+
+    fn part(&self, part: Packed) -> Result<()> {
+        self.ship(part)
     }
 }
 

@@ -19,8 +19,8 @@ use crate::snapshot::online::sql_checks::Facts;
 use crate::snapshot::online::stage::Stage;
 use crate::snapshot::online::wait::Wait;
 use crate::snapshot::sink::SnapshotSink;
-use crate::sql::Session;
-use crate::sql::reading::Listed;
+use crate::sql::reading::{Database, Listed};
+use crate::sql::{Answer, Session};
 
 /// How long the locks are held.
 #[derive(Clone, Debug)]
@@ -58,11 +58,12 @@ impl Early {
 }
 
 /// What the consistency point established.
+#[derive(Default)]
 pub(super) struct Point {
     /// Tables whose rows are still to be read.
     pub listed: Vec<Listed>,
-    /// Names of databases.
-    pub databases: Vec<String>,
+    /// All databases.
+    pub databases: Vec<Database>,
     /// Definitions in files.
     pub texts: Vec<Text>,
     /// What was read.
@@ -77,6 +78,8 @@ pub(super) struct Point {
     pub granting: Duration,
     /// The locks, if they are held until everything is read.
     pub stage: Option<Stage>,
+    /// A session with table locks that are held until then.
+    pub keeper: Option<Session>,
     /// Number of tries.
     pub tries: u32,
 }
@@ -172,8 +175,7 @@ impl Logical<'_> {
     ) -> Result<Point, TryError> {
         let began = Instant::now();
         let (granting, seqno) = locking.hold(stage)?;
-        let databases = sessions.locked.databases()?;
-        let databases = databases.into_iter().filter(|name| !name.starts_with("#mysql50#")).collect();
+        let databases = self.databases(sessions.locked)?;
         let texts = listing::texts(self.layout)?;
         let mut listed: Vec<(Listed, Kind)> = Vec::new();
         for table in sessions.locked.listed()? {
@@ -191,44 +193,55 @@ impl Logical<'_> {
             self.read_now(sessions.locked, table, *kind, &mut early, locking.cancel)?;
         }
         stage.block_commit()?;
-        for session in sessions.readers.iter_mut().chain([&mut *sessions.divider, &mut *sessions.guardian]) {
-            session.begin_view()?;
-        }
-        let in_view = listed.iter().filter(|(_, kind)| *kind == Kind::InView).map(|(table, _)| table);
-        sessions.guardian.hold_definitions(in_view)?;
+        self.begin_views(sessions, &listed)?;
         for (table, kind) in listed.iter().filter(|(_, kind)| *kind == Kind::Sequence) {
             watch.check()?;
             self.read_now(sessions.locked, table, *kind, &mut early, locking.cancel)?;
         }
-        for known in &OF_THE_DATA {
-            watch.check()?;
-            for of_program in [false, true] {
-                let read =
-                    self.read_system(sessions.locked, known, of_program, &mut early, locking.cancel)?;
-                early.system.extend(read);
-            }
-        }
+        let alive = || watch.check().map_err(TryError::from);
+        self.read_all_system(sessions.locked, &mut early, locking.cancel, alive)?;
         let binlog_state = if facts.log_bin { Some(stage.ask(Session::gtid_binlog_state)?) } else { None };
         locking.check_unmoved(seqno, stage)?;
         tracing::debug!("{:.1} ms under the backup locks", began.elapsed().as_secs_f64() * 1000.0);
         let listed = listed.into_iter().filter(|(_, kind)| later(*kind)).map(|(table, _)| table).collect();
-        let (ddl_held, tries) = (Duration::ZERO, 0);
-        Ok(Point {
-            listed,
-            databases,
-            texts,
-            early,
-            seqno,
-            binlog_state,
-            ddl_held,
-            granting,
-            stage: None,
-            tries,
-        })
+        Ok(Point { listed, databases, texts, early, seqno, binlog_state, granting, ..Point::default() })
+    }
+
+    /// Databases that belong to the data.
+    pub(super) fn databases(&self, session: &mut Session) -> Answer<Vec<Database>> {
+        let databases = session.databases()?;
+        Ok(databases.into_iter().filter(|database| !listing::is_foreign(&database.name)).collect())
+    }
+
+    /// Begins the transactions that see the state, and holds the definitions of what is read in them.
+    pub(super) fn begin_views(&self, sessions: &mut Sessions<'_>, listed: &[(Listed, Kind)]) -> Answer<()> {
+        for session in sessions.readers.iter_mut().chain([&mut *sessions.divider, &mut *sessions.guardian]) {
+            session.begin_view()?;
+        }
+        let in_view = listed.iter().filter(|(_, kind)| *kind == Kind::InView).map(|(table, _)| table);
+        sessions.guardian.hold_definitions(in_view)
+    }
+
+    /// Reads the rows of `mysql`. `alive`: what must be true before each table.
+    pub(super) fn read_all_system<E: From<ReadError>>(
+        &self,
+        session: &mut Session,
+        early: &mut Early,
+        cancel: &Cancel,
+        alive: impl Fn() -> Result<(), E>,
+    ) -> Result<(), E> {
+        for known in &OF_THE_DATA {
+            alive()?;
+            for of_program in [false, true] {
+                let read = self.read_system(session, known, of_program, early, cancel)?;
+                early.system.extend(read);
+            }
+        }
+        Ok(())
     }
 
     /// Reads what has no view.
-    fn read_now(
+    pub(super) fn read_now(
         &self,
         session: &mut Session,
         listed: &Listed,

@@ -8,8 +8,9 @@ use protocol::logical::{Content, Table};
 
 use super::describe::{Described, describe};
 use super::error::ReadError;
-use super::part::{Packed, RowPacker, Shipper, prefix};
+use super::part::{Packed, RowPacker, prefix};
 use super::ranges::{Range, Ranges};
+use super::receiver::Receiver;
 use crate::cancel::Cancel;
 use crate::sql::reading::Listed;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
@@ -19,9 +20,9 @@ use crate::threads::{Thread, in_threads, lock};
 const CHECK_EVERY: u64 = 256;
 
 /// Reading in views.
-pub(super) struct Reading<'a, 'r> {
-    /// Passes parts on.
-    pub shipper: &'a Shipper<'r>,
+pub(super) struct Reading<'a> {
+    /// Takes parts.
+    pub receiver: &'a dyn Receiver,
     /// For the session that ends another.
     pub login: &'a Login,
     /// Sessions, each in a transaction that sees the same state.
@@ -45,21 +46,28 @@ pub(super) struct Done {
     pub discarded: bool,
 }
 
-impl Reading<'_, '_> {
-    /// Reads tables, the largest first.
+impl Reading<'_> {
+    /// Describes tables.
     ///
     /// # Errors
     /// A view is gone, the server does not show something, or the transfer is over.
-    pub fn tables(self, listed: &[Listed]) -> Result<Vec<Table>, ReadError> {
-        let Reading { shipper, login, mut readers, divider, cancel } = self;
-        let mut described = each(&mut readers, listed.iter(), &|session, listed| describe(session, listed))?;
+    pub fn describe(&mut self, listed: &[Listed]) -> Result<Vec<Described>, ReadError> {
+        each(&mut self.readers, listed.iter(), &|session, listed| describe(session, listed))
+    }
+
+    /// Reads tables, the largest first.
+    ///
+    /// # Errors
+    /// As [`Reading::describe`].
+    pub fn tables(self, mut described: Vec<Described>) -> Result<Vec<Table>, ReadError> {
+        let Reading { receiver, login, mut readers, divider, cancel } = self;
         described.sort_by_key(|table| std::cmp::Reverse(table.extent.bytes));
         let tables = &described;
         let read = each(&mut readers, Ranges::new(divider, tables), &|session, next| {
             let (number, range) = next?;
             let table = tables.get(number).ok_or_else(|| anyhow::anyhow!("no such table"))?;
-            let mut ship = |packed| shipper.ship(packed);
-            match read_range(session, login, table, &range, &mut ship, cancel) {
+            let mut take = |packed| receiver.part(packed);
+            match read_range(session, login, table, &range, &mut take, cancel) {
                 Err(ReadError::Discarded) => {
                     Ok((number, Done { at: range.at, rows: 0, parts: Vec::new(), discarded: true }))
                 }

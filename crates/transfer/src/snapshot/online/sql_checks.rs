@@ -65,6 +65,16 @@ pub fn check_for_backup(session: &mut Session, datadir: &Path) -> Result<Facts, 
     Ok(facts)
 }
 
+/// As [`check_locks`], where the server itself holds every write-set back: no backup locks are taken.
+///
+/// # Errors
+/// A [`Declined`] reason.
+pub fn check_isolated(session: &mut Session, datadir: &Path) -> Result<Facts, Declined> {
+    let facts = read_facts(session).map_err(lost)?;
+    same_datadir(&facts, datadir)?;
+    Ok(facts)
+}
+
 fn lost(error: SqlError) -> Declined {
     Declined::SessionLost(error.to_string())
 }

@@ -15,9 +15,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::ServerConnection;
 
 use super::certificates::SocketTls;
-use super::end::End;
 use super::session::Donor;
 use crate::cancel::Cancel;
+use crate::peer::end::End;
 use crate::server::ist_door::Transport;
 
 /// At most this many at once.

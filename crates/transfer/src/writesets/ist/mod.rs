@@ -6,14 +6,13 @@
 //! | [`passage`] | that process |
 //! | `callers` | connections to it that may be a donor's |
 //! | `session` | one connection through it |
-//! | `end`, `certificates` | a plain or an encrypted end of that; TLS as providers speak it |
+//! | `certificates` | TLS as providers speak it |
 //! | [`spool`] | the write-sets that came from the donor's archive, on the joiner's disk |
 //! | [`trust`] | whether a joiner's own files may be the start of it |
 //! | [`cost`] | whether replaying is cheaper than a transfer of files |
 mod callers;
 mod certificates;
 pub mod cost;
-mod end;
 pub mod passage;
 pub mod relay;
 mod session;

@@ -21,7 +21,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::callers::{self, Callers};
 use super::certificates::SocketTls;
-use super::end::End;
 use super::relay::{door, is_readable};
 use super::session::{Donor, Ends, Greeting, Inserted, Session, Verdict, Verdicts, connect};
 use super::spool;
@@ -29,6 +28,7 @@ use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
 use crate::job;
 use crate::panics::caught;
+use crate::peer::end::End;
 use crate::server::ist_door::{IstDoor, Transport};
 use crate::server::log;
 use crate::server::options::ServerOptions;

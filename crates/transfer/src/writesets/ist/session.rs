@@ -18,11 +18,11 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
 use super::certificates::SocketTls;
-use super::end::End;
 use super::spool::Reader;
 use super::trust;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
+use crate::peer::end::End;
 use crate::threads::lock;
 
 /// How long our provider may take for its first words.

@@ -1,7 +1,10 @@
 //! The option files, and where the running server differs from them.
+use formats::wsrep::address::ListenAddress;
+
 use super::super::Findings;
 use super::super::facts::{Facts, Server};
 use crate::peer::Side;
+use crate::running_joiner;
 use crate::server::ist_door::{IST_DOOR_HINT, ist_door};
 use crate::settings::{IstChoice, SnapshotChoice};
 use crate::writesets::ist::relay::is_readable;
@@ -188,6 +191,7 @@ fn method(facts: &Facts, findings: &mut Findings) {
             findings
                 .ok("method", format!("wsrep_sst_method = {name}, and the program of this name is rejoin"));
         }
+        Some(name) if name == running_joiner::METHOD && name == facts.method() => given_rows(facts, findings),
         None | Some("") => {
             findings.error("method", "wsrep_sst_method is not set: the server uses rsync", FIX)
         }
@@ -205,6 +209,34 @@ fn method(facts: &Facts, findings: &mut Findings) {
             "method",
             format!("the running server has wsrep_sst_method = {live}, which its option files do not set"),
             "SET GLOBAL wsrep_sst_method = 'rejoin'; and the same in the option file",
+        );
+    }
+}
+
+/// rejoin is in the place of the server's own script for a joiner that runs already.
+fn given_rows(facts: &Facts, findings: &mut Findings) {
+    findings.note(
+        "method",
+        "wsrep_sst_method = mysqldump, and the program of this name is rejoin: a donor gives this node rows while its server runs, \
+         and once they have replaced the old data there is no previous state",
+        "wsrep_sst_method = rejoin, unless this server has to run before it joins",
+    );
+    let is_set = |value: Option<&str>| value.is_some_and(|value| !value.is_empty());
+    if !is_set(facts.setting("wsrep_sst_auth")) && !is_set(facts.options.sst("wsrep-sst-auth")) {
+        findings.error(
+            "method",
+            "wsrep_sst_auth is not set: with this method a donor logs in to the joiner's server",
+            "wsrep_sst_auth = NAME:PASSWORD on every node, of an account with ALL PRIVILEGES that may log in from every node",
+        );
+    }
+    let port = |text: &str| ListenAddress::parse(text).ok().and_then(|address| address.port);
+    let receives = facts.setting("wsrep_sst_receive_address").and_then(port);
+    let clients = facts.setting("port").and_then(|port| port.parse().ok()).unwrap_or(3306);
+    if let Some(port) = receives.filter(|port| *port != clients) {
+        findings.error(
+            "method",
+            format!("wsrep_sst_receive_address names port {port}: with this method it must be the one for clients, {clients}"),
+            "wsrep_sst_receive_address = AUTO",
         );
     }
 }
@@ -303,6 +335,8 @@ mod tests {
         };
         assert!(found(&named("rsync"), "method", Fine).contains("is rejoin"));
         assert!(found(&named("mariabackup"), "method", Error).contains("mariabackup"));
+        assert!(found(&named("mysqldump"), "method", Note).contains("the program of this name is rejoin"));
+        assert!(found(&named("mysqldump"), "method", Error).contains("wsrep_sst_auth is not set"));
         let off = with_options(stopped(), &["--wsrep_on=OFF"]);
         assert!(found(&off, "cluster", Error).contains("wsrep_on"));
         let alone = with_options(stopped(), &["--wsrep_cluster_address=gcomm://"]);

@@ -1,4 +1,5 @@
-//! One end of a connection that carries IST: plain, or with TLS as providers speak it.
+//! One end of a connection that carries what other programs say: plain, or with TLS. IST between two providers, and SQL between a
+//! donor and a joiner's server.
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -6,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 
+use super::tls_stream::{Deadlines, TlsStream, WireError, again};
 use crate::cancel::{Cancel, LOOK_EVERY};
-use crate::peer::tls_stream::{Deadlines, TlsStream, WireError, again};
 
 /// A provider that installs its state reads nothing meanwhile, however long that takes.
 const FOR_EVER: Deadlines = Deadlines::Stall(Duration::MAX);
@@ -15,7 +16,7 @@ const FOR_EVER: Deadlines = Deadlines::Stall(Duration::MAX);
 const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 
 /// A connected socket, plain or encrypted.
-pub(super) enum End {
+pub(crate) enum End {
     Plain(Arc<TcpStream>, Cancel),
     Tls(Box<TlsStream>),
 }
