@@ -63,7 +63,9 @@ impl Session {
     pub fn set_reading(&mut self) -> Answer<()> {
         for variables in [
             "wait_timeout=604800, net_write_timeout=86400, max_statement_time=0, lock_wait_timeout=20",
-            "time_zone='+00:00', sql_mode='', sql_quote_show_create=1, sql_select_limit=DEFAULT",
+            // A reader waits in its transaction for its turn, and the one that keeps tables open for the end.
+            "idle_transaction_timeout=0, idle_readonly_transaction_timeout=0, idle_write_transaction_timeout=0",
+            "time_zone='+00:00', sql_mode='', sql_quote_show_create=1",
             "character_set_client=utf8mb4, collation_connection=utf8mb4_general_ci, character_set_results=NULL",
             "transaction_isolation='REPEATABLE-READ'",
         ] {
