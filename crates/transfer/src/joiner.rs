@@ -348,7 +348,8 @@ impl<'a> Transfer<'a> {
             if self.room == Room::InPlace {
                 self.begins()?;
             }
-            let mut incoming = IncomingTransfer::prepare(self.job, &self.layout, &self.old, self.room)?;
+            let mut incoming =
+                IncomingTransfer::prepare(self.job, &self.layout, &self.old, self.room, attempt.snapshot)?;
             let estimate = self.sample(link, &attempt, &incoming)?;
             self.make_room(link, &attempt, &mut incoming, estimate)?;
             self.begins()?;
@@ -401,7 +402,7 @@ impl<'a> Transfer<'a> {
             SnapshotKind::Logical => self.load(link, &incoming, &file_list)?,
             SnapshotKind::Online | SnapshotKind::Blocking | SnapshotKind::Mariabackup => file_list,
         };
-        self.verify(link, incoming, file_list, snapshot)
+        self.verify(link, incoming, file_list)
     }
 
     /// Makes files of a logical snapshot, by a server of our own in staging. Returns their list, in place of that of its parts.
@@ -416,10 +417,9 @@ impl<'a> Transfer<'a> {
         link: &mut Link,
         incoming: IncomingTransfer,
         file_list: FileList,
-        snapshot: SnapshotKind,
     ) -> Result<VerifiedStaging> {
         self.job.progress.all_is_copied();
-        let settle = || incoming.settle(file_list, self.job, snapshot);
+        let settle = || incoming.settle(file_list, self.job);
         let doing = "copying unchanged bytes";
         self.job.progress.phase(doing, "");
         let settled = link.keep_alive_while(doing, settle)?;
