@@ -41,7 +41,7 @@ use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
 use crate::human::size;
 use crate::settings::Blocking as Permission;
-use crate::sql::{Login, Session};
+use crate::sql::{Login, Session, SqlError};
 use error::ReadError;
 use part::Shipper;
 use point::{Early, Reach, Sessions};
@@ -236,19 +236,14 @@ impl Logical<'_> {
     }
 }
 
-/// The account must be able to read everything.
+/// The account must be able to read everything: what it may not see is not even listed.
 fn check_select(session: &mut Session) -> Result<(), Declined> {
-    /// ER_TABLEACCESS_DENIED_ERROR.
-    const DENIED: u16 = 1142;
-    match session.column_names("mysql", "global_priv") {
-        Ok(names) if !names.is_empty() => {}
-        Err(e) if e.code != DENIED && !e.is_denied() => return Err(Declined::SessionLost(e.to_string())),
-        _ => {
-            let account = session.current_user().map_err(|e| Declined::SessionLost(e.to_string()))?;
-            return Err(Declined::MissingPrivilege { grant: sql_checks::grant_of(&account, &["SELECT"]) });
-        }
+    let lost = |e: SqlError| Declined::SessionLost(e.to_string());
+    if session.reads_everything().map_err(lost)? {
+        return Ok(());
     }
-    Ok(())
+    let account = session.current_user().map_err(lost)?;
+    Err(Declined::MissingPrivilege { grant: sql_checks::grant_of(&account, &["SELECT"]) })
 }
 
 fn history(observer: &mut Session) -> Result<Option<Uuid>, ReadError> {

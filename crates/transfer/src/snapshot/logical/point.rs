@@ -174,9 +174,12 @@ impl Logical<'_> {
         let (granting, seqno) = locking.hold(stage)?;
         let databases = sessions.locked.databases()?;
         let databases = databases.into_iter().filter(|name| !name.starts_with("#mysql50#")).collect();
-        let texts = listing::texts(self.layout)?;
+        let found = listing::definitions(self.layout)?;
+        let all = sessions.locked.listed()?;
+        listing::check_complete(sessions.locked, &found, &all)?;
+        let texts = found.texts;
         let mut listed: Vec<(Listed, Kind)> = Vec::new();
-        for table in sessions.locked.listed()? {
+        for table in all {
             let kind = kind_of(&table, self.skip)?;
             listed.push((table, kind));
         }
