@@ -36,6 +36,7 @@ use crate::install::files::Disk;
 use crate::install::in_place;
 use crate::install::kept;
 use crate::install::record_check;
+use crate::install::roots;
 use crate::install::tidy;
 use crate::install::unfinished::Unfinished;
 use crate::invitation;
@@ -45,7 +46,6 @@ use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::peer::listen::Listener;
 use crate::receive::base::Base;
-use crate::receive::prepared;
 use crate::receive::staging;
 use crate::server::error_log::ErrorLog;
 use crate::server::retries;
@@ -78,7 +78,8 @@ pub fn run(job: &Job) -> Result<()> {
         tracing::warn!("finished the interrupted {} of {}", finished.purpose, finished.position);
     }
     in_place::guard_again(&Disk, &job.datadir)?;
-    prepared::forget(&job.datadir)?;
+    // Before it is asked what has room.
+    roots::clear_after_programs(&Disk, &job.datadir)?;
     let mut base = BaseDirectory::find(job)?;
     let limit = job.limit()?;
     job.progress.phase("waiting for the donor", "");

@@ -18,20 +18,14 @@ use crate::datadir::backup_files::{file_in_backup, name_in_backup};
 use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
-use crate::install::names::{own_directory, waiting_room, working_directory};
+use crate::install::names::{PREPARE, own_directory, working_directory};
 use crate::receive::rested::StagedFiles;
 use crate::receive::staged::StagedFile;
 use crate::receive::staging::Staging;
 
-/// The directory, beside the staging directory of the datadir.
-const PREPARE: &str = "prepare";
-
-/// Removes the directory of a program that did not finish.
-///
-/// # Errors
-/// From the disk.
-pub fn forget(datadir: &Path) -> Result<()> {
-    let directory = waiting_room(&own_directory(datadir)).join(PREPARE);
+/// Removes the directory in which the program worked.
+fn forget(datadir: &Path) -> Result<()> {
+    let directory = working_directory(&own_directory(datadir), PREPARE);
     match fs::remove_dir_all(&directory) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("cannot remove {}", directory.display()))
@@ -53,7 +47,7 @@ impl Staging {
         target_of: impl Fn(&FileEntry) -> Result<PathBuf, Failure>,
     ) -> Result<Entries> {
         forget(&self.datadir)?;
-        let directory = waiting_room(&own_directory(&self.datadir)).join(PREPARE);
+        let directory = working_directory(&own_directory(&self.datadir), PREPARE);
         let prepared = self.in_directory(files, &directory, program, target_of);
         // Whatever is left there belongs to the backup, or to a transfer that has failed.
         let removed = forget(&self.datadir);

@@ -17,7 +17,7 @@ use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
-use crate::install::names::{SERVER, waiting_room, working_directory};
+use crate::install::names::{waiting_room, working_directory};
 use crate::install::plan::{Patched, Placed, Unchanged};
 use crate::install::record::pending;
 use crate::install::roots::{self, Roots};
@@ -75,9 +75,7 @@ impl Staging {
     /// be reused.
     pub fn new(flavor: &'static dyn Flavor, datadir: &Path) -> Result<Staging> {
         refuse_pending(datadir)?;
-        for root in roots::remembered(&Disk, datadir)? {
-            roots::clear_tree(&Disk, &working_directory(&root, SERVER))?;
-        }
+        roots::clear_after_programs(&Disk, datadir)?;
         let leftovers = Leftovers::set_aside(datadir)?;
         let roots = Roots::choose(&Disk, datadir, [])?;
         let staging = Staging {
@@ -409,7 +407,7 @@ fn refuse_pending(datadir: &Path) -> Result<()> {
 pub fn discard_staged(datadir: &Path) -> Result<()> {
     refuse_pending(datadir)?;
     for root in roots::remembered(&Disk, datadir)? {
-        roots::clear_tree(&Disk, &working_directory(&root, SERVER))?;
+        roots::clear_of_programs(&Disk, &root)?;
         roots::clear(&Disk, &working_directory(&root, "stage"))?;
         roots::clear(&Disk, &working_directory(&root, "copy"))?;
     }
