@@ -54,7 +54,6 @@ const OWN_ARGUMENTS: [&str; 41] = [
     "--innodb-force-primary-key=OFF",
     "--read-only=OFF",
     "--local-infile=OFF",
-    "--secure-file-priv=",
     "--performance-schema=OFF",
     "--thread-handling=one-thread-per-connection",
     "--sql-mode=",
@@ -75,6 +74,7 @@ const OWN_ARGUMENTS: [&str; 41] = [
     "--innodb-read-only=OFF",
     "--flush=OFF",
     "--userstat=OFF",
+    "--server-audit-logging=OFF",
     "--feedback=OFF",
 ];
 
@@ -143,6 +143,11 @@ impl Program {
             directory("aria-log-dir-path", &homes.second_log_dir),
             directory("tmpdir", &homes.tmp),
             directory("loose-innodb-tmpdir", &homes.tmp),
+            // The donor's definitions run on it: no statement reads or writes a file elsewhere (LOAD DATA, INTO DUMPFILE, LOAD_FILE).
+            directory("secure-file-priv", &homes.tmp),
+            // Of the operator's plugins: the files of our own server are in use.
+            directory("loose-rocksdb-datadir", &homes.tmp.join("rocksdb")),
+            directory("loose-rocksdb-wal-dir", &homes.tmp.join("rocksdb")),
             directory("log-error", &homes.log()),
             format!("--innodb-data-file-path={}", homes.data_file_path),
             format!("--innodb-buffer-pool-size={}", self.buffer_pool),

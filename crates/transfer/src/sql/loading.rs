@@ -98,25 +98,23 @@ impl Session {
         self.execute(&format!("DROP TABLE IF EXISTS {}", table(database, of)))
     }
 
-    /// Runs the statement with which a server defines a table. It may contain bytes that are no text. Returns what the
-    /// server warned of.
+    /// Runs the statement with which a server defines a table. It may contain bytes that are no text. It is prepared, because a text
+    /// that is prepared is one statement: the client's library lets a text be several. Returns what the server warned of.
     ///
     /// # Errors
     /// From the server.
     pub fn define(&mut self, database: &str, statement: &[u8]) -> Answer<Vec<Warning>> {
         self.execute(&format!("USE {}", name(database)))?;
-        match std::str::from_utf8(statement) {
-            Ok(text) => self.execute(text)?,
-            Err(_) => {
-                // The server reads such a text as the bytes that it consists of.
-                let digits: String = statement.iter().map(|byte| format!("{byte:02x}")).collect();
-                self.execute("SET SESSION character_set_client=binary")?;
-                let defined = self.execute(&format!("EXECUTE IMMEDIATE X'{digits}'"));
-                let warnings = defined.and_then(|()| self.warnings());
-                self.execute("SET SESSION character_set_client=utf8mb4")?;
-                return warnings;
-            }
-        }
+        let Ok(define) = std::str::from_utf8(statement) else {
+            // The server reads such a text as the bytes that it consists of.
+            let digits: String = statement.iter().map(|byte| format!("{byte:02x}")).collect();
+            self.execute("SET SESSION character_set_client=binary")?;
+            let defined = self.execute(&format!("EXECUTE IMMEDIATE X'{digits}'"));
+            let warnings = defined.and_then(|()| self.warnings());
+            self.execute("SET SESSION character_set_client=utf8mb4")?;
+            return warnings;
+        };
+        self.execute(&format!("EXECUTE IMMEDIATE {}", text(define)))?;
         self.warnings()
     }
 
