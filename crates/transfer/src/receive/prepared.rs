@@ -19,6 +19,7 @@ use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
 use crate::install::names::{PREPARE, own_directory, working_directory};
+use crate::receive::moving::move_file;
 use crate::receive::rested::StagedFiles;
 use crate::receive::staged::StagedFile;
 use crate::receive::staging::Staging;
@@ -73,7 +74,7 @@ impl Staging {
                 bail!(Failure::new(Kind::Refused, "the prepared backup has too many files"));
             }
             let to = self.choose(&mut shared, &entry, &target_of(&entry)?)?;
-            take(&directory.join(&name), &to.path)?;
+            move_file(&directory.join(&name), &to.path)?;
             staged.insert(
                 entry.id,
                 Arc::new(StagedFile { made: AtomicBool::new(true), patchable: false, ..to }),
@@ -178,22 +179,6 @@ fn link_target(path: &Path) -> Result<String> {
     let text = crate::disk::small_file::read(path, PATH_BYTES_MAX as u64 + 1)?.unwrap_or_default();
     let text = String::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?;
     Ok(text.trim_end().to_owned())
-}
-
-/// Moves a file, or the one that a link leads to.
-fn take(from: &Path, to: &Path) -> Result<()> {
-    let real = if from.is_symlink() { fs::canonicalize(from)? } else { from.to_owned() };
-    if real == to {
-        return Ok(());
-    }
-    match fs::rename(&real, to) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
-            Disk.copy(&real, to)?;
-            Disk.remove(&real)
-        }
-        Err(e) => Err(e).with_context(|| format!("cannot move {} to {}", real.display(), to.display())),
-    }
 }
 
 #[cfg(test)]

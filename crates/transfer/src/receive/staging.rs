@@ -22,6 +22,7 @@ use crate::install::plan::{Patched, Placed, Unchanged};
 use crate::install::record::pending;
 use crate::install::roots::{self, Roots};
 use crate::receive::leftovers::{Leftovers, staged_name};
+use crate::receive::moving::move_file;
 use crate::receive::read_back::read_back;
 use crate::receive::rested::StagedFiles;
 use crate::receive::reusable::{self, Held, Old};
@@ -124,11 +125,11 @@ impl Staging {
         Ok(Some((path, size)))
     }
 
-    /// Stages a file that was made on this node, by moving it. It must be on the filesystem of its target.
+    /// Stages a file that was made on this node, by moving it.
     pub fn take_over(&self, entry: &FileEntry, target: &Path, made: &Path) -> Result<()> {
         let mut shared = self.shared();
         let staged = self.choose(&mut shared, entry, target)?;
-        Disk.rename(made, &staged.path)?;
+        move_file(made, &staged.path)?;
         shared.files.insert(entry.id, Arc::new(StagedFile { made: AtomicBool::new(true), ..staged }));
         Ok(())
     }
