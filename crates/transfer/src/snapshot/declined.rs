@@ -1,5 +1,5 @@
-//! The reasons why the online snapshot is not possible. The blocking one is tried next unless the reason rules it out,
-//! and both hosts log why.
+//! The reasons why a snapshot is not possible. Another one is tried next unless the reason or the operator rules it out, and both
+//! hosts log why.
 use std::time::Duration;
 
 use formats::Lsn;
@@ -199,7 +199,7 @@ impl Declined {
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// This snapshot is not possible; another one may be.
-    #[error("the online snapshot declines: {0}")]
+    #[error("this snapshot is not possible: {0}")]
     Declined(#[from] Declined),
     /// The transfer is over: the sink failed, or it was cancelled.
     #[error("{0:#}")]
