@@ -5,7 +5,7 @@
 //!
 //! For every piece the donor sends a digest of all its bytes, including those that it does not send. A digest is
 //! valid until a part of its piece is sent again; then only that part can have one.
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
@@ -42,12 +42,15 @@ pub(super) fn read_back(
     cancel: &Cancel,
 ) -> Result<u64> {
     let (parts, bytes) = (Mutex::new(files.flat_map(parts_of)), AtomicU64::new(0));
-    let next = || lock(&parts).next();
+    // The others do not read to the end before the error is heard of.
+    let failed = AtomicBool::new(false);
+    let next = || if failed.load(Ordering::Relaxed) { None } else { lock(&parts).next() };
     let read = || -> Result<()> {
         let mut buffer = vec![0; RANGE_BYTES as usize];
         while let Some(part) = next() {
             cancel.check()?;
-            bytes.fetch_add(part.read(&mut buffer)?, Ordering::Relaxed);
+            let read = part.read(&mut buffer).inspect_err(|_| failed.store(true, Ordering::Relaxed));
+            bytes.fetch_add(read?, Ordering::Relaxed);
         }
         Ok(())
     };

@@ -144,6 +144,17 @@ pub enum Declined {
     /// Files appeared or disappeared under the backup lock, in every try.
     #[error("files changed under the backup lock: {0}")]
     NotSettled(String),
+    /// Tables changed while the logical snapshot read them, in every try.
+    #[error("tables changed while their rows were read: {0}")]
+    RowsDisturbed(String),
+    /// The logical snapshot held the locks until everything was read, and that took too long.
+    #[error(
+        "reading rows under the backup locks took longer than the {} s that blocking= under [sst] on the donor allows", limit.as_secs()
+    )]
+    HeldTooLong {
+        /// How long they may be held.
+        limit: Duration,
+    },
     /// Pages are corrupt on the donor.
     #[error("{count} corrupt pages on the donor, the first: {first}")]
     CorruptPages {

@@ -205,6 +205,11 @@ pub(super) fn check_complete(
     Err(Declined::Layout(text).into())
 }
 
+/// The name of a file without what the server appends to names that are devices elsewhere: `CON@@@`.
+fn without_mark(file: &str) -> &str {
+    file.strip_suffix("@@@").unwrap_or(file)
+}
+
 /// Tables with a definition in a file that are not listed. `name_of` decodes the name of a file.
 fn missing<E>(
     found: &Definitions,
@@ -222,8 +227,8 @@ fn missing<E>(
         if is_plain(directory) && is_plain(file) && is_listed(directory, file) {
             continue;
         }
-        let databases = [name_of(directory)?, foreign(directory)];
-        let tables = [name_of(file)?, foreign(file)];
+        let databases = [name_of(without_mark(directory))?, foreign(directory)];
+        let tables = [name_of(without_mark(file))?, foreign(file)];
         if !databases.iter().any(|database| tables.iter().any(|table| is_listed(database, table))) {
             let [database, table] = [&databases, &tables].map(|names| names[0].as_str());
             missing.push(format!("{database}.{table}"));
@@ -298,12 +303,21 @@ mod tests {
 
     #[test]
     fn a_table_that_is_not_listed_is_named() {
-        let of = |database: &str, name: &str| Listed { name: name.into(), ..listed(database, "BASE TABLE", "InnoDB") };
+        let of = |database: &str, name: &str| Listed {
+            name: name.into(),
+            ..listed(database, "BASE TABLE", "InnoDB")
+        };
         let files = ["t", "a@002db", "x-y", "hidden"].map(|file| ("d@0020".to_owned(), file.to_owned()));
         let found = Definitions { tables: files.to_vec(), ..Definitions::default() };
-        let mut decode = |name: &str| -> Result<String, ()> { Ok(name.replace("@0020", " ").replace("@002d", "-")) };
+        let mut decode =
+            |name: &str| -> Result<String, ()> { Ok(name.replace("@0020", " ").replace("@002d", "-")) };
         let seen = [of("d ", "t"), of("d ", "a-b"), of("d ", "#mysql50#x-y")];
         assert_eq!(missing(&found, &seen, &mut decode), Ok(vec!["d .hidden".to_owned()]));
+        let device = Definitions {
+            tables: vec![("CON@@@".to_owned(), "AUX@@@".to_owned())],
+            ..Definitions::default()
+        };
+        assert_eq!(missing(&device, &[of("CON", "AUX")], &mut decode), Ok(vec![]));
         // As it is: nothing is asked.
         let plain = Definitions { tables: vec![("d".to_owned(), "t".to_owned())], ..Definitions::default() };
         assert_eq!(missing(&plain, &[of("d", "t")], &mut |_| Err("asked")), Ok(vec![]));
