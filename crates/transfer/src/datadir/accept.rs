@@ -40,7 +40,8 @@ fn is_installed(role: &FileRole) -> bool {
 }
 
 fn does_not_belong(entry: &FileEntry, to: &str) -> Failure {
-    let text = format!("the donor named {:?} with the role {:?}, which {to} does not have", entry.path, entry.role);
+    let text =
+        format!("the donor named {:?} with the role {:?}, which {to} does not have", entry.path, entry.role);
     Failure::new(Kind::Peer, text)
 }
 

@@ -49,7 +49,11 @@ pub fn waiting_room(root: &Path) -> PathBuf {
 
 /// A root's directory of this name, wherever it is.
 pub fn directory_of(root: &Path, name: &str) -> PathBuf {
-    if matches!(name, "stage" | "copy" | SERVER | PREPARE) { working_directory(root, name) } else { root.join(name) }
+    if matches!(name, "stage" | "copy" | SERVER | PREPARE) {
+        working_directory(root, name)
+    } else {
+        root.join(name)
+    }
 }
 
 /// A path's last component, empty when it is not text.

@@ -65,7 +65,8 @@ impl IncomingTransfer {
         let stays = job.settings.keep_previous != KeepPrevious::Always;
         let places = Places::new(layout, &job.options, None, old);
         let (layout, old) = (layout.clone(), Arc::clone(old));
-        let incoming = IncomingTransfer { layout, old, staging, coverage, keep, earlier, stays, places, kind };
+        let incoming =
+            IncomingTransfer { layout, old, staging, coverage, keep, earlier, stays, places, kind };
         if keep == Keep::InPlace {
             incoming.make_room()?;
         }

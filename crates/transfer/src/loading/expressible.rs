@@ -124,12 +124,7 @@ mod tests {
     #[test]
     fn only_definitions_define_tables() {
         let of = |create: &[u8], content| {
-            is_definition(&Table {
-                database: "d".into(),
-                name: "t".into(),
-                create: create.to_vec(),
-                content,
-            })
+            is_definition(&Table { database: "d".into(), name: "t".into(), create: create.to_vec(), content })
         };
         assert!(of(b"CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB", Content::Nothing));
         assert!(of(b"CREATE SEQUENCE `s` start with 1", Content::Sequence(Vec::new())));

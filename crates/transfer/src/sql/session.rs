@@ -36,7 +36,8 @@ pub struct Busyness {
 }
 
 /// DEFAULT would be what the operator set for all sessions.
-const OF_EVERY_SESSION: &str = "sql_select_limit = 18446744073709551615, sql_big_selects = 1, autocommit = 1, completion_type = 0";
+const OF_EVERY_SESSION: &str =
+    "sql_select_limit = 18446744073709551615, sql_big_selects = 1, autocommit = 1, completion_type = 0";
 
 /// How long a server may take to answer the few questions that a transfer asks beside its snapshot.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);

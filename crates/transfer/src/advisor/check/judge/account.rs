@@ -120,7 +120,10 @@ mod tests {
         assert!(found(&facts, "account", Ok).contains("has the privileges"));
         set_sst(&mut facts, "snapshot=logical\n");
         let error = found(&facts, "account", Error);
-        assert!(error.contains("lacks SELECT") && error.contains("GRANT SELECT ON *.* TO `mysql`@`localhost`;"), "{error}");
+        assert!(
+            error.contains("lacks SELECT") && error.contains("GRANT SELECT ON *.* TO `mysql`@`localhost`;"),
+            "{error}"
+        );
         live(&mut facts).reads_everything = true;
         assert!(found(&facts, "account", Ok).contains("has the privileges"));
     }
