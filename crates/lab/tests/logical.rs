@@ -315,7 +315,7 @@ fn neither_global_settings_nor_grants_lose_anything() -> Result<()> {
         "CREATE DATABASE `dé 表-1`",
         "CREATE TABLE `dé 表-1`.`Tä@ß.x` (a INT PRIMARY KEY)",
         "INSERT INTO `dé 表-1`.`Tä@ß.x` VALUES (1), (2), (3)",
-        "CREATE SEQUENCE sbtest.s",
+        "CREATE SEQUENCE sbtest.s NOCACHE",
         "SELECT NEXT VALUE FOR sbtest.s",
         "CREATE USER small@localhost IDENTIFIED BY 'secret'",
         "GRANT RELOAD, PROCESS, BINLOG MONITOR ON *.* TO small@localhost",
@@ -351,6 +351,7 @@ fn locks_are_held_no_longer_than_the_operator_allows() -> Result<()> {
     n1.bootstrap()?;
     n1.exec(&[
         "CREATE DATABASE d",
+        "USE d",
         "CREATE TABLE d.large (a INT PRIMARY KEY, b VARBINARY(1000)) ENGINE=MyISAM",
         "INSERT INTO d.large SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_40000",
         "CREATE TABLE d.written (a INT AUTO_INCREMENT PRIMARY KEY)",
