@@ -82,6 +82,8 @@ pub enum Thread {
     LoadWatch,
     /// Donor: reads rows of a logical snapshot.
     RowReader,
+    /// Donor: ends the sessions of a logical snapshot early.
+    RowWatch,
     /// Relay of IST: receives the orders of the joiner's program.
     RelayOrders,
     /// Relay of IST: passes one connection on.
@@ -108,7 +110,7 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds of threads.
-    pub const ALL: [Thread; 46] = [
+    pub const ALL: [Thread; 47] = [
         Thread::Main,
         Thread::Signals,
         Thread::Grace,
@@ -144,6 +146,7 @@ impl Thread {
         Thread::RowFeeder,
         Thread::LoadWatch,
         Thread::RowReader,
+        Thread::RowWatch,
         Thread::RelayOrders,
         Thread::RelaySession,
         Thread::RelayCaller,
@@ -195,6 +198,7 @@ impl Thread {
             Thread::RowFeeder => "row feeder",
             Thread::LoadWatch => "load watch",
             Thread::RowReader => "row reader",
+            Thread::RowWatch => "row watch",
             Thread::RelayOrders => "relay orders",
             Thread::RelaySession => "relay session",
             Thread::RelayCaller => "relay caller",

@@ -14,6 +14,7 @@
 //! | `ranges` | how the rows of a table are divided |
 //! | `point` | the consistency point |
 //! | `rows` | reading rows, several tables and ranges at a time |
+//! | `watch` | ending the sessions early |
 //! | `part` | packing what is read into parts, and passing them on |
 mod describe;
 mod error;
@@ -22,6 +23,7 @@ mod part;
 mod point;
 mod ranges;
 mod rows;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -29,11 +31,10 @@ use std::time::{Duration, Instant};
 use formats::wsrep::state_id::StateId;
 use formats::{Seqno, Uuid};
 use protocol::inventory::FileId;
-use protocol::logical::{CONTENTS, Contents, VERSION};
+use protocol::logical::{CONTENTS, Contents, SystemTable, Table, VERSION};
 use protocol::message::SnapshotKind;
 
 use super::declined::{Declined, SnapshotError};
-use super::online::locking::TRY_MAX;
 use super::online::sql_checks::{self, Facts};
 use super::sink::{Position, SnapshotSink};
 use super::{Snapshot, Taken};
@@ -41,10 +42,11 @@ use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
 use crate::human::size;
 use crate::settings::Blocking as Permission;
-use crate::sql::{Login, Session};
+use crate::sql::{ANSWER_WITHIN, Login, Session, SqlError};
 use error::ReadError;
 use part::Shipper;
-use point::{Early, Reach, Sessions};
+use point::{Early, Point, Reach, Sessions};
+use watch::RowWatch;
 
 /// How often the snapshot begins without locks, before they are held for all of it.
 const TRIES_WITHOUT_LOCKS: u32 = 2;
@@ -99,6 +101,7 @@ impl Snapshot for Logical<'_> {
                 true => None,
                 false => Some(format!("the tables changed {tried} times, the last time {disturbed}")),
             };
+            self.revive(&mut observer)?;
             match self.once(&shipper, &mut observer, &facts, held, cancel) {
                 Ok(taken) => return Ok(taken),
                 Err(ReadError::Over(e)) => return Err(e),
@@ -113,7 +116,7 @@ impl Snapshot for Logical<'_> {
                 }
             }
         }
-        Err(Declined::NotSettled(format!("{TRIES_MAX} times, the last time {disturbed}")).into())
+        Err(Declined::RowsDisturbed(format!("{TRIES_MAX} times, the last time {disturbed}")).into())
     }
 }
 
@@ -128,50 +131,16 @@ impl Logical<'_> {
         cancel: &Cancel,
     ) -> Result<Taken, ReadError> {
         let began = Instant::now();
-        let sink = shipper.sink();
-        sink.phase("listing tables");
+        shipper.sink().phase("listing tables");
         let large = listing::too_large_to_lock(observer, self.skip)?;
         let reach = self.reach(held.or(large))?;
         let uuid = history(observer)?;
-        let mut readers = (0..self.threads.max(1)).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
-        let (mut divider, mut guardian, mut locked) = (self.reader()?, self.reader()?, self.reader()?);
-        let mut sessions = Sessions {
-            readers: &mut readers,
-            divider: &mut divider,
-            guardian: &mut guardian,
-            locked: &mut locked,
-        };
-        let point = self.point(sink, observer, facts, &mut sessions, &reach, cancel)?;
-        sink.phase("reading rows");
-        let Early { packed, mut tables, mut system } = point.early;
-        for packed in packed {
-            shipper.ship(packed)?;
-        }
-        let reading = rows::Reading { shipper, login: &self.login, readers, divider, cancel };
-        tables.extend(match reading.tables(&point.listed) {
-            // Whatever the server said of a table: its definition may have changed since it was described.
-            Err(ReadError::Over(SnapshotError::Declined(why)))
-                if point.stage.is_none() && !guardian.has_view().unwrap_or(false) =>
-            {
-                return Err(ReadError::Disturbed(why.to_string()));
-            }
-            read => read?,
-        });
-        system.sort_by(|a, b| (&a.name, a.of_program).cmp(&(&b.name, b.of_program)));
-        match point.stage {
-            // Success proves that the locks were held until now.
-            Some(mut stage) => {
-                let ended = stage.end();
-                sink.paused("replication", stage.paused_for());
-                ended?;
-            }
-            None if guardian.has_view()? => {}
-            None => {
-                return Err(ReadError::Disturbed(
-                    "a table was changed by DDL while rows were read".to_owned(),
-                ));
-            }
-        }
+        let readers = (0..self.threads.max(1)).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
+        let sessions =
+            Sessions { readers, divider: self.reader()?, guardian: self.reader()?, locked: self.reader()? };
+        let watch = RowWatch::new(self.ender()?, sessions.ids(), cancel);
+        let read = watch.during(|| self.read(shipper, observer, facts, sessions, &reach, &watch))?;
+        let (point, tables, system) = read;
         let contents = Contents {
             version: VERSION,
             server_version: self.server_version.clone(),
@@ -213,6 +182,58 @@ impl Logical<'_> {
         })
     }
 
+    /// The consistency point, and everything that is read after it.
+    fn read(
+        &self,
+        shipper: &Shipper<'_>,
+        observer: &mut Session,
+        facts: &Facts,
+        mut sessions: Sessions,
+        reach: &Reach,
+        watch: &RowWatch<'_>,
+    ) -> Result<(Point, Vec<Table>, Vec<SystemTable>), ReadError> {
+        let sink = shipper.sink();
+        let mut point = self.point(sink, observer, facts, &mut sessions, reach, watch)?;
+        let Sessions { readers, divider, guardian, .. } = sessions;
+        match (&point.stage, reach) {
+            (Some(stage), Reach::Held { limit, .. }) => watch.needs(stage.watch(), *limit),
+            _ => watch.asks(guardian),
+        }
+        sink.phase("reading rows");
+        let Early { packed, mut tables, mut system } = std::mem::take(&mut point.early);
+        for packed in packed {
+            shipper.ship(packed)?;
+        }
+        let reading = rows::Reading { shipper, watch, readers, divider };
+        tables.extend(reading.tables(&point.listed)?);
+        system.sort_by(|a, b| (&a.name, a.of_program).cmp(&(&b.name, b.of_program)));
+        match point.stage.take() {
+            // Success proves that the locks were held until now.
+            Some(mut stage) => {
+                let ended = stage.end();
+                sink.paused("replication", stage.paused_for());
+                ended?;
+            }
+            None => watch.check_definitions()?,
+        }
+        Ok((point, tables, system))
+    }
+
+    /// Logs in again if the observer's session has ended: it says nothing while rows are read.
+    fn revive(&self, observer: &mut Session) -> Result<(), Declined> {
+        if observer.ping().is_err() {
+            *observer = Session::open(&self.login, ANSWER)?;
+        }
+        Ok(())
+    }
+
+    /// The session that ends the others.
+    fn ender(&self) -> Result<Session, ReadError> {
+        let mut session = Session::open(&self.login, ANSWER_WITHIN).map_err(Declined::from)?;
+        session.set_reading()?;
+        Ok(session)
+    }
+
     /// A session in which rows or definitions are read.
     fn reader(&self) -> Result<Session, ReadError> {
         let mut session = Session::open(&self.login, HOLD_MAX).map_err(Declined::from)?;
@@ -232,23 +253,18 @@ impl Logical<'_> {
             Permission::AtMost(limit) => limit,
         };
         tracing::warn!("the backup locks are held until everything is read: {why}");
-        Ok(Reach::Held { why, limit: limit.max(TRY_MAX) })
+        Ok(Reach::Held { why, limit })
     }
 }
 
-/// The account must be able to read everything.
+/// The account must be able to read everything: what it may not see is not even listed.
 fn check_select(session: &mut Session) -> Result<(), Declined> {
-    /// ER_TABLEACCESS_DENIED_ERROR.
-    const DENIED: u16 = 1142;
-    match session.column_names("mysql", "global_priv") {
-        Ok(names) if !names.is_empty() => {}
-        Err(e) if e.code != DENIED && !e.is_denied() => return Err(Declined::SessionLost(e.to_string())),
-        _ => {
-            let account = session.current_user().map_err(|e| Declined::SessionLost(e.to_string()))?;
-            return Err(Declined::MissingPrivilege { grant: sql_checks::grant_of(&account, &["SELECT"]) });
-        }
+    let lost = |e: SqlError| Declined::SessionLost(e.to_string());
+    if session.reads_everything().map_err(lost)? {
+        return Ok(());
     }
-    Ok(())
+    let account = session.current_user().map_err(lost)?;
+    Err(Declined::MissingPrivilege { grant: sql_checks::grant_of(&account, &["SELECT"]) })
 }
 
 fn history(observer: &mut Session) -> Result<Option<Uuid>, ReadError> {

@@ -10,9 +10,9 @@ use super::describe::{Described, describe};
 use super::error::ReadError;
 use super::part::{Packed, RowPacker, Shipper, prefix};
 use super::ranges::{Range, Ranges};
-use crate::cancel::Cancel;
+use super::watch::RowWatch;
+use crate::sql::Session;
 use crate::sql::reading::Listed;
-use crate::sql::{ANSWER_WITHIN, Login, Session};
 use crate::threads::{Thread, in_threads, lock};
 
 /// How often a cancelled transfer is noticed, in rows.
@@ -22,14 +22,12 @@ const CHECK_EVERY: u64 = 256;
 pub(super) struct Reading<'a, 'r> {
     /// Passes parts on.
     pub shipper: &'a Shipper<'r>,
-    /// For the session that ends another.
-    pub login: &'a Login,
+    /// Ends it early.
+    pub watch: &'a RowWatch<'a>,
     /// Sessions, each in a transaction that sees the same state.
     pub readers: Vec<Session>,
     /// One more of them, which finds out what the others read next.
     pub divider: Session,
-    /// Ends it.
-    pub cancel: &'a Cancel,
 }
 
 /// What was read of one range.
@@ -51,15 +49,16 @@ impl Reading<'_, '_> {
     /// # Errors
     /// A view is gone, the server does not show something, or the transfer is over.
     pub fn tables(self, listed: &[Listed]) -> Result<Vec<Table>, ReadError> {
-        let Reading { shipper, login, mut readers, divider, cancel } = self;
-        let mut described = each(&mut readers, listed.iter(), &|session, listed| describe(session, listed))?;
+        let Reading { shipper, watch, mut readers, divider } = self;
+        let mut described =
+            each(&mut readers, watch, listed.iter(), &|session, listed| describe(session, listed))?;
         described.sort_by_key(|table| std::cmp::Reverse(table.extent.bytes));
         let tables = &described;
-        let read = each(&mut readers, Ranges::new(divider, tables), &|session, next| {
+        let read = each(&mut readers, watch, Ranges::new(divider, tables), &|session, next| {
             let (number, range) = next?;
             let table = tables.get(number).ok_or_else(|| anyhow::anyhow!("no such table"))?;
             let mut ship = |packed| shipper.ship(packed);
-            match read_range(session, login, table, &range, &mut ship, cancel) {
+            match read_range(session, watch, table, &range, &mut ship) {
                 Err(ReadError::Discarded) => {
                     Ok((number, Done { at: range.at, rows: 0, parts: Vec::new(), discarded: true }))
                 }
@@ -73,9 +72,11 @@ impl Reading<'_, '_> {
     }
 }
 
-/// Does `work` with each item, in as many threads as there are sessions. The results are in no particular order.
+/// Does `work` with each item, in as many threads as there are sessions. The results are in no particular order. The first error ends
+/// the sessions: the others may be in the middle of a large table.
 fn each<T: Send, U: Send>(
     readers: &mut Vec<Session>,
+    watch: &RowWatch<'_>,
     items: impl Iterator<Item = T> + Send,
     work: &(dyn Fn(&mut Session, T) -> Result<U, ReadError> + Sync),
 ) -> Result<Vec<U>, ReadError> {
@@ -92,7 +93,9 @@ fn each<T: Send, U: Send>(
             match work(&mut session, item) {
                 Ok(answer) => lock(&done).push(answer),
                 Err(error) => {
-                    lock(&failed).get_or_insert(error);
+                    if lock(&failed).replace(error).is_none() {
+                        watch.end_reading();
+                    }
                     break;
                 }
             }
@@ -129,15 +132,14 @@ pub(super) fn counted(mut table: Described, mut done: Vec<Done>) -> Table {
 /// As [`Reading::tables`], or from `take`.
 pub(super) fn read_range(
     session: &mut Session,
-    login: &Login,
+    watch: &RowWatch<'_>,
     table: &Described,
     range: &Range,
     take: &mut dyn FnMut(Packed) -> Result<()>,
-    cancel: &Cancel,
 ) -> Result<Done, ReadError> {
     let prefix = format!("{}/{}", prefix(&table.table.database, &table.table.name), range.number);
     let (select, rest) = table.query(&range.between);
-    let (rows, parts) = read(session, login, select, &rest, RowPacker::new(prefix, take), cancel)?;
+    let (rows, parts) = read(session, watch, select, &rest, RowPacker::new(prefix, take))?;
     Ok(Done { at: range.at, rows, parts, discarded: false })
 }
 
@@ -147,21 +149,18 @@ pub(super) fn read_range(
 /// As [`read_range`].
 pub(super) fn read(
     session: &mut Session,
-    login: &Login,
+    watch: &RowWatch<'_>,
     select: &str,
     rest: &str,
     mut packer: RowPacker<'_>,
-    cancel: &Cancel,
 ) -> Result<(u64, Vec<String>), ReadError> {
     let id = session.id();
     session.read_rows(select, rest, &mut |columns| -> Result<(), ReadError> {
-        let checked = if packer.rows.is_multiple_of(CHECK_EVERY) { cancel.check() } else { Ok(()) };
+        let checked = if packer.rows.is_multiple_of(CHECK_EVERY) { watch.check() } else { Ok(()) };
         let taken = checked.map_err(anyhow::Error::from).and_then(|()| packer.row(columns));
         taken.map_err(|error| {
             // The rest of the rows would still come.
-            if let Ok(mut other) = Session::open(login, ANSWER_WITHIN) {
-                let _ = other.kill(id);
-            }
+            watch.end(id);
             error.into()
         })
     })?;
