@@ -246,6 +246,75 @@ fn large_tables_without_transactions_are_named() -> Result<()> {
     compare::assert_equal(n1, n2)
 }
 
+/// What a donor's server has set for all sessions neither cuts its answers nor ends the sessions that wait; an account that does not see
+/// everything is refused.
+#[test]
+fn neither_global_settings_nor_grants_lose_anything() -> Result<()> {
+    let cluster = Cluster::builder()
+        .sst_of(1, "snapshot=logical")
+        .sst_of(1, "threads=1")
+        .sst_of(1, "rlimit=2M")
+        .sst_of(1, "wsrep-sst-auth=small:secret")
+        .mysqld_of(2, "innodb_page_size=8k")
+        .build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    n1.bootstrap()?;
+    data::sysbench_tables(n1, 3, 30000)?;
+    n1.exec(&[
+        "CREATE DATABASE `dé 表-1`",
+        "CREATE TABLE `dé 表-1`.`Tä@ß.x` (a INT PRIMARY KEY)",
+        "INSERT INTO `dé 表-1`.`Tä@ß.x` VALUES (1), (2), (3)",
+        "CREATE SEQUENCE sbtest.s NOCACHE",
+        "SELECT NEXT VALUE FOR sbtest.s",
+        "CREATE USER small@localhost IDENTIFIED BY 'secret'",
+        "GRANT RELOAD, PROCESS, BINLOG MONITOR ON *.* TO small@localhost",
+        "GRANT SELECT ON sbtest.* TO small@localhost",
+        "GRANT SELECT ON mysql.* TO small@localhost",
+    ])?;
+    let log = n2.fail_to_join()?;
+    ensure!(log.contains("GRANT SELECT ON *.* TO `small`@`localhost`;"), "{}", process::tail(&log, 30));
+    n1.wait_synced_again(Duration::from_secs(20))?;
+    let idle =
+        ["idle_transaction_timeout", "idle_readonly_transaction_timeout", "idle_write_transaction_timeout"];
+    let idle_is = |seconds: u8| idle.map(|name| format!("SET GLOBAL {name}={seconds}")).join("; ");
+    n1.exec(&["GRANT SELECT ON *.* TO small@localhost"])?;
+    n1.exec(&["SET GLOBAL sql_select_limit=2", &idle_is(1), "SET GLOBAL autocommit=0"])?;
+    let joined = n2.join();
+    n1.exec(&["SET GLOBAL sql_select_limit=DEFAULT", &idle_is(0), "SET GLOBAL autocommit=1"])?;
+    joined?;
+    n1.wait_synced_again(Duration::from_secs(20))?;
+    let log = n2.log_since_start();
+    ensure!(!log.contains("begins again"), "{}", process::tail(&log, 30));
+    compare::assert_equal(n1, n2)
+}
+
+/// The locks that are held until everything is read go when the operator's time is over, and both hosts say why.
+#[test]
+fn locks_are_held_no_longer_than_the_operator_allows() -> Result<()> {
+    let cluster = Cluster::builder()
+        .sst_of(1, "blocking=5")
+        .sst_of(1, "rlimit=500k")
+        .mysqld_of(2, "innodb_page_size=8k")
+        .build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    n1.bootstrap()?;
+    n1.exec(&[
+        "CREATE DATABASE d",
+        "USE d",
+        "CREATE TABLE d.large (a INT PRIMARY KEY, b VARBINARY(1000)) ENGINE=MyISAM",
+        "INSERT INTO d.large SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_40000",
+        "CREATE TABLE d.written (a INT AUTO_INCREMENT PRIMARY KEY)",
+    ])?;
+    let log = n2.fail_to_join()?;
+    ensure!(
+        log.contains("took longer than the 5 s that blocking= under [sst] on the donor allows"),
+        "{}",
+        process::tail(&log, 30)
+    );
+    n1.wait_synced_again(Duration::from_secs(20))?;
+    n1.exec(&["INSERT INTO d.written VALUES ()"])
+}
+
 /// Small tables that are read last.
 const RENAMED: u32 = 12;
 

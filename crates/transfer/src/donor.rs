@@ -14,7 +14,7 @@ use anyhow::Result;
 use formats::wsrep::credentials::Account;
 use formats::wsrep::report::ReportLine;
 use protocol::hello::capability;
-use protocol::message::Message;
+use protocol::message::{Logical, Message};
 use report::record::Method;
 
 use crate::cleanup;
@@ -116,7 +116,7 @@ fn login(job: &Job, account: Option<&Account>) -> Login {
 fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
     let (state, domain) = position_given(job)?;
     link.send(&Message::Bypass { position: state.to_string(), domain })?;
-    accepted(link.recv()?)?;
+    accepted(link.recv()?, Logical::Never)?;
     job.progress.ledger.note(|record| {
         (record.method, record.position.after) = (Some(Method::Ist), Some(state.to_string()));
     });

@@ -36,6 +36,7 @@ use crate::install::files::Disk;
 use crate::install::in_place;
 use crate::install::kept;
 use crate::install::record_check;
+use crate::install::roots;
 use crate::install::tidy;
 use crate::install::unfinished::Unfinished;
 use crate::invitation;
@@ -45,7 +46,6 @@ use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::peer::listen::Listener;
 use crate::receive::base::Base;
-use crate::receive::prepared;
 use crate::receive::staging;
 use crate::remembered::memory::Memory;
 use crate::server::error_log::ErrorLog;
@@ -79,7 +79,8 @@ pub fn run(job: &Job) -> Result<()> {
         tracing::warn!("finished the interrupted {} of {}", finished.purpose, finished.position);
     }
     in_place::guard_again(&Disk, &job.datadir)?;
-    prepared::forget(&job.datadir)?;
+    // Before it is asked what has room.
+    roots::clear_after_programs(&Disk, &job.datadir)?;
     let mut base = BaseDirectory::find(job)?;
     let limit = job.limit()?;
     job.progress.phase("waiting for the donor", "");
@@ -351,7 +352,8 @@ impl<'a> Transfer<'a> {
             if self.room == Room::InPlace {
                 self.begins()?;
             }
-            let mut incoming = IncomingTransfer::prepare(self.job, &self.layout, &self.old, self.room)?;
+            let mut incoming =
+                IncomingTransfer::prepare(self.job, &self.layout, &self.old, self.room, attempt.snapshot)?;
             let estimate = self.sample(link, &attempt, &incoming)?;
             self.make_room(link, &attempt, &mut incoming, estimate)?;
             self.begins()?;
@@ -409,7 +411,7 @@ impl<'a> Transfer<'a> {
             SnapshotKind::Logical => self.load(link, &incoming, &file_list)?,
             SnapshotKind::Online | SnapshotKind::Blocking | SnapshotKind::Mariabackup => file_list,
         };
-        self.verify(link, incoming, file_list, snapshot)
+        self.verify(link, incoming, file_list)
     }
 
     /// Makes files of a logical snapshot, by a server of our own in staging. Returns their list, in place of that of its parts.
@@ -424,10 +426,9 @@ impl<'a> Transfer<'a> {
         link: &mut Link,
         incoming: IncomingTransfer,
         file_list: FileList,
-        snapshot: SnapshotKind,
     ) -> Result<VerifiedStaging> {
         self.job.progress.all_is_copied();
-        let settle = || incoming.settle(file_list, self.job, snapshot);
+        let settle = || incoming.settle(file_list, self.job);
         let doing = "copying unchanged bytes";
         self.job.progress.phase(doing, "");
         let settled = link.keep_alive_while(doing, settle)?;

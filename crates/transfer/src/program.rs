@@ -19,7 +19,7 @@ use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 
 use crate::cancel::{Cancel, LOOK_EVERY};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, kind_of};
 use crate::human::printable;
 use crate::threads::{Running, Thread, lock, scoped};
 
@@ -31,6 +31,10 @@ const ENDS_WITHIN: Duration = Duration::from_millis(700);
 const PIPE_BYTES: usize = 1 << 20;
 /// Longer lines are cut.
 const LINE_BYTES_MAX: usize = 4096;
+/// How long one may take that answers a question.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// The longest answer; a server's list of its variables has some hundred thousand bytes.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// So many of its last lines are kept for the error.
 const LAST_LINES: usize = 3;
 
@@ -77,6 +81,29 @@ pub struct Program<'a> {
     pub line: &'a (dyn Fn(&str) + Sync),
 }
 
+/// What a program that answers a question says, on standard output and then on standard error, however it ends.
+///
+/// # Errors
+/// It cannot be started, it does not answer within [`ANSWERS_WITHIN`], or cancelled.
+pub fn answer_of(name: &str, command: &mut Command, cancel: &Cancel) -> Result<String> {
+    let (mut answer, said) = (Vec::new(), Mutex::new(String::new()));
+    let line = |line: &str| {
+        let mut said = lock(&said);
+        said.push_str(line);
+        said.push('\n');
+    };
+    let program = Program { name, limit: Some(ANSWERS_WITHIN), stdin: None, cancel, line: &line };
+    let read = program.read(command, |output| Ok(output.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?));
+    cancel.check()?;
+    match read {
+        Err(Unfinished::Taking(error)) => return Err(error),
+        Err(Unfinished::Program(error)) if kind_of(&error) != Kind::Server => return Err(error),
+        // It has said what it has to say.
+        Ok(_) | Err(Unfinished::Program(_)) => {}
+    }
+    Ok(format!("{}\n{}", String::from_utf8_lossy(&answer), lock(&said)))
+}
+
 /// What is seen of a program's output while it runs.
 struct Said<'a> {
     program: &'a Program<'a>,
@@ -118,7 +145,8 @@ impl Program<'_> {
             let stdout = child.stdout.take();
             // The more fits, the less the program waits for us. Only advice: the system may not allow it.
             let _ = stdout.as_ref().map(|stdout| fcntl_setpipe_size(stdout, PIPE_BYTES));
-            let mut output = Output { stdout, cancel: self.cancel };
+            let until = self.limit.and_then(|limit| Instant::now().checked_add(limit));
+            let mut output = Output { stdout, until, cancel: self.cancel };
             let taken = take(&mut output);
             let whole = taken.is_ok();
             if !whole && self.cancel.check().is_ok() && matches!(self.soon(child), Ok(None)) {
@@ -309,6 +337,8 @@ impl Said<'_> {
 /// A program's standard output, whose reader looks whether the transfer was cancelled.
 struct Output<'a> {
     stdout: Option<ChildStdout>,
+    /// When its time is over.
+    until: Option<Instant>,
     cancel: &'a Cancel,
 }
 
@@ -317,6 +347,12 @@ impl Read for Output<'_> {
         let Some(stdout) = &mut self.stdout else { return Ok(0) };
         while !is_readable(&*stdout)? {
             self.cancel.check().map_err(io::Error::other)?;
+            if self.until.is_some_and(|until| Instant::now() > until) {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "it says nothing more, and its time is over",
+                ));
+            }
         }
         stdout.read(buffer)
     }

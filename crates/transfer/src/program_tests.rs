@@ -125,3 +125,22 @@ fn what_the_server_hands_over_is_not_passed_on() {
     let handed = ["WSREP_SST_OPT_AUTH", "WSREP_SST_OPT_REMOTE_AUTH", "MYSQL_PWD", "PATH", "HOME", "TZ"];
     assert_eq!(handed.map(is_handed_over), [true, true, true, false, false, false]);
 }
+
+#[test]
+fn a_question_is_answered_in_time_however_the_program_ends() {
+    let cancel = Cancel::new();
+    let ask = |text: &str| answer_of("the program", &mut shell(text), &cancel);
+    assert_eq!(ask("echo a; echo b; echo c >&2").unwrap(), "a\nb\n\nc\n");
+    assert_eq!(ask("echo a; exit 3").unwrap(), "a\n\n");
+    assert!(answer_of("the program", &mut Command::new("/nowhere/at/all"), &cancel).is_err());
+    // Its output stays open, and it says nothing.
+    let limited = Program { limit: Some(Duration::from_secs(1)), ..program(&cancel) };
+    let began = Instant::now();
+    let silent = limited.read(&mut shell("sleep 600"), |output| Ok(output.read(&mut [0])?));
+    assert!(matches!(silent, Err(Unfinished::Taking(error)) if kind_of(&error) == Kind::Timeout));
+    assert!(began.elapsed() < Duration::from_secs(10));
+    cancel.cancel(Kind::Stopped, "enough");
+    let began = Instant::now();
+    assert_eq!(kind_of(&ask("sleep 600").unwrap_err()), Kind::Stopped);
+    assert!(began.elapsed() < Duration::from_secs(10));
+}

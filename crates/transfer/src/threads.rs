@@ -86,6 +86,8 @@ pub enum Thread {
     SqlListener,
     /// Donor: passes on one connection to a running joiner.
     SqlConnection,
+    /// Donor: ends the sessions of a logical snapshot early.
+    RowWatch,
     /// Relay of IST: receives the orders of the joiner's program.
     RelayOrders,
     /// Relay of IST: passes one connection on.
@@ -112,7 +114,7 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds of threads.
-    pub const ALL: [Thread; 48] = [
+    pub const ALL: [Thread; 49] = [
         Thread::Main,
         Thread::Signals,
         Thread::Grace,
@@ -150,6 +152,7 @@ impl Thread {
         Thread::RowReader,
         Thread::SqlListener,
         Thread::SqlConnection,
+        Thread::RowWatch,
         Thread::RelayOrders,
         Thread::RelaySession,
         Thread::RelayCaller,
@@ -203,6 +206,7 @@ impl Thread {
             Thread::RowReader => "row reader",
             Thread::SqlListener => "sql listener",
             Thread::SqlConnection => "sql connection",
+            Thread::RowWatch => "row watch",
             Thread::RelayOrders => "relay orders",
             Thread::RelaySession => "relay session",
             Thread::RelayCaller => "relay caller",

@@ -2,8 +2,48 @@
 //! donor of this program sends: no `grastate.dat`, no key file, no file of the host's own.
 use protocol::inventory::{FileEntry, FileRole, Place};
 use protocol::logical::is_part;
+use protocol::message::SnapshotKind;
 
+use crate::failure::{Failure, Kind};
 use crate::flavor::{Flavor, InDatadir, Numbered};
+
+/// Refuses a file whose role no file of such a snapshot has. A file of a backup may have any name, because it is never installed:
+/// that is true only where another program prepares the backup. A link would lead that program out of its directory.
+///
+/// # Errors
+/// It has that role.
+pub fn accept_in(kind: SnapshotKind, entry: &FileEntry) -> Result<(), Failure> {
+    let fits = match (kind, &entry.role) {
+        (SnapshotKind::Mariabackup, role) => !matches!(role, FileRole::Part | FileRole::Link { .. }),
+        (SnapshotKind::Logical, role) => *role == FileRole::Part,
+        (SnapshotKind::Online | SnapshotKind::Blocking, role) => is_installed(role),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(does_not_belong(entry, &format!("a snapshot of the kind {}", kind.name()))),
+    }
+}
+
+/// Refuses a file that belongs to no datadir.
+///
+/// # Errors
+/// It does not.
+pub fn accept_to_install(entry: &FileEntry) -> Result<(), Failure> {
+    match is_installed(&entry.role) {
+        true => Ok(()),
+        false => Err(does_not_belong(entry, "an install")),
+    }
+}
+
+fn is_installed(role: &FileRole) -> bool {
+    !matches!(role, FileRole::Part | FileRole::Backup)
+}
+
+fn does_not_belong(entry: &FileEntry, to: &str) -> Failure {
+    let text =
+        format!("the donor named {:?} with the role {:?}, which {to} does not have", entry.path, entry.role);
+    Failure::new(Kind::Peer, text)
+}
 
 /// Refuses an entry whose place and name do not match its role.
 ///
@@ -14,7 +54,7 @@ pub(super) fn accept(flavor: &dyn Flavor, entry: &FileEntry) -> Result<(), Strin
         // The name does not matter, because the joiner uses its own.
         (FileRole::SystemTablespace { .. }, Place::DataHome) => true,
         (FileRole::Server, Place::DataHome) => true,
-        // Never installed: where it goes has a name of ours.
+        // Never installed ([`accept_in`], [`accept_to_install`]): where it goes has a name of ours.
         (FileRole::Backup, Place::Datadir) => true,
         (FileRole::Server, Place::Datadir) => flavor.in_datadir(&entry.path) == InDatadir::Data,
         (FileRole::Redo | FileRole::Undo | FileRole::SecondLog, place) => {
@@ -57,6 +97,30 @@ mod tests {
 
     fn entry(place: Place, path: &str, role: FileRole) -> FileEntry {
         FileEntry { id: FileId(0), place, path: path.to_owned(), size: 0, allocated: 0, role }
+    }
+
+    #[test]
+    fn each_kind_of_snapshot_has_roles_of_its_own() {
+        use SnapshotKind::{Blocking, Logical, Mariabackup, Online};
+        let link = FileRole::Link { target: "/ssd/db/t.MYD".to_owned() };
+        for (role, of) in [
+            (FileRole::Table, [true, true, false, true]),
+            (FileRole::Redo, [true, true, false, true]),
+            (link, [true, true, false, false]),
+            (FileRole::Part, [false, false, true, false]),
+            (FileRole::Backup, [false, false, false, true]),
+        ] {
+            // A name that no datadir has, in the role that may have any.
+            let entry = entry(Place::Datadir, ".ssh/authorized_keys", role.clone());
+            for (kind, fits) in [Online, Blocking, Logical, Mariabackup].into_iter().zip(of) {
+                assert_eq!(accept_in(kind, &entry).is_ok(), fits, "{kind:?} {role:?}");
+            }
+            let installed = !matches!(role, FileRole::Part | FileRole::Backup);
+            assert_eq!(accept_to_install(&entry).is_ok(), installed, "{role:?}");
+        }
+        let why = accept_in(Online, &entry(Place::Datadir, ".my.cnf", FileRole::Backup)).unwrap_err();
+        assert_eq!(why.kind, Kind::Peer);
+        assert!(why.text.contains("\".my.cnf\" with the role Backup"), "{why}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The files of a node: where they are, which of them a donor sends, which a joiner replaces.
-mod accept;
+pub mod accept;
 pub mod backup_files;
 pub mod cpat;
 mod database;

@@ -429,8 +429,7 @@ fn not_granted(why: &str) -> Failure {
 }
 
 fn not_blocking(why: &str) -> Failure {
-    let text =
-        format!("the online snapshot is not possible ({why}), and blocking=never forbids the blocking one");
+    let text = format!("only the blocking snapshot is possible ({why}), and blocking=never forbids it");
     let failure = Failure::new(Kind::Refused, text);
     failure.hint(
         "remove the cause, choose another donor, or allow blocking with blocking=auto or \

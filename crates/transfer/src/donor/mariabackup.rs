@@ -85,7 +85,10 @@ impl DonorSession<'_> {
         if self.accepted.still {
             return Ok(Err("the joiner's server may be of another series".to_owned()));
         }
-        let tool = match Tool::find(&self.job.options, server_version(self.job.server).as_deref()) {
+        let job = self.job;
+        let found = Tool::find(&job.options, server_version(job.server).as_deref(), &job.cancel);
+        job.cancel.check()?;
+        let tool = match found {
             Ok(tool) => tool,
             Err(why) => return Ok(Err(format!("on the donor: {why}"))),
         };

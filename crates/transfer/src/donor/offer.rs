@@ -2,16 +2,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use protocol::hello::cut;
 use protocol::inventory::{FileEntry, FileRole, Place};
-use protocol::limits::HEADER_BYTES_MAX;
-use protocol::message::{Message, Offer};
+use protocol::limits::{HEADER_BYTES_MAX, TEXT_BYTES_MAX};
+use protocol::message::{Logical, Message, Offer};
 use protocol::policy::NodeFacts;
 
 use super::joiners_word::unexpected;
 use crate::datadir::encrypted::first_encrypted;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::Scan;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
+use crate::human::printable;
 use crate::job::Job;
 use crate::peer::link::Link;
 use crate::server::version::server_version;
@@ -29,8 +31,10 @@ pub(super) fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) ->
     for line in &left_out {
         tracing::warn!("{line}");
     }
-    link.send(&Message::Offer(offer(job, layout, scan, left_out)))?;
-    let accepted = accepted(link.recv()?)?;
+    let offer = offer(job, layout, scan, left_out);
+    let offered = offer.logical;
+    link.send(&Message::Offer(offer))?;
+    let accepted = accepted(link.recv()?, offered)?;
     if accepted.in_place {
         tracing::warn!("the joiner has no room for old and new files: it replaces them in place");
     }
@@ -104,11 +108,46 @@ pub(super) struct Accepted {
     pub logical: String,
 }
 
-pub(super) fn accepted(message: Message) -> Result<Accepted, Failure> {
-    match message {
-        Message::Accept { workers, in_place, empty_undo, still, base, logical } => {
-            Ok(Accepted { workers, in_place, empty_undo, still, base, logical })
+/// Reads the answer to an offer that says this of a logical snapshot.
+pub(super) fn accepted(message: Message, offered: Logical) -> Result<Accepted, Failure> {
+    let Message::Accept { workers, in_place, empty_undo, still, base, logical } = message else {
+        return Err(unexpected(&message, "Accept"));
+    };
+    // It is logged here.
+    let logical = cut(&printable(&logical), TEXT_BYTES_MAX).to_owned();
+    if offered == Logical::Never && !logical.is_empty() {
+        let text = format!("the joiner asks for a logical snapshot, which was not offered: {logical}");
+        return Err(Failure::new(Kind::Peer, text));
+    }
+    Ok(Accepted { workers, in_place, empty_undo, still, base, logical })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_joiner_gets_only_what_was_offered() {
+        let answer = |logical: &str| Message::Accept {
+            workers: 1,
+            in_place: false,
+            empty_undo: false,
+            still: false,
+            base: false,
+            logical: logical.to_owned(),
+        };
+        for (offered, reason, fits) in [
+            (Logical::Never, "", true),
+            (Logical::Never, "it has other pages", false),
+            (Logical::IfNeeded, "it has other pages", true),
+            (Logical::Always, "it has other pages", true),
+            (Logical::Always, "", true),
+        ] {
+            assert_eq!(accepted(answer(reason), offered).is_ok(), fits, "{offered:?} {reason:?}");
         }
-        other => Err(unexpected(&other, "Accept")),
+        let why = accepted(answer("a\nb"), Logical::Never).err().unwrap();
+        assert!(why.kind == Kind::Peer && why.text.ends_with(": a b"), "{why}");
+        let long = accepted(answer(&"\u{1b}".repeat(2 * TEXT_BYTES_MAX)), Logical::IfNeeded).unwrap();
+        assert!(long.logical.len() <= TEXT_BYTES_MAX && !long.logical.contains('\u{1b}'));
     }
 }

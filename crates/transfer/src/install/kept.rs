@@ -15,7 +15,7 @@ use crate::install::names::{
 };
 use crate::install::plan::{Keep, Purpose};
 use crate::install::record::{installed, pending, read_record};
-use crate::install::roots::{clear, remembered};
+use crate::install::roots::{clear, clear_of_programs, remembered};
 
 /// The state of a datadir according to the records in `#sql-rejoin/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +123,7 @@ pub(super) fn finish_release(files: &dyn Files, datadir: &Path) -> Result<()> {
         for name in ["old", "discard", "copy", "stage"] {
             clear(files, &directory_of(root, name))?;
         }
+        clear_of_programs(files, root)?;
         if waiting_room(root) != *root {
             files.remove_directory(&waiting_room(root))?;
         }

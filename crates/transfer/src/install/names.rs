@@ -21,8 +21,13 @@ pub const RAN_FULL: &str = "ran-full";
 pub const RECEIVING: &str = "receiving.json";
 /// Every staging root that may exist.
 pub const ROOTS: &str = "roots.json";
-/// A root's directory of a private server ([`crate::private_server`]). Unlike the other working directories it has subdirectories.
+/// A root's directory of a private server ([`crate::private_server`]).
 pub const SERVER: &str = "server";
+/// The directory in which mariadb-backup prepares a backup ([`crate::receive::prepared`]).
+pub const PREPARE: &str = "prepare";
+/// Working directories in which other programs work. Unlike the others they have subdirectories, and nothing in them is of use after
+/// the program has ended.
+pub const OF_PROGRAMS: [&str; 2] = [SERVER, PREPARE];
 /// The provider's state file; the previous state has a copy under the same name.
 pub const GRASTATE: &str = "grastate.dat";
 
@@ -44,7 +49,11 @@ pub fn waiting_room(root: &Path) -> PathBuf {
 
 /// A root's directory of this name, wherever it is.
 pub fn directory_of(root: &Path, name: &str) -> PathBuf {
-    if matches!(name, "stage" | "copy" | SERVER) { working_directory(root, name) } else { root.join(name) }
+    if matches!(name, "stage" | "copy" | SERVER | PREPARE) {
+        working_directory(root, name)
+    } else {
+        root.join(name)
+    }
 }
 
 /// A path's last component, empty when it is not text.

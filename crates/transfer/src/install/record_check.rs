@@ -24,8 +24,8 @@ use crate::failure::{Failure, Kind};
 use crate::flavor::{Flavor, TableFile};
 use crate::install::files::{Disk, Files, What};
 use crate::install::names::{
-    GRASTATE, INSTALL, INSTALLED, OWN_DIRECTORY, RELEASED, ROOTS, directory_of, file_name, own_directory,
-    waiting_room,
+    GRASTATE, INSTALL, INSTALLED, OF_PROGRAMS, OWN_DIRECTORY, RELEASED, ROOTS, directory_of, file_name,
+    own_directory, waiting_room,
 };
 use crate::install::plan::InstallPlan;
 use crate::install::record::read_record;
@@ -189,7 +189,8 @@ impl Places {
                 Ok(_) => {}
             }
         }
-        let link = ROOMS.map(|name| directory_of(root, name)).into_iter().find(|dir| dir.is_symlink());
+        let names = ROOMS.iter().chain(&OF_PROGRAMS);
+        let link = names.map(|name| directory_of(root, name)).find(|dir| dir.is_symlink());
         link.map_or(Ok(()), |link| Err((link, "it is a link")))
     }
 }

@@ -220,6 +220,9 @@ fn links_in_the_way_are_refused() {
     symlink(ground.at("victim/old"), ground.at("far/.rejoin/old")).unwrap();
     refused("the directory of kept files");
     fs::remove_file(ground.at("far/.rejoin/old")).unwrap();
+    symlink(ground.at("victim/old"), ground.at("far/.rejoin/server")).unwrap();
+    refused("the directory of a private server");
+    fs::remove_file(ground.at("far/.rejoin/server")).unwrap();
     symlink(ground.at("victim/installed.json"), ground.at("data/#sql-rejoin/installed.json")).unwrap();
     refused("a record");
     fs::remove_file(ground.at("data/#sql-rejoin/installed.json")).unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::install::files::{Files, What};
-use crate::install::names::{OWN_DIRECTORY, ROOTS, own_directory};
+use crate::install::names::{OF_PROGRAMS, OWN_DIRECTORY, ROOTS, own_directory, working_directory};
 
 /// Maps directories to staging roots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,6 +115,22 @@ pub fn clear_tree(files: &dyn Files, directory: &Path) -> Result<()> {
         }
     }
     files.remove_directory(directory)
+}
+
+/// Removes what other programs were working on in any root when they ended with ours: it takes as much room as a whole set of files.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn clear_after_programs(files: &dyn Files, datadir: &Path) -> Result<()> {
+    remembered(files, datadir)?.iter().try_for_each(|root| clear_of_programs(files, root))
+}
+
+/// As [`clear_after_programs`], in one root.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn clear_of_programs(files: &dyn Files, root: &Path) -> Result<()> {
+    OF_PROGRAMS.iter().try_for_each(|name| clear_tree(files, &working_directory(root, name)))
 }
 
 /// Removes the files in a flat directory of a root, then the directory.

@@ -9,11 +9,11 @@ use crate::disk::durable;
 use crate::install::files::{Files, What};
 use crate::install::kept::{self, Status};
 use crate::install::names::{
-    GRASTATE, RAN_FULL, ROOTS, SERVER, directory_of, file_name, own_directory, waiting_room,
+    GRASTATE, OF_PROGRAMS, RAN_FULL, ROOTS, directory_of, file_name, own_directory, waiting_room,
     working_directory,
 };
 use crate::install::record::installed;
-use crate::install::roots::{clear, clear_tree, remembered};
+use crate::install::roots::{clear, clear_of_programs, remembered};
 
 /// Removes the previous state and then all our directories. Call it once the node has been Synced.
 pub fn remove_everything(files: &dyn Files, datadir: &Path) -> Result<()> {
@@ -57,12 +57,26 @@ fn all_of_transfers(files: &dyn Files, datadir: &Path) -> Result<Vec<(PathBuf, u
     let directories: BTreeSet<PathBuf> = directories.collect();
     let mut found = Vec::new();
     for directory in directories {
-        for path in files.list(&directory)? {
-            let bytes = kept::allocated(&path)?;
-            found.push((path, bytes));
-        }
+        add(files, &directory, false, &mut found)?;
+    }
+    let of_programs = |root: &PathBuf| OF_PROGRAMS.map(|name| working_directory(root, name));
+    for directory in roots.iter().flat_map(of_programs).collect::<BTreeSet<PathBuf>>() {
+        add(files, &directory, true, &mut found)?;
     }
     Ok(found)
+}
+
+/// Adds the files in a directory, and with `deep` those in its directories.
+fn add(files: &dyn Files, directory: &Path, deep: bool, found: &mut Vec<(PathBuf, u64)>) -> Result<()> {
+    for path in files.list(directory)? {
+        if deep && files.what(&path)? == Some(What::Directory) {
+            add(files, &path, true, found)?;
+            continue;
+        }
+        let bytes = kept::allocated(&path)?;
+        found.push((path, bytes));
+    }
+    Ok(())
 }
 
 /// Removes the leftovers of an unfinished transfer, and our directories if they are then empty. The previous state and
@@ -79,7 +93,7 @@ pub fn remove_leftovers(files: &dyn Files, datadir: &Path) -> Result<()> {
     for root in remembered(files, datadir)? {
         clear(files, &working_directory(&root, "stage"))?;
         clear(files, &working_directory(&root, "copy"))?;
-        clear_tree(files, &working_directory(&root, SERVER))?;
+        clear_of_programs(files, &root)?;
         if waiting_room(&root) != root {
             files.remove_directory(&waiting_room(&root))?;
         }

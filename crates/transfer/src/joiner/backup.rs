@@ -86,7 +86,8 @@ impl Backup {
         domain: Option<u32>,
     ) -> Result<VerifiedStaging> {
         job.progress.phase("copying the backup", &size(self.bytes()));
-        let incoming = IncomingTransfer::prepare(job, layout, old, Room::Beside)?;
+        // Its files are as complete as those of a server that stands still.
+        let incoming = IncomingTransfer::prepare(job, layout, old, Room::Beside, SnapshotKind::Blocking)?;
         incoming.staging().drop_leftovers()?;
         let mut files = Entries::default();
         for file in self.files.files {
@@ -107,8 +108,7 @@ impl Backup {
         }
         let position: Position = (self.position, domain);
         let file_list = FileList { files, position, binlog_state: None };
-        // Its files are as complete as those of a server that stands still.
-        incoming.settle(file_list, job, SnapshotKind::Blocking)?.verify(job, None)
+        incoming.settle(file_list, job)?.verify(job, None)
     }
 }
 

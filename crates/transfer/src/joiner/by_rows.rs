@@ -32,6 +32,7 @@ pub(super) fn load(
     // Behind the numbers of the parts, which stay in staging until the files have their names.
     let first = list.files.iter().map(|part| part.id.0 + 1).max().unwrap_or(0);
     for file in &loaded.files {
+        job.cancel.check()?;
         let id = protocol::inventory::FileId(file.entry.id.0.saturating_add(first));
         let entry = FileEntry { id, ..file.entry.clone() };
         incoming.take_over(&entry, &file.path)?;

@@ -14,6 +14,7 @@ use super::file_list::FileList;
 use super::places::{Places, makes_way};
 use super::prepare;
 use super::settled::{SettledStaging, read_back};
+use crate::datadir::accept::{accept_in, accept_to_install};
 use crate::datadir::layout::{Layout, follow};
 use crate::datadir::managed::{self, Managed, ManagedFile};
 use crate::failure::{Failure, Kind};
@@ -39,6 +40,8 @@ pub(super) struct IncomingTransfer {
     /// Whether unchanged files stay where they are.
     stays: bool,
     places: Places,
+    /// The snapshot that the donor sends.
+    kind: SnapshotKind,
 }
 
 impl IncomingTransfer {
@@ -48,6 +51,7 @@ impl IncomingTransfer {
         layout: &Layout,
         old: &Arc<[ManagedFile]>,
         room: Room,
+        kind: SnapshotKind,
     ) -> Result<IncomingTransfer> {
         let (keep, earlier) = match (room, job.settings.keep_previous) {
             (Room::InPlace, _) => (Keep::InPlace, None),
@@ -61,7 +65,8 @@ impl IncomingTransfer {
         let stays = job.settings.keep_previous != KeepPrevious::Always;
         let places = Places::new(layout, &job.options, None, old);
         let (layout, old) = (layout.clone(), Arc::clone(old));
-        let incoming = IncomingTransfer { layout, old, staging, coverage, keep, earlier, stays, places };
+        let incoming =
+            IncomingTransfer { layout, old, staging, coverage, keep, earlier, stays, places, kind };
         if keep == Keep::InPlace {
             incoming.make_room()?;
         }
@@ -71,6 +76,7 @@ impl IncomingTransfer {
     /// Called when the donor begins a file: checks its target and chooses where it is staged. Its name may still
     /// change.
     pub fn begin(&self, entry: &FileEntry) -> Result<()> {
+        accept_in(self.kind, entry)?;
         let target = self.layout.target_of(entry)?;
         self.places.try_for(entry)?;
         self.refuse_foreign(std::slice::from_ref(entry))?;
@@ -121,11 +127,7 @@ impl IncomingTransfer {
     /// sent.
     pub fn parts(&self, job: &Job, list: &FileList) -> Result<Parts> {
         self.check_arrived(&list.files)?;
-        if let Some(other) = list.files.iter().find(|entry| entry.place != Place::Parts) {
-            let text =
-                format!("the donor sent {} in a logical snapshot, which is no part of one", other.path);
-            return Err(Failure::new(Kind::Peer, text).into());
-        }
+        list.files.iter().try_for_each(|entry| accept_in(SnapshotKind::Logical, &entry))?;
         let threads = job.settings.threads;
         self.staging.settle(targets(&self.layout, &list.files), false, Patches::None, threads)?;
         self.staging.read_back(threads, &job.cancel)?;
@@ -161,8 +163,12 @@ impl IncomingTransfer {
 
     /// Called with the list of files. Fails if a byte of them has not arrived; otherwise each file gets its
     /// final name. The files of a backup are prepared before that.
-    pub fn settle(self, file_list: FileList, job: &Job, snapshot: SnapshotKind) -> Result<SettledStaging> {
+    pub fn settle(self, file_list: FileList, job: &Job) -> Result<SettledStaging> {
         self.check_arrived(&file_list.files)?;
+        // Of a logical snapshot these are files that were made here.
+        if self.kind != SnapshotKind::Logical {
+            file_list.files.iter().try_for_each(|entry| accept_in(self.kind, &entry))?;
+        }
         // There can be very many files, so free what only the transfer needed.
         *self.coverage.lock().unwrap_or_else(PoisonError::into_inner) = Coverage::new();
         if self.layout.binlog.is_some() && file_list.binlog_state.is_none() {
@@ -173,7 +179,7 @@ impl IncomingTransfer {
         }
         let outside = file_list.files.iter().filter(|entry| entry.place == Place::External);
         self.refuse_foreign(&outside.collect::<Vec<_>>())?;
-        let prepared = snapshot == SnapshotKind::Mariabackup;
+        let prepared = self.kind == SnapshotKind::Mariabackup;
         // Every file of a backup is staged whole, because mariadb-backup changes it.
         let stays = self.stays && !prepared;
         // With keep-previous=always the old files are kept whole.
@@ -187,6 +193,7 @@ impl IncomingTransfer {
         let unchanged =
             self.staging.settle(targets(&self.layout, &file_list.files), stays, patches, threads)?;
         let file_list = if prepared { self.finish_backup(job, file_list)? } else { file_list };
+        file_list.files.iter().try_for_each(|entry| accept_to_install(&entry))?;
         let targets = || targets(&self.layout, &file_list.files);
         let patched = self.staging.patched();
         if patched.len() + unchanged.len() > 0 {

@@ -48,11 +48,12 @@ pub(super) fn answer(job: &Job, link: &mut Link, version: &str) -> Result<()> {
         }
         Err(why) => cut(&why, TEXT_BYTES_MAX).to_owned(),
     };
+    job.cancel.check()?;
     link.send(&Message::CanPrepare { why_not })
 }
 
 fn possible(job: &Job, version: &str) -> Result<Tool, String> {
-    let tool = Tool::find(&job.options, server_version(job.server).as_deref())?;
+    let tool = Tool::find(&job.options, server_version(job.server).as_deref(), &job.cancel)?;
     tool.fits(Some(version)).map(|()| tool)
 }
 
@@ -69,7 +70,7 @@ struct NotPrepared(Failure);
 
 /// Prepares the backup in this directory. It must then be at this position.
 pub(super) fn prepare(job: &Job, directory: &Path, position: Position) -> Result<()> {
-    let tool = Tool::find(&job.options, server_version(job.server).as_deref())
+    let tool = Tool::find(&job.options, server_version(job.server).as_deref(), &job.cancel)
         .map_err(|why| NotPrepared(Failure::new(Kind::Configuration, why)))?;
     describe(directory)?;
     let mut command = tool.command();

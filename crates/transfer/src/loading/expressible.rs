@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use protocol::logical::{Contents, Table};
+use protocol::logical::{Content, Contents, Table};
 
 use super::in_words;
 use super::parts::Parts;
@@ -10,6 +10,7 @@ use super::texts::path_of;
 use crate::datadir::layout::Layout;
 use crate::failure::{Failure, Kind};
 use crate::flavor::{Flavor, TableFile};
+use crate::human::printable;
 
 /// Checks names and paths.
 ///
@@ -26,6 +27,11 @@ pub fn check(contents: &Contents, parts: &Parts, layout: &Layout) -> Result<(), 
         let text = format!("{:?} is not the path of a definition", text.path);
         return Err(Failure::new(Kind::Peer, text));
     }
+    if let Some(table) = contents.tables.iter().find(|table| !is_definition(table)) {
+        let begins = String::from_utf8_lossy(&table.create).chars().take(40).collect::<String>();
+        let text = format!("{begins:?} is no definition of {}", printable(&in_words(table)));
+        return Err(Failure::new(Kind::Peer, text));
+    }
     check_names(contents, layout.lower_case_table_names)
 }
 
@@ -38,6 +44,15 @@ pub fn check_names(contents: &Contents, lower_case_table_names: u8) -> Result<()
         true => check_lower_case(contents),
         false => Ok(()),
     }
+}
+
+/// Whether the statement that makes a table can be one that a server shows of one.
+fn is_definition(table: &Table) -> bool {
+    let begins: &[u8] = match &table.content {
+        Content::Sequence(_) => b"CREATE SEQUENCE `",
+        Content::Nothing | Content::Discarded | Content::Rows(_) => b"CREATE TABLE `",
+    };
+    table.create.starts_with(begins)
 }
 
 fn is_text(flavor: &dyn Flavor, path: &str) -> bool {
@@ -83,7 +98,7 @@ fn check_lower_case(contents: &Contents) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::logical::{Content, Text};
+    use protocol::logical::Text;
 
     use super::*;
     use crate::flavor::mariadb::MariaDb;
@@ -112,6 +127,18 @@ mod tests {
         let views = |path: &str| Text { path: path.to_owned(), bytes: Vec::new() };
         let both = Contents { texts: vec![views("d/V.frm"), views("d/v.frm")], ..contents(&[]) };
         assert!(check_lower_case(&both).is_err());
+    }
+
+    #[test]
+    fn only_definitions_define_tables() {
+        let of = |create: &[u8], content| {
+            is_definition(&Table { database: "d".into(), name: "t".into(), create: create.to_vec(), content })
+        };
+        assert!(of(b"CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB", Content::Nothing));
+        assert!(of(b"CREATE SEQUENCE `s` start with 1", Content::Sequence(Vec::new())));
+        assert!(!of(b"CREATE SEQUENCE `s` start with 1", Content::Nothing));
+        assert!(!of(b"SET GLOBAL general_log_file='/home/u/.ssh/authorized_keys'", Content::Discarded));
+        assert!(!of(b"", Content::Nothing));
     }
 
     #[test]

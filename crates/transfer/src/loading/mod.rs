@@ -104,8 +104,11 @@ fn load_in(
         progress: &job.progress,
         cancel: &job.cancel,
     };
-    let rows = loader.all(contents)?;
-    system::load(&loader, contents, lower && contents.lower_case_table_names == 0)?;
+    let rows = loader.watched(|| {
+        let rows = loader.all(contents)?;
+        system::load(&loader, contents, lower && contents.lower_case_table_names == 0)?;
+        Ok(rows)
+    })?;
     let bytes: u64 = contents.rows().map(|rows| rows.bytes).sum();
     let seconds = loading.elapsed().as_secs_f64();
     let rate = size((bytes as f64 / seconds.max(0.001)) as u64);

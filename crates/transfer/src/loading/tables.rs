@@ -1,6 +1,7 @@
 //! Makes databases, sequences and tables on the private server and loads their rows: by several statements at a time, of one table
 //! or of several.
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use formats::mariadb::show_create::{Deferred, defer_keys};
@@ -16,7 +17,7 @@ use crate::private_server::PrivateServer;
 use crate::private_server::homes::Homes;
 use crate::server::progress::Progress;
 use crate::sql::{Session, SqlError};
-use crate::threads::{Thread, in_threads, scoped};
+use crate::threads::{Thread, in_threads, lock, scoped};
 
 /// Tables with more bytes get their secondary keys after their rows: sorted at once that is faster than row by row.
 pub(crate) const DEFER_FROM: u64 = 8 << 20;
@@ -52,14 +53,13 @@ impl Loader<'_> {
         Ok(session)
     }
 
-    /// Makes everything and loads all rows. Returns how many.
+    /// Does `work` with the server, which is ended if the transfer is cancelled: a statement cannot be.
     ///
     /// # Errors
-    /// The server refuses something, a row does not arrive as it was sent, or cancelled.
-    pub fn all(&self, contents: &Contents) -> Result<u64> {
+    /// From `work`, or cancelled.
+    pub fn watched<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // A statement cannot be cancelled: its server is.
             scoped(scope, Thread::LoadWatch, || {
                 while !over.load(Ordering::Acquire) {
                     if self.cancel.check().is_err() {
@@ -70,15 +70,19 @@ impl Loader<'_> {
                 }
                 Ok(())
             });
-            let loaded = crate::panics::caught(|| self.everything(contents));
+            let done = crate::panics::caught(work);
             over.store(true, Ordering::Release);
             // What fails because the server was ended fails for the reason of that.
             self.cancel.check()?;
-            loaded
+            done
         })
     }
 
-    fn everything(&self, contents: &Contents) -> Result<u64> {
+    /// Makes everything and loads all rows. Returns how many.
+    ///
+    /// # Errors
+    /// The server refuses something, a row does not arrive as it was sent, or cancelled.
+    pub fn all(&self, contents: &Contents) -> Result<u64> {
         self.progress.phase("loading rows", "");
         let mut session = self.session()?;
         for database in &contents.databases {
@@ -94,17 +98,30 @@ impl Loader<'_> {
             definition::check(&mut session, &table.database, table, contents)?;
         }
         let (work, rows) = (Work::of(tables, self.threads), AtomicU64::new(0));
+        let failed = Mutex::new(None);
         in_threads(Thread::Loader, self.threads.max(1), &|| {
-            let mut session = self.session()?;
-            while let Some((piece, making)) = work.next() {
-                self.cancel.check()?;
-                let loaded = self.piece(&mut session, piece, making, contents);
-                // Leave nothing to the other threads.
-                rows.fetch_add(loaded.inspect_err(|_| work.stop())?, Ordering::Relaxed);
+            if let Err(error) = self.pieces(&work, &rows, contents) {
+                lock(&failed).get_or_insert(error);
+                // What the others do is in vain, and may be the largest table: their statements end with the server.
+                work.stop();
+                self.server.kill();
             }
             Ok(())
         })?;
-        Ok(rows.into_inner())
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(rows.into_inner()),
+        }
+    }
+
+    /// Loads what nobody else loads, until there is no more.
+    fn pieces(&self, work: &Work<'_>, rows: &AtomicU64, contents: &Contents) -> Result<()> {
+        let mut session = self.session()?;
+        while let Some((piece, making)) = work.next() {
+            self.cancel.check()?;
+            rows.fetch_add(self.piece(&mut session, piece, making, contents)?, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Loads some rows of a table, which is made before the first of them and complete after the last. Returns how many.

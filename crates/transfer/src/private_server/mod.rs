@@ -32,9 +32,12 @@ use homes::Homes;
 use process::Process;
 use program::Program;
 
-/// How long the server may take to start, and to end: it writes everything that is in its buffer pool.
+/// How long the server may take to start. To end it may take as long as the transfer: it writes everything that is in its buffer pool,
+/// and what it has done would be in vain.
 const START_WITHIN: Duration = Duration::from_secs(300);
-const END_WITHIN: Duration = Duration::from_secs(1800);
+/// How long it may take to answer a login while it starts, and how long to take the word that it must end.
+const LOGIN_WITHIN: Duration = Duration::from_secs(1);
+const HEARD_WITHIN: Duration = Duration::from_secs(60);
 /// How long one statement may take: the transfer's own limits end it, by ending the server.
 const STATEMENT_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often it is looked at while it starts or ends.
@@ -91,13 +94,12 @@ impl PrivateServer {
     /// # Errors
     /// It does not end, or not in order.
     pub fn stop(mut self, homes: &Homes, cancel: &Cancel) -> Result<()> {
-        self.session()?.shut_down().map_err(|e| failed(homes, &format!("does not end: {e}")))?;
-        let until = Instant::now() + END_WITHIN;
+        let mut session = Session::open(&self.login, HEARD_WITHIN)?;
+        session.shut_down().map_err(|e| failed(homes, &format!("does not end: {e}")))?;
         loop {
             match self.process.ended()? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => return Err(failed(homes, &format!("ended with {status}")).into()),
-                None if Instant::now() > until => return Err(failed(homes, "does not end").into()),
                 None => cancel.sleep(LOOK)?,
             }
         }
@@ -106,7 +108,7 @@ impl PrivateServer {
     fn wait_for_login(&mut self, homes: &Homes, cancel: &Cancel) -> Result<()> {
         let until = Instant::now() + START_WITHIN;
         loop {
-            let answer = self.session();
+            let answer = Session::open(&self.login, LOGIN_WITHIN);
             if answer.is_ok() {
                 return Ok(());
             }
@@ -114,7 +116,7 @@ impl PrivateServer {
                 return Err(failed(homes, &format!("did not start ({status})")).into());
             }
             if Instant::now() > until {
-                let why = answer.err().map(|e| format!("{e:#}")).unwrap_or_default();
+                let why = answer.err().map(|e| e.to_string()).unwrap_or_default();
                 return Err(failed(homes, &format!("does not answer: {why}")).into());
             }
             cancel.sleep(LOOK)?;

@@ -1,15 +1,16 @@
 //! The program of the joiner's server: where it is, its definitions of system tables, and the arguments of a private server.
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use formats::wsrep::invocation::SstArgs;
 
 use super::homes::Homes;
 use super::memory;
+use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
-use crate::program::without_credentials;
+use crate::program::{answer_of, without_credentials};
 use crate::server::version;
 
 /// Files of a server's installation that define its system tables, in order (scripts/mysql_install_db.sh, 10.11 and 11.8). The
@@ -54,7 +55,6 @@ const OWN_ARGUMENTS: [&str; 41] = [
     "--innodb-force-primary-key=OFF",
     "--read-only=OFF",
     "--local-infile=OFF",
-    "--secure-file-priv=",
     "--performance-schema=OFF",
     "--thread-handling=one-thread-per-connection",
     "--sql-mode=",
@@ -75,6 +75,7 @@ const OWN_ARGUMENTS: [&str; 41] = [
     "--innodb-read-only=OFF",
     "--flush=OFF",
     "--userstat=OFF",
+    "--server-audit-logging=OFF",
     "--feedback=OFF",
 ];
 
@@ -101,7 +102,7 @@ impl Program {
         let not_found = || Failure::new(Kind::Server, "the program of this node's server is not found");
         let words = version::words_of_program(job.server).ok_or_else(not_found)?;
         let (defaults, arguments) = arguments_of(&job.args);
-        let help = help(&words, &defaults, &arguments)?;
+        let help = help(&words, &defaults, &arguments, &job.cancel)?;
         let definitions = find_definitions(&share_directories(&help))?;
         Ok(Program {
             words,
@@ -143,6 +144,11 @@ impl Program {
             directory("aria-log-dir-path", &homes.second_log_dir),
             directory("tmpdir", &homes.tmp),
             directory("loose-innodb-tmpdir", &homes.tmp),
+            // The donor's definitions run on it: no statement reads or writes a file elsewhere (LOAD DATA, INTO DUMPFILE, LOAD_FILE).
+            directory("secure-file-priv", &homes.tmp),
+            // Of the operator's plugins: the files of our own server are in use.
+            directory("loose-rocksdb-datadir", &homes.tmp.join("rocksdb")),
+            directory("loose-rocksdb-wal-dir", &homes.tmp.join("rocksdb")),
             directory("log-error", &homes.log()),
             format!("--innodb-data-file-path={}", homes.data_file_path),
             format!("--innodb-buffer-pool-size={}", self.buffer_pool),
@@ -173,7 +179,7 @@ fn arguments_of(args: &SstArgs) -> (Vec<String>, Vec<String>) {
 }
 
 /// What the program says of its variables.
-fn help(words: &[String], defaults: &[String], arguments: &[String]) -> Result<String> {
+fn help(words: &[String], defaults: &[String], arguments: &[String], cancel: &Cancel) -> Result<String> {
     let (program, words) = words.split_first().context("no program")?;
     let mut command = Command::new(program);
     without_credentials(&mut command);
@@ -183,12 +189,7 @@ fn help(words: &[String], defaults: &[String], arguments: &[String]) -> Result<S
         "--verbose",
         "--help",
     ]);
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .context("cannot run the server's program")?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    answer_of("the server's program", &mut command, cancel)
 }
 
 /// A path among its variables.

@@ -15,6 +15,7 @@
 //! | [`staging`], `staged`, [`writer`] | received files, under their numbers until the final names are known |
 //! | `settling` | final lengths and names, and unchanged bytes from previous files |
 //! | [`prepared`] | files of a backup, which another program prepares |
+//! | `moving` | files that a program on this node has made |
 //! | `digests` | digests of what was written |
 //! | `read_back` | the check that staged files are what the donor read |
 pub mod base;
@@ -22,6 +23,7 @@ pub mod corruption;
 mod digests;
 mod fingerprinting;
 pub mod leftovers;
+mod moving;
 pub mod origin;
 pub mod prepared;
 mod questions;

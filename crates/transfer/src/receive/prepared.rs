@@ -18,20 +18,15 @@ use crate::datadir::backup_files::{file_in_backup, name_in_backup};
 use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
-use crate::install::names::{own_directory, waiting_room, working_directory};
+use crate::install::names::{PREPARE, own_directory, working_directory};
+use crate::receive::moving::move_file;
 use crate::receive::rested::StagedFiles;
 use crate::receive::staged::StagedFile;
 use crate::receive::staging::Staging;
 
-/// The directory, beside the staging directory of the datadir.
-const PREPARE: &str = "prepare";
-
-/// Removes the directory of a program that did not finish.
-///
-/// # Errors
-/// From the disk.
-pub fn forget(datadir: &Path) -> Result<()> {
-    let directory = waiting_room(&own_directory(datadir)).join(PREPARE);
+/// Removes the directory in which the program worked.
+fn forget(datadir: &Path) -> Result<()> {
+    let directory = working_directory(&own_directory(datadir), PREPARE);
     match fs::remove_dir_all(&directory) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("cannot remove {}", directory.display()))
@@ -53,7 +48,7 @@ impl Staging {
         target_of: impl Fn(&FileEntry) -> Result<PathBuf, Failure>,
     ) -> Result<Entries> {
         forget(&self.datadir)?;
-        let directory = waiting_room(&own_directory(&self.datadir)).join(PREPARE);
+        let directory = working_directory(&own_directory(&self.datadir), PREPARE);
         let prepared = self.in_directory(files, &directory, program, target_of);
         // Whatever is left there belongs to the backup, or to a transfer that has failed.
         let removed = forget(&self.datadir);
@@ -79,7 +74,7 @@ impl Staging {
                 bail!(Failure::new(Kind::Refused, "the prepared backup has too many files"));
             }
             let to = self.choose(&mut shared, &entry, &target_of(&entry)?)?;
-            take(&directory.join(&name), &to.path)?;
+            move_file(&directory.join(&name), &to.path)?;
             staged.insert(
                 entry.id,
                 Arc::new(StagedFile { made: AtomicBool::new(true), patchable: false, ..to }),
@@ -184,22 +179,6 @@ fn link_target(path: &Path) -> Result<String> {
     let text = crate::disk::small_file::read(path, PATH_BYTES_MAX as u64 + 1)?.unwrap_or_default();
     let text = String::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?;
     Ok(text.trim_end().to_owned())
-}
-
-/// Moves a file, or the one that a link leads to.
-fn take(from: &Path, to: &Path) -> Result<()> {
-    let real = if from.is_symlink() { fs::canonicalize(from)? } else { from.to_owned() };
-    if real == to {
-        return Ok(());
-    }
-    match fs::rename(&real, to) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
-            Disk.copy(&real, to)?;
-            Disk.remove(&real)
-        }
-        Err(e) => Err(e).with_context(|| format!("cannot move {} to {}", real.display(), to.display())),
-    }
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ fn what_the_program_leaves_takes_the_place_of_what_was_received() {
     // Nothing else is left in either directory.
     let stage = working_directory(&own_directory(&layout.datadir), "stage");
     assert_eq!(fs::read_dir(stage).unwrap().count(), 5);
-    assert!(!waiting_room(&own_directory(&layout.datadir)).join(PREPARE).exists());
+    assert!(!working_directory(&own_directory(&layout.datadir), PREPARE).exists());
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_program_that_fails_leaves_no_directory() {
     let error =
         staging.prepare(&files, |_| anyhow::bail!("broken"), |entry| layout.target_of(entry)).unwrap_err();
     assert_eq!(error.to_string(), "broken");
-    assert!(!waiting_room(&own_directory(&layout.datadir)).join(PREPARE).exists());
+    assert!(!working_directory(&own_directory(&layout.datadir), PREPARE).exists());
     // The next attempt begins.
     drop(staging);
     Staging::new(&MariaDb, &layout.datadir).unwrap();

@@ -6,6 +6,7 @@
 //! For every piece the donor sends a digest of all its bytes, including those that it does not send. A digest is
 //! valid until a part of its piece is sent again; then only that part can have one.
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -60,13 +61,16 @@ pub(super) fn read_back(
     cancel: &Cancel,
 ) -> Result<ReadBack> {
     let (parts, all) = (Mutex::new(files.flat_map(parts_of)), Mutex::new((ReadBack::default(), 0)));
-    let next = || lock(&parts).next();
+    // The others do not read to the end before the error is heard of.
+    let failed = AtomicBool::new(false);
+    let next = || if failed.load(Ordering::Relaxed) { None } else { lock(&parts).next() };
     let read = || -> Result<()> {
         let mut buffer = vec![0; RANGE_BYTES as usize];
         while let Some(part) = next() {
             cancel.check()?;
             let mut found = Vec::new();
-            let bytes = part.read(&mut buffer, key, &mut found)?;
+            let bytes = part.read(&mut buffer, key, &mut found);
+            let bytes = bytes.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             let mut all = lock(&all);
             all.0.bytes += bytes;
             all.1 += found.len();

@@ -18,11 +18,12 @@ use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
-use crate::install::names::{SERVER, waiting_room, working_directory};
+use crate::install::names::{waiting_room, working_directory};
 use crate::install::plan::{Class, Patched, Placed, Unchanged};
 use crate::install::record::pending;
 use crate::install::roots::{self, Roots};
 use crate::receive::leftovers::{Leftovers, staged_name};
+use crate::receive::moving::move_file;
 use crate::receive::read_back::{ReadBack, read_back};
 use crate::receive::rested::StagedFiles;
 use crate::receive::reusable::{self, Held, Old};
@@ -79,9 +80,7 @@ impl Staging {
     /// be reused.
     pub fn new(flavor: &'static dyn Flavor, datadir: &Path) -> Result<Staging> {
         refuse_pending(datadir)?;
-        for root in roots::remembered(&Disk, datadir)? {
-            roots::clear_tree(&Disk, &working_directory(&root, SERVER))?;
-        }
+        roots::clear_after_programs(&Disk, datadir)?;
         let leftovers = Leftovers::set_aside(datadir)?;
         let roots = Roots::choose(&Disk, datadir, [])?;
         let staging = Staging {
@@ -131,11 +130,11 @@ impl Staging {
         Ok(Some((path, size)))
     }
 
-    /// Stages a file that was made on this node, by moving it. It must be on the filesystem of its target.
+    /// Stages a file that was made on this node, by moving it.
     pub fn take_over(&self, entry: &FileEntry, target: &Path, made: &Path) -> Result<()> {
         let mut shared = self.shared();
         let staged = self.choose(&mut shared, entry, target)?;
-        Disk.rename(made, &staged.path)?;
+        move_file(made, &staged.path)?;
         shared.files.insert(entry.id, Arc::new(StagedFile { made: AtomicBool::new(true), ..staged }));
         Ok(())
     }
@@ -453,7 +452,7 @@ fn refuse_pending(datadir: &Path) -> Result<()> {
 pub fn discard_staged(datadir: &Path) -> Result<()> {
     refuse_pending(datadir)?;
     for root in roots::remembered(&Disk, datadir)? {
-        roots::clear_tree(&Disk, &working_directory(&root, SERVER))?;
+        roots::clear_of_programs(&Disk, &root)?;
         roots::clear(&Disk, &working_directory(&root, "stage"))?;
         roots::clear(&Disk, &working_directory(&root, "copy"))?;
     }

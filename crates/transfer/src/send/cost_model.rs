@@ -242,7 +242,10 @@ mod tests {
             let best = (0..WAYS.len()).map(fixed).min_by(f64::total_cmp).unwrap();
             let mut model = CostModel::new(WINDOW, vec![1.0; WAYS.len()]);
             let (took, _) = simulate(&WAYS, link, room(link), 8000, &mut model);
-            assert!(took < best * 1.15, "link of {link} bytes/s: {took:.1} s, the best way {best:.1} s");
+            assert!(
+                took < best * 1.15 + 0.3,
+                "link of {link} bytes/s: {took:.1} s, the best way {best:.1} s"
+            );
         }
     }
 

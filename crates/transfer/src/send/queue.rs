@@ -347,6 +347,20 @@ mod tests {
     use super::*;
     use crate::snapshot::sink::SnapshotSink as _;
 
+    /// A snapshot that begins without locks may hold them later.
+    #[test]
+    fn nothing_is_slowed_while_commits_wait() {
+        let (progress, cancel) = (Progress::new("donor"), Cancel::new());
+        let throttle = Arc::new(Throttle::new(None));
+        throttle.set_adaptive(true);
+        throttle.set_yields(true);
+        let queue =
+            SendQueue::new(1, None, Compression::Never, Arc::clone(&throttle), None, &progress, &cancel);
+        assert!(queue.gives_way() && throttle.gives_way());
+        queue.holds_writes();
+        assert!(!queue.gives_way() && !throttle.gives_way());
+    }
+
     /// Zeros have no payload, so the number of their chunks must be bounded.
     #[test]
     fn what_carries_nothing_does_not_pile_up_behind_a_slow_link() {

@@ -101,6 +101,10 @@ impl SnapshotSink for SendQueue<'_> {
         self.throttle.at_consistency_point(false);
     }
 
+    fn holds_writes(&self) {
+        self.throttle.set_yields(false);
+    }
+
     fn phase(&self, what: &str) {
         self.progress.phase(what, "");
     }

@@ -1,5 +1,5 @@
-//! The reasons why the online snapshot is not possible. The blocking one is tried next unless the reason rules it out,
-//! and both hosts log why.
+//! The reasons why a snapshot is not possible. Another one is tried next unless the reason or the operator rules it out, and both
+//! hosts log why.
 use std::time::Duration;
 
 use formats::Lsn;
@@ -144,6 +144,17 @@ pub enum Declined {
     /// Files appeared or disappeared under the backup lock, in every try.
     #[error("files changed under the backup lock: {0}")]
     NotSettled(String),
+    /// Tables changed while the logical snapshot read them, in every try.
+    #[error("tables changed while their rows were read: {0}")]
+    RowsDisturbed(String),
+    /// The logical snapshot held the locks until everything was read, and that took too long.
+    #[error(
+        "reading rows under the backup locks took longer than the {} s that blocking= under [sst] on the donor allows", limit.as_secs()
+    )]
+    HeldTooLong {
+        /// How long they may be held.
+        limit: Duration,
+    },
     /// Pages are corrupt on the donor.
     #[error("{count} corrupt pages on the donor, the first: {first}")]
     CorruptPages {
@@ -202,7 +213,7 @@ impl Declined {
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// This snapshot is not possible; another one may be.
-    #[error("the online snapshot declines: {0}")]
+    #[error("this snapshot is not possible: {0}")]
     Declined(#[from] Declined),
     /// The transfer is over: the sink failed, or it was cancelled.
     #[error("{0:#}")]

@@ -64,6 +64,9 @@ pub trait SnapshotSink: Sync {
     /// The consistency point is over, or was not reached.
     fn end_consistency_point(&self) {}
 
+    /// From now on commits wait until everything is read: nothing is slowed for the server's sake.
+    fn holds_writes(&self) {}
+
     /// What the snapshot is doing now, for the status that the operator sees.
     fn phase(&self, _what: &str) {}
 

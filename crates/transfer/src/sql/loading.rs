@@ -12,6 +12,8 @@ use super::session::Session;
 /// Values are taken as they are: dates that do not exist, zero as a counter, names of directories that this node has not.
 const MODE: &str = "ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_DIR_IN_CREATE,NO_ENGINE_SUBSTITUTION";
 
+/// Warnings of one statement that the server keeps, at most. It counts no further.
+const WARNINGS_MAX: u16 = u16::MAX;
 /// ER_UNKNOWN_SYSTEM_VARIABLE.
 const UNKNOWN_VARIABLE: u16 = 1193;
 
@@ -58,7 +60,7 @@ impl Session {
             "character_set_client=utf8mb4",
             "character_set_results=NULL",
             "collation_connection=utf8mb4_general_ci",
-            "max_error_count=65535",
+            &format!("max_error_count={WARNINGS_MAX}"),
             "lock_wait_timeout=86400",
             "innodb_lock_wait_timeout=86400",
             "alter_algorithm='DEFAULT'",
@@ -99,25 +101,23 @@ impl Session {
         self.execute(&format!("DROP TABLE IF EXISTS {}", table(database, of)))
     }
 
-    /// Runs the statement with which a server defines a table. It may contain bytes that are no text. Returns what the
-    /// server warned of.
+    /// Runs the statement with which a server defines a table. It may contain bytes that are no text. It is prepared, because a text
+    /// that is prepared is one statement: the client's library lets a text be several. Returns what the server warned of.
     ///
     /// # Errors
     /// From the server.
     pub fn define(&mut self, database: &str, statement: &[u8]) -> Answer<Vec<Warning>> {
         self.execute(&format!("USE {}", name(database)))?;
-        match std::str::from_utf8(statement) {
-            Ok(text) => self.execute(text)?,
-            Err(_) => {
-                // The server reads such a text as the bytes that it consists of.
-                let digits: String = statement.iter().map(|byte| format!("{byte:02x}")).collect();
-                self.execute("SET SESSION character_set_client=binary")?;
-                let defined = self.execute(&format!("EXECUTE IMMEDIATE X'{digits}'"));
-                let warnings = defined.and_then(|()| self.warnings());
-                self.execute("SET SESSION character_set_client=utf8mb4")?;
-                return warnings;
-            }
-        }
+        let Ok(define) = std::str::from_utf8(statement) else {
+            // The server reads such a text as the bytes that it consists of.
+            let digits: String = statement.iter().map(|byte| format!("{byte:02x}")).collect();
+            self.execute("SET SESSION character_set_client=binary")?;
+            let defined = self.execute(&format!("EXECUTE IMMEDIATE X'{digits}'"));
+            let warnings = defined.and_then(|()| self.warnings());
+            self.execute("SET SESSION character_set_client=utf8mb4")?;
+            return warnings;
+        };
+        self.execute(&format!("EXECUTE IMMEDIATE {}", text(define)))?;
         self.warnings()
     }
 
@@ -269,9 +269,18 @@ impl Session {
         self.execute("SHUTDOWN")
     }
 
+    /// What the server warned of.
+    ///
+    /// # Errors
+    /// From the server; there may be more than it keeps, and one of them may say that something is lost.
     fn warnings(&mut self) -> Answer<Vec<Warning>> {
-        if self.conn.warnings() == 0 {
-            return Ok(Vec::new());
+        match self.conn.warnings() {
+            0 => return Ok(Vec::new()),
+            WARNINGS_MAX => {
+                let text = format!("there are {WARNINGS_MAX} warnings or more, which cannot all be judged");
+                return Err(SqlError { code: u16::MAX, text });
+            }
+            _ => {}
         }
         let rows: Vec<(String, u16, Vec<u8>)> = self.conn.query("SHOW WARNINGS")?;
         let warning = |(level, code, text): (String, u16, Vec<u8>)| {

@@ -78,7 +78,9 @@ impl Session {
     pub fn set_reading(&mut self) -> Answer<()> {
         for variables in [
             "wait_timeout=604800, net_write_timeout=86400, max_statement_time=0, lock_wait_timeout=20",
-            "time_zone='+00:00', sql_mode='', sql_quote_show_create=1, sql_select_limit=DEFAULT",
+            // A reader waits in its transaction for its turn, and the one that keeps tables open for the end.
+            "idle_transaction_timeout=0, idle_readonly_transaction_timeout=0, idle_write_transaction_timeout=0",
+            "time_zone='+00:00', sql_mode='', sql_quote_show_create=1",
             "character_set_client=utf8mb4, collation_connection=utf8mb4_general_ci, character_set_results=NULL",
             "transaction_isolation='REPEATABLE-READ'",
         ] {
@@ -154,6 +156,30 @@ impl Session {
         let aliased: Vec<String> =
             tables.iter().enumerate().map(|(number, of)| format!("{of} AS t{number}")).collect();
         self.execute_reading(&format!("SELECT 1 FROM {} LIMIT 0", aliased.join(", ")))
+    }
+
+    /// Whether this account may read every table, by whichever grants and roles. The server looks at that before it looks whether
+    /// there is such a database: only who may read all of them hears that this one is not there.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub fn reads_everything(&mut self) -> Answer<bool> {
+        /// ER_TABLEACCESS_DENIED_ERROR.
+        const TABLE_DENIED: u16 = 1142;
+        match self.execute_reading("SELECT 1 FROM `rejoin: no such database`.`t` LIMIT 0") {
+            Err(e) if e.is_denied() || e.code == TABLE_DENIED => Ok(false),
+            Err(e) if e.is_lost() => Err(e),
+            _ => Ok(true),
+        }
+    }
+
+    /// The name that the name of a file or directory encodes, without its extension.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn name_of_file(&mut self, file: &str) -> Answer<String> {
+        let rows = self.texts(&format!("SELECT CONVERT(_filename {} USING utf8mb4)", text(file)))?;
+        Ok(rows.into_iter().flatten().next().unwrap_or_else(|| file.to_owned()))
     }
 
     /// All tables, views and sequences of databases on disk.

@@ -35,6 +35,10 @@ pub struct Busyness {
     pub flow_control: Option<u64>,
 }
 
+/// DEFAULT would be what the operator set for all sessions.
+const OF_EVERY_SESSION: &str =
+    "sql_select_limit = 18446744073709551615, sql_big_selects = 1, autocommit = 1, completion_type = 0";
+
 /// How long a server may take to answer the few questions that a transfer asks beside its snapshot.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -64,12 +68,19 @@ impl Session {
     pub fn open(login: &Login, patience: Duration) -> Result<Session, NoLogin> {
         let conn = login.connect(patience)?;
         let mut session = Session { conn, bystander: false };
+        session.set_up().map_err(|e| NoLogin { answers: e.to_string(), advice: None })?;
+        Ok(session)
+    }
+
+    /// Makes answers independent of what the operator set for all sessions: they are complete, and each question is a transaction of
+    /// its own, which sees the present state and is over when it is answered.
+    fn set_up(&mut self) -> Answer<()> {
+        self.run(&format!("SET SESSION {OF_EVERY_SESSION}"))?;
         // Without it a statement waits for the appliers, which wait for us.
-        let set_up = session.run("SET SESSION wsrep_sync_wait = 0");
-        // A server without Galera has no such variable: ER_UNKNOWN_SYSTEM_VARIABLE.
-        match set_up {
-            Err(e) if e.code != 1193 => Err(NoLogin { answers: e.to_string(), advice: None }),
-            _ => Ok(session),
+        match self.run("SET SESSION wsrep_sync_wait = 0") {
+            // A server without Galera has no such variable: ER_UNKNOWN_SYSTEM_VARIABLE.
+            Err(e) if e.code != 1193 => Err(e),
+            _ => Ok(()),
         }
     }
 

@@ -43,6 +43,7 @@ fn read(session: &mut Session, sample: Duration) -> Answer<Live> {
     Ok(Live {
         grant: (!missing.is_empty()).then(|| grant_of(&account, &missing)),
         sees_others: session.sees_others()?,
+        reads_everything: session.reads_everything()?,
         makes_checkpoints: session.may_make_checkpoints()?,
         redo_rate: rate(&["Innodb_lsn_current"]).max(mean(&["Innodb_os_log_written"])),
         write_set_rate: rate(&WRITE_SETS).max(mean(&WRITE_SETS)),

@@ -13,6 +13,7 @@ use rustix::fs::{Access, access};
 use super::facts::{Datadir, Directory, DirectoryState, Facts, Left, Room, Server};
 use super::wanted::{Wanted, account, datadir_of, load, user_of};
 use super::{ask, network, program};
+use crate::cancel::Cancel;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::managed;
@@ -95,7 +96,7 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
         version,
         provider: program::provider(&options),
         program: program::method(pid, &options),
-        backup_tool: Tool::find(&options, version_text.as_deref())
+        backup_tool: Tool::find(&options, version_text.as_deref(), &Cancel::new())
             .map(|tool| format!("{}, {}", tool.path.display(), tool.version)),
         no_base_command: None,
         directories: layout.as_ref().map_or_else(|_| vec![], |layout| directories(layout, user)),

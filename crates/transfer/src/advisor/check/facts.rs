@@ -150,6 +150,8 @@ pub struct Live {
     pub grant: Option<String>,
     /// It may see the statements of others (`PROCESS`).
     pub sees_others: bool,
+    /// The account may read every table.
+    pub reads_everything: bool,
     /// It may request a checkpoint (`SUPER`).
     pub makes_checkpoints: bool,
     /// Bytes of redo per second.

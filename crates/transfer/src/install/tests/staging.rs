@@ -13,7 +13,7 @@ use crate::install::kept::{Status, allocated, status};
 use crate::install::roots;
 use crate::install::run::install;
 use crate::install::tests::world::plan_of_staged;
-use crate::install::tidy::remove_leftovers;
+use crate::install::tidy::{release, remove_leftovers};
 use crate::receive::staged::OPEN_FILES;
 use crate::receive::staging::{Patches, Staging};
 
@@ -229,4 +229,28 @@ fn a_table_that_was_renamed_meanwhile_is_not_copied() {
     let after = fs::metadata(staging.path(FileId(0)).unwrap()).unwrap();
     assert_eq!((after.ino(), after.len()), (before.ino(), 64 << 20));
     assert!(after.blocks() * 512 < 1 << 20, "{} blocks", after.blocks());
+}
+
+/// A private server, or mariadb-backup, that ended with our program.
+#[test]
+fn what_other_programs_left_is_removed_and_counted() {
+    let (dir, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = far.path().join(".rejoin");
+    let leave = || {
+        roots::remember(&Disk, dir.path(), std::slice::from_ref(&root)).unwrap();
+        let own = dir.path().join(".rejoin");
+        for at in [own.join("server/data/db"), own.join("prepare/db"), root.join("server/undo")] {
+            fs::create_dir_all(&at).unwrap();
+            fs::write(at.join("file"), [1; 8192]).unwrap();
+        }
+    };
+    leave();
+    // Before anybody asks what has room.
+    roots::clear_after_programs(&Disk, dir.path()).unwrap();
+    assert!(!dir.path().join(".rejoin/server").exists() && !dir.path().join(".rejoin/prepare").exists());
+    assert!(!root.join("server").exists());
+    leave();
+    let removed = release(&Disk, dir.path()).unwrap();
+    assert!(removed.files == 3 && removed.bytes >= 3 * 8192, "{removed:?}");
+    assert!(!dir.path().join(".rejoin").exists() && !root.exists());
 }

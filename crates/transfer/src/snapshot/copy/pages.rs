@@ -244,6 +244,11 @@ fn read_in_threads(copier: Copier<'_>, threads: usize, work: &(dyn Fn() -> Resul
 }
 
 fn work(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
+    // Otherwise the others would read everything before the error is heard of.
+    read_pieces(copier, queue).inspect_err(|_| lock(queue).over = true)
+}
+
+fn read_pieces(copier: Copier<'_>, queue: &Mutex<Queue<'_>>) -> Result<()> {
     let mut buffer = Buffer::new(RANGE_BYTES as usize);
     let mut damage = Vec::new();
     let mut mine = None;

@@ -116,6 +116,48 @@ fn files_are_opened_at_the_same_time() {
     assert_eq!(ids, [1, 2]);
 }
 
+/// Does not take the first file, and counts what it takes of the second.
+#[derive(Default)]
+struct Refusing(AtomicU64);
+
+impl SnapshotSink for Refusing {
+    fn announce(&self, _: &FileEntry) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, file: FileId, _: u64, _: &[u8]) -> Result<()> {
+        anyhow::ensure!(file != FileId(1), "refused");
+        self.0.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(30));
+        Ok(())
+    }
+}
+
+#[test]
+fn an_error_in_one_file_ends_the_copy_of_the_others() {
+    const RANGES: u64 = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let wanted = [(1, 1), (2, RANGES as usize)]
+        .map(|(id, ranges)| wanted(dir.path(), id, ranges * RANGE_BYTES as usize));
+    let (sink, cancel, bytes) = (Refusing::default(), Cancel::new(), AtomicU64::new(0));
+    let copier = Copier {
+        sink: &sink,
+        threads: 2,
+        direct: false,
+        allow_corrupt: false,
+        cancel: &cancel,
+        bytes: &bytes,
+        pace: &|| Ok(()),
+        checkpoints: None,
+        memory: None,
+        live: true,
+    };
+    let error = copy(copier, &wanted).err().unwrap();
+    assert!(format!("{error:#}").contains("refused"), "{error:#}");
+    let taken = sink.0.into_inner();
+    assert!(taken < RANGES, "all {taken} ranges of the other file were read first");
+}
+
 /// A file of zeros that is to be copied.
 fn wanted(dir: &Path, id: u32, bytes: usize) -> Wanted {
     let path = dir.join(format!("t{id}.ibd"));

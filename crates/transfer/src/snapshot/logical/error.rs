@@ -57,9 +57,9 @@ pub(super) fn discarded() -> Declined {
 impl From<ReadError> for TryError {
     fn from(e: ReadError) -> Self {
         match e {
-            ReadError::Disturbed(why) => {
-                TryError::Again(crate::snapshot::online::locking::Again::Discarded(Declined::NotSettled(why)))
-            }
+            ReadError::Disturbed(why) => TryError::Again(crate::snapshot::online::locking::Again::Discarded(
+                Declined::RowsDisturbed(why),
+            )),
             ReadError::Discarded => TryError::Over(discarded().into()),
             ReadError::Over(e) => TryError::Over(e),
         }

@@ -10,7 +10,7 @@ use super::Logical;
 use super::error::ReadError;
 use super::listing::{self, Kind, kind_of};
 use super::point::{Early, Point, Sessions};
-use crate::cancel::Cancel;
+use super::watch::RowWatch;
 use crate::snapshot::declined::Declined;
 use crate::snapshot::online::sql_checks::{Facts, grant_of};
 use crate::sql::Session;
@@ -23,16 +23,17 @@ impl Logical<'_> {
         given: StateId,
         observer: &mut Session,
         facts: &Facts,
-        sessions: &mut Sessions<'_>,
-        cancel: &Cancel,
+        sessions: &mut Sessions,
+        watch: &RowWatch<'_>,
     ) -> Result<Point, ReadError> {
         check_unmoved(observer, given)?;
-        for session in sessions.readers.iter_mut().chain([&mut *sessions.divider, &mut *sessions.guardian]) {
-            session.end_view()?;
-        }
-        let databases = self.databases(sessions.locked)?;
+        sessions.viewing().try_for_each(Session::end_view)?;
+        let databases = self.databases(&mut sessions.locked)?;
         let mut listed: Vec<(Listed, Kind)> = Vec::new();
-        for table in sessions.locked.listed()? {
+        let found = listing::definitions(self.layout)?;
+        let all = sessions.locked.listed()?;
+        listing::check_complete(&mut sessions.locked, &found, &all)?;
+        for table in all {
             let kind = kind_of(&table, self.skip)?;
             listed.push((table, kind));
         }
@@ -42,11 +43,11 @@ impl Logical<'_> {
         self.begin_views(sessions, &listed)?;
         for (table, kind) in &listed {
             if matches!(kind, Kind::DefinitionOnly | Kind::Sequence) {
-                self.read_now(sessions.locked, table, *kind, &mut early, cancel)?;
+                self.read_now(&mut sessions.locked, table, *kind, &mut early, watch)?;
             }
         }
-        self.read_all_system(sessions.locked, &mut early, cancel, || Ok::<(), ReadError>(()))?;
-        let texts = listing::texts(self.layout)?;
+        self.read_all_system(&mut sessions.locked, &mut early, watch, || Ok::<(), ReadError>(()))?;
+        let texts = found.texts;
         let binlog_state = if facts.log_bin { Some(sessions.locked.gtid_binlog_state()?) } else { None };
         check_unmoved(observer, given)?;
         let later = |kind: Kind| matches!(kind, Kind::InView | Kind::UnderLocks);

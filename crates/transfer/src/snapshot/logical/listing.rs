@@ -1,5 +1,5 @@
 //! Which tables there are, how each of them is read, and the definitions that the server keeps as texts in files.
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
@@ -117,52 +117,132 @@ pub(super) fn too_large_to_lock(
     )))
 }
 
-/// The definitions that the server keeps as texts: views, triggers, options of databases.
+/// What the server has in files of its databases.
+#[derive(Debug, Default)]
+pub(super) struct Definitions {
+    /// Views, triggers, options of databases: the server keeps them as texts.
+    pub texts: Vec<Text>,
+    /// Tables and sequences: the names of the directory and of the file, without its extension.
+    tables: Vec<(String, String)>,
+}
+
+/// The definitions in files.
 ///
 /// # Errors
 /// A file cannot be read.
-pub(super) fn texts(layout: &Layout) -> Result<Vec<Text>> {
-    let mut texts = Vec::new();
+pub(super) fn definitions(layout: &Layout) -> Result<Definitions> {
+    let mut found = Definitions::default();
     for directory in entries(&layout.datadir)? {
         let name = directory.file_name().to_string_lossy().into_owned();
         let is_ignored = layout.ignore_db_dirs.contains(&name) || is_foreign(&decoded(&name));
         if !is_ignored && layout.flavor.is_database(&name) && directory.path().is_dir() {
-            of_database(layout.flavor, &name, &directory.path(), &mut texts)?;
+            of_database(layout.flavor, &name, &directory.path(), &mut found)?;
         }
     }
-    texts.sort_by(|a: &Text, b: &Text| a.path.cmp(&b.path));
-    Ok(texts)
+    found.texts.sort_by(|a: &Text, b: &Text| a.path.cmp(&b.path));
+    Ok(found)
 }
 
-fn of_database(flavor: &dyn Flavor, database: &str, directory: &Path, texts: &mut Vec<Text>) -> Result<()> {
+fn of_database(flavor: &dyn Flavor, database: &str, directory: &Path, found: &mut Definitions) -> Result<()> {
     for file in entries(directory)? {
         let name = file.file_name().to_string_lossy().into_owned();
-        let may_be_view = match flavor.in_database(&name) {
+        let may_be_table = match flavor.in_database(&name) {
             Some(TableFile::Definition) => true,
             Some(TableFile::Description) if !name.ends_with(".par") && !name.ends_with(".cfg") => false,
             _ => continue,
         };
         let path = file.path();
-        let bytes = read(&path, may_be_view).with_context(|| format!("cannot read {}", path.display()))?;
-        texts.extend(bytes.map(|bytes| Text { path: format!("{database}/{name}"), bytes }));
+        let read = read(&path, may_be_table).with_context(|| format!("cannot read {}", path.display()))?;
+        match read {
+            Definition::Text(bytes) => {
+                found.texts.push(Text { path: format!("{database}/{name}"), bytes });
+            }
+            Definition::Table => {
+                let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+                found.tables.push((database.to_owned(), stem.to_owned()));
+            }
+            Definition::Gone => {}
+        }
     }
     Ok(())
 }
 
-fn read(path: &Path, only_view: bool) -> Result<Option<Vec<u8>>> {
+/// What is in a file.
+enum Definition {
+    Text(Vec<u8>),
+    Table,
+    Gone,
+}
+
+fn read(path: &Path, may_be_table: bool) -> Result<Definition> {
     let mut file = match File::open(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Definition::Gone),
         file => file?,
     };
     let mut bytes = Vec::new();
-    if only_view {
+    if may_be_table {
         file.by_ref().take(VIEW.len() as u64).read_to_end(&mut bytes)?;
         if bytes != VIEW {
-            return Ok(None);
+            return Ok(Definition::Table);
         }
     }
     file.take(TEXT_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
+    Ok(Definition::Text(bytes))
+}
+
+/// Fails unless the server lists every table whose definition is in its files: it leaves out silently what an account may not see.
+///
+/// # Errors
+/// It does not, and they are named; or from the server.
+pub(super) fn check_complete(
+    session: &mut Session,
+    found: &Definitions,
+    listed: &[Listed],
+) -> Result<(), ReadError> {
+    let missing = missing(found, listed, &mut |name| session.name_of_file(name))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<&str> = missing.iter().take(NAMED).map(String::as_str).collect();
+    let text = format!(
+        "the server does not show {} tables whose definitions are in its datadir: {}; the account must be able to see everything, \
+         and files that are no tables of this server must not be there",
+        missing.len(),
+        named.join(", ")
+    );
+    Err(Declined::Layout(text).into())
+}
+
+/// The name of a file without what the server appends to names that are devices elsewhere: `CON@@@`.
+fn without_mark(file: &str) -> &str {
+    file.strip_suffix("@@@").unwrap_or(file)
+}
+
+/// Tables with a definition in a file that are not listed. `name_of` decodes the name of a file.
+fn missing<E>(
+    found: &Definitions,
+    listed: &[Listed],
+    name_of: &mut dyn FnMut(&str) -> Result<String, E>,
+) -> Result<Vec<String>, E> {
+    let listed: HashSet<(&str, &str)> =
+        listed.iter().map(|table| (table.database.as_str(), table.name.as_str())).collect();
+    // As the server shows a name that is none of an encoded one.
+    let foreign = |name: &str| format!("#mysql50#{name}");
+    let is_listed = |database: &str, table: &str| listed.contains(&(database, table));
+    let mut missing = Vec::new();
+    for (directory, file) in &found.tables {
+        let is_plain = |name: &str| !name.contains('@');
+        if is_plain(directory) && is_plain(file) && is_listed(directory, file) {
+            continue;
+        }
+        let databases = [name_of(without_mark(directory))?, foreign(directory)];
+        let tables = [name_of(without_mark(file))?, foreign(file)];
+        if !databases.iter().any(|database| tables.iter().any(|table| is_listed(database, table))) {
+            let [database, table] = [&databases, &tables].map(|names| names[0].as_str());
+            missing.push(format!("{database}.{table}"));
+        }
+    }
+    Ok(missing)
 }
 
 fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>> {
@@ -220,11 +300,34 @@ mod tests {
         ] {
             fs::write(database.join(name), bytes).unwrap();
         }
-        let mut found = Vec::new();
+        let mut found = Definitions::default();
         of_database(&MariaDb, "d", &database, &mut found).unwrap();
-        let mut paths: Vec<&str> = found.iter().map(|text| text.path.as_str()).collect();
+        let mut paths: Vec<&str> = found.texts.iter().map(|text| text.path.as_str()).collect();
         paths.sort_unstable();
         assert_eq!(paths, ["d/db.opt", "d/t.TRG", "d/v.frm", "d/x.TRN"]);
-        assert!(found.iter().any(|text| text.bytes == b"TYPE=VIEW\nquery=select 1\n"));
+        assert!(found.texts.iter().any(|text| text.bytes == b"TYPE=VIEW\nquery=select 1\n"));
+        assert_eq!(found.tables, [("d".to_owned(), "t".to_owned())]);
+    }
+
+    #[test]
+    fn a_table_that_is_not_listed_is_named() {
+        let of = |database: &str, name: &str| Listed {
+            name: name.into(),
+            ..listed(database, "BASE TABLE", "InnoDB")
+        };
+        let files = ["t", "a@002db", "x-y", "hidden"].map(|file| ("d@0020".to_owned(), file.to_owned()));
+        let found = Definitions { tables: files.to_vec(), ..Definitions::default() };
+        let mut decode =
+            |name: &str| -> Result<String, ()> { Ok(name.replace("@0020", " ").replace("@002d", "-")) };
+        let seen = [of("d ", "t"), of("d ", "a-b"), of("d ", "#mysql50#x-y")];
+        assert_eq!(missing(&found, &seen, &mut decode), Ok(vec!["d .hidden".to_owned()]));
+        let device = Definitions {
+            tables: vec![("CON@@@".to_owned(), "AUX@@@".to_owned())],
+            ..Definitions::default()
+        };
+        assert_eq!(missing(&device, &[of("CON", "AUX")], &mut decode), Ok(vec![]));
+        // As it is: nothing is asked.
+        let plain = Definitions { tables: vec![("d".to_owned(), "t".to_owned())], ..Definitions::default() };
+        assert_eq!(missing(&plain, &[of("d", "t")], &mut |_| Err("asked")), Ok(vec![]));
     }
 }

@@ -17,6 +17,7 @@
 //! | `rows` | reading rows, several tables and ranges at a time |
 //! | [`part`] | packing what is read into parts, and passing them on |
 //! | [`receiver`] | what becomes of them |
+//! | `watch` | ending the sessions early |
 mod describe;
 mod error;
 mod isolated;
@@ -26,6 +27,7 @@ mod point;
 mod ranges;
 pub mod receiver;
 mod rows;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -37,7 +39,6 @@ use protocol::logical::{CONTENTS, Contents, VERSION};
 use protocol::message::SnapshotKind;
 
 use super::declined::{Declined, SnapshotError};
-use super::online::locking::TRY_MAX;
 use super::online::sql_checks::{self, Facts};
 use super::sink::{Position, SnapshotSink};
 use super::{Snapshot, Taken};
@@ -46,11 +47,12 @@ use crate::datadir::layout::Layout;
 use crate::human::size;
 use crate::settings::Blocking as Permission;
 use crate::sql::reading::Database;
-use crate::sql::{Login, Session};
+use crate::sql::{ANSWER_WITHIN, Login, Session, SqlError};
 use error::ReadError;
 use part::Shipper;
 use point::{Early, Point, Reach, Sessions};
 use receiver::Receiver;
+use watch::RowWatch;
 
 /// How often the snapshot begins without locks, before they are held for all of it.
 const TRIES_WITHOUT_LOCKS: u32 = 2;
@@ -94,6 +96,15 @@ pub struct Logical<'a> {
     pub blocking: Permission,
     /// What holds the state still.
     pub isolation: Isolation,
+}
+
+/// One try.
+struct Attempt<'t> {
+    receiver: &'t dyn Receiver,
+    sink: &'t dyn SnapshotSink,
+    facts: &'t Facts,
+    /// Why the locks are held until everything is read.
+    held: Option<String>,
 }
 
 /// A snapshot that a [`Receiver`] has taken.
@@ -170,7 +181,9 @@ impl Logical<'_> {
                 true => None,
                 false => Some(format!("the tables changed {tried} times, the last time {disturbed}")),
             };
-            match self.once(receiver, sink, &mut observer, &facts, held, cancel) {
+            self.revive(&mut observer)?;
+            let one = Attempt { receiver, sink, facts: &facts, held };
+            match self.once(&one, &mut observer, cancel) {
                 Ok(read) => return Ok(read),
                 Err(ReadError::Over(e)) => return Err(e),
                 // Where rows are read, this is no error.
@@ -183,75 +196,70 @@ impl Logical<'_> {
                 }
             }
         }
-        Err(Declined::NotSettled(format!("{TRIES_MAX} times, the last time {disturbed}")).into())
+        Err(Declined::RowsDisturbed(format!("{TRIES_MAX} times, the last time {disturbed}")).into())
     }
 
-    /// One snapshot. `held`: why the locks are held until everything is read.
-    fn once(
-        &self,
-        receiver: &dyn Receiver,
-        sink: &dyn SnapshotSink,
-        observer: &mut Session,
-        facts: &Facts,
-        held: Option<String>,
-        cancel: &Cancel,
-    ) -> Result<Read, ReadError> {
-        sink.phase("listing tables");
+    /// One snapshot.
+    fn once(&self, one: &Attempt<'_>, observer: &mut Session, cancel: &Cancel) -> Result<Read, ReadError> {
+        one.sink.phase("listing tables");
         let uuid = history(observer)?;
-        let mut readers = (0..self.threads.max(1)).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
-        let (mut divider, mut guardian, mut locked) = (self.reader()?, self.reader()?, self.reader()?);
-        let mut sessions = Sessions {
-            readers: &mut readers,
-            divider: &mut divider,
-            guardian: &mut guardian,
-            locked: &mut locked,
-        };
-        let (mut point, how) = match self.isolation {
-            Isolation::BackupLocks => {
-                let large = listing::too_large_to_lock(observer, self.skip)?;
-                let reach = self.reach(held.or(large))?;
-                let point = self.point(sink, observer, facts, &mut sessions, &reach, cancel)?;
-                let how = how_long(&point, &reach);
-                (point, how)
-            }
-            Isolation::Server(given) => {
-                let point = self.isolated_point(given, observer, facts, &mut sessions, cancel)?;
-                (point, "the server holds every write-set back".to_owned())
-            }
-        };
-        sink.phase("reading rows");
-        let reading = rows::Reading { receiver, login: &self.login, readers, divider, cancel };
-        let contents = match self.rows(reading, &mut point) {
-            // Whatever the server said of a table: its definition may have changed since it was described.
-            Err(ReadError::Over(SnapshotError::Declined(why)))
-                if point.stage.is_none() && !guardian.has_view().unwrap_or(false) =>
-            {
-                return Err(ReadError::Disturbed(why.to_string()));
-            }
-            read => read?,
-        };
-        let Point { databases, seqno, binlog_state, stage, keeper, .. } = point;
-        match stage {
-            // Success proves that the locks were held until now.
-            Some(mut stage) => {
-                let ended = stage.end();
-                sink.paused("replication", stage.paused_for());
-                ended?;
-            }
-            None if guardian.has_view()? => {}
-            None => {
-                return Err(ReadError::Disturbed(
-                    "a table was changed by DDL while rows were read".to_owned(),
-                ));
-            }
-        }
+        let readers = (0..self.threads.max(1)).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
+        let sessions =
+            Sessions { readers, divider: self.reader()?, guardian: self.reader()?, locked: self.reader()? };
+        let watch = RowWatch::new(self.ender()?, sessions.ids(), cancel);
+        let (point, contents, how) = watch.during(|| self.watched(one, observer, sessions, &watch))?;
         if let Isolation::Server(given) = self.isolation {
             isolated::check_unmoved(observer, given)?;
         }
+        let Point { databases, binlog_state, seqno, keeper, .. } = point;
         drop(keeper);
-        let position = position(uuid, seqno, facts)?;
+        let position = position(uuid, seqno, one.facts)?;
         let summary = format!("the consistency point is at {}: {how}", position.state);
         Ok(Read { contents, databases, position, binlog_state, summary })
+    }
+
+    /// The consistency point, and everything that is read after it. Also returns how long the provider was paused, in words.
+    fn watched(
+        &self,
+        one: &Attempt<'_>,
+        observer: &mut Session,
+        mut sessions: Sessions,
+        watch: &RowWatch<'_>,
+    ) -> Result<(Point, Contents, String), ReadError> {
+        let (mut point, how, limit) = match self.isolation {
+            Isolation::BackupLocks => {
+                let large = listing::too_large_to_lock(observer, self.skip)?;
+                let reach = self.reach(one.held.clone().or(large))?;
+                let point = self.point(one.sink, observer, one.facts, &mut sessions, &reach, watch)?;
+                let how = how_long(&point, &reach);
+                match reach {
+                    Reach::Released => (point, how, None),
+                    Reach::Held { limit, .. } => (point, how, Some(limit)),
+                }
+            }
+            Isolation::Server(given) => {
+                let point = self.isolated_point(given, observer, one.facts, &mut sessions, watch)?;
+                (point, "the server holds every write-set back".to_owned(), None)
+            }
+        };
+        let Sessions { readers, divider, guardian, .. } = sessions;
+        match (&point.stage, limit) {
+            (Some(stage), Some(limit)) => watch.needs(stage.watch(), limit),
+            _ => watch.asks(guardian),
+        }
+        one.sink.phase("reading rows");
+        let contents =
+            self.rows(rows::Reading { receiver: one.receiver, watch, readers, divider }, &mut point)?;
+        match point.stage.take() {
+            // Success proves that the locks were held until now.
+            Some(mut stage) => {
+                let ended = stage.end();
+                one.sink.paused("replication", stage.paused_for());
+                ended?;
+            }
+            None => watch.check_definitions()?,
+        }
+        Ok((point, contents, how))
     }
 
     /// Describes and reads the tables whose rows are still to be read. Returns everything that there is.
@@ -275,6 +283,21 @@ impl Logical<'_> {
         Ok(contents)
     }
 
+    /// Logs in again if the observer's session has ended: it says nothing while rows are read.
+    fn revive(&self, observer: &mut Session) -> Result<(), Declined> {
+        if observer.ping().is_err() {
+            *observer = Session::open(&self.login, ANSWER)?;
+        }
+        Ok(())
+    }
+
+    /// The session that ends the others.
+    fn ender(&self) -> Result<Session, ReadError> {
+        let mut session = Session::open(&self.login, ANSWER_WITHIN).map_err(Declined::from)?;
+        session.set_reading()?;
+        Ok(session)
+    }
+
     /// A session in which rows or definitions are read.
     fn reader(&self) -> Result<Session, ReadError> {
         let mut session = Session::open(&self.login, HOLD_MAX).map_err(Declined::from)?;
@@ -294,7 +317,7 @@ impl Logical<'_> {
             Permission::AtMost(limit) => limit,
         };
         tracing::warn!("the backup locks are held until everything is read: {why}");
-        Ok(Reach::Held { why, limit: limit.max(TRY_MAX) })
+        Ok(Reach::Held { why, limit })
     }
 }
 
@@ -311,19 +334,14 @@ fn how_long(point: &Point, reach: &Reach) -> String {
     format!("{paused}, {} tries", point.tries)
 }
 
-/// The account must be able to read everything.
+/// The account must be able to read everything: what it may not see is not even listed.
 fn check_select(session: &mut Session) -> Result<(), Declined> {
-    /// ER_TABLEACCESS_DENIED_ERROR.
-    const DENIED: u16 = 1142;
-    match session.column_names("mysql", "global_priv") {
-        Ok(names) if !names.is_empty() => {}
-        Err(e) if e.code != DENIED && !e.is_denied() => return Err(Declined::SessionLost(e.to_string())),
-        _ => {
-            let account = session.current_user().map_err(|e| Declined::SessionLost(e.to_string()))?;
-            return Err(Declined::MissingPrivilege { grant: sql_checks::grant_of(&account, &["SELECT"]) });
-        }
+    let lost = |e: SqlError| Declined::SessionLost(e.to_string());
+    if session.reads_everything().map_err(lost)? {
+        return Ok(());
     }
-    Ok(())
+    let account = session.current_user().map_err(lost)?;
+    Err(Declined::MissingPrivilege { grant: sql_checks::grant_of(&account, &["SELECT"]) })
 }
 
 fn history(observer: &mut Session) -> Result<Option<Uuid>, ReadError> {

@@ -5,14 +5,14 @@ use formats::mariadb::sql_text::{names, table};
 use formats::mariadb::system_tables::{EVERY_ROW, OF_THE_DATA, SystemTable as Known};
 use protocol::logical::{Content, Rows, SystemTable, Table, Text};
 
+use super::Logical;
 use super::describe::describe;
 use super::error::ReadError;
 use super::listing::{self, Kind, kind_of};
 use super::part::{Packed, RowPacker, prefix};
 use super::ranges::Range;
 use super::rows::{counted, read, read_range};
-use super::{ANSWER, Logical};
-use crate::cancel::Cancel;
+use super::watch::RowWatch;
 use crate::snapshot::declined::Declined;
 use crate::snapshot::online::locking::{Again, Locking, TRY_MAX, Tried, TryError};
 use crate::snapshot::online::sql_checks::Facts;
@@ -85,15 +85,28 @@ pub(super) struct Point {
 }
 
 /// The sessions of a snapshot.
-pub(super) struct Sessions<'a> {
+pub(super) struct Sessions {
     /// Each reads rows in a view.
-    pub readers: &'a mut [Session],
+    pub readers: Vec<Session>,
     /// Finds out how tables are divided, in a view.
-    pub divider: &'a mut Session,
+    pub divider: Session,
     /// Holds definitions.
-    pub guardian: &'a mut Session,
+    pub guardian: Session,
     /// Reads under the locks.
-    pub locked: &'a mut Session,
+    pub locked: Session,
+}
+
+impl Sessions {
+    /// Those that have a view.
+    pub fn viewing(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.readers.iter_mut().chain([&mut self.divider, &mut self.guardian])
+    }
+
+    /// The server's numbers for all of them.
+    pub fn ids(&self) -> Vec<u32> {
+        let others = [&self.divider, &self.guardian, &self.locked];
+        self.readers.iter().chain(others).map(Session::id).collect()
+    }
 }
 
 impl Logical<'_> {
@@ -103,17 +116,15 @@ impl Logical<'_> {
         sink: &dyn SnapshotSink,
         observer: &mut Session,
         facts: &Facts,
-        sessions: &mut Sessions<'_>,
+        sessions: &mut Sessions,
         reach: &Reach,
-        cancel: &Cancel,
+        watch: &RowWatch<'_>,
     ) -> Result<Point, ReadError> {
-        let mut wait = Wait::new(self.budget, cancel, sink);
+        let mut wait = Wait::new(self.budget, watch.cancel(), sink);
         let mut hanging = None;
         loop {
             wait.tries += 1;
-            if observer.ping().is_err() {
-                *observer = Session::open(&self.login, ANSWER).map_err(Declined::from)?;
-            }
+            self.revive(observer)?;
             let mut locking = Locking {
                 login: &self.login,
                 observer,
@@ -121,9 +132,9 @@ impl Logical<'_> {
                 galera: facts.galera,
                 desynced: self.desynced,
                 hanging: &mut hanging,
-                cancel,
+                cancel: watch.cancel(),
             };
-            let (again, held) = match self.attempt(&mut locking, facts, sessions, reach)? {
+            let (again, held) = match self.attempt(&mut locking, facts, sessions, reach, watch)? {
                 Tried::Done(point) => return Ok(Point { tries: wait.tries, ..*point }),
                 Tried::Again(again, held) => (again, held),
             };
@@ -135,32 +146,39 @@ impl Logical<'_> {
         &self,
         locking: &mut Locking<'_>,
         facts: &Facts,
-        sessions: &mut Sessions<'_>,
+        sessions: &mut Sessions,
         reach: &Reach,
+        watch: &RowWatch<'_>,
     ) -> Result<Tried<Point>, ReadError> {
         if let Some(held) = locking.hindrance()? {
             return Ok(Tried::Again(Again::Held(held), Duration::ZERO));
         }
         // Of an earlier try.
-        for session in sessions.readers.iter_mut().chain([&mut *sessions.divider, &mut *sessions.guardian]) {
-            session.end_view()?;
-        }
+        sessions.locked.end_view()?;
+        sessions.viewing().try_for_each(Session::end_view)?;
         let limit = match reach {
             Reach::Released => TRY_MAX,
             Reach::Held { limit, .. } => *limit,
         };
         let mut stage = Stage::open(&self.login, limit, locking.cancel)?;
-        let result = self.under_locks(locking, &mut stage, facts, sessions, reach);
+        let result = self.under_locks(locking, &mut stage, facts, sessions, reach, watch);
         let result = match (result, reach) {
             (Ok(point), Reach::Held { .. }) => {
                 locking.sink.end_consistency_point();
+                locking.sink.holds_writes();
                 return Ok(Tried::Done(Box::new(Point { stage: Some(stage), ..point })));
             }
             (result, _) => result,
         };
         match locking.release(&mut stage, result) {
             (Ok(point), held) => Ok(Tried::Done(Box::new(Point { ddl_held: held, ..point }))),
-            (Err(error), held) => Ok(Tried::Again(locking.again(error, &stage)?, held)),
+            (Err(error), held) => match (locking.again(error, &stage)?, reach) {
+                // Another try would hold writes for as long, and reach no more.
+                (Again::TooLong { .. }, Reach::Held { limit, .. }) => {
+                    Err(Declined::HeldTooLong { limit: *limit }.into())
+                }
+                (again, _) => Ok(Tried::Again(again, held)),
+            },
         }
     }
 
@@ -170,15 +188,19 @@ impl Logical<'_> {
         locking: &mut Locking<'_>,
         stage: &mut Stage,
         facts: &Facts,
-        sessions: &mut Sessions<'_>,
+        sessions: &mut Sessions,
         reach: &Reach,
+        row_watch: &RowWatch<'_>,
     ) -> Result<Point, TryError> {
         let began = Instant::now();
         let (granting, seqno) = locking.hold(stage)?;
-        let databases = self.databases(sessions.locked)?;
-        let texts = listing::texts(self.layout)?;
+        let databases = self.databases(&mut sessions.locked)?;
+        let found = listing::definitions(self.layout)?;
+        let all = sessions.locked.listed()?;
+        listing::check_complete(&mut sessions.locked, &found, &all)?;
+        let texts = found.texts;
         let mut listed: Vec<(Listed, Kind)> = Vec::new();
-        for table in sessions.locked.listed()? {
+        for table in all {
             let kind = kind_of(&table, self.skip)?;
             listed.push((table, kind));
         }
@@ -190,16 +212,16 @@ impl Logical<'_> {
         let now = |kind: &Kind| !later(*kind) && matches!(kind, Kind::UnderLocks | Kind::DefinitionOnly);
         for (table, kind) in listed.iter().filter(|(_, kind)| now(kind)) {
             watch.check()?;
-            self.read_now(sessions.locked, table, *kind, &mut early, locking.cancel)?;
+            self.read_now(&mut sessions.locked, table, *kind, &mut early, row_watch)?;
         }
         stage.block_commit()?;
         self.begin_views(sessions, &listed)?;
         for (table, kind) in listed.iter().filter(|(_, kind)| *kind == Kind::Sequence) {
             watch.check()?;
-            self.read_now(sessions.locked, table, *kind, &mut early, locking.cancel)?;
+            self.read_now(&mut sessions.locked, table, *kind, &mut early, row_watch)?;
         }
         let alive = || watch.check().map_err(TryError::from);
-        self.read_all_system(sessions.locked, &mut early, locking.cancel, alive)?;
+        self.read_all_system(&mut sessions.locked, &mut early, row_watch, alive)?;
         let binlog_state = if facts.log_bin { Some(stage.ask(Session::gtid_binlog_state)?) } else { None };
         locking.check_unmoved(seqno, stage)?;
         tracing::debug!("{:.1} ms under the backup locks", began.elapsed().as_secs_f64() * 1000.0);
@@ -214,10 +236,8 @@ impl Logical<'_> {
     }
 
     /// Begins the transactions that see the state, and holds the definitions of what is read in them.
-    pub(super) fn begin_views(&self, sessions: &mut Sessions<'_>, listed: &[(Listed, Kind)]) -> Answer<()> {
-        for session in sessions.readers.iter_mut().chain([&mut *sessions.divider, &mut *sessions.guardian]) {
-            session.begin_view()?;
-        }
+    pub(super) fn begin_views(&self, sessions: &mut Sessions, listed: &[(Listed, Kind)]) -> Answer<()> {
+        sessions.viewing().try_for_each(Session::begin_view)?;
         let in_view = listed.iter().filter(|(_, kind)| *kind == Kind::InView).map(|(table, _)| table);
         sessions.guardian.hold_definitions(in_view)
     }
@@ -227,13 +247,13 @@ impl Logical<'_> {
         &self,
         session: &mut Session,
         early: &mut Early,
-        cancel: &Cancel,
+        row_watch: &RowWatch<'_>,
         alive: impl Fn() -> Result<(), E>,
     ) -> Result<(), E> {
         for known in &OF_THE_DATA {
             alive()?;
             for of_program in [false, true] {
-                let read = self.read_system(session, known, of_program, early, cancel)?;
+                let read = self.read_system(session, known, of_program, early, row_watch)?;
                 early.system.extend(read);
             }
         }
@@ -247,7 +267,7 @@ impl Logical<'_> {
         listed: &Listed,
         kind: Kind,
         early: &mut Early,
-        cancel: &Cancel,
+        row_watch: &RowWatch<'_>,
     ) -> Result<(), ReadError> {
         let (database, name) = (listed.database.as_str(), listed.name.as_str());
         let of =
@@ -261,7 +281,7 @@ impl Logical<'_> {
             _ => {
                 let described = describe(session, listed)?;
                 let mut take = early.take();
-                let done = read_range(session, &self.login, &described, &Range::WHOLE, &mut take, cancel)?;
+                let done = read_range(session, row_watch, &described, &Range::WHOLE, &mut take)?;
                 drop(take);
                 counted(described, vec![done])
             }
@@ -278,7 +298,7 @@ impl Logical<'_> {
         known: &Known,
         of_program: bool,
         early: &mut Early,
-        cancel: &Cancel,
+        row_watch: &RowWatch<'_>,
     ) -> Result<Option<SystemTable>, ReadError> {
         /// ER_NO_SUCH_TABLE.
         const NO_TABLE: u16 = 1146;
@@ -299,7 +319,7 @@ impl Logical<'_> {
                 true => format!("FROM {} WHERE NOT ({})", table("mysql", known.name), known.rows),
             },
         );
-        let (count, parts) = read(session, &self.login, &select, &rest, packer, cancel)?;
+        let (count, parts) = read(session, row_watch, &select, &rest, packer)?;
         let rows = Rows { columns, count, parts, ..Rows::default() };
         Ok(Some(SystemTable { name: known.name.to_owned(), of_program, rows }))
     }

@@ -11,9 +11,9 @@ use super::error::ReadError;
 use super::part::{Packed, RowPacker, prefix};
 use super::ranges::{Range, Ranges};
 use super::receiver::Receiver;
-use crate::cancel::Cancel;
+use super::watch::RowWatch;
+use crate::sql::Session;
 use crate::sql::reading::Listed;
-use crate::sql::{ANSWER_WITHIN, Login, Session};
 use crate::threads::{Thread, in_threads, lock};
 
 /// How often a cancelled transfer is noticed, in rows.
@@ -23,14 +23,12 @@ const CHECK_EVERY: u64 = 256;
 pub(super) struct Reading<'a> {
     /// Takes parts.
     pub receiver: &'a dyn Receiver,
-    /// For the session that ends another.
-    pub login: &'a Login,
+    /// Ends it early.
+    pub watch: &'a RowWatch<'a>,
     /// Sessions, each in a transaction that sees the same state.
     pub readers: Vec<Session>,
     /// One more of them, which finds out what the others read next.
     pub divider: Session,
-    /// Ends it.
-    pub cancel: &'a Cancel,
 }
 
 /// What was read of one range.
@@ -52,7 +50,7 @@ impl Reading<'_> {
     /// # Errors
     /// A view is gone, the server does not show something, or the transfer is over.
     pub fn describe(&mut self, listed: &[Listed]) -> Result<Vec<Described>, ReadError> {
-        each(&mut self.readers, listed.iter(), &|session, listed| describe(session, listed))
+        each(&mut self.readers, self.watch, listed.iter(), &|session, listed| describe(session, listed))
     }
 
     /// Reads tables, the largest first.
@@ -60,14 +58,14 @@ impl Reading<'_> {
     /// # Errors
     /// As [`Reading::describe`].
     pub fn tables(self, mut described: Vec<Described>) -> Result<Vec<Table>, ReadError> {
-        let Reading { receiver, login, mut readers, divider, cancel } = self;
+        let Reading { receiver, watch, mut readers, divider } = self;
         described.sort_by_key(|table| std::cmp::Reverse(table.extent.bytes));
         let tables = &described;
-        let read = each(&mut readers, Ranges::new(divider, tables), &|session, next| {
+        let read = each(&mut readers, watch, Ranges::new(divider, tables), &|session, next| {
             let (number, range) = next?;
             let table = tables.get(number).ok_or_else(|| anyhow::anyhow!("no such table"))?;
             let mut take = |packed| receiver.part(packed);
-            match read_range(session, login, table, &range, &mut take, cancel) {
+            match read_range(session, watch, table, &range, &mut take) {
                 Err(ReadError::Discarded) => {
                     Ok((number, Done { at: range.at, rows: 0, parts: Vec::new(), discarded: true }))
                 }
@@ -81,9 +79,11 @@ impl Reading<'_> {
     }
 }
 
-/// Does `work` with each item, in as many threads as there are sessions. The results are in no particular order.
+/// Does `work` with each item, in as many threads as there are sessions. The results are in no particular order. The first error ends
+/// the sessions: the others may be in the middle of a large table.
 fn each<T: Send, U: Send>(
     readers: &mut Vec<Session>,
+    watch: &RowWatch<'_>,
     items: impl Iterator<Item = T> + Send,
     work: &(dyn Fn(&mut Session, T) -> Result<U, ReadError> + Sync),
 ) -> Result<Vec<U>, ReadError> {
@@ -100,7 +100,9 @@ fn each<T: Send, U: Send>(
             match work(&mut session, item) {
                 Ok(answer) => lock(&done).push(answer),
                 Err(error) => {
-                    lock(&failed).get_or_insert(error);
+                    if lock(&failed).replace(error).is_none() {
+                        watch.end_reading();
+                    }
                     break;
                 }
             }
@@ -137,15 +139,14 @@ pub(super) fn counted(mut table: Described, mut done: Vec<Done>) -> Table {
 /// As [`Reading::tables`], or from `take`.
 pub(super) fn read_range(
     session: &mut Session,
-    login: &Login,
+    watch: &RowWatch<'_>,
     table: &Described,
     range: &Range,
     take: &mut dyn FnMut(Packed) -> Result<()>,
-    cancel: &Cancel,
 ) -> Result<Done, ReadError> {
     let prefix = format!("{}/{}", prefix(&table.table.database, &table.table.name), range.number);
     let (select, rest) = table.query(&range.between);
-    let (rows, parts) = read(session, login, select, &rest, RowPacker::new(prefix, take), cancel)?;
+    let (rows, parts) = read(session, watch, select, &rest, RowPacker::new(prefix, take))?;
     Ok(Done { at: range.at, rows, parts, discarded: false })
 }
 
@@ -155,21 +156,18 @@ pub(super) fn read_range(
 /// As [`read_range`].
 pub(super) fn read(
     session: &mut Session,
-    login: &Login,
+    watch: &RowWatch<'_>,
     select: &str,
     rest: &str,
     mut packer: RowPacker<'_>,
-    cancel: &Cancel,
 ) -> Result<(u64, Vec<String>), ReadError> {
     let id = session.id();
     session.read_rows(select, rest, &mut |columns| -> Result<(), ReadError> {
-        let checked = if packer.rows.is_multiple_of(CHECK_EVERY) { cancel.check() } else { Ok(()) };
+        let checked = if packer.rows.is_multiple_of(CHECK_EVERY) { watch.check() } else { Ok(()) };
         let taken = checked.map_err(anyhow::Error::from).and_then(|()| packer.row(columns));
         taken.map_err(|error| {
             // The rest of the rows would still come.
-            if let Ok(mut other) = Session::open(login, ANSWER_WITHIN) {
-                let _ = other.kill(id);
-            }
+            watch.end(id);
             error.into()
         })
     })?;

@@ -194,16 +194,20 @@ fn is_whole(unpacked: &Unpacked, there: Option<BTreeSet<String>>) -> Result<(), 
         return Err(Declined::Backup("it did not say when it held its locks".to_owned()));
     };
     let sent: BTreeSet<String> = unpacked.files.iter().filter(has_no_redo).map(|entry| entry.path).collect();
-    let wrong = |what: &str, name: &String, count: usize| {
-        Declined::BackupFailed(format!("its backup {what} {name}, and {} more files like it", count - 1))
+    // It waits for nobody: on a slow disk it may be done before the list is.
+    let wrong = |what: &str, name: &String, more: usize| {
+        Declined::BackupFailed(format!(
+            "its backup {what} {name}, and {more} more files like it: it went wrong with them, or it released its locks before \
+             they were listed"
+        ))
     };
     let mut lost = there.difference(&sent);
     if let Some(name) = lost.next() {
-        return Err(wrong("has lost", name, 1 + lost.count()));
+        return Err(wrong("lacks", name, lost.count()));
     }
     let mut dropped = sent.difference(&there);
     match dropped.next() {
-        Some(name) => Err(wrong("has kept", name, 1 + dropped.count())),
+        Some(name) => Err(wrong("still has", name, dropped.count())),
         None => Ok(()),
     }
 }

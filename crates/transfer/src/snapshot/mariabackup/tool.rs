@@ -2,14 +2,15 @@
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use formats::wsrep::credentials::Account;
 use protocol::policy::series;
 use rustix::fs::{MemfdFlags, Mode, fchmod, memfd_create};
 
-use crate::program::without_credentials;
+use crate::cancel::Cancel;
+use crate::program::{answer_of, without_credentials};
 use crate::server::compiled_in::{SERVICE_PATH, basedir};
 use crate::server::options::ServerOptions;
 
@@ -31,15 +32,14 @@ impl Tool {
     ///
     /// # Errors
     /// Why there is none that can be used.
-    pub fn find(options: &ServerOptions, server: Option<&str>) -> Result<Tool, String> {
+    pub fn find(options: &ServerOptions, server: Option<&str>, cancel: &Cancel) -> Result<Tool, String> {
         let path = match options.sst("mariabackup").filter(|path| !path.is_empty()) {
             Some(path) => PathBuf::from(path),
             None => candidates(options)
                 .find(|path| path.is_file())
                 .ok_or("mariadb-backup is not installed (package mariadb-backup)")?,
         };
-        let version = version_of(&path)
-            .ok_or_else(|| format!("{} does not say its version as mariadb-backup does", path.display()))?;
+        let version = version_of(&path, cancel)?;
         let tool = Tool { path, version };
         tool.fits(server)?;
         Ok(tool)
@@ -79,10 +79,12 @@ fn candidates(options: &ServerOptions) -> impl Iterator<Item = PathBuf> {
 }
 
 /// It says it on standard error.
-fn version_of(path: &Path) -> Option<String> {
-    let output = Command::new(path).arg("--version").stdin(Stdio::null()).output().ok()?;
-    let said = [output.stderr, output.stdout].map(|said| String::from_utf8_lossy(&said).into_owned());
-    said.iter().find_map(|said| parse_version(said))
+fn version_of(path: &Path, cancel: &Cancel) -> Result<String, String> {
+    let mut command = Command::new(path);
+    without_credentials(&mut command);
+    let said = answer_of("mariadb-backup", command.arg("--version"), cancel).map_err(|e| format!("{e:#}"))?;
+    let none = || format!("{} does not say its version as mariadb-backup does", path.display());
+    parse_version(&said).ok_or_else(none)
 }
 
 /// `mariadb-backup based on MariaDB server 10.11.19-MariaDB debian-linux-gnu (x86_64)`

@@ -16,7 +16,7 @@ use rustls::ServerConnection;
 
 use super::certificates::SocketTls;
 use super::session::Donor;
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::peer::end::End;
 use crate::server::ist_door::Transport;
 
@@ -124,23 +124,31 @@ pub(super) fn greet(
     let encrypted = match speaks {
         Transport::Plain => None,
         Transport::Tls => tls,
-        Transport::Dynamic => tls.filter(|_| sends(&socket, TLS_BEGINS_WITHIN)),
+        Transport::Dynamic => tls.filter(|_| sends(&socket, TLS_BEGINS_WITHIN, cancel)),
     };
     let end = match encrypted {
         None => End::plain(socket, cancel)?,
         Some(tls) => {
-            spoke.store(sends(&socket, WITHIN), Ordering::Release);
+            spoke.store(sends(&socket, WITHIN, cancel), Ordering::Release);
             End::tls(socket, ServerConnection::new(tls.server.clone())?, WITHIN, cancel)?
         }
     };
     Donor::greeted(end, hello, WITHIN)
 }
 
-/// Whether it sends anything in time.
-fn sends(socket: &TcpStream, within: Duration) -> bool {
-    let (tv_sec, tv_nsec) = (within.as_secs() as i64, i64::from(within.subsec_nanos()));
-    let timeout = Timespec { tv_sec, tv_nsec };
-    matches!(poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout)), Ok(1..))
+/// Whether it sends anything in time, and before everything is over.
+fn sends(socket: &TcpStream, within: Duration, cancel: &Cancel) -> bool {
+    let until = Instant::now() + within;
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
+        if matches!(poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout)), Ok(1..)) {
+            return true;
+        }
+        if cancel.check().is_err() || Instant::now() >= until {
+            return false;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +156,21 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn a_silent_caller_is_not_waited_for_after_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        let cancel = Cancel::new();
+        let began = Instant::now();
+        assert!(!sends(&socket, Duration::from_millis(300), &cancel));
+        assert!(began.elapsed() >= Duration::from_millis(300));
+        cancel.cancel(crate::failure::Kind::Stopped, "stop");
+        let began = Instant::now();
+        assert!(!sends(&socket, WITHIN, &cancel));
+        assert!(began.elapsed() < WITHIN / 2);
+    }
 
     #[test]
     fn the_late_ones_of_the_address_with_most_make_room_and_nobody_else() {

@@ -164,11 +164,10 @@ impl Passage<'_> {
                         Ok(donor) => {
                             if let Some(greeting) = greeting.take() {
                                 callers.dismiss();
-                                passing.store(true, Ordering::Release);
-                                let passing = &passing;
+                                let is_passing = Passing::begin(&passing);
                                 scoped(scope, Thread::RelaySession, move || {
                                     let passed = caught(|| self.pass(greeting, donor));
-                                    passing.store(false, Ordering::Release);
+                                    drop(is_passing);
                                     self.end(from, passed);
                                     Ok(())
                                 });
@@ -258,15 +257,22 @@ impl Passage<'_> {
         loop {
             self.cancel.check()?;
             let Some((stream, from)) = accept(listeners, LOOK_EVERY)? else { continue };
-            let Some(provider) = connect(self.door.provider, None, self.cancel)? else { continue };
-            let donor = End::plain(Arc::new(stream), self.cancel)?;
-            let mut ends = Ends { provider, donor, cancel: self.cancel };
-            if let Err(error) = ends.pass() {
+            if let Err(error) = self.pass_unread(stream) {
+                self.cancel.check()?;
                 tracing::warn!("IST from {from} ended: {error:#}");
             }
-            ends.provider.close();
-            ends.donor.close();
         }
+    }
+
+    /// One connection of those.
+    fn pass_unread(&self, stream: TcpStream) -> Result<()> {
+        let Some(provider) = connect(self.door.provider, None, self.cancel)? else { return Ok(()) };
+        let donor = End::plain(Arc::new(stream), self.cancel)?;
+        let mut ends = Ends { provider, donor, cancel: self.cancel };
+        let passed = ends.pass();
+        ends.provider.close();
+        ends.donor.close();
+        passed
     }
 
     /// Until then a crash may need them again.
@@ -277,6 +283,22 @@ impl Passage<'_> {
                 tracing::warn!("the write-sets of the deep IST could not be removed: {error:#}");
             }
         }
+    }
+}
+
+/// A donor's connection is being passed on, until this is dropped: also by a thread that cannot be started.
+struct Passing<'a>(&'a AtomicBool);
+
+impl Passing<'_> {
+    fn begin(passing: &AtomicBool) -> Passing<'_> {
+        passing.store(true, Ordering::Release);
+        Passing(passing)
+    }
+}
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -307,6 +329,48 @@ fn accept(listeners: &[TcpListener], wait: Duration) -> Result<Option<(TcpStream
 mod tests {
     use super::super::session::tests::{donor, provider};
     use super::*;
+
+    #[test]
+    fn nothing_is_passed_on_once_its_thread_is_gone() {
+        let passing = AtomicBool::new(false);
+        let is_passing = Passing::begin(&passing);
+        assert!(passing.load(Ordering::Acquire));
+        let never_started = move || drop(is_passing);
+        drop(never_started);
+        assert!(!passing.load(Ordering::Acquire));
+    }
+
+    /// A provider that restarts does not end the relay.
+    #[test]
+    fn a_provider_that_cannot_be_reached_ends_only_that_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = TcpListener::bind("127.0.0.1:0").unwrap();
+        outside.set_nonblocking(true).unwrap();
+        let at = outside.local_addr().unwrap();
+        let door = IstDoor {
+            advertised: (at.ip().to_string(), at.port()),
+            outside: Transport::Plain,
+            // No address to which anything can be connected.
+            provider: "255.255.255.255:1".parse().unwrap(),
+            inside: Transport::Plain,
+            certificates: None,
+        };
+        let (verdicts, cancel) = (Verdicts::new(), Cancel::new());
+        let (datadir, socket) = (dir.path().to_owned(), dir.path().join("s.sock"));
+        let last_tls = Mutex::default();
+        let passage =
+            Passage { datadir, socket, account: None, door, last_tls, verdicts: &verdicts, cancel: &cancel };
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| passage.serve_unread(&[outside]));
+            for _ in 0..2 {
+                let mut caller = TcpStream::connect(at).unwrap();
+                assert_eq!(std::io::Read::read(&mut caller, &mut [0]).unwrap_or(0), 0);
+                assert!(!serving.is_finished());
+            }
+            cancel.end_now(Kind::Server, "the test is over");
+            assert!(serving.join().unwrap().is_err());
+        });
+    }
 
     #[test]
     fn silent_callers_do_not_keep_the_donor_out() {

@@ -34,9 +34,18 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
         }
     };
     let account = &live.account;
+    let choice = facts.settings.as_ref().map(|settings| settings.snapshot);
+    if choice == Ok(SnapshotChoice::Logical) && !live.reads_everything {
+        findings.push(
+            Level::Error,
+            "account",
+            format!("{account} lacks SELECT on everything, and snapshot=logical: this node cannot donate"),
+            crate::snapshot::online::sql_checks::grant_of(account, &["SELECT"]),
+        );
+    }
     if let Some(grant) = &live.grant {
         // With these there is no fallback.
-        let (level, effect) = match facts.settings.as_ref().map(|settings| settings.snapshot) {
+        let (level, effect) = match choice {
             Ok(SnapshotChoice::Online) => (Level::Error, "and snapshot=online: this node cannot donate"),
             Ok(SnapshotChoice::Logical) => (Level::Error, "and snapshot=logical: this node cannot donate"),
             _ => (Level::Warning, "so this node can donate only with the blocking snapshot"),
@@ -102,6 +111,21 @@ mod tests {
         // A server that creates its own account needs no other.
         facts.version = Some("11.8.6-MariaDB".to_owned());
         assert!(found(&facts, "account", Ok).contains("creates an account"));
+    }
+
+    #[test]
+    fn rows_are_sent_only_by_who_may_read_all_of_them() {
+        let mut facts = running();
+        live(&mut facts).reads_everything = false;
+        assert!(found(&facts, "account", Ok).contains("has the privileges"));
+        set_sst(&mut facts, "snapshot=logical\n");
+        let error = found(&facts, "account", Error);
+        assert!(
+            error.contains("lacks SELECT") && error.contains("GRANT SELECT ON *.* TO `mysql`@`localhost`;"),
+            "{error}"
+        );
+        live(&mut facts).reads_everything = true;
+        assert!(found(&facts, "account", Ok).contains("has the privileges"));
     }
 
     #[test]

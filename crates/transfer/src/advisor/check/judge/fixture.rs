@@ -150,6 +150,7 @@ pub(super) fn running() -> Facts {
         ]),
         account: "mysql@localhost".to_owned(),
         sees_others: true,
+        reads_everything: true,
         makes_checkpoints: true,
         redo_rate: 1e6,
         write_set_rate: 1e5,
