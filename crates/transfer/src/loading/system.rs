@@ -68,6 +68,9 @@ pub fn load(loader: &Loader<'_>, contents: &Contents, lower: bool) -> Result<()>
     replace(&mut session, contents, lower, &refused, rows)
 }
 
+/// Loads the rows of a table whose columns are these.
+pub(crate) type LoadRows<'a> = &'a mut dyn FnMut(&mut Session, &SystemTable, &[Option<String>]) -> Result<()>;
+
 /// As [`load`], with the rows that `rows` loads into a table whose columns are these. `refuses`: how a refusal of the server is said.
 ///
 /// # Errors
@@ -77,7 +80,7 @@ pub(crate) fn replace(
     contents: &Contents,
     lower: bool,
     refuses: &dyn Fn(&str, &SqlError) -> Failure,
-    rows: &mut dyn FnMut(&mut Session, &SystemTable, &[Option<String>]) -> Result<()>,
+    rows: LoadRows<'_>,
 ) -> Result<()> {
     for system in &contents.system {
         let Some(known) = of_the_data(&system.name) else { continue };

@@ -192,7 +192,8 @@ impl Shared {
         self.to_client(client, &packet(number, &greeting))?;
         // No greeting, but an error, which the client reads.
         let Some(offered) = offer else { return Ok(()) };
-        let (number, mut answer) = next_packet(&mut Vec::new(), |buffer| self.from_client(client, buffer))?;
+        let (number, mut answer) =
+            next_packet(&mut Vec::new(), |buffer| self.receive_from_client(client, buffer))?;
         let request = offered.then(|| request_tls(&mut answer)).flatten();
         let shift = u8::from(request.is_some());
         if let Some(request) = request {
@@ -277,7 +278,8 @@ impl Shared {
                 Step::GoesOn if payload == [1, 3] => continue,
                 Step::GoesOn | Step::AsksForPassword => {}
             }
-            let (number, answer) = next_packet(&mut answered, |buffer| self.from_client(client, buffer))?;
+            let (number, answer) =
+                next_packet(&mut answered, |buffer| self.receive_from_client(client, buffer))?;
             server
                 .write(&packet(number.wrapping_add(shift), &answer))
                 .map_err(|error| self.broken(&error))?;
@@ -341,7 +343,7 @@ impl Shared {
         }
     }
 
-    fn from_client(&self, mut client: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    fn receive_from_client(&self, mut client: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
         let until = Instant::now() + STEP_WITHIN;
         loop {
             match client.read(buffer) {
@@ -406,7 +408,7 @@ mod tests {
 
     /// A greeting of a server whose accounts have `caching_sha2_password`. It offers no TLS.
     fn greeting() -> Vec<u8> {
-        let mut bytes = b"\x0a11.8.9-MariaDB\0\x07\0\0\012345678\0".to_vec();
+        let mut bytes = b"\x0a11.8.9-MariaDB\0\x07\0\0\x0012345678\0".to_vec();
         bytes.extend([0xff, 0xf7, 45, 2, 0, 0xff, 0x81, 21]);
         bytes.extend([0; 10]);
         bytes.extend(*b"123456789012\0caching_sha2_password\0");
