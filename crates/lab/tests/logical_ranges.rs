@@ -40,10 +40,7 @@ fn tables_with_every_kind_of_key_come_in_ranges_to_other_system_files() -> Resul
     sst::assert_snapshot(n2, &format!("logical ({reason})"))?;
     n1.wait_synced_again(Duration::from_secs(20))?;
     compare::assert_equal(n1, n2)?;
-    for (name, key, _, divided) in TABLES {
-        let ranges = ranges_of(n1, name)?;
-        ensure!(if divided { ranges > 1 } else { ranges == 1 }, "{name} ({key}) was read in {ranges} ranges");
-    }
+    each_was_divided(n1)?;
     // The server goes on with these files, and starts on them again.
     for (name, bytes) in [("system1", 10 << 20), ("system2", 12 << 20)] {
         let found = std::fs::metadata(n2.datadir().join(name)).with_context(|| name.to_owned())?.len();
@@ -54,6 +51,39 @@ fn tables_with_every_kind_of_key_come_in_ranges_to_other_system_files() -> Resul
     n2.join()?;
     compare::wait_caught_up(n1, n2, Duration::from_secs(20))?;
     compare::assert_equal(n1, n2)
+}
+
+/// Rows that a server loads while they are read come in the same ranges.
+#[test]
+fn a_server_that_runs_gets_the_same_ranges() -> Result<()> {
+    let cluster = Cluster::builder()
+        .in_place_of("mysqldump")
+        .mysqld("wsrep_sst_auth=copier:Open.Sesame-7")
+        .mysqld("wsrep_sst_receive_address=AUTO")
+        .build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    for node in [n1, n2] {
+        node.bootstrap()?;
+        for host in ["localhost", "%"] {
+            node.exec(&[&format!(
+                "GRANT ALL PRIVILEGES ON *.* TO copier@'{host}' IDENTIFIED BY 'Open.Sesame-7'"
+            )])?;
+        }
+    }
+    n2.stop()?;
+    tables(n1)?;
+    n2.join().map_err(|e| e.context(process::tail(&n1.log_text(), 40)))?;
+    n1.wait_synced_again(Duration::from_secs(20))?;
+    compare::assert_equal(n1, n2)?;
+    each_was_divided(n1)
+}
+
+fn each_was_divided(donor: &Node) -> Result<()> {
+    for (name, key, _, divided) in TABLES {
+        let ranges = ranges_of(donor, name)?;
+        ensure!(if divided { ranges > 1 } else { ranges == 1 }, "{name} ({key}) was read in {ranges} ranges");
+    }
+    Ok(())
 }
 
 fn tables(node: &Node) -> Result<()> {
