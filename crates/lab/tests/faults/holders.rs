@@ -162,7 +162,7 @@ fn a_forbidden_block(pair: &mut Pair) -> Result<()> {
     pair.donor().exec(&["CREATE USER weak@localhost IDENTIFIED BY 'x'"])?;
     let marks = begin(pair, &["wsrep-sst-auth=weak:x", "blocking=never"])?;
     pair.joiners_server_ended()?;
-    both_say(pair, marks, "blocking=never forbids the blocking one")?;
+    both_say(pair, marks, "blocking=never forbids it")?;
     both_say(pair, marks, "GRANT RELOAD")?;
     pair.donor_is_released()
 }

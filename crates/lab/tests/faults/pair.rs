@@ -15,7 +15,7 @@ use crate::manifest::Manifest;
 /// which first waits until the group has expelled the donor.
 pub const PROMPTLY: Duration = Duration::from_secs(2);
 /// What makes a transfer last for tens of seconds.
-pub const SLOW: [&str; 2] = ["rlimit=60k", "compress=none"];
+pub const SLOW: [&str; 3] = ["rlimit=60k", "compress=none", "incremental=0"];
 
 /// The first node gives, the second joins.
 pub struct Pair {
