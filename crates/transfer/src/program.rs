@@ -84,7 +84,7 @@ pub struct Program<'a> {
 /// What a program that answers a question says, on standard output and then on standard error, however it ends.
 ///
 /// # Errors
-/// It cannot be started, it does not answer within [`ANSWERS_WITHIN`], or cancelled.
+/// It cannot be started, it does not answer within half a minute, or cancelled.
 pub fn answer_of(name: &str, command: &mut Command, cancel: &Cancel) -> Result<String> {
     let (mut answer, said) = (Vec::new(), Mutex::new(String::new()));
     let line = |line: &str| {

@@ -8,7 +8,7 @@
 //! | [`file_list`] | the final list of files, for the joiner |
 //! | [`zeros`] | finding zeros |
 //! | [`packer`] | compression with zstd |
-//! | [`ways`] | whether parts of pages are compared, and what is sent is compressed |
+//! | `ways` | whether parts of pages are compared, and what is sent is compressed |
 //! | [`cost_model`] | which of several ways costs least, as measured |
 //! | [`throttle`] | the rate limit |
 mod connections;

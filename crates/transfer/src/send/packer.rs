@@ -1,4 +1,4 @@
-//! Compression with zstd, where it pays: [`Ways`](super::ways::Ways) measures that.
+//! Compression with zstd, where it pays: `send::ways` measures that.
 use anyhow::{Context, Result};
 use protocol::chunk::Packing;
 
