@@ -10,7 +10,7 @@ use rejoin_lab::Cluster;
 use rustix::process::Signal;
 
 use crate::fake_transfer::{Fakes, SOON};
-use crate::pair::{Pair, SLOW, program, until, words_of};
+use crate::pair::{Pair, program, until, words_of};
 
 /// One test, because each case leaves what the next one starts from.
 #[test]
@@ -159,7 +159,7 @@ fn a_donor_outside_the_primary_component(pair: &mut Pair) -> Result<()> {
     let set = |options: &str| pair.donor().exec(&[&format!("SET GLOBAL wsrep_provider_options='{options}'")]);
     // The lab's first node has weight 2, and would be a majority alone.
     set("pc.weight=1")?;
-    pair.begin(&[&SLOW[..], &["snapshot=online"]].concat())?;
+    pair.begin(&["rlimit=60k", "compress=none", "snapshot=online"])?;
     let set = |options: &str| pair.donor().exec(&[&format!("SET GLOBAL wsrep_provider_options='{options}'")]);
     until("the donor's program runs", SOON, || Ok(!program(pair.donor()).is_empty()))?;
     set("gmcast.isolate=1")?;
