@@ -107,7 +107,9 @@ fn a_limit_below_the_rate_of_the_redo_is_kept_and_the_transfer_ends() -> Result<
 /// The operator's limit of time ends what would take too long, on both hosts by its name.
 #[test]
 fn a_transfer_that_takes_too_long_is_ended() -> Result<()> {
-    let cluster = Cluster::builder().nodes(2).sst_of(1, "rlimit=200k").sst_of(1, "max-time=5").build()?;
+    let options = ["rlimit=200k", "compress=none", "max-time=5"];
+    let builder = options.iter().fold(Cluster::builder().nodes(2), |builder, line| builder.sst_of(1, line));
+    let cluster = builder.build()?;
     let (donor, joiner) = (cluster.node(1), cluster.node(2));
     donor.bootstrap()?;
     joiner.wipe()?;
