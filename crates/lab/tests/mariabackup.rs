@@ -164,7 +164,7 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
     let (backup, prepare) = (fails("no-backup", "--backup")?, fails("no-prepare", "--prepare")?);
     for (node, path, why) in [
         (donor, Path::new("/nowhere"), "on the donor: mariadb-backup: cannot run /nowhere"),
-        (joiner, Path::new("/nowhere"), "on the joiner: /nowhere does not say its version"),
+        (joiner, Path::new("/nowhere"), "on the joiner: mariadb-backup: cannot run /nowhere"),
         (donor, &*backup, "mariadb-backup failed (exit status 9): broken on purpose"),
         (
             joiner,
