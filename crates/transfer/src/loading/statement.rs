@@ -9,7 +9,7 @@ use super::pipe::Pipe;
 use super::tables::{Loader, refused};
 use crate::failure::{Failure, Kind};
 use crate::sql::loading::{Load, Warning};
-use crate::sql::{Session, SqlError};
+use crate::sql::{Answer, Session, SqlError};
 use crate::threads::{Thread, scoped};
 
 /// The end of time of a TIMESTAMP before and since 11.5 (MDEV-32188), on 64 bits.
@@ -49,13 +49,7 @@ impl Statement<'_> {
     /// # Errors
     /// `loaded` is another number.
     pub fn check_count(&self, loaded: u64) -> Result<(), Failure> {
-        match loaded == self.rows.count {
-            true => Ok(()),
-            false => {
-                let text = format!("{loaded} of {} {} were loaded", self.rows.count, self.what());
-                Err(Failure::new(Kind::Server, text))
-            }
-        }
+        check_count(&self.what(), self.rows, loaded)
     }
 
     /// Loads the rows. Returns how many.
@@ -68,19 +62,9 @@ impl Statement<'_> {
         }
         let what = self.what();
         let refuses = |e: &SqlError| refused(&what, e);
-        if self.rows.history {
-            session.insert_history(true).map_err(|e| refuses(&e))?;
-        }
         let version = if self.rows.history { session.variable("version")? } else { None };
         let load = load_of((self.database, self.table), self.rows, self.columns, version.as_deref());
-        let (loaded, warnings) = self.feed(loader, session, load)?.map_err(|e| refuses(&e))?;
-        if self.rows.history {
-            session.insert_history(false).map_err(|e| refuses(&e))?;
-        }
-        match unexpected(&warnings, self.rows) {
-            Some(error) => Err(refuses(&error).into()),
-            None => Ok(loaded),
-        }
+        as_they_were(session, self.rows, &refuses, |session| self.feed(loader, session, load))
     }
 
     /// Runs the statement while its parts are unpacked into its pipe. Returns the server's answer.
@@ -89,7 +73,7 @@ impl Statement<'_> {
         loader: &Loader<'_>,
         session: &mut Session,
         load: Load<'_>,
-    ) -> Result<Result<(u64, Vec<Warning>), SqlError>> {
+    ) -> Result<Answer<(u64, Vec<Warning>)>> {
         let pipe = Pipe::make(&loader.homes.tmp, &format!("rows-{}", self.number))?;
         let over = AtomicBool::new(false);
         let (loaded, fed) = std::thread::scope(|scope| {
@@ -105,6 +89,41 @@ impl Statement<'_> {
         });
         fed?;
         Ok(loaded)
+    }
+}
+
+/// Loads rows with `load`, which returns the server's answer. Returns how many, if each is as it was on the donor. `refuses`: how a
+/// refusal is named.
+///
+/// # Errors
+/// From `load`; the server refuses a row, or changes one.
+pub(crate) fn as_they_were(
+    session: &mut Session,
+    rows: &Rows,
+    refuses: &dyn Fn(&SqlError) -> Failure,
+    load: impl FnOnce(&mut Session) -> Result<Answer<(u64, Vec<Warning>)>>,
+) -> Result<u64> {
+    if rows.history {
+        session.insert_history(true).map_err(|e| refuses(&e))?;
+    }
+    let (loaded, warnings) = load(session)?.map_err(|e| refuses(&e))?;
+    if rows.history {
+        session.insert_history(false).map_err(|e| refuses(&e))?;
+    }
+    match unexpected(&warnings, rows) {
+        Some(error) => Err(refuses(&error).into()),
+        None => Ok(loaded),
+    }
+}
+
+/// Fails unless all rows were loaded. `what`: the rows in words.
+///
+/// # Errors
+/// `loaded` is another number.
+pub(crate) fn check_count(what: &str, rows: &Rows, loaded: u64) -> Result<(), Failure> {
+    match loaded == rows.count {
+        true => Ok(()),
+        false => Err(Failure::new(Kind::Server, format!("{loaded} of {} {what} were loaded", rows.count))),
     }
 }
 
@@ -128,7 +147,7 @@ pub(crate) fn load_of<'a>(
 }
 
 /// The first warning about a value that is not as it was on the donor.
-pub(crate) fn unexpected(warnings: &[Warning], rows: &Rows) -> Option<SqlError> {
+fn unexpected(warnings: &[Warning], rows: &Rows) -> Option<SqlError> {
     let warning = warnings.iter().find(|warning| !is_expected(warning, &rows.lenient))?;
     Some(SqlError { code: warning.code, text: format!("{} ({})", warning.text, warning.code) })
 }

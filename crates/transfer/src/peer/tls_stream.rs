@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, sockopt};
 use rustls::Connection;
 
 use super::secret::EXPORTER_LABEL;
@@ -67,6 +67,14 @@ pub(crate) struct TlsStream {
     began: bool,
 }
 
+/// A host that lost power is detected within 40 s even while neither side sends.
+pub(crate) fn keep_alive(socket: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(5))?;
+    Ok(sockopt::set_tcp_keepcnt(socket, 5)?)
+}
+
 impl TlsStream {
     /// Takes over a connected socket.
     pub(crate) fn new(socket: Arc<TcpStream>, mut tls: Connection, cancel: &Cancel) -> io::Result<TlsStream> {
@@ -74,11 +82,7 @@ impl TlsStream {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(LOOK_EVERY))?;
         socket.set_write_timeout(Some(LOOK_EVERY))?;
-        // A host that lost power is detected within 40 s even while neither side sends.
-        rustix::net::sockopt::set_socket_keepalive(&socket, true)?;
-        rustix::net::sockopt::set_tcp_keepidle(&socket, Duration::from_secs(15))?;
-        rustix::net::sockopt::set_tcp_keepintvl(&socket, Duration::from_secs(5))?;
-        rustix::net::sockopt::set_tcp_keepcnt(&socket, 5)?;
+        keep_alive(&socket)?;
         tls.set_buffer_limit(Some(OUTPUT_BYTES));
         Ok(TlsStream {
             socket,

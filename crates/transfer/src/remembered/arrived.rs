@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use protocol::remembered::{FileRecord, FileState};
+use protocol::remembered::FileState;
 use serde::{Deserialize, Serialize};
 
-use super::front::{Front, HEAD_BYTES};
+use super::front::{Front, HEAD_BYTES, is_tablespace};
 use super::learn::Learner;
 use super::memory::Memory;
 use super::trust::{is_good, state_of};
@@ -90,14 +90,8 @@ impl One<'_> {
         } else if !is_good(&state) {
             return None;
         }
-        let front = if path.extension().is_some_and(|e| e == "ibd") {
-            Some(front_of(path, self.size)?)
-        } else {
-            None
-        };
-        let pages = front.as_ref().map(Front::encoded_pages).unwrap_or_default();
-        let front = front.as_ref().map(|front| front.kept(&pages));
-        learner.add(&FileRecord { state, front, ranges: self.ranges }).then_some(newest)
+        let front = if is_tablespace(path) { Some(front_of(path, self.size)?) } else { None };
+        learner.add_file(state, front.as_ref(), self.ranges).then_some(newest)
     }
 }
 

@@ -1,4 +1,6 @@
 //! The first pages of a tablespace. A donor that does not read a file knows its number and these pages from here.
+use std::path::Path;
+
 use formats::innodb::page;
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
 use formats::{Lsn, SpaceId};
@@ -19,6 +21,11 @@ pub struct Front {
     pub lsn: Option<Lsn>,
     /// XXH3 of the whole pages in its first [`HEAD_BYTES`].
     pub pages: Vec<u64>,
+}
+
+/// Whether a file of this name is a tablespace.
+pub fn is_tablespace(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "ibd")
 }
 
 impl Front {

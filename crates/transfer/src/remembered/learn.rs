@@ -10,7 +10,7 @@ use protocol::inventory::FileId;
 use protocol::limits::RANGE_BYTES;
 use protocol::remembered::{Builder, FileRecord, FileState, RANGE_RECORD_BYTES, range_record};
 
-use super::front::Front;
+use super::front::{Front, is_tablespace};
 use super::trust::{is_good, is_settled, may_be_mapped, state_of};
 use crate::disk::identity::{Look, look};
 use crate::threads::lock;
@@ -57,8 +57,7 @@ impl Learner {
         front: Option<Front>,
     ) {
         let state = state_of(look);
-        let needs_front = path.extension().is_some_and(|extension| extension == "ibd");
-        if !Learner::may_be_learned(path, &state, began, live) || (needs_front && front.is_none()) {
+        if !Learner::may_be_learned(path, &state, began, live) || (is_tablespace(path) && front.is_none()) {
             return self.give_up(file);
         }
         let (path, left) = (path.to_owned(), ranges(state.size));
@@ -92,13 +91,19 @@ impl Learner {
         let done = if draft.left == 0 { drafts.remove(&file) } else { None };
         drop(drafts);
         if let Some(draft) = done.filter(Draft::is_as_before) {
-            draft.add_to(&mut lock(&self.list));
+            self.add_file(draft.state, draft.front.as_ref(), &draft.ranges);
         }
     }
 
     /// A file is not to be remembered: what was read of it is not what it contains, or not all of it is read.
     pub fn give_up(&self, file: FileId) {
         lock(&self.drafts).remove(&file);
+    }
+
+    /// Adds a file of which every range was read in this state.
+    pub fn add_file(&self, state: FileState, front: Option<&Front>, ranges: &[u8]) -> bool {
+        let pages = front.map(Front::encoded_pages).unwrap_or_default();
+        self.add(&FileRecord { state, front: front.map(|front| front.kept(&pages)), ranges })
     }
 
     /// Adds what is remembered already.
@@ -110,12 +115,6 @@ impl Learner {
 impl Draft {
     fn is_as_before(&self) -> bool {
         look(&self.path).ok().flatten().is_some_and(|now| state_of(&now) == self.state)
-    }
-
-    fn add_to(&self, list: &mut Builder) {
-        let pages = self.front.as_ref().map(Front::encoded_pages).unwrap_or_default();
-        let front = self.front.as_ref().map(|front| front.kept(&pages));
-        list.push(&FileRecord { state: self.state, front, ranges: &self.ranges });
     }
 }
 

@@ -9,11 +9,12 @@ use protocol::policy::series;
 
 use super::incoming::{Incoming, Place, waits};
 use super::joiner::Joiner;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::job::Job;
+use crate::loading::statement::check_count;
 use crate::loading::texts::{bytes_of, is_of_server, path_of};
 use crate::loading::{definition, in_words, system};
-use crate::snapshot::logical::{INCOMING, Read};
+use crate::snapshot::logical::{Read, is_foreign};
 use crate::sql::joining::FILE_EXISTS;
 use crate::sql::reading::Database;
 use crate::sql::{Session, SqlError};
@@ -100,11 +101,7 @@ impl Exchange<'_> {
     fn remove_old(&mut self, places: &[Place]) -> Result<()> {
         let databases = self.session.databases().map_err(|e| self.refuses("a question", &e))?;
         let names = databases.iter().map(|database| &database.name);
-        let is_data = |name: &&String| {
-            !OF_SERVER.contains(&name.as_str())
-                && !name.starts_with(INCOMING)
-                && !name.starts_with("#mysql50#")
-        };
+        let is_data = |name: &&String| !OF_SERVER.contains(&name.as_str()) && !is_foreign(name);
         for database in names.filter(is_data) {
             match self.session.drop_database(database) {
                 Err(e) if e.code == NOT_EMPTY => {
@@ -192,14 +189,7 @@ impl Exchange<'_> {
                 let what = format!("rows of mysql.{}", system.name);
                 count += incoming.load_into(session, &what, at, &system.rows, columns, part.clone())?;
             }
-            match count == system.rows.count {
-                true => Ok(()),
-                false => {
-                    let text =
-                        format!("{count} of {} rows of mysql.{} were loaded", system.rows.count, system.name);
-                    Err(Failure::new(Kind::Server, text).into())
-                }
-            }
+            Ok(check_count(&format!("rows of mysql.{}", system.name), &system.rows, count)?)
         };
         let refuses = |what: &str, error: &SqlError| joiner.refused(what, error);
         system::replace(self.session, self.contents, lower, &refuses, rows)

@@ -16,7 +16,7 @@ use super::joiner::Joiner;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::loading::expressible::check_names;
-use crate::loading::statement::{load_of, unexpected};
+use crate::loading::statement::{as_they_were, load_of};
 use crate::loading::system::is_engine;
 use crate::loading::tables::DEFER_FROM;
 use crate::loading::{definition, in_words};
@@ -178,19 +178,9 @@ impl<'a> Incoming<'a> {
         bytes: Vec<u8>,
     ) -> Result<u64> {
         let refuses = |e: &SqlError| self.joiner.refused(what, e);
-        if rows.history {
-            session.insert_history(true).map_err(|e| refuses(&e))?;
-        }
         let source = Decoder::with_buffer(Cursor::new(bytes)).context("rows cannot be unpacked")?;
         let load = load_of(at, rows, columns, Some(&self.joiner.version));
-        let (count, warnings) = session.load_sent_rows(source, load).map_err(|e| refuses(&e))?;
-        if rows.history {
-            session.insert_history(false).map_err(|e| refuses(&e))?;
-        }
-        match unexpected(&warnings, rows) {
-            Some(error) => Err(refuses(&error).into()),
-            None => Ok(count),
-        }
+        as_they_were(session, rows, &refuses, |session| Ok(session.load_sent_rows(source, load)))
     }
 
     /// Everything was read. Makes the keys that waited, and compares what has come with what was read. Returns the number of rows.

@@ -30,7 +30,7 @@ use crate::peer::OwnCertificates;
 use crate::peer::end::End;
 use crate::peer::secret::random_bytes;
 use crate::peer::tls;
-use crate::peer::tls_stream::again;
+use crate::peer::tls_stream::{again, keep_alive};
 use crate::threads::{self, Thread, lock};
 
 /// How long a connection may take, and each step of a login.
@@ -225,9 +225,7 @@ impl Shared {
             match TcpStream::connect_timeout(&address, STEP_WITHIN) {
                 Ok(socket) => {
                     // A host that is gone says nothing.
-                    sockopt::set_tcp_keepidle(&socket, Duration::from_secs(15))?;
-                    sockopt::set_tcp_keepintvl(&socket, Duration::from_secs(5))?;
-                    sockopt::set_tcp_keepcnt(&socket, 5)?;
+                    keep_alive(&socket)?;
                     sockopt::set_tcp_user_timeout(&socket, GONE_AFTER.as_millis() as u32)?;
                     return Ok(socket);
                 }

@@ -46,8 +46,8 @@ struct Turn {
     way: usize,
     /// Another way is thought to be the cheapest.
     trial: bool,
-    /// Since it began.
-    whole: Sum,
+    /// Bytes since it began.
+    bytes: u64,
     /// A quarter of a window, before the first one begins.
     warming: Sum,
     /// Since the last window ended.
@@ -87,8 +87,8 @@ impl CostModel {
         if bytes < BYTES_MIN || choice.turn != self.turn.number {
             return;
         }
-        let warm = self.turn.windows > 0 || self.turn.whole.bytes >= self.window.warm_up;
-        self.turn.whole.add(bytes, took);
+        let warm = self.turn.windows > 0 || self.turn.bytes >= self.window.warm_up;
+        self.turn.bytes += bytes;
         let measured = if warm { &mut self.turn.measured } else { &mut self.turn.warming };
         measured.add(bytes, took);
         let cost = if self.turn.measured.bytes >= self.window.bytes {
@@ -116,11 +116,10 @@ impl CostModel {
         }
     }
 
-    /// Even while the buffers take a part of it, it costs clearly more than the cheapest way: the rest of the turn would be
-    /// wasted.
+    /// Even while the buffers take a part of it, a trial costs clearly more than the cheapest way: the rest of the turn would
+    /// be wasted.
     fn is_too_dear(&self, cost: f64) -> bool {
-        let others = (0..self.costs.len()).filter(|way| *way != self.turn.way);
-        let cheapest = others.filter_map(|way| self.weighted(way)).min_by(f64::total_cmp);
+        let cheapest = self.cheapest().and_then(|way| self.weighted(way));
         let handicap = self.handicaps.get(self.turn.way).copied().unwrap_or(1.0);
         cheapest.is_some_and(|cheapest| cost * handicap > cheapest * TOO_DEAR)
     }

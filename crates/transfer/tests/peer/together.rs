@@ -69,6 +69,22 @@ impl Joiner {
         self.answers.send(&Message::GroupFingerprint { first: FIRST, fingerprint }).unwrap();
     }
 
+    /// Its files together are others, so it is asked about each, of which the first turns out to be the same.
+    fn describes_each(&mut self, theirs: [&[u8]; 2]) {
+        self.answer_groups(fingerprint_of(theirs));
+        assert_eq!(self.asks.recv().unwrap(), Message::SplitGroup { first: FIRST });
+        self.answer_one(FIRST, theirs[0]);
+        self.answer_one(SECOND, theirs[1]);
+        assert_eq!(self.lane.recv().unwrap(), Message::BeginKnown { file: FIRST });
+    }
+
+    /// It is asked about the blocks of the second.
+    fn describes_blocks_of_second(&mut self, theirs: &[u8]) {
+        assert_eq!(self.asks.recv().unwrap(), Message::CompareBlocks { file: SECOND, range: 0 });
+        let fingerprints = block_fingerprints(&KEY, theirs);
+        self.answers.send(&Message::BlockFingerprints { file: SECOND, range: 0, fingerprints }).unwrap();
+    }
+
     /// Answers for one file as it is here.
     fn answer_one(&mut self, file: FileId, bytes: &[u8]) {
         self.answers.send(&Message::JoinersFile { file, size: Some(bytes.len() as u64) }).unwrap();
@@ -108,16 +124,10 @@ fn what_is_all_there_is_one_message_and_what_is_read_later_follows_it() {
 fn where_one_differs_each_is_compared_by_itself() {
     let theirs = [OURS[0], b"what was in the second"];
     let talk = |joiner: &mut Joiner| {
-        joiner.answer_groups(fingerprint_of(theirs));
-        assert_eq!(joiner.asks.recv().unwrap(), Message::SplitGroup { first: FIRST });
-        joiner.answer_one(FIRST, theirs[0]);
-        joiner.answer_one(SECOND, theirs[1]);
-        assert_eq!(joiner.lane.recv().unwrap(), Message::BeginKnown { file: FIRST });
+        joiner.describes_each(theirs);
         let len = OURS[0].len() as u32;
         assert_eq!(joiner.lane.recv().unwrap(), Message::Same { file: FIRST, offset: 0, len });
-        assert_eq!(joiner.asks.recv().unwrap(), Message::CompareBlocks { file: SECOND, range: 0 });
-        let fingerprints = block_fingerprints(&KEY, theirs[1]);
-        joiner.answers.send(&Message::BlockFingerprints { file: SECOND, range: 0, fingerprints }).unwrap();
+        joiner.describes_blocks_of_second(theirs[1]);
         let (chunk, payload) = joiner.chunk();
         assert_eq!((chunk.file, payload), (SECOND, OURS[1].to_vec()));
         joiner.end();
@@ -262,15 +272,9 @@ fn where_one_differs_remembered_files_must_be_read() {
         Ok(())
     };
     let talk = |joiner: &mut Joiner| {
-        joiner.answer_groups(fingerprint_of(theirs));
-        assert_eq!(joiner.asks.recv().unwrap(), Message::SplitGroup { first: FIRST });
-        joiner.answer_one(FIRST, theirs[0]);
-        joiner.answer_one(SECOND, theirs[1]);
-        assert_eq!(joiner.lane.recv().unwrap(), Message::BeginKnown { file: FIRST });
+        joiner.describes_each(theirs);
         assert!(matches!(joiner.lane.recv().unwrap(), Message::Same { file: FIRST, .. }));
-        assert_eq!(joiner.asks.recv().unwrap(), Message::CompareBlocks { file: SECOND, range: 0 });
-        let fingerprints = block_fingerprints(&KEY, theirs[1]);
-        joiner.answers.send(&Message::BlockFingerprints { file: SECOND, range: 0, fingerprints }).unwrap();
+        joiner.describes_blocks_of_second(theirs[1]);
         assert_eq!(joiner.chunk().1, OURS[1]);
         joiner.end();
     };

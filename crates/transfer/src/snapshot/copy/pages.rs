@@ -475,4 +475,4 @@ fn open<'w>(copier: Copier<'_>, wanted: &'w Wanted) -> Result<Opened<'w>> {
 
 #[cfg(test)]
 #[path = "pages_tests.rs"]
-mod tests;
+pub(super) mod tests;

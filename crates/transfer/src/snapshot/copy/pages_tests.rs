@@ -48,18 +48,7 @@ fn a_part_is_as_fresh_as_what_was_seen_before_it_was_read() {
     let dir = tempfile::tempdir().unwrap();
     let wanted = wanted(dir.path(), 1, 3 * RANGE_BYTES as usize);
     let (server, cancel, bytes) = (Server::default(), Cancel::new(), AtomicU64::new(0));
-    let copier = Copier {
-        sink: &server,
-        threads: 1,
-        direct: false,
-        allow_corrupt: false,
-        cancel: &cancel,
-        bytes: &bytes,
-        pace: &|| Ok(()),
-        checkpoints: Some(&server),
-        memory: None,
-        live: true,
-    };
+    let copier = Copier { threads: 1, checkpoints: Some(&server), ..copier(&server, &cancel, &bytes) };
     let (copied, damage) = copy(copier, &[wanted]).unwrap();
     assert!(damage.is_empty());
     let range = u64::from(RANGE_BYTES);
@@ -98,18 +87,7 @@ fn files_are_opened_at_the_same_time() {
     let dir = tempfile::tempdir().unwrap();
     let wanted: Vec<Wanted> = (1..=2).map(|id| wanted(dir.path(), id, 65536)).collect();
     let (sink, cancel, bytes) = (Together::default(), Cancel::new(), AtomicU64::new(0));
-    let copier = Copier {
-        sink: &sink,
-        threads: 2,
-        direct: false,
-        allow_corrupt: false,
-        cancel: &cancel,
-        bytes: &bytes,
-        pace: &|| Ok(()),
-        checkpoints: None,
-        memory: None,
-        live: true,
-    };
+    let copier = copier(&sink, &cancel, &bytes);
     let (copied, _) = copy(copier, &wanted).unwrap();
     let mut ids: Vec<u32> = copied.iter().map(|copied| copied.id.0).collect();
     ids.sort_unstable();
@@ -140,22 +118,31 @@ fn an_error_in_one_file_ends_the_copy_of_the_others() {
     let wanted = [(1, 1), (2, RANGES as usize)]
         .map(|(id, ranges)| wanted(dir.path(), id, ranges * RANGE_BYTES as usize));
     let (sink, cancel, bytes) = (Refusing::default(), Cancel::new(), AtomicU64::new(0));
-    let copier = Copier {
-        sink: &sink,
-        threads: 2,
-        direct: false,
-        allow_corrupt: false,
-        cancel: &cancel,
-        bytes: &bytes,
-        pace: &|| Ok(()),
-        checkpoints: None,
-        memory: None,
-        live: true,
-    };
+    let copier = copier(&sink, &cancel, &bytes);
     let error = copy(copier, &wanted).err().unwrap();
     assert!(format!("{error:#}").contains("refused"), "{error:#}");
     let taken = sink.0.into_inner();
     assert!(taken < RANGES, "all {taken} ranges of the other file were read first");
+}
+
+/// Copies with two threads what a server may be writing to.
+pub(in crate::snapshot::copy) fn copier<'a>(
+    sink: &'a dyn SnapshotSink,
+    cancel: &'a Cancel,
+    bytes: &'a AtomicU64,
+) -> Copier<'a> {
+    Copier {
+        sink,
+        threads: 2,
+        direct: false,
+        allow_corrupt: false,
+        cancel,
+        bytes,
+        pace: &|| Ok(()),
+        checkpoints: None,
+        memory: None,
+        live: true,
+    }
 }
 
 /// A file of zeros that is to be copied.

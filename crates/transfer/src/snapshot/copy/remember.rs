@@ -18,6 +18,7 @@ use crate::datadir::scan::{self, ScannedFile};
 use crate::datadir::server_on::server_on;
 use crate::disk::identity::now;
 use crate::failure::{Failure, Kind};
+use crate::remembered::front::is_tablespace;
 use crate::remembered::learn::Learner;
 use crate::remembered::memory::Memory;
 use crate::remembered::trust::state_of;
@@ -100,9 +101,8 @@ fn once(layout: &Layout, engines: &EnginePolicy, memory: &Memory, cancel: &Cance
         all += 1;
         let worth = Learner::may_be_learned(&path, &state_of(&look), now(), live);
         if worth || memory.find(&look).is_some() {
-            let with_pages = path.extension().is_some_and(|extension| extension == "ibd");
             let wanted: Wanted = copy.wanted(entry, path, look.identity)?;
-            if with_pages { pages.push(wanted) } else { small.push(wanted) }
+            if is_tablespace(&wanted.path) { pages.push(wanted) } else { small.push(wanted) }
         }
     }
     copy.data_files(&pages)?;

@@ -47,18 +47,9 @@ pub fn copy(copier: Copier<'_>, file: &Wanted) -> Result<Option<(u64, Signature)
         let read =
             open.read(&mut buffer, offset).with_context(|| format!("cannot read {}", path.display()))?;
         if read == 0 {
-            if let Some((unread, memory)) = unread.as_ref().zip(copier.memory) {
-                memory.keep(unread.at);
-            }
             return Ok(Some((offset, settled(before.signature, began))));
         }
-        match (&unread, copier.memory) {
-            (Some(unread), Some(memory)) => unread.check(memory, file, offset, &buffer[..read])?,
-            (None, Some(memory)) => {
-                memory.learner().read(&memory.key(), file.entry.id, offset, &buffer[..read])
-            }
-            _ => {}
-        }
+        unread::learn(copier, file, unread.as_ref(), offset, &buffer[..read], true)?;
         copier.sink.write(file.entry.id, offset, &buffer[..read])?;
         offset += read as u64;
     }

@@ -76,7 +76,7 @@ pub fn hand_over(copier: Copier<'_>, wanted: &Wanted, until: bool) -> Result<Opt
     Ok(Some(Unread { at, look: seen, done }))
 }
 
-/// A range of a data file was read: it is checked if it is remembered, or else learned. `whole`: it is what the file contains,
+/// A range of a file was read: it is checked if it is remembered, or else learned. `whole`: it is what the file contains,
 /// with no corrupt page.
 ///
 /// # Errors

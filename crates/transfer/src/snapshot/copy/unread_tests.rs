@@ -15,6 +15,7 @@ use crate::datadir::testing::page;
 use crate::remembered::testing::{misremembering, remembering};
 use crate::snapshot::copy::page_file::HEAD_BYTES;
 use crate::snapshot::copy::pages::copy;
+use crate::snapshot::copy::pages::tests::copier;
 use crate::snapshot::copy::small;
 use crate::snapshot::sink::SnapshotSink;
 use crate::threads::lock;
@@ -82,18 +83,7 @@ impl Table {
 
     fn copy(&self, joiner: &Joiner, memory: &Memory) -> Result<Copied> {
         let (cancel, bytes) = (Cancel::new(), AtomicU64::new(0));
-        let copier = Copier {
-            sink: joiner,
-            threads: 2,
-            direct: false,
-            allow_corrupt: false,
-            cancel: &cancel,
-            bytes: &bytes,
-            pace: &|| Ok(()),
-            checkpoints: None,
-            memory: Some(memory),
-            live: true,
-        };
+        let copier = Copier { memory: Some(memory), ..copier(joiner, &cancel, &bytes) };
         if !self.wanted.path.ends_with("t.ibd") {
             let copied = small::copy(copier, &self.wanted)?.map(|(bytes, _)| bytes);
             let (space, first_lsn, head, fresh) = (None, None, Vec::new(), Vec::new());

@@ -47,7 +47,7 @@ pub(super) enum Kind {
 }
 
 /// Whether a database is no part of the data: a directory of somebody else's, or what was left of a transfer to this server.
-pub(super) fn is_foreign(database: &str) -> bool {
+pub(crate) fn is_foreign(database: &str) -> bool {
     database.starts_with(NOT_ENCODED) || database.starts_with(INCOMING)
 }
 

@@ -49,6 +49,7 @@ use crate::settings::Blocking as Permission;
 use crate::sql::reading::Database;
 use crate::sql::{ANSWER_WITHIN, Login, Session, SqlError};
 use error::ReadError;
+pub(crate) use listing::is_foreign;
 use part::Shipper;
 use point::{Early, Point, Reach, Sessions};
 use receiver::Receiver;
