@@ -28,12 +28,13 @@ use crate::load::governor::Governor;
 use crate::panics::caught;
 use crate::peer::Established;
 use crate::peer::link::Link;
+use crate::remembered::front::is_tablespace;
 use crate::remembered::memory::Memory;
 use crate::send::packer::Compression;
 use crate::server::{credentials, synced};
 use crate::sql::Login;
 use crate::threads::Thread;
-use attempt::{DonorSession, Sent, TransferContext};
+use attempt::{DonorSession, Offered, Sent, TransferContext};
 use joiners_word::{Position, expect, position_given};
 use offer::{Accepted, accepted};
 
@@ -153,7 +154,11 @@ fn agree(job: &Job, link: &mut Link, account: Option<&Account>) -> Result<Terms>
 
 fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms) -> Result<Position> {
     let Terms { layout, engines, offered, accepted } = terms;
-    let bytes = (scan::bytes(&offered.files, true), scan::bytes(&offered.files, false));
+    let size = Offered {
+        bytes: scan::bytes(&offered.files, true),
+        without_redo: scan::bytes(&offered.files, false),
+        tablespaces: offered.files.iter().filter(|file| is_tablespace(&file.path)).count() as u64,
+    };
     let memory = memory(job);
     let is_remembered = |file: &&ScannedFile| memory.as_ref().is_some_and(|m| m.find(&file.look).is_some());
     let remembered = offered.files.iter().filter(is_remembered).map(|file| file.entry.size).sum();
@@ -168,7 +173,7 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
         layout: &layout,
         engines: &engines,
         skipped: &skipped,
-        offered: bytes,
+        offered: size,
         memory,
         remembered,
     };

@@ -90,7 +90,7 @@ const KEY: [u8; 32] = [7; 32];
 /// Bytes a file, as measured and a fifth more. What does not grow with the number of files is in it (a mebibyte is 37 bytes a file
 /// here): with 200,000 files there is less of that.
 const OFFER_MAX: usize = 510;
-const SNAPSHOT_MAX: usize = 670;
+const SNAPSHOT_MAX: usize = 615;
 const RECEIVE_MAX: usize = 475;
 const SETTLED_MAX: usize = 580;
 const INSTALL_MAX: usize = 620;

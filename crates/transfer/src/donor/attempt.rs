@@ -72,6 +72,17 @@ pub(super) struct Sent {
     pub chunks: u64,
 }
 
+/// The size of what was offered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offered {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// The same without the redo log.
+    pub without_redo: u64,
+    /// Number of tablespaces.
+    pub tablespaces: u64,
+}
+
 /// Everything an attempt needs.
 pub(super) struct DonorSession<'a> {
     pub job: &'a Job,
@@ -80,8 +91,7 @@ pub(super) struct DonorSession<'a> {
     pub layout: &'a Layout,
     pub engines: &'a EnginePolicy,
     pub skipped: &'a Skipped,
-    /// Bytes in the offer: with the redo log, and without it.
-    pub offered: (u64, u64),
+    pub offered: Offered,
     /// What this node remembers of its files.
     pub memory: Option<Arc<Memory>>,
     /// Bytes of the files whose fingerprints are remembered.
@@ -292,8 +302,8 @@ impl DonorSession<'_> {
             (true, None) => Some(random_bytes()?),
             (true, remembered) => remembered,
         };
-        let (all, without_redo) = self.offered;
-        let bytes = if kind == SnapshotKind::Blocking { all } else { without_redo };
+        let Offered { bytes, without_redo, .. } = self.offered;
+        let bytes = if kind == SnapshotKind::Blocking { bytes } else { without_redo };
         let redo = if kind == SnapshotKind::Online { self.redo_outlook() } else { None };
         let (rlimit, limits) = (self.context.throttle.rate(), self.job.settings.limits);
         let parts = self.job.settings.delta != Parts::Never;
@@ -316,7 +326,7 @@ impl DonorSession<'_> {
 
     /// The outlook of our server's redo, or `None` if the server cannot be asked.
     fn redo_outlook(&self) -> Option<Outlook> {
-        Session::open(&self.login(), ANSWER_WITHIN).ok()?.redo_outlook().ok()?
+        Session::open(&self.login(), ANSWER_WITHIN).ok()?.redo_outlook(self.offered.tablespaces).ok()?
     }
 
     fn send_queue(&self, snapshot: &dyn Snapshot, key: Option<FingerprintKey>) -> SendQueue<'_> {

@@ -107,7 +107,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         Ok(history) => history,
         Err(why) => return none(why),
     };
-    let all = session.offered.0;
+    let all = session.offered.bytes;
     let sent = match &sample {
         None => all,
         Some((sample, key)) => {

@@ -44,7 +44,7 @@ pub struct Shared<'a> {
 pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> Result<u64> {
     let mut payload = Vec::new();
     let mut said = Some(first);
-    let mut data = Vec::new();
+    let mut unpacker = Unpacker::new()?;
     let mut writer = shared.staging.writer();
     let mut chunks = 0;
     loop {
@@ -55,7 +55,7 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
             Message::Begin(entry) => begin(shared, &entry)?,
             Message::BeginKnown { file } => begin(shared, &compared(shared)?.entry(file)?)?,
             Message::Chunk(chunk) => {
-                let (parts, literals) = unpack(&chunk, &payload, &mut data)?;
+                let (parts, literals) = unpacker.unpack(&chunk, &payload)?;
                 store(shared, &mut writer, &chunk, parts, literals)?;
                 chunks += 1;
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
@@ -210,26 +210,38 @@ fn merged(kinds: &[&[(u32, u32)]]) -> Vec<(u32, u32)> {
     all
 }
 
-/// The chunk's bytes, unpacked and verified against its digest: those of its parts, and those of its deltas.
-fn unpack<'a>(chunk: &Chunk, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> Result<(&'a [u8], &'a [u8])> {
-    let (parts, literals) = chunk.payload_len()?;
-    let len = (parts + literals) as usize;
-    let data = match chunk.packing {
-        Packing::Plain => payload,
-        Packing::Zstd => {
-            buffer.resize(len, 0);
-            let unpacked = zstd::bulk::decompress_to_buffer(payload, &mut buffer[..]);
-            let unpacked = unpacked.context("the donor sent bytes that zstd cannot unpack")?;
-            buffer.get(..unpacked).unwrap_or_default()
-        }
-    };
-    if data.len() != len || digest(data) != chunk.digest {
-        let at = format!("file number {} at {}", chunk.file.0, chunk.offset);
-        return Err(Failure::new(
-            Kind::Peer,
-            format!("the bytes received for {at} differ from what the donor read"),
-        )
-        .into());
+/// Unpacks chunks. Its working memory is kept, because most chunks of small files are smaller than it.
+struct Unpacker {
+    zstd: zstd::bulk::Decompressor<'static>,
+    buffer: Vec<u8>,
+}
+
+impl Unpacker {
+    fn new() -> Result<Unpacker> {
+        Ok(Unpacker { zstd: zstd::bulk::Decompressor::new()?, buffer: Vec::new() })
     }
-    Ok(data.split_at(parts as usize))
+
+    /// The chunk's bytes, unpacked and verified against its digest: those of its parts, and those of its deltas.
+    fn unpack<'a>(&'a mut self, chunk: &Chunk, payload: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
+        let (parts, literals) = chunk.payload_len()?;
+        let len = (parts + literals) as usize;
+        let data = match chunk.packing {
+            Packing::Plain => payload,
+            Packing::Zstd => {
+                self.buffer.resize(len, 0);
+                let unpacked = self.zstd.decompress_to_buffer(payload, &mut self.buffer[..]);
+                let unpacked = unpacked.context("the donor sent bytes that zstd cannot unpack")?;
+                self.buffer.get(..unpacked).unwrap_or_default()
+            }
+        };
+        if data.len() != len || digest(data) != chunk.digest {
+            let at = format!("file number {} at {}", chunk.file.0, chunk.offset);
+            return Err(Failure::new(
+                Kind::Peer,
+                format!("the bytes received for {at} differ from what the donor read"),
+            )
+            .into());
+        }
+        Ok(data.split_at(parts as usize))
+    }
 }

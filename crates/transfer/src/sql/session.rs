@@ -214,13 +214,14 @@ impl Session {
     }
 
     /// What is to be expected of the redo, as far as the status tells; `None` when the server does not tell.
+    /// `tablespaces`: how many there are.
     ///
     /// # Errors
     /// From the server.
-    pub fn redo_outlook(&mut self) -> Answer<Option<Outlook>> {
+    pub fn redo_outlook(&mut self, tablespaces: u64) -> Answer<Option<Outlook>> {
         let Some(bytes) = self.redo_since_checkpoint()? else { return Ok(None) };
         let pages = self.dirty_pages()?.unwrap_or(0);
-        Ok(Some(Outlook { bytes, pages, asks: self.may_make_checkpoints()? }))
+        Ok(Some(Outlook { bytes, pages, tablespaces, asks: self.may_make_checkpoints()? }))
     }
 
     /// A status number; `None` when there is no such one.
@@ -295,6 +296,17 @@ impl Session {
         match self.conn.query_first(question).map_err(SqlError::from) {
             Err(e) if !e.is_lost() => Ok(None),
             answer => Ok(answer?.flatten()),
+        }
+    }
+
+    /// Number of InnoDB's tablespaces; `None` without the right to know it.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn tablespaces(&mut self) -> Answer<Option<u64>> {
+        match self.conn.query_first("SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLESPACES") {
+            Err(e) => Err(SqlError::from(e)).or_else(|e| if e.is_lost() { Err(e) } else { Ok(None) }),
+            Ok(number) => Ok(number),
         }
     }
 

@@ -80,7 +80,8 @@ impl Here {
         session: &mut Session,
         variables: &BTreeMap<String, String>,
     ) -> Answer<Result<Estimate, String>> {
-        let outlook = session.redo_outlook()?;
+        let tablespaces = session.tablespaces()?.unwrap_or(0);
+        let outlook = session.redo_outlook(tablespaces)?;
         // What its rlimit is, and what the link carries, shows when the transfer begins.
         let prices = Prices::new(None, None, 0.0);
         let with_redo = |estimate: Estimate| match outlook {

@@ -1,5 +1,6 @@
 //! What was copied of each file: the memory of a snapshot between its rounds.
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -7,9 +8,9 @@ use anyhow::Result;
 use formats::{Lsn, SpaceId};
 use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileId, FileRole};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::by_identity::{ByIdentity, several_names};
+use super::index::Index;
 pub use super::known::Known;
 use super::listing::{Care, Listed};
 use crate::disk::identity::{Identity, Signature};
@@ -18,26 +19,23 @@ use crate::snapshot::copy::page_file::first_page;
 use crate::snapshot::copy::pages::Freshness;
 
 /// All files of a snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Catalog {
     files: Vec<Known>,
-    by_identity: ByIdentity,
+    by_identity: Index,
     /// A file with several names counts as one file for each of them, so the name is part of the key.
     by_name: HashMap<(Identity, PathBuf), u32>,
-    /// Files by the hash of their path.
-    by_path: HashMap<u64, u32>,
-    /// Two paths have the same hash, so `by_path` cannot be used.
-    ambiguous: bool,
+    by_path: Index,
     /// Files that belong to no database.
     top: BTreeSet<usize>,
     /// Files with [`Care::UnderCommitLock`].
     late: BTreeSet<usize>,
-    /// Data files that were written to since the snapshot began.
-    written: BTreeSet<usize>,
+    /// Data files that were written to since the snapshot began, each once.
+    written: Vec<u32>,
     /// First pages of files that were written to, as they were read since the file was last listed.
     first_now: HashMap<usize, FirstPage>,
-    /// Files that were still to be copied after the last listing.
-    todo: BTreeSet<usize>,
+    /// Files that were still to be copied after the last listing, in order.
+    todo: Vec<u32>,
     /// Data files created later than this are checked more closely, see [`Catalog::update`].
     since: i128,
 }
@@ -59,7 +57,18 @@ pub struct Todo {
 impl Catalog {
     /// An empty catalog. `since`: when the snapshot began, in nanoseconds since the epoch.
     pub fn new(since: i128) -> Catalog {
-        Catalog { since, ..Catalog::default() }
+        Catalog {
+            files: Vec::new(),
+            by_identity: Index::new(|file| identity_hash(&file.listed.look().identity)),
+            by_name: HashMap::new(),
+            by_path: Index::new(|file| path_hash(&file.path())),
+            top: BTreeSet::new(),
+            late: BTreeSet::new(),
+            written: Vec::new(),
+            first_now: HashMap::new(),
+            todo: Vec::new(),
+            since,
+        }
     }
 
     /// Takes over a new listing: names, states, and which files are gone. A data file created during the snapshot must
@@ -68,6 +77,10 @@ impl Catalog {
     pub fn update(&mut self, listing: Vec<Listed>) -> Todo {
         self.files.iter_mut().for_each(|f| f.present = false);
         let several = several_names(&listing);
+        if self.files.is_empty() {
+            // Growing would take up to twice the room of very many files.
+            self.files.reserve_exact(listing.len());
+        }
         for listed in listing {
             let several = several.contains(&listed.look().identity);
             self.see(listed, several);
@@ -90,7 +103,7 @@ impl Catalog {
         self.files.iter_mut().for_each(|f| f.present = false);
         let mut several = false;
         list(&mut |listed| {
-            let known = self.by_identity.get(&listed.look().identity, &self.files);
+            let known = self.with_identity(&listed.look().identity);
             several |= listed.care != Care::Link && known.is_some_and(|at| self.files[at].present);
             if !several {
                 self.see(listed, false);
@@ -99,25 +112,30 @@ impl Catalog {
         Ok((!several).then(|| self.left_to_do(None)))
     }
 
-    /// As [`Catalog::update`], with the files that belong to no database and, of the databases below `datadir`, only
-    /// what was looked at. `None` if a complete listing is needed.
+    /// As [`Catalog::update_each`], with the files that belong to no database and, of the databases below `datadir`, only
+    /// what was looked at.
+    ///
+    /// # Errors
+    /// From `list`.
     pub fn update_changed(
         &mut self,
         datadir: &Path,
         looked: &HashMap<String, Changed>,
-        files: Vec<Listed>,
-    ) -> Option<Todo> {
-        let gone = self.looked_at(datadir, looked)?;
-        gone.iter().for_each(|at| self.files[*at].present = false);
-        let others = |listed: &Listed| {
-            let known = self.by_identity.get(&listed.look().identity, &self.files).map(|at| &self.files[at]);
-            known.is_some_and(|file| file.present && file.listed.path() != listed.path())
-        };
-        if !several_names(&files).is_empty() || files.iter().filter(|f| f.care != Care::Link).any(others) {
-            return None;
+        list: impl FnOnce(&mut dyn FnMut(Listed)) -> Result<()>,
+    ) -> Result<Option<Todo>> {
+        for at in self.looked_at(datadir, looked) {
+            self.files[at].present = false;
         }
-        let seen = files.into_iter().map(|listed| self.see(listed, false)).collect();
-        Some(self.left_to_do(Some(seen)))
+        let (mut seen, mut several) = (Vec::new(), false);
+        list(&mut |listed| {
+            let known = self.with_identity(&listed.look().identity).map(|at| &self.files[at]);
+            several |= listed.care != Care::Link
+                && known.is_some_and(|file| file.present && file.listed.path() != listed.path());
+            if !several {
+                seen.push(self.see(listed, false));
+            }
+        })?;
+        Ok((!several).then(|| self.left_to_do(Some(seen))))
     }
 
     /// As [`Catalog::update`], only for files with [`Care::UnderCommitLock`].
@@ -136,10 +154,7 @@ impl Catalog {
     }
 
     /// The known files among those that were looked at.
-    fn looked_at(&self, datadir: &Path, looked: &HashMap<String, Changed>) -> Option<Vec<usize>> {
-        if self.ambiguous {
-            return None;
-        }
+    fn looked_at(&self, datadir: &Path, looked: &HashMap<String, Changed>) -> Vec<usize> {
         let whole = |database: &str| looked.get(database) == Some(&Changed::All);
         let of_server = |at: &usize| self.files[*at].listed.in_database().is_none();
         let mut all: Vec<usize> = self.top.iter().copied().filter(of_server).collect();
@@ -152,12 +167,9 @@ impl Catalog {
             let Changed::Names(names) = changed else { continue };
             let directory = datadir.join(database);
             let paths = names.iter().map(|name| directory.join(name));
-            all.extend(paths.filter_map(|path| {
-                let at = *self.by_path.get(&hash(&path))? as usize;
-                (self.files[at].listed.path() == path).then_some(at)
-            }));
+            all.extend(paths.filter_map(|path| self.with_path(&path)));
         }
-        Some(all)
+        all
     }
 
     /// What is left to copy of the files just seen (`None`: of all files) and of those that were left over before.
@@ -166,11 +178,14 @@ impl Catalog {
         let mut todo = std::mem::take(&mut self.todo);
         match seen {
             Some(seen) => {
-                todo.extend(seen);
-                todo.retain(|at| self.is_left_to_do(*at, &mut left));
+                todo.extend(seen.into_iter().map(|at| at as u32));
+                todo.sort_unstable();
+                todo.dedup();
             }
-            None => todo = (0..self.files.len()).filter(|at| self.is_left_to_do(*at, &mut left)).collect(),
+            None => todo = (0..self.files.len() as u32).collect(),
         }
+        todo.retain(|at| self.is_left_to_do(*at as usize, &mut left));
+        todo.shrink_to_fit();
         self.todo = todo;
         let size =
             |id: &FileId| std::cmp::Reverse(self.files[id.0 as usize - 1].listed.look().signature.size);
@@ -198,54 +213,71 @@ impl Catalog {
         let name = several.then(|| (identity, listed.path()));
         let known = match &name {
             _ if listed.care == Care::Link => self.link(&listed),
-            None => self.by_identity.get(&identity, &self.files),
+            None => self.with_identity(&identity),
             Some(name) => self.by_name.get(name).map(|at| *at as usize),
         };
         if let Some(at) = known {
             let recent = identity.birth() >= self.since || identity.birth() == 0;
-            let file = &mut self.files[at];
+            let file = &self.files[at];
             let other = recent
                 && listed.care == Care::Pages
                 && file.space().is_some()
                 && first_page(&listed.path()).is_some_and(|(space, _)| Some(space) != file.space());
             if !other {
-                let before = hash(&file.path());
+                self.by_path.remove(at, &self.files);
+                let file = &mut self.files[at];
                 file.listed = listed;
                 file.present = true;
                 self.first_now.remove(&at);
-                if self.by_path.get(&before) == Some(&(at as u32)) {
-                    self.by_path.remove(&before);
-                }
                 self.note(at);
                 return at;
             }
         }
         let (id, at) = (self.next_id(), self.files.len());
+        let link = listed.care == Care::Link;
+        self.files.push(Known {
+            id,
+            listed,
+            copied: None,
+            signature: None,
+            data: None,
+            present: true,
+            written: false,
+        });
         match name {
-            _ if listed.care == Care::Link => {}
-            None => self.by_identity.insert(identity, at, &self.files),
+            _ if link => {}
+            None => self.by_identity.set(at, &self.files, |file| file.listed.look().identity == identity),
             Some(name) => drop(self.by_name.insert(name, at as u32)),
         }
-        self.files.push(Known { id, listed, copied: None, signature: None, data: None, present: true });
         self.note(at);
         at
     }
 
     /// Updates the indexes, so that queries need not look at every file.
     fn note(&mut self, at: usize) {
-        let listed = &self.files[at].listed;
+        let file = &mut self.files[at];
+        let listed = &file.listed;
         if listed.in_database().is_none() {
             self.top.insert(at);
         }
         if listed.care == Care::UnderCommitLock {
             self.late.insert(at);
         }
-        if listed.care == Care::Pages && listed.look().signature.changed() >= self.since {
-            self.written.insert(at);
+        if !file.written && listed.care == Care::Pages && listed.look().signature.changed() >= self.since {
+            self.written.push(at as u32);
+            file.written = true;
         }
-        let path = listed.path();
-        let replaced = self.by_path.insert(hash(&path), at as u32).map(|at| &self.files[at as usize]);
-        self.ambiguous |= replaced.is_some_and(|other| other.path() != path);
+        let path = file.path();
+        self.by_path.set(at, &self.files, |other| other.path() == path);
+    }
+
+    fn with_identity(&self, identity: &Identity) -> Option<usize> {
+        let is_it = |file: &Known| file.listed.look().identity == *identity;
+        self.by_identity.get(identity_hash(identity), &self.files, is_it)
+    }
+
+    fn with_path(&self, path: &Path) -> Option<usize> {
+        self.by_path.get(path_hash(path), &self.files, |file| file.path() == path)
     }
 
     fn link(&self, listed: &Listed) -> Option<usize> {
@@ -308,7 +340,7 @@ impl Catalog {
     /// Data files that were written to since the snapshot began.
     pub fn written(&self) -> impl Iterator<Item = &Known> {
         let data = |file: &&Known| file.present && file.listed.care == Care::Pages && file.copied.is_some();
-        let written = self.written.iter().map(|at| &self.files[*at]);
+        let written = self.written.iter().map(|at| &self.files[*at as usize]);
         written.filter(data).filter(|file| file.listed.look().signature.changed() >= self.since)
     }
 
@@ -351,7 +383,7 @@ impl Catalog {
         let file = &mut self.files[at];
         file.present = false;
         let name = (file.listed.look().identity, file.path());
-        self.by_identity.remove(&name.0, at);
+        self.by_identity.remove(at, &self.files);
         if self.by_name.get(&name) == Some(&(at as u32)) {
             self.by_name.remove(&name);
         }
@@ -365,12 +397,15 @@ impl Catalog {
 
     /// The final list: `first`, then the files of the state with names and sizes; and the files that were announced but
     /// do not belong to it.
-    pub fn result(self, first: &FileEntry) -> (Entries, Vec<FileId>) {
+    pub fn result(mut self, first: &FileEntry) -> (Entries, Vec<FileId>) {
         let counts = |f: &Known| f.present && (f.copied.is_some() || f.listed.care == Care::Link);
         let mut files = Entries::default();
         files.insert(first);
         let mut removed = Vec::new();
-        for file in self.files {
+        // What else the catalog keeps of so many files is not needed beside the list.
+        let known = std::mem::take(&mut self.files);
+        drop(self);
+        for file in known {
             if counts(&file) {
                 files.insert(&file.entry());
             } else if file.copied.is_some() && !file.present {
@@ -381,6 +416,27 @@ impl Catalog {
     }
 }
 
-fn hash(path: &Path) -> u64 {
+/// Files that are listed under several names.
+fn several_names(listing: &[Listed]) -> HashSet<Identity> {
+    let mut seen = HashSet::with_capacity(listing.len());
+    let files = listing.iter().filter(|listed| listed.care != Care::Link);
+    let mut several = HashSet::new();
+    for identity in files.map(|listed| listed.look().identity) {
+        // Two files with the same hash are taken for one file with two names, which is safe: each is then known by its
+        // name.
+        if !seen.insert(identity_hash(&identity)) {
+            several.insert(identity);
+        }
+    }
+    several
+}
+
+fn path_hash(path: &Path) -> u64 {
     xxh3_64(path.as_os_str().as_bytes())
+}
+
+fn identity_hash(identity: &Identity) -> u64 {
+    let mut hasher = Xxh3::new();
+    identity.hash(&mut hasher);
+    hasher.finish()
 }

@@ -1,11 +1,10 @@
 //! The pages that the redo since the copy's checkpoint changes, in bounded memory: see [`super::rounds`].
 //!
-//! One bit per page (8 MB for 1 TB of 16k pages), in pieces that are allocated when a bit in them is set. Pages are
-//! kept apart by age: a *generation* holds what one stretch of the log changed, so that most of what lies below a newer
+//! One bit per page (8 MB for 1 TB of 16k pages), see [`super::page_set`]. Pages are kept apart by age: a *generation* holds what one stretch of the log changed, so that most of what lies below a newer
 //! checkpoint can be dropped at once. A page may be in several generations, and merging makes a generation look older
 //! than it is: more is read again then, never less. Above a memory limit a tablespace counts as changed whole, and
 //! above a second one everything does.
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,12 +13,10 @@ use formats::innodb::redo_header::Checkpoint;
 use formats::innodb::redo_mtr::Mtr;
 use formats::{Lsn, PageNo, SpaceId};
 
+use super::page_set::PageSet;
+
 /// Bytes for all generations together; half as much again is for tablespaces that count as whole.
 const MEMORY: usize = 16 << 20;
-/// Pages per piece.
-const PIECE_PAGES: u32 = 4096;
-/// Bytes per piece, including its place in the tree.
-const PIECE_BYTES: usize = PIECE_PAGES as usize / 8 + 64;
 /// Bytes per tablespace, besides its pieces.
 const SPACE_BYTES: usize = 96;
 /// A generation covers the log's capacity divided by this, so that the server's newest checkpoint lies in one of the
@@ -30,14 +27,12 @@ const GENERATIONS_MAX: usize = 12;
 /// Number of FILE_CHECKPOINT records that are remembered.
 const CHECKPOINTS_MAX: usize = 256;
 
-type Piece = Box<[u64; PIECE_PAGES as usize / 64]>;
-
 /// Pages of one tablespace.
 #[derive(Debug)]
 enum Pages {
     /// All of them.
     Whole,
-    Some(BTreeMap<u32, Piece>),
+    Some(PageSet),
 }
 
 #[derive(Debug, Default)]
@@ -173,16 +168,15 @@ impl Dirty {
             match generation.spaces.get(&space) {
                 _ if generation.everything => return Again::Whole,
                 Some(Pages::Whole) => return Again::Whole,
-                Some(Pages::Some(pieces)) => all.push(pieces),
+                Some(Pages::Some(pages)) => all.push(pages),
                 None => {}
             }
         }
-        let first = all.iter().filter_map(|pieces| first_set(pieces, from)).min();
+        let first = all.iter().filter_map(|pages| pages.first(from)).min();
         let Some(first) = first else { return Again::Nothing };
-        let is_set = |page| all.iter().any(|pieces| is_set(pieces, page));
         let longest = first.saturating_add(longest.max(1));
         let mut end = first.saturating_add(1);
-        while end < longest && is_set(end) {
+        while end < longest && all.iter().any(|pages| pages.contains(end)) {
             end += 1;
         }
         Again::Run(first..end)
@@ -197,29 +191,32 @@ impl Dirty {
             match generation.spaces.get(&space) {
                 _ if generation.everything => return None,
                 Some(Pages::Whole) => return None,
-                Some(Pages::Some(pieces)) => all.push(pieces),
+                Some(Pages::Some(pages)) => all.push(pages),
                 None => {}
             }
         }
-        Some(distinct(&all, pages))
+        Some(PageSet::distinct(&all, pages))
     }
 
     /// An estimate of what redo from `from` on touches: a generation that began before `from` counts in full.
     pub fn touched(&self, from: Lsn) -> Touched {
         let state = self.lock();
         let ends = state.generations.iter().skip(1).map(|next| next.start).chain([Lsn(u64::MAX)]);
-        let counted = state.generations.iter().zip(ends).filter(|(_, end)| *end > from);
-        let mut spaces: HashMap<SpaceId, Vec<&BTreeMap<u32, Piece>>> = HashMap::new();
-        for (generation, _) in counted {
-            for (space, pages) in &generation.spaces {
-                let pieces = spaces.entry(*space).or_default();
-                if let Pages::Some(some) = pages {
-                    pieces.push(some);
-                }
+        let counted: Vec<_> = state.generations.iter().zip(ends).filter(|(_, end)| *end > from).collect();
+        let (mut touched, mut all) = (Touched::default(), Vec::new());
+        for (at, (generation, _)) in counted.iter().enumerate() {
+            let earlier = |space| counted[..at].iter().any(|(earlier, _)| earlier.spaces.contains_key(space));
+            for space in generation.spaces.keys().filter(|space| !earlier(space)) {
+                let pages = counted[at..].iter().filter_map(|(later, _)| later.spaces.get(space));
+                all.extend(
+                    pages.filter_map(|pages| if let Pages::Some(some) = pages { Some(some) } else { None }),
+                );
+                touched.spaces += 1;
+                touched.pages += PageSet::distinct(&all, &(0..u32::MAX)).max(1);
+                all.clear();
             }
         }
-        let pages = spaces.values().map(|pieces| distinct(pieces, &(0..u32::MAX)).max(1)).sum();
-        Touched { pages, spaces: spaces.len() as u64 }
+        touched
     }
 
     /// True if redo below `below` may change anything in `space`.
@@ -287,32 +284,23 @@ impl State {
     }
 
     fn set(&mut self, space: SpaceId, page: PageNo) {
-        let (at, bit) = (page.0 / PIECE_PAGES, page.0 % PIECE_PAGES);
-        let room = self.memory + PIECE_BYTES + SPACE_BYTES <= self.memory_max;
+        let (memory, memory_max) = (self.memory, self.memory_max);
         let newest = self.newest();
         if newest.everything {
             return;
         }
-        let known = match newest.spaces.get_mut(&space) {
+        let more = match newest.spaces.get(&space) {
             Some(Pages::Whole) => return,
-            Some(Pages::Some(pieces)) => pieces.get_mut(&at),
-            None => None,
+            Some(Pages::Some(pages)) => pages.memory_for(page.0),
+            None => SPACE_BYTES + PageSet::new().memory_for(page.0),
         };
-        if let Some(piece) = known {
-            piece[bit as usize / 64] |= 1 << (bit % 64);
-            return;
-        }
-        if !room {
+        if more > 0 && memory + more > memory_max {
             return self.whole(space);
         }
-        let before = newest.spaces.len();
-        if let Pages::Some(pieces) = newest.spaces.entry(space).or_insert(Pages::Some(BTreeMap::new())) {
-            let mut piece = Piece::new([0; PIECE_PAGES as usize / 64]);
-            piece[bit as usize / 64] |= 1 << (bit % 64);
-            pieces.insert(at, piece);
+        if let Pages::Some(pages) = newest.spaces.entry(space).or_insert(Pages::Some(PageSet::new())) {
+            pages.insert(page.0);
         }
-        let more = newest.spaces.len() - before;
-        self.memory += PIECE_BYTES + more * SPACE_BYTES;
+        self.memory += more;
     }
 
     fn whole(&mut self, space: SpaceId) {
@@ -340,7 +328,7 @@ impl Generation {
         match self.spaces.get(&space) {
             None => 0,
             Some(Pages::Whole) => SPACE_BYTES,
-            Some(Pages::Some(pieces)) => SPACE_BYTES + pieces.len() * PIECE_BYTES,
+            Some(Pages::Some(pages)) => SPACE_BYTES + pages.memory(),
         }
     }
 
@@ -355,66 +343,13 @@ impl Generation {
         for (space, pages) in older.spaces {
             match (self.spaces.get_mut(&space), pages) {
                 (Some(Pages::Whole), _) => {}
-                (Some(Pages::Some(mine)), Pages::Some(theirs)) => {
-                    for (at, piece) in theirs {
-                        let own =
-                            mine.entry(at).or_insert_with(|| Piece::new([0; PIECE_PAGES as usize / 64]));
-                        own.iter_mut().zip(piece.iter()).for_each(|(own, more)| *own |= more);
-                    }
-                }
+                (Some(Pages::Some(mine)), Pages::Some(theirs)) => mine.absorb(&theirs),
                 (_, pages) => {
                     self.spaces.insert(space, pages);
                 }
             }
         }
     }
-}
-
-/// Number of pages in `range` that are set in any of these.
-fn distinct(all: &[&BTreeMap<u32, Piece>], range: &Range<u32>) -> u64 {
-    let pieces = |pieces: &&BTreeMap<u32, Piece>| -> Vec<u32> {
-        pieces.range(range.start / PIECE_PAGES..).map(|(at, _)| *at).collect()
-    };
-    let mut at: Vec<u32> = all.iter().flat_map(pieces).collect();
-    at.sort_unstable();
-    at.dedup();
-    let mut pages = 0;
-    for at in at {
-        for word in 0..PIECE_PAGES as usize / 64 {
-            let set = all.iter().filter_map(|pieces| pieces.get(&at)).fold(0, |set, piece| set | piece[word]);
-            let base = u64::from(at * PIECE_PAGES) + word as u64 * 64;
-            // Bits outside of the range do not count.
-            let (start, end) = (u64::from(range.start), u64::from(range.end));
-            let skip = start.saturating_sub(base).min(64);
-            let keep = end.saturating_sub(base).min(64);
-            if skip < keep {
-                let mask = (u64::MAX >> (64 - (keep - skip))) << skip;
-                pages += u64::from((set & mask).count_ones());
-            }
-        }
-    }
-    pages
-}
-
-fn is_set(pieces: &BTreeMap<u32, Piece>, page: u32) -> bool {
-    let bit = page % PIECE_PAGES;
-    pieces.get(&(page / PIECE_PAGES)).is_some_and(|piece| piece[bit as usize / 64] >> (bit % 64) & 1 == 1)
-}
-
-fn first_set(pieces: &BTreeMap<u32, Piece>, from: u32) -> Option<u32> {
-    for (at, piece) in pieces.range(from / PIECE_PAGES..) {
-        let base = at * PIECE_PAGES;
-        for (index, word) in piece.iter().enumerate() {
-            let word_base = base + index as u32 * 64;
-            // Bits before `from` do not count.
-            let skip = from.saturating_sub(word_base);
-            let word = if skip >= 64 { 0 } else { word >> skip << skip };
-            if word != 0 {
-                return Some(word_base + word.trailing_zeros());
-            }
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::super::page_set::PIECE_PAGES;
 use super::*;
 
 fn page(space: u32, page: u32) -> Record<'static> {

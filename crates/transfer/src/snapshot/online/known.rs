@@ -24,6 +24,8 @@ pub struct Known {
     pub(super) data: Option<Box<DataCopy>>,
     /// True if it is in the newest listing.
     pub present: bool,
+    /// A data file that was written to since the snapshot began.
+    pub(super) written: bool,
 }
 
 /// What is known of the copy of a data file.

@@ -51,9 +51,6 @@ struct Always {
     elsewhere: HashSet<String>,
 }
 
-/// What was examined, and the files that were found.
-type Found = (HashMap<String, Changed>, Vec<Listed>);
-
 impl<'a> Lister<'a> {
     /// Nothing has been listed yet.
     pub fn new(roots: &'a Roots) -> Lister<'a> {
@@ -77,10 +74,12 @@ impl<'a> Lister<'a> {
     /// # Errors
     /// A directory or file cannot be examined.
     pub fn refresh(&mut self, catalog: &mut Catalog) -> Result<Todo> {
-        if let Some((looked, files)) = self.changed()?
-            && let Some(todo) = catalog.update_changed(&self.roots.layout.datadir, &looked, files)
-        {
-            return Ok(todo);
+        if let Some(changed) = self.changed()? {
+            let datadir = &self.roots.layout.datadir;
+            let todo = catalog.update_changed(datadir, &changed, |take| self.all_changed(&changed, take))?;
+            if let Some(todo) = todo {
+                return Ok(todo);
+            }
         }
         let first = catalog.files().is_empty();
         if !first && let Some(todo) = catalog.update_each(|take| self.all(take))? {
@@ -130,7 +129,7 @@ impl<'a> Lister<'a> {
     }
 
     /// What may have changed since the last listing; `None` if that could be anything.
-    fn changed(&mut self) -> Result<Option<Found>> {
+    fn changed(&mut self) -> Result<Option<HashMap<String, Changed>>> {
         let Some(watch) = self.watch.as_mut().filter(|_| self.begun) else { return Ok(None) };
         let Some(mut looked) = watch.changes().context("what changed in the datadir")? else {
             return Ok(None);
@@ -155,15 +154,30 @@ impl<'a> Lister<'a> {
                 all.extend(names.iter().cloned());
             }
         }
-        let files = listing::list_changed(self.roots, &looked, &mut |name, path| {
-            self.databases.insert(name.to_owned());
-            watch.add(name, path);
+        Ok(Some(looked))
+    }
+
+    /// As [`Lister::all`], of what may have changed.
+    fn all_changed(
+        &mut self,
+        changed: &HashMap<String, Changed>,
+        take: &mut dyn FnMut(Listed),
+    ) -> Result<()> {
+        let Lister { roots, watch, always, databases, .. } = self;
+        let mut before = |name: &str, path: &Path| {
+            databases.insert(name.to_owned());
+            if let Some(watch) = watch {
+                watch.add(name, path);
+            }
+        };
+        listing::each_changed(roots, changed, &mut before, &mut |file| {
+            always.remember(roots, &file);
+            take(file);
         })?;
-        files.iter().for_each(|file| self.always.remember(self.roots, file));
-        let whole = looked.iter().filter(|(_, changed)| **changed == Changed::All);
+        let whole = changed.iter().filter(|(_, changed)| **changed == Changed::All);
         let names: Vec<String> = whole.map(|(name, _)| name.clone()).collect();
-        self.always.remember_dangling(self.roots, names.into_iter());
-        Ok(Some((looked, files)))
+        always.remember_dangling(roots, names.into_iter());
+        Ok(())
     }
 }
 

@@ -35,9 +35,10 @@ fn there(roots: &Roots) -> Seen {
 
 /// Files that a listing of changes examines, without those that belong to no database.
 fn looked(lister: &mut Lister<'_>) -> Vec<String> {
-    let (_, files) = lister.changed().unwrap().expect("everything was listed");
-    let mut names: Vec<String> =
-        files.iter().map(|file| file.name().to_owned()).filter(|n| n.contains('/')).collect();
+    let changed = lister.changed().unwrap().expect("everything was listed");
+    let mut names = Vec::new();
+    lister.all_changed(&changed, &mut |file| names.push(file.name().to_owned())).unwrap();
+    names.retain(|name| name.contains('/'));
     names.sort();
     names
 }

@@ -125,15 +125,15 @@ pub fn each_told(
 ///
 /// # Errors
 /// As [`list`].
-pub fn list_changed(
+pub fn each_changed(
     roots: &Roots,
     changes: &HashMap<String, Changed>,
     before: &mut dyn FnMut(&str, &Path),
-) -> Result<Vec<Listed>> {
-    let (mut files, mut bases) = (Vec::new(), Bases::default());
-    let mut take = |file: ScannedFile| files.extend(listed(&mut bases, &file));
-    scan::list_changed(&roots.layout, &roots.skipped, changes, before, &mut take)?;
-    Ok(files)
+    take: &mut dyn FnMut(Listed),
+) -> Result<()> {
+    let mut bases = Bases::default();
+    let mut listed = |file: ScannedFile| listed(&mut bases, &file).into_iter().for_each(&mut *take);
+    scan::list_changed(&roots.layout, &roots.skipped, changes, before, &mut listed)
 }
 
 /// The file in the form in which it is kept; `None` for the redo log.

@@ -12,6 +12,7 @@
 //! | [`tail`] | following the log in a thread of its own |
 //! | [`spool`] | the bounded queue behind it, in memory and in a file; redo that a newer checkpoint makes needless is dropped there |
 //! | [`dirty`] | which pages the redo changes, in bounded memory |
+//! | [`page_set`] | a set of pages of one tablespace |
 //! | [`redo_out`] | writing the redo as a flat log, and remembering its file events |
 //! | [`listing`] | listing the files; `lister` looks again only at what may have changed |
 //! | [`catalog`] | what was copied of each file; `copying` copies and records it |
@@ -30,7 +31,6 @@
 //! | [`snapshot`] | the whole snapshot from top to bottom; `summary` implements the trait for the donor's role |
 mod asking;
 mod barrier;
-mod by_identity;
 pub mod catalog;
 pub mod checkpoints;
 mod checks;
@@ -40,6 +40,7 @@ pub mod dirty;
 pub mod estimate;
 pub mod holders;
 mod holding;
+mod index;
 mod known;
 mod lister;
 pub mod listing;
@@ -47,6 +48,7 @@ pub mod locking;
 pub mod log_file;
 mod manifest;
 pub mod outlook;
+mod page_set;
 mod point;
 pub mod redo_out;
 pub mod reread;

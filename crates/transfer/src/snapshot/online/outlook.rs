@@ -18,6 +18,8 @@ pub struct Outlook {
     pub bytes: u64,
     /// Pages that it has changed and not yet written to its files: recovery would change them.
     pub pages: u64,
+    /// Tablespaces that there are. How many of them the redo changes is known only when it has been read.
+    pub tablespaces: u64,
     /// Our account may ask for a checkpoint (`SUPER`).
     pub asks: bool,
 }
@@ -36,10 +38,14 @@ pub struct Expected {
 impl Outlook {
     /// The expected transfer at these prices.
     pub fn expect(&self, prices: &Prices) -> Expected {
-        let redo = self.redo();
-        match self.asks && prices.ask_early(redo, Again::default()).is_some() {
+        let [least, most] = self.redo();
+        match self.asks && asks_early(least, prices) {
             true => Expected { bytes: 0, rounds: 1, recovery: Duration::ZERO },
-            false => Expected { bytes: self.bytes, rounds: 0, recovery: recovery(redo) },
+            false => Expected {
+                bytes: self.bytes,
+                rounds: 0,
+                recovery: recovery(if self.asks { least } else { most }),
+            },
         }
     }
 
@@ -49,25 +55,47 @@ impl Outlook {
         if self.bytes < WORTH_WORDS {
             return format!("redo: {waits} to send, recovery in under 1 s");
         }
-        let replay = span(recovery(self.redo()));
-        let dear = format!(
-            "redo: {waits} to send, about {replay} of recovery on the joiner ({pages} changed pages)"
-        );
-        match (self.expect(prices).rounds, self.asks) {
-            (0, true) => format!("{dear}; a newer checkpoint would save less than it costs"),
-            (0, false) => format!(
+        let [least, most] = self.redo();
+        let replay = between(recovery(least), recovery(most));
+        let dear =
+            format!("redo: {waits} to send, {replay} of recovery on the joiner ({pages} changed pages)");
+        if !self.asks {
+            return format!(
                 "{dear}; the donor's account lacks SUPER, so it cannot ask its server for a newer checkpoint, which would make \
                  this redo needless"
-            ),
-            (rounds, _) => format!(
+            );
+        }
+        match (asks_early(least, prices), asks_early(most, prices)) {
+            (true, _) => format!(
                 "redo: only what is written from now on, recovery in about 1 s; the donor will ask its server for a checkpoint \
-                 ({rounds} round), which makes {waits} of redo over {pages} changed pages needless (about {replay} of recovery)"
+                 (1 round), which makes {waits} of redo over {pages} changed pages needless ({replay} of recovery)"
             ),
+            (false, true) => format!(
+                "{dear}; the donor will ask its server for a checkpoint if they are in many of its {} tablespaces",
+                self.tablespaces
+            ),
+            (false, false) => format!("{dear}; a newer checkpoint would save less than it costs"),
         }
     }
 
-    fn redo(&self) -> Redo {
-        Redo { bytes: self.bytes, touched: Touched { pages: self.pages, spaces: 0 } }
+    /// With all changed pages in one tablespace, and in as many as possible.
+    fn redo(&self) -> [Redo; 2] {
+        [1, self.tablespaces.max(1)].map(|spaces| {
+            let touched = Touched { pages: self.pages, spaces: spaces.min(self.pages) };
+            Redo { bytes: self.bytes, touched }
+        })
+    }
+}
+
+fn asks_early(redo: Redo, prices: &Prices) -> bool {
+    prices.ask_early(redo, Again::default()).is_some()
+}
+
+/// A time that is between two others, in words.
+fn between(least: Duration, most: Duration) -> String {
+    match (span(least), span(most)) {
+        (least, most) if least == most => format!("about {least}"),
+        (least, most) => format!("{least} to {most}"),
     }
 }
 
@@ -95,7 +123,7 @@ mod tests {
     #[test]
     fn a_right_decides_what_much_redo_comes_to() {
         let prices = Prices::new(None, None, 0.0);
-        let outlook = |asks| Outlook { bytes: 741 * MIB, pages: 24_310, asks };
+        let outlook = |asks| Outlook { bytes: 741 * MIB, pages: 24_310, tablespaces: 8, asks };
         let with = outlook(true).expect(&prices);
         assert_eq!((with.bytes, with.rounds), (0, 1));
         let words = outlook(true).in_words(&prices);
@@ -116,13 +144,25 @@ mod tests {
     #[test]
     fn little_redo_is_no_matter() {
         let prices = Prices::new(None, None, 0.0);
-        let little = Outlook { bytes: 300_000, pages: 20, asks: true };
+        let little = Outlook { bytes: 300_000, pages: 20, tablespaces: 8, asks: true };
         assert_eq!(little.in_words(&prices), "redo: 293.0 KiB to send, recovery in under 1 s");
-        let some = Outlook { bytes: 3 * MIB, pages: 200, asks: true };
+        let some = Outlook { bytes: 3 * MIB, pages: 200, tablespaces: 8, asks: true };
         assert_eq!(some.expect(&prices).bytes, 3 * MIB);
         assert!(some.in_words(&prices).ends_with("a newer checkpoint would save less than it costs"));
         // The slower the link, the sooner it pays.
         assert_eq!(some.expect(&Prices::new(None, Some(1_000_000), 0.0)).rounds, 1);
+    }
+
+    #[test]
+    fn how_many_tablespaces_are_changed_is_not_known_before() {
+        let prices = Prices::new(None, None, 0.0);
+        let outlook = Outlook { bytes: 2 * MIB, pages: 7_000, tablespaces: 20_000, asks: true };
+        let words = outlook.in_words(&prices);
+        assert!(words.starts_with("redo: 2.0 MiB to send, 0.4 s to 6.0 s of recovery"), "{words}");
+        assert!(words.ends_with("a checkpoint if they are in many of its 20000 tablespaces"), "{words}");
+        assert_eq!(outlook.expect(&prices).rounds, 0);
+        let words = Outlook { asks: false, ..outlook }.in_words(&prices);
+        assert!(words.contains("0.4 s to 6.0 s of recovery") && words.contains("lacks SUPER"), "{words}");
     }
 
     #[test]

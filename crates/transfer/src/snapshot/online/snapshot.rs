@@ -342,18 +342,27 @@ impl<'a> Work<'a> {
     /// Lists and copies files without a lock, until few new ones are found.
     pub(super) fn rounds(&mut self, catalog: &mut Catalog) -> Result<u32, SnapshotError> {
         for round in 1..=ROUNDS_MAX {
+            let began = Instant::now();
             let todo = self.lister.refresh(catalog)?;
             let found = todo.pages.len() + todo.small.len();
             if let Some(checkpoints) = self.checkpoints {
                 let size = |id: &FileId| catalog.get(*id).map_or(0, |file| file.listed.look().signature.size);
                 checkpoints.expect(todo.pages.iter().map(size).sum());
             }
+            let listed = Instant::now();
             for some in todo.pages.chunks(AT_ONCE) {
                 self.copy.pages(catalog, some)?;
                 self.lister.collect()?;
             }
+            let pages = Instant::now();
             self.copy.small(catalog, &todo.small)?;
             self.copy.small(catalog, &todo.late)?;
+            tracing::debug!(
+                "pass {round}: {found} files found in {:.1?}, those with pages copied in {:.1?}, the others in {:.1?}",
+                listed - began,
+                pages - listed,
+                pages.elapsed()
+            );
             if found < FEW {
                 return Ok(round);
             }
