@@ -15,8 +15,8 @@ use crate::loading::statement::check_count;
 use crate::loading::texts::{bytes_of, is_of_server, path_of};
 use crate::loading::{definition, in_words, system};
 use crate::snapshot::logical::{Read, is_foreign};
+use crate::sql::definitions::Database;
 use crate::sql::joining::FILE_EXISTS;
-use crate::sql::reading::Database;
 use crate::sql::{Session, SqlError};
 
 /// Tables that are moved with one statement.

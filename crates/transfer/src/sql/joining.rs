@@ -5,8 +5,8 @@ use std::path::Path;
 use formats::mariadb::sql_text::{name, table, text};
 use mysql::prelude::Queryable;
 
+use super::definitions::Database;
 use super::error::Answer;
-use super::reading::Database;
 use super::session::Session;
 
 /// ER_FILE_EXISTS_ERROR.

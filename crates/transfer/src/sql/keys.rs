@@ -1,7 +1,7 @@
 //! The key in whose order a table is read, and conditions about its values: by them the rows are divided into ranges.
 use formats::mariadb::sql_text::{name, text};
 
-use super::reading::Column;
+use super::definitions::Column;
 
 /// The values of the leading columns of a key, as the server sends them.
 pub type Values = Vec<Vec<u8>>;

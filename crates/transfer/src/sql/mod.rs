@@ -3,14 +3,16 @@
 //! | module | owns |
 //! |---|---|
 //! | [`connect`] | one login, whatever authentication the account has |
+//! | [`definitions`] | what a server shows of its databases, tables, columns and keys |
 //! | [`error`] | why a statement failed |
 //! | [`keys`] | the key in whose order a table is read, and ranges of its values |
 //! | [`login`] | where a server is and who we are to it |
 //! | [`loading`] | statements with which a private server, or a running joiner's, gets its data |
 //! | [`joining`] | what a running joiner's server gets besides |
-//! | [`reading`] | statements with which a logical snapshot is read |
+//! | [`reading`] | statements with which the rows of a logical snapshot are read |
 //! | [`session`] | all others |
 pub mod connect;
+pub mod definitions;
 pub mod error;
 pub mod joining;
 pub mod keys;

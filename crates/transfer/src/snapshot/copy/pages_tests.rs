@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::Condvar;
+use std::time::Duration;
 
 use protocol::inventory::{FileRole, Place};
 

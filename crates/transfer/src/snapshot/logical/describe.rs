@@ -4,8 +4,9 @@ use protocol::logical::{Content, Rows, Table};
 use super::error::ReadError;
 use crate::snapshot::declined::Declined;
 use crate::sql::Session;
+use crate::sql::definitions::{Column, Extent, Listed};
 use crate::sql::keys::{Between, Key};
-use crate::sql::reading::{Column, Extent, Listed, rest, select};
+use crate::sql::reading::{rest, select};
 
 /// A table whose rows are read.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use super::watch::RowWatch;
 use crate::snapshot::declined::Declined;
 use crate::snapshot::online::sql_checks::{Facts, grant_of};
 use crate::sql::Session;
-use crate::sql::reading::Listed;
+use crate::sql::definitions::Listed;
 
 impl Logical<'_> {
     /// The consistency point at `given`, the server's position.

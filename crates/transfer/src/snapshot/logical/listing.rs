@@ -16,7 +16,7 @@ use crate::flavor::{Flavor, TableFile};
 use crate::human::size;
 use crate::snapshot::declined::Declined;
 use crate::sql::Session;
-use crate::sql::reading::Listed;
+use crate::sql::definitions::Listed;
 
 /// Bytes of tables without transactions that are read under the locks: that takes about a second.
 const UNDER_LOCKS_MAX: u64 = 32 << 20;

@@ -46,7 +46,7 @@ use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
 use crate::human::size;
 use crate::settings::Blocking as Permission;
-use crate::sql::reading::Database;
+use crate::sql::definitions::Database;
 use crate::sql::{ANSWER_WITHIN, Login, Session, SqlError};
 use error::ReadError;
 pub(crate) use listing::is_foreign;

@@ -19,7 +19,7 @@ use crate::snapshot::online::sql_checks::Facts;
 use crate::snapshot::online::stage::Stage;
 use crate::snapshot::online::wait::Wait;
 use crate::snapshot::sink::SnapshotSink;
-use crate::sql::reading::{Database, Listed};
+use crate::sql::definitions::{Database, Listed};
 use crate::sql::{Answer, Session};
 
 /// How long the locks are held.

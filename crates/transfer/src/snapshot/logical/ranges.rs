@@ -5,8 +5,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::describe::Described;
 use super::error::ReadError;
 use super::part::RAW_BYTES;
+use crate::sql::definitions::Extent;
 use crate::sql::keys::{Between, Values};
-use crate::sql::reading::Extent;
 use crate::sql::{Answer, Session};
 
 /// Most ranges of one table.

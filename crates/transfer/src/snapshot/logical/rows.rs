@@ -13,7 +13,7 @@ use super::ranges::{Range, Ranges};
 use super::receiver::Receiver;
 use super::watch::RowWatch;
 use crate::sql::Session;
-use crate::sql::reading::Listed;
+use crate::sql::definitions::Listed;
 use crate::threads::{Thread, in_threads, lock};
 
 /// How often a cancelled transfer is noticed, in rows.
