@@ -10,11 +10,16 @@ use crate::snapshot::copy::pages::Wanted;
 pub(super) const AT_ONCE: usize = 4096;
 
 impl CopyFiles<'_> {
-    /// Copies data files and records what was copied.
+    /// Copies data files and records what was copied. `between` is called whenever as many were copied as are planned at a time.
     ///
     /// # Errors
-    /// From the system, the sink, cancelled, or corrupt pages.
-    pub fn pages(&self, catalog: &mut Catalog, ids: &[FileId]) -> Result<()> {
+    /// From the system, the sink, cancelled, corrupt pages, or from `between`.
+    pub fn pages(
+        &self,
+        catalog: &mut Catalog,
+        ids: &[FileId],
+        mut between: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
         for some in ids.chunks(AT_ONCE) {
             let known = some.iter().filter_map(|id| catalog.get(*id));
             let wanted = known.map(|known| self.known(known)).collect::<Result<Vec<_>>>()?;
@@ -24,6 +29,7 @@ impl CopyFiles<'_> {
                 catalog.head(file.id, file.head);
                 catalog.fresh(file.id, file.fresh);
             }
+            between()?;
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ impl Settle<'_, '_> {
     /// Copies what changed since the last listing, without a lock, so that little is left for the consistency point.
     fn catch_up(&mut self) -> anyhow::Result<()> {
         let todo = self.lister.refresh(self.catalog)?;
-        self.copy.pages(self.catalog, &todo.pages)?;
+        self.copy.pages(self.catalog, &todo.pages, || Ok(()))?;
         self.copy.small(self.catalog, &todo.small)?;
         self.copy.small(self.catalog, &todo.late)?;
         if !self.encrypted {
@@ -126,7 +126,7 @@ impl Settle<'_, '_> {
         let pace = || (outer.copier.pace)().and_then(|()| Ok(watch.check()?));
         let copier = Copier { pace: &pace, ..outer.copier };
         let copy = CopyFiles { copier, system_files: outer.system_files, damaged: Default::default() };
-        let copied = copy.pages(self.catalog, &todo.pages);
+        let copied = copy.pages(self.catalog, &todo.pages, || Ok(()));
         let copied = copied.and_then(|()| copy.small(self.catalog, &todo.small));
         outer.take_damaged(copy);
         copied

@@ -13,7 +13,6 @@ use super::catalog::Catalog;
 use super::checkpoints::{Asked, Checkpoints, Ground};
 use super::checks::Checks;
 use super::consistency_point::ConsistencyPoint;
-use super::copying::AT_ONCE;
 use super::dirty::Dirty;
 use super::estimate::Redo;
 use super::lister::Lister;
@@ -350,10 +349,7 @@ impl<'a> Work<'a> {
                 checkpoints.expect(todo.pages.iter().map(size).sum());
             }
             let listed = Instant::now();
-            for some in todo.pages.chunks(AT_ONCE) {
-                self.copy.pages(catalog, some)?;
-                self.lister.collect()?;
-            }
+            self.copy.pages(catalog, &todo.pages, || self.lister.collect())?;
             let pages = Instant::now();
             self.copy.small(catalog, &todo.small)?;
             self.copy.small(catalog, &todo.late)?;
