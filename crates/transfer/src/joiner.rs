@@ -1,5 +1,6 @@
 //! The joiner's side of a transfer, top to bottom.
 mod agree;
+mod attempts;
 mod backup;
 mod base_command;
 mod beforehand;
@@ -21,16 +22,15 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
-use protocol::hello::{Connection, cut};
-use protocol::limits::{FURTHER_CONNECTIONS, TEXT_BYTES_MAX};
-use protocol::message::{Attempt, Logical, Message, Offer, SnapshotKind};
+use protocol::hello::Connection;
+use protocol::message::{Logical, Message, Offer};
 use report::record::Method;
 
 use crate::cleanup;
 use crate::datadir::layout::Layout;
 use crate::datadir::lineage::Lineage;
-use crate::datadir::managed::{self, ManagedFile};
-use crate::failure::{Failure, Kind, is_lost, kind_of};
+use crate::datadir::managed::{self, ManagedFiles};
+use crate::failure::{Failure, Kind, is_lost};
 use crate::human::{printable, size};
 use crate::install::files::Disk;
 use crate::install::in_place;
@@ -45,8 +45,6 @@ use crate::panics::caught;
 use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::peer::listen::Listener;
-use crate::receive::base::Base;
-use crate::receive::staging;
 use crate::remembered::memory::Memory;
 use crate::server::error_log::ErrorLog;
 use crate::server::retries;
@@ -59,11 +57,8 @@ use beforehand::{
 };
 use deep_ist::{Instead, OwnIst};
 use donors_word::{Position, parse_position, unexpected};
-use file_list::FileList;
-use incoming::IncomingTransfer;
 pub use incoming::old_files;
 use places::Places;
-use receive::Received;
 use settled::VerifiedStaging;
 
 /// Where the data came from if a backup was installed: no donor has this name.
@@ -249,7 +244,7 @@ struct Transfer<'a> {
     offer: &'a Offer,
     layout: Layout,
     /// The files that will be replaced.
-    old: Arc<[ManagedFile]>,
+    old: Arc<ManagedFiles>,
     room: Room,
     base: &'a BaseDirectory,
     /// Its beginning was recorded.
@@ -270,7 +265,7 @@ impl<'a> Transfer<'a> {
         job.progress.phase("checking settings and free space", "");
         let layout = Layout::resolve(&job.args, &job.options)?;
         let verdict = agree::compare_settings(job, &layout, offer)?;
-        let old: Arc<[ManagedFile]> = managed::managed(&layout)?.into();
+        let old = Arc::new(managed::managed(&layout)?);
         log_previous_state(job, &layout);
         warn_of_cpat_conflicts(&old);
         warn_that_replication_ends(layout.flavor, &old);
@@ -320,123 +315,6 @@ impl<'a> Transfer<'a> {
             first => Ok(Instead::Files(Box::new(first))),
         }
     }
-
-    /// Receives the donor's attempts until one is complete, and verifies the staged files of that one.
-    fn receive(mut self, link: &mut Link, first: Message) -> Result<(VerifiedStaging, Option<Arc<Memory>>)> {
-        let (job, room) = (self.job, self.room);
-        if !job.settings.incremental || room == Room::InPlace {
-            staging::discard_staged(&job.datadir)?;
-        }
-        let verified = self.attempts(link, first).inspect_err(|error| record_if_full(job, room, error))?;
-        link.send_if_possible(&Message::Stored)?;
-        log_totals(job, verified.bytes());
-        Ok((verified, self.memory))
-    }
-
-    fn attempts(&mut self, link: &mut Link, first: Message) -> Result<VerifiedStaging> {
-        let mut said = first;
-        loop {
-            let attempt = match said {
-                Message::Attempt(attempt) => attempt,
-                Message::AskPrepare { version } => {
-                    prepare::answer(self.job, link, &version)?;
-                    said = link.recv()?;
-                    continue;
-                }
-                other => return Err(unexpected(&other, "Attempt").into()),
-            };
-            // Before anything is done: in place, the old files are deleted next.
-            if attempt.fingerprints.is_none() {
-                self.permit(true, attempt.bytes)?;
-            }
-            if self.room == Room::InPlace {
-                self.begins()?;
-            }
-            let mut incoming =
-                IncomingTransfer::prepare(self.job, &self.layout, &self.old, self.room, attempt.snapshot)?;
-            let estimate = self.sample(link, &attempt, &incoming)?;
-            self.make_room(link, &attempt, &mut incoming, estimate)?;
-            self.begins()?;
-            self.memory = beforehand::memory_under(self.job, attempt.remember);
-            match self.receive_attempt(link, &attempt, &incoming)? {
-                Received::All(file_list) => match self.finish(link, incoming, file_list, attempt.snapshot) {
-                    Err(error) if prepare::is_no_end(&error, self.job) => {
-                        tracing::warn!("{error:#}");
-                        let why = cut(&format!("{error:#}"), TEXT_BYTES_MAX).to_owned();
-                        link.send(&Message::NotPrepared { why })?;
-                        said = link.recv()?;
-                    }
-                    verified => return verified,
-                },
-                Received::Again(next) => said = next,
-            }
-        }
-    }
-
-    /// Receives one attempt: the donor's files from one snapshot.
-    fn receive_attempt(
-        &self,
-        link: &mut Link,
-        attempt: &Attempt,
-        incoming: &IncomingTransfer,
-    ) -> Result<Received> {
-        let job = self.job;
-        let (readers, staging, backup) = (job.settings.readers, incoming.staging(), self.base.dir());
-        // Another key than that of what is remembered: the donor wants everything to be read.
-        let memory = self.memory.clone().filter(|memory| attempt.fingerprints == Some(memory.key()));
-        let with = |key| {
-            Base::new(&self.layout, staging, backup, key, readers, &job.cancel).with_memory(memory.clone())
-        };
-        let base = attempt.fingerprints.map(with);
-        job.progress.attempt(attempt.bytes);
-        self.listener.allow_workers(job.settings.threads + FURTHER_CONNECTIONS);
-        link.send(&Message::Ready)?;
-        job.progress.phase("receiving", attempt.snapshot.name());
-        receive::receive_attempt(job, self.listener, link, incoming, base.as_ref())
-    }
-
-    /// The donor has sent everything. What is left is our own work, so it does no harm if the donor ends now. But a backup that
-    /// cannot be prepared needs another snapshot.
-    fn finish(
-        &self,
-        link: &mut Link,
-        incoming: IncomingTransfer,
-        file_list: FileList,
-        snapshot: SnapshotKind,
-    ) -> Result<VerifiedStaging> {
-        if snapshot != SnapshotKind::Mariabackup {
-            link.peer_is_dispensable();
-        }
-        let file_list = match snapshot {
-            SnapshotKind::Logical => self.load(link, &incoming, &file_list)?,
-            SnapshotKind::Online | SnapshotKind::Blocking | SnapshotKind::Mariabackup => file_list,
-        };
-        self.verify(link, incoming, file_list)
-    }
-
-    /// Makes files of a logical snapshot, by a server of our own in staging. Returns their list, in place of that of its parts.
-    fn load(&self, link: &mut Link, incoming: &IncomingTransfer, parts: &FileList) -> Result<FileList> {
-        self.job.progress.all_is_copied();
-        link.keep_alive_while("loading rows", || by_rows::load(self.job, &self.layout, incoming, parts))
-    }
-
-    /// Copies unchanged bytes from the old files, and checks that the staged files are what the donor read.
-    fn verify(
-        &self,
-        link: &mut Link,
-        incoming: IncomingTransfer,
-        file_list: FileList,
-    ) -> Result<VerifiedStaging> {
-        self.job.progress.all_is_copied();
-        let settle = || incoming.settle(file_list, self.job);
-        let doing = "copying unchanged bytes";
-        self.job.progress.phase(doing, "");
-        let settled = link.keep_alive_while(doing, settle)?;
-        link.peer_is_dispensable();
-        let doing = "verifying the staged files";
-        self.job.progress.phase(doing, &size(settled.bytes()));
-        link.keep_alive_while(doing, || settled.verify(self.job, self.memory.as_deref()))
-    }
 }
 
 /// Installs the verified files. The donor is not needed for this.
@@ -466,22 +344,4 @@ fn install(job: &Job, verified: VerifiedStaging, donor: &str, memory: Option<&Me
     }
     job.progress.phase("done", "");
     Ok(position)
-}
-
-/// Records that the disk ran full although the sample said that everything fits: the next transfer must not rely on a
-/// sample.
-fn record_if_full(job: &Job, room: Room, error: &anyhow::Error) {
-    if room == Room::Narrow
-        && kind_of(error) == Kind::Space
-        && let Err(why) = in_place::note_ran_full(&Disk, &job.datadir)
-    {
-        tracing::warn!("cannot record that the disk ran full: {why:#}");
-    }
-}
-
-fn log_totals(job: &Job, bytes: u64) {
-    let wire = job.progress.wire_bytes();
-    let seconds = job.progress.elapsed().as_secs_f64();
-    let (bytes, wire) = (size(bytes), size(wire));
-    tracing::info!("received {bytes} as {wire} on the network; {seconds:.1} s since the start");
 }

@@ -15,7 +15,7 @@ pub fn run(options: &Common) -> Result<()> {
     let alone = Alone::on(&options.node, "rollback")?;
     let (datadir, layout) = (&alone.datadir, &alone.layout);
     record_check::check_undo(datadir, layout)?;
-    let found = transfer::joiner::old_files(managed::managed(layout)?);
+    let found = transfer::joiner::old_files(&managed::managed(layout)?);
     // Listing a large datadir takes time, and a server may have been started meanwhile.
     let in_use = |_: &std::path::Path| Ok(server_on::server_on(layout)?.map(|server| server.to_string()));
     let done = rollback::rollback(&Disk, datadir, &found, in_use, now_ms())?;

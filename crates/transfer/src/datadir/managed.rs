@@ -24,12 +24,16 @@
 //! `cpat` cannot keep files that would act on the new data: the set of the first row, the DDL and coordinator
 //! logs, the temporary tablespaces and the binary logs.
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use protocol::inventory::{FileEntry, FileRole, Place};
+use serde::{Deserialize, Serialize};
 
+use super::directories::Directories;
 use super::found::{Found, What};
 use super::layout::Layout;
 use super::layout::follow;
@@ -38,7 +42,7 @@ use crate::failure::{Failure, Kind};
 use crate::flavor::class::Class;
 
 /// Why a file of the joiner is in the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Managed {
     /// One of the set that is replaced as a whole: system tablespace, undo, redo, the second engine's logs.
     SystemSet,
@@ -75,12 +79,92 @@ pub struct ManagedFile {
     pub keep_overruled: bool,
 }
 
+/// Files that an install replaces or removes. There can be very many, and a joiner knows them from the offer to the plan of the
+/// install, so they are kept encoded.
+#[derive(Clone, Debug, Default)]
+pub struct ManagedFiles {
+    directories: Directories,
+    encoded: Vec<u8>,
+    count: usize,
+    /// Paths of the tables' files outside the datadir: every file that comes there is looked for among them.
+    elsewhere: Vec<PathBuf>,
+}
+
+/// A file as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Encoded<'a> {
+    directory: u32,
+    #[serde(borrow)]
+    name: &'a [u8],
+    what: Managed,
+    class: Class,
+    size: u64,
+    allocated: u64,
+    keep_overruled: bool,
+}
+
+impl ManagedFiles {
+    fn push(&mut self, file: ManagedFile) {
+        let (directory, name) = match (file.path.parent(), file.path.file_name()) {
+            (Some(directory), Some(name)) => (directory, name),
+            _ => (Path::new(""), file.path.as_os_str()),
+        };
+        let encoded = Encoded {
+            directory: self.directories.number(directory),
+            name: name.as_bytes(),
+            what: file.what,
+            class: file.class,
+            size: file.size,
+            allocated: file.allocated,
+            keep_overruled: file.keep_overruled,
+        };
+        if matches!(encoded.what, Managed::TableElsewhere { .. }) {
+            self.elsewhere.push(file.path.clone());
+        }
+        // Encoding into memory does not fail.
+        self.encoded.extend(postcard::to_stdvec(&encoded).unwrap_or_default());
+        self.count += 1;
+    }
+
+    /// All of them, in the order in which they were found; the directories of databases come last.
+    pub fn iter(&self) -> impl Iterator<Item = ManagedFile> + '_ {
+        let mut rest = self.encoded.as_slice();
+        std::iter::from_fn(move || {
+            let (file, after) = postcard::take_from_bytes::<Encoded<'_>>(rest).ok()?;
+            rest = after;
+            Some(ManagedFile {
+                path: self.directories.get(file.directory)?.join(OsStr::from_bytes(file.name)),
+                what: file.what,
+                class: file.class,
+                size: file.size,
+                allocated: file.allocated,
+                keep_overruled: file.keep_overruled,
+            })
+        })
+    }
+
+    /// The directories that they are in, each once.
+    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.directories.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
 /// Lists the files that an install replaces or removes. Missing directories are empty.
 ///
 /// # Errors
 /// A directory or file cannot be read.
-pub fn managed(layout: &Layout) -> Result<Vec<ManagedFile>> {
-    let mut files = Vec::new();
+pub fn managed(layout: &Layout) -> Result<ManagedFiles> {
+    let mut files = ManagedFiles::default();
     let mut take = |found: Found| {
         let (what, class, keepable) = match found.what {
             What::Travels { role, path, .. } => {
@@ -100,16 +184,17 @@ pub fn managed(layout: &Layout) -> Result<Vec<ManagedFile>> {
     };
     let databases = walk::walk(layout, &mut |_, _| {}, &mut take)?.databases;
     // Last, so that a list worked through in order empties a directory before it comes to it.
-    let what = Managed::DatabaseDirectory;
-    let directory = |path| ManagedFile {
-        path,
-        what: what.clone(),
-        class: Class::Table,
-        size: 0,
-        allocated: 0,
-        keep_overruled: false,
-    };
-    files.extend(databases.into_iter().map(directory));
+    for path in databases {
+        files.push(ManagedFile {
+            path,
+            what: Managed::DatabaseDirectory,
+            class: Class::Table,
+            size: 0,
+            allocated: 0,
+            keep_overruled: false,
+        });
+    }
+    files.encoded.shrink_to_fit();
     Ok(files)
 }
 
@@ -128,13 +213,12 @@ fn of_role(role: FileRole) -> (Managed, bool) {
 
 /// Returns files at paths of donor's files outside the datadir that are not this node's own earlier copies.
 /// The transfer must not begin while there are any, because their owner is unknown.
-pub fn foreign_files_at_targets(entries: &[FileEntry], managed: &[ManagedFile]) -> Vec<Failure> {
+pub fn foreign_files_at_targets(entries: &[FileEntry], managed: &ManagedFiles) -> Vec<Failure> {
     if !entries.iter().any(|entry| entry.place == Place::External) {
         // This is checked for each file that begins.
         return Vec::new();
     }
-    let is_elsewhere = |file: &&ManagedFile| matches!(file.what, Managed::TableElsewhere { .. });
-    let own: HashSet<PathBuf> = managed.iter().filter(is_elsewhere).map(|file| follow(&file.path)).collect();
+    let own: HashSet<PathBuf> = managed.elsewhere.iter().map(|path| follow(path)).collect();
     let outside = entries.iter().filter(|entry| entry.place == Place::External);
     let foreign = outside.filter(|entry| {
         fs::symlink_metadata(&entry.path).is_ok() && !own.contains(&follow(entry.path.as_ref()))

@@ -2,7 +2,7 @@
 //! not be sent.
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use protocol::delta;
 use protocol::fingerprint::{BLOCK_BYTES, FingerprintKey, fingerprint};
@@ -10,35 +10,37 @@ use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use protocol::sample::{Decision, SAMPLE_BLOCKS, Sample, Sampled, Shared, blocks_of, spread};
 
 use super::layout::Layout;
-use super::managed::{Managed, ManagedFile};
+use super::managed::{Managed, ManagedFiles};
 use crate::human::size;
 
 /// Reads blocks from tables in the datadir. Unreadable blocks are skipped, because this is only an estimate.
-pub(crate) fn of(datadir: &Path, old: &[ManagedFile], key: &FingerprintKey, more: bool) -> Sample {
-    let tables: Vec<(&Path, &str, u64)> = old
+pub(crate) fn of(datadir: &Path, old: &ManagedFiles, key: &FingerprintKey, more: bool) -> Sample {
+    let tables: Vec<(PathBuf, u64)> = old
         .iter()
         .filter(|file| file.what == Managed::Table && file.path.extension().is_some_and(|e| e == "ibd"))
-        .filter_map(|file| {
-            let path = file.path.strip_prefix(datadir).ok()?.to_str()?;
-            Some((file.path.as_path(), path, file.size))
-        })
+        .filter(|file| path_in(datadir, &file.path).is_some())
+        .map(|file| (file.path, file.size))
         .collect();
-    let sizes: Vec<u64> = tables.iter().map(|(_, _, size)| *size).collect();
+    let sizes: Vec<u64> = tables.iter().map(|(_, size)| *size).collect();
     let mut buffer = vec![0; BLOCK_BYTES as usize];
     let mut blocks = Vec::new();
     let bytes = sizes.iter().sum();
     for (file, block) in spread(&sizes, blocks_of(bytes)) {
-        let (at, path, _) = &tables[file];
-        let Ok(opened) = File::open(at) else { continue };
+        let (at, _) = &tables[file];
+        let (Some(path), Ok(opened)) = (path_in(datadir, at), File::open(at)) else { continue };
         let read = opened.read_exact_at(&mut buffer, block * u64::from(BLOCK_BYTES));
         // Zeros are equal everywhere.
         if read.is_ok() && buffer.iter().any(|byte| *byte != 0) && blocks.len() < SAMPLE_BLOCKS {
-            let path = (*path).to_owned();
+            let path = path.to_owned();
             let (fingerprint, pieces) = (fingerprint(key, &buffer), delta::few_fingerprints(key, &buffer));
             blocks.push(Sampled { place: Place::Datadir, path, block, fingerprint, pieces });
         }
     }
     Sample { blocks, bytes, more }
+}
+
+fn path_in<'p>(datadir: &Path, path: &'p Path) -> Option<&'p str> {
+    path.strip_prefix(datadir).ok()?.to_str()
 }
 
 /// Returns how much of a sample the files of `layout` have. `parts`: only the differing parts of pages would

@@ -5,6 +5,7 @@ pub mod filesystem;
 pub mod holes;
 pub mod identity;
 pub mod lock;
+pub mod nameless;
 pub mod probe;
 pub mod reserve;
 pub mod small_file;

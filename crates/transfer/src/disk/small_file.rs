@@ -24,10 +24,11 @@ pub fn read(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    if !file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidData, "it is not a regular file"));
     }
-    let mut content = Vec::new();
+    let mut content = Vec::with_capacity(metadata.len().min(max) as usize);
     file.take(max + 1).read_to_end(&mut content)?;
     if content.len() as u64 > max {
         return Err(io::Error::new(ErrorKind::InvalidData, format!("it is longer than {max} bytes")));

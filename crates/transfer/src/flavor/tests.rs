@@ -84,7 +84,7 @@ fn a_flavor_without_a_second_engine_is_listed_installed_and_rolled_back() {
     assert_eq!(names, ["ibdata1", "redo.1", "shop/orders.ibd"]);
 
     let datadir = layout.datadir.clone();
-    let old: Vec<(_, OldKind)> = old_files(managed(&layout).unwrap());
+    let old: Vec<(_, OldKind)> = old_files(&managed(&layout).unwrap());
     let roots = Roots::choose(&Disk, &datadir, old.iter().map(|(path, _)| path.as_path())).unwrap();
     remember(&Disk, &datadir, roots.all()).unwrap();
     let stage = datadir.join(".rejoin/stage");
@@ -119,7 +119,7 @@ fn a_flavor_without_a_second_engine_is_listed_installed_and_rolled_back() {
     // Files that this flavor's server does not have are nobody's: they stay.
     assert_eq!((content("shop/orders.MAI").as_str(), content("aria_log_control").as_str()), ("old", "old"));
 
-    let now = old_files(managed(&layout).unwrap());
+    let now = old_files(&managed(&layout).unwrap());
     rollback(&Disk, &datadir, &now, |_| Ok(None), 2).unwrap();
     assert!(names.iter().all(|name| content(name) == "old"));
 }

@@ -8,7 +8,7 @@ use protocol::message::Offer;
 use protocol::policy::{self, Allowed, Verdict};
 
 use crate::datadir::layout::Layout;
-use crate::datadir::managed::ManagedFile;
+use crate::datadir::managed::ManagedFiles;
 use crate::disk::filesystem::{FilesystemId, bytes_available, filesystem_of};
 use crate::failure::{Failure, Kind};
 use crate::human::size;
@@ -72,7 +72,7 @@ pub(super) fn undo_tablespaces_will_change(job: &Job, offer: &Offer) -> bool {
 
 /// Fails unless files that are made of rows fit beside the old ones, and the rows beside both: nothing is replaced before all of
 /// them are made.
-pub(super) fn check_room_for_rows(layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Room> {
+pub(super) fn check_room_for_rows(layout: &Layout, offer: &Offer, old: &ManagedFiles) -> Result<Room> {
     let mut demands = demands(layout, offer, old)?;
     let datadir = filesystem_of(&layout.datadir)?;
     let rows = offer.bytes.iter().map(|(_, bytes)| bytes / ROWS_OF_FILES).sum::<u64>();
@@ -93,7 +93,7 @@ pub(super) fn check_room_for_rows(layout: &Layout, offer: &Offer, old: &[Managed
 }
 
 /// Decides whether the new files fit beside the old ones, filesystem by filesystem.
-pub(super) fn check_room(job: &Job, layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Room> {
+pub(super) fn check_room(job: &Job, layout: &Layout, offer: &Offer, old: &ManagedFiles) -> Result<Room> {
     let ran_full = in_place::take_ran_full(&Disk, &layout.datadir)?;
     let demands = demands(layout, offer, old)?;
     let Some((_, missing)) = worst(&demands) else { return Ok(Room::Beside) };
@@ -128,7 +128,7 @@ pub(super) fn check_room_again(
     job: &Job,
     layout: &Layout,
     offer: &Offer,
-    old: &[ManagedFile],
+    old: &ManagedFiles,
     estimate: Estimate,
 ) -> Result<Room> {
     let demands = demands(layout, offer, old)?;
@@ -149,7 +149,7 @@ pub(super) fn check_room_again(
 /// giving it back costs time.
 pub(super) fn will_need(layout: &Layout, offer: &Offer, estimate: Estimate) -> Result<Vec<(PathBuf, u64)>> {
     // The sizes of the old files do not matter here, so they are not read again.
-    let demands = demands(layout, offer, &[])?;
+    let demands = demands(layout, offer, &ManagedFiles::default())?;
     let share = estimate.share_of(demands.iter().map(Demand::of_files).sum());
     let tight = demands.iter().filter(|d| share < 1.0 && d.available / 2 < d.needed);
     Ok(tight.map(|d| (d.at.clone(), d.of_share(share))).collect())
@@ -217,7 +217,7 @@ struct Demand {
     freed: u64,
 }
 
-fn demands(layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Vec<Demand>> {
+fn demands(layout: &Layout, offer: &Offer, old: &ManagedFiles) -> Result<Vec<Demand>> {
     let mut demands: BTreeMap<FilesystemId, Demand> = BTreeMap::new();
     let mut need = |directory: &Path, bytes: u64| -> Result<()> {
         let filesystem = filesystem_of(directory)?;
@@ -243,7 +243,7 @@ fn demands(layout: &Layout, offer: &Offer, old: &[ManagedFile]) -> Result<Vec<De
             demand.available = demand.available.saturating_add(bytes);
         }
     }
-    for file in old {
+    for file in old.iter() {
         if let Some(demand) = demands.get_mut(&filesystem_of(&file.path)?) {
             demand.freed += file.allocated;
         }

@@ -17,7 +17,7 @@ use super::incoming::IncomingTransfer;
 use super::settled::VerifiedStaging;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
-use crate::datadir::managed::ManagedFile;
+use crate::datadir::managed::ManagedFiles;
 use crate::datadir::own_position::server_using;
 use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use crate::datadir::scan::{Scan, bytes, scan};
@@ -82,7 +82,7 @@ impl Backup {
         self,
         job: &Job,
         layout: &Layout,
-        old: &Arc<[ManagedFile]>,
+        old: &Arc<ManagedFiles>,
         domain: Option<u32>,
     ) -> Result<VerifiedStaging> {
         job.progress.phase("copying the backup", &size(self.bytes()));

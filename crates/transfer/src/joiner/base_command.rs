@@ -131,7 +131,7 @@ fn useful(job: &Job) -> Result<Option<String>> {
     // A new datadir has tables of the server alone.
     let own = |path: &Path| path.parent().is_none_or(|dir| dir.ends_with("mysql") || dir.ends_with("sys"));
     let is_users = |path: &Path| path.extension().is_some_and(|end| end == "ibd") && !own(path);
-    let found = managed(&layout)?.into_iter().find(|file| {
+    let found = managed(&layout)?.iter().find(|file| {
         let table = matches!(file.what, Managed::Table | Managed::TableElsewhere { .. });
         table && file.class == Class::Table && file.size > 0 && is_users(&file.path)
     });

@@ -5,7 +5,7 @@ use protocol::fingerprint::FingerprintKey;
 
 use crate::datadir::layout::Layout;
 use crate::datadir::lineage::Lineage;
-use crate::datadir::managed::ManagedFile;
+use crate::datadir::managed::ManagedFiles;
 use crate::datadir::own_position;
 use crate::failure::{Failure, Kind};
 use crate::flavor::{Flavor, InDatadir};
@@ -50,7 +50,7 @@ pub(super) fn memory_under(job: &Job, key: Option<FingerprintKey>) -> Option<Arc
 }
 
 /// Warns of files that `cpat` matches but that are not kept, because they would act on the new data.
-pub(super) fn warn_of_cpat_conflicts(old: &[ManagedFile]) {
+pub(super) fn warn_of_cpat_conflicts(old: &ManagedFiles) {
     let names: Vec<String> =
         old.iter().filter(|f| f.keep_overruled).map(|f| f.path.display().to_string()).collect();
     if !names.is_empty() {
@@ -59,8 +59,8 @@ pub(super) fn warn_of_cpat_conflicts(old: &[ManagedFile]) {
 }
 
 /// Warns that replication from outside the cluster ends: its settings belong to a position of the old data.
-pub(super) fn warn_that_replication_ends(flavor: &dyn Flavor, old: &[ManagedFile]) {
-    let settings = old.iter().map(|file| &file.path).filter(|path| {
+pub(super) fn warn_that_replication_ends(flavor: &dyn Flavor, old: &ManagedFiles) {
+    let settings = old.iter().map(|file| file.path).filter(|path| {
         let name = file_name(path);
         flavor.in_datadir(name) == InDatadir::ReplicationSource && name.starts_with("master")
     });

@@ -16,7 +16,7 @@ use super::prepare;
 use super::settled::{SettledStaging, read_back};
 use crate::datadir::accept::{accept_in, accept_to_install};
 use crate::datadir::layout::{Layout, follow};
-use crate::datadir::managed::{self, Managed, ManagedFile};
+use crate::datadir::managed::{self, Managed, ManagedFile, ManagedFiles};
 use crate::failure::{Failure, Kind};
 use crate::install::files::Disk;
 use crate::install::in_place;
@@ -31,7 +31,7 @@ use crate::settings::KeepPrevious;
 /// One attempt to receive a state.
 pub(super) struct IncomingTransfer {
     layout: Layout,
-    old: Arc<[ManagedFile]>,
+    old: Arc<ManagedFiles>,
     staging: Staging,
     coverage: Mutex<Coverage>,
     keep: Keep,
@@ -49,7 +49,7 @@ impl IncomingTransfer {
     pub fn prepare(
         job: &Job,
         layout: &Layout,
-        old: &Arc<[ManagedFile]>,
+        old: &Arc<ManagedFiles>,
         room: Room,
         kind: SnapshotKind,
     ) -> Result<IncomingTransfer> {
@@ -89,7 +89,7 @@ impl IncomingTransfer {
     }
 
     /// The files that the install replaces.
-    pub fn old(&self) -> &[ManagedFile] {
+    pub fn old(&self) -> &ManagedFiles {
         &self.old
     }
 
@@ -264,14 +264,14 @@ fn targets<'a>(
 /// Files at a target that would otherwise stay (a table that `cpat` keeps): the donor's files replace them.
 fn in_the_way(
     targets: impl Iterator<Item = Result<(FileEntry, PathBuf)>>,
-    old: &[ManagedFile],
+    old: &ManagedFiles,
 ) -> Result<Vec<PathBuf>> {
-    let leaves = |file: &&ManagedFile| file.what != Managed::DatabaseDirectory;
-    let leaving: HashSet<&Path> = old.iter().filter(leaves).map(|file| file.path.as_path()).collect();
+    let leaves = |file: &ManagedFile| file.what != Managed::DatabaseDirectory;
+    let leaving: HashSet<PathBuf> = old.iter().filter(leaves).map(|file| file.path).collect();
     let mut there = Vec::new();
     for target in targets {
         let (_, target) = target?;
-        if !leaving.contains(target.as_path()) && target.symlink_metadata().is_ok() {
+        if !leaving.contains(&target) && target.symlink_metadata().is_ok() {
             there.push(target);
         }
     }
@@ -301,19 +301,19 @@ fn markers_in_the_way(
 }
 
 /// What an install replaces, as the plan and the rollback know it.
-pub fn old_files(managed: Vec<ManagedFile>) -> Vec<(PathBuf, OldKind)> {
-    by_kind(&managed).0
+pub fn old_files(managed: &ManagedFiles) -> Vec<(PathBuf, OldKind)> {
+    by_kind(managed.iter()).0
 }
 
 /// Splits off the databases' directories; the install removes those that become empty.
-fn by_kind<'a>(old: impl IntoIterator<Item = &'a ManagedFile>) -> (Vec<(PathBuf, OldKind)>, Vec<PathBuf>) {
+fn by_kind(old: impl Iterator<Item = ManagedFile>) -> (Vec<(PathBuf, OldKind)>, Vec<PathBuf>) {
     let (mut files, mut databases) = (Vec::new(), Vec::new());
     for file in old {
         match file.what {
-            Managed::DatabaseDirectory => databases.push(file.path.clone()),
+            Managed::DatabaseDirectory => databases.push(file.path),
             // Files without a counterpart on the donor (binary logs, replication state) are still part of the old
             // state that a rollback brings back.
-            _ => files.push((file.path.clone(), OldKind::Data(file.class))),
+            _ => files.push((file.path, OldKind::Data(file.class))),
         }
     }
     (files, databases)

@@ -7,7 +7,7 @@ use anyhow::Result;
 use protocol::inventory::{FileEntry, FileRole, Place};
 
 use crate::datadir::layout::{Layout, absolute, with_suffix};
-use crate::datadir::managed::{Managed, ManagedFile};
+use crate::datadir::managed::{Managed, ManagedFiles};
 use crate::disk::probe::{Kind as What, Probe};
 use crate::failure::{Failure, Kind};
 use crate::flavor::{Flavor, InDatadir};
@@ -33,12 +33,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub fn new(
-        layout: &Layout,
-        options: &ServerOptions,
-        server: Option<&str>,
-        old: &[ManagedFile],
-    ) -> Places {
+    pub fn new(layout: &Layout, options: &ServerOptions, server: Option<&str>, old: &ManagedFiles) -> Places {
         // Only paths at which a database's directory may be.
         let leaving = old.iter().filter(|file| {
             file.what != Managed::DatabaseDirectory && file.path.parent() == Some(&layout.datadir)
@@ -48,7 +43,7 @@ impl Places {
             datadir: layout.datadir.clone(),
             ignored: layout.ignore_db_dirs.clone(),
             taken: taken(layout, options, server),
-            leaving: leaving.map(|file| file.path.clone()).collect(),
+            leaving: leaving.map(|file| file.path).collect(),
             tried: Mutex::default(),
         }
     }
@@ -57,9 +52,8 @@ impl Places {
     ///
     /// # Errors
     /// Names the directories that cannot take them.
-    pub fn try_all(&self, layout: &Layout, old: &[ManagedFile], databases: &[String]) -> Result<(), Failure> {
-        let old = old.iter().filter_map(|file| file.path.parent());
-        let own = layout.directories().into_iter().chain(old).collect::<BTreeSet<_>>();
+    pub fn try_all(&self, layout: &Layout, old: &ManagedFiles, databases: &[String]) -> Result<(), Failure> {
+        let own = layout.directories().into_iter().chain(old.directories()).collect::<BTreeSet<_>>();
         let mut findings = dry_run::directories(&Disk, own);
         for database in databases {
             self.try_database(database, &mut findings)?;

@@ -11,7 +11,7 @@
 //! | [`origin`] | where the bytes of each range come from |
 //! | `rebuild` | blocks rebuilt from the previous version and the pieces that were sent |
 //! | [`receiver`] | messages on a data connection, checked |
-//! | `rested` | staged files by their numbers; small ones are kept encoded |
+//! | `rested`, `encoded` | staged files by their numbers; small ones are kept encoded |
 //! | [`staging`], `staged`, [`writer`] | received files, under their numbers until the final names are known |
 //! | `settling` | final lengths and names, and unchanged bytes from previous files |
 //! | [`prepared`] | files of a backup, which another program prepares |
@@ -21,6 +21,7 @@
 pub mod base;
 pub mod corruption;
 mod digests;
+mod encoded;
 mod fingerprinting;
 pub mod leftovers;
 mod moving;

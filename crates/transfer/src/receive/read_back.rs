@@ -6,7 +6,7 @@
 //! For every piece the donor sends a digest of all its bytes, including those that it does not send. A digest is
 //! valid until a part of its piece is sent again; then only that part can have one.
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -23,6 +23,7 @@ use crate::flavor::class::Class;
 use crate::receive::digests::Piece;
 use crate::receive::origin::{Opened, Origin};
 use crate::receive::staged::StagedFile;
+use crate::remembered::arrived::Arrived;
 use crate::threads::{Thread, in_threads, lock};
 
 /// Pieces that a thread takes at once.
@@ -31,36 +32,89 @@ const AT_ONCE: usize = 64;
 /// No more fingerprints are computed: more cannot be remembered.
 const FINGERPRINTS_MAX: usize = REMEMBERED_BYTES_MAX / RANGE_RECORD_BYTES;
 
-/// What was read back.
-#[derive(Debug, Default)]
-pub(super) struct ReadBack {
-    /// Bytes that were correct.
-    pub bytes: u64,
-    /// Fingerprints of whole ranges, by file, in no order.
-    pub fingerprints: HashMap<FileId, Vec<(u32, Fingerprint)>>,
+/// What can be remembered of files that are read back.
+pub(super) struct Learning<'a> {
+    key: &'a FingerprintKey,
+    arrived: Mutex<Arrived>,
+    /// How many fingerprints were computed.
+    computed: AtomicUsize,
+    /// Files of which some parts were read. A small file has only one part, so there are few.
+    unfinished: Mutex<HashMap<FileId, Unfinished>>,
+}
+
+struct Unfinished {
+    parts_left: usize,
+    /// Fingerprints of whole ranges, in no order.
+    fingerprints: Vec<(u32, Fingerprint)>,
+}
+
+impl<'a> Learning<'a> {
+    /// Fingerprints are made with `key`, and what is learned is added to `arrived`.
+    pub fn new(key: &'a FingerprintKey, arrived: Arrived) -> Learning<'a> {
+        let arrived = Mutex::new(arrived);
+        Learning { key, arrived, computed: AtomicUsize::new(0), unfinished: Mutex::default() }
+    }
+
+    /// What was learned, once everything was read.
+    pub fn arrived(self) -> Arrived {
+        self.arrived.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fingerprints of ranges were computed while a part was read. What is known of its file is added after the last part.
+    fn read(&self, part: &Part, mut found: Vec<(u32, Fingerprint)>) {
+        if self.computed.fetch_add(found.len(), Ordering::Relaxed) + found.len() > FINGERPRINTS_MAX {
+            found.clear();
+        }
+        let Some(mut all) = self.of_whole_file(part, found) else { return };
+        all.sort_unstable();
+        let (file, size) = (&part.file, part.file.size);
+        if file.class == Class::Table
+            && let Some((_, ranges)) = file.to_remember(size, &all)
+        {
+            lock(&self.arrived).add(&file.target, size, None, &ranges);
+        }
+    }
+
+    fn of_whole_file(&self, part: &Part, found: Vec<(u32, Fingerprint)>) -> Option<Vec<(u32, Fingerprint)>> {
+        if part.of_parts == 1 {
+            return Some(found);
+        }
+        let mut unfinished = lock(&self.unfinished);
+        let new = || Unfinished { parts_left: part.of_parts, fingerprints: Vec::new() };
+        let file = unfinished.entry(part.id).or_insert_with(new);
+        file.fingerprints.extend(found);
+        file.parts_left -= 1;
+        if file.parts_left > 0 {
+            return None;
+        }
+        unfinished.remove(&part.id).map(|file| file.fingerprints)
+    }
 }
 
 /// Pieces of one file that one thread reads.
 struct Part {
     id: FileId,
     file: Arc<StagedFile>,
+    /// How many parts the file has.
+    of_parts: usize,
     origin: Arc<Origin>,
     /// The bytes that are staged; the others are in the old file.
     staged: Arc<Extents>,
     pieces: Vec<(u64, Piece)>,
 }
 
-/// Reads staged files with up to `threads` threads. With `key`, also fingerprints what it reads.
+/// Reads staged files with up to `threads` threads, and learns what can be remembered of them. Returns the number of bytes that
+/// were correct.
 ///
 /// # Errors
 /// Some bytes are wrong; a file cannot be read; cancelled.
 pub(super) fn read_back(
     files: impl Iterator<Item = (FileId, Arc<StagedFile>)> + Send,
-    key: Option<&FingerprintKey>,
+    learning: Option<&Learning<'_>>,
     threads: u16,
     cancel: &Cancel,
-) -> Result<ReadBack> {
-    let (parts, all) = (Mutex::new(files.flat_map(parts_of)), Mutex::new((ReadBack::default(), 0)));
+) -> Result<u64> {
+    let (parts, sum) = (Mutex::new(files.flat_map(parts_of)), AtomicU64::new(0));
     // The others do not read to the end before the error is heard of.
     let failed = AtomicBool::new(false);
     let next = || if failed.load(Ordering::Relaxed) { None } else { lock(&parts).next() };
@@ -69,19 +123,17 @@ pub(super) fn read_back(
         while let Some(part) = next() {
             cancel.check()?;
             let mut found = Vec::new();
-            let bytes = part.read(&mut buffer, key, &mut found);
+            let bytes = part.read(&mut buffer, learning.map(|learning| learning.key), &mut found);
             let bytes = bytes.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
-            let mut all = lock(&all);
-            all.0.bytes += bytes;
-            all.1 += found.len();
-            if all.1 <= FINGERPRINTS_MAX && !found.is_empty() {
-                all.0.fingerprints.entry(part.id).or_default().append(&mut found);
+            sum.fetch_add(bytes, Ordering::Relaxed);
+            if let Some(learning) = learning {
+                learning.read(&part, found);
             }
         }
         Ok(())
     };
     in_threads(Thread::BlockReader, usize::from(threads), &read)?;
-    Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner).0)
+    Ok(sum.into_inner())
 }
 
 fn parts_of((id, file): (FileId, Arc<StagedFile>)) -> Vec<Part> {
@@ -93,13 +145,19 @@ fn parts_of((id, file): (FileId, Arc<StagedFile>)) -> Vec<Part> {
         .into_iter()
         .filter(|piece| staged.overlaps(range(piece)))
         .collect();
+    let of_parts = pieces.len().div_ceil(AT_ONCE).max(1);
     let part = |pieces: &[(u64, Piece)]| Part {
         id,
         file: Arc::clone(&file),
+        of_parts,
         origin: Arc::clone(&origin),
         staged: Arc::clone(&staged),
         pieces: pieces.to_vec(),
     };
+    if pieces.is_empty() {
+        // Nothing of it is read back, but what is known of it can be remembered.
+        return vec![part(&[])];
+    }
     pieces.chunks(AT_ONCE).map(part).collect()
 }
 
@@ -110,6 +168,9 @@ impl Part {
         key: Option<&FingerprintKey>,
         found: &mut Vec<(u32, Fingerprint)>,
     ) -> Result<u64> {
+        if self.pieces.is_empty() {
+            return Ok(0);
+        }
         let target = self.file.target.display();
         let opened = self.origin.open().with_context(|| format!("cannot read back {target}"))?;
         let mut sum = 0;
@@ -159,3 +220,7 @@ fn fingerprinted(key: &FingerprintKey, at: u64, bytes: &[u8]) -> (u32, Fingerpri
     let range = (at / u64::from(RANGE_BYTES)) as u32;
     (range, range_fingerprint(key, &block_fingerprints(key, bytes)))
 }
+
+#[cfg(test)]
+#[path = "read_back_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Staged files by their numbers. There can be very many small ones: once nobody writes to a file, it is kept
 //! encoded, in a tenth of the memory.
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,11 +10,13 @@ use protocol::inventory::FileId;
 use protocol::limits::{RANGE_BYTES, WORKERS_MAX};
 use serde::{Deserialize, Serialize};
 
+use crate::datadir::directories::Directories;
 use crate::disk::identity::Look;
 use crate::disk::reserve::Reserve;
 use crate::flavor::class::Class;
 use crate::install::names::file_name;
 use crate::receive::digests::Digests;
+use crate::receive::encoded::EncodedFiles;
 use crate::receive::reusable::{Held, Old};
 use crate::receive::staged::{OPEN_FILES, StagedFile};
 use crate::threads::lock;
@@ -26,9 +28,10 @@ const RECENT: usize = 2 * WORKERS_MAX as usize * OPEN_FILES;
 #[derive(Debug, Default)]
 pub(super) struct StagedFiles {
     open: BTreeMap<FileId, Arc<StagedFile>>,
-    rested: HashMap<FileId, Box<[u8]>>,
+    rested: EncodedFiles,
     /// In the order in which data of them arrived.
     recent: VecDeque<FileId>,
+    /// Of the targets.
     directories: Directories,
     stages: Vec<Stage>,
 }
@@ -39,25 +42,6 @@ struct Stage {
     directory: PathBuf,
     sharing: bool,
     reserve: Option<Arc<Reserve>>,
-}
-
-/// Directories of targets, each once.
-#[derive(Debug, Default)]
-struct Directories {
-    paths: Vec<PathBuf>,
-    numbers: HashMap<PathBuf, u32>,
-}
-
-impl Directories {
-    fn number(&mut self, path: &Path) -> u32 {
-        if let Some(known) = self.numbers.get(path) {
-            return *known;
-        }
-        let number = self.paths.len() as u32;
-        self.paths.push(path.to_owned());
-        self.numbers.insert(path.to_owned(), number);
-        number
-    }
 }
 
 /// A file to which nobody writes.
@@ -83,12 +67,12 @@ struct Rested<'a> {
 impl StagedFiles {
     /// Whether there is a file with this number.
     pub fn contains(&self, file: FileId) -> bool {
-        self.open.contains_key(&file) || self.rested.contains_key(&file)
+        self.open.contains_key(&file) || self.rested.contains(file)
     }
 
     /// Adds a file.
     pub fn insert(&mut self, file: FileId, staged: Arc<StagedFile>) {
-        self.rested.remove(&file);
+        self.rested.remove(file);
         self.open.insert(file, staged);
     }
 
@@ -97,8 +81,7 @@ impl StagedFiles {
         if let Some(open) = self.open.get(&file) {
             return Some(Arc::clone(open));
         }
-        let encoded = self.rested.remove(&file)?;
-        let woken = Arc::new(self.decode(file, &encoded)?);
+        let woken = self.wake(file)?;
         self.open.insert(file, Arc::clone(&woken));
         Some(woken)
     }
@@ -107,19 +90,25 @@ impl StagedFiles {
     pub fn look(&self, file: FileId) -> Option<Arc<StagedFile>> {
         match self.open.get(&file) {
             Some(open) => Some(Arc::clone(open)),
-            None => Some(Arc::new(self.decode(file, self.rested.get(&file)?)?)),
+            None => Some(Arc::new(self.decode(file, self.rested.get(file)?)?)),
         }
     }
 
     /// Takes a file out.
     pub fn remove(&mut self, file: FileId) -> Option<Arc<StagedFile>> {
-        let (open, rested) = (self.open.remove(&file), self.rested.remove(&file));
-        open.or_else(|| Some(Arc::new(self.decode(file, &rested?)?)))
+        self.open.remove(&file).or_else(|| self.wake(file))
+    }
+
+    /// Takes a file out of those that are encoded.
+    fn wake(&mut self, file: FileId) -> Option<Arc<StagedFile>> {
+        let woken = Arc::new(self.decode(file, self.rested.get(file)?)?);
+        self.rested.remove(file);
+        Some(woken)
     }
 
     /// Numbers of all files, ascending.
     pub fn numbers(&self) -> Vec<FileId> {
-        let mut all: Vec<FileId> = self.open.keys().chain(self.rested.keys()).copied().collect();
+        let mut all: Vec<FileId> = self.open.keys().copied().chain(self.rested.numbers()).collect();
         all.sort_unstable();
         all
     }
@@ -147,11 +136,11 @@ impl StagedFiles {
         };
         if let Some(encoded) = self.encode(file, &staged) {
             self.open.remove(&file);
-            self.rested.insert(file, encoded);
+            self.rested.insert(file, &encoded);
         }
     }
 
-    fn encode(&mut self, file: FileId, staged: &StagedFile) -> Option<Box<[u8]>> {
+    fn encode(&mut self, file: FileId, staged: &StagedFile) -> Option<Vec<u8>> {
         if staged.is_link || staged.patched.is_some() || staged.size > u64::from(RANGE_BYTES) {
             return None;
         }
@@ -177,7 +166,7 @@ impl StagedFiles {
             digest: digests.only_one(staged.size)?.map(|piece| (piece.digest, piece.fingerprint)),
             old,
         };
-        Some(postcard::to_stdvec(&rested).ok()?.into())
+        postcard::to_stdvec(&rested).ok()
     }
 
     /// Files are staged in one directory of each filesystem.
@@ -194,7 +183,7 @@ impl StagedFiles {
     fn decode(&self, file: FileId, encoded: &[u8]) -> Option<StagedFile> {
         let rested: Rested<'_> = postcard::from_bytes(encoded).ok()?;
         let stage = self.stages.get(rested.stage as usize)?;
-        let target = self.directories.paths.get(rested.directory as usize)?.join(rested.name);
+        let target = self.directories.get(rested.directory)?.join(rested.name);
         let mut held = Held::default();
         if let Some(look) = rested.old {
             held.old = Some(Old::new(target.clone(), look));

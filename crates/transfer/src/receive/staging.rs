@@ -19,12 +19,12 @@ use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
 use crate::install::names::{waiting_room, working_directory};
-use crate::install::plan::{Class, Patched, Placed, Unchanged};
+use crate::install::plan::{Patched, Placed, Unchanged};
 use crate::install::record::pending;
 use crate::install::roots::{self, Roots};
 use crate::receive::leftovers::{Leftovers, staged_name};
 use crate::receive::moving::move_file;
-use crate::receive::read_back::{ReadBack, read_back};
+use crate::receive::read_back::{Learning, read_back};
 use crate::receive::rested::StagedFiles;
 use crate::receive::reusable::{self, Held, Old};
 pub use crate::receive::settling::Patches;
@@ -51,7 +51,7 @@ pub(super) struct Shared {
     roots: Roots,
     reserves: BTreeMap<FilesystemId, Arc<Reserve>>,
     places: BTreeMap<PathBuf, Place>,
-    /// Files that stay as they are, with what can be remembered of them.
+    /// What can be remembered of files that stay as they are.
     staying: Arrived,
 }
 
@@ -250,6 +250,12 @@ impl Staging {
         Ok(staged.adopted)
     }
 
+    /// From now on what can be remembered of the tables is collected: while they settle of those that stay, of the others when they
+    /// are read back.
+    pub fn will_remember(&self) {
+        self.shared().staying = Arrived::waiting_in(&self.datadir);
+    }
+
     /// The bytes of a range that come from the old file, once it is known that the file is written anew; else `None`.
     /// The caller writes them with the bytes that arrived, and they count as written. If bytes can be shared, only
     /// those close to the differing ones are returned. `differing` is the number of bytes of this range that are not
@@ -375,11 +381,11 @@ impl Staging {
     /// # Errors
     /// Some bytes are not.
     pub fn read_back(&self, threads: u16, cancel: &Cancel) -> Result<u64> {
-        Ok(read_back(self.data_files(), None, threads, cancel)?.bytes)
+        read_back(self.data_files(), None, threads, cancel)
     }
 
-    /// As [`Staging::read_back`]. Also returns what can be remembered of the tables: of those that stay, and of those that were
-    /// read back now.
+    /// As [`Staging::read_back`]. Also returns what can be remembered of the tables, if that is collected
+    /// ([`Staging::will_remember`]): of those that stay, and of those that were read back now.
     ///
     /// # Errors
     /// As [`Staging::read_back`].
@@ -389,16 +395,9 @@ impl Staging {
         threads: u16,
         cancel: &Cancel,
     ) -> Result<(u64, Arrived)> {
-        let ReadBack { bytes, mut fingerprints } = read_back(self.data_files(), Some(key), threads, cancel)?;
-        let mut arrived = std::mem::take(&mut self.shared().staying);
-        for (id, file) in self.data_files().filter(|(_, file)| file.class == Class::Table) {
-            let mut computed = fingerprints.remove(&id).unwrap_or_default();
-            computed.sort_unstable();
-            if let Some((_, ranges)) = file.to_remember(file.size, &computed) {
-                arrived.add(&file.target, file.size, None, &ranges);
-            }
-        }
-        Ok((bytes, arrived))
+        let learning = Learning::new(key, std::mem::take(&mut self.shared().staying));
+        let bytes = read_back(self.data_files(), Some(&learning), threads, cancel)?;
+        Ok((bytes, learning.arrived()))
     }
 
     fn data_files(&self) -> impl Iterator<Item = (FileId, Arc<StagedFile>)> + Send + '_ {

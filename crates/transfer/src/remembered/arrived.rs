@@ -13,14 +13,16 @@ use super::front::{Front, HEAD_BYTES, is_tablespace};
 use super::learn::Learner;
 use super::memory::Memory;
 use super::trust::{is_good, state_of};
+use super::waiting::Waiting;
 use crate::disk::identity::{look, now};
 
 /// Longer than any kernel's clock tick: a write that comes after this gives a file another time.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Files that arrived. There can be very many, so they are kept encoded.
+/// Files that arrived or stay. There can be very many, so they wait for the end of the install on the disk. By default nothing is
+/// collected and nothing remembered.
 #[derive(Debug, Default)]
-pub struct Arrived(Vec<u8>);
+pub struct Arrived(Option<Waiting>);
 
 #[derive(Serialize, Deserialize)]
 struct One<'a> {
@@ -33,25 +35,35 @@ struct One<'a> {
 }
 
 impl Arrived {
+    /// Collects files, in a file without a name in this directory.
+    pub fn waiting_in(directory: &Path) -> Arrived {
+        let waiting = Waiting::in_directory(directory);
+        Arrived(waiting.inspect_err(log_that_nothing_is_remembered).ok())
+    }
+
     /// A file that will be at this path, with these ranges. `state`: it stays as it is.
     pub fn add(&mut self, path: &Path, size: u64, state: Option<FileState>, ranges: &[u8]) {
-        let Some(path) = path.to_str().filter(|_| size > 0) else { return };
-        if let Ok(encoded) = postcard::to_stdvec(&One { path, size, state, ranges }) {
-            self.0.extend_from_slice(&encoded);
+        let (Some(waiting), Some(path)) = (&mut self.0, path.to_str().filter(|_| size > 0)) else { return };
+        let Ok(encoded) = postcard::to_stdvec(&One { path, size, state, ranges }) else { return };
+        if let Err(error) = waiting.push(&encoded) {
+            log_that_nothing_is_remembered(&error);
+            // What it takes on the disk is needed for the files themselves.
+            self.0 = None;
         }
     }
 
     /// Called once all files have their names and before any server opens them. Returns the number of files that are remembered
-    /// and their bytes.
+    /// and their bytes; `None` if no list was written.
     ///
     /// # Errors
     /// From the disk.
     pub fn remember(self, memory: &Memory) -> Result<Option<(usize, u64)>> {
-        let (mut rest, mut newest) = (self.0.as_slice(), 0);
-        while let Ok((one, after)) = postcard::take_from_bytes::<One<'_>>(rest) {
-            newest = newest.max(one.remember(memory).unwrap_or(0));
-            rest = after;
-        }
+        let Some(waiting) = self.0 else { return Ok(None) };
+        let mut newest = 0;
+        waiting.each(|record| {
+            let one = postcard::from_bytes::<One<'_>>(record).ok();
+            newest = newest.max(one.and_then(|one| one.remember(memory)).unwrap_or(0));
+        })?;
         // Whatever is written from here on has a later time.
         let wait = newest + TICK.as_nanos() as i128 - now();
         std::thread::sleep(Duration::from_nanos(wait.clamp(0, 1_000_000_000) as u64));
@@ -93,6 +105,13 @@ impl One<'_> {
         let front = if is_tablespace(path) { Some(front_of(path, self.size)?) } else { None };
         learner.add_file(state, front.as_ref(), self.ranges).then_some(newest)
     }
+}
+
+fn log_that_nothing_is_remembered(error: &std::io::Error) {
+    tracing::info!(
+        "the fingerprints of the installed files will not be remembered: what waits for the end of the install cannot be \
+         written: {error}"
+    );
 }
 
 fn front_of(path: &Path, size: u64) -> Option<Front> {

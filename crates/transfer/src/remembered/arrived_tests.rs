@@ -32,7 +32,7 @@ fn what_was_installed_is_remembered_at_once_and_what_a_server_wrote_lately_is_no
     let (other, longer) = (dir.file("w.frm", "changed since"), dir.file("x.frm", "longer than that"));
     assert!(is_good(&state(&installed)), "run the tests with TMPDIR on ext4 or XFS");
     let memory = remembering(dir.0.path(), &[&known]);
-    let mut arrived = Arrived::default();
+    let mut arrived = Arrived::waiting_in(dir.0.path());
     let mut add =
         |path: &Path, size, state| arrived.add(path, size, state, &record_of(&KEY, b"what it contains"));
     add(&installed, 9, None);
@@ -60,8 +60,19 @@ fn nothing_is_remembered_of_a_time_to_come() {
     let to_come = std::time::SystemTime::now() + Duration::from_secs(3600);
     std::fs::File::options().write(true).open(&installed).unwrap().set_modified(to_come).unwrap();
     let memory = remembering(dir.0.path(), &[]);
-    let mut arrived = Arrived::default();
+    let mut arrived = Arrived::waiting_in(dir.0.path());
     arrived.add(&installed, 9, None, &record_of(&KEY, b"installed"));
     assert_eq!(arrived.remember(&memory).unwrap(), None);
     assert!(!dir.finds(&installed));
+}
+
+#[test]
+fn nothing_is_remembered_of_what_could_not_wait() {
+    let dir = Datadir(tempfile::tempdir().unwrap());
+    let (installed, known) = (dir.file("t.frm", "installed"), dir.file("u.frm", "known"));
+    let memory = remembering(dir.0.path(), &[&known]);
+    let mut arrived = Arrived::waiting_in(&dir.0.path().join("none"));
+    arrived.add(&installed, 9, None, &record_of(&KEY, b"installed"));
+    assert_eq!(arrived.remember(&memory).unwrap(), None);
+    assert!(!dir.finds(&installed) && dir.finds(&known), "the list of before is left alone");
 }

@@ -103,12 +103,8 @@ impl Learner {
     /// Adds a file of which every range was read in this state.
     pub fn add_file(&self, state: FileState, front: Option<&Front>, ranges: &[u8]) -> bool {
         let pages = front.map(Front::encoded_pages).unwrap_or_default();
-        self.add(&FileRecord { state, front: front.map(|front| front.kept(&pages)), ranges })
-    }
-
-    /// Adds what is remembered already.
-    pub fn add(&self, record: &FileRecord<'_>) -> bool {
-        lock(&self.list).push(record)
+        let record = FileRecord { state, front: front.map(|front| front.kept(&pages)), ranges };
+        lock(&self.list).push(&record)
     }
 }
 

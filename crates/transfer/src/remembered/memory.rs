@@ -1,5 +1,5 @@
 //! What a node remembers, during one transfer: what is recalled, and what is learned for the next one.
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,7 +27,8 @@ pub struct Memory {
     loaded: Option<Look>,
     /// What was wrong; nothing is recalled after that.
     wrong: Mutex<Option<String>>,
-    kept: Mutex<HashSet<u32>>,
+    /// Records that are remembered after this transfer too. They are copied only then.
+    kept: Mutex<BTreeSet<u32>>,
     learner: Learner,
 }
 
@@ -114,11 +115,7 @@ impl Memory {
 
     /// A recalled file was still in its state: it is remembered after this transfer too.
     pub fn keep(&self, at: u32) {
-        if let Some(record) = self.record(at)
-            && lock(&self.kept).insert(at)
-        {
-            self.learner.add(&record);
-        }
+        lock(&self.kept).insert(at);
     }
 
     /// What is learned.
@@ -172,7 +169,10 @@ impl Memory {
         if self.is_wrong() || !unchanged || store::key(&self.datadir)? != Some(self.key) {
             return Ok(None);
         }
-        let list = std::mem::take(&mut *lock(&self.learner.list));
+        let mut list = std::mem::take(&mut *lock(&self.learner.list));
+        for record in std::mem::take(&mut *lock(&self.kept)).iter().filter_map(|at| self.record(*at)) {
+            list.push(&record);
+        }
         let saved = (list.len(), list.total_bytes());
         store::save(&self.datadir, &self.key, list.finish(&now))?;
         Ok(Some(saved))

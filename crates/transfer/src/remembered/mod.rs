@@ -10,6 +10,7 @@
 //! | [`learn`] | files that are read now, whose fingerprints may be remembered |
 //! | [`memory`] | all of that in one transfer |
 //! | [`arrived`] | what a joiner remembers of the files that it installed |
+//! | `waiting` | the same until the install has ended |
 pub mod arrived;
 pub mod front;
 pub mod learn;
@@ -19,3 +20,4 @@ pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trust;
+mod waiting;

@@ -124,6 +124,7 @@ fn cipher(key: &FingerprintKey) -> Option<aead::LessSafeKey> {
 
 fn seal(key: &FingerprintKey, mut list: Vec<u8>) -> Result<Vec<u8>> {
     let failed = || anyhow!("the fingerprints cannot be encrypted");
+    list.reserve_exact(NONCE_BYTES + TAG_BYTES);
     // Twelve random bytes: it is written once for each transfer, so no two of a key's lists have the same.
     let random: [u8; 32] = random_bytes()?;
     let nonce: [u8; NONCE_BYTES] = random.first_chunk().copied().ok_or_else(failed)?;
@@ -134,7 +135,9 @@ fn seal(key: &FingerprintKey, mut list: Vec<u8>) -> Result<Vec<u8>> {
         &mut list,
     );
     sealed.map_err(|_| failed())?;
-    Ok([&nonce[..], &list].concat())
+    // In place: it can be long.
+    drop(list.splice(..0, nonce));
+    Ok(list)
 }
 
 fn unseal(key: &FingerprintKey, mut sealed: Vec<u8>) -> Option<Vec<u8>> {

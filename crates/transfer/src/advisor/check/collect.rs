@@ -181,9 +181,9 @@ fn cannot_take(layout: &Layout, user: Option<(u32, u32)>) -> Vec<Failure> {
     }
     let configured: BTreeSet<&Path> = layout.directories().into_iter().collect();
     let managed = managed::managed(layout).unwrap_or_default();
-    let of_files = managed.iter().filter_map(|file| file.path.parent());
     // These are already covered by another finding.
-    let of_files: BTreeSet<&Path> = of_files.filter(|directory| !configured.contains(directory)).collect();
+    let of_files: BTreeSet<&Path> =
+        managed.directories().filter(|directory| !configured.contains(directory)).collect();
     dry_run::directories(&Disk, of_files).refusals
 }
 
@@ -264,7 +264,7 @@ fn rooms(layout: &Layout) -> Result<Vec<Room>> {
             rooms.push((filesystem, Room { at: at.to_owned(), data: 0, available: bytes_available(at)? }));
         }
     }
-    for file in managed::managed(layout)? {
+    for file in managed::managed(layout)?.iter() {
         let Some(directory) = file.path.parent() else { continue };
         // A file that the server has just removed takes no space.
         let Ok(filesystem) = filesystem_of(directory) else { continue };

@@ -8,7 +8,7 @@ use protocol::sample::{Decision, Sample};
 
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
-use crate::datadir::managed::ManagedFile;
+use crate::datadir::managed::ManagedFiles;
 use crate::datadir::of_server::layout_of;
 use crate::datadir::own_position::server_using;
 use crate::datadir::{sample, scan};
@@ -63,7 +63,7 @@ pub(super) enum Here {
 
 impl Here {
     /// Samples this node's files.
-    pub fn of(layout: &Layout, old: &[ManagedFile], options: &ServerOptions) -> Result<Here> {
+    pub fn of(layout: &Layout, old: &ManagedFiles, options: &ServerOptions) -> Result<Here> {
         if options.sst_bool("incremental")? == Some(false) {
             return Ok(Here::Nothing("incremental=0 is set on this node"));
         }

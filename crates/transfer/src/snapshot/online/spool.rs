@@ -15,7 +15,9 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use formats::{Lsn, SpaceId};
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::disk::nameless::nameless;
 
 /// Bytes of redo held in memory, besides one chunk.
 const MEMORY: usize = 16 << 20;
@@ -120,7 +122,7 @@ impl Spool {
             {
                 let at = state.file_end;
                 if state.file.is_none() {
-                    state.file = Some(self.make_file()?);
+                    state.file = Some(nameless(&self.directory)?);
                 }
                 if let Some(file) = &state.file {
                     file.write_all_at(&chunk.bytes, at)?;
@@ -232,11 +234,6 @@ impl Spool {
             state.room_to = state.file_end + step;
         }
         Ok(true)
-    }
-
-    fn make_file(&self) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        Ok(File::from(rustix::fs::open(&self.directory, flags, Mode::RUSR | Mode::WUSR)?))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
