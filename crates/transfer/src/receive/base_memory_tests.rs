@@ -102,8 +102,10 @@ fn what_is_wrong_is_said_before_the_answer_and_everything_else_is_read() {
         .collect();
     assert_eq!(wrong.len(), 1, "{answers:?}");
     assert!(memory.is_wrong() && !datadir.join("rejoin-fingerprints").exists());
-    // Answers before it are wrong, which is why the donor must not use any of them. Those that begin after it are not.
-    for answer in answers.iter().skip(wrong[0] + 2) {
+    // Answers before it are wrong, which is why the donor must not use any of them, and so may those be that were made with it. Those
+    // that begin after it are not.
+    let is_fingerprints = |answer: &&Message| matches!(answer, Message::RangeFingerprints { .. });
+    for answer in answers.iter().skip(wrong[0]).filter(is_fingerprints).skip(1) {
         if let Message::RangeFingerprints { first, fingerprints, .. } = answer {
             let first = *first as usize;
             assert_eq!(*fingerprints, expected[first..first + fingerprints.len()]);
