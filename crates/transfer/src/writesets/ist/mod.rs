@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`relay`] | what the joiner's program says to the process between the donor's provider and ours |
 //! | [`passage`] | that process |
+//! | [`stand_in`] | the same for a server that was started without a state transfer, beside the archiver |
+//! | `port` | where donors connect, and which of the two listens there |
 //! | `callers` | connections to it that may be a donor's |
 //! | `session` | one connection through it |
 //! | `certificates` | TLS as providers speak it |
@@ -14,7 +16,9 @@ mod callers;
 mod certificates;
 pub mod cost;
 pub mod passage;
+mod port;
 pub mod relay;
 mod session;
 pub mod spool;
+pub mod stand_in;
 pub mod trust;
