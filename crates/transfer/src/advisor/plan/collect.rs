@@ -21,7 +21,7 @@ use crate::datadir::server_on::server_on;
 use crate::failure::{Failure, Kind};
 use crate::server::provider_options::{self, cache_dir, is_on};
 use crate::writesets::gcache::{Gcache, Report};
-use crate::writesets::ist::relay;
+use crate::writesets::ist::{rate, relay};
 
 /// Collects for the node that `wanted` names, which must be stopped. `donors` are members to query, each a
 /// unix socket or `HOST[:PORT]`; without any, the group is the one that this node's own gcache saw last.
@@ -70,6 +70,7 @@ pub fn collect(
         lineage: Lineage::read(&layout.datadir),
         data: old.iter().map(|file| file.allocated).sum(),
         archives: archives(&group, archive)?,
+        rate: rate::remembered(&layout.datadir),
         door: relay::door(&options, &layout.datadir).and_then(|door| relay::is_readable(&door)),
         group,
     })

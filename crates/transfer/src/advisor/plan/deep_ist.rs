@@ -3,6 +3,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use formats::{Seqno, Uuid};
+use protocol::message::ReplayRate;
 
 use super::transfer::Estimate;
 use crate::writesets::archive::Archive;
@@ -66,6 +67,8 @@ pub(super) struct Question<'a> {
     pub position: Seqno,
     /// The chosen donor, and the oldest write-set in its provider's cache.
     pub donor: (&'a str, Option<Seqno>),
+    /// How fast this node applied write-sets last, if that is known.
+    pub rate: Option<ReplayRate>,
     /// What files would cost.
     pub sends: Option<&'a Estimate>,
 }
@@ -90,6 +93,7 @@ pub(super) fn predict(
     let ways = question.sends.map(|sends| Ways {
         write_sets,
         write_set_bytes: bytes,
+        rate: question.rate,
         files: sends.all.saturating_add(sends.redo.map_or(0, |redo| redo.bytes)),
         sent: sends.about.unwrap_or(sends.all),
     });
@@ -112,7 +116,7 @@ mod tests {
         let donor = ("n1", Some(Seqno(cached)));
         let sends =
             Estimate { all: 1 << 30, about: Some(1 << 20), at_least: 0, why: String::new(), redo: None };
-        let question = Question { group, position: Seqno(position), donor, sends: Some(&sends) };
+        let question = Question { group, position: Seqno(position), donor, rate: None, sends: Some(&sends) };
         predict(archives, &Ok(()), &question)
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use formats::wsrep::state_id::StateId;
 use formats::{Seqno, Uuid};
+use protocol::message::ReplayRate;
 
 use super::choice::Member;
 use super::deep_ist::ArchiveReach;
@@ -31,6 +32,8 @@ pub struct Facts {
     pub data: u64,
     /// Archives of write-sets, of members on this host or named by the operator.
     pub archives: Vec<ArchiveReach>,
+    /// How fast its server applied write-sets in its last deep IST, if that is known.
+    pub rate: Option<ReplayRate>,
     /// Why a deep IST cannot come in on this node as it is set up.
     pub door: Result<(), String>,
     /// The group.

@@ -147,6 +147,7 @@ fn instead(way: &Way, facts: &Facts, position: Option<Seqno>) -> Option<DeepIst>
         group: (facts.group.history, facts.group.newest),
         position: position?,
         donor: (&known.member.name, known.member.lowest_cached),
+        rate: facts.rate,
         sends: known.sends.as_ref().ok(),
     };
     deep_ist::predict(&facts.archives, &facts.door, &question)

@@ -31,6 +31,7 @@ fn facts(position: Position) -> Facts {
         lineage: None,
         data: 1_000_000,
         archives: Vec::new(),
+        rate: None,
         door: Ok(()),
         group: Group { history, newest, members, age: None, pace },
     }

@@ -12,11 +12,13 @@
 //! | [`spool`] | the write-sets that came from the donor's archive, on the joiner's disk |
 //! | [`trust`] | whether a joiner's own files may be the start of it |
 //! | [`cost`] | whether replaying is cheaper than a transfer of files |
+//! | [`rate`] | how fast this node's server applied write-sets last |
 mod callers;
 mod certificates;
 pub mod cost;
 pub mod passage;
 mod port;
+pub mod rate;
 pub mod relay;
 mod session;
 pub mod spool;

@@ -18,15 +18,18 @@ use formats::Seqno;
 use formats::galera::ist::HEADER_LEN;
 use formats::wsrep::credentials::Account;
 use formats::wsrep::invocation::SstArgs;
+use protocol::message::ReplayRate;
 
 use super::callers::{self, Callers};
 use super::certificates::SocketTls;
 use super::port::{self, accept};
+use super::rate;
 use super::relay::{door, is_readable};
 use super::session::{Donor, Ends, Greeting, Inserted, Session, Verdict, Verdicts, connect};
 use super::spool;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
+use crate::human::size;
 use crate::job;
 use crate::panics::caught;
 use crate::peer::end::End;
@@ -191,7 +194,7 @@ impl Passage<'_> {
     /// A donor's connection is over.
     fn end(&self, from: SocketAddr, passed: Result<Option<Inserted>>) {
         match passed {
-            Ok(Some((history, ..))) => self.remove_spool_when_synced(history),
+            Ok(Some(inserted)) => self.when_synced(&inserted),
             Ok(None) => {}
             Err(error) => tracing::warn!("IST from {from} ended: {error:#}"),
         }
@@ -253,15 +256,34 @@ impl Passage<'_> {
         passed
     }
 
-    /// Until then a crash may need them again.
-    fn remove_spool_when_synced(&self, history: formats::Uuid) {
-        if synced::wait_until_synced(&self.socket, self.account.as_ref(), self.cancel).is_ok() {
-            let removed = crate::disk::durable::remove_if_there(&spool::path(&self.datadir, history));
-            if let Err(error) = removed {
-                tracing::warn!("the write-sets of the deep IST could not be removed: {error:#}");
+    /// Waits until the server has applied what was inserted, then remembers how fast that was, and removes the spool: until
+    /// then a crash may need it again.
+    fn when_synced(&self, inserted: &Inserted) {
+        let account = self.account.as_ref();
+        if synced::wait_until_synced(&self.socket, account, self.cancel).is_err() {
+            return;
+        }
+        let took = inserted.since.elapsed();
+        let applied = synced::last_committed(&self.socket, account).and_then(|last| rate_of(inserted, last, took));
+        if let Some(rate) = applied {
+            let ReplayRate { write_sets, bytes } = rate;
+            tracing::info!("deep IST: the server applied {write_sets} write-sets ({}) a second", size(bytes));
+            if let Err(error) = rate::remember(&self.datadir, rate) {
+                tracing::warn!("how fast that was is not remembered: {error:#}");
             }
         }
+        let removed = crate::disk::durable::remove_if_there(&spool::path(&self.datadir, inserted.history));
+        if let Err(error) = removed {
+            tracing::warn!("the write-sets of the deep IST could not be removed: {error:#}");
+        }
     }
+}
+
+/// How fast a server was that took what was inserted, then what its donor sent, and then what the group wrote meanwhile.
+fn rate_of(inserted: &Inserted, last: Seqno, took: Duration) -> Option<ReplayRate> {
+    let count = |to: Seqno| u64::try_from(to.0 - inserted.from.0 + 1).ok();
+    let bytes_each = inserted.bytes as f64 / count(inserted.to)? as f64;
+    rate::measured(count(last)?, bytes_each, took)
 }
 
 /// A donor's connection is being passed on, until this is dropped: also by a thread that cannot be started.
@@ -286,6 +308,16 @@ mod tests {
 
     use super::super::session::tests::{donor, provider};
     use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_all_that_was_applied() {
+        let (from, to, bytes, history) = (Seqno(101), Seqno(30_100), 60_000_000, formats::Uuid::NIL);
+        let inserted = Inserted { history, from, to, bytes, since: Instant::now() };
+        let rate = |last: i64, s: u64| rate_of(&inserted, Seqno(last), Duration::from_secs(s));
+        assert_eq!(rate(60_100, 6), Some(ReplayRate { write_sets: 10_000, bytes: 20_000_000 }));
+        assert_eq!(rate(60_100, 2), None, "too short");
+        assert_eq!(rate(7, 60), None, "another history");
+    }
 
     #[test]
     fn nothing_is_passed_on_once_its_thread_is_gone() {
