@@ -25,9 +25,7 @@ fn wait(node: &Node, what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
 /// The node is cut off while the other one writes, and comes back by IST, with the server that it has.
 fn is_cut_off_and_comes_back(node: &Node, other: &Node) -> Result<()> {
     let (pid, mark) = (node.pid(), node.log_mark());
-    let isolate = |on: u8| {
-        node.exec(&[&format!("SET GLOBAL wsrep_provider_options='gmcast.isolate={on}'")])
-    };
+    let isolate = |on: u8| node.exec(&[&format!("SET GLOBAL wsrep_provider_options='gmcast.isolate={on}'")]);
     isolate(1)?;
     let alone = |node: &Node, status: &str| {
         let status = node.status("wsrep_cluster_status")? == status;

@@ -182,7 +182,7 @@ fn start(
 ) -> Result<Result<(StateId, Option<Backup>), String>> {
     let own = trust::position(layout, said)?;
     let Some(dir) = base else { return Ok(own.map(|own| (own, None))) };
-    let backup = match Backup::find(job, layout, dir) {
+    let backup = match Backup::find(&job.options, layout, dir) {
         Ok(Ok(backup)) => Ok(backup),
         Ok(Err(why)) => Err(why),
         Err(error) => Err(format!("{error:#}")),

@@ -30,6 +30,7 @@ fn facts(position: Position) -> Facts {
         lowest_cached: None,
         lineage: None,
         data: 1_000_000,
+        base: None,
         archives: Vec::new(),
         rate: None,
         door: Ok(()),

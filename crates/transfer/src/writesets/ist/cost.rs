@@ -92,13 +92,15 @@ mod tests {
     #[test]
     fn few_write_sets_beside_much_data_are_replayed() {
         let rate = None;
-        let ways = Ways { write_sets: 60_000, write_set_bytes: 60 << 20, rate, files: 100 << 30, sent: 1 << 30 };
+        let ways =
+            Ways { write_sets: 60_000, write_set_bytes: 60 << 20, rate, files: 100 << 30, sent: 1 << 30 };
         assert!(ways.replay_is_cheaper() && ways.replay() == Duration::from_secs(12));
         let many = Ways { write_sets: 50_000_000, ..ways };
         assert!(!many.replay_is_cheaper());
         assert!(!Ways { write_set_bytes: 100 << 30, ..ways }.replay_is_cheaper());
         assert_eq!(
-            Ways { write_sets: 10_000, write_set_bytes: 1 << 20, rate, files: 500 << 20, sent: 60 << 20 }.in_words(),
+            Ways { write_sets: 10_000, write_set_bytes: 1 << 20, rate, files: 500 << 20, sent: 60 << 20 }
+                .in_words(),
             "10000 write-sets (1.0 MiB) to replay, about 2 s (assuming 5000 write-sets or 20.0 MiB a second); a transfer of \
              files would send about 60.0 MiB of 500.0 MiB, about 5 s"
         );
@@ -107,8 +109,12 @@ mod tests {
 
     #[test]
     fn what_was_measured_counts_instead_of_what_is_assumed() {
-        let of = |write_sets: u64, each: u64, rate| {
-            Ways { write_sets, write_set_bytes: write_sets * each, rate, files: 1 << 30, sent: 1 << 30 }
+        let of = |write_sets: u64, each: u64, rate| Ways {
+            write_sets,
+            write_set_bytes: write_sets * each,
+            rate,
+            files: 1 << 30,
+            sent: 1 << 30,
         };
         let last = Some(ReplayRate { write_sets: 10_000, bytes: 5_000_000 });
         // As last time, and ten times as large each.
@@ -118,6 +124,8 @@ mod tests {
         assert!(!of(150_000, 100, None).replay_is_cheaper() && of(150_000, 100, last).replay_is_cheaper());
         let slow = Some(ReplayRate { write_sets: 100, bytes: 50_000 });
         assert!(of(60_000, 500, None).replay_is_cheaper() && !of(60_000, 500, slow).replay_is_cheaper());
-        assert!(of(1, 1, last).in_words().contains("about 0 s (last time 10000 write-sets, 4.8 MiB a second);"));
+        assert!(
+            of(1, 1, last).in_words().contains("about 0 s (last time 10000 write-sets, 4.8 MiB a second);")
+        );
     }
 }

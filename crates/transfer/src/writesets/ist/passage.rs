@@ -264,7 +264,8 @@ impl Passage<'_> {
             return;
         }
         let took = inserted.since.elapsed();
-        let applied = synced::last_committed(&self.socket, account).and_then(|last| rate_of(inserted, last, took));
+        let applied =
+            synced::last_committed(&self.socket, account).and_then(|last| rate_of(inserted, last, took));
         if let Some(rate) = applied {
             let ReplayRate { write_sets, bytes } = rate;
             tracing::info!("deep IST: the server applied {write_sets} write-sets ({}) a second", size(bytes));
@@ -347,7 +348,7 @@ mod tests {
         let (verdicts, cancel) = (Verdicts::new(), Cancel::new());
         let (datadir, socket) = (dir.path().to_owned(), dir.path().join("s.sock"));
         let last_tls = Mutex::default();
-        let (account, verdicts, first, cancel) = (None, &verdicts, &|_| (), &cancel);
+        let (account, verdicts, first, cancel) = (None, &verdicts, &|_: Seqno| (), &cancel);
         let passage = Passage { datadir, socket, account, door, last_tls, verdicts, first, cancel };
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| passage.serve_unread(&[outside]));
@@ -379,7 +380,7 @@ mod tests {
         verdicts.set(Verdict::Through);
         let (datadir, socket) = (dir.path().to_owned(), dir.path().join("s.sock"));
         let last_tls = Mutex::default();
-        let (account, verdicts, first, cancel) = (None, &verdicts, &|_| (), &cancel);
+        let (account, verdicts, first, cancel) = (None, &verdicts, &|_: Seqno| (), &cancel);
         let passage = Passage { datadir, socket, account, door, last_tls, verdicts, first, cancel };
         let (read, took) = std::thread::scope(|scope| {
             scope.spawn(|| passage.serve(vec![outside]).unwrap_err());

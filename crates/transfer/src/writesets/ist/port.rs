@@ -87,10 +87,7 @@ pub(super) fn listen(door: &IstDoor, within: Duration, cancel: &Cancel) -> Resul
 }
 
 /// Waits a moment for a connection.
-pub(super) fn accept(
-    listeners: &[TcpListener],
-    wait: Duration,
-) -> Result<Option<(TcpStream, SocketAddr)>> {
+pub(super) fn accept(listeners: &[TcpListener], wait: Duration) -> Result<Option<(TcpStream, SocketAddr)>> {
     let mut fds: Vec<PollFd<'_>> = listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)).collect();
     let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) };
     if !matches!(poll(&mut fds, Some(&timeout)), Ok(1..)) {

@@ -63,7 +63,8 @@ fn relay(facts: &Facts, door: &IstDoor, findings: &mut Findings) {
     let why = match &facts.relay {
         None => return,
         Some(PortState::Taken) => {
-            return findings.ok("relay", format!("a process listens at {host}:{port}, where donors connect for IST"));
+            return findings
+                .ok("relay", format!("a process listens at {host}:{port}, where donors connect for IST"));
         }
         Some(PortState::Free) => "no process listens there".to_owned(),
         Some(PortState::NotHere) => "that is not an address of this host".to_owned(),
@@ -80,7 +81,8 @@ fn relay(facts: &Facts, door: &IstDoor, findings: &mut Findings) {
         ),
         _ => "ist.recv_addr = ADDRESS OF THIS HOST that the other members reach".to_owned(),
     };
-    let text = format!("donors connect to {host}:{port} for IST, and {why}: {unable} cannot take IST while it runs");
+    let text =
+        format!("donors connect to {host}:{port} for IST, and {why}: {unable} cannot take IST while it runs");
     findings.warning("relay", text, hint);
 }
 
@@ -418,7 +420,10 @@ mod tests {
         };
         assert!(found(&with(stopped(), PortState::Taken), "relay", Ok).contains("10.0.0.1:4568"));
         let none = found(&with(stopped(), PortState::Free), "relay", Warning);
-        assert!(none.contains("without a state transfer") && none.contains("rejoin archive run --datadir /var/lib/mysql"));
+        assert!(
+            none.contains("without a state transfer")
+                && none.contains("rejoin archive run --datadir /var/lib/mysql")
+        );
         let mut runs = with(running(), PortState::Free);
         set(&mut runs, "wsrep_provider_options", "ist.recv_bind = 127.0.0.1; ist.recv_addr = 10.0.0.1;");
         assert!(found(&runs, "relay", Warning).contains("this server cannot take IST"));
