@@ -28,6 +28,7 @@ impl Archiver {
     pub fn start(node: &Node) -> Result<Archiver> {
         let mut command = User::for_servers()?.command(node.installation().base().join("bin/rejoin"));
         command.args(["archive", "run", "--free-floor", "1M", "--datadir"]).arg(node.datadir());
+        command.arg("--defaults-file").arg(node.option_file());
         command.env(process::MARK, node.dir().parent().context("cluster")?);
         let log = std::fs::File::options().create(true).append(true).open(node.dir().join("archiver.log"))?;
         command.stderr(log);
@@ -74,6 +75,14 @@ impl Archiver {
         self.wait(|status| {
             status["state"].as_str().is_some_and(|state| state.starts_with("following server"))
         })
+    }
+
+    /// Waits until it says this of how IST comes to the node's server.
+    ///
+    /// # Errors
+    /// It ended, or this takes too long.
+    pub fn wait_until_ist(&mut self, says: &str) -> Result<()> {
+        self.wait(|status| status["ist"].as_str().is_some_and(|ist| ist.contains(says)))
     }
 
     /// Waits until this seqno is in the archive.

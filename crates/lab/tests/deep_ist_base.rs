@@ -1,12 +1,14 @@
 //! A new node from a backup and the donor's archive: the donor sends no page.
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rejoin_lab::outage::{CALM, Outage, builder, says};
+use rejoin_lab::outage::{CALM, FAR, Outage, builder, says};
 use rejoin_lab::places::User;
 use rejoin_lab::{copy_tree, process};
+use serde_json::Value;
 
 /// A backup of the second node by mariabackup, prepared.
 fn backup(outage: &Outage, to: &Path) -> Result<()> {
@@ -21,6 +23,15 @@ fn backup(outage: &Outage, to: &Path) -> Result<()> {
     let socket = format!("--socket={}", n2.socket().display());
     run(&["--backup", "--galera-info", "--user=root", &socket])?;
     run(&["--prepare"]).map(drop)
+}
+
+/// What `rejoin plan` says before the third node is started.
+fn planned(outage: &Outage) -> Result<Value> {
+    let mut command = Command::new(outage.cluster.program_dir().join("rejoin"));
+    command.args(["plan", "--json", "--defaults-file"]).arg(outage.cluster.node(3).option_file());
+    command.arg("--donor").arg(outage.cluster.node(1).socket());
+    let out = command.output()?;
+    serde_json::from_slice(&out.stdout).with_context(|| format!("{out:?}"))
 }
 
 #[test]
@@ -39,12 +50,21 @@ fn an_empty_node_starts_from_a_backup_and_gets_write_sets_only() -> Result<()> {
     n3.wipe()?;
     n3.add_options("sst", &[&format!("base={}", to.display())])?;
     fs::write(&kind, text.replace("log-applied", "full-backuped"))?;
+    let plan = planned(&outage)?;
+    let why = plan["no_base"].as_str().unwrap_or_default();
+    ensure!(why.contains("it is not prepared") && plan["deep_ist"].is_null(), "{plan:#}");
     n3.join()?;
     says(n3, "it is not prepared")?;
     n3.stop()?;
     fs::write(&kind, text)?;
 
     n3.wipe()?;
+    let plan = planned(&outage)?;
+    let (deep, costs) = (&plan["deep_ist"], plan["costs"].as_array().context("no costs")?);
+    ensure!(deep["base"]["dir"] == *to.to_string_lossy() && deep["closed"].is_null(), "{plan:#}");
+    ensure!(deep["write_sets"].as_i64() > Some(FAR) && plan["no_base"].is_null(), "{plan:#}");
+    ensure!(costs.iter().any(|cost| cost["way"] == "base and deep IST"), "{plan:#}");
+    ensure!(costs.iter().any(|cost| cost["way"] == "full"), "{plan:#}");
     let loads = outage.loads(CALM)?;
     let mark = n1.log_mark();
     n3.join()?;

@@ -136,6 +136,9 @@ fn check_fields(message: &Message) -> Result<(), CodecError> {
         {
             Err(CodecError::FieldTooLong("a reason"))
         }
+        Message::CanIst(CanIst::Yes { rate: Some(rate), .. }) if !rate.is_possible() => {
+            Err(CodecError::FieldTooLong("a rate"))
+        }
         Message::WriteSetBytes { len, .. } if *len > RANGE_BYTES => {
             Err(CodecError::FieldTooLong("a piece of write-sets"))
         }

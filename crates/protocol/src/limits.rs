@@ -26,6 +26,12 @@ pub const FILES_PER_MESSAGE_MAX: usize = 1024;
 /// The longest text (reason, log line) accepted from a peer, in bytes. The sender truncates longer ones.
 pub const TEXT_BYTES_MAX: usize = 2048;
 
+/// The most write-sets a second that a joiner may say its server applies, and their bytes: more than any does.
+pub const REPLAY_WRITE_SETS_MAX: u64 = 100_000_000;
+
+/// See [`REPLAY_WRITE_SETS_MAX`].
+pub const REPLAY_BYTES_MAX: u64 = 1 << 40;
+
 /// Most workers of one transfer.
 pub const WORKERS_MAX: u16 = 16;
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::chunk::{Chunk, Packing};
 use crate::fingerprint::{Fingerprint, FingerprintKey};
 use crate::inventory::{FileEntry, FileId, Place};
+use crate::limits::{REPLAY_BYTES_MAX, REPLAY_WRITE_SETS_MAX};
 use crate::policy::NodeFacts;
 use crate::sample::Sample;
 
@@ -300,12 +301,30 @@ pub enum CanIst {
         next: i64,
         /// Bytes of write-sets that the joiner has room for.
         room: u64,
+        /// How fast the joiner's server applied them last, if that is known.
+        rate: Option<ReplayRate>,
     },
     /// They cannot.
     No {
         /// Why.
         why: String,
     },
+}
+
+/// How fast a server applies write-sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayRate {
+    /// Write-sets in a second.
+    pub write_sets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl ReplayRate {
+    /// Whether a server can be that fast, or that slow.
+    pub fn is_possible(&self) -> bool {
+        (1..=REPLAY_WRITE_SETS_MAX).contains(&self.write_sets) && (1..=REPLAY_BYTES_MAX).contains(&self.bytes)
+    }
 }
 
 /// The description of a transfer, before anything is stopped on the donor.

@@ -7,8 +7,10 @@ use rejoin_protocol::hello::{
     Connection, GREETING_BYTES, Greeting, HELLO_BYTES, Hello, HelloError, choose_version,
 };
 use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place, batches, groups};
-use rejoin_protocol::limits::{HEADER_BYTES_MAX, PATH_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES};
-use rejoin_protocol::message::{Attempt, CanIst, Logical, Message, Offer, SnapshotKind};
+use rejoin_protocol::limits::{
+    HEADER_BYTES_MAX, PATH_BYTES_MAX, PAYLOAD_BYTES_MAX, RANGE_BYTES, REPLAY_BYTES_MAX, REPLAY_WRITE_SETS_MAX,
+};
+use rejoin_protocol::message::{Attempt, CanIst, Logical, Message, Offer, ReplayRate, SnapshotKind};
 use rejoin_protocol::policy::{NodeFacts, SystemFile};
 use rejoin_protocol::sample::{Sample, Sampled};
 
@@ -177,7 +179,13 @@ fn one_of_each() -> Vec<Message> {
         Message::Stored,
         Message::Total { bytes: 1 << 33 },
         Message::AskIst { fingerprints: Some([8; 32]) },
-        Message::CanIst(CanIst::Yes { position: "u:7".into(), first: 900, next: 8, room: 1 << 30 }),
+        Message::CanIst(CanIst::Yes {
+            position: "u:7".into(),
+            first: 900,
+            next: 8,
+            room: 1 << 30,
+            rate: Some(ReplayRate { write_sets: 11_000, bytes: 1 << 23 }),
+        }),
         Message::CanIst(CanIst::No { why: "ist=never is set".into() }),
         Message::WriteSets { from: 8, to: 899, domain: Some(3) },
         Message::WriteSetBytes { len: 24, packing: Packing::Plain },
@@ -235,6 +243,24 @@ fn a_payload_belongs_to_a_chunk_only() {
     codec::encode(&Message::Ready, 0, &mut out).expect("encode");
     let lengths = Lengths { header: out.len() - PREFIX_BYTES, packed: false, payload: 5 };
     assert_eq!(codec::decode(&out[PREFIX_BYTES..], lengths), Err(CodecError::StrayPayload("Ready")));
+}
+
+#[test]
+fn a_rate_that_no_server_has_is_refused() {
+    let with = |write_sets: u64, bytes: u64| {
+        let rate = Some(ReplayRate { write_sets, bytes });
+        let message =
+            Message::CanIst(CanIst::Yes { position: "u:7".into(), first: 9, next: 8, room: 1, rate });
+        let mut out = Vec::new();
+        codec::encode(&message, 0, &mut out).expect("encode");
+        let lengths = Lengths { header: out.len() - PREFIX_BYTES, packed: false, payload: 0 };
+        codec::decode(&out[PREFIX_BYTES..], lengths).map(|decoded| assert_eq!(decoded, message))
+    };
+    assert_eq!(with(REPLAY_WRITE_SETS_MAX, REPLAY_BYTES_MAX), Ok(()));
+    assert_eq!(with(1, 1), Ok(()));
+    for (write_sets, bytes) in [(0, 1), (1, 0), (REPLAY_WRITE_SETS_MAX + 1, 1), (1, REPLAY_BYTES_MAX + 1)] {
+        assert_eq!(with(write_sets, bytes), Err(CodecError::FieldTooLong("a rate")));
+    }
 }
 
 /// A list of files becomes a small part of itself, and comes back.

@@ -51,7 +51,9 @@ use crate::server::retries;
 use crate::threads::Thread;
 pub use agree::MARGIN_BYTES;
 use agree::Room;
+pub(crate) use backup::Backup;
 use base_command::Base as BaseDirectory;
+pub(crate) use base_command::filled_base;
 use beforehand::{
     log_previous_state, refuse_base_that_is_none, warn_of_cpat_conflicts, warn_that_replication_ends,
 };

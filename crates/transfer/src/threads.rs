@@ -94,6 +94,10 @@ pub enum Thread {
     RelaySession,
     /// Relay of IST: greets one connection that may be the donor's.
     RelayCaller,
+    /// The archiver: stands in for a relay of IST while there is none.
+    RelayStandIn,
+    /// The archiver: accepts connections meanwhile.
+    RelayListener,
     /// An operator's command: asks one member.
     Member,
     /// An operator's command: compares two datadirs.
@@ -114,7 +118,7 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds of threads.
-    pub const ALL: [Thread; 49] = [
+    pub const ALL: [Thread; 51] = [
         Thread::Main,
         Thread::Signals,
         Thread::Grace,
@@ -156,6 +160,8 @@ impl Thread {
         Thread::RelayOrders,
         Thread::RelaySession,
         Thread::RelayCaller,
+        Thread::RelayStandIn,
+        Thread::RelayListener,
         Thread::Member,
         Thread::Comparer,
         Thread::ArchiveWriter,
@@ -210,6 +216,8 @@ impl Thread {
             Thread::RelayOrders => "relay orders",
             Thread::RelaySession => "relay session",
             Thread::RelayCaller => "relay caller",
+            Thread::RelayStandIn => "relay stand-in",
+            Thread::RelayListener => "relay listener",
             Thread::Member => "member",
             Thread::Comparer => "comparer",
             Thread::ArchiveWriter => "archive writer",

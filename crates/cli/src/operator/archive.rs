@@ -15,6 +15,7 @@ use transfer::human::{local_time, size, span};
 use transfer::server::niceness::{be_expendable, be_last};
 use transfer::server::{log, parent};
 use transfer::writesets::archive::{self, Archive, Gap, Retention, Run, Settings, Status, default_dir};
+use transfer::writesets::ist::stand_in::{self, Told};
 use transfer::writesets::store::WriteSetStore;
 
 use super::answer::Answer;
@@ -33,7 +34,8 @@ enum Command {
     /// Follow the server's write-set cache and archive what comes, until it is told to stop
     ///
     /// Strictly read-only for the server's files. Runs for months, beside the server or across its restarts, with the lowest
-    /// priority. Example: rejoin archive run --datadir /var/lib/mysql --keep-size 50G --keep-time 7d
+    /// priority. Where the provider's options have IST come in through rejoin (ist.recv_bind), it passes IST on while no state
+    /// transfer does. Example: rejoin archive run --datadir /var/lib/mysql --keep-size 50G --keep-time 7d
     Run(RunOptions),
     /// Show ranges, gaps, size and rate, and how far the archive is behind the server
     Status(Shown),
@@ -145,13 +147,23 @@ fn archive_run(options: &RunOptions) -> Result<()> {
     archive::refuse_inside(&datadir, &dir)?;
     log::begin_without_file();
     be_expendable();
-    be_last();
     let cancel = Cancel::new();
     parent::stop_on_signals(&cancel)?;
+    let ist = Told::default();
+    let find = {
+        let datadir = datadir.clone();
+        Box::new(move || wanted.ist_door(&datadir))
+    };
+    // Before this thread and those that it starts from here on come last: an IST is waited for.
+    let stand_in = stand_in::start(datadir.clone(), find, ist.clone(), cancel.clone())?;
+    be_last();
     let ring = cache.join(formats::galera::gcache::FILE_NAME);
     let keep = options.keep.retention();
-    let settings = Settings { datadir, ring, dir, keep, free_floor: options.free_floor };
-    match archive::run(&settings, &cancel) {
+    let settings = Settings { datadir, ring, dir, keep, free_floor: options.free_floor, ist };
+    let archived = archive::run(&settings, &cancel);
+    cancel.cancel(Kind::Stopped, "the archiver has ended");
+    let _ = stand_in.join();
+    match archived {
         // Told to: that is how it ends.
         Err(error) if transfer::failure::kind_of(&error) == Kind::Stopped => Ok(()),
         ended => ended,
@@ -218,6 +230,7 @@ fn status(shown: &Shown) -> Result<()> {
         lines.extend(
             lag.map(|lag| format!("lag            {lag} actions in the server's cache and not yet here")),
         );
+        lines.extend(told.ist.iter().map(|ist| format!("IST            {ist}")));
     }
     let json = json!({
         "archive": dir.to_string_lossy(),
@@ -231,6 +244,7 @@ fn status(shown: &Shown) -> Result<()> {
         "segments": archive.segments().len(),
         "torn_bytes": torn,
         "provider_newest": told.as_ref().and_then(|told| told.provider_newest),
+        "ist": told.as_ref().filter(|told| told.is_running()).and_then(|told| told.ist.as_ref()),
         "lag": lag,
         "actions_per_second": told.as_ref().map(|told| told.actions_per_second),
         "bytes_per_second": told.as_ref().map(|told| told.bytes_per_second),

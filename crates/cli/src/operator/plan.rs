@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use transfer::advisor::plan::choice::Rule;
 use transfer::advisor::plan::collect::collect;
+use transfer::advisor::plan::costs::Cost;
 use transfer::advisor::plan::deep_ist::DeepIst;
 use transfer::advisor::plan::facts::{Facts, Known, Origin, Position};
 use transfer::advisor::plan::kind::TransferKind;
@@ -102,6 +103,12 @@ fn lines(facts: &Facts, prediction: &Prediction) -> Vec<(&'static str, String)> 
     if let Some(deep) = &prediction.deep_ist {
         lines.push(("deep IST", deep_ist(deep)));
     }
+    if let (Some(Err(why)), Way::Sst { .. }) = (&facts.base, &prediction.way) {
+        lines.push(("base", format!("no start of a deep IST: {why}")));
+    }
+    if prediction.costs.len() > 1 {
+        lines.push(("cheapest", prediction.costs.iter().map(cost).collect::<Vec<_>>().join("; ")));
+    }
     if let Some(missing) = prediction.missing {
         let bytes = prediction.missing_bytes.map(|bytes| format!(", about {}", size(bytes)));
         lines.push(("missing", format!("{missing} write-sets{}", bytes.unwrap_or_default())));
@@ -196,15 +203,34 @@ fn deep_ist(deep: &DeepIst) -> String {
     if let Some(why) = &deep.closed {
         return format!("the archive has what is missing, but {why} (hint: {IST_DOOR_HINT})");
     }
-    let instead = match &deep.ways {
+    let instead = instead(deep);
+    let from = deep.base.as_ref().map_or(String::new(), |base| {
+        format!(
+            " from {} at {}, {} of which are installed first",
+            base.dir.display(),
+            base.position,
+            size(base.bytes)
+        )
+    });
+    match &deep.ways {
+        Some(ways) => format!("{instead}{from}: {}", ways.in_words()),
+        None => format!("{instead}{from}: {} write-sets, about {}", deep.write_sets, size(deep.bytes)),
+    }
+}
+
+fn instead(deep: &DeepIst) -> &'static str {
+    match &deep.ways {
         Some(ways) if ways.replay_is_cheaper() => "instead, with ist=auto on the donor",
         Some(_) => "possible with ist=always on the donor; with ist=auto files are sent, which costs less",
         None => "possible",
-    };
-    match &deep.ways {
-        Some(ways) => format!("{instead}: {}", ways.in_words()),
-        None => format!("{instead}: {} write-sets, about {}", deep.write_sets, size(deep.bytes)),
     }
+}
+
+fn cost(cost: &Cost) -> String {
+    let Cost { back, takes, of } = cost;
+    let takes =
+        takes.map_or("not known before it begins".to_owned(), |takes| format!("about {}", span(takes)));
+    format!("{}: {takes} ({of})", back.name())
 }
 
 fn reason(rule: Rule) -> &'static str {
@@ -289,7 +315,18 @@ fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
             "replay_s": deep.ways.map(|ways| ways.replay().as_secs_f64()),
             "files_s": deep.ways.map(|ways| ways.transfer().as_secs_f64()),
             "closed": deep.closed,
+            "base": deep.base.as_ref().map(|base| json!({
+                "dir": base.dir.to_string_lossy(),
+                "position": base.position.to_string(),
+                "bytes": base.bytes,
+            })),
         })),
+        "no_base": facts.base.as_ref().and_then(|base| base.as_ref().err()),
+        "costs": prediction.costs.iter().map(|cost| json!({
+            "way": cost.back.name(),
+            "takes_s": cost.takes.map(|takes| takes.as_secs_f64()),
+            "of": cost.of,
+        })).collect::<Vec<_>>(),
         "missing": prediction.missing,
         "ahead": match prediction.way { Way::Ahead { by } => by, _ => 0 },
         "missing_bytes": prediction.missing_bytes,

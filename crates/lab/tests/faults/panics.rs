@@ -116,7 +116,7 @@ fn cases(thread: Thread) -> Vec<Case> {
         // Of the donor of a server that runs already: no program of ours is there.
         Thread::SqlListener | Thread::SqlConnection => vec![],
         // Of the archiver, which is no part of a transfer.
-        Thread::ArchiveWriter => vec![],
+        Thread::ArchiveWriter | Thread::RelayStandIn | Thread::RelayListener => vec![],
         // Of the server of metrics, likewise.
         Thread::HttpConnection | Thread::CacheMetrics => vec![],
         // Started by a panic: below.

@@ -19,6 +19,7 @@ use crate::flavor::{Flavor, InDatadir, Numbered};
 use crate::server::changes::CHANGES_FILE;
 use crate::server::log;
 use crate::server::status::STATUS_FILE;
+use crate::writesets::ist::rate::REPLAY_FILE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Logs {
@@ -226,7 +227,7 @@ fn top_level(flavor: &dyn Flavor, name: &str, meta: &Metadata) -> What {
 fn is_a_programs(name: &str) -> bool {
     name.ends_with(".pid")
         || is_packagers(name)
-        || [STATUS_FILE, CHANGES_FILE, FINGERPRINTS_FILE].iter().any(|own| name.starts_with(own))
+        || [STATUS_FILE, CHANGES_FILE, FINGERPRINTS_FILE, REPLAY_FILE].iter().any(|own| name.starts_with(own))
         || log::is_ours(name)
         || [lineage::FILE, lock::FILE].contains(&name)
 }

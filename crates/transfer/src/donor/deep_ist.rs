@@ -79,9 +79,9 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     let incremental = session.accepted.base && job.settings.incremental;
     let key = if incremental { Some(random_bytes()?) } else { None };
     link.send(&Message::AskIst { fingerprints: key })?;
-    let (position, first, next, room) = match link.recv()? {
-        Message::CanIst(CanIst::Yes { position, first, next, room }) => {
-            (position, Seqno(first), Seqno(next), room)
+    let (position, first, next, room, rate) = match link.recv()? {
+        Message::CanIst(CanIst::Yes { position, first, next, room, rate }) => {
+            (position, Seqno(first), Seqno(next), room, rate)
         }
         Message::CanIst(CanIst::No { why }) => {
             return none(format!("{}; the donor's archive {}", printable(&why), history.in_words()));
@@ -123,7 +123,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         Ok(bytes) => bytes,
         Err(error) => return none(format!("{error:#}")),
     };
-    let ways = Ways { write_sets, write_set_bytes, files: all, sent };
+    let ways = Ways { write_sets, write_set_bytes, rate, files: all, sent };
     if job.settings.ist == IstChoice::Auto && !ways.replay_is_cheaper() {
         return none(format!("it would cost more: {}", ways.in_words()));
     }

@@ -25,6 +25,7 @@ use crate::failure::{Failure, Kind};
 use crate::human::size;
 use crate::job::Job;
 use crate::receive::reusable::Old;
+use crate::server::options::ServerOptions;
 use crate::writesets::ist::trust;
 
 /// Bytes that are recorded at once.
@@ -32,7 +33,7 @@ const STEP: u64 = 1 << 30;
 
 /// Files that can be installed, and their position.
 #[derive(Debug)]
-pub(super) struct Backup {
+pub(crate) struct Backup {
     files: Scan,
     pub position: StateId,
 }
@@ -42,7 +43,7 @@ impl Backup {
     ///
     /// # Errors
     /// Something is there and cannot be read.
-    pub fn find(job: &Job, layout: &Layout, dir: &Path) -> Result<Result<Backup, String>> {
+    pub fn find(options: &ServerOptions, layout: &Layout, dir: &Path) -> Result<Result<Backup, String>> {
         if layout.binlog.is_some() {
             return Ok(Err("this node writes a binary log, whose state a backup does not hold".to_owned()));
         }
@@ -54,7 +55,7 @@ impl Backup {
             Ok(position) => position,
             Err(why) => return Ok(Err(why)),
         };
-        let files = scan(&there, &EnginePolicy::from_options(&job.options))?;
+        let files = scan(&there, &EnginePolicy::from_options(options))?;
         if let Err(why) = files.refuse_what_cannot_travel() {
             return Ok(Err(why.to_string()));
         }
@@ -78,7 +79,7 @@ impl Backup {
     ///
     /// # Errors
     /// As of a transfer.
-    pub fn stage(
+    pub(super) fn stage(
         self,
         job: &Job,
         layout: &Layout,

@@ -101,6 +101,11 @@ pub(super) fn forget(datadir: &Path) -> Result<()> {
     remove(&filled)
 }
 
+/// What `base-command` brought for an earlier transfer that did not finish: the next one uses it again.
+pub(crate) fn filled_base(datadir: &Path) -> Option<PathBuf> {
+    Some(filled(datadir)).filter(|dir| dir.is_dir())
+}
+
 fn filled(datadir: &Path) -> PathBuf {
     waiting_room(&own_directory(datadir)).join(FILLED)
 }

@@ -29,6 +29,7 @@ use crate::job::Job;
 use crate::peer::link::Link;
 use crate::server::ist_door::IST_DOOR_HINT;
 use crate::settings::IstChoice;
+use crate::writesets::ist::rate;
 use crate::writesets::ist::relay::{self, Relay};
 use crate::writesets::ist::spool::{self, Spool};
 use crate::writesets::ist::trust;
@@ -109,7 +110,8 @@ impl OwnIst {
             }
         };
         let (text, next) = (position.to_string(), spool.next().0);
-        link.send(&Message::CanIst(CanIst::Yes { position: text, first: first.0, next, room }))?;
+        let rate = rate::remembered(&job.datadir);
+        link.send(&Message::CanIst(CanIst::Yes { position: text, first: first.0, next, room, rate }))?;
         if let Some(key) = key {
             let more = base.is_some();
             let sample = link
@@ -180,7 +182,7 @@ fn start(
 ) -> Result<Result<(StateId, Option<Backup>), String>> {
     let own = trust::position(layout, said)?;
     let Some(dir) = base else { return Ok(own.map(|own| (own, None))) };
-    let backup = match Backup::find(job, layout, dir) {
+    let backup = match Backup::find(&job.options, layout, dir) {
         Ok(Ok(backup)) => Ok(backup),
         Ok(Err(why)) => Err(why),
         Err(error) => Err(format!("{error:#}")),

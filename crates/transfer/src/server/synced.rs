@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use formats::Seqno;
 use formats::wsrep::credentials::Account;
 
 use crate::cancel::Cancel;
@@ -66,6 +67,11 @@ pub fn is_synced(socket: &Path, account: Option<&Account>, datadir: &Path) -> bo
         Some(same && session.local_state().ok()?? == SYNCED)
     };
     ask().unwrap_or(false)
+}
+
+/// The last write-set that the server has committed, if it can be asked.
+pub fn last_committed(socket: &Path, account: Option<&Account>) -> Option<Seqno> {
+    open(socket, account)?.status_number("wsrep_last_committed").ok()?.map(Seqno)
 }
 
 fn open(socket: &Path, account: Option<&Account>) -> Option<Session> {

@@ -110,6 +110,7 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
         travels_badly,
         announced: vec![],
         ports: vec![],
+        relay: None,
         neighbours: vec![],
         grastate: grastate(&datadir),
         from_the_future: from_the_future(&datadir, SystemTime::now()),
@@ -120,6 +121,7 @@ pub fn collect(wanted: &Wanted, sample: Duration) -> Result<Facts> {
     };
     facts.no_base_command = no_base_command(&facts);
     facts.announced = network::announced(&facts);
+    facts.relay = network::relay(&facts);
     if facts.left.running.is_none() && waits.is_none() {
         facts.ports = network::ports(&facts);
     }

@@ -8,11 +8,15 @@ use formats::wsrep::credentials::Account;
 use formats::wsrep::invocation::SstArgs;
 
 use crate::datadir::layout::Layout;
+use crate::datadir::server_on;
 use crate::failure::{Failure, Kind};
+use crate::server::command_line::arguments_of_server;
 use crate::server::compiled_in;
+use crate::server::ist_door::IstDoor;
 use crate::server::options::ServerOptions;
 use crate::server::provider_options;
 use crate::server::users::user_of_name;
+use crate::writesets::ist::relay;
 
 /// The node to check: the arguments that a server would pass to its program.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +73,17 @@ impl Wanted {
         let (args, options) = load(self, &[])?;
         let provider = provider_options::parse(options.server("wsrep-provider-options").unwrap_or_default());
         Ok(provider_options::cache_dir(&provider, &Layout::resolve(&args, &options)?.datadir))
+    }
+
+    /// Returns where IST comes in on this node, according to the arguments of the server that runs on `datadir`, if one is
+    /// visible, and to the option files.
+    ///
+    /// # Errors
+    /// In words, why it does not pass through us.
+    pub fn ist_door(&self, datadir: &Path) -> Result<IstDoor, String> {
+        let server = server_on::process_in(datadir).and_then(|server| arguments_of_server(server.pid?));
+        let (_, options) = load(self, &server.unwrap_or_default()).map_err(|error| format!("{error:#}"))?;
+        relay::door(&options, datadir)
     }
 
     /// The arguments of a program of that server; the command line of a running server comes last.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use formats::Uuid;
 
 use super::ask::{Asking, number, of_view};
+use super::costs::Base;
 use super::deep_ist::ArchiveReach;
 use super::facts::{Facts, Group, Known, Origin, Position};
 use super::kind::Joiner;
@@ -19,9 +20,12 @@ use crate::datadir::recognise::require_datadir;
 use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use crate::datadir::server_on::server_on;
 use crate::failure::{Failure, Kind};
+use crate::joiner;
+use crate::server::options::ServerOptions;
 use crate::server::provider_options::{self, cache_dir, is_on};
+use crate::settings::Settings;
 use crate::writesets::gcache::{Gcache, Report};
-use crate::writesets::ist::relay;
+use crate::writesets::ist::{rate, relay};
 
 /// Collects for the node that `wanted` names, which must be stopped. `donors` are members to query, each a
 /// unix socket or `HOST[:PORT]`; without any, the group is the one that this node's own gcache saw last.
@@ -69,10 +73,35 @@ pub fn collect(
         lowest_cached: lowest.and_then(|cache| cache.range()).map(|(first, _)| first),
         lineage: Lineage::read(&layout.datadir),
         data: old.iter().map(|file| file.allocated).sum(),
+        base: base(&options, &layout),
         archives: archives(&group, archive)?,
+        rate: rate::remembered(&layout.datadir),
         door: relay::door(&options, &layout.datadir).and_then(|door| relay::is_readable(&door)),
         group,
     })
+}
+
+/// The backup that a start would find: the joiner's program looks at it in the same way.
+fn base(options: &ServerOptions, layout: &Layout) -> Option<Result<Base, String>> {
+    let settings = match Settings::read(options) {
+        Ok(settings) => settings,
+        Err(why) => return Some(Err(format!("{why:#}"))),
+    };
+    let dir = match (settings.base, settings.base_command) {
+        (Some(dir), _) => dir,
+        (None, Some(_)) if settings.incremental => match joiner::filled_base(&layout.datadir) {
+            Some(dir) => dir,
+            None => {
+                let why = "base-command is run when the node starts, if it has no files to compare";
+                return Some(Err(why.to_owned()));
+            }
+        },
+        _ => return None,
+    };
+    let found = joiner::Backup::find(options, layout, &dir).unwrap_or_else(|error| Err(format!("{error:#}")));
+    let described =
+        |backup: joiner::Backup| Base { position: backup.position, bytes: backup.bytes(), dir: dir.clone() };
+    Some(found.map(described).map_err(|why| format!("{}: {why}", dir.display())))
 }
 
 fn archives(group: &Group, given: Option<&Path>) -> Result<Vec<ArchiveReach>> {

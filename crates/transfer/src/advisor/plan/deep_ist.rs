@@ -3,7 +3,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use formats::{Seqno, Uuid};
+use protocol::message::ReplayRate;
 
+use super::costs::Base;
 use super::transfer::Estimate;
 use crate::writesets::archive::Archive;
 use crate::writesets::ist::cost::Ways;
@@ -56,21 +58,28 @@ pub struct DeepIst {
     pub bytes: u64,
     /// Why this node cannot take it as it is set up.
     pub closed: Option<String>,
+    /// The backup from which it starts, if it does not start from this node's own files.
+    pub base: Option<Base>,
 }
 
 /// What there is to predict from.
 pub(super) struct Question<'a> {
     /// The group's history, and its last write-set.
     pub group: (Uuid, Seqno),
-    /// The node's position in that history.
-    pub position: Seqno,
+    /// The node's position in that history, if it has one.
+    pub position: Option<Seqno>,
+    /// A backup on the node.
+    pub base: Option<&'a Base>,
     /// The chosen donor, and the oldest write-set in its provider's cache.
     pub donor: (&'a str, Option<Seqno>),
+    /// How fast this node applied write-sets last, if that is known.
+    pub rate: Option<ReplayRate>,
     /// What files would cost.
     pub sends: Option<&'a Estimate>,
 }
 
-/// Whether one of the archives reaches. The archive and the cache of the donor must join.
+/// Whether one of the archives reaches back to the node's files, or to its backup if that is newer. The archive and the cache of
+/// the donor must join.
 pub(super) fn predict(
     archives: &[ArchiveReach],
     door: &Result<(), String>,
@@ -78,22 +87,26 @@ pub(super) fn predict(
 ) -> Option<DeepIst> {
     let (history, newest) = question.group;
     let (donor, cached) = question.donor;
+    let base = question.base.filter(|base| base.position.uuid == history);
+    let base = base.filter(|base| question.position.is_none_or(|own| own < base.position.seqno));
+    let position = base.map(|base| base.position.seqno).or(question.position)?;
     let reaches = |archive: &&ArchiveReach| {
         archive.member.as_deref().is_none_or(|member| member == donor)
             && archive.history == history
-            && archive.first.0 <= question.position.0.saturating_add(1)
+            && archive.first.0 <= position.0.saturating_add(1)
             && (archive.last >= newest || cached.is_some_and(|low| low.0 <= archive.last.0.saturating_add(1)))
     };
     let archive = archives.iter().find(reaches)?;
-    let write_sets = newest.0.saturating_sub(question.position.0).max(0).unsigned_abs();
+    let write_sets = newest.0.saturating_sub(position.0).max(0).unsigned_abs();
     let bytes = (archive.bytes_each * write_sets as f64) as u64;
     let ways = question.sends.map(|sends| Ways {
         write_sets,
         write_set_bytes: bytes,
+        rate: question.rate,
         files: sends.all.saturating_add(sends.redo.map_or(0, |redo| redo.bytes)),
         sent: sends.about.unwrap_or(sends.all),
     });
-    Some(DeepIst { ways, write_sets, bytes, closed: door.clone().err() })
+    Some(DeepIst { ways, write_sets, bytes, closed: door.clone().err(), base: base.cloned() })
 }
 
 #[cfg(test)]
@@ -108,11 +121,21 @@ mod tests {
     }
 
     fn asked(archives: &[ArchiveReach], position: i64, cached: i64) -> Option<DeepIst> {
+        from(archives, Some(position), cached, None)
+    }
+
+    fn from(
+        archives: &[ArchiveReach],
+        position: Option<i64>,
+        cached: i64,
+        base: Option<&Base>,
+    ) -> Option<DeepIst> {
         let group = (HISTORY.parse().expect("a uuid"), Seqno(10_000));
         let donor = ("n1", Some(Seqno(cached)));
         let sends =
             Estimate { all: 1 << 30, about: Some(1 << 20), at_least: 0, why: String::new(), redo: None };
-        let question = Question { group, position: Seqno(position), donor, sends: Some(&sends) };
+        let question =
+            Question { group, position: position.map(Seqno), base, donor, rate: None, sends: Some(&sends) };
         predict(archives, &Ok(()), &question)
     }
 
@@ -131,5 +154,25 @@ mod tests {
         }
         // The archive alone, also of an operator's copy.
         assert!(asked(&[archive(None, 5_001, 10_000)], 5_000, 10_001).is_some());
+    }
+
+    #[test]
+    fn a_backup_that_is_newer_than_the_nodes_files_is_where_it_starts() {
+        let archives = [archive(Some("n1"), 6_001, 9_500)];
+        let base = |history: &str| Base {
+            dir: "/backup".into(),
+            position: format!("{history}:7000").parse().expect("a position"),
+            bytes: 1 << 30,
+        };
+        let backup = base(HISTORY);
+        for own in [None, Some(5_000)] {
+            let found = from(&archives, own, 9_000, Some(&backup)).expect("it reaches to the backup");
+            assert_eq!((found.write_sets, found.base.as_ref()), (3_000, Some(&backup)));
+        }
+        let found = from(&archives, Some(8_000), 9_000, Some(&backup)).expect("it reaches to the files");
+        assert_eq!((found.write_sets, found.base), (2_000, None));
+        let other = base("2f0eaefd-0000-11f0-a0a0-000000000001");
+        assert_eq!(from(&archives, Some(5_000), 9_000, Some(&other)), None);
+        assert_eq!(from(&archives, None, 9_000, None), None);
     }
 }

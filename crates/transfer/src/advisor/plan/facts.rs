@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use formats::wsrep::state_id::StateId;
 use formats::{Seqno, Uuid};
+use protocol::message::ReplayRate;
 
 use super::choice::Member;
+use super::costs::Base;
 use super::deep_ist::ArchiveReach;
 use super::kind::TransferKind;
 use super::transfer::Estimate;
@@ -29,8 +31,13 @@ pub struct Facts {
     pub lineage: Option<Lineage>,
     /// Bytes of its data files.
     pub data: u64,
+    /// The backup that `base` or `base-command` offers as the start of a deep IST, or why there is none; none if neither is
+    /// set.
+    pub base: Option<Result<Base, String>>,
     /// Archives of write-sets, of members on this host or named by the operator.
     pub archives: Vec<ArchiveReach>,
+    /// How fast its server applied write-sets in its last deep IST, if that is known.
+    pub rate: Option<ReplayRate>,
     /// Why a deep IST cannot come in on this node as it is set up.
     pub door: Result<(), String>,
     /// The group.

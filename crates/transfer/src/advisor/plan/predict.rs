@@ -5,6 +5,7 @@ use formats::Seqno;
 use formats::galera::conf_change::MemberState;
 
 use super::choice::{Choice, Joiner, Member, Rule, choose, safe};
+use super::costs::{self, Cost};
 use super::deep_ist::{self, DeepIst, Question};
 use super::facts::{Facts, Known, Origin, Position};
 use super::kind::TransferKind;
@@ -60,6 +61,8 @@ pub struct Prediction {
     pub kind: Option<TransferKind>,
     /// Instead of that, write-sets of the donor's archive.
     pub deep_ist: Option<DeepIst>,
+    /// What each way costs that is open to the node, the cheapest first.
+    pub costs: Vec<Cost>,
     /// Earlier positions are in the safety gap.
     pub safe: Seqno,
     /// The earliest time at which the donor's history may have moved past the position, at the current rate.
@@ -115,8 +118,17 @@ pub fn predict(facts: &Facts, speeds: Speeds) -> Prediction {
         way,
         missing,
         missing_bytes,
+        costs: Vec::new(),
         advice: Vec::new(),
     };
+    prediction.costs = costs::costs(&costs::Known {
+        way: &prediction.way,
+        missing: (missing.unwrap_or(0), missing_bytes.unwrap_or(0)),
+        rate: facts.rate,
+        sends: prediction.sends.as_ref().and_then(|sends| sends.as_ref().ok()),
+        kind: prediction.kind.as_ref(),
+        deep_ist: prediction.deep_ist.as_ref(),
+    });
     prediction.advice = advice(facts, &prediction, &members, &ask, speeds);
     prediction
 }
@@ -145,8 +157,10 @@ fn instead(way: &Way, facts: &Facts, position: Option<Seqno>) -> Option<DeepIst>
     let known = donor_of(way, facts)?;
     let question = Question {
         group: (facts.group.history, facts.group.newest),
-        position: position?,
+        position,
+        base: facts.base.as_ref().and_then(|base| base.as_ref().ok()),
         donor: (&known.member.name, known.member.lowest_cached),
+        rate: facts.rate,
         sends: known.sends.as_ref().ok(),
     };
     deep_ist::predict(&facts.archives, &facts.door, &question)

@@ -30,7 +30,9 @@ fn facts(position: Position) -> Facts {
         lowest_cached: None,
         lineage: None,
         data: 1_000_000,
+        base: None,
         archives: Vec::new(),
+        rate: None,
         door: Ok(()),
         group: Group { history, newest, members, age: None, pace },
     }

@@ -21,6 +21,7 @@ use crate::disk::lock::DatadirLock;
 use crate::failure::{Failure, Kind, kind_of};
 use crate::human::size;
 use crate::threads::{Thread, lock, scoped};
+use crate::writesets::ist::stand_in::Told;
 use crate::writesets::store::WriteSetStore;
 
 /// Blocks that wait for the writer.
@@ -47,6 +48,8 @@ pub struct Settings {
     pub keep: Retention,
     /// Nothing is written while less than this is free.
     pub free_floor: u64,
+    /// What the stand-in for a relay of IST beside it does.
+    pub ist: Told,
 }
 
 /// Archives until `cancel` says otherwise.
@@ -207,6 +210,7 @@ impl<'a> Writing<'a> {
                 state: state.map_or_else(|| seen.state.clone(), str::to_owned),
                 updated_ms: now_ms(),
                 datadir: self.settings.datadir.to_string_lossy().into_owned(),
+                ist: self.settings.ist.text(),
                 history: seen.history.map(|history| history.to_string()),
                 provider_newest: seen.newest.map(|seqno| seqno.0),
                 bytes: segments.iter().map(|segment| segment.len).sum(),

@@ -1,12 +1,13 @@
 //! Whether replaying write-sets is cheaper than a transfer of files: a rough estimate from what is known before either.
 use std::time::Duration;
 
+use protocol::message::ReplayRate;
+
 use crate::human::size;
 
-/// Write-sets that a server applies in a second: half of what a small one was seen to do with tiny transactions.
-const APPLIED_PER_S: f64 = 5_000.0;
-/// Bytes of write-sets in a second.
-const APPLIED_BYTES_PER_S: f64 = (20 << 20) as f64;
+/// What a server applies in a second if nothing is known of it: half of the write-sets that a small one was seen to apply of
+/// tiny transactions, or so many bytes of large ones.
+const ASSUMED: ReplayRate = ReplayRate { write_sets: 5_000, bytes: 20 << 20 };
 /// Bytes in a second that both nodes read to compare what they have.
 const COMPARED_BYTES_PER_S: f64 = (500 << 20) as f64;
 /// Bytes in a second that travel, are stored and read back.
@@ -21,6 +22,8 @@ pub struct Ways {
     pub write_sets: u64,
     /// Their bytes.
     pub write_set_bytes: u64,
+    /// How fast the joiner's server applied them last, if that is known.
+    pub rate: Option<ReplayRate>,
     /// Bytes of the donor's files.
     pub files: u64,
     /// Bytes of them that would be sent.
@@ -30,9 +33,11 @@ pub struct Ways {
 impl Ways {
     /// How long replaying may take.
     pub fn replay(&self) -> Duration {
-        let rows = self.write_sets as f64 / APPLIED_PER_S;
-        let bytes = self.write_set_bytes as f64 / APPLIED_BYTES_PER_S;
-        seconds(rows.max(bytes))
+        let now = assumed_seconds(self.write_sets, self.write_set_bytes);
+        // Write-sets may be larger or smaller than last time. So what was measured says how much faster or slower than
+        // assumed the server is, and nothing more.
+        let faster = self.rate.map_or(1.0, |rate| assumed_seconds(rate.write_sets, rate.bytes));
+        seconds(now / faster)
     }
 
     /// How long a transfer of files may take.
@@ -46,18 +51,34 @@ impl Ways {
         self.replay() < self.transfer()
     }
 
+    /// Where the estimate of replaying comes from.
+    fn basis(&self) -> String {
+        let ReplayRate { write_sets, bytes } = self.rate.unwrap_or(ASSUMED);
+        match self.rate {
+            Some(_) => format!("(last time {write_sets} write-sets, {} a second)", size(bytes)),
+            None => format!("(assuming {write_sets} write-sets or {} a second)", size(bytes)),
+        }
+    }
+
     /// Both estimates, for both logs.
     pub fn in_words(&self) -> String {
         format!(
-            "{} write-sets ({}) to replay, about {:.0} s; a transfer of files would send about {} of {}, about {:.0} s",
+            "{} write-sets ({}) to replay, about {:.0} s {}; a transfer of files would send about {} of {}, about {:.0} s",
             self.write_sets,
             size(self.write_set_bytes),
             self.replay().as_secs_f64(),
+            self.basis(),
             size(self.sent),
             size(self.files),
             self.transfer().as_secs_f64()
         )
     }
+}
+
+/// How long so much would take at the assumed rate.
+fn assumed_seconds(write_sets: u64, bytes: u64) -> f64 {
+    let rows = write_sets as f64 / ASSUMED.write_sets as f64;
+    rows.max(bytes as f64 / ASSUMED.bytes as f64)
 }
 
 fn seconds(seconds: f64) -> Duration {
@@ -70,17 +91,41 @@ mod tests {
 
     #[test]
     fn few_write_sets_beside_much_data_are_replayed() {
-        let ways = Ways { write_sets: 60_000, write_set_bytes: 60 << 20, files: 100 << 30, sent: 1 << 30 };
+        let rate = None;
+        let ways =
+            Ways { write_sets: 60_000, write_set_bytes: 60 << 20, rate, files: 100 << 30, sent: 1 << 30 };
         assert!(ways.replay_is_cheaper() && ways.replay() == Duration::from_secs(12));
         let many = Ways { write_sets: 50_000_000, ..ways };
         assert!(!many.replay_is_cheaper());
         assert!(!Ways { write_set_bytes: 100 << 30, ..ways }.replay_is_cheaper());
         assert_eq!(
-            Ways { write_sets: 10_000, write_set_bytes: 1 << 20, files: 500 << 20, sent: 60 << 20 }
+            Ways { write_sets: 10_000, write_set_bytes: 1 << 20, rate, files: 500 << 20, sent: 60 << 20 }
                 .in_words(),
-            "10000 write-sets (1.0 MiB) to replay, about 2 s; a transfer of files would send about 60.0 MiB of 500.0 MiB, \
-             about 5 s"
+            "10000 write-sets (1.0 MiB) to replay, about 2 s (assuming 5000 write-sets or 20.0 MiB a second); a transfer of \
+             files would send about 60.0 MiB of 500.0 MiB, about 5 s"
         );
-        assert!(Ways { write_sets: 0, write_set_bytes: 0, files: 0, sent: 0 }.replay_is_cheaper());
+        assert!(Ways { write_sets: 0, write_set_bytes: 0, rate, files: 0, sent: 0 }.replay_is_cheaper());
+    }
+
+    #[test]
+    fn what_was_measured_counts_instead_of_what_is_assumed() {
+        let of = |write_sets: u64, each: u64, rate| Ways {
+            write_sets,
+            write_set_bytes: write_sets * each,
+            rate,
+            files: 1 << 30,
+            sent: 1 << 30,
+        };
+        let last = Some(ReplayRate { write_sets: 10_000, bytes: 5_000_000 });
+        // As last time, and ten times as large each.
+        assert_eq!(of(60_000, 500, last).replay(), Duration::from_secs(6));
+        let large = |rate| of(60_000, 5000, rate).replay().as_secs_f64();
+        assert!((large(None) / large(last) - 2.0).abs() < 0.01, "twice as fast as assumed");
+        assert!(!of(150_000, 100, None).replay_is_cheaper() && of(150_000, 100, last).replay_is_cheaper());
+        let slow = Some(ReplayRate { write_sets: 100, bytes: 50_000 });
+        assert!(of(60_000, 500, None).replay_is_cheaper() && !of(60_000, 500, slow).replay_is_cheaper());
+        assert!(
+            of(1, 1, last).in_words().contains("about 0 s (last time 10000 write-sets, 4.8 MiB a second);")
+        );
     }
 }

@@ -3,29 +3,33 @@
 //!
 //! It is a process of its own because IST runs after the joiner's program has ended, and because a running server that was
 //! cut off takes IST without any program of ours: this one lives as long as its server. Its orders come on its standard
-//! input; the end of that means that nothing is to be inserted.
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+//! input; the end of that means that nothing is to be inserted. A server that was started without a state transfer has none:
+//! there the archiver stands in ([`super::stand_in`]).
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use formats::Seqno;
 use formats::galera::ist::HEADER_LEN;
 use formats::wsrep::credentials::Account;
 use formats::wsrep::invocation::SstArgs;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use protocol::message::ReplayRate;
 
 use super::callers::{self, Callers};
 use super::certificates::SocketTls;
+use super::port::{self, accept};
+use super::rate;
 use super::relay::{door, is_readable};
 use super::session::{Donor, Ends, Greeting, Inserted, Session, Verdict, Verdicts, connect};
 use super::spool;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
+use crate::human::size;
 use crate::job;
 use crate::panics::caught;
 use crate::peer::end::End;
@@ -36,7 +40,9 @@ use crate::server::parent::{self, ServerProcess};
 use crate::server::{credentials, synced};
 use crate::threads::{self, Thread, lock, scoped};
 
-/// How long the relay of an earlier life of the server may still have the port.
+/// How long the relay of an earlier life of the server may still have a claim to the port ...
+const CLAIM_WITHIN: Duration = Duration::from_secs(3);
+/// ... and how long anybody may still have the port itself.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
 /// How often to look whether a connection has answered the greeting, while there are any.
 const ANSWERS_EVERY: Duration = Duration::from_millis(5);
@@ -56,7 +62,11 @@ pub fn run(words: &[String]) -> Result<()> {
     let door = door(&options, &datadir).map_err(|why| Failure::new(Kind::Configuration, why))?;
     let cancel = Cancel::new();
     parent::watch(Some(server), None, cancel.clone(), || {})?;
-    let listeners = match listen(&door, &cancel) {
+    // Without it an archiver does not leave the port, which then shows.
+    let _claim = port::claim(&datadir, CLAIM_WITHIN, &cancel)
+        .inspect_err(|why| tracing::warn!("no claim to the port of IST: {why:#}"));
+    cancel.check()?;
+    let listeners = match port::listen(&door, PORT_WITHIN, &cancel) {
         Ok(listeners) => listeners,
         Err(error) => {
             say(&format!("{error:#}"));
@@ -74,9 +84,11 @@ pub fn run(words: &[String]) -> Result<()> {
     let orders = Arc::clone(&verdicts);
     threads::spawn(Thread::RelayOrders, move || orders.set(order()))?;
     let last_tls = Mutex::default();
-    let passage = Passage { datadir, socket, account, door, last_tls, verdicts: &verdicts, cancel: &cancel };
+    let first = |seqno: Seqno| say(&format!("first {seqno}"));
+    let (verdicts, first, cancel) = (&*verdicts, &first, &cancel);
+    let passage = Passage { datadir, socket, account, door, last_tls, verdicts, first, cancel };
     let served = match unreadable {
-        None => passage.serve(&listeners),
+        None => passage.serve(listeners),
         Some(_) => passage.serve_unread(&listeners),
     };
     match served {
@@ -100,61 +112,31 @@ fn order() -> Verdict {
     position.map_or(Verdict::Through, Verdict::Splice)
 }
 
-/// On every address that the name means.
-fn listen(door: &IstDoor, cancel: &Cancel) -> Result<Vec<TcpListener>> {
-    let (host, port) = &door.advertised;
-    let addresses: Vec<SocketAddr> = (host.as_str(), *port)
-        .to_socket_addrs()
-        .with_context(|| format!("ist.recv_addr={host} does not resolve"))?
-        .filter(|address| *address != door.provider)
-        .collect();
-    let until = Instant::now() + PORT_WITHIN;
-    loop {
-        let mut failed = None;
-        let bind = |address: &SocketAddr| TcpListener::bind(address).map_err(|error| (*address, error));
-        let mut listeners = Vec::new();
-        for bound in addresses.iter().map(bind) {
-            match bound {
-                Ok(listener) => {
-                    listener.set_nonblocking(true)?;
-                    listeners.push(listener);
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            Some((_, error)) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
-                drop(listeners);
-                cancel.sleep(Duration::from_millis(50))?;
-            }
-            Some((address, error)) if listeners.is_empty() => {
-                return Err(error).with_context(|| format!("cannot listen at {address} (ist.recv_addr)"));
-            }
-            _ => return Ok(listeners),
-        }
-    }
-}
-
-struct Passage<'a> {
-    datadir: PathBuf,
-    socket: PathBuf,
-    account: Option<Account>,
-    door: IstDoor,
-    last_tls: Mutex<Option<SocketTls>>,
-    verdicts: &'a Verdicts,
-    cancel: &'a Cancel,
+/// What passes IST on.
+pub(super) struct Passage<'a> {
+    pub datadir: PathBuf,
+    /// The server's socket for clients, and an account there.
+    pub socket: PathBuf,
+    pub account: Option<Account>,
+    pub door: IstDoor,
+    pub last_tls: Mutex<Option<SocketTls>>,
+    pub verdicts: &'a Verdicts,
+    /// Hears the first seqno that a donor sends by itself.
+    pub first: &'a (dyn Fn(Seqno) + Sync),
+    pub cancel: &'a Cancel,
 }
 
 impl Passage<'_> {
     /// Greets whoever connects, and passes on what the first one sends that answers as a donor's provider does; one at a
-    /// time, until our server ends.
-    fn serve(&self, listeners: &[TcpListener]) -> Result<()> {
+    /// time, until it is cancelled. The port is free then, before the last connection has ended.
+    pub fn serve(&self, mut listeners: Vec<TcpListener>) -> Result<()> {
         let (tell, greeted) = channel::<(SocketAddr, Result<Donor>)>();
         let mut callers = Callers::default();
         // Our provider, as long as nobody has answered its greeting; and whether somebody has.
         let mut greeting: Option<Greeting> = None;
         let passing = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let listeners = std::mem::take(&mut listeners);
             loop {
                 self.cancel.check()?;
                 for (from, donor) in greeted.try_iter() {
@@ -182,7 +164,7 @@ impl Passage<'_> {
                     self.cancel.sleep(ANSWERS_EVERY)?;
                     continue;
                 }
-                let Some((stream, from)) = accept(listeners, wait)? else { continue };
+                let Some((stream, from)) = accept(&listeners, wait)? else { continue };
                 // A provider that wakes its own listener, which is closed already: it needs no answer.
                 if passing.load(Ordering::Acquire) {
                     continue;
@@ -212,7 +194,7 @@ impl Passage<'_> {
     /// A donor's connection is over.
     fn end(&self, from: SocketAddr, passed: Result<Option<Inserted>>) {
         match passed {
-            Ok(Some((history, ..))) => self.remove_spool_when_synced(history),
+            Ok(Some(inserted)) => self.when_synced(&inserted),
             Ok(None) => {}
             Err(error) => tracing::warn!("IST from {from} ended: {error:#}"),
         }
@@ -243,9 +225,8 @@ impl Passage<'_> {
 
     /// One donor's connection. Answers what was inserted when all of it went to the server.
     fn pass(&self, greeting: Greeting, donor: Donor) -> Result<Option<Inserted>> {
-        let first = |seqno: Seqno| say(&format!("first {seqno}"));
-        let session =
-            Session { datadir: &self.datadir, verdicts: self.verdicts, cancel: self.cancel, first: &first };
+        let Passage { datadir, verdicts, cancel, first, .. } = self;
+        let session = Session { datadir, verdicts, cancel, first: *first };
         let inserted = session.run(greeting, donor)?;
         // What follows in this server's life is its own business.
         self.verdicts.set(Verdict::Through);
@@ -253,7 +234,7 @@ impl Passage<'_> {
     }
 
     /// What our provider encrypts is passed on as it is, because we cannot: donor and provider agree with each other.
-    fn serve_unread(&self, listeners: &[TcpListener]) -> Result<()> {
+    pub fn serve_unread(&self, listeners: &[TcpListener]) -> Result<()> {
         loop {
             self.cancel.check()?;
             let Some((stream, from)) = accept(listeners, LOOK_EVERY)? else { continue };
@@ -275,15 +256,35 @@ impl Passage<'_> {
         passed
     }
 
-    /// Until then a crash may need them again.
-    fn remove_spool_when_synced(&self, history: formats::Uuid) {
-        if synced::wait_until_synced(&self.socket, self.account.as_ref(), self.cancel).is_ok() {
-            let removed = crate::disk::durable::remove_if_there(&spool::path(&self.datadir, history));
-            if let Err(error) = removed {
-                tracing::warn!("the write-sets of the deep IST could not be removed: {error:#}");
+    /// Waits until the server has applied what was inserted, then remembers how fast that was, and removes the spool: until
+    /// then a crash may need it again.
+    fn when_synced(&self, inserted: &Inserted) {
+        let account = self.account.as_ref();
+        if synced::wait_until_synced(&self.socket, account, self.cancel).is_err() {
+            return;
+        }
+        let took = inserted.since.elapsed();
+        let applied =
+            synced::last_committed(&self.socket, account).and_then(|last| rate_of(inserted, last, took));
+        if let Some(rate) = applied {
+            let ReplayRate { write_sets, bytes } = rate;
+            tracing::info!("deep IST: the server applied {write_sets} write-sets ({}) a second", size(bytes));
+            if let Err(error) = rate::remember(&self.datadir, rate) {
+                tracing::warn!("how fast that was is not remembered: {error:#}");
             }
         }
+        let removed = crate::disk::durable::remove_if_there(&spool::path(&self.datadir, inserted.history));
+        if let Err(error) = removed {
+            tracing::warn!("the write-sets of the deep IST could not be removed: {error:#}");
+        }
     }
+}
+
+/// How fast a server was that took what was inserted, then what its donor sent, and then what the group wrote meanwhile.
+fn rate_of(inserted: &Inserted, last: Seqno, took: Duration) -> Option<ReplayRate> {
+    let count = |to: Seqno| u64::try_from(to.0 - inserted.from.0 + 1).ok();
+    let bytes_each = inserted.bytes as f64 / count(inserted.to)? as f64;
+    rate::measured(count(last)?, bytes_each, took)
 }
 
 /// A donor's connection is being passed on, until this is dropped: also by a thread that cannot be started.
@@ -302,33 +303,22 @@ impl Drop for Passing<'_> {
     }
 }
 
-/// Waits a moment for a connection.
-fn accept(listeners: &[TcpListener], wait: Duration) -> Result<Option<(TcpStream, SocketAddr)>> {
-    let mut fds: Vec<PollFd<'_>> = listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)).collect();
-    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) };
-    if !matches!(poll(&mut fds, Some(&timeout)), Ok(1..)) {
-        return Ok(None);
-    }
-    for listener in listeners {
-        match listener.accept() {
-            Ok((stream, from)) => {
-                return Ok(Some((stream, SocketAddr::new(from.ip().to_canonical(), from.port()))));
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {}
-            // Too many descriptors, say: not for ever.
-            Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
-                std::thread::sleep(LOOK_EVERY);
-            }
-        }
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::session::tests::{donor, provider};
     use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_all_that_was_applied() {
+        let (from, to, bytes, history) = (Seqno(101), Seqno(30_100), 60_000_000, formats::Uuid::NIL);
+        let inserted = Inserted { history, from, to, bytes, since: Instant::now() };
+        let rate = |last: i64, s: u64| rate_of(&inserted, Seqno(last), Duration::from_secs(s));
+        assert_eq!(rate(60_100, 6), Some(ReplayRate { write_sets: 10_000, bytes: 20_000_000 }));
+        assert_eq!(rate(60_100, 2), None, "too short");
+        assert_eq!(rate(7, 60), None, "another history");
+    }
 
     #[test]
     fn nothing_is_passed_on_once_its_thread_is_gone() {
@@ -358,8 +348,8 @@ mod tests {
         let (verdicts, cancel) = (Verdicts::new(), Cancel::new());
         let (datadir, socket) = (dir.path().to_owned(), dir.path().join("s.sock"));
         let last_tls = Mutex::default();
-        let passage =
-            Passage { datadir, socket, account: None, door, last_tls, verdicts: &verdicts, cancel: &cancel };
+        let (account, verdicts, first, cancel) = (None, &verdicts, &|_: Seqno| (), &cancel);
+        let passage = Passage { datadir, socket, account, door, last_tls, verdicts, first, cancel };
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| passage.serve_unread(&[outside]));
             for _ in 0..2 {
@@ -390,10 +380,10 @@ mod tests {
         verdicts.set(Verdict::Through);
         let (datadir, socket) = (dir.path().to_owned(), dir.path().join("s.sock"));
         let last_tls = Mutex::default();
-        let passage =
-            Passage { datadir, socket, account: None, door, last_tls, verdicts: &verdicts, cancel: &cancel };
+        let (account, verdicts, first, cancel) = (None, &verdicts, &|_: Seqno| (), &cancel);
+        let passage = Passage { datadir, socket, account, door, last_tls, verdicts, first, cancel };
         let (read, took) = std::thread::scope(|scope| {
-            scope.spawn(|| passage.serve(&[outside]).unwrap_err());
+            scope.spawn(|| passage.serve(vec![outside]).unwrap_err());
             let reading = scope.spawn(|| provider(&inside, None));
             // More than have room, and all from the donor's own address.
             let connect = || TcpStream::connect(at).unwrap();

@@ -147,8 +147,17 @@ impl Donor {
     }
 }
 
-/// What was inserted: history, first and last.
-pub(super) type Inserted = (Uuid, Seqno, Seqno);
+/// What was inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inserted {
+    pub history: Uuid,
+    pub from: Seqno,
+    pub to: Seqno,
+    /// Bytes of these write-sets.
+    pub bytes: u64,
+    /// When our provider began to take them.
+    pub since: Instant,
+}
 
 /// Both ends of a session.
 pub(super) struct Session<'a> {
@@ -210,11 +219,12 @@ impl Session<'_> {
                     trust::remove_note(self.datadir)?;
                 }
                 Step::Insert(from, to) => {
-                    self.insert(&mut ends.provider, splice, history, from, to)?;
+                    let since = Instant::now();
+                    let bytes = self.insert(&mut ends.provider, splice, history, from, to)?;
                     tracing::info!(
                         "deep IST: inserted the write-sets {from} to {to} before the donor's own IST"
                     );
-                    inserted = Some((history, from, to));
+                    inserted = Some(Inserted { history, from, to, bytes, since });
                 }
                 Step::Through => {
                     ends.provider.write(&held)?;
@@ -253,6 +263,7 @@ impl Session<'_> {
         Ok(true)
     }
 
+    /// Answers their bytes.
     fn insert(
         &self,
         provider: &mut End,
@@ -260,10 +271,10 @@ impl Session<'_> {
         history: Uuid,
         from: Seqno,
         to: Seqno,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let mut spool = Reader::open(self.datadir, history)?;
         let mut out = Vec::with_capacity(BUFFER);
-        let mut next = from;
+        let (mut next, mut bytes) = (from, 0);
         while next <= to {
             let missing = || Failure::new(Kind::Disk, format!("write-set {next} is not in the spool"));
             let message = spool.read_next()?.ok_or_else(missing)?;
@@ -273,13 +284,14 @@ impl Session<'_> {
             }
             out.extend_from_slice(&splice.inserted(&message)?);
             out.extend_from_slice(spool.payload());
+            bytes += spool.payload().len() as u64;
             next = Seqno(next.0.saturating_add(1));
             if out.len() >= BUFFER || next > to {
                 provider.write(&out)?;
                 out.clear();
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 

@@ -2,10 +2,10 @@
 use formats::wsrep::address::ListenAddress;
 
 use super::super::Findings;
-use super::super::facts::{Facts, Server};
+use super::super::facts::{Facts, PortState, Server};
 use crate::peer::Side;
 use crate::running_joiner;
-use crate::server::ist_door::{IST_DOOR_HINT, ist_door};
+use crate::server::ist_door::{IST_DOOR_HINT, IstDoor, ist_door};
 use crate::settings::{IstChoice, SnapshotChoice};
 use crate::writesets::ist::relay::is_readable;
 
@@ -34,6 +34,7 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
     }
     match ist_door(&options, facts.setting("wsrep_node_address"), &facts.datadir.path) {
         Ok(door) => {
+            relay(facts, &door, findings);
             if let Err(why) = is_readable(&door) {
                 let text =
                     format!("a member's archive cannot bring this node back, only files or IST: {why}");
@@ -53,6 +54,36 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
             IST_DOOR_HINT,
         ),
     }
+}
+
+/// Whether anybody listens where donors connect for IST: the provider does not. The relay of a state transfer lives as long as
+/// the server that it was started for; a server that was started without one has the archiver.
+fn relay(facts: &Facts, door: &IstDoor, findings: &mut Findings) {
+    let (host, port) = &door.advertised;
+    let why = match &facts.relay {
+        None => return,
+        Some(PortState::Taken) => {
+            return findings
+                .ok("relay", format!("a process listens at {host}:{port}, where donors connect for IST"));
+        }
+        Some(PortState::Free) => "no process listens there".to_owned(),
+        Some(PortState::NotHere) => "that is not an address of this host".to_owned(),
+        Some(PortState::Refused(why)) => why.clone(),
+    };
+    let unable = match facts.server {
+        Server::Stopped => "a server that is started without a state transfer",
+        _ => "this server",
+    };
+    let hint = match &facts.relay {
+        Some(PortState::Free) => format!(
+            "run rejoin archive run --datadir {} as a service: it passes IST on; or remove ist.recv_addr and ist.recv_bind",
+            facts.datadir.path.display()
+        ),
+        _ => "ist.recv_addr = ADDRESS OF THIS HOST that the other members reach".to_owned(),
+    };
+    let text =
+        format!("donors connect to {host}:{port} for IST, and {why}: {unable} cannot take IST while it runs");
+    findings.warning("relay", text, hint);
 }
 
 /// Whether mariadb-backup can serve where the online snapshot cannot read what the server writes.
@@ -317,7 +348,7 @@ fn donor(facts: &Facts, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::super::super::Level::{Error, Note, Ok as Fine, Warning};
-    use super::super::super::facts::{Facts, Program};
+    use super::super::super::facts::{Facts, PortState, Program};
     use super::super::fixture::{found, running, set, set_sst, stopped, with_options, with_sst};
 
     #[test]
@@ -378,6 +409,27 @@ mod tests {
         let encrypted =
             "ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1;socket.ssl_cert=/nowhere/c;socket.ssl_key=k";
         assert!(found(&set(encrypted), "deep-ist", Note).contains("/nowhere/c (socket.ssl_cert)"));
+    }
+
+    #[test]
+    fn somebody_listens_where_donors_connect() {
+        use crate::advisor::check::Level::Ok;
+        let with = |facts: Facts, state| {
+            let both = ["--wsrep_provider_options=ist.recv_bind=127.0.0.1;ist.recv_addr=10.0.0.1"];
+            Facts { relay: Some(state), ..with_options(facts, &both) }
+        };
+        assert!(found(&with(stopped(), PortState::Taken), "relay", Ok).contains("10.0.0.1:4568"));
+        let none = found(&with(stopped(), PortState::Free), "relay", Warning);
+        assert!(
+            none.contains("without a state transfer")
+                && none.contains("rejoin archive run --datadir /var/lib/mysql")
+        );
+        let mut runs = with(running(), PortState::Free);
+        set(&mut runs, "wsrep_provider_options", "ist.recv_bind = 127.0.0.1; ist.recv_addr = 10.0.0.1;");
+        assert!(found(&runs, "relay", Warning).contains("this server cannot take IST"));
+        let elsewhere = found(&with(stopped(), PortState::NotHere), "relay", Warning);
+        assert!(elsewhere.contains("not an address of this host") && !elsewhere.contains("archive run"));
+        assert!(!super::super::judge(&stopped()).iter().any(|finding| finding.subject == "relay"));
     }
 
     #[test]

@@ -120,6 +120,7 @@ pub(super) fn stopped() -> Facts {
         travels_badly: vec![],
         announced: vec![announced("SST"), announced("IST")],
         ports: vec![port("SST", 4444), port("IST", 4568)],
+        relay: None,
         neighbours: vec![Neighbour { address: "10.0.0.2:4567".to_owned(), answers: Ok(()) }],
         grastate: Some(state("2f0eaefd-11aa-11f0-9b0e-0242ac110002", 7)),
         from_the_future: None,

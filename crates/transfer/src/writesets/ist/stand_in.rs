@@ -1,0 +1,328 @@
+//! The relay of a server that was started without a state transfer: nobody else would listen where donors connect, and a node
+//! that was cut off could take no IST while its server runs.
+//!
+//! It belongs to the archiver's process, listens as long as no state transfer's relay has claimed the port ([`super::port`]),
+//! and passes IST on as it is. Where it listens follows from the options of the server that runs.
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::passage::Passage;
+use super::port;
+use super::relay::is_readable;
+use super::session::{Verdict, Verdicts};
+use crate::cancel::Cancel;
+use crate::datadir::server_on;
+use crate::failure::{Failure, Kind};
+use crate::server::ist_door::IstDoor;
+use crate::threads::{self, Thread, lock, scoped};
+
+/// How often it is looked whether a state transfer's relay claims the port, or has left it.
+const TURN_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked whether another server runs: it may have other options.
+const SERVER_EVERY: Duration = Duration::from_secs(1);
+
+/// Where IST comes in by the options of the node's server, or why it does not come through us.
+pub type FindDoor = dyn Fn() -> Result<IstDoor, String> + Send + Sync;
+
+/// What the stand-in does, as others may read it.
+#[derive(Clone, Debug, Default)]
+pub struct Told(Arc<Mutex<Option<String>>>);
+
+impl Told {
+    /// In words; `None` before anything is known.
+    pub fn text(&self) -> Option<String> {
+        lock(&self.0).clone()
+    }
+
+    fn tell(&self, text: String) {
+        let mut told = lock(&self.0);
+        if told.as_ref() != Some(&text) {
+            tracing::info!("IST {text}");
+            *told = Some(text);
+        }
+    }
+}
+
+/// Starts it. It ends, with all connections, when `cancel` says so.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn start(
+    datadir: PathBuf,
+    find: Box<FindDoor>,
+    told: Told,
+    cancel: Cancel,
+) -> Result<JoinHandle<()>, Failure> {
+    threads::spawn(Thread::RelayStandIn, move || stand_in(Node::new(datadir, &*find), &told, &cancel))
+}
+
+fn stand_in(mut node: Node<'_>, told: &Told, cancel: &Cancel) {
+    while cancel.sleep(TURN_EVERY).is_ok() {
+        node.look();
+        if port::is_claimed(&node.datadir) {
+            told.tell("is left to the process that a state transfer started".to_owned());
+            continue;
+        }
+        let (door, unread) = match &node.door {
+            Ok(found) => found.clone(),
+            Err(why) => {
+                told.tell(format!("goes to the server itself: {why}"));
+                continue;
+            }
+        };
+        match port::listen(&door, Duration::ZERO, cancel) {
+            Err(why) => told.tell(format!("finds nobody of ours: {why:#}")),
+            Ok(listeners) => {
+                let (host, port) = &door.advertised;
+                let unread = unread.map_or(String::new(), |why| format!(", unread: {why}"));
+                told.tell(format!("passes through at {host}:{port}{unread}"));
+                if let Err(why) = serve(&mut node, door, unread.is_empty(), listeners, cancel)
+                    && why.downcast_ref::<Failure>().is_none_or(|failure| failure.kind != Kind::Stopped)
+                {
+                    tracing::warn!("IST does not pass through for a moment: {why:#}");
+                }
+            }
+        }
+    }
+}
+
+/// Passes IST on until it is another one's turn, the server has other options, or everything is over.
+fn serve(
+    node: &mut Node<'_>,
+    door: IstDoor,
+    is_readable: bool,
+    listeners: Vec<TcpListener>,
+    cancel: &Cancel,
+) -> Result<()> {
+    let (verdicts, over) = (Verdicts::new(), Cancel::new());
+    verdicts.set(Verdict::Through);
+    let passage = Passage {
+        datadir: node.datadir.clone(),
+        // Of use where something is inserted, which nothing is here.
+        socket: PathBuf::new(),
+        account: None,
+        door,
+        last_tls: Mutex::default(),
+        verdicts: &verdicts,
+        first: &|_| (),
+        cancel: &over,
+    };
+    std::thread::scope(|scope| {
+        let serving = scoped(scope, Thread::RelayListener, || match is_readable {
+            true => passage.serve(listeners),
+            false => passage.serve_unread(&listeners),
+        });
+        while !serving.is_finished() {
+            let is_stopped = cancel.sleep(TURN_EVERY).is_err();
+            if is_stopped || node.look() || port::is_claimed(&node.datadir) {
+                over.end_now(Kind::Stopped, "it is no longer this process's turn");
+                break;
+            }
+        }
+        serving.join()
+    })
+}
+
+/// A node as it is now.
+struct Node<'a> {
+    datadir: PathBuf,
+    find: &'a FindDoor,
+    /// Its server, if one runs that can be seen.
+    server: Option<u32>,
+    /// Where IST comes in, and why what comes cannot be read if it cannot; or why nothing comes through us.
+    door: Result<(IstDoor, Option<String>), String>,
+    looked: Instant,
+}
+
+impl Node<'_> {
+    fn new(datadir: PathBuf, find: &FindDoor) -> Node<'_> {
+        let server = server_of(&datadir);
+        Node { server, door: found(find), datadir, find, looked: Instant::now() }
+    }
+
+    /// Looks, now and then, whether there is another server. True when IST comes in elsewhere than before, or in another way.
+    fn look(&mut self) -> bool {
+        if self.looked.elapsed() < SERVER_EVERY {
+            return false;
+        }
+        self.looked = Instant::now();
+        // A server keeps to the options with which it was started, whatever is in its files by now.
+        if self.server.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            return false;
+        }
+        self.server = server_of(&self.datadir);
+        let before = std::mem::replace(&mut self.door, found(self.find));
+        self.door != before
+    }
+}
+
+fn server_of(datadir: &Path) -> Option<u32> {
+    server_on::process_in(datadir)?.pid
+}
+
+fn found(find: &FindDoor) -> Result<(IstDoor, Option<String>), String> {
+    let door = find()?;
+    let unread = is_readable(&door).err();
+    Ok((door, unread))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use formats::galera::ist;
+
+    use super::super::session::tests::{donor, plain, provider};
+    use super::*;
+    use crate::server::ist_door::Transport;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// Where nobody listens at the moment.
+    fn free() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn door(advertised: SocketAddr, provider: SocketAddr) -> IstDoor {
+        IstDoor {
+            advertised: (advertised.ip().to_string(), advertised.port()),
+            outside: Transport::Plain,
+            provider,
+            inside: Transport::Plain,
+            certificates: None,
+        }
+    }
+
+    fn wait(what: &str, is: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !is() {
+            assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// One that is ended with the test.
+    struct Running(Cancel, Option<JoinHandle<()>>, Told);
+
+    impl Running {
+        fn beside(datadir: &Path, find: Box<FindDoor>) -> Running {
+            let (cancel, told) = (Cancel::new(), Told::default());
+            let thread = start(datadir.to_owned(), find, told.clone(), cancel.clone()).unwrap();
+            Running(cancel, Some(thread), told)
+        }
+
+        fn says(&self, text: &str) -> bool {
+            self.2.text().is_some_and(|told| told.contains(text))
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.end_now(Kind::Stopped, "the test is over");
+            self.1.take().unwrap().join().unwrap();
+        }
+    }
+
+    #[test]
+    fn ist_passes_one_after_the_other_and_what_is_for_nobody_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, inside) = (free(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let of_provider = inside.local_addr().unwrap();
+        let stand_in = Running::beside(dir.path(), Box::new(move || Ok(door(at, of_provider))));
+        wait("it listens", || stand_in.says(&format!("passes through at {at}")));
+        for from in [8, 30] {
+            let read = std::thread::scope(|scope| {
+                let reading = scope.spawn(|| provider(&inside, None));
+                scope.spawn(move || donor(TcpStream::connect(at).unwrap(), None, from));
+                reading.join().unwrap()
+            });
+            assert_eq!(read, (from..from + 5).collect::<Vec<i64>>());
+        }
+        // The provider expects no IST any more.
+        drop(inside);
+        let mut early = TcpStream::connect(at).unwrap();
+        early.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(early.read(&mut [0]).unwrap_or(0), 0);
+    }
+
+    /// Although somebody is being greeted who does not answer.
+    #[test]
+    fn the_relay_of_a_state_transfer_gets_the_port_and_gives_it_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, inside) = (free(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let of_provider = inside.local_addr().unwrap();
+        let stand_in = Running::beside(dir.path(), Box::new(move || Ok(door(at, of_provider))));
+        wait("it listens", || stand_in.says("passes through"));
+        let over = AtomicBool::new(false);
+        let longest = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut greeted = Vec::new();
+                for mut socket in inside.incoming().map_while(Result::ok) {
+                    let _ = socket.write_all(&plain(ist::Kind::Handshake, 0));
+                    greeted.push(socket);
+                    if over.load(Ordering::Acquire) {
+                        break;
+                    }
+                }
+            });
+            let watching = scope.spawn(|| longest_silence(at, &over));
+            for _ in 0..3 {
+                let mut silent = TcpStream::connect(at).unwrap();
+                silent.read_exact(&mut [0; 24]).unwrap();
+                let cancel = Cancel::new();
+                let claim = port::claim(dir.path(), SOON, &cancel).unwrap();
+                let listeners = port::listen(&door(at, of_provider), SOON, &cancel).unwrap();
+                wait("it says so", || stand_in.says("is left to"));
+                drop((listeners, claim));
+                wait("it listens again", || stand_in.says("passes through"));
+            }
+            over.store(true, Ordering::Release);
+            drop(TcpStream::connect(of_provider));
+            watching.join().unwrap()
+        });
+        assert!(longest < Duration::from_secs(1), "nobody listened for {longest:?}");
+    }
+
+    /// For how long nobody listened there, whoever it should have been.
+    fn longest_silence(at: SocketAddr, over: &AtomicBool) -> Duration {
+        let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+        while !over.load(Ordering::Acquire) {
+            if TcpStream::connect_timeout(&at, SOON).is_ok() {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        longest.max(last.elapsed())
+    }
+
+    #[test]
+    fn another_server_with_other_options_is_followed_and_a_foreign_program_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second, inside) = (free(), TcpListener::bind("127.0.0.1:0").unwrap(), free());
+        let (then, moved) = (second.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let has_moved = moved.clone();
+        let find = move || match has_moved.load(Ordering::Acquire) {
+            false => Ok(door(first, inside)),
+            true => Ok(door(then, inside)),
+        };
+        let stand_in = Running::beside(dir.path(), Box::new(find));
+        wait("it listens", || stand_in.says(&first.to_string()));
+        moved.store(true, Ordering::Release);
+        wait("it says who is in its way", || stand_in.says("cannot listen at"));
+        assert!(TcpStream::connect(first).is_err(), "it has left the first one");
+        drop(second);
+        wait("it listens there", || stand_in.says(&format!("passes through at {then}")));
+        drop(stand_in);
+        assert!(TcpStream::connect(then).is_err(), "it has ended");
+        let none = Running::beside(dir.path(), Box::new(|| Err("ist.recv_bind is not set".to_owned())));
+        wait("it says why not", || none.says("goes to the server itself: ist.recv_bind is not set"));
+    }
+}
