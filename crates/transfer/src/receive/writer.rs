@@ -1,15 +1,17 @@
 //! Positioned writes into staged files, from several threads at once.
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::{Context, Result};
 use protocol::extents::Extents;
 use protocol::inventory::FileId;
 
 use crate::disk::copy::clear;
+use crate::disk::direct::{ALIGN, Buffer};
+use crate::disk::direct_write::Output;
 use crate::failure::{Failure, Kind};
 use crate::receive::reusable::{self, Held};
 use crate::receive::staged::{self, OPEN_FILES, StagedFile};
@@ -27,9 +29,9 @@ pub type Came<'a> = (&'a [(u32, u32)], &'a [u8]);
 #[derive(Debug)]
 pub struct Writer<'a> {
     staging: &'a Staging,
-    /// Buffer for a range of received and old bytes.
-    whole: Vec<u8>,
-    open: VecDeque<(FileId, Arc<StagedFile>, File)>,
+    /// Buffer for a range of received and old bytes, or for received ones at an address that direct writes accept.
+    whole: Buffer,
+    open: VecDeque<(FileId, Arc<StagedFile>, Output)>,
 }
 
 impl Staging {
@@ -41,7 +43,7 @@ impl Staging {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(staging: &'a Staging) -> Writer<'a> {
-        Writer { staging, whole: Vec::new(), open: VecDeque::with_capacity(OPEN_FILES) }
+        Writer { staging, whole: Buffer::default(), open: VecDeque::with_capacity(OPEN_FILES) }
     }
 
     /// Writes the parts of a range. The gaps between them are not written, and are holes if nothing was written there
@@ -54,15 +56,17 @@ impl<'a> Writer<'a> {
         data: &[u8],
     ) -> Result<()> {
         check(offset, parts, data).with_context(|| format!("file number {}, range at {offset}", file.0))?;
+        let mut spare = std::mem::take(&mut self.whole);
         let (staged, open) = self.open(file)?;
         staged.needs_room(data.len() as u64);
-        let turn = lock(&staged.writing);
-        pieces((parts, data))
-            .try_for_each(|(start, part)| open.write_all_at(part, offset + u64::from(start)))
+        let runs = pieces((parts, data)).map(move |(start, part)| (offset + u64::from(start), part));
+        let cached = write_runs(staged, open, runs, &mut spare)
             .with_context(|| format!("cannot write staged file number {}", file.0))?;
-        drop(turn);
-        let end = parts.last().map_or(0, |(start, length)| start + length);
-        write_behind(open, offset..offset + u64::from(end));
+        if cached {
+            let end = parts.last().map_or(0, |(start, length)| start + length);
+            write_behind(open.file(), offset..offset + u64::from(end));
+        }
+        self.whole = spare;
         Ok(())
     }
 
@@ -99,25 +103,27 @@ impl<'a> Writer<'a> {
         let mut whole = std::mem::take(&mut self.whole);
         let (staged, open) = self.open(file)?;
         let mut runs = Extents::default();
-        whole.resize((range.end - range.start) as usize, 0);
-        same.read_into(&mut whole, range.start, &mut runs)?;
+        // A block of the file is at the border of one in memory, so that direct writes need no copy.
+        let (shift, len) = ((range.start % ALIGN as u64) as usize, (range.end - range.start) as usize);
+        let bytes = &mut whole.first(shift + len)[shift..];
+        same.read_into(bytes, range.start, &mut runs)?;
         for (start, part) in came.iter().flat_map(|came| pieces(*came)) {
             let place = start as usize..start as usize + part.len();
-            whole.get_mut(place).context("a part beyond its range")?.copy_from_slice(part);
+            bytes.get_mut(place).context("a part beyond its range")?.copy_from_slice(part);
             runs.add(u64::from(start)..u64::from(start) + part.len() as u64);
         }
         staged.needs_room(range.end - range.start);
-        let turn = lock(&staged.writing);
-        runs.iter()
-            .try_for_each(|run| {
-                open.write_all_at(&whole[run.start as usize..run.end as usize], range.start + run.start)
-            })
+        let bytes = &*bytes;
+        let runs =
+            runs.iter().map(|run| (range.start + run.start, &bytes[run.start as usize..run.end as usize]));
+        let cached = write_runs(staged, open, runs, &mut Buffer::default())
             .with_context(|| format!("cannot write staged file number {}", file.0))?;
-        if !staged.sharing {
-            catch_up(staged, open)?;
+        if cached {
+            write_behind(open.file(), range);
         }
-        drop(turn);
-        write_behind(open, range);
+        if !staged.sharing {
+            catch_up(staged, open.file())?;
+        }
         self.whole = whole;
         Ok(())
     }
@@ -135,19 +141,21 @@ impl<'a> Writer<'a> {
     /// Sets bytes to zero again, as a hole if the filesystem can.
     pub fn clear_range(&mut self, file: FileId, offset: u64, length: u64) -> Result<()> {
         let (staged, open) = self.open(file)?;
-        let _turn = lock(&staged.writing);
-        clear(open, offset, length).with_context(|| format!("cannot clear staged file number {}", file.0))
+        if length == 0 {
+            return Ok(());
+        }
+        let _turn = alone(&staged.writing);
+        clear(open.file(), offset, length)
+            .with_context(|| format!("cannot clear staged file number {}", file.0))
     }
 
-    fn open(&mut self, file: FileId) -> Result<(&StagedFile, &File)> {
+    fn open(&mut self, file: FileId) -> Result<(&StagedFile, &Output)> {
         if let Some(index) = self.open.iter().position(|(id, ..)| *id == file) {
             self.open.swap(0, index);
         } else {
             let file_of = self.staging.file(file)?;
             staged::make(&file_of)?;
-            let opened = File::options()
-                .write(true)
-                .open(&file_of.path)
+            let opened = Output::open(&file_of.path, &file_of.writes)
                 .with_context(|| format!("cannot open {}", file_of.path.display()))?;
             self.open.truncate(OPEN_FILES - 1);
             self.open.push_front((file, file_of, opened));
@@ -156,12 +164,46 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Writes runs of a file: their offsets and bytes. Answers whether some of them went through the page cache. `spare` is memory for
+/// those that are at an address that direct writes do not accept.
+fn write_runs<'b>(
+    staged: &StagedFile,
+    open: &Output,
+    runs: impl Iterator<Item = (u64, &'b [u8])> + Clone,
+    spare: &mut Buffer,
+) -> io::Result<bool> {
+    let mut blocks = runs.clone().filter(|(at, run)| open.has_blocks(run, *at)).peekable();
+    if blocks.peek().is_some() {
+        let _turn = together(&staged.writing);
+        blocks.try_for_each(|(at, run)| open.write_blocks(run, at, spare))?;
+    }
+    // After the blocks: of a page of the cache that holds both, nothing has to be written first.
+    let mut rest = runs.filter(|(at, run)| open.has_rest(run, *at)).peekable();
+    if rest.peek().is_none() {
+        return Ok(false);
+    }
+    let _turn = alone(&staged.writing);
+    rest.try_for_each(|(at, run)| open.write_rest(run, at))?;
+    Ok(true)
+}
+
+/// Waits until nobody writes to the file through the page cache.
+fn together(writing: &RwLock<()>) -> RwLockReadGuard<'_, ()> {
+    writing.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until nobody writes to the file.
+fn alone(writing: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
+    writing.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Copies some of the file's earlier ranges. Under the lock, so that the list of what is copied does not change
 /// meanwhile.
 fn catch_up(staged: &StagedFile, open: &File) -> Result<()> {
     let Ok(mut held) = staged.held.try_lock() else { return Ok(()) };
     let Some(earlier) = held.take_first(CATCH_UP) else { return Ok(()) };
     staged.needs_room(earlier.same.iter().map(|range| range.end - range.start).sum());
+    let _turn = alone(&staged.writing);
     reusable::copy_part(&earlier, &staged.path)?;
     if let (Some(first), Some(last)) = (earlier.same.iter().next(), earlier.same.iter().last()) {
         write_behind(open, first.start..last.end);
@@ -170,7 +212,7 @@ fn catch_up(staged: &StagedFile, open: &File) -> Result<()> {
 }
 
 /// Parts with their bytes.
-fn pieces<'a>((parts, data): Came<'a>) -> impl Iterator<Item = (u32, &'a [u8])> {
+fn pieces<'a>((parts, data): Came<'a>) -> impl Iterator<Item = (u32, &'a [u8])> + Clone {
     let mut rest = data;
     parts.iter().map_while(move |&(start, length)| {
         let (part, after) = rest.split_at_checked(length as usize)?;
@@ -207,3 +249,7 @@ fn check(offset: u64, parts: &[(u32, u32)], data: &[u8]) -> Result<(), Failure> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -11,10 +11,10 @@ use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 use std::path::PathBuf;
 
-use super::direct::{ALIGN, Buffer};
 use super::page_file::{Damage, PageFile};
 use super::unread::{self, Unread, may_be_remembered};
 use crate::cancel::Cancel;
+use crate::disk::direct::{ALIGN, Buffer};
 use crate::disk::identity::{Identity, now};
 use crate::remembered::memory::Memory;
 use crate::server::niceness;
