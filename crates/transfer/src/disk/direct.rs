@@ -52,6 +52,13 @@ pub struct Direct {
     direct: bool,
 }
 
+impl From<File> for Direct {
+    /// A file that was opened for reading past the page cache.
+    fn from(file: File) -> Direct {
+        Direct { file, direct: true }
+    }
+}
+
 impl Direct {
     /// Opens a file. `direct`: read past the page cache, if the filesystem can.
     ///
@@ -64,7 +71,7 @@ impl Direct {
                 let mut probe = Buffer::new(ALIGN);
                 // Some filesystems open a file for direct reads and then refuse to read it.
                 if file.read_at(probe.bytes(), 0).is_ok() {
-                    return Ok(Direct { file, direct: true });
+                    return Ok(Direct::from(file));
                 }
             }
         }

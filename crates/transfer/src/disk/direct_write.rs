@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, openat};
 
-use super::direct::{ALIGN, Buffer};
+use super::direct::{ALIGN, Buffer, Direct};
 
 /// In bytes. Shorter runs are written through the cache: a direct write returns when the disk has it, and many short ones would
 /// wait longer than copying takes.
@@ -67,7 +67,7 @@ pub struct Output {
     path: PathBuf,
     cached: File,
     /// Opened for the first long run. `None` if that is impossible.
-    direct: OnceCell<Option<File>>,
+    direct: OnceCell<Option<Direct>>,
     writes: Arc<DirectWrites>,
 }
 
@@ -108,7 +108,7 @@ impl Output {
         if blocks.is_empty() {
             return Ok(());
         }
-        let Some(file) = self.direct.get_or_init(|| self.open_direct()) else {
+        let Some(file) = self.direct().map(Direct::file) else {
             return self.cached.write_all_at(blocks, at);
         };
         if blocks.as_ptr().addr().is_multiple_of(ALIGN) {
@@ -129,6 +129,20 @@ impl Output {
         self.cached.write_all_at(&run[blocks.end..], offset + blocks.end as u64)
     }
 
+    /// Reads what was written at an aligned offset from the disk, to the beginning of the buffer. Returns false if the file is not
+    /// written past the cache.
+    ///
+    /// # Errors
+    /// From the system; the file ends before.
+    pub fn read_from_disk(&self, buffer: &mut Buffer, len: usize, offset: u64) -> io::Result<bool> {
+        match self.direct() {
+            Some(direct) if offset.is_multiple_of(ALIGN as u64) && self.writes.work() => {
+                direct.read_exact(buffer, len, offset).map(|()| true)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// The part of a run that is written past the cache.
     fn blocks(&self, run: &[u8], offset: u64) -> Range<usize> {
         let start = (offset.next_multiple_of(ALIGN as u64) - offset) as usize;
@@ -137,10 +151,13 @@ impl Output {
         if end >= start + DIRECT_MIN && self.writes.work() { start..end } else { 0..0 }
     }
 
-    fn open_direct(&self) -> Option<File> {
-        let flags = OFlags::DIRECT.bits() as i32;
-        let opened = File::options().write(true).custom_flags(flags).open(&self.path);
-        opened.inspect_err(|error| self.writes.give_up(error)).ok()
+    fn direct(&self) -> Option<&Direct> {
+        let open = || {
+            let flags = OFlags::DIRECT.bits() as i32;
+            let opened = File::options().read(true).write(true).custom_flags(flags).open(&self.path);
+            opened.inspect_err(|error| self.writes.give_up(error)).ok().map(Direct::from)
+        };
+        self.direct.get_or_init(open).as_ref()
     }
 
     fn write_aligned(&self, file: &File, blocks: &[u8], at: u64) -> io::Result<()> {

@@ -71,7 +71,7 @@ fn a_filesystem_that_refuses_gets_everything_through_the_cache() {
     let output = Output::open(&path, &writes(dir.path())).unwrap();
     write(&output, &run, 0, &mut spare).unwrap();
     assert!(output.writes.work());
-    output.write_aligned(&output.open_direct().unwrap(), &run, 1).unwrap();
+    output.write_aligned(output.direct().unwrap().file(), &run, 1).unwrap();
     assert!(!output.writes.work());
     assert_eq!(fs::read(&path).unwrap()[1..], run);
     assert!(!output.has_blocks(&run, 0) && output.has_rest(&run, 0));

@@ -4,6 +4,8 @@
 //! the cache. That proves that they were put together and written correctly and that memory has kept them, but not that the disk
 //! has: a disk that loses or changes such a write shows that only later.
 //!
+//! Pieces that were written past the cache are read while others arrive (`Writer::read_behind`), and the rest at the end.
+//!
 //! For every piece the donor sends a digest of all its bytes, including those that it does not send. A digest is
 //! valid until a part of its piece is sent again; then only that part can have one.
 use std::collections::HashMap;
@@ -120,7 +122,10 @@ impl Part {
         let mut sum = 0;
         for (at, piece) in &self.pieces {
             sum += u64::from(piece.len);
-            let key = key.filter(|_| self.is_range(*at, *piece));
+            let key = key.filter(|_| is_range(&self.file, *at, *piece));
+            if piece.read_back && (key.is_none() || piece.fingerprint.is_some()) {
+                continue;
+            }
             if self.is_hole(&opened, *at, *piece) {
                 if let Some(key) = key {
                     let zeros = buffer.first(piece.len as usize);
@@ -136,12 +141,7 @@ impl Part {
             };
             read.with_context(|| format!("cannot read back {target} at {at}"))?;
             let bytes = &*buffer.first(len);
-            if digest(bytes) != piece.digest {
-                let text = format!("{target} at {at}: the staged bytes are not what the donor read");
-                let hint = "look for errors of the disk and the memory in this host's kernel log, then start the node again: \
-                            the correct parts are reused";
-                return Err(Failure::new(Kind::Disk, text).hint(hint).into());
-            }
+            check(&self.file, *at, *piece, bytes)?;
             found.extend(key.map(|key| fingerprinted(key, *at, bytes)));
         }
         Ok(sum)
@@ -159,12 +159,6 @@ impl Part {
         long && self.file.writes.work() && self.staged.covers(at..at + u64::from(piece.len))
     }
 
-    /// Whether a piece is a whole range of a table, whose fingerprint can be remembered.
-    fn is_range(&self, at: u64, piece: Piece) -> bool {
-        let whole = self.file.size.saturating_sub(at).min(u64::from(RANGE_BYTES)) == u64::from(piece.len);
-        whole && at.is_multiple_of(u64::from(RANGE_BYTES)) && self.file.class == Class::Table
-    }
-
     /// Whether a piece is zeros that were never written: reading them takes longer than reading data that is in
     /// memory.
     fn is_hole(&self, opened: &Opened, at: u64, piece: Piece) -> bool {
@@ -175,8 +169,25 @@ impl Part {
     }
 }
 
+/// Fails if bytes of a staged file are not what the donor read.
+pub(super) fn check(file: &StagedFile, at: u64, piece: Piece, bytes: &[u8]) -> Result<(), Failure> {
+    if digest(bytes) == piece.digest {
+        return Ok(());
+    }
+    let text = format!("{} at {at}: the staged bytes are not what the donor read", file.target.display());
+    let hint = "look for errors of the disk and the memory in this host's kernel log, then start the node again: \
+                the correct parts are reused";
+    Err(Failure::new(Kind::Disk, text).hint(hint))
+}
+
+/// Whether a piece is a whole range of a table, whose fingerprint can be remembered.
+pub(super) fn is_range(file: &StagedFile, at: u64, piece: Piece) -> bool {
+    let whole = file.size.saturating_sub(at).min(u64::from(RANGE_BYTES)) == u64::from(piece.len);
+    whole && at.is_multiple_of(u64::from(RANGE_BYTES)) && file.class == Class::Table
+}
+
 /// The number of the range at `at`, and its fingerprint.
-fn fingerprinted(key: &FingerprintKey, at: u64, bytes: &[u8]) -> (u32, Fingerprint) {
+pub(super) fn fingerprinted(key: &FingerprintKey, at: u64, bytes: &[u8]) -> (u32, Fingerprint) {
     let range = (at / u64::from(RANGE_BYTES)) as u32;
     (range, range_fingerprint(key, &block_fingerprints(key, bytes)))
 }

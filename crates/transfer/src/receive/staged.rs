@@ -62,8 +62,9 @@ pub(super) struct StagedFile {
 impl StagedFile {
     /// Takes over what was received as `first`.
     pub fn take_over(&mut self, first: &StagedFile) -> Result<()> {
+        let copied = first.path.parent() != self.path.parent();
         if first.made.load(Ordering::Acquire) {
-            if first.path.parent() == self.path.parent() {
+            if !copied {
                 // The staged path depends on the name. The table was renamed or rebuilt while it was sent.
                 if first.path != self.path {
                     Disk.rename(&first.path, &self.path)?;
@@ -76,7 +77,11 @@ impl StagedFile {
             self.made = AtomicBool::new(true);
         }
         self.held = Mutex::new(std::mem::take(&mut lock(&first.held)));
-        self.digests = Mutex::new(std::mem::take(&mut lock(&first.digests)));
+        let mut digests = std::mem::take(&mut *lock(&first.digests));
+        if copied {
+            digests.nothing_was_read_back();
+        }
+        self.digests = Mutex::new(digests);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use anyhow::{Context, Result, bail};
 use protocol::fingerprint::{Fingerprint, FingerprintKey};
@@ -43,6 +43,8 @@ pub struct Staging {
     pub(super) flavor: &'static dyn Flavor,
     pub(super) datadir: PathBuf,
     shared: Mutex<Shared>,
+    /// Key of the fingerprints that are remembered.
+    key: OnceLock<FingerprintKey>,
 }
 
 #[derive(Debug)]
@@ -97,6 +99,7 @@ impl Staging {
                 places: BTreeMap::new(),
                 staying: Arrived::default(),
             }),
+            key: OnceLock::new(),
         };
         staging.make_roots(&staging.shared().roots, &[])?;
         Ok(staging)
@@ -372,6 +375,16 @@ impl Staging {
             durable::sync_directory(root.parent().context("a staging root without a directory")?)?;
         }
         Ok(())
+    }
+
+    /// Has the pieces that are read back while others arrive fingerprinted, so that they can be remembered. Only the first key counts.
+    pub fn learn_with(&self, key: FingerprintKey) {
+        let _ = self.key.set(key);
+    }
+
+    /// The key of the fingerprints that are remembered.
+    pub(super) fn key(&self) -> Option<&FingerprintKey> {
+        self.key.get()
     }
 
     /// Reads the settled files back. Returns how many bytes are known to be what the donor read.

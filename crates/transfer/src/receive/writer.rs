@@ -13,6 +13,8 @@ use crate::disk::copy::clear;
 use crate::disk::direct::{ALIGN, Buffer};
 use crate::disk::direct_write::Output;
 use crate::failure::{Failure, Kind};
+use crate::receive::digests::Piece;
+use crate::receive::read_back;
 use crate::receive::reusable::{self, Held};
 use crate::receive::staged::{self, OPEN_FILES, StagedFile};
 use crate::receive::staging::Staging;
@@ -21,6 +23,9 @@ use crate::threads::lock;
 /// Bytes of a file's earlier ranges that are copied from the old file with each range that arrives: enough to be
 /// finished at the end, few enough that the donor does not wait.
 const CATCH_UP: u64 = 2 << 20;
+
+/// Pieces that one thread writes before it reads the first of them back. What the donor sends again soon is then read once only.
+const BEHIND: usize = 16;
 
 /// What arrived of a range: parts (start within the range, length), and their bytes one after the other.
 pub type Came<'a> = (&'a [(u32, u32)], &'a [u8]);
@@ -32,6 +37,8 @@ pub struct Writer<'a> {
     /// Buffer for a range of received and old bytes, or for received ones at an address that direct writes accept.
     whole: Buffer,
     open: VecDeque<(FileId, Arc<StagedFile>, Output)>,
+    /// Pieces that were written past the page cache and are not read back yet: their files, offsets and digests.
+    behind: VecDeque<(FileId, u64, u64)>,
 }
 
 impl Staging {
@@ -43,10 +50,11 @@ impl Staging {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(staging: &'a Staging) -> Writer<'a> {
-        Writer { staging, whole: Buffer::default(), open: VecDeque::with_capacity(OPEN_FILES) }
+        let (open, behind) = (VecDeque::with_capacity(OPEN_FILES), VecDeque::with_capacity(BEHIND + 1));
+        Writer { staging, whole: Buffer::default(), open, behind }
     }
 
-    /// Writes the parts of a range. The gaps between them are not written, and are holes if nothing was written there
+    /// Writes the parts of a range, and returns whether all went past the page cache. The gaps between them are not written, and are holes if nothing was written there
     /// before. If something was, call [`Writer::clear_gaps`] too.
     pub fn write_range(
         &mut self,
@@ -54,7 +62,7 @@ impl<'a> Writer<'a> {
         offset: u64,
         parts: &[(u32, u32)],
         data: &[u8],
-    ) -> Result<()> {
+    ) -> Result<bool> {
         check(offset, parts, data).with_context(|| format!("file number {}, range at {offset}", file.0))?;
         let mut spare = std::mem::take(&mut self.whole);
         let (staged, open) = self.open(file)?;
@@ -67,23 +75,29 @@ impl<'a> Writer<'a> {
             write_behind(open.file(), offset..offset + u64::from(end));
         }
         self.whole = spare;
-        Ok(())
+        Ok(!cached)
     }
 
     /// Writes what arrived of a range, of which `differing` bytes are not the old file's. Once it is known that the
     /// file is written anew, the range's bytes of the old file are written too, so that they need not all be copied
-    /// at the end. A file of which nothing has arrived is not touched, because it may stay as it is.
+    /// at the end. A file of which nothing has arrived is not touched, because it may stay as it is. Returns whether something was
+    /// written and all of it past the page cache: once the range's digest is recorded, [`Writer::read_behind`] may be called.
     pub fn write(
         &mut self,
         file: FileId,
         range: Range<u64>,
         came: &[Came<'_>],
         differing: u64,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         match self.staging.take_same(file, range.clone(), differing)? {
             Some(same) if !same.same.is_empty() => self.write_together(file, range, came, &same),
-            _ if differing == 0 => Ok(()),
-            _ => came.iter().try_for_each(|(parts, data)| self.write_range(file, range.start, parts, data)),
+            _ if differing == 0 => Ok(false),
+            _ => {
+                let write = |all, (parts, data): &Came<'_>| {
+                    Ok(self.write_range(file, range.start, parts, data)? && all)
+                };
+                came.iter().try_fold(true, write)
+            }
         }
     }
 
@@ -96,7 +110,7 @@ impl<'a> Writer<'a> {
         range: Range<u64>,
         came: &[Came<'_>],
         same: &Held,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         came.iter()
             .try_for_each(|(parts, data)| check(range.start, parts, data))
             .with_context(|| format!("file number {}, range at {}", file.0, range.start))?;
@@ -125,6 +139,42 @@ impl<'a> Writer<'a> {
             catch_up(staged, open.file())?;
         }
         self.whole = whole;
+        Ok(!cached)
+    }
+
+    /// Called when a piece was written past the page cache as a whole: reads back the one that was written some pieces ago. At the end only
+    /// those are left that were written last, through the cache, or more than once.
+    ///
+    /// # Errors
+    /// It is not what the donor read.
+    pub fn read_behind(&mut self, file: FileId, offset: u64, digest: u64) -> Result<()> {
+        self.behind.push_back((file, offset, digest));
+        if self.behind.len() <= BEHIND {
+            return Ok(());
+        }
+        self.behind.pop_front().map_or(Ok(()), |(file, at, digest)| self.read_back(file, at, digest))
+    }
+
+    fn read_back(&mut self, file: FileId, at: u64, digest: u64) -> Result<()> {
+        let (mut buffer, staging) = (std::mem::take(&mut self.whole), self.staging);
+        let (staged, open) = self.open(file)?;
+        // Not if it was sent again since.
+        let is_it = |piece: &Piece| piece.digest == digest && !piece.read_back;
+        let piece = lock(&staged.digests).piece(at).filter(is_it);
+        // Not if bytes of the old file are still to be copied into it.
+        let is_complete = |piece: &Piece| !lock(&staged.held).same.overlaps(at..at + u64::from(piece.len));
+        if let Some(piece) = piece.filter(is_complete) {
+            let len = piece.len as usize;
+            let read = open.read_from_disk(&mut buffer, len, at);
+            if read.with_context(|| format!("cannot read back {} at {at}", staged.target.display()))? {
+                let bytes = &*buffer.first(len);
+                read_back::check(staged, at, piece, bytes)?;
+                let key = staging.key().filter(|_| read_back::is_range(staged, at, piece));
+                let fingerprint = key.map(|key| read_back::fingerprinted(key, at, bytes).1);
+                lock(&staged.digests).was_read_back(at, fingerprint);
+            }
+        }
+        self.whole = buffer;
         Ok(())
     }
 

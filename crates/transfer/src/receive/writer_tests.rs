@@ -37,7 +37,7 @@ struct World {
 
 impl World {
     fn new(on: &str) -> World {
-        let dir = tempfile::tempdir_in(on).unwrap();
+        let dir = tempfile::tempdir_in(fs::canonicalize(on).unwrap()).unwrap();
         let (place, path) = (Place::Datadir, "db/t.ibd".to_owned());
         let target = dir.path().join(&path);
         fs::create_dir(dir.path().join("db")).unwrap();
@@ -61,20 +61,27 @@ impl World {
         at: u64,
         sent: &[(u32, u32)],
         same: &[(u32, u32)],
-    ) {
+    ) -> Result<()> {
         let part = |&(start, len): &(u32, u32)| &bytes[start as usize..(start + len) as usize];
         let data: Vec<u8> = sent.iter().flat_map(part).copied().collect();
         let len = bytes.len() as u32;
         let range = at..at + u64::from(len);
         self.staging.hold(FILE, range.clone(), same, Some(self.old.clone())).unwrap();
         let differing = u64::from(len - same.iter().map(|(_, len)| len).sum::<u32>());
-        writer.write(FILE, range, &[(sent, &data)], differing).unwrap();
+        let past_cache = writer.write(FILE, range, &[(sent, &data)], differing).unwrap();
         let mut kept = [sent, same].concat();
         kept.sort_unstable();
         if differing > 0 {
             writer.clear_gaps(FILE, at, len, &kept).unwrap();
         }
         self.staging.expect(FILE, at, len, Some(digest(bytes)), None).unwrap();
+        if past_cache { writer.read_behind(FILE, at, digest(bytes)) } else { Ok(()) }
+    }
+
+    /// Receives a range that is all one byte.
+    fn fill(&self, writer: &mut Writer<'_>, at: u64, byte: u8) -> Result<()> {
+        let len = RANGE.min(SIZE - at) as u32;
+        self.receive(writer, &vec![byte; len as usize], at, &[(0, len)], &[])
     }
 
     /// The file as it is installed, once it has been read back.
@@ -145,7 +152,7 @@ proptest! {
             for (range, ends, from) in first.chain(chunks.iter().cloned()) {
                 let at = range * RANGE;
                 let (bytes, sent, same) = content(at, ends, &from, &previous);
-                world.receive(&mut writer, &bytes, at, &sent, &same);
+                world.receive(&mut writer, &bytes, at, &sent, &same).unwrap();
                 expected[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
             }
             prop_assert!(world.settled() == expected, "on {on}");
@@ -172,7 +179,7 @@ fn several_threads_write_one_file_in_both_ways() {
                         for &(start, len) in parts {
                             bytes[start as usize..(start + len) as usize].fill(byte);
                         }
-                        world.receive(&mut writer, &bytes, at, parts, &[]);
+                        world.receive(&mut writer, &bytes, at, parts, &[]).unwrap();
                     }
                 });
             }
@@ -197,8 +204,7 @@ fn what_is_received_is_on_the_disk_and_not_in_the_page_cache() {
         assert!(can, "this test needs a filesystem that can write past the page cache");
         let mut writer = world.staging.writer();
         for (number, at) in (1..).zip((0..SIZE).step_by(RANGE as usize)) {
-            let len = RANGE.min(SIZE - at) as u32;
-            world.receive(&mut writer, &vec![number; len as usize], at, &[(0, len)], &[]);
+            world.fill(&mut writer, at, number).unwrap();
         }
         world
     };
@@ -212,4 +218,31 @@ fn what_is_received_is_on_the_disk_and_not_in_the_page_cache() {
     world.staging.sync_all().unwrap();
     assert_eq!(world.staging.read_back(2, &Cancel::new()).unwrap(), SIZE);
     assert!(!is_cached(&world.staged()), "it was read back through the cache");
+}
+
+#[test]
+fn what_the_disk_has_changed_is_found_while_others_arrive() {
+    let world = World::new(".");
+    let mut writer = world.staging.writer();
+    let damage = |byte: u8| {
+        let file = File::options().write(true).open(world.staged()).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[byte], 5000).unwrap();
+    };
+    let others = |writer: &mut Writer<'_>| (0..BEHIND).try_for_each(|_| world.fill(writer, RANGE, 7));
+    world.fill(&mut writer, 0, 1).unwrap();
+    damage(9);
+    let error = others(&mut writer).unwrap_err();
+    assert!(format!("{error:#}").contains("at 0: the staged bytes are not what the donor read"), "{error:#}");
+
+    // It is sent again, and that was in time: only the last version counts.
+    let mut writer = world.staging.writer();
+    world.fill(&mut writer, 0, 1).unwrap();
+    damage(9);
+    world.fill(&mut writer, 0, 2).unwrap();
+    others(&mut writer).unwrap();
+    others(&mut writer).unwrap();
+    world.fill(&mut writer, 2 * RANGE, 3).unwrap();
+    // What was read back meanwhile is not read again at the end.
+    damage(9);
+    assert_eq!(world.staging.read_back(2, &Cancel::new()).unwrap(), SIZE);
 }
