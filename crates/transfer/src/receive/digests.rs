@@ -18,6 +18,8 @@ pub(super) struct Piece {
     pub digest: u64,
     /// Its fingerprint, if it is the joiner's own range or was read back already. It is valid for as long as the digest is.
     pub fingerprint: Option<Fingerprint>,
+    /// All of it has been written, and past the page cache.
+    pub on_disk: bool,
     /// It was read back, and is what it must be.
     pub read_back: bool,
 }
@@ -44,7 +46,10 @@ impl Digests {
                 // Most files have only one piece.
                 self.0.reserve_exact(1);
             }
-            self.0.insert(self.from(offset), (offset, Piece { len, digest, fingerprint, read_back: false }));
+            self.0.insert(
+                self.from(offset),
+                (offset, Piece { len, digest, fingerprint, on_disk: false, read_back: false }),
+            );
         }
     }
 
@@ -54,18 +59,17 @@ impl Digests {
         (*at == offset).then_some(*piece)
     }
 
-    /// Records that the piece at an offset was read back and is correct, and its fingerprint, if that was computed.
-    pub fn was_read_back(&mut self, offset: u64, fingerprint: Option<Fingerprint>) {
+    /// Changes what is known of the piece that begins at an offset.
+    pub fn change(&mut self, offset: u64, change: impl FnOnce(&mut Piece)) {
         let index = self.from(offset);
         if let Some((_, piece)) = self.0.get_mut(index).filter(|(at, _)| *at == offset) {
-            piece.read_back = true;
-            piece.fingerprint = fingerprint.or(piece.fingerprint);
+            change(piece);
         }
     }
 
     /// Called when the bytes were copied to another file.
     pub fn nothing_was_read_back(&mut self) {
-        self.0.iter_mut().for_each(|(_, piece)| piece.read_back = false);
+        self.0.iter_mut().for_each(|(_, piece)| (piece.on_disk, piece.read_back) = (false, false));
     }
 
     /// `Some(Some(piece))` if one digest covers a file of this length, `Some(None)` if there is no digest, `None` if

@@ -158,8 +158,8 @@ fn store(
     shared.staging.expect(chunk.file, chunk.offset, chunk.len, whole, fingerprint)?;
     let complete = past_cache && rebuilt.failed.is_empty();
     // Zeros are a hole, which needs no reading.
-    if let Some(digest) = whole.filter(|digest| complete && *digest != 0) {
-        writer.read_behind(chunk.file, chunk.offset, digest)?;
+    if whole.is_some_and(|digest| complete && digest != 0) {
+        writer.read_behind(chunk.file, chunk.offset)?;
     }
     arrived(shared, chunk, &rebuilt.failed)?;
     shared.staging.may_rest(chunk.file);

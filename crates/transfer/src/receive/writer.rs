@@ -37,8 +37,8 @@ pub struct Writer<'a> {
     /// Buffer for a range of received and old bytes, or for received ones at an address that direct writes accept.
     whole: Buffer,
     open: VecDeque<(FileId, Arc<StagedFile>, Output)>,
-    /// Pieces that were written past the page cache and are not read back yet: their files, offsets and digests.
-    behind: VecDeque<(FileId, u64, u64)>,
+    /// Pieces that were written past the page cache and are not read back yet: their files and offsets.
+    behind: VecDeque<(FileId, u64)>,
 }
 
 impl Staging {
@@ -54,8 +54,8 @@ impl<'a> Writer<'a> {
         Writer { staging, whole: Buffer::default(), open, behind }
     }
 
-    /// Writes the parts of a range, and returns whether all went past the page cache. The gaps between them are not written, and are holes if nothing was written there
-    /// before. If something was, call [`Writer::clear_gaps`] too.
+    /// Writes the parts of a range, and returns whether all went past the page cache. The gaps between them are not written,
+    /// and are holes if nothing was written there before. If something was, call [`Writer::clear_gaps`] too.
     pub fn write_range(
         &mut self,
         file: FileId,
@@ -142,25 +142,26 @@ impl<'a> Writer<'a> {
         Ok(!cached)
     }
 
-    /// Called when a piece was written past the page cache as a whole: reads back the one that was written some pieces ago. At the end only
-    /// those are left that were written last, through the cache, or more than once.
+    /// Called when all of a piece was written past the page cache and its digest is recorded: reads back the one that was
+    /// written some pieces before. At the end only those are left that were written last, or through the cache.
     ///
     /// # Errors
-    /// It is not what the donor read.
-    pub fn read_behind(&mut self, file: FileId, offset: u64, digest: u64) -> Result<()> {
-        self.behind.push_back((file, offset, digest));
+    /// That one is not what the donor read.
+    pub fn read_behind(&mut self, file: FileId, offset: u64) -> Result<()> {
+        lock(&self.staging.file(file)?.digests).change(offset, |piece| piece.on_disk = true);
+        self.behind.push_back((file, offset));
         if self.behind.len() <= BEHIND {
             return Ok(());
         }
-        self.behind.pop_front().map_or(Ok(()), |(file, at, digest)| self.read_back(file, at, digest))
+        self.behind.pop_front().map_or(Ok(()), |(file, at)| self.read_back(file, at))
     }
 
-    fn read_back(&mut self, file: FileId, at: u64, digest: u64) -> Result<()> {
+    fn read_back(&mut self, file: FileId, at: u64) -> Result<()> {
         let (mut buffer, staging) = (std::mem::take(&mut self.whole), self.staging);
         let (staged, open) = self.open(file)?;
-        // Not if it was sent again since.
-        let is_it = |piece: &Piece| piece.digest == digest && !piece.read_back;
-        let piece = lock(&staged.digests).piece(at).filter(is_it);
+        // Not if some of it came again since, or was read back already.
+        let is_due = |piece: &Piece| piece.on_disk && !piece.read_back;
+        let piece = lock(&staged.digests).piece(at).filter(is_due);
         // Not if bytes of the old file are still to be copied into it.
         let is_complete = |piece: &Piece| !lock(&staged.held).same.overlaps(at..at + u64::from(piece.len));
         if let Some(piece) = piece.filter(is_complete) {
@@ -171,7 +172,10 @@ impl<'a> Writer<'a> {
                 read_back::check(staged, at, piece, bytes)?;
                 let key = staging.key().filter(|_| read_back::is_range(staged, at, piece));
                 let fingerprint = key.map(|key| read_back::fingerprinted(key, at, bytes).1);
-                lock(&staged.digests).was_read_back(at, fingerprint);
+                lock(&staged.digests).change(at, |piece| {
+                    piece.read_back = true;
+                    piece.fingerprint = fingerprint.or(piece.fingerprint);
+                });
             }
         }
         self.whole = buffer;

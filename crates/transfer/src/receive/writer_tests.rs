@@ -75,7 +75,7 @@ impl World {
             writer.clear_gaps(FILE, at, len, &kept).unwrap();
         }
         self.staging.expect(FILE, at, len, Some(digest(bytes)), None).unwrap();
-        if past_cache { writer.read_behind(FILE, at, digest(bytes)) } else { Ok(()) }
+        if past_cache { writer.read_behind(FILE, at) } else { Ok(()) }
     }
 
     /// Receives a range that is all one byte.
