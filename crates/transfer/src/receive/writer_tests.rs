@@ -246,3 +246,28 @@ fn what_the_disk_has_changed_is_found_while_others_arrive() {
     damage(9);
     assert_eq!(world.staging.read_back(2, &Cancel::new()).unwrap(), SIZE);
 }
+
+#[test]
+fn a_piece_of_which_something_is_still_to_come_is_not_read() {
+    let world = World::new(".");
+    let mut writer = world.staging.writer();
+    let others = |writer: &mut Writer<'_>| (0..=BEHIND).try_for_each(|_| world.fill(writer, RANGE, 7));
+    let len = RANGE_BYTES;
+
+    // It is sent again, but for a block that the donor has yet to send.
+    world.fill(&mut writer, 0, 1).unwrap();
+    world.staging.expect(FILE, 0, len, Some(digest(&vec![2; len as usize])), None).unwrap();
+    others(&mut writer).unwrap();
+
+    // The first block is copied from the previous file at the end.
+    let (same, sent) = ([(0, 4096)], [(4096, len - 4096)]);
+    let mut bytes = vec![3; len as usize];
+    bytes[..4096].copy_from_slice(&previous()[..4096]);
+    assert!(writer.write_range(FILE, 0, &sent, &bytes[4096..]).unwrap());
+    world.staging.hold(FILE, 0..RANGE, &same, Some(world.old.clone())).unwrap();
+    world.staging.expect(FILE, 0, len, Some(digest(&bytes)), None).unwrap();
+    writer.read_behind(FILE, 0).unwrap();
+    others(&mut writer).unwrap();
+    world.fill(&mut writer, 2 * RANGE, 4).unwrap();
+    assert_eq!(&world.settled()[..len as usize], bytes);
+}
