@@ -58,7 +58,10 @@ impl Extents {
     }
 
     /// The extents that begin within these bounds, ascending.
-    fn range(&self, bounds: impl RangeBounds<u64>) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
+    fn range(
+        &self,
+        bounds: impl RangeBounds<u64>,
+    ) -> impl DoubleEndedIterator<Item = (u64, u64)> + Clone + '_ {
         let (one, many) = match &self.0 {
             Pieces::One(start, end) => {
                 ((start < end && bounds.contains(start)).then_some((*start, *end)), None)
@@ -69,7 +72,7 @@ impl Extents {
     }
 
     /// All extents, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + Clone + '_ {
         self.range(..).map(|(start, end)| start..end)
     }
 

@@ -1,5 +1,7 @@
 //! Files and directories as they are after a crash: durability, filesystems, free space.
 pub mod copy;
+pub mod direct;
+pub mod direct_write;
 pub mod durable;
 pub mod filesystem;
 pub mod holes;

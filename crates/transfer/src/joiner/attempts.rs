@@ -65,6 +65,9 @@ impl Transfer<'_> {
             self.make_room(link, &attempt, &mut incoming, estimate)?;
             self.begins()?;
             self.memory = beforehand::memory_under(self.job, attempt.remember);
+            if let Some(memory) = &self.memory {
+                incoming.staging().learn_with(memory.key());
+            }
             match self.receive_attempt(link, &attempt, &incoming)? {
                 Received::All(file_list) => match self.finish(link, incoming, file_list, attempt.snapshot) {
                     Err(error) if prepare::is_no_end(&error, self.job) => {

@@ -16,8 +16,12 @@ pub(super) struct Digests(Vec<(u64, Piece)>);
 pub(super) struct Piece {
     pub len: u32,
     pub digest: u64,
-    /// Its fingerprint, if it is the joiner's own range. It is valid for as long as the digest is.
+    /// Its fingerprint, if it is the joiner's own range or was read back already. It is valid for as long as the digest is.
     pub fingerprint: Option<Fingerprint>,
+    /// All of it has been written, and past the page cache.
+    pub on_disk: bool,
+    /// It was read back, and is what it must be.
+    pub read_back: bool,
 }
 
 impl Digests {
@@ -42,8 +46,30 @@ impl Digests {
                 // Most files have only one piece.
                 self.0.reserve_exact(1);
             }
-            self.0.insert(self.from(offset), (offset, Piece { len, digest, fingerprint }));
+            self.0.insert(
+                self.from(offset),
+                (offset, Piece { len, digest, fingerprint, on_disk: false, read_back: false }),
+            );
         }
+    }
+
+    /// The piece that begins at an offset.
+    pub fn piece(&self, offset: u64) -> Option<Piece> {
+        let (at, piece) = self.0.get(self.from(offset))?;
+        (*at == offset).then_some(*piece)
+    }
+
+    /// Changes what is known of the piece that begins at an offset.
+    pub fn change(&mut self, offset: u64, change: impl FnOnce(&mut Piece)) {
+        let index = self.from(offset);
+        if let Some((_, piece)) = self.0.get_mut(index).filter(|(at, _)| *at == offset) {
+            change(piece);
+        }
+    }
+
+    /// Called when the bytes were copied to another file.
+    pub fn nothing_was_read_back(&mut self) {
+        self.0.iter_mut().for_each(|(_, piece)| (piece.on_disk, piece.read_back) = (false, false));
     }
 
     /// `Some(Some(piece))` if one digest covers a file of this length, `Some(None)` if there is no digest, `None` if

@@ -1,11 +1,15 @@
 //! Reads the staged files back: each piece must be what the donor read, wherever its bytes came from.
 //!
-//! Most of it comes from the page cache. So this proves that every byte was put together and written correctly and
-//! that memory has kept it, but not that the disk has: a disk that loses or changes a write shows that only later.
+//! Long pieces are read from the disk, where the filesystem can write and read past the page cache. The others mostly come from
+//! the cache. That proves that they were put together and written correctly and that memory has kept them, but not that the disk
+//! has: a disk that loses or changes such a write shows that only later.
+//!
+//! Pieces that were written past the cache are read while others arrive (`Writer::read_behind`), and the rest at the end.
 //!
 //! For every piece the donor sends a digest of all its bytes, including those that it does not send. A digest is
 //! valid until a part of its piece is sent again; then only that part can have one.
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,6 +22,8 @@ use protocol::limits::RANGE_BYTES;
 use protocol::remembered::{RANGE_RECORD_BYTES, REMEMBERED_BYTES_MAX};
 
 use crate::cancel::Cancel;
+use crate::disk::direct::{ALIGN, Buffer, Direct};
+use crate::disk::direct_write::DIRECT_MIN;
 use crate::failure::{Failure, Kind};
 use crate::flavor::class::Class;
 use crate::receive::digests::Piece;
@@ -119,7 +125,7 @@ pub(super) fn read_back(
     let failed = AtomicBool::new(false);
     let next = || if failed.load(Ordering::Relaxed) { None } else { lock(&parts).next() };
     let read = || -> Result<()> {
-        let mut buffer = vec![0; RANGE_BYTES as usize];
+        let mut buffer = Buffer::default();
         while let Some(part) = next() {
             cancel.check()?;
             let mut found = Vec::new();
@@ -164,7 +170,7 @@ fn parts_of((id, file): (FileId, Arc<StagedFile>)) -> Vec<Part> {
 impl Part {
     fn read(
         &self,
-        buffer: &mut [u8],
+        buffer: &mut Buffer,
         key: Option<&FingerprintKey>,
         found: &mut Vec<(u32, Fingerprint)>,
     ) -> Result<u64> {
@@ -172,37 +178,46 @@ impl Part {
             return Ok(0);
         }
         let target = self.file.target.display();
-        let opened = self.origin.open().with_context(|| format!("cannot read back {target}"))?;
+        let open = || Ok::<_, io::Error>((self.origin.open()?, self.open_direct()?));
+        let (opened, direct) = open().with_context(|| format!("cannot read back {target}"))?;
         let mut sum = 0;
         for (at, piece) in &self.pieces {
             sum += u64::from(piece.len);
-            let bytes = buffer.get_mut(..piece.len as usize).context("a piece longer than a range")?;
-            let key = key.filter(|_| self.is_range(*at, *piece));
+            let key = key.filter(|_| is_range(&self.file, *at, *piece));
+            if piece.read_back && (key.is_none() || piece.fingerprint.is_some()) {
+                continue;
+            }
             if self.is_hole(&opened, *at, *piece) {
                 if let Some(key) = key {
-                    bytes.fill(0);
-                    found.push(fingerprinted(key, *at, bytes));
+                    let zeros = buffer.first(piece.len as usize);
+                    zeros.fill(0);
+                    found.push(fingerprinted(key, *at, zeros));
                 }
                 continue;
             }
-            opened
-                .read(*at, bytes, &self.staged)
-                .with_context(|| format!("cannot read back {target} at {at}"))?;
-            if digest(bytes) != piece.digest {
-                let text = format!("{target} at {at}: the staged bytes are not what the donor read");
-                let hint = "look for errors of the disk and the memory in this host's kernel log, then start the node again: \
-                            the correct parts are reused";
-                return Err(Failure::new(Kind::Disk, text).hint(hint).into());
-            }
+            let len = piece.len as usize;
+            let read = match &direct {
+                Some(direct) if self.is_read_from_disk(*at, *piece) => direct.read_exact(buffer, len, *at),
+                _ => opened.read(*at, buffer.first(len), &self.staged),
+            };
+            read.with_context(|| format!("cannot read back {target} at {at}"))?;
+            let bytes = &*buffer.first(len);
+            check(&self.file, *at, *piece, bytes)?;
             found.extend(key.map(|key| fingerprinted(key, *at, bytes)));
         }
         Ok(sum)
     }
 
-    /// Whether a piece is a whole range of a table, whose fingerprint can be remembered.
-    fn is_range(&self, at: u64, piece: Piece) -> bool {
-        let whole = self.file.size.saturating_sub(at).min(u64::from(RANGE_BYTES)) == u64::from(piece.len);
-        whole && at.is_multiple_of(u64::from(RANGE_BYTES)) && self.file.class == Class::Table
+    /// The staged file, if some of its pieces are read from the disk.
+    fn open_direct(&self) -> io::Result<Option<Direct>> {
+        let any = self.pieces.iter().any(|(at, piece)| self.is_read_from_disk(*at, *piece));
+        any.then(|| Direct::open(&self.file.path, true)).transpose()
+    }
+
+    /// Long pieces are, if all of it is staged: most of them were written past the cache.
+    fn is_read_from_disk(&self, at: u64, piece: Piece) -> bool {
+        let long = piece.len as usize >= DIRECT_MIN && at.is_multiple_of(ALIGN as u64);
+        long && self.file.writes.work() && self.staged.covers(at..at + u64::from(piece.len))
     }
 
     /// Whether a piece is zeros that were never written: reading them takes longer than reading data that is in
@@ -215,8 +230,25 @@ impl Part {
     }
 }
 
+/// Fails if bytes of a staged file are not what the donor read.
+pub(super) fn check(file: &StagedFile, at: u64, piece: Piece, bytes: &[u8]) -> Result<(), Failure> {
+    if digest(bytes) == piece.digest {
+        return Ok(());
+    }
+    let text = format!("{} at {at}: the staged bytes are not what the donor read", file.target.display());
+    let hint = "look for errors of the disk and the memory in this host's kernel log, then start the node again: \
+                the correct parts are reused";
+    Err(Failure::new(Kind::Disk, text).hint(hint))
+}
+
+/// Whether a piece is a whole range of a table, whose fingerprint can be remembered.
+pub(super) fn is_range(file: &StagedFile, at: u64, piece: Piece) -> bool {
+    let whole = file.size.saturating_sub(at).min(u64::from(RANGE_BYTES)) == u64::from(piece.len);
+    whole && at.is_multiple_of(u64::from(RANGE_BYTES)) && file.class == Class::Table
+}
+
 /// The number of the range at `at`, and its fingerprint.
-fn fingerprinted(key: &FingerprintKey, at: u64, bytes: &[u8]) -> (u32, Fingerprint) {
+pub(super) fn fingerprinted(key: &FingerprintKey, at: u64, bytes: &[u8]) -> (u32, Fingerprint) {
     let range = (at / u64::from(RANGE_BYTES)) as u32;
     (range, range_fingerprint(key, &block_fingerprints(key, bytes)))
 }

@@ -146,7 +146,7 @@ fn store(
     let differs = sum(&chunk.same) < u64::from(chunk.len);
     let differing = u64::from(chunk.len) - sum(&in_old);
     let came: [Came<'_>; 2] = [(&chunk.parts, data), (&rebuilt.parts, &rebuilt.data)];
-    writer.write(chunk.file, range, &came, differing)?;
+    let past_cache = writer.write(chunk.file, range, &came, differing)?;
     if differs && (again || adopted) {
         let kept = merged(&[&chunk.parts, &chunk.same, &rebuilt.parts, &rebuilt.failed]);
         writer.clear_gaps(chunk.file, chunk.offset, chunk.len, &kept)?;
@@ -156,6 +156,11 @@ fn store(
     let whole = if chunk.is_same() { known.map(|whole| whole.digest) } else { Some(chunk.whole()) };
     let fingerprint = known.map(|whole| whole.fingerprint);
     shared.staging.expect(chunk.file, chunk.offset, chunk.len, whole, fingerprint)?;
+    let complete = past_cache && rebuilt.failed.is_empty();
+    // Zeros are a hole, which needs no reading.
+    if whole.is_some_and(|digest| complete && digest != 0) {
+        writer.read_behind(chunk.file, chunk.offset)?;
+    }
     arrived(shared, chunk, &rebuilt.failed)?;
     shared.staging.may_rest(chunk.file);
     if let Some(base) = base.filter(|_| !chunk.deltas.is_empty()) {

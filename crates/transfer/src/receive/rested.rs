@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use protocol::fingerprint::Fingerprint;
 use protocol::inventory::FileId;
@@ -11,6 +11,7 @@ use protocol::limits::{RANGE_BYTES, WORKERS_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::datadir::directories::Directories;
+use crate::disk::direct_write::DirectWrites;
 use crate::disk::identity::Look;
 use crate::disk::reserve::Reserve;
 use crate::flavor::class::Class;
@@ -40,6 +41,7 @@ pub(super) struct StagedFiles {
 #[derive(Clone, Debug)]
 struct Stage {
     directory: PathBuf,
+    writes: Arc<DirectWrites>,
     sharing: bool,
     reserve: Option<Arc<Reserve>>,
 }
@@ -175,8 +177,8 @@ impl StagedFiles {
         if let Some(known) = self.stages.iter().position(|stage| stage.directory == directory) {
             return Some(known as u32);
         }
-        let (sharing, reserve) = (staged.sharing, staged.reserve.clone());
-        self.stages.push(Stage { directory: directory.to_owned(), sharing, reserve });
+        let (writes, reserve) = (Arc::clone(&staged.writes), staged.reserve.clone());
+        self.stages.push(Stage { directory: directory.to_owned(), writes, sharing: staged.sharing, reserve });
         Some(self.stages.len() as u32 - 1)
     }
 
@@ -201,10 +203,11 @@ impl StagedFiles {
             is_link: false,
             made: AtomicBool::new(rested.made),
             making: Mutex::new(()),
-            writing: Mutex::new(()),
+            writing: RwLock::new(()),
             held: Mutex::new(held),
             digests: Mutex::new(digests),
             differing: AtomicU64::new(rested.differing),
+            writes: Arc::clone(&stage.writes),
             sharing: stage.sharing,
             reserve: stage.reserve.clone(),
             patchable: rested.patchable,

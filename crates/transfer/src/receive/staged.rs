@@ -2,7 +2,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use anyhow::{Context, Result, bail};
 use protocol::extents::Extents;
@@ -10,6 +10,7 @@ use protocol::fingerprint::Fingerprint;
 use protocol::inventory::FileEntry;
 use protocol::remembered::FileState;
 
+use crate::disk::direct_write::DirectWrites;
 use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
 use crate::install::files::{Disk, Files};
@@ -36,13 +37,16 @@ pub(super) struct StagedFile {
     pub is_link: bool,
     pub made: AtomicBool,
     pub making: Mutex<()>,
-    /// Filesystems let only one thread at a time write to a file, and the others would wait busily.
-    pub writing: Mutex<()>,
+    /// Held alone to write through the page cache: filesystems let only one thread at a time do that in a file, and the others would
+    /// wait busily. Held together to write past the cache.
+    pub writing: RwLock<()>,
     pub held: Mutex<Held>,
     /// Digests of what was written and of what is taken from the old file.
     pub digests: Mutex<Digests>,
     /// Bytes that are not the old file's.
     pub differing: AtomicU64,
+    /// Whether it is written past the page cache.
+    pub writes: Arc<DirectWrites>,
     /// It can share bytes with the old file, so these are not copied.
     pub sharing: bool,
     /// The space that was reserved for it.
@@ -58,8 +62,9 @@ pub(super) struct StagedFile {
 impl StagedFile {
     /// Takes over what was received as `first`.
     pub fn take_over(&mut self, first: &StagedFile) -> Result<()> {
+        let copied = first.path.parent() != self.path.parent();
         if first.made.load(Ordering::Acquire) {
-            if first.path.parent() == self.path.parent() {
+            if !copied {
                 // The staged path depends on the name. The table was renamed or rebuilt while it was sent.
                 if first.path != self.path {
                     Disk.rename(&first.path, &self.path)?;
@@ -72,7 +77,11 @@ impl StagedFile {
             self.made = AtomicBool::new(true);
         }
         self.held = Mutex::new(std::mem::take(&mut lock(&first.held)));
-        self.digests = Mutex::new(std::mem::take(&mut lock(&first.digests)));
+        let mut digests = std::mem::take(&mut *lock(&first.digests));
+        if copied {
+            digests.nothing_was_read_back();
+        }
+        self.digests = Mutex::new(digests);
         Ok(())
     }
 

@@ -5,13 +5,14 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use anyhow::{Context, Result, bail};
 use protocol::fingerprint::{Fingerprint, FingerprintKey};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use crate::cancel::Cancel;
+use crate::disk::direct_write::DirectWrites;
 use crate::disk::durable;
 use crate::disk::filesystem::{FilesystemId, filesystem_of, nearest_existing, shares_bytes};
 use crate::disk::reserve::Reserve;
@@ -42,6 +43,8 @@ pub struct Staging {
     pub(super) flavor: &'static dyn Flavor,
     pub(super) datadir: PathBuf,
     shared: Mutex<Shared>,
+    /// Key of the fingerprints that are remembered.
+    key: OnceLock<FingerprintKey>,
 }
 
 #[derive(Debug)]
@@ -58,6 +61,7 @@ pub(super) struct Shared {
 /// Properties of a staging root.
 #[derive(Clone, Debug)]
 struct Place {
+    writes: Arc<DirectWrites>,
     /// Its filesystem can share bytes between old and new files.
     sharing: bool,
     reserve: Option<Arc<Reserve>>,
@@ -69,7 +73,8 @@ impl Shared {
             return Ok(known.clone());
         }
         let reserve = self.reserves.get(&filesystem_of(stage)?).cloned();
-        let place = Place { sharing: shares_bytes(stage), reserve };
+        let writes = Arc::new(DirectWrites::try_in(stage));
+        let place = Place { writes, sharing: shares_bytes(stage), reserve };
         self.places.insert(root, place.clone());
         Ok(place)
     }
@@ -94,6 +99,7 @@ impl Staging {
                 places: BTreeMap::new(),
                 staying: Arrived::default(),
             }),
+            key: OnceLock::new(),
         };
         staging.make_roots(&staging.shared().roots, &[])?;
         Ok(staging)
@@ -163,7 +169,7 @@ impl Staging {
         entry.check()?;
         let root = self.root_for(&mut shared.roots, target)?;
         let stage = working_directory(&root, "stage");
-        let Place { sharing, reserve } = shared.place(root, &stage)?;
+        let Place { writes, sharing, reserve } = shared.place(root, &stage)?;
         let class = self.flavor.class(&entry.role, Path::new(&entry.path));
         Ok(StagedFile {
             path: stage.join(staged_name(entry)),
@@ -173,10 +179,11 @@ impl Staging {
             is_link: matches!(entry.role, FileRole::Link { .. }),
             made: AtomicBool::new(false),
             making: Mutex::new(()),
-            writing: Mutex::new(()),
+            writing: RwLock::new(()),
             held: Mutex::default(),
             digests: Mutex::default(),
             differing: AtomicU64::new(0),
+            writes,
             sharing,
             reserve,
             patchable: !sharing && may_be_patched(class, target, entry.size),
@@ -374,6 +381,16 @@ impl Staging {
             durable::sync_directory(root.parent().context("a staging root without a directory")?)?;
         }
         Ok(())
+    }
+
+    /// Has the pieces that are read back while others arrive fingerprinted, so that they can be remembered. Only the first key counts.
+    pub fn learn_with(&self, key: FingerprintKey) {
+        let _ = self.key.set(key);
+    }
+
+    /// The key of the fingerprints that are remembered.
+    pub(super) fn key(&self) -> Option<&FingerprintKey> {
+        self.key.get()
     }
 
     /// Reads the settled files back. Returns how many bytes are known to be what the donor read.

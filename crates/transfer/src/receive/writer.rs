@@ -1,16 +1,20 @@
 //! Positioned writes into staged files, from several threads at once.
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::{Context, Result};
 use protocol::extents::Extents;
 use protocol::inventory::FileId;
 
 use crate::disk::copy::clear;
+use crate::disk::direct::{ALIGN, Buffer};
+use crate::disk::direct_write::Output;
 use crate::failure::{Failure, Kind};
+use crate::receive::digests::Piece;
+use crate::receive::read_back;
 use crate::receive::reusable::{self, Held};
 use crate::receive::staged::{self, OPEN_FILES, StagedFile};
 use crate::receive::staging::Staging;
@@ -20,6 +24,9 @@ use crate::threads::lock;
 /// finished at the end, few enough that the donor does not wait.
 const CATCH_UP: u64 = 2 << 20;
 
+/// Pieces that one thread writes before it reads the first of them back. What the donor sends again soon is then read once only.
+const BEHIND: usize = 16;
+
 /// What arrived of a range: parts (start within the range, length), and their bytes one after the other.
 pub type Came<'a> = (&'a [(u32, u32)], &'a [u8]);
 
@@ -27,9 +34,11 @@ pub type Came<'a> = (&'a [(u32, u32)], &'a [u8]);
 #[derive(Debug)]
 pub struct Writer<'a> {
     staging: &'a Staging,
-    /// Buffer for a range of received and old bytes.
-    whole: Vec<u8>,
-    open: VecDeque<(FileId, Arc<StagedFile>, File)>,
+    /// Buffer for a range of received and old bytes, or for received ones at an address that direct writes accept.
+    whole: Buffer,
+    open: VecDeque<(FileId, Arc<StagedFile>, Output)>,
+    /// Pieces that were written past the page cache and are not read back yet: their files and offsets.
+    behind: VecDeque<(FileId, u64)>,
 }
 
 impl Staging {
@@ -41,45 +50,54 @@ impl Staging {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(staging: &'a Staging) -> Writer<'a> {
-        Writer { staging, whole: Vec::new(), open: VecDeque::with_capacity(OPEN_FILES) }
+        let (open, behind) = (VecDeque::with_capacity(OPEN_FILES), VecDeque::with_capacity(BEHIND + 1));
+        Writer { staging, whole: Buffer::default(), open, behind }
     }
 
-    /// Writes the parts of a range. The gaps between them are not written, and are holes if nothing was written there
-    /// before. If something was, call [`Writer::clear_gaps`] too.
+    /// Writes the parts of a range, and returns whether all went past the page cache. The gaps between them are not written,
+    /// and are holes if nothing was written there before. If something was, call [`Writer::clear_gaps`] too.
     pub fn write_range(
         &mut self,
         file: FileId,
         offset: u64,
         parts: &[(u32, u32)],
         data: &[u8],
-    ) -> Result<()> {
+    ) -> Result<bool> {
         check(offset, parts, data).with_context(|| format!("file number {}, range at {offset}", file.0))?;
+        let mut spare = std::mem::take(&mut self.whole);
         let (staged, open) = self.open(file)?;
         staged.needs_room(data.len() as u64);
-        let turn = lock(&staged.writing);
-        pieces((parts, data))
-            .try_for_each(|(start, part)| open.write_all_at(part, offset + u64::from(start)))
+        let runs = pieces((parts, data)).map(move |(start, part)| (offset + u64::from(start), part));
+        let cached = write_runs(staged, open, runs, &mut spare)
             .with_context(|| format!("cannot write staged file number {}", file.0))?;
-        drop(turn);
-        let end = parts.last().map_or(0, |(start, length)| start + length);
-        write_behind(open, offset..offset + u64::from(end));
-        Ok(())
+        if cached {
+            let end = parts.last().map_or(0, |(start, length)| start + length);
+            write_behind(open.file(), offset..offset + u64::from(end));
+        }
+        self.whole = spare;
+        Ok(!cached)
     }
 
     /// Writes what arrived of a range, of which `differing` bytes are not the old file's. Once it is known that the
     /// file is written anew, the range's bytes of the old file are written too, so that they need not all be copied
-    /// at the end. A file of which nothing has arrived is not touched, because it may stay as it is.
+    /// at the end. A file of which nothing has arrived is not touched, because it may stay as it is. Returns whether something was
+    /// written and all of it past the page cache: once the range's digest is recorded, [`Writer::read_behind`] may be called.
     pub fn write(
         &mut self,
         file: FileId,
         range: Range<u64>,
         came: &[Came<'_>],
         differing: u64,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         match self.staging.take_same(file, range.clone(), differing)? {
             Some(same) if !same.same.is_empty() => self.write_together(file, range, came, &same),
-            _ if differing == 0 => Ok(()),
-            _ => came.iter().try_for_each(|(parts, data)| self.write_range(file, range.start, parts, data)),
+            _ if differing == 0 => Ok(false),
+            _ => {
+                let write = |all, (parts, data): &Came<'_>| {
+                    Ok(self.write_range(file, range.start, parts, data)? && all)
+                };
+                came.iter().try_fold(true, write)
+            }
         }
     }
 
@@ -92,33 +110,75 @@ impl<'a> Writer<'a> {
         range: Range<u64>,
         came: &[Came<'_>],
         same: &Held,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         came.iter()
             .try_for_each(|(parts, data)| check(range.start, parts, data))
             .with_context(|| format!("file number {}, range at {}", file.0, range.start))?;
         let mut whole = std::mem::take(&mut self.whole);
         let (staged, open) = self.open(file)?;
         let mut runs = Extents::default();
-        whole.resize((range.end - range.start) as usize, 0);
-        same.read_into(&mut whole, range.start, &mut runs)?;
+        // A block of the file is at the border of one in memory, so that direct writes need no copy.
+        let (shift, len) = ((range.start % ALIGN as u64) as usize, (range.end - range.start) as usize);
+        let bytes = &mut whole.first(shift + len)[shift..];
+        same.read_into(bytes, range.start, &mut runs)?;
         for (start, part) in came.iter().flat_map(|came| pieces(*came)) {
             let place = start as usize..start as usize + part.len();
-            whole.get_mut(place).context("a part beyond its range")?.copy_from_slice(part);
+            bytes.get_mut(place).context("a part beyond its range")?.copy_from_slice(part);
             runs.add(u64::from(start)..u64::from(start) + part.len() as u64);
         }
         staged.needs_room(range.end - range.start);
-        let turn = lock(&staged.writing);
-        runs.iter()
-            .try_for_each(|run| {
-                open.write_all_at(&whole[run.start as usize..run.end as usize], range.start + run.start)
-            })
+        let bytes = &*bytes;
+        let runs =
+            runs.iter().map(|run| (range.start + run.start, &bytes[run.start as usize..run.end as usize]));
+        let cached = write_runs(staged, open, runs, &mut Buffer::default())
             .with_context(|| format!("cannot write staged file number {}", file.0))?;
-        if !staged.sharing {
-            catch_up(staged, open)?;
+        if cached {
+            write_behind(open.file(), range);
         }
-        drop(turn);
-        write_behind(open, range);
+        if !staged.sharing {
+            catch_up(staged, open.file())?;
+        }
         self.whole = whole;
+        Ok(!cached)
+    }
+
+    /// Called when all of a piece was written past the page cache and its digest is recorded: reads back the one that was
+    /// written some pieces before. At the end only those are left that were written last, or through the cache.
+    ///
+    /// # Errors
+    /// That one is not what the donor read.
+    pub fn read_behind(&mut self, file: FileId, offset: u64) -> Result<()> {
+        lock(&self.staging.file(file)?.digests).change(offset, |piece| piece.on_disk = true);
+        self.behind.push_back((file, offset));
+        if self.behind.len() <= BEHIND {
+            return Ok(());
+        }
+        self.behind.pop_front().map_or(Ok(()), |(file, at)| self.read_back(file, at))
+    }
+
+    fn read_back(&mut self, file: FileId, at: u64) -> Result<()> {
+        let (mut buffer, staging) = (std::mem::take(&mut self.whole), self.staging);
+        let (staged, open) = self.open(file)?;
+        // Not if some of it came again since, or was read back already.
+        let is_due = |piece: &Piece| piece.on_disk && !piece.read_back;
+        let piece = lock(&staged.digests).piece(at).filter(is_due);
+        // Not if bytes of the old file are still to be copied into it.
+        let is_complete = |piece: &Piece| !lock(&staged.held).same.overlaps(at..at + u64::from(piece.len));
+        if let Some(piece) = piece.filter(is_complete) {
+            let len = piece.len as usize;
+            let read = open.read_from_disk(&mut buffer, len, at);
+            if read.with_context(|| format!("cannot read back {} at {at}", staged.target.display()))? {
+                let bytes = &*buffer.first(len);
+                read_back::check(staged, at, piece, bytes)?;
+                let key = staging.key().filter(|_| read_back::is_range(staged, at, piece));
+                let fingerprint = key.map(|key| read_back::fingerprinted(key, at, bytes).1);
+                lock(&staged.digests).change(at, |piece| {
+                    piece.read_back = true;
+                    piece.fingerprint = fingerprint.or(piece.fingerprint);
+                });
+            }
+        }
+        self.whole = buffer;
         Ok(())
     }
 
@@ -135,19 +195,21 @@ impl<'a> Writer<'a> {
     /// Sets bytes to zero again, as a hole if the filesystem can.
     pub fn clear_range(&mut self, file: FileId, offset: u64, length: u64) -> Result<()> {
         let (staged, open) = self.open(file)?;
-        let _turn = lock(&staged.writing);
-        clear(open, offset, length).with_context(|| format!("cannot clear staged file number {}", file.0))
+        if length == 0 {
+            return Ok(());
+        }
+        let _turn = alone(&staged.writing);
+        clear(open.file(), offset, length)
+            .with_context(|| format!("cannot clear staged file number {}", file.0))
     }
 
-    fn open(&mut self, file: FileId) -> Result<(&StagedFile, &File)> {
+    fn open(&mut self, file: FileId) -> Result<(&StagedFile, &Output)> {
         if let Some(index) = self.open.iter().position(|(id, ..)| *id == file) {
             self.open.swap(0, index);
         } else {
             let file_of = self.staging.file(file)?;
             staged::make(&file_of)?;
-            let opened = File::options()
-                .write(true)
-                .open(&file_of.path)
+            let opened = Output::open(&file_of.path, &file_of.writes)
                 .with_context(|| format!("cannot open {}", file_of.path.display()))?;
             self.open.truncate(OPEN_FILES - 1);
             self.open.push_front((file, file_of, opened));
@@ -156,12 +218,46 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Writes runs of a file: their offsets and bytes. Answers whether some of them went through the page cache. `spare` is memory for
+/// those that are at an address that direct writes do not accept.
+fn write_runs<'b>(
+    staged: &StagedFile,
+    open: &Output,
+    runs: impl Iterator<Item = (u64, &'b [u8])> + Clone,
+    spare: &mut Buffer,
+) -> io::Result<bool> {
+    let mut blocks = runs.clone().filter(|(at, run)| open.has_blocks(run, *at)).peekable();
+    if blocks.peek().is_some() {
+        let _turn = together(&staged.writing);
+        blocks.try_for_each(|(at, run)| open.write_blocks(run, at, spare))?;
+    }
+    // After the blocks: of a page of the cache that holds both, nothing has to be written first.
+    let mut rest = runs.filter(|(at, run)| open.has_rest(run, *at)).peekable();
+    if rest.peek().is_none() {
+        return Ok(false);
+    }
+    let _turn = alone(&staged.writing);
+    rest.try_for_each(|(at, run)| open.write_rest(run, at))?;
+    Ok(true)
+}
+
+/// Waits until nobody writes to the file through the page cache.
+fn together(writing: &RwLock<()>) -> RwLockReadGuard<'_, ()> {
+    writing.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until nobody writes to the file.
+fn alone(writing: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
+    writing.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Copies some of the file's earlier ranges. Under the lock, so that the list of what is copied does not change
 /// meanwhile.
 fn catch_up(staged: &StagedFile, open: &File) -> Result<()> {
     let Ok(mut held) = staged.held.try_lock() else { return Ok(()) };
     let Some(earlier) = held.take_first(CATCH_UP) else { return Ok(()) };
     staged.needs_room(earlier.same.iter().map(|range| range.end - range.start).sum());
+    let _turn = alone(&staged.writing);
     reusable::copy_part(&earlier, &staged.path)?;
     if let (Some(first), Some(last)) = (earlier.same.iter().next(), earlier.same.iter().last()) {
         write_behind(open, first.start..last.end);
@@ -170,7 +266,7 @@ fn catch_up(staged: &StagedFile, open: &File) -> Result<()> {
 }
 
 /// Parts with their bytes.
-fn pieces<'a>((parts, data): Came<'a>) -> impl Iterator<Item = (u32, &'a [u8])> {
+fn pieces<'a>((parts, data): Came<'a>) -> impl Iterator<Item = (u32, &'a [u8])> + Clone {
     let mut rest = data;
     parts.iter().map_while(move |&(start, length)| {
         let (part, after) = rest.split_at_checked(length as usize)?;
@@ -207,3 +303,7 @@ fn check(offset: u64, parts: &[(u32, u32)], data: &[u8]) -> Result<(), Failure> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

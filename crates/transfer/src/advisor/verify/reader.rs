@@ -7,7 +7,7 @@ use formats::innodb::tablespace::PageFormat;
 use protocol::inventory::FileRole;
 
 use super::side::SideFile;
-use crate::snapshot::copy::direct::Direct;
+use crate::disk::direct::Direct;
 use crate::snapshot::copy::page_file::{PageFile, claimed};
 
 /// Open for reading.

@@ -7,11 +7,11 @@ use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, parse_page0};
 use protocol::inventory::{FileEntry, FileRole};
 use protocol::limits::RANGE_BYTES;
 
-use super::direct::{Buffer, Direct};
 use super::page_file::Damage;
 use super::pages::{self, Copied, Copier, Wanted};
 use super::small;
 use super::unread::may_be_remembered;
+use crate::disk::direct::{Buffer, Direct};
 use crate::disk::identity::{Identity, Signature, look};
 use crate::snapshot::declined::Declined;
 use crate::threads::{Thread, each_in_threads};

@@ -2,7 +2,6 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`direct`] | reading past the page cache, or leaving it as it was |
 //! | [`page_file`] | one data file, with its pages checked |
 //! | [`free_pages`] | whether a corrupt page is free, so that no data is lost |
 //! | [`pages`] | many data files, by several threads |
@@ -12,7 +11,6 @@
 //! | [`small`] | files without pages |
 //! | [`unread`] | ranges whose fingerprints are remembered |
 //! | [`files`] | files of both kinds |
-pub mod direct;
 pub mod files;
 pub mod free_pages;
 mod opened;

@@ -7,10 +7,10 @@ use formats::{Lsn, SpaceId};
 use protocol::inventory::FileId;
 use protocol::limits::RANGE_BYTES;
 
-use super::direct::ALIGN;
 use super::page_file::PageFile;
 use super::pages::{Copied, Copier, Freshness, Wanted};
 use super::unread::{self, Unread, may_be_remembered};
+use crate::disk::direct::ALIGN;
 use crate::disk::identity::now;
 use crate::threads::lock;
 

@@ -1,5 +1,6 @@
 //! One data file: its pages are read the way the server writes them, and each is checked.
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +13,8 @@ use formats::innodb::page::{self, PageState};
 use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, TablespaceHeader, parse_page0};
 use formats::{Lsn, PageNo, SpaceId};
 
-use super::direct::{Buffer, Direct, is_not_ours};
 use super::free_pages;
+use crate::disk::direct::{Buffer, Direct};
 use crate::disk::identity::{Identity, Look, look_at};
 use crate::remembered::front::Front;
 pub use crate::remembered::front::HEAD_BYTES;
@@ -24,6 +25,12 @@ const TRIES: u32 = 200;
 const TRIES_STILL: u32 = 1;
 /// Pause between two tries; the first few follow each other at once.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// True if the file is missing or may not be read: an operator may be putting it there (`cp` as root, then `chown`,
+/// before IMPORT). A file that the server itself cannot read is not one of its tables; a later listing looks again.
+pub(super) fn is_not_ours(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+}
 
 /// A data file that is being read.
 pub struct PageFile {

@@ -10,12 +10,12 @@ use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 use std::path::PathBuf;
 
-use super::direct::{ALIGN, Buffer};
 use super::opened::Piece;
 use super::page_file::Damage;
 use super::page_queue::{PageQueue, take};
 use super::unread;
 use crate::cancel::Cancel;
+use crate::disk::direct::{ALIGN, Buffer};
 use crate::disk::identity::Identity;
 use crate::remembered::memory::Memory;
 use crate::server::niceness;

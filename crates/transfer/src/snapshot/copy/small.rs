@@ -2,9 +2,10 @@
 use anyhow::{Context, Result};
 use protocol::limits::RANGE_BYTES;
 
-use super::direct::{Direct, is_not_ours};
+use super::page_file::is_not_ours;
 use super::pages::{Copier, Wanted};
 use super::unread::{self, may_be_remembered};
+use crate::disk::direct::Direct;
 use crate::disk::identity::{Signature, look_at, now};
 
 /// Longer than any kernel's clock tick, in nanoseconds.

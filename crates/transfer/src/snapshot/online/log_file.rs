@@ -7,8 +7,8 @@ use formats::Lsn;
 use formats::innodb::redo_header::{Checkpoint, DATA_START, HEADER_BYTES, RedoFormat, RedoHeader};
 use formats::innodb::redo_mtr::Geometry;
 
+use crate::disk::direct::{ALIGN, Buffer, Direct};
 use crate::disk::identity::{Identity, look, look_at};
-use crate::snapshot::copy::direct::{ALIGN, Buffer, Direct};
 use crate::snapshot::declined::Declined;
 
 /// How long an unreadable head is read again: the server may be replacing the log.

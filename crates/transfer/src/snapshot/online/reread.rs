@@ -9,7 +9,7 @@ use protocol::inventory::FileId;
 use protocol::limits::RANGE_BYTES;
 
 use super::dirty::{Again, Dirty};
-use crate::snapshot::copy::direct::{ALIGN, Buffer};
+use crate::disk::direct::{ALIGN, Buffer};
 use crate::snapshot::copy::page_file::{Damage, PageFile};
 use crate::snapshot::copy::pages::{Copier, Wanted};
 use crate::threads::{Thread, in_threads};

@@ -16,7 +16,7 @@ use formats::innodb::redo_mtr::{BadMtr, Mtr, MtrReader};
 use super::dirty::Dirty;
 use super::log_file::LogFile;
 use super::spool::{Chunk, Event, EventKind, Spool};
-use crate::snapshot::copy::direct::Buffer;
+use crate::disk::direct::Buffer;
 use crate::snapshot::declined::Declined;
 use crate::sql::Login;
 use crate::sql::{LogPosition, Session};

@@ -1,5 +1,5 @@
-//! Reads files the way the server writes them. If it writes past the page cache, so do the reads: they see no stale
-//! cached block and push nothing out of the cache. Otherwise reads are buffered; blocks that they bring into the cache
+//! Reads past the page cache. Files that the server writes past it are read so too: the reads see no stale cached block and
+//! push nothing out of the cache. Otherwise reads are buffered; blocks that they bring into the cache
 //! are removed again, and those that were there before (the server's own, then) stay.
 use std::fs::File;
 use std::io;
@@ -10,10 +10,11 @@ use std::path::Path;
 use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::ReadWriteFlags;
 
-/// Offsets, lengths and addresses of direct reads are multiples of this.
+/// Offsets, lengths and addresses of direct reads and writes are multiples of this.
 pub const ALIGN: usize = 4096;
 
-/// Memory at an address that direct reads accept.
+/// Memory at an address that direct reads and writes accept.
+#[derive(Debug, Default)]
 pub struct Buffer {
     memory: Vec<u8>,
     start: usize,
@@ -30,16 +31,18 @@ impl Buffer {
         Buffer { memory, start, len }
     }
 
+    /// The first `len` bytes. If there were fewer, they are new ones.
+    pub fn first(&mut self, len: usize) -> &mut [u8] {
+        if len > self.len {
+            *self = Buffer::new(len);
+        }
+        &mut self.memory[self.start..self.start + len]
+    }
+
     /// The bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..self.start + self.len]
     }
-}
-
-/// True if the file is missing or may not be read: an operator may be putting it there (`cp` as root, then `chown`,
-/// before IMPORT). A file that the server itself cannot read is not one of its tables; a later listing looks again.
-pub fn is_not_ours(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
 /// A file opened for reading.
@@ -47,6 +50,13 @@ pub fn is_not_ours(error: &io::Error) -> bool {
 pub struct Direct {
     file: File,
     direct: bool,
+}
+
+impl From<File> for Direct {
+    /// A file that was opened for reading past the page cache.
+    fn from(file: File) -> Direct {
+        Direct { file, direct: true }
+    }
 }
 
 impl Direct {
@@ -61,7 +71,7 @@ impl Direct {
                 let mut probe = Buffer::new(ALIGN);
                 // Some filesystems open a file for direct reads and then refuse to read it.
                 if file.read_at(probe.bytes(), 0).is_ok() {
-                    return Ok(Direct { file, direct: true });
+                    return Ok(Direct::from(file));
                 }
             }
         }
@@ -102,6 +112,15 @@ impl Direct {
         Ok(done)
     }
 
+    /// Reads `len` bytes at an aligned offset: the first ones of the buffer.
+    ///
+    /// # Errors
+    /// From the system; the file ends before.
+    pub fn read_exact(&self, buffer: &mut Buffer, len: usize, offset: u64) -> io::Result<()> {
+        let read = self.read(buffer.first(len.next_multiple_of(ALIGN)), offset)?;
+        if read < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
     /// Reads from the front what is already in the page cache. Returns 0 if the filesystem cannot tell.
     fn read_cached(&self, out: &mut [u8], offset: u64) -> usize {
         let mut parts = [io::IoSliceMut::new(out)];
@@ -126,6 +145,9 @@ mod tests {
                 let read = file.read(buffer.bytes(), offset as u64).unwrap();
                 assert_eq!(read, len, "{direct} at {offset}");
                 assert_eq!(&buffer.bytes()[..read], &content[offset.min(100_000)..offset.min(100_000) + len]);
+                file.read_exact(&mut buffer, len, offset as u64).unwrap();
+                let beyond = file.read_exact(&mut buffer, 100_001 - offset.min(100_000), offset as u64);
+                assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
             }
         }
     }
