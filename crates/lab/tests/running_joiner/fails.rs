@@ -2,9 +2,10 @@
 use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rejoin_lab::progress::StatusReader;
 use rejoin_lab::relay::Relay;
 use rejoin_lab::{Cluster, Installation, Node, compare, data, process};
 use rustix::process::Signal;
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use crate::fixture::{
     Failure, PASSWORD, SOON, builder, ended_by_the_group, fails_and_keeps_its_data, fill, has_all, is_free,
-    joined, let_in, rows_arrive, stand_alone, starts_again, told_to_join,
+    joined, let_in, newest_file, rows_arrive, stand_alone, starts_again, told_to_join,
 };
 
 const ALL: &str = "ALL PRIVILEGES";
@@ -182,6 +183,49 @@ fn a_link_that_is_cut_in_the_middle_is_named() -> Result<()> {
     is_free(n1)?;
     let shown = n2.rows("SHOW DATABASES")?.concat();
     ensure!(!shown.iter().any(|name| name == "old_shop" || name.starts_with("#rejoin")), "{shown:?}");
+    compare::wait_caught_up(n1, n2, SOON)?;
+    compare::assert_equal(n1, n2)
+}
+
+/// The link breaks while the old data is replaced: no later word says that it is as it was.
+#[test]
+fn a_link_that_is_cut_in_the_exchange_is_told_as_that() -> Result<()> {
+    let cluster = builder().build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    n1.bootstrap()?;
+    let_in(n1, PASSWORD, ALL)?;
+    data::small_tables(n1, "many", 300)?;
+    stand_alone(n2)?;
+    let_in(n2, PASSWORD, ALL)?;
+    let link = Relay::to(n2.ports().client())?;
+    receives_at(n2, link.port())?;
+    let marks = (n1.log_mark(), n2.log_mark());
+    told_to_join(n2, n1)?;
+    let status = StatusReader::of(n1);
+    let until = Instant::now() + Duration::from_secs(60);
+    while !status.read().is_some_and(|status| status.phase == "replacing the joiner's old data") {
+        ensure!(Instant::now() < until, "{:?}\n{}", status.read(), process::tail(&n1.log_text(), 40));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    link.cut();
+    let lost = "has lost its old data and has not the donor's yet; it must join again, or be restored";
+    ended_by_the_group(n1, n2, &unheard(lost, BROKEN), marks)?;
+    starts_again(n2)?;
+    let shown = n2.rows("SHOW DATABASES")?.concat();
+    ensure!(!shown.iter().any(|name| name == "old_shop"), "{shown:?}");
+    n2.exec(&["REVOKE RELOAD ON *.* FROM copier@'%'"])?;
+    let marks = (n1.log_mark(), n2.log_mark());
+    told_to_join(n2, n1)?;
+    ended_by_the_group(n1, n2, &unheard("lacks RELOAD", CONFIGURATION), marks)?;
+    let file = newest_file(n2)?;
+    ensure!(file.contains("lacks RELOAD") && file.contains(lost), "{file}");
+    starts_again(n2)?;
+    n2.exec(&["GRANT RELOAD ON *.* TO copier@'%'"])?;
+    told_to_join(n2, n1)?;
+    joined(n2, n1)?;
+    is_free(n1)?;
+    let shown = n2.rows("SHOW DATABASES")?.concat();
+    ensure!(!shown.iter().any(|name| name.starts_with("#rejoin")), "{shown:?}");
     compare::wait_caught_up(n1, n2, SOON)?;
     compare::assert_equal(n1, n2)
 }

@@ -151,7 +151,7 @@ pub fn is_free(donor: &Node) -> Result<()> {
 }
 
 /// What the donor's program has left for the joiner's operator.
-fn newest_file(joiner: &Node) -> Result<String> {
+pub fn newest_file(joiner: &Node) -> Result<String> {
     let names = fs::read_dir(joiner.datadir())?.flatten().map(|entry| entry.path());
     let ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();

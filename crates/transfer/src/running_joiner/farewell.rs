@@ -2,11 +2,12 @@
 //! file in its datadir. No program of ours runs on that host, and its error log has only the number with which ours ends.
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::joiner::Joiner;
 use super::note::NOTE;
 use crate::cancel::Cancel;
+use crate::failure::{Kind, kind_of};
 use crate::server::log;
 use crate::snapshot::logical::INCOMING;
 use crate::sql::{Answer, Listens, Login, Session};
@@ -39,10 +40,14 @@ impl Data {
 
 /// Leaves the joiner's server, as far as it can be reached. `error` is why the transfer failed.
 pub(super) fn say(joiner: &Joiner<'_>, error: &anyhow::Error, data: Data) {
-    let left = match joiner.job.cancel.is_ended_now() {
+    let cancel = &joiner.job.cancel;
+    let left = if cancel.is_ended_now() {
         // Our own server waits for our end, or is gone.
-        true => Err(anyhow::anyhow!("this program must end at once")),
-        false => leave(joiner, error, data),
+        Err(anyhow!("this program must end at once"))
+    } else if kind_of(error) == Kind::Timeout && cancel.check().is_ok() {
+        Err(anyhow!("it does not answer"))
+    } else {
+        leave(joiner, error, data)
     };
     if let Err(why) = left {
         tracing::warn!(
