@@ -64,6 +64,11 @@ impl Relay {
         self.shared.swallows.store(true, Ordering::Release);
     }
 
+    /// Ends [`Relay::swallow`]: what was not taken yet passes now.
+    pub fn pass_again(&self) {
+        self.shared.swallows.store(false, Ordering::Release);
+    }
+
     /// Ends all connections, and takes no more.
     pub fn cut(&self) {
         self.shared.cut.store(true, Ordering::Release);
@@ -153,8 +158,11 @@ mod tests {
         client.write_all(b"c").unwrap();
         end.set_read_timeout(Some(LOOK * 5)).unwrap();
         assert!(end.read(&mut byte).is_err());
-        relay.cut();
+        relay.pass_again();
         end.set_read_timeout(None).unwrap();
+        end.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"c");
+        relay.cut();
         assert_eq!(end.read(&mut byte).unwrap_or(0), 0);
         assert_eq!(client.read(&mut byte).unwrap_or(0), 0);
     }

@@ -19,8 +19,8 @@ const ALL: &str = "ALL PRIVILEGES";
 /// The server does not take something, and says so while it can be reached.
 const REFUSED: &str = "Protocol error";
 /// The link is broken.
-const BROKEN: &str = "Software caused connection abort";
-const LATE: &str = "Connection timed out";
+const BROKEN: &str = "Connection was closed";
+const LATE: &str = "timed out";
 /// What an operator has set is not enough.
 const CONFIGURATION: &str = "Invalid argument";
 
@@ -108,10 +108,8 @@ fn what_the_donors_account_lacks_is_named_and_enough() -> Result<()> {
 
 #[test]
 fn what_a_joiners_server_refuses_is_named() -> Result<()> {
-    let cluster = builder()
-        .mysqld_of(2, "innodb_page_size=4k")
-        .mysqld_of(2, "secure_file_priv={dir}/tmp")
-        .build()?;
+    let cluster =
+        builder().mysqld_of(2, "innodb_page_size=4k").mysqld_of(2, "secure_file_priv={dir}/tmp").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
     let_in(n1, PASSWORD, ALL)?;
@@ -260,12 +258,18 @@ fn a_joiner_that_does_not_answer_is_named() -> Result<()> {
     })
 }
 
-fn kill_program(node: &Node) -> Result<()> {
+/// The donor's program is killed while rows are on their way, over a link that stands still then.
+fn killed_in_the_middle(donor: &Node, joiner: &Node) -> Result<Relay> {
+    let link = Relay::to(joiner.ports().client())?;
+    receives_at(joiner, link.port())?;
+    told_to_join(joiner, donor)?;
+    link.wait_passed(2 << 20)?;
+    link.swallow();
     let ours = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("rejoin"));
-    let pids: Vec<u32> = node.sst_processes().iter().map(|seen| seen.pid).filter(ours).collect();
-    ensure!(!pids.is_empty(), "no program runs");
+    let pids: Vec<u32> = donor.sst_processes().iter().map(|seen| seen.pid).filter(ours).collect();
+    ensure!(!pids.is_empty(), "no program runs:\n{}", process::tail(&donor.log_text(), 20));
     pids.iter().for_each(|pid| process::signal(*pid, Signal::KILL));
-    Ok(())
+    Ok(link)
 }
 
 /// 10.11 runs the program again, which begins from the start and knows how the joiner's settings were.
@@ -278,9 +282,8 @@ fn a_donors_program_that_is_killed_is_run_again() -> Result<()> {
     data::sysbench_tables(n1, 2, 40_000)?;
     stand_alone(n2)?;
     let_in(n2, PASSWORD, ALL)?;
-    told_to_join(n2, n1)?;
-    rows_arrive(n1)?;
-    kill_program(n1)?;
+    let link = killed_in_the_middle(n1, n2)?;
+    link.pass_again();
     joined(n2, n1)?;
     is_free(n1)?;
     assert_eq!(n2.value("SELECT @@event_scheduler")?, "ON");
@@ -307,9 +310,7 @@ fn a_donors_program_that_is_killed_costs_nothing() -> Result<()> {
     fails_and_keeps_its_data(n1, n2, &lacks)?;
     n1.exec(&[grant])?;
     let marks = (n1.log_mark(), n2.log_mark());
-    told_to_join(n2, n1)?;
-    rows_arrive(n1)?;
-    kill_program(n1)?;
+    let _link = killed_in_the_middle(n1, n2)?;
     // Nobody is left who could say why: the server does.
     ended_by_the_group(n1, n2, &unheard("wsrep_sst_mysqldump", "failed"), marks)?;
     starts_again(n2)?;

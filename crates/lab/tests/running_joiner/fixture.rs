@@ -121,7 +121,8 @@ pub fn ended_by_the_group(
 ) -> Result<()> {
     let ended = n2.wait_exit(Duration::from_secs(60)).is_some();
     let (donor, joiner) = (n1.log_since(marks.0), n2.log_since(marks.1));
-    ensure!(donor.contains(failure.donor), "no {:?}:\n{}", failure.donor, process::tail(&donor, 40));
+    let ours: Vec<&str> = donor.lines().filter(|line| line.contains("WSREP_SST")).collect();
+    ensure!(donor.contains(failure.donor), "no {:?}:\n{}", failure.donor, ours.join("\n"));
     ensure!(!donor.contains(PASSWORD), "the password is in the log");
     ensure!(!donor.contains("has not ended within"), "{}", process::tail(&donor, 40));
     ensure!(ended, "the joiner goes on:\n{}", process::tail(&joiner, 30));
@@ -157,7 +158,8 @@ pub fn newest_file(joiner: &Node) -> Result<String> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("rejoin-joiner-") && name.ends_with(".log")
     };
-    let newest = names.filter(ours).max_by_key(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok());
+    let newest =
+        names.filter(ours).max_by_key(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok());
     Ok(fs::read_to_string(newest.context("no file of the donor's program")?)?)
 }
 

@@ -2,8 +2,7 @@
 use anyhow::{Result, ensure};
 
 use crate::fixture::{
-    Failure, PASSWORD, builder, fails_and_keeps_its_data, is_free, joined, let_in, stand_alone,
-    told_to_join,
+    Failure, PASSWORD, builder, fails_and_keeps_its_data, is_free, joined, let_in, stand_alone, told_to_join,
 };
 
 #[test]
@@ -20,7 +19,7 @@ fn names_get_lower_case_or_are_refused() -> Result<()> {
         "INSERT INTO Shop.Lines VALUES (1, 1)",
         "CREATE DATABASE Far",
         "CREATE TABLE Far.Child (Id INT PRIMARY KEY, CONSTRAINT Away FOREIGN KEY (Id) REFERENCES Shop.Lines (Id))",
-        "CREATE SEQUENCE Shop.Numbers START WITH 5",
+        "CREATE SEQUENCE Shop.Numbers START WITH 5 NOCACHE INCREMENT BY 0",
         "CREATE TABLE Far.Numbered (Id INT PRIMARY KEY DEFAULT NEXTVAL(Shop.Numbers))",
         "CREATE VIEW Shop.Recent AS SELECT * FROM Shop.Orders",
         "CREATE TRIGGER Shop.Stamp BEFORE INSERT ON Shop.Orders FOR EACH ROW SET NEW.what = UPPER(NEW.what)",
@@ -53,7 +52,10 @@ fn names_get_lower_case_or_are_refused() -> Result<()> {
     assert_eq!(n2.value("SELECT GROUP_CONCAT(what ORDER BY id) FROM shop.orders")?, "a,b,C");
     n2.exec(&["INSERT INTO far.child VALUES (1)"])?;
     ensure!(n2.exec(&["INSERT INTO far.child VALUES (2)"]).is_err(), "the foreign key is gone");
-    assert_eq!(n2.value("SELECT COLUMN_DEFAULT FROM information_schema.COLUMNS WHERE TABLE_NAME='numbered'")?, "nextval(`shop`.`numbers`)");
+    assert_eq!(
+        n2.value("SELECT COLUMN_DEFAULT FROM information_schema.COLUMNS WHERE TABLE_NAME='numbered'")?,
+        "nextval(`shop`.`numbers`)"
+    );
     let grants = n2.rows("SHOW GRANTS FOR clerk@localhost")?.concat().join(";");
     ensure!(
         grants.contains("SELECT, EXECUTE ON `shop`.*") && grants.contains("INSERT ON `shop`.`orders`"),

@@ -226,7 +226,8 @@ impl Receiver for Incoming<'_> {
         self.job.progress.phase("making tables on the joiner", "");
         check_names(contents, self.joiner.lower_case_table_names)?;
         let mut session = self.joiner.session()?;
-        remove_incoming(&mut session).map_err(|e| self.joiner.refused("the end of an earlier transfer", &e))?;
+        remove_incoming(&mut session)
+            .map_err(|e| self.joiner.refused("the end of an earlier transfer", &e))?;
         self.joiner.leave_note(&mut session, false)?;
         self.joiner.prepare(&mut session)?;
         let is_system = |packed: &Packed| {

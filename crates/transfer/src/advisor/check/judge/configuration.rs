@@ -345,8 +345,8 @@ mod tests {
         assert!(found(&named("mysqldump"), "method", Note).contains("the program of this name is rejoin"));
         assert!(found(&named("mysqldump"), "method", Error).contains("wsrep_sst_auth is not set"));
         let text = "--wsrep_sst_method=mysqldump";
-        let set = ["--wsrep_sst_auth=a:b", "--secure_file_priv=/var/lib/mysql-files", text];
-        let elsewhere = Facts { program: named("mysqldump").program, ..with_options(stopped(), &set) };
+        let words = ["--wsrep_sst_auth=a:b", "--secure_file_priv=/var/lib/mysql-files", text];
+        let elsewhere = Facts { program: named("mysqldump").program, ..with_options(stopped(), &words) };
         assert!(found(&elsewhere, "method", Error).contains("secure_file_priv = /var/lib/mysql-files"));
         let off = with_options(stopped(), &["--wsrep_on=OFF"]);
         assert!(found(&off, "cluster", Error).contains("wsrep_on"));
