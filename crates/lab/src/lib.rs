@@ -37,6 +37,7 @@ pub mod places;
 pub mod ports;
 pub mod process;
 pub mod progress;
+pub mod relay;
 pub mod repeated;
 pub mod skipped;
 pub mod sql;

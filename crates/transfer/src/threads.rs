@@ -229,18 +229,26 @@ impl Thread {
         }
     }
 
-    /// In a debug build a test can make a thread panic: `REJOIN_PANIC_IN=NAME[:MILLISECONDS]` gives its name and how
-    /// long it waits first. `REJOIN_HANG_IN=NAME` makes one hang. A release build has neither.
+    /// In a debug build a test can make a thread panic: `REJOIN_PANIC_IN=NAME[:MILLISECONDS[:NUMBER]]` gives its name, how
+    /// long it waits first, and which one of that name it is, if not each. `REJOIN_HANG_IN=NAME` makes one hang. A release build
+    /// has neither.
     #[cfg(debug_assertions)]
     #[allow(clippy::panic, reason = "on purpose")]
     pub(crate) fn panic_on_purpose(self) {
+        use std::sync::atomic::{AtomicU64, Ordering};
         use std::time::Duration;
+        static STARTED: AtomicU64 = AtomicU64::new(0);
         let of_env = |name| std::env::var(name).unwrap_or_default();
         let wanted = of_env("REJOIN_PANIC_IN");
-        let (name, after) = wanted.split_once(':').unwrap_or((&wanted, "0"));
-        if name == self.name() {
-            std::thread::sleep(Duration::from_millis(after.parse().unwrap_or(0)));
-            panic!("on purpose");
+        let mut words = wanted.split(':');
+        if words.next() == Some(self.name()) {
+            let started = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
+            let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+            let (after, only) = (number().unwrap_or(0), number());
+            if only.is_none_or(|only| only == started) {
+                std::thread::sleep(Duration::from_millis(after));
+                panic!("on purpose");
+            }
         }
         if of_env("REJOIN_HANG_IN") == self.name() {
             std::thread::sleep(Duration::from_secs(3600));

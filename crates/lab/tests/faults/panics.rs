@@ -113,7 +113,7 @@ fn cases(thread: Thread) -> Vec<Case> {
         Thread::Member | Thread::Comparer => vec![],
         // Of the process that relays IST, after the transfer: it has no peer program, and its end ends the connection.
         Thread::RelayOrders | Thread::RelaySession | Thread::RelayCaller => vec![],
-        // Of the donor of a server that runs already: no program of ours is there.
+        // Of the donor of a server that runs already, where no program of ours is: running_joiner/panics.rs.
         Thread::SqlListener | Thread::SqlConnection => vec![],
         // Of the archiver, which is no part of a transfer.
         Thread::ArchiveWriter | Thread::RelayStandIn | Thread::RelayListener => vec![],

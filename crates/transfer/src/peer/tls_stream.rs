@@ -321,9 +321,10 @@ fn out_of_patience(
     }
 }
 
-/// Whether the error only means that we should check the cancel and try again.
+/// Whether the error only means that we should check the cancel and try again. `ETIMEDOUT` does not: the kernel has given the
+/// connection up, and says so once; the next call would only say that it is closed.
 pub(crate) fn again(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]
@@ -333,6 +334,14 @@ mod tests {
     use rustls::pki_types::PrivateKeyDer;
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
     use rustls::{SupportedCipherSuite, Tls13CipherSuite};
+
+    #[test]
+    fn a_connection_that_the_kernel_gave_up_is_over() {
+        use rustix::io::Errno;
+        let of = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        assert!(again(&of(Errno::AGAIN)) && again(&of(Errno::INTR)));
+        assert!(!again(&of(Errno::TIMEDOUT)) && !again(&of(Errno::CONNRESET)));
+    }
 
     /// AES-GCM keys are renewed after 2^24 records, 256 GiB: here after 100, so that a large transfer's renewals pass
     /// through our reading and writing.

@@ -7,8 +7,10 @@ use formats::mariadb::system_tables::is_made_by_server;
 use protocol::logical::{Contents, SystemTable, Table};
 use protocol::policy::series;
 
+use super::farewell::{self, Data, remove_incoming};
 use super::incoming::{Incoming, Place, waits};
 use super::joiner::Joiner;
+use super::note::NOTE;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::loading::statement::check_count;
@@ -50,11 +52,12 @@ pub(super) fn exchange(job: &Job, joiner: &Joiner<'_>, incoming: &Incoming<'_>, 
 
 /// What both operators must know of a failure in the middle.
 pub(super) fn half_done(joiner: &Joiner<'_>, error: anyhow::Error) -> anyhow::Error {
-    joiner.restore();
-    error.context(format!(
+    let error = error.context(format!(
         "{} has lost its old data and has not the donor's yet; it must join again, or be restored",
         joiner.name()
-    ))
+    ));
+    farewell::say(joiner, &error, Data::Neither);
+    error
 }
 
 struct Exchange<'a> {
@@ -83,7 +86,8 @@ impl Exchange<'_> {
         let flushed = self.session.reload_tables();
         flushed.map_err(|e| self.refuses("a new look at its tables", &e))?;
         self.replace_system(incoming, parts)?;
-        incoming.remove_databases(self.session)?;
+        let removed = remove_incoming(self.session).and_then(|()| self.session.drop_database(NOTE));
+        removed.map_err(|e| self.refuses("the end of the databases in which tables came", &e))?;
         let flushed = self.session.reload_accounts();
         flushed.map_err(|e| self.refuses("a new look at its accounts", &e))?;
         if self.joiner.log_bin {

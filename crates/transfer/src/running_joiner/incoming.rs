@@ -12,6 +12,7 @@ use formats::mariadb::show_create::{defer_keys, defer_references};
 use protocol::logical::{Content, Contents, Rows, SystemTable, Table};
 use zstd::stream::read::Decoder;
 
+use super::farewell::remove_incoming;
 use super::joiner::Joiner;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
@@ -82,31 +83,6 @@ impl<'a> Incoming<'a> {
     /// Nothing has come.
     pub fn new(job: &'a Job, joiner: &'a Joiner<'a>) -> Incoming<'a> {
         Incoming { job, joiner, state: Mutex::default() }
-    }
-
-    /// Removes what has come, as far as the server can be reached.
-    pub fn remove(&self) {
-        let removed = self.joiner.session().and_then(|mut session| {
-            self.remove_databases(&mut session)?;
-            self.joiner.give_back(session);
-            Ok(())
-        });
-        if let Err(error) = removed {
-            tracing::warn!(
-                "databases {INCOMING}* may be left on the joiner; the next transfer removes them: {error:#}"
-            );
-        }
-        self.joiner.restore();
-    }
-
-    /// Removes the databases in which tables come.
-    pub fn remove_databases(&self, session: &mut Session) -> Result<()> {
-        let all = session.databases().map_err(|e| self.joiner.refused("a question", &e))?;
-        for database in all.iter().map(|database| &database.name).filter(|name| name.starts_with(INCOMING)) {
-            let dropped = session.drop_database(database);
-            dropped.map_err(|e| self.joiner.refused(&format!("the end of the database {database}"), &e))?;
-        }
-        Ok(())
     }
 
     /// Engines and types of columns that the donor has loaded. Without one the joiner cannot have its tables.
@@ -240,8 +216,10 @@ impl Receiver for Incoming<'_> {
         self.job.progress.phase("making tables on the joiner", "");
         check_names(contents, self.joiner.lower_case_table_names)?;
         let mut session = self.joiner.session()?;
+        remove_incoming(&mut session)
+            .map_err(|e| self.joiner.refused("the end of an earlier transfer", &e))?;
+        self.joiner.leave_note(&mut session, false)?;
         self.joiner.prepare(&mut session)?;
-        self.remove_databases(&mut session)?;
         let is_system = |packed: &Packed| {
             let of = packed.path.split('/').next();
             contents.system.iter().any(|system| of == Some(prefix("mysql", &system.name).as_str()))

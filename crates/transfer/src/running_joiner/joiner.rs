@@ -9,10 +9,15 @@ use formats::wsrep::address::ListenAddress;
 use formats::wsrep::credentials::Account;
 
 use super::account_for;
+use super::note::{FOR_THE_TIME, NOTE, Note};
 use super::road::Road;
+use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
+use crate::snapshot::declined::Declined;
+use crate::snapshot::online::sql_checks::grant_of;
 use crate::sql::joining::FILE_EXISTS;
+use crate::sql::reading::Database;
 use crate::sql::{ANSWER_WITHIN, Listens, Login, Session, SqlError};
 use crate::threads::lock;
 
@@ -27,17 +32,14 @@ const WAITING: [i64; 2] = [0, 1];
 /// What the account must be allowed to do there, each for everything.
 const PRIVILEGES: [&str; 11] =
     ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "RELOAD", "SUPER", "FILE"];
-/// Settings of the whole server that a transfer changes, with the value that it needs.
-const FOR_THE_TIME: [(&str, &str); 2] = [
-    // Rows come over the connection.
-    ("local_infile", "ON"),
-    // Events of the old data must not run on the new one.
-    ("event_scheduler", "OFF"),
-];
+/// ER_PARSE_ERROR.
+const NOT_UNDERSTOOD: u16 = 1064;
 
 /// The joiner's server.
 pub(super) struct Joiner<'a> {
-    job: &'a Job,
+    /// The transfer.
+    pub job: &'a Job,
+    at: (String, u16),
     road: Road,
     login: Login,
     idle: Mutex<Vec<Session>>,
@@ -49,8 +51,14 @@ pub(super) struct Joiner<'a> {
     pub datadir: PathBuf,
     /// It writes a binary log.
     pub log_bin: bool,
+    /// An earlier transfer ended while it replaced the old data.
+    pub was_replaced: bool,
     /// Its GTIDs are those of the group.
     gtid_mode: bool,
+    /// Its files are in this directory only, if it has such a limit.
+    secure_file_priv: String,
+    /// Its `wsrep_gcomm_uuid`.
+    member: String,
     /// Settings as they were.
     before: Vec<(&'static str, String)>,
 }
@@ -60,16 +68,17 @@ impl<'a> Joiner<'a> {
     /// `donor`.
     ///
     /// # Errors
-    /// It is not reached, lets us not in, is another server, or cannot take a state.
+    /// It is not reached, lets us not in, or is another server.
     pub fn find(job: &'a Job, donor: &Login, account: Option<&Account>) -> Result<Joiner<'a>> {
-        let (host, port) = address(job)?;
-        let road = Road::to(&host, port, job.settings.certificates.donor.as_ref(), &job.cancel)?;
+        let address = address(job)?;
+        let road = road_to(&address, job, &job.cancel)?;
         job.progress.count(road.counter());
         let account = account_for(&road.server(), account)?;
         let at = Listens::Proxied { socket: road.socket(), server: road.server() };
         let login = Login { at, account: Some(account) };
         let mut joiner = Joiner {
             job,
+            at: address,
             road,
             login,
             idle: Mutex::default(),
@@ -77,7 +86,10 @@ impl<'a> Joiner<'a> {
             lower_case_table_names: 0,
             datadir: PathBuf::new(),
             log_bin: false,
+            was_replaced: false,
             gtid_mode: false,
+            secure_file_priv: String::new(),
+            member: String::new(),
             before: Vec::new(),
         };
         let mut session = joiner.enter()?;
@@ -85,9 +97,7 @@ impl<'a> Joiner<'a> {
         tracing::info!("logged in to {} {encrypted}", joiner.name());
         joiner.is_the_one(&mut session, donor)?;
         joiner.read_settings(&mut session)?;
-        if !job.args.bypass {
-            joiner.check_rights(&mut session)?;
-        }
+        joiner.read_note(&mut session)?;
         job.progress.ledger.connected(&joiner.road.server(), &format!("MariaDB {}", joiner.version));
         joiner.loads(&mut session)?;
         joiner.give_back(session);
@@ -135,9 +145,29 @@ impl<'a> Joiner<'a> {
     }
 
     fn enter(&self) -> Result<Session> {
-        let mut session = Session::open(&self.login, STATEMENT_WITHIN).map_err(|refused| {
+        let entered = self.enter_by(&self.road, &self.login, STATEMENT_WITHIN);
+        // A transfer that is over has ended its connections: the server said nothing.
+        entered.map_err(|failure| self.job.cancel.check().err().unwrap_or(failure).into())
+    }
+
+    /// Another road to the server.
+    pub fn road_to_it(&self, cancel: &Cancel) -> Result<Road> {
+        road_to(&self.at, self.job, cancel)
+    }
+
+    /// The account with which the server is entered.
+    pub fn account(&self) -> Option<Account> {
+        self.login.account.clone()
+    }
+
+    /// Logs in.
+    ///
+    /// # Errors
+    /// The server is not reached, or lets us not in.
+    pub fn enter_by(&self, road: &Road, login: &Login, patience: Duration) -> Result<Session, Failure> {
+        let mut session = Session::open(login, patience).map_err(|refused| {
             // What happened on the way counts before what our client made of it.
-            self.road.why().unwrap_or_else(|| {
+            road.why().unwrap_or_else(|| {
                 let text = format!("no login to {}: {}", self.name(), refused.answers);
                 let hint = "wsrep_sst_auth of the donor must be an account that may log in to the joiner's server from the donor's host";
                 Failure::new(Kind::Refused, text).hint(refused.advice.map_or_else(
@@ -159,8 +189,8 @@ impl<'a> Joiner<'a> {
             return cancelled;
         }
         if error.is_lost() {
-            let why = self.road.why().map_or_else(|| error.to_string(), |why| why.to_string());
-            return Failure::new(Kind::Peer, format!("{} was lost while it took {what}: {why}", self.name()))
+            let why = self.road.why().unwrap_or_else(|| Failure::new(Kind::Peer, error.to_string()));
+            return Failure::new(why.kind, format!("{} was lost while it took {what}: {why}", self.name()))
                 .hint("its error log says why if it has ended");
         }
         Failure::new(Kind::Refused, format!("{} does not take {what}: {error}", self.name()))
@@ -168,7 +198,7 @@ impl<'a> Joiner<'a> {
     }
 
     /// It must be a server that waits for a state of this group, and not the donor's: its data will be replaced.
-    fn is_the_one(&self, session: &mut Session, donor: &Login) -> Result<()> {
+    fn is_the_one(&mut self, session: &mut Session, donor: &Login) -> Result<()> {
         let ask = |session: &mut Session, name: &str| {
             session.status(name).map_err(|e| self.refused("a question", &e)).map(Option::unwrap_or_default)
         };
@@ -177,6 +207,10 @@ impl<'a> Joiner<'a> {
             .map_err(|e| Failure::new(Kind::Configuration, e.to_string()))?;
         let own = here.status("wsrep_gcomm_uuid").map_err(server)?.unwrap_or_default();
         let members = here.members().map_err(server)?;
+        if members.is_empty() && !here.reads_everything().map_err(server)? {
+            let grant = grant_of(&here.current_user().map_err(server)?, &["SELECT"]);
+            return Err(super::failed(Declined::MissingPrivilege { grant }.into()));
+        }
         let state: Option<i64> = ask(session, "wsrep_local_state")?.parse().ok();
         // Its `wsrep_cluster_state_uuid` is still that of the data which it has.
         let member = ask(session, "wsrep_gcomm_uuid")?;
@@ -188,6 +222,7 @@ impl<'a> Joiner<'a> {
         } else if !members.is_empty() && !members.iter().any(|(uuid, ..)| *uuid == member) {
             format!("it is no member of this group (wsrep_gcomm_uuid is {member:?})")
         } else {
+            self.member = member;
             return Ok(());
         };
         let text = format!(
@@ -212,8 +247,56 @@ impl<'a> Joiner<'a> {
             (!value.is_empty() && value != *wanted && value != "DISABLED").then_some((*name, value))
         });
         self.before = changed.collect();
-        let files = get("secure_file_priv");
-        if !files.is_empty() && !self.datadir.starts_with(Path::new(&files)) {
+        self.secure_file_priv = get("secure_file_priv");
+        Ok(())
+    }
+
+    /// What an earlier transfer has left.
+    fn read_note(&mut self, session: &mut Session) -> Result<()> {
+        let all = session.databases().map_err(|e| self.refused("a question", &e))?;
+        let Some(left) = all.iter().find(|database| database.name == NOTE) else { return Ok(()) };
+        let note = Note::read(&left.comment);
+        self.was_replaced = note.replacing;
+        // Of a server that was started since, these are its options'.
+        if note.member == self.member {
+            let known = |(name, _): &(&str, String)| !self.before.iter().any(|(known, _)| known == name);
+            let unknown: Vec<_> = note.before.into_iter().filter(known).collect();
+            self.before.extend(unknown);
+        }
+        Ok(())
+    }
+
+    /// Leaves on the server what the next transfer must know if this one is killed. `replacing`: from now on the old data is replaced.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub fn leave_note(&self, session: &mut Session, replacing: bool) -> Result<()> {
+        let note = Note {
+            member: self.member.clone(),
+            before: self.before.clone(),
+            replacing: replacing || self.was_replaced,
+        };
+        let database = Database {
+            name: NOTE.to_owned(),
+            character_set: "utf8mb4".to_owned(),
+            collation: "utf8mb4_general_ci".to_owned(),
+            comment: note.text(),
+        };
+        let left = session.create_database(NOTE).and_then(|()| session.alter_database(&database));
+        match left {
+            // Databases have no comments before 10.5.
+            Err(e) if e.code == NOT_UNDERSTOOD => Ok(()),
+            left => left.map_err(|e| self.refused("a database for a note", &e).into()),
+        }
+    }
+
+    /// What the server and the account may do is checked before anything is done.
+    ///
+    /// # Errors
+    /// Something that is needed may not be done.
+    pub fn check_rights(&self, session: &mut Session) -> Result<()> {
+        let files = &self.secure_file_priv;
+        if !files.is_empty() && !self.datadir.starts_with(Path::new(files)) {
             let text = format!(
                 "{} writes no file into its datadir (secure_file_priv={files}), where views and triggers are kept",
                 self.name()
@@ -222,11 +305,6 @@ impl<'a> Joiner<'a> {
                 .hint("take secure_file_priv out of its option file for the time of the transfer")
                 .into());
         }
-        Ok(())
-    }
-
-    /// What the account may do is checked before anything is done.
-    fn check_rights(&self, session: &mut Session) -> Result<()> {
         let question = |e: &SqlError| self.refused("a question", e);
         let account = session.current_user().map_err(|e| question(&e))?;
         let has = session.privileges(&account).map_err(|e| question(&e))?;
@@ -266,9 +344,8 @@ impl<'a> Joiner<'a> {
         Ok(())
     }
 
-    /// Puts them back, as far as the server can be reached.
-    pub fn restore(&self) {
-        let Ok(mut session) = self.session() else { return };
+    /// Puts them back.
+    pub fn put_back(&self, session: &mut Session) {
         for (variable, value) in &self.before {
             if let Err(error) = session.set_global(variable, value) {
                 tracing::warn!("{variable} of {} stays changed, it was {value}: {error}", self.name());
@@ -293,9 +370,15 @@ impl<'a> Joiner<'a> {
             .set_start_position(position)
             .map_err(|e| self.refused(&format!("the position {position}"), &e))?;
         drop(session);
-        self.restore();
+        if let Ok(mut session) = self.session() {
+            self.put_back(&mut session);
+        }
         Ok(())
     }
+}
+
+fn road_to((host, port): &(String, u16), job: &Job, cancel: &Cancel) -> Result<Road> {
+    Road::to(host, *port, job.settings.certificates.donor.as_ref(), job.settings.stall, cancel)
 }
 
 /// Host and port of the server, as ours passed them: in one argument, or, an older one, in two.

@@ -15,10 +15,14 @@
 //! | `road` | the connections to it: TLS where it offers it, and no password without |
 //! | `incoming` | tables and rows on their way |
 //! | `exchange` | the new data takes the place of the old one |
+//! | `note` | what one transfer leaves there for the next |
+//! | `farewell` | what is left there of a transfer that failed: the reason, and nothing else |
 //! | `voice` | what the snapshot says of itself |
 mod exchange;
+mod farewell;
 mod incoming;
 mod joiner;
+mod note;
 mod road;
 mod voice;
 
@@ -42,6 +46,7 @@ use crate::server::version::server_version;
 use crate::snapshot::declined::{Declined, SnapshotError};
 use crate::snapshot::logical::{Isolation, Logical};
 use crate::sql::Login;
+use farewell::Data;
 use incoming::Incoming;
 use joiner::Joiner;
 use voice::Voice;
@@ -120,6 +125,9 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
     };
     let incoming = Incoming::new(job, joiner);
     let loaded = caught(|| {
+        let mut session = joiner.session()?;
+        joiner.check_rights(&mut session)?;
+        joiner.give_back(session);
         let read = logical.read(&incoming, &Voice(job), &job.cancel).map_err(failed)?;
         tracing::info!("{}", read.summary);
         let rows = incoming.complete(&read.contents)?;
@@ -129,10 +137,12 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
             read.contents.tables.len(),
             size(bytes)
         );
-        job.cancel.check()?;
+        let mut session = joiner.session()?;
+        joiner.leave_note(&mut session, true)?;
+        joiner.give_back(session);
         Ok(read)
     });
-    let read = loaded.inspect_err(|_| incoming.remove())?;
+    let read = loaded.inspect_err(|error| farewell::say(joiner, error, Data::Old))?;
     let state = read.position.state;
     job.progress.ledger.note(|record| record.position.after = Some(state.to_string()));
     exchange::exchange(job, joiner, &incoming, &read).map_err(|error| exchange::half_done(joiner, error))?;
@@ -141,7 +151,7 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
         Isolation::Server(_) => job.args.gtid.clone().unwrap_or_default(),
         Isolation::BackupLocks => state.to_string(),
     };
-    joiner.starts_at(&position)?;
+    joiner.starts_at(&position).inspect_err(|error| farewell::say(joiner, error, Data::New))?;
     tracing::info!("{} has the state {state}", joiner.name());
     Ok(state)
 }

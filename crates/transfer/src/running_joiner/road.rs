@@ -35,8 +35,6 @@ use crate::threads::{self, Thread, lock};
 
 /// How long a connection may take, and each step of a login.
 const STEP_WITHIN: Duration = Duration::from_secs(10);
-/// A server whose host does not answer for so long is gone.
-const GONE_AFTER: Duration = Duration::from_secs(40);
 /// The packet with which a client takes leave.
 const QUIT: [u8; HEADER_LEN + 1] = [1, 0, 0, 0, 1];
 /// Bytes that are passed on at once.
@@ -54,6 +52,8 @@ struct Shared {
     tls: Arc<ClientConfig>,
     /// The server's certificate must be of the operator's CA.
     verified: bool,
+    /// How long the server may take nothing that is sent to it, and its host may not answer.
+    gone_after: Duration,
     /// The last connection had TLS.
     encrypted: AtomicBool,
     /// Bytes that went to the server.
@@ -66,16 +66,23 @@ struct Shared {
 }
 
 impl Road {
-    /// Listens for our own client.
+    /// Listens for our own client. The server is gone if it takes nothing for `gone_after`.
     ///
     /// # Errors
     /// The operator's certificates cannot be used, or there is no place for a socket.
-    pub fn to(host: &str, port: u16, own: Option<&OwnCertificates>, cancel: &Cancel) -> Result<Road> {
+    pub fn to(
+        host: &str,
+        port: u16,
+        own: Option<&OwnCertificates>,
+        gone_after: Duration,
+        cancel: &Cancel,
+    ) -> Result<Road> {
         let shared = Arc::new(Shared {
             host: host.to_owned(),
             port,
             tls: tls::client_of_server(own)?,
             verified: own.is_some(),
+            gone_after,
             encrypted: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             over: AtomicBool::new(false),
@@ -165,7 +172,9 @@ impl Shared {
                 }
             };
             // The client notices that nobody answers.
-            let _ = threads::spawn(Thread::SqlConnection, passes);
+            if let Err(failure) = threads::spawn(Thread::SqlConnection, passes) {
+                lock(&self.why).get_or_insert(failure);
+            }
         }
     }
 
@@ -180,7 +189,7 @@ impl Shared {
         let mut said = Vec::new();
         let (number, mut greeting) =
             next_packet(&mut said, |buffer| server.read_until(buffer, Instant::now() + STEP_WITHIN))
-                .map_err(broken)?;
+                .map_err(|error| self.not_greeted(&error))?;
         let offer = take_offer(&mut greeting);
         if offer == Some(false) && self.verified {
             let text =
@@ -215,8 +224,9 @@ impl Shared {
     }
 
     fn connect(&self) -> Result<TcpStream> {
-        let cannot = |why: &dyn std::fmt::Display| {
-            Failure::new(Kind::Peer, format!("the joiner's server at {} is not reached: {why}", self.name()))
+        let cannot = |why: &io::Error| {
+            let kind = if why.kind() == io::ErrorKind::TimedOut { Kind::Timeout } else { Kind::Peer };
+            Failure::new(kind, format!("the joiner's server at {} is not reached: {why}", self.name()))
                 .hint("it must listen for clients there: see wsrep_node_address, port and bind-address of the joiner, and firewalls")
         };
         let addresses = (self.host.as_str(), self.port).to_socket_addrs().map_err(|e| cannot(&e))?;
@@ -224,9 +234,10 @@ impl Shared {
         for address in addresses {
             match TcpStream::connect_timeout(&address, STEP_WITHIN) {
                 Ok(socket) => {
-                    // A host that is gone says nothing.
+                    // A host that is gone says nothing, neither when it is asked nor when it is sent something.
                     keep_alive(&socket)?;
-                    sockopt::set_tcp_user_timeout(&socket, GONE_AFTER.as_millis() as u32)?;
+                    let gone_after = u32::try_from(self.gone_after.as_millis()).unwrap_or(u32::MAX);
+                    sockopt::set_tcp_user_timeout(&socket, gone_after)?;
                     return Ok(socket);
                 }
                 Err(error) => last = error,
@@ -323,6 +334,20 @@ impl Shared {
                 self.cancel.check()?;
             }
         }
+    }
+
+    /// A server speaks first.
+    fn not_greeted(&self, error: &io::Error) -> Failure {
+        if error.kind() != io::ErrorKind::TimedOut {
+            return self.broken(error);
+        }
+        let seconds = STEP_WITHIN.as_secs();
+        let text = format!(
+            "the joiner's server at {} took a connection and said nothing within {seconds} s",
+            self.name()
+        );
+        Failure::new(Kind::Timeout, text)
+            .hint("it hangs, or another program is there: see wsrep_sst_receive_address and port of the joiner, and what is between the hosts")
     }
 
     fn broken(&self, error: &io::Error) -> Failure {
@@ -425,7 +450,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = std::thread::spawn(move || answers(listener.accept().unwrap().0));
-        let road = Road::to("127.0.0.1", port, None, &Cancel::new()).unwrap();
+        let second = Duration::from_secs(1);
+        let road = Road::to("127.0.0.1", port, None, second, &Cancel::new()).unwrap();
         let at = Listens::Proxied { socket: road.socket(), server: road.server() };
         let account = Account::from_pair("copier:Open.Sesame-7");
         assert!(Session::open(&Login { at, account }, Duration::from_secs(5)).is_err());

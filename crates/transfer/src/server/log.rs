@@ -32,14 +32,28 @@ pub fn is_ours(name: &str) -> bool {
 /// `WSREP_SST: [INFO] text (YYYYMMDD HH:MM:SS.mmm)`. `debug` events go to the file alone.
 pub fn begin(dir: &Path, role: &str) -> Result<PathBuf> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
-    let path = dir.join(format!("rejoin-{role}-{stamp}-{}.log", std::process::id()));
+    let path = dir.join(file_name(role));
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     forget_old(dir, role)?;
     let subscriber = tracing_subscriber::registry().with(Lines { file: Some(Mutex::new(file)) });
     // Fails only if a subscriber is already set, as in tests that run several transfers in one process.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(path)
+}
+
+/// The name of a log file that begins now.
+pub fn file_name(role: &str) -> String {
+    let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
+    format!("rejoin-{role}-{stamp}-{}.log", std::process::id())
+}
+
+/// A line of a log file. `level`: `ERROR`, `INFO`, ...
+pub fn line(level: &str, text: &str) -> String {
+    format!("{} [{level}] {text}\n", now())
+}
+
+fn now() -> String {
+    jiff::Zoned::now().strftime("%Y%m%d %H:%M:%S%.3f").to_string()
 }
 
 /// Sends later events to stderr alone, for a datadir that cannot be written.
@@ -75,15 +89,14 @@ impl<S: Subscriber> Layer<S> for Lines {
         }
         let mut text = Text::default();
         event.record(&mut text);
-        let now = jiff::Zoned::now().strftime("%Y%m%d %H:%M:%S%.3f").to_string();
         if let Some(file) = &self.file {
             let mut file = file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let _ = writeln!(file, "{now} [{level}] {}", text.0);
+            let _ = file.write_all(line(level.as_str(), &text.0).as_bytes());
         }
         if level <= Level::INFO {
             let word = if level == Level::WARN { "WARNING" } else { level.as_str() };
             // Each line is one write, because the server and other scripts write to the same file.
-            let line = format!("WSREP_SST: [{word}] {} ({now})\n", text.0);
+            let line = format!("WSREP_SST: [{word}] {} ({})\n", text.0, now());
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
     }

@@ -11,6 +11,7 @@ use crate::datadir::recognise::Looks;
 use crate::failure::Failure;
 use crate::install::kept;
 use crate::install::unfinished::Unfinished;
+use crate::running_joiner::METHOD;
 use crate::server::options::ServerOptions;
 use crate::server::provider_options::{self, ProviderOptions};
 use crate::settings::Settings;
@@ -93,6 +94,11 @@ impl Facts {
             _ => None,
         };
         path.and_then(|name| name.to_str()?.strip_prefix("wsrep_sst_")).unwrap_or("rejoin")
+    }
+
+    /// Whether this node gives rows to joiners whose servers run, and gets them: `wsrep_sst_method=mysqldump` is rejoin.
+    pub fn gives_rows(&self) -> bool {
+        self.method() == METHOD && self.in_files("wsrep_sst_method") == Some(METHOD)
     }
 
     /// The option in the files, which the next start uses, regardless of the running server.

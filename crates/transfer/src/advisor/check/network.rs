@@ -93,17 +93,12 @@ pub(super) fn ports(facts: &Facts) -> Vec<Port> {
         Some((host, port)) => (host.clone(), port.unwrap_or(default)),
         None => (node(), default),
     };
-    let mut wanted = vec![
-        ("SST", at(&own.sst, DEFAULT_PORT), "wsrep_sst_receive_address"),
-        (
-            "IST",
-            at(
-                if own.ist_bind.is_some() { &own.ist_bind } else { &own.ist },
-                own.base_port.saturating_add(1),
-            ),
-            "ist.recv_addr",
-        ),
-    ];
+    let ist = if own.ist_bind.is_some() { &own.ist_bind } else { &own.ist };
+    let mut wanted = vec![("IST", at(ist, own.base_port.saturating_add(1)), "ist.recv_addr")];
+    // A running joiner gets its state at its port for clients.
+    if !facts.gives_rows() {
+        wanted.insert(0, ("SST", at(&own.sst, DEFAULT_PORT), "wsrep_sst_receive_address"));
+    }
     if matches!(facts.server, super::facts::Server::Stopped) {
         let any = |port| ("0.0.0.0".to_owned(), port);
         let group = own.group.clone().map(|(host, port)| (host, port.unwrap_or(own.base_port)));

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::{Access, access};
 
 use super::facts::Program;
+use crate::running_joiner;
 use crate::server::compiled_in::{SERVICE_PATH, basedir, programs};
 use crate::server::options::ServerOptions;
 use crate::server::parent::ServerProcess;
@@ -27,6 +28,13 @@ pub(super) fn method(server: Option<u32>, options: &ServerOptions) -> Program {
     let configured = options.server("wsrep-sst-method").map(|name| format!("wsrep_sst_{name}"));
     let configured = configured.map(|name| find(&dirs, &name));
     configured.filter(Program::is_rejoin).unwrap_or_else(|| find(&dirs, METHOD))
+}
+
+/// Whether a stopped server with these options would get rows while it runs: `wsrep_sst_method=mysqldump` is rejoin.
+pub(in crate::advisor) fn gets_rows(options: &ServerOptions) -> bool {
+    let is_its_name = |path: &Path| path.file_name().is_some_and(|name| name == running_joiner::PROGRAM);
+    options.server("wsrep-sst-method") == Some(running_joiner::METHOD)
+        && matches!(method(None, options), Program::Found { path, version: Some(_), .. } if is_its_name(&path))
 }
 
 fn find(dirs: &[PathBuf], name: &str) -> Program {

@@ -12,6 +12,7 @@ use super::facts::{Facts, Group, Known, Origin, Position};
 use super::kind::Joiner;
 use super::transfer::Here;
 use crate::advisor::check::collect;
+use crate::advisor::check::program::gets_rows;
 use crate::advisor::check::wanted::{Wanted, account, load};
 use crate::datadir::layout::Layout;
 use crate::datadir::lineage::Lineage;
@@ -74,7 +75,8 @@ pub fn collect(
         lineage: Lineage::read(&layout.datadir),
         data: old.iter().map(|file| file.allocated).sum(),
         base: base(&options, &layout),
-        archives: archives(&group, archive)?,
+        // A server that runs gets no write-sets from an archive.
+        archives: if gets_rows(&options) { vec![] } else { archives(&group, archive)? },
         rate: rate::remembered(&layout.datadir),
         door: relay::door(&options, &layout.datadir).and_then(|door| relay::is_readable(&door)),
         group,

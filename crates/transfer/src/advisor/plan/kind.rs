@@ -32,6 +32,8 @@ pub(super) struct Joiner {
     facts: NodeFacts,
     /// `allow-upgrade`.
     upgrade: bool,
+    /// It gets rows while its server runs.
+    gets_rows: bool,
 }
 
 impl Joiner {
@@ -41,7 +43,8 @@ impl Joiner {
     /// An option under `[sst]` is not valid.
     pub fn of(layout: &Layout, options: &ServerOptions) -> Result<Joiner> {
         let facts = layout.facts(program::server_version(None, options));
-        Ok(Joiner { facts, upgrade: Settings::read(options)?.allow_upgrade })
+        let upgrade = Settings::read(options)?.allow_upgrade;
+        Ok(Joiner { facts, upgrade, gets_rows: program::gets_rows(options) })
     }
 
     /// What would travel from the member with these global variables.
@@ -49,6 +52,12 @@ impl Joiner {
     /// # Errors
     /// A variable is not valid.
     pub fn takes(&self, at: &Listens, variables: &BTreeMap<String, String>) -> Result<TransferKind> {
+        // The donor asks for nothing but names that this server can write.
+        if self.gets_rows {
+            return Ok(TransferKind::Rows(
+                "wsrep_sst_method=mysqldump: a donor gives them to this server while it runs".to_owned(),
+            ));
+        }
         let (layout, _) = layout_of(variables)?;
         let donor = layout.facts(variables.get("version").cloned());
         Ok(kind(&donor, &self.facts, self.upgrade, snapshot_of(at, &layout)))

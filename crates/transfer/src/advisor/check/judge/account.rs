@@ -35,20 +35,26 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
     };
     let account = &live.account;
     let choice = facts.settings.as_ref().map(|settings| settings.snapshot);
-    if choice == Ok(SnapshotChoice::Logical) && !live.reads_everything {
+    // Why there is no other snapshot.
+    let only = match choice {
+        _ if facts.gives_rows() => Some("wsrep_sst_method = mysqldump"),
+        Ok(SnapshotChoice::Online) => Some("snapshot=online"),
+        Ok(SnapshotChoice::Logical) => Some("snapshot=logical"),
+        _ => None,
+    };
+    let reads_rows = facts.gives_rows() || choice == Ok(SnapshotChoice::Logical);
+    if let Some(only) = only.filter(|_| reads_rows && !live.reads_everything) {
         findings.push(
             Level::Error,
             "account",
-            format!("{account} lacks SELECT on everything, and snapshot=logical: this node cannot donate"),
+            format!("{account} lacks SELECT on everything, and {only}: this node cannot donate"),
             crate::snapshot::online::sql_checks::grant_of(account, &["SELECT"]),
         );
     }
     if let Some(grant) = &live.grant {
-        // With these there is no fallback.
-        let (level, effect) = match choice {
-            Ok(SnapshotChoice::Online) => (Level::Error, "and snapshot=online: this node cannot donate"),
-            Ok(SnapshotChoice::Logical) => (Level::Error, "and snapshot=logical: this node cannot donate"),
-            _ => (Level::Warning, "so this node can donate only with the blocking snapshot"),
+        let (level, effect) = match only {
+            Some(only) => (Level::Error, format!("and {only}: this node cannot donate")),
+            None => (Level::Warning, "so this node can donate only with the blocking snapshot".to_owned()),
         };
         let text = format!("{account} lacks {}, {effect}", live.missing.join(", "));
         findings.push(level, "account", text, grant.clone());
@@ -98,7 +104,8 @@ fn saved(live: &Live, at_most: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::super::Level::{Error, Note, Ok, Warning};
-    use super::super::fixture::{found, live, running, set_sst, stopped};
+    use super::super::super::facts::Program;
+    use super::super::fixture::{found, live, running, set_sst, stopped, with_options};
 
     #[test]
     fn missing_rights_are_named_as_the_statement_that_gives_them() {
@@ -126,6 +133,25 @@ mod tests {
         );
         live(&mut facts).reads_everything = true;
         assert!(found(&facts, "account", Ok).contains("has the privileges"));
+    }
+
+    #[test]
+    fn a_donor_of_rows_for_a_running_joiner_has_no_other_snapshot() {
+        let mut facts = with_options(running(), &["--wsrep_sst_method=mysqldump"]);
+        let program = Program::Found {
+            path: "/usr/bin/wsrep_sst_mysqldump".into(),
+            executable: true,
+            same: true,
+            version: Some("0.1.0".to_owned()),
+        };
+        facts.program = program;
+        assert!(found(&facts, "account", Ok).contains("has the privileges"));
+        live(&mut facts).reads_everything = false;
+        assert!(found(&facts, "account", Error).contains("wsrep_sst_method = mysqldump: this node cannot"));
+        live(&mut facts).reads_everything = true;
+        live(&mut facts).missing = vec!["RELOAD"];
+        live(&mut facts).grant = Some("GRANT RELOAD ON *.* TO `m`@`localhost`;".to_owned());
+        assert!(found(&facts, "account", Error).contains("lacks RELOAD, and wsrep_sst_method = mysqldump"));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use formats::wsrep::address::ListenAddress;
 use super::super::Findings;
 use super::super::facts::{Facts, PortState, Server};
 use crate::peer::Side;
-use crate::running_joiner;
 use crate::server::ist_door::{IST_DOOR_HINT, IstDoor, ist_door};
 use crate::settings::{IstChoice, SnapshotChoice};
 use crate::writesets::ist::relay::is_readable;
@@ -222,7 +221,7 @@ fn method(facts: &Facts, findings: &mut Findings) {
             findings
                 .ok("method", format!("wsrep_sst_method = {name}, and the program of this name is rejoin"));
         }
-        Some(name) if name == running_joiner::METHOD && name == facts.method() => given_rows(facts, findings),
+        Some(_) if facts.gives_rows() => given_rows(facts, findings),
         None | Some("") => {
             findings.error("method", "wsrep_sst_method is not set: the server uses rsync", FIX)
         }
@@ -268,6 +267,14 @@ fn given_rows(facts: &Facts, findings: &mut Findings) {
             "method",
             format!("wsrep_sst_receive_address names port {port}: with this method it must be the one for clients, {clients}"),
             "wsrep_sst_receive_address = AUTO",
+        );
+    }
+    let files = facts.setting("secure_file_priv").unwrap_or_default();
+    if !files.is_empty() && !facts.datadir.path.starts_with(files) {
+        findings.error(
+            "method",
+            format!("secure_file_priv = {files}: with this method the server must write files into its datadir when it is the joiner"),
+            "take secure_file_priv out of the option file until this node has joined",
         );
     }
 }
@@ -368,6 +375,10 @@ mod tests {
         assert!(found(&named("mariabackup"), "method", Error).contains("mariabackup"));
         assert!(found(&named("mysqldump"), "method", Note).contains("the program of this name is rejoin"));
         assert!(found(&named("mysqldump"), "method", Error).contains("wsrep_sst_auth is not set"));
+        let text = "--wsrep_sst_method=mysqldump";
+        let words = ["--wsrep_sst_auth=a:b", "--secure_file_priv=/var/lib/mysql-files", text];
+        let elsewhere = Facts { program: named("mysqldump").program, ..with_options(stopped(), &words) };
+        assert!(found(&elsewhere, "method", Error).contains("secure_file_priv = /var/lib/mysql-files"));
         let off = with_options(stopped(), &["--wsrep_on=OFF"]);
         assert!(found(&off, "cluster", Error).contains("wsrep_on"));
         let alone = with_options(stopped(), &["--wsrep_cluster_address=gcomm://"]);
