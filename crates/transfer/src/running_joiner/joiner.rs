@@ -16,8 +16,8 @@ use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::snapshot::declined::Declined;
 use crate::snapshot::online::sql_checks::grant_of;
+use crate::sql::definitions::Database;
 use crate::sql::joining::FILE_EXISTS;
-use crate::sql::reading::Database;
 use crate::sql::{ANSWER_WITHIN, Listens, Login, Session, SqlError};
 use crate::threads::lock;
 

@@ -138,6 +138,7 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
             size(bytes)
         );
         let mut session = joiner.session()?;
+        job.cancel.check()?;
         joiner.leave_note(&mut session, true)?;
         joiner.give_back(session);
         Ok(read)
