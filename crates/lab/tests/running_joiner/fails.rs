@@ -157,7 +157,6 @@ fn a_joiner_that_dies_in_the_middle_is_no_harm() -> Result<()> {
 
 /// The link breaks while rows arrive; what had come stays until the next transfer, which gets through.
 #[test]
-#[ignore = "not seen passing yet"]
 fn a_link_that_is_cut_in_the_middle_is_named() -> Result<()> {
     let cluster = builder().build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
@@ -187,7 +186,6 @@ fn a_link_that_is_cut_in_the_middle_is_named() -> Result<()> {
 
 /// The link breaks while the old data is replaced: no later word says that it is as it was.
 #[test]
-#[ignore = "not seen passing yet"]
 fn a_link_that_is_cut_in_the_exchange_is_told_as_that() -> Result<()> {
     let cluster = builder().build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
@@ -230,7 +228,6 @@ fn a_link_that_is_cut_in_the_exchange_is_told_as_that() -> Result<()> {
 
 /// 11.8 runs the donor's program once: each of these fails in one attempt.
 #[test]
-#[ignore = "not seen passing yet"]
 fn a_joiner_that_does_not_answer_is_named() -> Result<()> {
     let newer = Installation::mariadb_11_8()?;
     let cluster = builder().installation(newer).sst_of(1, "sst-idle-timeout=3").build()?;
@@ -277,7 +274,6 @@ fn killed_in_the_middle(donor: &Node, joiner: &Node) -> Result<Relay> {
 
 /// 10.11 runs the program again, which begins from the start and knows how the joiner's settings were.
 #[test]
-#[ignore = "not seen passing yet"]
 fn a_donors_program_that_is_killed_is_run_again() -> Result<()> {
     let cluster = builder().mysqld_of(2, "event_scheduler=ON").mysqld_of(2, "local_infile=OFF").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
@@ -300,7 +296,6 @@ fn a_donors_program_that_is_killed_is_run_again() -> Result<()> {
 
 /// 11.8 does not: the joiner ends, and its data is the old one.
 #[test]
-#[ignore = "not seen passing yet"]
 fn a_donors_program_that_is_killed_costs_nothing() -> Result<()> {
     let newer = Installation::mariadb_11_8()?;
     let cluster = builder().installation(newer).build()?;
