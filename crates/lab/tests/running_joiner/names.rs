@@ -6,7 +6,6 @@ use crate::fixture::{
 };
 
 #[test]
-#[ignore = "not seen passing yet"]
 fn names_get_lower_case_or_are_refused() -> Result<()> {
     let cluster = builder().mysqld_of(2, "lower_case_table_names=1").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));

@@ -86,7 +86,7 @@ impl World {
 
     /// The file as it is installed, once it has been read back.
     fn settled(&self) -> Vec<u8> {
-        self.staging.settle_list(&[self.file.clone()], false, Patches::None, 2).unwrap();
+        self.staging.settle_list(std::slice::from_ref(&self.file), false, Patches::None, 2).unwrap();
         assert_eq!(self.staging.read_back(2, &Cancel::new()).unwrap(), SIZE);
         fs::read(self.staged()).unwrap()
     }
@@ -107,13 +107,11 @@ fn chunk() -> impl Strategy<Value = (u64, Vec<u32>, Vec<Source>)> {
     (0..3u64, proptest::collection::vec(end, 0..5), proptest::collection::vec(from, 6))
 }
 
+/// Parts of a range: start and length.
+type Parts = Vec<(u32, u32)>;
+
 /// The bytes of a chunk, and its parts by where they come from.
-fn content(
-    at: u64,
-    mut ends: Vec<u32>,
-    from: &[Source],
-    previous: &[u8],
-) -> (Vec<u8>, Vec<(u32, u32)>, Vec<(u32, u32)>) {
+fn content(at: u64, mut ends: Vec<u32>, from: &[Source], previous: &[u8]) -> (Vec<u8>, Parts, Parts) {
     let len = RANGE.min(SIZE - at) as u32;
     ends.push(len);
     ends.iter_mut().for_each(|end| *end = len.min(*end));
@@ -214,7 +212,7 @@ fn what_is_received_is_on_the_disk_and_not_in_the_page_cache() {
     assert!(is_cached(&world.file.1), "a file that was just written is in the cache");
 
     let world = received();
-    world.staging.settle_list(&[world.file.clone()], false, Patches::None, 2).unwrap();
+    world.staging.settle_list(std::slice::from_ref(&world.file), false, Patches::None, 2).unwrap();
     world.staging.sync_all().unwrap();
     assert_eq!(world.staging.read_back(2, &Cancel::new()).unwrap(), SIZE);
     assert!(!is_cached(&world.staged()), "it was read back through the cache");
