@@ -41,16 +41,18 @@ pub struct ConsistencyPoint {
 impl LogReport {
     /// Reads what was logged of one transfer; of several tries the last one counts.
     pub fn read(log: &str) -> Self {
-        let last = |lead: &str| {
-            log.lines().rev().find_map(|line| Some(without_time(line.split_once(lead)?.1.trim())))
-        };
         Self {
-            snapshot: last("snapshot: ").and_then(snapshot),
-            moment: last("the consistency point is at ").and_then(moment),
-            backup: last("made the backup; it is at ").and_then(Position::parse),
-            newer: last("redo: ").and_then(newer),
+            snapshot: last(log, "snapshot: ", snapshot),
+            moment: last(log, "the consistency point is at ", moment),
+            backup: last(log, "made the backup; it is at ", Position::parse),
+            newer: last(log, "redo: ", newer),
         }
     }
+}
+
+/// What the last line says that has these words and can be read.
+fn last<T>(log: &str, words: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+    log.lines().rev().find_map(|line| read(without_time(line.split_once(words)?.1.trim())))
 }
 
 /// What goes to a server's log ends with its time in brackets.
@@ -104,7 +106,8 @@ mod tests {
     fn lines_of_both_sources_are_read() {
         let log = "x WSREP_SST: [INFO] snapshot: online\n\
             y WSREP_SST: [INFO] the consistency point is at 2f0eaefd-0000-11f0-a0a0-000000000000:77: replication paused \
-            for 41.5 ms (granted after 3 ms), commits held for 7 ms, 3 files read in it, 2 tries, failed tries held 12.0 ms\n";
+            for 41.5 ms (granted after 3 ms), commits held for 7 ms, 3 files read in it, 2 tries, failed tries held 12.0 ms\n\
+            y WSREP_SST: [INFO] snapshot: 1.4 GiB of data files in 4.0 s and 3 rounds; at most 1 MiB of redo waiting to be read\n";
         let told = LogReport::read(log);
         assert_eq!(told.snapshot, Some(SnapshotKind::Online));
         let moment = told.moment.expect("a moment");
