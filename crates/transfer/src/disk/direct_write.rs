@@ -130,14 +130,17 @@ impl Output {
     }
 
     /// Reads what was written at an aligned offset from the disk, to the beginning of the buffer. Returns false if the file is not
-    /// written past the cache.
+    /// written past the cache, or is not as long yet: zeros at the end of a file are not written before it gets its length.
     ///
     /// # Errors
-    /// From the system; the file ends before.
+    /// From the system.
     pub fn read_from_disk(&self, buffer: &mut Buffer, len: usize, offset: u64) -> io::Result<bool> {
         match self.direct() {
             Some(direct) if offset.is_multiple_of(ALIGN as u64) && self.writes.work() => {
-                direct.read_exact(buffer, len, offset).map(|()| true)
+                match direct.read_exact(buffer, len, offset) {
+                    Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
+                    read => read.map(|()| true),
+                }
             }
             _ => Ok(false),
         }

@@ -25,7 +25,8 @@ use crate::threads::lock;
 const CATCH_UP: u64 = 2 << 20;
 
 /// Pieces that one thread writes before it reads the first of them back. What the donor sends again soon is then read once only.
-const BEHIND: usize = 16;
+/// Fewer than [`OPEN_FILES`], so that its file is still open.
+const BEHIND: usize = OPEN_FILES / 2;
 
 /// What arrived of a range: parts (start within the range, length), and their bytes one after the other.
 pub type Came<'a> = (&'a [(u32, u32)], &'a [u8]);
@@ -93,10 +94,11 @@ impl<'a> Writer<'a> {
             Some(same) if !same.same.is_empty() => self.write_together(file, range, came, &same),
             _ if differing == 0 => Ok(false),
             _ => {
-                let write = |all, (parts, data): &Came<'_>| {
+                let mut written = came.iter().filter(|(parts, _)| !parts.is_empty()).peekable();
+                let any = written.peek().is_some();
+                written.try_fold(any, |all, (parts, data)| {
                     Ok(self.write_range(file, range.start, parts, data)? && all)
-                };
-                came.iter().try_fold(true, write)
+                })
             }
         }
     }
@@ -172,9 +174,12 @@ impl<'a> Writer<'a> {
                 read_back::check(staged, at, piece, bytes)?;
                 let key = staging.key().filter(|_| read_back::is_range(staged, at, piece));
                 let fingerprint = key.map(|key| read_back::fingerprinted(key, at, bytes).1);
-                lock(&staged.digests).change(at, |piece| {
-                    piece.read_back = true;
-                    piece.fingerprint = fingerprint.or(piece.fingerprint);
+                lock(&staged.digests).change(at, |now| {
+                    // Not if it came again meanwhile.
+                    if now.on_disk && now.digest == piece.digest {
+                        now.read_back = true;
+                        now.fingerprint = fingerprint.or(now.fingerprint);
+                    }
                 });
             }
         }

@@ -245,6 +245,36 @@ fn what_the_disk_has_changed_is_found_while_others_arrive() {
     assert_eq!(world.staging.read_back(2, &Cancel::new()).unwrap(), SIZE);
 }
 
+/// It grew since it was listed, by zeros, as InnoDB makes a file longer.
+#[test]
+fn a_piece_that_ends_in_zeros_beyond_the_file_is_read_at_the_end() {
+    let mut world = World::new(".");
+    let (at, len) = (3 * RANGE, 2 * DIRECT_MIN);
+    let mut bytes = vec![0; RANGE as usize];
+    bytes[..len].fill(5);
+    let mut writer = world.staging.writer();
+    for start in [0, 2 * RANGE] {
+        world.fill(&mut writer, start, 7).unwrap();
+    }
+    world.receive(&mut writer, &bytes, at, &[(0, len as u32)], &[]).unwrap();
+    (0..=BEHIND).try_for_each(|_| world.fill(&mut writer, RANGE, 7)).unwrap();
+    drop(writer);
+    world.file.0.size = at + RANGE;
+    world.staging.settle_list(std::slice::from_ref(&world.file), false, Patches::None, 2).unwrap();
+    world.staging.read_back(2, &Cancel::new()).unwrap();
+    let content = fs::read(world.staged()).unwrap();
+    assert!(content.len() as u64 == at + RANGE && content[at as usize..] == bytes);
+}
+
+/// Zeros over a previous file that was adopted: nothing is written.
+#[test]
+fn nothing_that_was_written_is_nothing_to_read_back() {
+    let world = World::new(".");
+    let mut writer = world.staging.writer();
+    let nothing: [Came<'_>; 2] = [(&[], &[]), (&[], &[])];
+    assert!(!writer.write(FILE, 0..RANGE, &nothing, RANGE).unwrap());
+}
+
 #[test]
 fn a_piece_of_which_something_is_still_to_come_is_not_read() {
     let world = World::new(".");

@@ -34,11 +34,16 @@ const OPTIONS: &str = "db.opt";
 ///
 /// # Errors
 /// The server refuses something. Then it has neither its old data nor the donor's.
-pub(super) fn exchange(job: &Job, joiner: &Joiner<'_>, incoming: &Incoming<'_>, read: &Read) -> Result<()> {
+pub(super) fn exchange(
+    job: &Job,
+    joiner: &Joiner<'_>,
+    incoming: &Incoming<'_>,
+    read: &Read,
+    mut session: Session,
+) -> Result<()> {
     job.progress.phase("replacing the joiner's old data", "");
     let (contents, began) = (&read.contents, std::time::Instant::now());
     let (places, parts) = incoming.arrived();
-    let mut session = joiner.session()?;
     let exchange = Exchange { joiner, contents, databases: &read.databases, session: &mut session };
     exchange.all(incoming, &places, parts, read.binlog_state.as_deref())?;
     joiner.give_back(session);

@@ -51,7 +51,7 @@ pub(super) fn say(joiner: &Joiner<'_>, error: &anyhow::Error, data: Data) {
     };
     if let Err(why) = left {
         tracing::warn!(
-            "{} was not told of the failure, and databases {INCOMING}* may be left there, which the next transfer removes: {why:#}",
+            "{} may not know of the failure, and databases {INCOMING}* may be left there, which the next transfer removes: {why:#}",
             joiner.name()
         );
     }
@@ -64,13 +64,14 @@ fn leave(joiner: &Joiner<'_>, error: &anyhow::Error, data: Data) -> Result<()> {
     let login = Login { at, account: joiner.account() };
     let mut session = joiner.enter_by(&road, &login, STEP_WITHIN)?;
     tell(joiner, &mut session, error, data);
+    // First, because dropping very many tables can take longer than is waited for.
+    joiner.put_back(&mut session);
     if data == Data::Old {
         remove_incoming(&mut session)?;
         if !joiner.was_replaced {
             session.drop_database(NOTE)?;
         }
     }
-    joiner.put_back(&mut session);
     Ok(())
 }
 

@@ -370,8 +370,13 @@ impl<'a> Joiner<'a> {
             .set_start_position(position)
             .map_err(|e| self.refused(&format!("the position {position}"), &e))?;
         drop(session);
-        if let Ok(mut session) = self.session() {
-            self.put_back(&mut session);
+        match self.session() {
+            Ok(mut session) => self.put_back(&mut session),
+            Err(error) => {
+                let changed = self.before.iter().map(|(variable, value)| format!("{variable} was {value}"));
+                let changed = changed.collect::<Vec<_>>().join(", ");
+                tracing::warn!("settings of {} stay changed ({changed}): {error:#}", self.name());
+            }
         }
         Ok(())
     }

@@ -140,13 +140,13 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
         let mut session = joiner.session()?;
         job.cancel.check()?;
         joiner.leave_note(&mut session, true)?;
-        joiner.give_back(session);
-        Ok(read)
+        Ok((read, session))
     });
-    let read = loaded.inspect_err(|error| farewell::say(joiner, error, Data::Old))?;
+    let (read, session) = loaded.inspect_err(|error| farewell::say(joiner, error, Data::Old))?;
     let state = read.position.state;
     job.progress.ledger.note(|record| record.position.after = Some(state.to_string()));
-    exchange::exchange(job, joiner, &incoming, &read).map_err(|error| exchange::half_done(joiner, error))?;
+    let exchanged = exchange::exchange(job, joiner, &incoming, &read, session);
+    exchanged.map_err(|error| exchange::half_done(joiner, error))?;
     let position = match isolation {
         // With the server's own GTID.
         Isolation::Server(_) => job.args.gtid.clone().unwrap_or_default(),

@@ -156,7 +156,12 @@ impl Node<'_> {
             return false;
         }
         self.server = server_of(&self.datadir);
-        let before = std::mem::replace(&mut self.door, found(self.find));
+        let door = found(self.find);
+        // A server that cannot be seen from here may run. An option file that is being replaced says nothing of it.
+        if self.server.is_none() && door.is_err() && self.door.is_ok() {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.door, door);
         self.door != before
     }
 }
