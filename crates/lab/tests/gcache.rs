@@ -115,8 +115,9 @@ fn the_range_is_the_servers_own_running_loaded_stopped_and_killed() -> Result<()
         );
         assert_eq!(number(&report, "gcache_size")?, 4 << 20);
         assert_eq!(metric(node, "rejoin_gcache_last_seqno")?, Some(truth.1 as f64));
-        let window = metric(node, "rejoin_gcache_window_seconds")?.context("no window")?;
-        assert_eq!(window as i64, number(&report, "outage_seconds")?);
+        // A fast machine fills the ring in less than a second, which says nothing of the rate.
+        let window = metric(node, "rejoin_gcache_window_seconds")?;
+        assert_eq!(window.map(|window| window as i64), report["outage_seconds"].as_i64());
         verified(&node.datadir(), truth.1 - truth.0 + 1)?;
     }
 

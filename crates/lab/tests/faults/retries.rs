@@ -63,8 +63,9 @@ fn refused_by_the_count(pair: &Pair) -> Result<()> {
         log.contains(&format!("rm {}", pair.joiner().datadir().join("sst_retry_count").display())),
         "{log}"
     );
-    for sign in ["flush tables", "plan: "] {
-        ensure!(!last_log(pair.donor(), "donor")?.contains(sign), "the donor began: {sign}");
+    for sign in ["flush tables", "phase \"sending\""] {
+        let log = last_log(pair.donor(), "donor")?;
+        ensure!(!log.contains(sign), "the donor began: {sign}\n{log}");
     }
     ensure!(
         !pair.donor().log_since(donors).contains("Flushing tables"),
