@@ -68,6 +68,16 @@ pub fn joined(node: &Node, donor: &Node) -> Result<()> {
     Ok(())
 }
 
+/// It joins, nothing of the old data or of the way is left, and both are equal.
+pub fn has_the_donors_data(donor: &Node, node: &Node) -> Result<()> {
+    joined(node, donor)?;
+    is_free(donor)?;
+    let shown = node.rows("SHOW DATABASES")?.concat();
+    ensure!(!shown.iter().any(|name| name == "old_shop" || name.starts_with("#rejoin")), "{shown:?}");
+    compare::wait_caught_up(donor, node, SOON)?;
+    compare::assert_equal(donor, node)
+}
+
 /// The old data is as it was; what has come of the donor's is gone.
 pub fn old_data_is_there(node: &Node) -> Result<()> {
     let shown = node.rows("SET STATEMENT wsrep_sync_wait=0 FOR SHOW DATABASES")?.concat();

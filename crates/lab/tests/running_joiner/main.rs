@@ -9,14 +9,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::outage::Certificates;
-use rejoin_lab::{Installation, compare, data, process};
+use rejoin_lab::{Installation, Node, compare, data, process};
 
 use crate::fixture::{PASSWORD, SOON, builder, fill, has_all, joined, let_in, stand_alone, told_to_join};
 
-#[test]
-fn a_running_server_gets_the_zoo_while_the_donor_writes() -> Result<()> {
-    let cluster = builder().mysqld_of(2, "event_scheduler=ON").mysqld("log_bin=bin").build()?;
-    let (n1, n2) = (cluster.node(1), cluster.node(2));
+fn gets_everything_while_the_donor_writes(n1: &Node, n2: &Node) -> Result<()> {
     n1.bootstrap()?;
     fill(n1)?;
     data::sysbench_tables(n1, 2, 20000)?;
@@ -29,7 +26,14 @@ fn a_running_server_gets_the_zoo_while_the_donor_writes() -> Result<()> {
     let load = load.stop()?;
     joined?;
     ensure!(load.commits > 0, "{load:?}");
-    has_all(n1, n2)?;
+    has_all(n1, n2)
+}
+
+#[test]
+fn a_running_server_gets_the_zoo_while_the_donor_writes() -> Result<()> {
+    let cluster = builder().mysqld_of(2, "event_scheduler=ON").mysqld("log_bin=bin").build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    gets_everything_while_the_donor_writes(n1, n2)?;
     assert_eq!(n2.value("SELECT @@event_scheduler")?, "ON");
     for node in [n1, n2] {
         assert_ne!(node.value("SELECT @@GLOBAL.gtid_binlog_state")?, "", "{}", node.name());
@@ -80,17 +84,5 @@ fn a_server_of_11_8_gets_the_zoo_from_its_like() -> Result<()> {
     let newer = Installation::mariadb_11_8()?;
     let cluster = builder().installation(newer).build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
-    n1.bootstrap()?;
-    fill(n1)?;
-    data::sysbench_tables(n1, 2, 20000)?;
-    stand_alone(n2)?;
-    let_in(n2, PASSWORD, "ALL PRIVILEGES")?;
-    let load =
-        Load::start(n1, Intensity { threads: 2, tables: 2, rows: 20000, pause: Duration::from_millis(2) })?;
-    told_to_join(n2, n1)?;
-    let joined = joined(n2, n1);
-    let load = load.stop()?;
-    joined?;
-    ensure!(load.commits > 0, "{load:?}");
-    has_all(n1, n2)
+    gets_everything_while_the_donor_writes(n1, n2)
 }
