@@ -1,6 +1,6 @@
 //! The pages that the redo since the copy's checkpoint changes, in bounded memory: see [`super::rounds`].
 //!
-//! One bit per page (8 MB for 1 TB of 16k pages), see [`super::page_set`]. Pages are kept apart by age: a *generation* holds what one stretch of the log changed, so that most of what lies below a newer
+//! One bit per page (8 MB for 1 TB of 16k pages), see `page_set`. Pages are kept apart by age: a *generation* holds what one stretch of the log changed, so that most of what lies below a newer
 //! checkpoint can be dropped at once. A page may be in several generations, and merging makes a generation look older
 //! than it is: more is read again then, never less. Above a memory limit a tablespace counts as changed whole, and
 //! above a second one everything does.

@@ -12,7 +12,7 @@
 //! | [`tail`] | following the log in a thread of its own |
 //! | [`spool`] | the bounded queue behind it, in memory and in a file; redo that a newer checkpoint makes needless is dropped there |
 //! | [`dirty`] | which pages the redo changes, in bounded memory |
-//! | [`page_set`] | a set of pages of one tablespace |
+//! | `page_set` | a set of pages of one tablespace |
 //! | [`redo_out`] | writing the redo as a flat log, and remembering its file events |
 //! | [`listing`] | listing the files; `lister` looks again only at what may have changed |
 //! | [`catalog`] | what was copied of each file; `copying` copies and records it |

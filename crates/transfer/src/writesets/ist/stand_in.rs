@@ -1,7 +1,7 @@
 //! The relay of a server that was started without a state transfer: nobody else would listen where donors connect, and a node
 //! that was cut off could take no IST while its server runs.
 //!
-//! It belongs to the archiver's process, listens as long as no state transfer's relay has claimed the port ([`super::port`]),
+//! It belongs to the archiver's process, listens as long as no state transfer's relay has claimed the port (`port`),
 //! and passes IST on as it is. Where it listens follows from the options of the server that runs.
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
