@@ -291,12 +291,9 @@ impl Session {
     /// # Errors
     /// The session is gone.
     pub fn innodb_bytes(&mut self) -> Answer<Option<u64>> {
-        let question =
-            "SELECT CAST(SUM(FILE_SIZE) AS UNSIGNED) FROM information_schema.INNODB_SYS_TABLESPACES";
-        match self.conn.query_first(question).map_err(SqlError::from) {
-            Err(e) if !e.is_lost() => Ok(None),
-            answer => Ok(answer?.flatten()),
-        }
+        self.number_if_permitted(
+            "SELECT CAST(SUM(FILE_SIZE) AS UNSIGNED) FROM information_schema.INNODB_SYS_TABLESPACES",
+        )
     }
 
     /// Number of InnoDB's tablespaces; `None` without the right to know it.
@@ -304,9 +301,14 @@ impl Session {
     /// # Errors
     /// The connection is lost.
     pub fn tablespaces(&mut self) -> Answer<Option<u64>> {
-        match self.conn.query_first("SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLESPACES") {
-            Err(e) => Err(SqlError::from(e)).or_else(|e| if e.is_lost() { Err(e) } else { Ok(None) }),
-            Ok(number) => Ok(number),
+        self.number_if_permitted("SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLESPACES")
+    }
+
+    /// A number that a question answers; `None` if there is none, or the server does not answer it to us.
+    fn number_if_permitted(&mut self, question: &str) -> Answer<Option<u64>> {
+        match self.conn.query_first(question).map_err(SqlError::from) {
+            Err(e) if !e.is_lost() => Ok(None),
+            answer => Ok(answer?.flatten()),
         }
     }
 
