@@ -38,6 +38,13 @@ fn receives_at(joiner: &Node, port: u16) -> Result<()> {
     joiner.exec(&[&format!("SET GLOBAL wsrep_sst_receive_address='127.0.0.1:{port}'")])
 }
 
+/// The next donor of this running server comes by this link.
+fn behind_a_link(joiner: &Node) -> Result<Relay> {
+    let link = Relay::to(joiner.ports().client())?;
+    receives_at(joiner, link.port())?;
+    Ok(link)
+}
+
 #[test]
 fn a_wrong_account_and_too_few_rights_on_the_joiner_are_named() -> Result<()> {
     let cluster = builder().build()?;
@@ -163,8 +170,7 @@ fn a_link_that_is_cut_in_the_middle_is_named() -> Result<()> {
     data::sysbench_tables(n1, 2, 40_000)?;
     stand_alone(n2)?;
     let_in(n2, PASSWORD, ALL)?;
-    let link = Relay::to(n2.ports().client())?;
-    receives_at(n2, link.port())?;
+    let link = behind_a_link(n2)?;
     std::thread::scope(|scope| -> Result<()> {
         let cuts = scope.spawn(|| link.wait_passed(2 << 20).map(|()| link.cut()));
         // The server tries again, and then nothing listens.
@@ -187,8 +193,7 @@ fn a_link_that_is_cut_in_the_exchange_is_told_as_that() -> Result<()> {
     data::small_tables(n1, "many", 300)?;
     stand_alone(n2)?;
     let_in(n2, PASSWORD, ALL)?;
-    let link = Relay::to(n2.ports().client())?;
-    receives_at(n2, link.port())?;
+    let link = behind_a_link(n2)?;
     let marks = (n1.log_mark(), n2.log_mark());
     told_to_join(n2, n1)?;
     let until = Instant::now() + Duration::from_secs(60);
@@ -241,8 +246,7 @@ fn a_joiner_that_does_not_answer_is_named() -> Result<()> {
     let words = "took a connection and said nothing within 10 s";
     fails_and_keeps_its_data(n1, n2, &unheard(words, LATE)).context("a silent port")?;
 
-    let link = Relay::to(n2.ports().client())?;
-    receives_at(n2, link.port())?;
+    let link = behind_a_link(n2)?;
     std::thread::scope(|scope| -> Result<()> {
         let swallows = scope.spawn(|| link.wait_passed(2 << 20).map(|()| link.swallow()));
         let late = unheard("does not answer any more", LATE);
@@ -253,8 +257,7 @@ fn a_joiner_that_does_not_answer_is_named() -> Result<()> {
 
 /// The donor's program is killed while rows are on their way, over a link that stands still then.
 fn killed_in_the_middle(donor: &Node, joiner: &Node) -> Result<Relay> {
-    let link = Relay::to(joiner.ports().client())?;
-    receives_at(joiner, link.port())?;
+    let link = behind_a_link(joiner)?;
     told_to_join(joiner, donor)?;
     link.wait_passed(2 << 20)?;
     link.swallow();
