@@ -141,10 +141,13 @@ impl Node {
     }
 
     fn empty(&self, dir: &Path) -> Result<()> {
-        if dir.exists() {
-            fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;
+        // The directory itself stays, because a filesystem may be mounted there.
+        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let remove = if entry.file_type()?.is_dir() { fs::remove_dir_all } else { fs::remove_file };
+            remove(&entry.path()).with_context(|| entry.path().display().to_string())?;
         }
-        fs::create_dir(dir).with_context(|| dir.display().to_string())?;
         self.user.own(dir)
     }
 }

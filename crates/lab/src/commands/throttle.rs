@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rejoin_lab::load::{Intensity, Load, LoadReport};
+use rejoin_lab::mounted::Mounted;
+use rejoin_lab::places::User;
 use rejoin_lab::{Cluster, Node, data};
 
 use super::bench::{fixture, machine};
@@ -36,6 +38,9 @@ pub struct Options {
     /// Seconds without a transfer, each time.
     #[arg(long, default_value_t = 20)]
     calm: u64,
+    /// The joiner's files lie on the donor's disk. Else they are in memory, because a joiner has a disk of its own.
+    #[arg(long)]
+    one_disk: bool,
     /// How many times all three take their turn.
     #[arg(long, default_value_t = 3)]
     repeat: u32,
@@ -87,6 +92,9 @@ pub fn run(options: &Options) -> Result<()> {
     let builder = options.mysqld.iter().fold(builder, |builder, line| builder.mysqld(line));
     let cluster = builder.mysqld_of(2, "wsrep_sst_donor=n1").build()?;
     let rows = data::rows_of(options.megabytes, TABLES)?;
+    let joiner = cluster.node(2);
+    let disk = || Mounted::small(&joiner.datadir(), options.megabytes * 2 + 2000, User::for_servers()?);
+    let _disk = (!options.one_disk).then(disk).transpose()?;
     println!("loading {} MB ...", options.megabytes);
     cluster.node(1).bootstrap()?;
     data::sysbench_tables(cluster.node(1), TABLES, rows)?;

@@ -177,6 +177,7 @@ impl Watch {
             return;
         }
         let sample = load.sampler.look();
+        self.throttle.set_busy(sample.is_busy());
         if self.seen.points != before.points {
             return;
         }

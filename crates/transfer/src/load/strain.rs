@@ -62,6 +62,13 @@ pub struct Sample {
     pub io_pressure: Option<f64>,
 }
 
+impl Sample {
+    /// Whether the server does something for clients or for its cluster. Without a login that is not known.
+    pub fn is_busy(&self) -> bool {
+        self.requests.is_none_or(|requests| requests >= IDLE)
+    }
+}
+
 /// How a second was, and the reason where that is not [`Strain::Calm`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -155,7 +162,7 @@ impl Judge {
         }));
         seen.extend(sample.queue.map(|queue| self.judge_queue(queue)));
         let times = self.judge_times(sample);
-        if sample.requests.is_none_or(|requests| requests >= IDLE) {
+        if sample.is_busy() {
             seen.extend(times);
         }
         seen.into_iter()

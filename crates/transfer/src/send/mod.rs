@@ -14,6 +14,7 @@
 mod connections;
 pub mod cost_model;
 pub mod file_list;
+pub mod in_flight;
 mod lane;
 pub mod packer;
 pub mod queue;

@@ -10,6 +10,7 @@ use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 
 use crate::compare::comparison::Compare;
+use crate::send::in_flight::Turn;
 use crate::send::queue::SendQueue;
 use crate::snapshot::sink::{Rate, SnapshotSink, write_zeros};
 
@@ -74,6 +75,10 @@ impl SnapshotSink for SendQueue<'_> {
             rest = later;
         }
         Ok(())
+    }
+
+    fn turn_to_read(&self, bytes: usize) -> Option<Turn<'_>> {
+        (!self.is_at_consistency_point()).then(|| self.throttle.turn(bytes))
     }
 
     fn drop_redo(&self, file: FileId, range: Range<u64>) -> Result<()> {

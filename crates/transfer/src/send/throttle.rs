@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::Failure;
+use crate::send::in_flight::{CONSIDERATE, InFlight, Turn};
 use crate::threads::lock;
 
 /// How far ahead of the rate bytes may be sent or read, as a time.
@@ -19,6 +20,9 @@ const BURST: Duration = Duration::from_millis(200);
 pub struct Throttle {
     sending: Mutex<Budget>,
     reading: Mutex<Budget>,
+    in_flight: InFlight,
+    /// The server has clients, which wait for the disk.
+    busy: AtomicBool,
     /// Bytes of files that were read.
     read: AtomicU64,
     /// The operator permits that reading is slowed for the server's sake (`adaptive-throttle`).
@@ -39,6 +43,9 @@ impl Throttle {
         Throttle {
             sending: Mutex::new(Budget::new(rate, Instant::now())),
             reading: Mutex::new(Budget::new(None, Instant::now())),
+            in_flight: InFlight::default(),
+            // Until it is known.
+            busy: AtomicBool::new(true),
             read: AtomicU64::new(0),
             adaptive: AtomicBool::new(false),
             yields: AtomicBool::new(false),
@@ -93,6 +100,17 @@ impl Throttle {
             }
             cancel.sleep(wait.min(LOOK_EVERY))?;
         }
+    }
+
+    /// Whether the server has clients that wait for the disk.
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Release);
+    }
+
+    /// Waits until so many bytes may be read from the disk beside what is being read.
+    pub fn turn(&self, bytes: usize) -> Turn<'_> {
+        let considerate = self.gives_way() && self.busy.load(Ordering::Acquire);
+        self.in_flight.turn(bytes, considerate.then_some(CONSIDERATE))
     }
 
     /// Bytes of files that were read so far.

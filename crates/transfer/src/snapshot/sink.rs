@@ -11,6 +11,8 @@ use protocol::fingerprint::Fingerprint;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
 
+use crate::send::in_flight::Turn;
+
 /// Receives a snapshot. It is called from several threads. A slow sink slows down the copying of files, never the
 /// reading of the redo log.
 ///
@@ -35,6 +37,11 @@ pub trait SnapshotSink: Sync {
     /// Called before [`SnapshotSink::expect`]: the fingerprint of a file of one range is remembered, so the file need not be read
     /// if the joiner has the same.
     fn remember(&self, _file: FileId, _fingerprint: &Fingerprint) {}
+
+    /// Waits until so many bytes may be read from the disk. `None`: at once, and beside everything else.
+    fn turn_to_read(&self, _bytes: usize) -> Option<Turn<'_>> {
+        None
+    }
 
     /// Hands over a range by its fingerprint, without its bytes. Returns false if that is not enough: the joiner has something
     /// else, or it is not known what it has. Then the range must be written.

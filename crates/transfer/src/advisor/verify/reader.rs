@@ -103,7 +103,7 @@ impl Reader {
     pub fn read(&self, out: &mut [u8], at: u64, damage: &mut Vec<String>) -> Result<usize> {
         let Some(pages) = &self.pages else { return self.read_raw(out, at) };
         let mut found = Vec::new();
-        let read = pages.read(out, at, &mut found)?;
+        let read = pages.read(out, at, None, &mut found)?;
         damage.extend(found.into_iter().map(|damage| damage.text));
         Ok(read)
     }

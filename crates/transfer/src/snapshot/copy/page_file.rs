@@ -18,6 +18,7 @@ use crate::disk::direct::{Buffer, Direct};
 use crate::disk::identity::{Identity, Look, look_at};
 use crate::remembered::front::Front;
 pub use crate::remembered::front::HEAD_BYTES;
+use crate::send::in_flight::Turn;
 
 /// How often a torn page is read again while a server may be writing it.
 const TRIES: u32 = 200;
@@ -182,10 +183,19 @@ impl PageFile {
     /// Returns fewer bytes at the end of the file. Pages that remain corrupt are added to `damage` and delivered as
     /// they are.
     ///
+    /// `turn` ends as soon as the disk has answered.
+    ///
     /// # Errors
     /// From the system.
-    pub fn read(&self, out: &mut [u8], offset: u64, damage: &mut Vec<Damage>) -> Result<usize> {
+    pub fn read(
+        &self,
+        out: &mut [u8],
+        offset: u64,
+        turn: Option<Turn<'_>>,
+        damage: &mut Vec<Damage>,
+    ) -> Result<usize> {
         let read = if offset == 0 { self.read_front(out)? } else { self.read_raw(out, offset)? };
+        drop(turn);
         let Some((space, format)) = self.header else { return Ok(read) };
         let size = format.physical_size;
         for (index, slot) in out[..read].chunks_exact_mut(size).enumerate() {

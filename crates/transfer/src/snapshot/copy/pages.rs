@@ -156,7 +156,9 @@ fn read_pieces(copier: Copier<'_>, queue: &Mutex<PageQueue<'_>>) -> Result<()> {
         (copier.pace)()?;
         // Direct reads are of whole blocks.
         let known_damage = damage.len();
-        let read = open.file.read(&mut buffer.bytes()[..len.next_multiple_of(ALIGN)], offset, &mut damage)?;
+        let slot = &mut buffer.bytes()[..len.next_multiple_of(ALIGN)];
+        let turn = copier.sink.turn_to_read(slot.len());
+        let read = open.file.read(slot, offset, turn, &mut damage)?;
         let (piece, read) = (&mut buffer.bytes()[..len], read.min(len));
         // If the file became shorter meanwhile, the rest is zeros, because the joiner expects every byte. If it grows
         // again, redo writes the new pages.

@@ -162,7 +162,8 @@ fn each(
         let buffer = buffer.get_or_insert_with(|| Buffer::new(RANGE_BYTES as usize + 2 * ALIGN));
         let wanted = (range.end - range.start) as usize;
         let slot = &mut buffer.bytes()[..wanted.next_multiple_of(ALIGN)];
-        let read = file.read(slot, range.start, &mut damage)?;
+        let turn = copier.sink.turn_to_read(slot.len());
+        let read = file.read(slot, range.start, turn, &mut damage)?;
         if read > 0 {
             copier.sink.write(id, range.start, &slot[..read])?;
             bytes += read as u64;
