@@ -1,5 +1,6 @@
 //! The donor's side of a transfer, top to bottom.
 mod attempt;
+mod choice;
 mod decision;
 mod deep_ist;
 mod joiners_word;

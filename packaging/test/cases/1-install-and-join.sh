@@ -34,3 +34,13 @@ wait_until 30 served || { cat "$work/served"; on 2 journalctl -u rejoin-serve; f
 # Its last transfer may have been the one that it donated.
 has -E '^rejoin_transfer_success\{role="(joiner|donor)"\} 1' "$work/served"
 on 2 sh -c '[ "$(stat -c %U /proc/$(systemctl show -p MainPID --value rejoin-serve))" = mysql ]'
+
+# The archiver: disabled as installed; as the unit confines it, it archives what is written from now on, as the owner of the datadir.
+[ "$(on 3 systemctl is-enabled rejoin-archive)" = disabled ]
+on 3 systemctl enable -q --now rejoin-archive
+archived() { on 3 rejoin archive status --json >"$work/archived" 2>&1 && grep -q '"last"' "$work/archived"; }
+sql 1 "CREATE TABLE shop.archived (id INT PRIMARY KEY); INSERT INTO shop.archived VALUES (1)"
+wait_until 60 archived || { cat "$work/archived"; on 3 journalctl -u rejoin-archive; false; }
+on 3 rejoin archive verify
+on 3 sh -c '[ "$(stat -c %U /proc/$(systemctl show -p MainPID --value rejoin-archive))" = mysql ]'
+sql 1 "DROP TABLE shop.archived"

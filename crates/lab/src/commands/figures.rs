@@ -48,6 +48,9 @@ pub struct Options {
     /// The donor is written to meanwhile.
     #[arg(long)]
     loaded: bool,
+    /// State transfers have a network to themselves, of so many Mbit/s. Needs root.
+    #[arg(long)]
+    link: Option<u64>,
     /// Look at pairs of pages only: what each way to send a page would take. Nothing is transferred but by rejoin.
     #[arg(long)]
     pairs: bool,

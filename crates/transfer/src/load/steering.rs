@@ -35,11 +35,13 @@ impl Steering {
     pub fn next(&mut self, sample: &Sample, read: u64) -> Step {
         let verdict = self.judge.judge(sample);
         let was = self.controller.rate();
+        if was.is_none() {
+            self.judge.take_as_unslowed();
+        }
         let mut rate = self.controller.next(verdict.strain, read);
-        let in_vain = self.controller.slows_in_vain();
+        let in_vain = self.controller.slows_in_vain() && !self.judge.is_better_slowed();
         if in_vain {
-            // What the server bears while hardly anything is read has other causes, and is what later seconds are compared
-            // with.
+            // What the server bears all the same has other causes, and is what later seconds are compared with.
             self.judge.take_as_before();
             self.controller.start_over();
             rate = None;

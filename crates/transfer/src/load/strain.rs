@@ -36,6 +36,8 @@ const LONGER_CALM: Duration = Duration::from_millis(2);
 /// The same for waits for a processor, in seconds for each second that the threads ran.
 const WAITS: f64 = 0.5;
 const WAITS_CALM: f64 = 0.25;
+/// Slowing has helped if a value is below this part of what it was.
+const HELPED: f64 = 0.85;
 /// Fewer requests a second than this are those of monitoring, and of the transfer itself.
 const IDLE: f64 = 30.0;
 /// Pressure below this, as a part of the time, says that nothing waits.
@@ -93,6 +95,8 @@ struct Trend {
     /// What it was before, or the best that it has been since.
     before: Option<f64>,
     newest: VecDeque<f64>,
+    /// What it was when nothing was slowed.
+    unslowed: Option<f64>,
 }
 
 /// What is too much of a value, and what is not.
@@ -114,6 +118,10 @@ impl Trend {
 
     fn take_as_before(&mut self) {
         self.before = self.median().or(self.before);
+    }
+
+    fn is_better_slowed(&mut self) -> bool {
+        self.median().zip(self.unslowed).is_some_and(|(now, then)| now < then * HELPED)
     }
 
     /// The median of the newest seconds, what it was before, and what that means.
@@ -148,9 +156,21 @@ impl Judge {
 
     /// Takes what was seen in the newest seconds as what it was before.
     pub fn take_as_before(&mut self) {
+        self.trends().into_iter().for_each(Trend::take_as_before);
+    }
+
+    /// What was seen in the newest seconds is what the transfer does to the server when it is not slowed.
+    pub fn take_as_unslowed(&mut self) {
+        self.trends().into_iter().for_each(|trend| trend.unslowed = trend.median());
+    }
+
+    /// Whether something is better now than when the transfer was not slowed.
+    pub fn is_better_slowed(&mut self) -> bool {
+        self.trends().into_iter().any(Trend::is_better_slowed)
+    }
+
+    fn trends(&mut self) -> [&mut Trend; 3] {
         [&mut self.log_write, &mut self.disk_write, &mut self.cpu_waits]
-            .into_iter()
-            .for_each(Trend::take_as_before);
     }
 
     /// How the second was in which this was seen. The worst that was seen decides.
