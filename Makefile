@@ -11,8 +11,10 @@ MEGABYTES    ?= 400
 CHURN        ?= 0,0.2,1,4
 CHANGED      ?= 0,0.1,1,10,100
 BENCH_MEGABYTES ?= 2500
-# COLD=1: the donor's files are not in the page cache.
+# COLD=1: the nodes' files are not in the page cache.
 COLD         ?=
+BENCH_CASE   ?=
+LINK         ?=
 BY_ROWS      ?=
 REPEAT       ?= 3
 DEEP_MEGABYTES ?= 100
@@ -93,11 +95,15 @@ chaos: programs
 strangers: programs
 	$(TARGET)/release/lab strangers
 
-# The same full transfer by each method, idle and under write load, REPEAT times in turn: a table with medians. The figures
-# depend on the machine, so run nothing else meanwhile.
+# The same transfer by each method: to an empty node, idle and under write load, and where nothing has changed, REPEAT times in
+# turn. A table with medians and with what limited each (disk, link, processors), also in target/bench.json and, as a picture,
+# target/bench.svg. BENCH_CASE=full,loaded,same selects cases, LINK=125 has transfers pass a link of 125 MB/s (needs root).
+# The figures depend on the machine, so run nothing else meanwhile.
 # BY_ROWS=1 measures definitions and rows instead of files: snapshot=logical beside the method mysqldump, mariadb-dump, and LOAD DATA.
 bench: programs
-	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT) $(if $(COLD),--cold) $(if $(BY_ROWS),--by-rows)
+	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT) $(if $(COLD),--cold) \
+		$(if $(BENCH_CASE),--case $(BENCH_CASE)) $(if $(LINK),--link $(LINK)) \
+		$(if $(BY_ROWS),--by-rows,--json $(TARGET)/bench.json --svg $(TARGET)/bench.svg)
 
 # A table of how much a returning node receives by each method, by the share of rows that were changed while it was away
 # and rewritten before. CHURN and CHANGED are lists; all of both take more than an hour.
@@ -117,10 +123,12 @@ cold: programs
 moment: programs
 	$(TARGET)/release/lab moment
 
-# The cost of the number of tables: pause of replication, memory, seconds. TABLES="1000,20000,100000" sets the numbers.
+# The cost of the number of tables and of the bytes: pause of replication, memory, processor time, page cache, seconds.
+# TABLES=1000,20000,100000 sets the numbers, SCALE_MEGABYTES=1000,5000,20000 adds sizes in few tables.
 TABLES ?= 1000,20000
+SCALE_MEGABYTES ?=
 scale: programs
-	$(TARGET)/release/lab scale --tables $(TABLES)
+	$(TARGET)/release/lab scale --tables $(TABLES) $(if $(SCALE_MEGABYTES),--megabytes $(SCALE_MEGABYTES)) $(if $(COLD),--cold)
 
 # What clients of a donor under 80 % load feel of a transfer, with adaptive-throttle and without, and what it costs. Run nothing
 # else meanwhile. MEGABYTES=8000 on a fast disk.

@@ -8,7 +8,7 @@ set -euo pipefail
 programs=(
     mariadbd:mariadb-server mariadb-backup:mariadb-backup rsync:rsync socat:socat sysbench:sysbench
     mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs gcc:gcc make:make pkg-config:pkg-config setpriv:util-linux promtool:prometheus
-    chromium:chromium
+    chromium:chromium fincore:util-linux-extra
 )
 
 have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }

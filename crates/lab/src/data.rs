@@ -19,6 +19,11 @@ const SESSIONS: u32 = 4;
 /// What a row of sysbench takes on disk with its index and the room pages leave.
 const ROW_BYTES: u64 = 250;
 
+/// Bytes of a call of `RANDOM_BYTES`, calls for each row, and rows for each statement of [`filler`].
+const FILLER_BYTES: usize = 1024;
+const FILLER_PARTS: usize = 60;
+const FILLER_ROWS: u64 = 500;
+
 /// Rows of each of `tables` sysbench tables that are `megabytes` of data together.
 pub fn rows_of(megabytes: u64, tables: u32) -> Result<u32> {
     Ok(u32::try_from(megabytes * 1_000_000 / ROW_BYTES / u64::from(tables))?.max(1000))
@@ -53,6 +58,25 @@ pub fn more_small_tables(node: &Node, database: &str, numbers: Range<u32>) -> Re
         let sessions: Vec<_> = (0..SESSIONS).map(|session| scope.spawn(move || make(session))).collect();
         let ended = sessions.into_iter().map(|s| s.join().map_err(|_| anyhow!("a session panicked"))?);
         ended.collect::<Result<()>>()
+    })
+}
+
+/// Creates a table of so many megabytes of random bytes in `sbtest`: on this node alone, in a fraction of the time that rows
+/// of sysbench take.
+pub fn filler(node: &Node, table: &str, megabytes: u64) -> Result<()> {
+    if megabytes == 0 {
+        return Ok(());
+    }
+    let mut conn = node.connect()?;
+    let bytes = vec![format!("RANDOM_BYTES({FILLER_BYTES})"); FILLER_PARTS].join(", ");
+    let rows = megabytes * 1_000_000 / (FILLER_PARTS * FILLER_BYTES) as u64;
+    let table = format!("{DATABASE}.{table}");
+    sql::exec(&mut conn, "SET SESSION wsrep_on=OFF")?;
+    sql::exec(&mut conn, &format!("CREATE TABLE {table} (id INT AUTO_INCREMENT PRIMARY KEY, b LONGBLOB)"))?;
+    (0..rows.div_ceil(FILLER_ROWS)).try_for_each(|_| {
+        let rows =
+            format!("INSERT INTO {table} (b) SELECT CONCAT({bytes}) FROM {DATABASE}.seq_1_to_{FILLER_ROWS}");
+        sql::exec(&mut conn, &rows)
     })
 }
 

@@ -33,6 +33,7 @@ mod node;
 mod node_files;
 pub mod other;
 pub mod outage;
+pub mod page_cache;
 pub mod places;
 pub mod ports;
 pub mod process;

@@ -30,7 +30,7 @@ enum Command {
     Outages(commands::outages::Options),
     /// Full transfers while many clients connect to the joiner's port again and again, and all processors are busy.
     Strangers(commands::strangers::Options),
-    /// The same full transfer by each method, side by side, as a table.
+    /// The same transfer by each method, side by side, with what limited each: a table, JSON and a picture.
     Bench(commands::bench::Options),
     /// What a node that was away receives, by how much was changed since and before, beside the server's own methods.
     Figures(commands::figures::Options),
@@ -38,7 +38,7 @@ enum Command {
     Cold(commands::cold::Options),
     /// What many tables and a large MyISAM table cost in the consistency point.
     Moment(commands::moment::Options),
-    /// What the number of tables costs: pause of replication, memory and seconds beside those with ten tables.
+    /// What the number of tables and the bytes cost: pause of replication, memory, processor time and seconds beside those with ten tables.
     Scale(commands::scale::Options),
     /// What redo costs on the wire and in recovery, with rsync and mariabackup beside it; transfers below a limit.
     RedoTable(commands::redo_table::Options),

@@ -1,19 +1,31 @@
-//! `lab bench`: the same full transfer by each method, side by side.
+//! `lab bench`: the same transfer by each method, side by side, beside what the machine itself can do.
+
+use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rejoin_lab::data;
 
 mod by_rows;
+pub(super) mod ceilings;
 mod contender;
 pub(super) mod fixture;
+pub(super) mod limit;
 pub(super) mod machine;
+mod plot;
+mod results;
+mod rows;
+pub(super) mod samples;
+mod svg;
 mod table;
 mod trial;
 
-use contender::Contender;
+use ceilings::Ceilings;
+use contender::{Case, Contender};
 use fixture::Fixture;
-use trial::Trial;
+use results::{Results, TrialRecord};
+use trial::{Trial, Turn};
 
 /// What to measure.
 #[derive(Args)]
@@ -21,57 +33,152 @@ pub struct Options {
     /// Megabytes of sysbench tables.
     #[arg(long, default_value_t = 2500)]
     megabytes: u64,
-    /// How many times each method takes its turn, idle and under load.
+    /// How many times each method takes its turn in each case.
     #[arg(long, default_value_t = 3)]
     repeat: u32,
     /// Connections that write to the donor under load; one more writes to the other node.
     #[arg(long, default_value_t = 2)]
     writers: u32,
-    /// The methods; may be given again, separated by commas. All when not given.
+    /// The cases; may be given again, separated by commas. All when not given.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    case: Vec<Case>,
+    /// The methods, likewise.
     #[arg(long, value_enum, value_delimiter = ',')]
     method: Vec<Contender>,
     /// A line for `[sst]` of all nodes; may be given again.
     #[arg(long)]
     sst: Vec<String>,
-    /// The page cache has nothing of the donor's files, as beside a server that reads and writes past it.
+    /// The page cache has nothing of the nodes' files, as beside servers that read and write past it.
     #[arg(long)]
     cold: bool,
+    /// Transfers pass a link of so many megabytes a second (125 is 1 Gbit/s) instead of loopback. Needs root.
+    #[arg(long)]
+    link: Option<u64>,
+    /// Writes what was measured to this file too, as JSON (its keys: docs/figures.md).
+    #[arg(long, conflicts_with = "by_rows")]
+    json: Option<PathBuf>,
+    /// Draws the seconds of all methods to this file, as SVG.
+    #[arg(long, conflicts_with = "by_rows")]
+    svg: Option<PathBuf>,
     /// Definitions and rows instead of files: snapshot=logical beside the method mysqldump, mariadb-dump, and what a server can load
-    /// at all. Methods and writers do not count then.
+    /// at all. Cases, methods and writers do not count then.
     #[arg(long)]
     by_rows: bool,
 }
 
-/// Runs it.
+impl Options {
+    /// `all`, or those of `all` that were asked for.
+    fn chosen<T: Copy + PartialEq>(all: &[T], asked: &[T]) -> Vec<T> {
+        all.iter().copied().filter(|one| asked.is_empty() || asked.contains(one)).collect()
+    }
+
+    /// Bytes a second.
+    fn link_rate(&self) -> Option<f64> {
+        self.link.map(|megabytes| megabytes as f64 * 1e6)
+    }
+}
+
+/// Runs it. What was measured before a failure is shown and written as well.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0, "nothing to measure");
+    ensure!(options.link != Some(0), "nothing passes a link of 0 MB/s");
     if options.by_rows {
         return by_rows::run(options);
     }
-    let contenders = if options.method.is_empty() { Contender::ALL.to_vec() } else { options.method.clone() };
+    // A run takes long: a file that cannot be written is found out now.
+    for path in options.json.iter().chain(&options.svg) {
+        fs::write(path, "").with_context(|| path.display().to_string())?;
+    }
+    let contenders = Options::chosen(&Contender::ALL, &options.method);
+    let cases = Options::chosen(&Case::ALL, &options.case);
+    let takes_part = |one: &Contender| cases.iter().any(|case| one.takes_part(*case));
+    ensure!(contenders.iter().any(takes_part), "none of these methods takes part in these cases");
     println!("loading {} MB ...", options.megabytes);
     let fixture = Fixture::make(options)?;
-    println!("one join that does not count ...");
-    Trial::run(&fixture, contenders[0], 0, false).context("the first join")?;
+    let ceilings = fixture.ceilings(options.link_rate())?;
+    println!("{ceilings}");
     let mut trials = Vec::new();
-    for repetition in 1..=options.repeat {
-        for loaded in [false, true] {
-            for &contender in &contenders {
-                let what =
-                    format!("{} {repetition}, {}", contender.name(), if loaded { "loaded" } else { "idle" });
-                let trial = Trial::run(&fixture, contender, repetition, loaded).context(what.clone())?;
-                println!("  {what}: {:.1} s", trial.observed.took.as_secs_f64());
+    let measured = measure(options, &fixture, &ceilings, &contenders, &mut trials);
+    if !trials.is_empty() {
+        report(options, &fixture, &ceilings, &contenders, &trials)?;
+    }
+    measured
+}
+
+fn measure(
+    options: &Options,
+    fixture: &Fixture,
+    ceilings: &Ceilings,
+    contenders: &[Contender],
+    trials: &mut Vec<Trial>,
+) -> Result<()> {
+    println!("one join that does not count ...");
+    let turn = Turn { contender: contenders[0], case: Case::Full, repetition: 0, ceilings, cat: None };
+    Trial::run(fixture, turn).context("the first join")?;
+    // Before clients have written: files must have been left alone to be remembered.
+    let cases = [Case::Same, Case::Full, Case::Loaded];
+    for case in Options::chosen(&cases, &options.case) {
+        for repetition in 1..=options.repeat {
+            let cat = (case == Case::Same).then(|| same(fixture)).transpose()?;
+            for &contender in contenders.iter().filter(|contender| contender.takes_part(case)) {
+                let what = format!("{} {repetition}, {}", contender.name(), case.name());
+                let turn = Turn { contender, case, repetition, ceilings, cat };
+                let trial = Trial::run(fixture, turn).with_context(|| what.clone())?;
+                println!(
+                    "  {what}: {:.1} s; transfer {:.1} s: {}",
+                    trial.observed.took.as_secs_f64(),
+                    trial.transfer.seconds,
+                    trial.transfer_nearness()
+                );
                 trials.push(trial);
             }
         }
     }
+    Ok(())
+}
+
+/// Gives the joiner the donor's files.
+fn same(fixture: &Fixture) -> Result<fixture::Cat> {
+    println!("giving the joiner the same files, once the donor's have been left alone for two minutes ...");
+    fixture.make_same().context("the same files")?;
+    let cat = fixture.cat()?;
     println!(
-        "\nFull SST of a datadir of {:.2} GB to an empty node.",
-        data::disk_bytes(&fixture.donor().datadir())? as f64 / 1e9
+        "  cat of the data files: donor {:.2} s, joiner {:.2} s, both at once {:.2} s",
+        cat.donor, cat.joiner, cat.both
     );
-    println!("{}; {}.", machine::line()?, fixture::SETTINGS.join(", "));
+    Ok(cat)
+}
+
+fn report(
+    options: &Options,
+    fixture: &Fixture,
+    ceilings: &Ceilings,
+    contenders: &[Contender],
+    trials: &[Trial],
+) -> Result<()> {
+    let machine = machine::line()?;
+    println!(
+        "\nSST of a datadir of {:.2} GB, {:.2} GB of it data.",
+        data::disk_bytes(&fixture.donor().datadir())? as f64 / 1e9,
+        fixture.data_bytes()? as f64 / 1e9
+    );
+    println!("{machine}; {}.", fixture::SETTINGS.join(", "));
+    println!("Ceilings: {ceilings}.");
     let cached = if options.cold { "nothing" } else { "all" };
-    println!("The page cache had {cached} of the donor's files before each join.\n");
-    println!("{}\n{}", table::table(&trials, &contenders), table::NOTES);
+    println!("The page cache had {cached} of the nodes' files before each join.\n");
+    println!("{}\n{}", table::table(trials, contenders), table::NOTES);
+    print!("{}", table::goals(trials, options.cold));
+    let settings = fixture::SETTINGS.iter().map(ToString::to_string).chain(options.sst.iter().cloned());
+    let mut results =
+        Results::new(machine, settings.collect(), fixture.data_bytes()?, options.cold, ceilings);
+    results.trials = trials.iter().map(TrialRecord::of).collect();
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&results).context("as JSON")?;
+        fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &options.svg {
+        let svg = plot::plot(&results, contenders).svg();
+        fs::write(path, svg).with_context(|| path.display().to_string())?;
+    }
     Ok(())
 }

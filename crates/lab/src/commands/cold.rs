@@ -1,16 +1,17 @@
 //! `lab cold`: a node comes back to a cluster of which most tables have not changed. With what both hosts remember, without
 //! it, and by rsync: bytes that each host read, and seconds.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use rejoin_lab::{Cluster, Node, compare, data};
+use rejoin_lab::page_cache::forget_all;
+use rejoin_lab::{Cluster, compare, data};
 
-use super::bench::fixture::{builder, forget_all};
+use super::bench::fixture::builder;
 use super::bench::machine;
 use super::observed::Observed;
+use super::record::Counted;
 
 /// How long files must have been left alone before a donor remembers them, and a little more.
 const SETTLED: Duration = Duration::from_secs(123);
@@ -35,8 +36,8 @@ pub struct Options {
 struct Took {
     /// From the start of the joiner's program to what it tells its server.
     seconds: f64,
-    /// Bytes that the donor's and the joiner's program read, and that they remembered; `None` of another method.
-    bytes: Option<[(u64, u64); 2]>,
+    /// Of the donor's and the joiner's program; `None` of another method.
+    bytes: Option<[Counted; 2]>,
 }
 
 /// Runs it.
@@ -79,10 +80,15 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn row(turn: u32, name: &str, took: &Took, reading: f64) {
     let mb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
-    let [(donor, of_donor), (joiner, of_joiner)] = took.bytes.unwrap_or_default();
     let figures = match took.bytes {
         None => "| | | |".to_owned(),
-        Some(_) => format!("{} | {} | {} | {} |", mb(donor), mb(joiner), mb(of_donor), mb(of_joiner)),
+        Some([donor, joiner]) => format!(
+            "{} | {} | {} | {} |",
+            mb(donor.read),
+            mb(joiner.read),
+            mb(donor.remembered),
+            mb(joiner.remembered)
+        ),
     };
     println!("| {turn} | {name} | {:.2} | {:.2} | {figures}", took.seconds, took.seconds / reading);
 }
@@ -109,27 +115,8 @@ fn join(cluster: &Cluster, method: &str, remembers: u32, change: u32) -> Result<
     observed.ran(method)?;
     compare::assert_equal(donor, joiner)?;
     let bytes = match method {
-        "rejoin" => Some([counted(donor)?, counted(joiner)?]),
+        "rejoin" => Some([Counted::on(donor)?, Counted::on(joiner)?]),
         _ => None,
     };
     Ok(Took { seconds: observed.sst()?.as_secs_f64(), bytes })
-}
-
-/// What a node's newest record says that its program read and remembered.
-fn counted(node: &Node) -> Result<(u64, u64)> {
-    let record = newest_record(&node.datadir())?;
-    let text = std::fs::read_to_string(&record).with_context(|| record.display().to_string())?;
-    let record: serde_json::Value = serde_json::from_str(&text)?;
-    let of = |name: &str| record["bytes"][name].as_u64().context("no count of bytes in the record");
-    Ok((of("read")?, of("remembered")?))
-}
-
-fn newest_record(datadir: &Path) -> Result<PathBuf> {
-    let is_record = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.ends_with(".json") && (name.starts_with("rejoin-donor-") || name.starts_with("rejoin-joiner-"))
-    };
-    let all = std::fs::read_dir(datadir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    let written = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).ok();
-    all.into_iter().filter(is_record).max_by_key(written).context("no record of a transfer")
 }

@@ -11,6 +11,7 @@ pub mod joins;
 pub mod moment;
 mod observed;
 pub mod outages;
+mod record;
 pub mod redo_table;
 pub mod scale;
 pub mod storm;

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::Node;
 use rejoin_lab::follow::{Follower, Line};
-use rejoin_lab::usage::HighWater;
 
 /// How long a join may take.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -27,28 +26,34 @@ impl Observed {
 
     /// As [`Observed::join`], which fails when it takes longer.
     pub fn join_within(donor: &Node, joiner: &Node, args: &[&str], patience: Duration) -> Result<Self> {
-        Ok(Self::join_watched_within(donor, joiner, args, patience)?.0)
+        Ok(Self::join_watched_within(donor, joiner, args, patience, |_| Ok(()))?.0)
     }
 
-    /// As [`Observed::join`], with the most memory that a program of the joiner's server had.
-    pub fn join_watched(donor: &Node, joiner: &Node, args: &[&str]) -> Result<(Self, u64)> {
-        Self::join_watched_within(donor, joiner, args, PATIENCE)
+    /// As [`Observed::join`]; `watch` is called with the joiner's process once that runs.
+    pub fn join_watched<W>(
+        donor: &Node,
+        joiner: &Node,
+        args: &[&str],
+        watch: fn(u32) -> Result<W>,
+    ) -> Result<(Self, W)> {
+        Self::join_watched_within(donor, joiner, args, PATIENCE, watch)
     }
 
-    fn join_watched_within(
+    fn join_watched_within<W>(
         donor: &Node,
         joiner: &Node,
         args: &[&str],
         patience: Duration,
-    ) -> Result<(Self, u64)> {
+        watch: fn(u32) -> Result<W>,
+    ) -> Result<(Self, W)> {
         let followers = (Follower::start(donor)?, Follower::start(joiner)?);
         let began = Instant::now();
         joiner.begin(args)?;
-        let memory = HighWater::watch(joiner.pid().context("the joiner ended")?)?;
+        let watch = watch(joiner.pid().context("the joiner ended")?)?;
         let took = joiner.wait_synced(patience)?;
         donor.wait_synced_again(Duration::from_secs(60))?;
         let observed = Self { took, began, donor: followers.0.stop()?, joiner: followers.1.stop()? };
-        Ok((observed, memory.stop()?))
+        Ok((observed, watch))
     }
 
     /// What the donor logged.
@@ -73,6 +78,16 @@ impl Observed {
     pub fn giving(&self) -> Result<(Instant, Instant)> {
         let from = at(&self.donor, "Server status change synced -> donor")?;
         Ok((from, at(&self.donor, "Server status change donor -> joined")?))
+    }
+
+    /// The joiner's start, and when it was Synced.
+    pub fn whole(&self) -> (Instant, Instant) {
+        (self.began, self.began + self.took)
+    }
+
+    /// When the joiner's program started, and when it told its server of its success.
+    pub fn transferring(&self) -> Result<(Instant, Instant)> {
+        Ok((self.program_began()?, self.received()?))
     }
 
     /// From the joiner's start to that of its program: the server comes up, and the group takes it in.
@@ -111,6 +126,21 @@ impl Observed {
         let line = self.joiner.iter().find(|line| line.text.ends_with("WSREP: SST received"));
         Ok(line.context("no SST received in the joiner's log")?.seen)
     }
+}
+
+/// Waits until no program of a state transfer is left on this node: the kernel counts the processor time of those that ended.
+pub fn wait_for_programs(node: &Node, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while !node.sst_processes().is_empty() {
+        ensure!(
+            Instant::now() < deadline,
+            "programs are left on {}: {:?}",
+            node.name(),
+            node.sst_processes()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 fn at(lines: &[Line], text: &str) -> Result<Instant> {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rejoin_lab::load::{Intensity, Load, LoadReport};
 use rejoin_lab::mounted::Mounted;
+use rejoin_lab::page_cache::forget_all;
 use rejoin_lab::places::User;
 use rejoin_lab::{Cluster, Node, data};
 
@@ -149,7 +150,7 @@ fn turn(
     donor.checkpoint()?;
     rustix::fs::sync();
     // As beside a server that reads and writes past the page cache.
-    fixture::forget_all(&donor.datadir())?;
+    forget_all(&donor.datadir())?;
     let load = load()?;
     std::thread::sleep(WARM);
     let (from, to, slowed) = match meanwhile {

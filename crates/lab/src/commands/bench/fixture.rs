@@ -1,18 +1,22 @@
 //! Three nodes with the data that is transferred.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::load::{Intensity, Load, LoadReport};
-use rejoin_lab::{Builder, Cluster, Node, data};
+use rejoin_lab::page_cache::{self, forget_all, read_all};
+use rejoin_lab::{Builder, Cluster, Node, compare, data};
 
 use super::Options;
-use super::contender::Contender;
+use super::ceilings::Ceilings;
+use super::contender::{Case, Contender};
 
 const TABLES: u32 = 4;
+/// How long a donor's tables must have been left alone before it remembers them, and a little more.
+const SETTLED: Duration = Duration::from_secs(123);
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Transactions that purge may leave: a few are no matter.
+const PURGE_LEAVES: u64 = 50;
 /// The same for all nodes and methods.
 pub const SETTINGS: [&str; 4] = [
     "innodb_buffer_pool_size=512M",
@@ -36,6 +40,15 @@ pub struct Fixture {
     cold: bool,
 }
 
+/// Seconds that `cat` takes for the data files of both nodes, whose joiner has the same as its donor.
+#[derive(Debug, Clone, Copy)]
+pub struct Cat {
+    pub donor: f64,
+    pub joiner: f64,
+    /// Both at the same time: on this machine they share the disk and the processors.
+    pub both: f64,
+}
+
 /// Clients under way.
 pub struct Clients {
     donor: Load,
@@ -54,7 +67,9 @@ impl Fixture {
     /// Two members with data, and a third that is down.
     pub fn make(options: &Options) -> Result<Self> {
         let builder = builder(3, &options.sst).mysqld_of(3, "wsrep_sst_donor=n1");
-        let cluster = builder.provider("gcache.size", "512M").build()?;
+        let builder = builder.provider("gcache.size", "512M");
+        let builder = if options.link.is_some() { builder.transfer_network() } else { builder };
+        let cluster = builder.build()?;
         let rows = data::rows_of(options.megabytes, TABLES)?;
         let fixture = Self { cluster, rows, writers: options.writers, cold: options.cold };
         fixture.donor().bootstrap()?;
@@ -62,6 +77,10 @@ impl Fixture {
         fixture.other().wipe()?;
         fixture.other().join()?;
         fixture.donor().wait_synced_again(Duration::from_secs(60))?;
+        if let Some(rate) = options.link_rate() {
+            let ends = [fixture.donor(), fixture.joiner()];
+            ends.iter().try_for_each(|node| node.shape_transfers(rate as u64))?;
+        }
         Ok(fixture)
     }
 
@@ -77,20 +96,83 @@ impl Fixture {
         self.cluster.node(3)
     }
 
-    /// Makes everything as it is before any join: nothing on the joiner, nothing to flush on the donor, whose files the
-    /// page cache holds, or none of them when it is cold. (A server that writes past the cache drops from it what it writes,
-    /// and never brings anything into it.)
-    pub fn prepare(&self, contender: Contender) -> Result<()> {
-        self.joiner().wipe()?;
-        self.donor().add_options("sst", contender.settings())?;
+    /// Makes everything as it is before any join: nothing on the joiner, or what it has; nothing to flush on the donor, whose
+    /// files the page cache holds, or none of them when it is cold. (A server that writes past the cache drops from it what it
+    /// writes, and never brings anything into it.)
+    pub fn prepare(&self, contender: Contender, case: Case) -> Result<()> {
+        let joiner = self.joiner();
+        if case == Case::Same {
+            joiner.remove_grastate()?
+        } else {
+            joiner.wipe()?
+        }
+        [self.donor(), joiner].iter().try_for_each(|node| node.add_options("sst", contender.settings()))?;
         let method = format!("SET GLOBAL wsrep_sst_method='{}'", contender.method());
         for node in [self.donor(), self.other()] {
             node.exec(&[&method])?;
             node.checkpoint()?;
         }
+        self.set_cache()
+    }
+
+    /// The page cache as each transfer finds it.
+    fn set_cache(&self) -> Result<()> {
         rustix::fs::sync();
-        let donors = self.donor().datadir();
-        if self.cold { forget_all(&donors) } else { read_all(&donors) }
+        for node in [self.donor(), self.joiner()] {
+            if self.cold { forget_all(&node.datadir())? } else { read_all(&node.datadir())? }
+        }
+        Ok(())
+    }
+
+    /// Gives the joiner the donor's files by a transfer that does not count, after which both hosts remember them, and stops it.
+    pub fn make_same(&self) -> Result<()> {
+        compare::wait_purged(self.donor(), PURGE_LEAVES, PATIENCE)?;
+        self.prepare(Contender::Rejoin, Case::Full)?;
+        self.wait_settled()?;
+        let (donor, joiner) = (self.donor(), self.joiner());
+        joiner.begin(&["--wsrep-sst-method=rejoin"])?;
+        joiner.wait_synced(PATIENCE)?;
+        donor.wait_synced_again(Duration::from_secs(60))?;
+        joiner.wait_tidy()?;
+        joiner.stop()
+    }
+
+    /// Waits until nobody has written to the donor's tables for a while.
+    fn wait_settled(&self) -> Result<()> {
+        let tables = page_cache::data_files(&self.donor().datadir().join(data::DATABASE))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let written = tables.iter().map(|path| Ok(path.metadata()?.modified()?));
+            let newest = written.collect::<Result<Vec<SystemTime>>>()?.into_iter().max();
+            if newest.context("no table")?.elapsed().unwrap_or_default() > SETTLED {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the donor's tables are written to all the time");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// How long reading takes, from where transfers read.
+    pub fn cat(&self) -> Result<Cat> {
+        let seconds = |nodes: &[&Node]| -> Result<f64> {
+            self.set_cache()?;
+            let datadirs: Vec<_> = nodes.iter().map(|node| node.datadir()).collect();
+            Ok(page_cache::cat(&datadirs)?.as_secs_f64())
+        };
+        let (donor, joiner) = (self.donor(), self.joiner());
+        Ok(Cat { donor: seconds(&[donor])?, joiner: seconds(&[joiner])?, both: seconds(&[donor, joiner])? })
+    }
+
+    /// What the machine can do, by the donor's files and others beside them.
+    pub fn ceilings(&self, link: Option<f64>) -> Result<Ceilings> {
+        self.donor().checkpoint()?;
+        rustix::fs::sync();
+        Ceilings::measure(&self.donor().datadir(), self.cluster.dir(), link)
+    }
+
+    /// Bytes of the donor's data on disk.
+    pub fn data_bytes(&self) -> Result<u64> {
+        Ok(page_cache::bytes_on_disk(&page_cache::data_files(&self.donor().datadir())?))
     }
 
     /// Writers on the donor, and one on the other node.
@@ -115,28 +197,4 @@ impl Clients {
         }
         Ok(felt)
     }
-}
-
-/// Reads everything there is: the page cache has it then.
-pub fn read_all(dir: &Path) -> Result<()> {
-    each_file(dir, &|file| io::copy(file, &mut io::sink()).map(drop))
-}
-
-/// Has the page cache forget everything that is on disk.
-pub fn forget_all(dir: &Path) -> Result<()> {
-    let forget = |file: &mut fs::File| rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed);
-    each_file(dir, &|file| Ok(forget(file)?))
-}
-
-/// Files may go meanwhile.
-fn each_file(dir: &Path, visit: &dyn Fn(&mut fs::File) -> io::Result<()>) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
-        let path = entry?.path();
-        if path.is_dir() {
-            each_file(&path, visit)?;
-        } else if let Ok(mut file) = fs::File::open(&path) {
-            visit(&mut file).with_context(|| path.display().to_string())?;
-        }
-    }
-    Ok(())
 }

@@ -1,127 +1,41 @@
 //! What all joins came to, as Markdown.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use super::contender::Contender;
-use super::trial::{Clients, Trial};
+use super::contender::{Case, Contender};
+use super::limit::Nearness;
+use super::rows::{ALWAYS, LOADED, Row, of_cat, of_slowest};
+use super::trial::Trial;
 use crate::commands::storm::figures::spread;
 
-struct Row {
-    name: &'static str,
-    digits: usize,
-    value: fn(&Trial) -> Option<f64>,
-}
+/// Of the slowest of disk read, link and disk write, and of `cat` of the slower node's files.
+const GOAL: f64 = 0.9;
 
-const ALWAYS: [Row; 10] = [
-    Row { name: "start to Synced, s", digits: 1, value: |t| seconds(t.observed.took) },
-    Row {
-        name: "of that before the method's program runs, s",
-        digits: 1,
-        value: |t| seconds(t.observed.before().ok()?),
-    },
-    Row { name: "of that the transfer (SST), s", digits: 1, value: |t| seconds(t.observed.sst().ok()?) },
-    Row { name: "of that fixed sleeps, s [1]", digits: 1, value: |t| seconds(t.observed.asleep()?) },
-    Row { name: "of that `mariabackup --prepare`, s", digits: 1, value: |t| seconds(t.observed.prepare()?) },
-    Row {
-        name: "recovery by the joiner's server, s [2]",
-        digits: 1,
-        value: |t| seconds(t.observed.recovery().ok()?),
-    },
-    Row { name: "MB on the network [3]", digits: 0, value: |t| megabytes(t.wire) },
-    Row { name: "CPU of the programs, both hosts, s [4]", digits: 1, value: |t| Some(t.programs) },
-    Row { name: "CPU of the donor's server, s [5]", digits: 1, value: |t| Some(t.server) },
-    Row { name: "peak memory of the donor's programs, MB [6]", digits: 0, value: |t| megabytes(t.memory) },
-];
-
-const LOADED: [Row; 10] = [
-    Row {
-        name: "longest commit on the donor, ms: without a join",
-        digits: 0,
-        value: |t| felt(t, |c| ms(c.calm.0.donor.longest)),
-    },
-    Row { name: "... while the donor gave [7]", digits: 0, value: |t| felt(t, |c| ms(c.given)) },
-    Row {
-        name: "... from the joiner's start to Synced",
-        digits: 0,
-        value: |t| felt(t, |c| ms(c.during.0.donor.longest)),
-    },
-    Row {
-        name: "p99 on the donor, ms: without a join",
-        digits: 1,
-        value: |t| felt(t, |c| ms(c.calm.0.donor.p99)),
-    },
-    Row {
-        name: "... from the joiner's start to Synced",
-        digits: 1,
-        value: |t| felt(t, |c| ms(c.during.0.donor.p99)),
-    },
-    Row {
-        name: "longest commit on the other node, ms: without a join",
-        digits: 0,
-        value: |t| felt(t, |c| ms(c.calm.0.other.longest)),
-    },
-    Row {
-        name: "... from the joiner's start to Synced",
-        digits: 0,
-        value: |t| felt(t, |c| ms(c.during.0.other.longest)),
-    },
-    Row {
-        name: "p99 on the other node, ms: without a join",
-        digits: 1,
-        value: |t| felt(t, |c| ms(c.calm.0.other.p99)),
-    },
-    Row {
-        name: "... from the joiner's start to Synced",
-        digits: 1,
-        value: |t| felt(t, |c| ms(c.during.0.other.p99)),
-    },
-    Row {
-        name: "commits a second on the donor, of those without a join, %",
-        digits: 0,
-        value: |t| felt(t, kept),
-    },
-];
-
-fn seconds(duration: Duration) -> Option<f64> {
-    Some(duration.as_secs_f64())
-}
-
-fn megabytes(bytes: u64) -> Option<f64> {
-    Some(bytes as f64 / 1e6)
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
-fn felt(trial: &Trial, value: fn(&Clients) -> f64) -> Option<f64> {
-    trial.clients.as_ref().map(value)
-}
-
-/// Of the donor's commits a second, how many were left: in percent.
-fn kept(clients: &Clients) -> f64 {
-    let rate =
-        |(felt, time): &(super::fixture::Felt, Duration)| felt.donor.commits as f64 / time.as_secs_f64();
-    100.0 * rate(&clients.during) / rate(&clients.calm)
-}
+/// How near one phase of a trial came to the ceilings.
+type Near = fn(&Trial) -> Nearness;
 
 /// The table, for `contenders` in this order.
 pub fn table(trials: &[Trial], contenders: &[Contender]) -> String {
     let mut out = String::new();
     line(&mut out, "", contenders.iter().map(|contender| contender.name().to_owned()));
     let _ = writeln!(out, "|---|{}", "---:|".repeat(contenders.len()));
-    for loaded in [false, true] {
-        if !trials.iter().any(|trial| trial.loaded == loaded) {
+    for case in Case::ALL {
+        if !trials.iter().any(|trial| trial.case == case) {
             continue;
         }
-        let title = if loaded { "**under write load**" } else { "**idle**" };
-        let _ = writeln!(out, "| {title} |{}", " |".repeat(contenders.len()));
-        let of = |contender| Column { trials, contender, loaded };
-        let more = if loaded { &LOADED[..] } else { &[] };
+        let _ = writeln!(out, "| **{}** |{}", case.title(), " |".repeat(contenders.len()));
+        let of = |contender| Column { trials, contender, case };
+        let more = if case == Case::Loaded { &LOADED[..] } else { &[] };
         for row in ALWAYS.iter().chain(more) {
             let cells = contenders.iter().map(|&contender| of(contender).cell(row));
             line(&mut out, row.name, cells);
+        }
+        let limits: [(&str, Near); 2] = [
+            ("**the limit of the transfer, %**", Trial::transfer_nearness),
+            ("**the limit from start to Synced, %**", Trial::synced_nearness),
+        ];
+        for (name, near) in limits {
+            line(&mut out, name, contenders.iter().map(|&contender| of(contender).limit(near)));
         }
         if contenders.contains(&Contender::Rejoin) {
             let ratio = |awake: bool| contenders.iter().map(move |&contender| of(contender).ratio(awake));
@@ -130,6 +44,25 @@ pub fn table(trials: &[Trial], contenders: &[Contender]) -> String {
         }
     }
     out
+}
+
+/// What rejoin reached of what it is meant to reach, a line each; empty where none of it was measured.
+pub fn goals(trials: &[Trial], cold: bool) -> String {
+    let median = |case: Case, contender: Contender, value: fn(&Trial) -> Option<f64>| {
+        let column = Column { trials, contender, case };
+        spread(column.trials().filter_map(value).collect()).map(|[_, middle, _]| middle)
+    };
+    let full = median(Case::Full, Contender::Rejoin, of_slowest).filter(|_| cold);
+    let same = median(Case::Same, Contender::Unremembered, of_cat);
+    let told = |what: &str, reached: Option<f64>| {
+        let is = |part: f64| if part >= GOAL { "reached" } else { "not reached" };
+        let line = |part: f64| {
+            format!("Goal, {what} at least {:.0} %: {:.0} %, {}.\n", GOAL * 100.0, part * 100.0, is(part))
+        };
+        reached.map(line).unwrap_or_default()
+    };
+    told("a full transfer, cold, of the slowest of disk read, link and disk write", full)
+        + &told("nothing changed and nothing remembered, of `cat` of the slower node's files", same)
 }
 
 fn line(out: &mut String, name: &str, cells: impl Iterator<Item = String>) {
@@ -145,17 +78,29 @@ const NOTHING: &str = "-";
 struct Column<'a> {
     trials: &'a [Trial],
     contender: Contender,
-    loaded: bool,
+    case: Case,
 }
 
 impl<'a> Column<'a> {
     fn trials(self) -> impl Iterator<Item = &'a Trial> {
-        let mine = move |trial: &&Trial| trial.contender == self.contender && trial.loaded == self.loaded;
+        let mine = move |trial: &&Trial| trial.contender == self.contender && trial.case == self.case;
         self.trials.iter().filter(mine)
     }
 
     fn cell(self, row: &Row) -> String {
         shown(self.trials().filter_map(row.value).collect(), row.digits)
+    }
+
+    /// By the medians of the repetitions.
+    fn limit(self, near: Near) -> String {
+        let all: Vec<Nearness> = self.trials().map(near).collect();
+        let median = |value: fn(&Nearness) -> Option<f64>| {
+            spread(all.iter().filter_map(value).collect()).map(|[_, middle, _]| middle)
+        };
+        let Some(processor) = median(|near| Some(near.processor)) else { return NOTHING.to_owned() };
+        let (limit, near) =
+            Nearness { disk: median(|near| near.disk), link: median(|near| near.link), processor }.nearest();
+        format!("{limit} {:.0}", near * 100.0)
     }
 
     /// Pair by pair: the joins of one repetition followed each other.
@@ -197,9 +142,14 @@ the others travel in clear, all as they are without configuration.
 3. Payload of the TCP connections to the joiner's SST port, both directions, as the kernel counted it when they ended.
 4. User and system time of all SST programs, by the servers that waited for them.
 5. From the joiner's start until both hosts' programs had ended. Under load it holds what the clients cost.
-6. Resident memory of all of the donor's SST programs together, the most at one time, looked at ten times a second.
+6. Resident memory of all of that host's SST programs together, the most at one time, looked at ten times a second.
 7. From \"synced -> donor\" to \"donor -> joined\" in its log. Before and after that the group takes the joiner in, which
    stalls commits by itself, whatever the method.
+8. How near the whole machine came to its ceilings, which stand above. Disk: bytes read and bytes written, each by its own
+   ceiling, added up, because both nodes share the disk. Processors: seconds of work by seconds of all of them. Link: payload
+   by its rate; loopback has none. What a method leaves in the page cache is written later and counts then. More than 100 %:
+   the disk did more than when its ceiling was measured.
+9. `cat` of the data files of the donor, of the joiner, or of both at once, from where the transfer finds them.
 ";
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use rejoin_lab::load::{Intensity, Load};
+use rejoin_lab::page_cache::{forget_all, read_all};
 use rejoin_lab::{Cluster, Node, compare, copy_tree, data};
 
 use super::{Options, PATIENCE, pairs, sysbench_run, transactions};
-use crate::commands::bench::fixture::{self as bench, forget_all, read_all};
+use crate::commands::bench::fixture as bench;
 
 /// Transactions that purge may leave: a few are no matter.
 const PURGE_LEAVES: u64 = 50;

@@ -14,10 +14,6 @@ use crate::commands::observed::Observed;
 pub const TABLES: u32 = 4;
 /// Megabytes of sysbench tables; what is more is random bytes, which a server makes in a fraction of the time.
 const ROWS_MEGABYTES: u64 = 400;
-/// Bytes of a call of `RANDOM_BYTES`, calls for each row, and rows for each statement.
-const FILLER_BYTES: usize = 1024;
-const FILLER_PARTS: usize = 60;
-const FILLER_ROWS: u64 = 500;
 /// Rows that one statement rewrites.
 const STEP: u32 = 20_000;
 /// What the account needs in any case, and what mariabackup needs beside it.
@@ -36,24 +32,6 @@ pub fn builder(options: &Options, series: Series, log: u64) -> Result<Builder> {
     let builder = lines.iter().fold(builder, |builder, line| builder.mysqld(line));
     let builder = builder.sst("wsrep-sst-auth=sst:x").provider("gcache.size", "128M");
     Ok(options.sst.iter().fold(builder, |builder, line| builder.sst(line)))
-}
-
-/// Megabytes of random bytes in a table of their own, that nobody writes to.
-fn fill(node: &Node, megabytes: u64) -> Result<()> {
-    if megabytes == 0 {
-        return Ok(());
-    }
-    let mut conn = node.connect()?;
-    let bytes = vec![format!("RANDOM_BYTES({FILLER_BYTES})"); FILLER_PARTS].join(", ");
-    let rows = megabytes * 1_000_000 / (FILLER_PARTS * FILLER_BYTES) as u64;
-    sql::exec(&mut conn, "SET SESSION wsrep_on=OFF")?;
-    sql::exec(&mut conn, "CREATE TABLE sbtest.filler (id INT AUTO_INCREMENT PRIMARY KEY, b LONGBLOB)")?;
-    (0..rows.div_ceil(FILLER_ROWS)).try_for_each(|_| {
-        let rows = format!(
-            "INSERT INTO sbtest.filler (b) SELECT CONCAT({bytes}) FROM sbtest.seq_1_to_{FILLER_ROWS}"
-        );
-        sql::exec(&mut conn, &rows)
-    })
 }
 
 pub struct Fixture<'a> {
@@ -99,7 +77,7 @@ impl<'a> Fixture<'a> {
         donor.bootstrap()?;
         data::sysbench_tables(donor, TABLES, self.rows)?;
         if filled {
-            fill(donor, megabytes.saturating_sub(ROWS_MEGABYTES))?;
+            data::filler(donor, "filler", megabytes.saturating_sub(ROWS_MEGABYTES))?;
         }
         if let Some(dir) = kept {
             donor.stop()?;
