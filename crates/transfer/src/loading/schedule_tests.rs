@@ -266,7 +266,7 @@ fn what_is_here_is_loaded_and_keys_are_made_before_everything_has_arrived() {
 fn another_engine_gets_all_its_rows_at_once() {
     let of = |said| Plan { parts: 50, innodb: false, early: false, said };
     for plan in [of(true), of(false), Plan { early: true, ..of(false) }] {
-        let (mut parts, last) = snapshot(0, &[plan.clone()]);
+        let (mut parts, last) = snapshot(0, std::slice::from_ref(&plan));
         let behind = parts.split_off(40);
         let mut schedule = after(parts);
         let begun = [next(&mut schedule), next(&mut schedule), next(&mut schedule), next(&mut schedule)];
