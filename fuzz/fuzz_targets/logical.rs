@@ -3,11 +3,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use rejoin_formats::mariadb::{rows_text, show_create};
-use rejoin_protocol::logical::Contents;
+use rejoin_protocol::logical::{Contents, Table};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(contents) = Contents::decode(bytes) {
         assert_eq!(Contents::decode(&contents.encode().unwrap()), Ok(contents));
+    }
+    if let Ok(table) = Table::decode(bytes) {
+        assert_eq!(Table::decode(&table.encode().unwrap()), Ok(table));
     }
     let columns = rows_text::columns(bytes);
     let mut written = Vec::new();

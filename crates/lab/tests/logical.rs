@@ -158,7 +158,7 @@ fn names_get_lower_case_or_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// A joiner whose server is killed while rows arrive leaves nothing behind; the next transfer takes what arrived.
+/// A joiner whose server is killed while rows arrive and are loaded leaves nothing behind; the next transfer takes what arrived.
 #[test]
 fn an_interrupted_transfer_goes_on() -> Result<()> {
     let cluster = Cluster::builder()
@@ -177,6 +177,8 @@ fn an_interrupted_transfer_goes_on() -> Result<()> {
         ensure!(Instant::now() < until, "no rows arrive:\n{}", process::tail(&n2.log_since_start(), 30));
         std::thread::sleep(Duration::from_millis(50));
     }
+    let log = n2.log_since_start();
+    ensure!(log.contains("a private server runs"), "{}", process::tail(&log, 30));
     n2.kill();
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(n2.sst_processes(), []);
@@ -318,7 +320,7 @@ fn locks_are_held_no_longer_than_the_operator_allows() -> Result<()> {
 /// Small tables that are read last.
 const RENAMED: u32 = 12;
 
-/// Definitions change while rows are read: the snapshot begins again, and in the end the joiner is equal.
+/// Definitions change while rows are read and loaded: the snapshot begins again, and in the end the joiner is equal.
 #[test]
 fn ddl_meanwhile_changes_nothing_in_the_result() -> Result<()> {
     let cluster = Cluster::builder()
@@ -363,6 +365,7 @@ fn ddl_meanwhile_changes_nothing_in_the_result() -> Result<()> {
     n1.wait_synced_again(Duration::from_secs(20))?;
     let log = n2.log_since_start();
     ensure!(log.contains("the donor's logical snapshot begins again"), "{}", process::tail(&log, 30));
+    ensure!(log.contains("the new datadir is made anew"), "{}", process::tail(&log, 30));
     compare::assert_equal(n1, n2)
 }
 

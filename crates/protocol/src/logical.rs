@@ -1,8 +1,9 @@
 //! A logical snapshot: what the donor's server shows of its data, in parts that travel as files.
 //!
-//! A *part* is one zstd frame. The part [`CONTENTS`] is the encoded [`Contents`]; every other part is rows of one table, as
-//! `formats::mariadb::rows_text` has them. The joiner's own server makes the tables and loads the rows; definitions that the
-//! server keeps as texts in files of their own (views, triggers, options of databases) travel as these texts.
+//! A *part* is one zstd frame. Most parts are rows of one table, as `formats::mariadb::rows_text` has them. Three kinds describe
+//! them: [`DEFINITIONS`] before any rows, one for a large table after its last rows ([`of_table`]), and [`CONTENTS`] after all rows.
+//! The joiner's own server makes the tables and loads the rows; definitions that the server keeps as texts in files of their own
+//! (views, triggers, options of databases) travel as these texts.
 use serde::{Deserialize, Serialize};
 
 /// Version of [`Contents`]; another one is not read.
@@ -10,6 +11,13 @@ pub const VERSION: u16 = 1;
 
 /// The path of the part that describes all others.
 pub const CONTENTS: &str = "contents";
+
+/// The path of the first part of a snapshot: the encoded [`Contents`] without the rows that are still to be read, neither their number
+/// nor their parts. A donor that begins its snapshot again sends another one, and all parts with smaller numbers are void.
+pub const DEFINITIONS: &str = "definitions";
+
+/// The end of the path of a part that describes one table.
+const OF_TABLE: &str = "/table";
 
 /// The largest encoded [`Contents`]: about 300,000 tables.
 pub const CONTENTS_BYTES_MAX: u64 = 512 << 20;
@@ -135,12 +143,8 @@ impl Contents {
         if !rest.is_empty() {
             return Err(BadContents(format!("{} bytes follow it", rest.len())));
         }
-        let bad =
-            contents.rows().flat_map(|rows| &rows.parts).find(|path| !is_part(path) || *path == CONTENTS);
-        match bad.cloned() {
-            Some(path) => Err(BadContents(format!("{path:?} is not the path of rows"))),
-            None => Ok(contents),
-        }
+        contents.rows().try_for_each(check_paths)?;
+        Ok(contents)
     }
 
     /// The rows of all tables.
@@ -151,6 +155,52 @@ impl Contents {
         });
         tables.chain(self.system.iter().map(|table| &table.rows))
     }
+}
+
+impl Table {
+    /// The bytes of the part [`of_table`], before they are packed.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn encode(&self) -> Result<Vec<u8>, BadContents> {
+        postcard::to_stdvec(self).map_err(|e| BadContents(e.to_string()))
+    }
+
+    /// The inverse of [`Table::encode`].
+    ///
+    /// # Errors
+    /// The bytes are no table of this version, or it names a part that cannot be one of rows.
+    pub fn decode(bytes: &[u8]) -> Result<Table, BadContents> {
+        let table: Table = postcard::from_bytes(bytes).map_err(|e| BadContents(e.to_string()))?;
+        match &table.content {
+            Content::Rows(rows) => check_paths(rows)?,
+            Content::Nothing | Content::Discarded | Content::Sequence(_) => {}
+        }
+        Ok(table)
+    }
+}
+
+fn check_paths(rows: &Rows) -> Result<(), BadContents> {
+    match rows.parts.iter().find(|path| !is_of_rows(path)) {
+        Some(path) => Err(BadContents(format!("{path:?} is not the path of rows"))),
+        None => Ok(()),
+    }
+}
+
+/// The path of the part that describes a table whose rows have all been sent, if these are the beginning of the paths of its parts:
+/// an encoded [`Table`]. It comes after the table's rows.
+pub fn of_table(prefix: &str) -> String {
+    format!("{prefix}{OF_TABLE}")
+}
+
+/// Whether this is the path of a part that describes a table.
+pub fn is_of_table(path: &str) -> bool {
+    is_part(path) && path.ends_with(OF_TABLE)
+}
+
+/// Whether this is the path of a part of rows.
+fn is_of_rows(path: &str) -> bool {
+    is_part(path) && path != CONTENTS && path != DEFINITIONS && !is_of_table(path)
 }
 
 /// Whether this is the path of a part.
@@ -191,15 +241,22 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         let contents = contents(&["0011aabb/1", "0011aabb/-2"]);
+        let table = &contents.tables[0];
+        assert_eq!(Table::decode(&table.encode().unwrap()).as_ref(), Ok(table));
         assert_eq!(Contents::decode(&contents.encode().unwrap()), Ok(contents));
     }
 
     #[test]
     fn parts_have_paths_of_their_own() {
-        for path in ["../x", "/x", "a/b/c", "A", "contents", "", "a//b", ".", "x.ibd"] {
-            assert!(Contents::decode(&contents(&[path]).encode().unwrap()).is_err(), "{path}");
+        let of_table = of_table("0011aabb");
+        for path in
+            ["../x", "/x", "a/b/c", "A", "contents", "definitions", &of_table, "", "a//b", ".", "x.ibd"]
+        {
+            let named = contents(&[path]);
+            assert!(Contents::decode(&named.encode().unwrap()).is_err(), "{path}");
+            assert!(Table::decode(&named.tables[0].encode().unwrap()).is_err(), "{path}");
         }
-        assert!(is_part(CONTENTS));
+        assert!(is_part(CONTENTS) && is_part(DEFINITIONS) && is_of_table(&of_table));
     }
 
     #[test]
@@ -215,6 +272,7 @@ mod tests {
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Contents::decode(&bytes);
+            let _ = Table::decode(&bytes);
         }
     }
 }

@@ -74,6 +74,8 @@ pub enum Thread {
     ReadBack,
     /// Joiner: reads back a part of it.
     BlockReader,
+    /// Joiner: makes files of a logical snapshot, and runs the private server for that.
+    Loading,
     /// Joiner: loads tables of a logical snapshot.
     Loader,
     /// Joiner: hands the rows of one table to the private server.
@@ -118,7 +120,7 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds of threads.
-    pub const ALL: [Thread; 51] = [
+    pub const ALL: [Thread; 52] = [
         Thread::Main,
         Thread::Signals,
         Thread::Grace,
@@ -150,6 +152,7 @@ impl Thread {
         Thread::Settling,
         Thread::ReadBack,
         Thread::BlockReader,
+        Thread::Loading,
         Thread::Loader,
         Thread::RowFeeder,
         Thread::LoadWatch,
@@ -206,6 +209,7 @@ impl Thread {
             Thread::Settling => "settling",
             Thread::ReadBack => "read back",
             Thread::BlockReader => "block reader",
+            Thread::Loading => "loading",
             Thread::Loader => "loader",
             Thread::RowFeeder => "row feeder",
             Thread::LoadWatch => "load watch",

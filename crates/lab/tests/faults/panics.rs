@@ -105,7 +105,9 @@ fn cases(thread: Thread) -> Vec<Case> {
             vec![donor().with("snapshot=mariabackup")]
         }
         Thread::RowReader | Thread::RowWatch => vec![donor().with("snapshot=logical")],
-        Thread::Loader | Thread::RowFeeder | Thread::LoadWatch => vec![joiner().with("snapshot=logical")],
+        Thread::Loading | Thread::Loader | Thread::RowFeeder | Thread::LoadWatch => {
+            vec![joiner().with("snapshot=logical")]
+        }
         Thread::BlockReader => vec![joiner().with("threads=2").with("incremental=0")],
         // Starts in the same way as those that read pages first, and only for a large file that changed meanwhile.
         Thread::PageRereader => vec![],

@@ -7,6 +7,7 @@ use protocol::limits::{FURTHER_CONNECTIONS, TEXT_BYTES_MAX};
 use protocol::message::{Attempt, Message, SnapshotKind};
 
 use super::agree::Room;
+use super::by_rows::IncomingRows;
 use super::donors_word::unexpected;
 use super::file_list::FileList;
 use super::incoming::IncomingTransfer;
@@ -68,7 +69,13 @@ impl Transfer<'_> {
             if let Some(memory) = &self.memory {
                 incoming.staging().learn_with(memory.key());
             }
-            match self.receive_attempt(link, &attempt, &incoming)? {
+            let received = match attempt.snapshot {
+                SnapshotKind::Logical => by_rows::receive(self, link, &attempt, &incoming),
+                SnapshotKind::Online | SnapshotKind::Blocking | SnapshotKind::Mariabackup => {
+                    self.receive_attempt(link, &attempt, &incoming, None)
+                }
+            };
+            match received? {
                 Received::All(file_list) => match self.finish(link, incoming, file_list, attempt.snapshot) {
                     Err(error) if prepare::is_no_end(&error, self.job) => {
                         tracing::warn!("{error:#}");
@@ -83,12 +90,13 @@ impl Transfer<'_> {
         }
     }
 
-    /// Receives one attempt: the donor's files from one snapshot.
-    fn receive_attempt(
+    /// Receives one attempt: the donor's files from one snapshot, or rows, which `rows` takes.
+    pub(super) fn receive_attempt(
         &self,
         link: &mut Link,
         attempt: &Attempt,
         incoming: &IncomingTransfer,
+        rows: Option<&IncomingRows<'_>>,
     ) -> Result<Received> {
         let job = self.job;
         let (readers, staging, backup) = (job.settings.readers, incoming.staging(), self.base.dir());
@@ -102,11 +110,11 @@ impl Transfer<'_> {
         self.listener.allow_workers(job.settings.threads + FURTHER_CONNECTIONS);
         link.send(&Message::Ready)?;
         job.progress.phase("receiving", attempt.snapshot.name());
-        receive::receive_attempt(job, self.listener, link, incoming, base.as_ref())
+        receive::receive_attempt(job, self.listener, link, incoming, base.as_ref(), rows)
     }
 
-    /// The donor has sent everything. What is left is our own work, so it does no harm if the donor ends now. But a backup that
-    /// cannot be prepared needs another snapshot.
+    /// The donor has sent everything: copies unchanged bytes from the old files, and checks that the staged files are what the donor
+    /// read. That is our own work, so it does no harm if the donor ends now. But a backup that cannot be prepared needs another snapshot.
     fn finish(
         &self,
         link: &mut Link,
@@ -117,26 +125,6 @@ impl Transfer<'_> {
         if snapshot != SnapshotKind::Mariabackup {
             link.peer_is_dispensable();
         }
-        let file_list = match snapshot {
-            SnapshotKind::Logical => self.load(link, &incoming, &file_list)?,
-            SnapshotKind::Online | SnapshotKind::Blocking | SnapshotKind::Mariabackup => file_list,
-        };
-        self.verify(link, incoming, file_list)
-    }
-
-    /// Makes files of a logical snapshot, by a server of our own in staging. Returns their list, in place of that of its parts.
-    fn load(&self, link: &mut Link, incoming: &IncomingTransfer, parts: &FileList) -> Result<FileList> {
-        self.job.progress.all_is_copied();
-        link.keep_alive_while("loading rows", || by_rows::load(self.job, &self.layout, incoming, parts))
-    }
-
-    /// Copies unchanged bytes from the old files, and checks that the staged files are what the donor read.
-    fn verify(
-        &self,
-        link: &mut Link,
-        incoming: IncomingTransfer,
-        file_list: FileList,
-    ) -> Result<VerifiedStaging> {
         self.job.progress.all_is_copied();
         if self.memory.is_some() {
             incoming.staging().will_remember();

@@ -1,45 +1,146 @@
-//! A logical snapshot on the joiner: its parts are verified, files are made of them, and these take the parts' place in staging. From
-//! there on they are files like any other.
-use anyhow::Result;
+//! A logical snapshot on the joiner: its parts are staged as files are, verified one by one, and loaded while others arrive; files are
+//! made of them, and these take the parts' place in staging. From there on they are files like any other.
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
 use formats::innodb::wsrep_position::StoredPosition;
 use formats::wsrep::state_id::Gtid;
 use protocol::entries::Entries;
-use protocol::inventory::FileEntry;
+use protocol::inventory::{FileEntry, FileId};
+use protocol::message::Attempt;
 
+use super::Transfer;
 use super::file_list::FileList;
 use super::incoming::IncomingTransfer;
-use crate::datadir::layout::Layout;
+use super::receive::Received;
+use crate::cancel::Cancel;
+use crate::failure::kind_of;
 use crate::job::Job;
-use crate::loading;
+use crate::loading::arriving::{Arriving, Complete};
+use crate::loading::{self, Loaded};
+use crate::peer::link::Link;
+use crate::threads::{Running, Thread, lock, scoped};
 
-/// Makes files of the parts. Returns the list of these files.
+/// Parts on their way to those who load them.
+pub(super) struct IncomingRows<'a> {
+    incoming: &'a IncomingTransfer,
+    arriving: Arriving<'a>,
+    cancel: &'a Cancel,
+    /// Those that were begun and are not complete.
+    begun: Mutex<HashMap<FileId, FileEntry>>,
+}
+
+impl IncomingRows<'_> {
+    /// The donor begins a part, on one of its connections.
+    pub fn begin(&self, entry: &FileEntry) {
+        lock(&self.begun).entry(entry.id).or_insert_with(|| entry.clone());
+    }
+
+    /// Bytes of a part have arrived. If they were the last ones, the part is verified and can be loaded.
+    ///
+    /// # Errors
+    /// It is not what the donor sent, or cannot be loaded.
+    pub fn stored(&self, file: FileId) -> Result<()> {
+        // Two connections may have brought the last bytes at the same time: one of them takes the part.
+        let complete = {
+            let mut begun = lock(&self.begun);
+            let is_complete = begun.get(&file).is_some_and(|entry| self.incoming.has_all_of(entry));
+            if is_complete { begun.remove(&file) } else { None }
+        };
+        let Some(entry) = complete else { return Ok(()) };
+        let staged = self.incoming.staging().complete(file, self.cancel)?;
+        self.arriving.part(file, entry.path, &staged)
+    }
+
+    /// Everything has arrived: verifies it as a whole.
+    fn complete(&self, job: &Job, list: &FileList, since: Instant) -> Result<()> {
+        let parts = self.incoming.parts(job, list)?;
+        let contents = parts.contents()?;
+        let gtid =
+            list.position.1.map(|domain| gtid_in(list.binlog_state.as_deref().unwrap_or_default(), domain));
+        let gtid = gtid.or(Some(Gtid { domain: 0, server: 0, seq: 0 }));
+        let position = StoredPosition { state: list.position.0, gtid };
+        let first = list.files.iter().map(|part| part.id).min().context("a snapshot without parts")?;
+        self.arriving.complete(Complete { contents, parts, position, since }, first)
+    }
+}
+
+/// Receives an attempt, and loads its rows meanwhile. If it is complete, the list is that of the files that were made of it.
 ///
 /// # Errors
 /// A part is not what the donor sent, this node's server does not take something, or cancelled.
-pub(super) fn load(
-    job: &Job,
-    layout: &Layout,
+pub(super) fn receive(
+    transfer: &Transfer<'_>,
+    link: &mut Link,
+    attempt: &Attempt,
     incoming: &IncomingTransfer,
-    list: &FileList,
-) -> Result<FileList> {
-    let parts = incoming.parts(job, list)?;
-    let gtid =
-        list.position.1.map(|domain| gtid_in(list.binlog_state.as_deref().unwrap_or_default(), domain));
-    let position =
-        StoredPosition { state: list.position.0, gtid: gtid.or(Some(Gtid { domain: 0, server: 0, seq: 0 })) };
-    let loaded = loading::load(job, layout, incoming.staging(), &parts, position)?;
+) -> Result<Received> {
+    let job = transfer.job;
+    let rows = &IncomingRows {
+        incoming,
+        arriving: Arriving::new(usize::from(job.settings.threads), &transfer.layout),
+        cancel: &job.cancel,
+        begun: Mutex::default(),
+    };
+    std::thread::scope(|scope| {
+        // However this ends, nobody waits for rows any more.
+        let _stop = StopOnDrop(&rows.arriving);
+        let load = || loading::load(job, &transfer.layout, incoming.staging(), &rows.arriving);
+        let loading = scoped(scope, Thread::Loading, move || {
+            load().inspect_err(|error| {
+                // The donor still sends: the wait for it ends with this reason, which it is told.
+                if rows.arriving.is_incomplete() {
+                    job.cancel.cancel(kind_of(error), format!("{error:#}"));
+                }
+            })
+        });
+        let list = match transfer.receive_attempt(link, attempt, incoming, Some(rows))? {
+            Received::All(list) => list,
+            again => return Ok(again),
+        };
+        let since = Instant::now();
+        link.peer_is_dispensable();
+        job.progress.all_is_copied();
+        job.progress.phase("loading rows", "");
+        link.keep_alive_while("loading rows", || {
+            let _stop = StopOnDrop(&rows.arriving);
+            rows.complete(job, &list, since)?;
+            take_over(job, incoming, list, loading)
+        })
+    })
+}
+
+/// Stages the files that are made of parts, once they are.
+fn take_over(
+    job: &Job,
+    incoming: &IncomingTransfer,
+    list: FileList,
+    loading: Running<'_, Loaded>,
+) -> Result<Received> {
+    let loaded = loading.join()?;
     let mut files = Entries::default();
     // Behind the numbers of the parts, which stay in staging until the files have their names.
     let first = list.files.iter().map(|part| part.id.0 + 1).max().unwrap_or(0);
     for file in &loaded.files {
         job.cancel.check()?;
-        let id = protocol::inventory::FileId(file.entry.id.0.saturating_add(first));
+        let id = FileId(file.entry.id.0.saturating_add(first));
         let entry = FileEntry { id, ..file.entry.clone() };
         incoming.take_over(&entry, &file.path)?;
         files.insert(&entry);
     }
     loaded.remove()?;
-    Ok(FileList { files, position: list.position, binlog_state: list.binlog_state.clone() })
+    Ok(Received::All(FileList { files, ..list }))
+}
+
+/// Ends those who load.
+struct StopOnDrop<'a>(&'a Arriving<'a>);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// The last GTID of a domain, which a server with `wsrep_gtid_mode` counts on from.

@@ -93,6 +93,11 @@ impl IncomingTransfer {
         &self.old
     }
 
+    /// Whether all bytes of a file have arrived.
+    pub fn has_all_of(&self, file: &FileEntry) -> bool {
+        self.coverage.lock().unwrap_or_else(PoisonError::into_inner).missing(file).is_none()
+    }
+
     /// What has arrived.
     pub fn coverage(&self) -> &Mutex<Coverage> {
         &self.coverage

@@ -9,6 +9,7 @@ use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::FILES_MAX;
 use protocol::message::Message;
 
+use super::by_rows::IncomingRows;
 use super::donors_word::{parse_position, unexpected};
 use super::file_list::FileList;
 use super::incoming::IncomingTransfer;
@@ -32,21 +33,27 @@ pub(super) enum Received {
 }
 
 /// Receives one attempt: accepts connections and receives on each in a thread of its own, until the donor says on the
-/// control connection that all are done.
+/// control connection that all are done. `rows`: takes what is complete, of a logical snapshot.
 pub(super) fn receive_attempt(
     job: &Job,
     listener: &Listener,
     link: &mut Link,
     incoming: &IncomingTransfer,
     base: Option<&Base<'_>>,
+    rows: Option<&IncomingRows<'_>>,
 ) -> Result<Received> {
-    let begin = |entry: &FileEntry| incoming.begin(entry);
+    let begin = |entry: &FileEntry| {
+        rows.into_iter().for_each(|rows| rows.begin(entry));
+        incoming.begin(entry)
+    };
+    let stored = |file: FileId| rows.map_or(Ok(()), |rows| rows.stored(file));
     let (same, received) = (AtomicU64::new(0), AtomicU64::new(0));
     let shared = Shared {
         staging: incoming.staging(),
         coverage: incoming.coverage(),
         progress: &job.progress,
         begin: &begin,
+        stored: &stored,
         base,
         same: &same,
         received: &received,

@@ -5,7 +5,6 @@ use anyhow::Result;
 use protocol::logical::{Content, Contents, Table};
 
 use super::in_words;
-use super::parts::Parts;
 use super::texts::path_of;
 use crate::datadir::layout::Layout;
 use crate::failure::{Failure, Kind};
@@ -16,13 +15,7 @@ use crate::human::printable;
 ///
 /// # Errors
 /// Two names are one here, a name cannot be written here, or the peer names what is none.
-pub fn check(contents: &Contents, parts: &Parts, layout: &Layout) -> Result<(), Failure> {
-    if let Some(part) = contents.rows().flat_map(|rows| &rows.parts).find(|part| !parts.has(part)) {
-        return Err(Failure::new(
-            Kind::Peer,
-            format!("the part {part:?} of the logical snapshot never arrived"),
-        ));
-    }
+pub fn check(contents: &Contents, layout: &Layout) -> Result<(), Failure> {
     if let Some(text) = contents.texts.iter().find(|text| !is_text(layout.flavor, &text.path)) {
         let text = format!("{:?} is not the path of a definition", text.path);
         return Err(Failure::new(Kind::Peer, text));

@@ -2,10 +2,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use protocol::logical::{CONTENTS, CONTENTS_BYTES_MAX, Contents};
+use protocol::logical::{CONTENTS, CONTENTS_BYTES_MAX, Contents, Table};
 use zstd::stream::read::Decoder;
 
 use crate::failure::{Failure, Kind};
@@ -30,9 +30,14 @@ impl Parts {
         self.0.is_empty()
     }
 
-    /// Whether this part arrived.
-    pub fn has(&self, path: &str) -> bool {
-        self.0.contains_key(path)
+    /// Where a part is staged.
+    ///
+    /// # Errors
+    /// It did not arrive.
+    pub fn staged(&self, path: &str) -> Result<&Path, Failure> {
+        let missing =
+            || Failure::new(Kind::Peer, format!("the part {path:?} of the logical snapshot never arrived"));
+        self.0.get(path).map(PathBuf::as_path).ok_or_else(missing)
     }
 
     /// The description of all others.
@@ -40,23 +45,42 @@ impl Parts {
     /// # Errors
     /// It did not arrive, or cannot be read.
     pub fn contents(&self) -> Result<Contents> {
-        let mut bytes = Vec::new();
-        self.open(CONTENTS)?
-            .take(CONTENTS_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .context("the description of the logical snapshot cannot be unpacked")?;
-        Contents::decode(&bytes).map_err(|e| Failure::new(Kind::Peer, e.to_string()).into())
+        contents(self.staged(CONTENTS)?)
     }
+}
 
-    /// What is packed in a part.
-    ///
-    /// # Errors
-    /// It did not arrive, or cannot be opened.
-    pub fn open(&self, path: &str) -> Result<impl Read + use<>> {
-        let missing =
-            || Failure::new(Kind::Peer, format!("the part {path:?} of the logical snapshot never arrived"));
-        let staged = self.0.get(path).ok_or_else(missing)?;
-        let file = File::open(staged).with_context(|| format!("cannot open {}", staged.display()))?;
-        Ok(Decoder::with_buffer(BufReader::with_capacity(1 << 17, file))?)
-    }
+/// The description of a snapshot in a staged part.
+///
+/// # Errors
+/// It cannot be read.
+pub fn contents(staged: &Path) -> Result<Contents> {
+    let read = Contents::decode(&description(staged)?);
+    read.map_err(|e| Failure::new(Kind::Peer, e.to_string()).into())
+}
+
+/// The description of a table in a staged part.
+///
+/// # Errors
+/// It cannot be read.
+pub fn table(staged: &Path) -> Result<Table> {
+    let read = Table::decode(&description(staged)?);
+    read.map_err(|e| Failure::new(Kind::Peer, e.to_string()).into())
+}
+
+fn description(staged: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(staged)?
+        .take(CONTENTS_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .context("a description in the logical snapshot cannot be unpacked")?;
+    Ok(bytes)
+}
+
+/// What is packed in a staged part.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open(staged: &Path) -> Result<impl Read + use<>> {
+    let file = File::open(staged).with_context(|| format!("cannot open {}", staged.display()))?;
+    Ok(Decoder::with_buffer(BufReader::with_capacity(1 << 17, file))?)
 }

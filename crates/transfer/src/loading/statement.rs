@@ -1,10 +1,12 @@
 //! One statement that loads rows: its rows go through a pipe, and what the server says of them is judged.
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use protocol::logical::Rows;
 use protocol::policy::series;
 
+use super::parts;
 use super::pipe::Pipe;
 use super::tables::{Loader, refused};
 use crate::failure::{Failure, Kind};
@@ -31,8 +33,8 @@ pub(super) struct Statement<'a> {
     pub table: &'a str,
     /// All its rows.
     pub rows: &'a Rows,
-    /// Those parts of them that this statement loads.
-    pub parts: &'a [String],
+    /// Files of the parts that this statement loads.
+    pub parts: &'a [PathBuf],
     /// Columns of the rows; `None` for one that the table has not.
     pub columns: &'a [Option<String>],
     /// Of the pipe.
@@ -41,7 +43,7 @@ pub(super) struct Statement<'a> {
 
 impl Statement<'_> {
     fn what(&self) -> String {
-        format!("rows of {}.{}", self.database, self.table)
+        rows_of(self.database, self.table)
     }
 
     /// Fails unless all rows of the table were loaded.
@@ -78,7 +80,7 @@ impl Statement<'_> {
         let over = AtomicBool::new(false);
         let (loaded, fed) = std::thread::scope(|scope| {
             let feeder = scoped(scope, Thread::RowFeeder, || {
-                let sources = self.parts.iter().map(|part| loader.parts.open(part));
+                let sources = self.parts.iter().map(|part| parts::open(part));
                 let fed = pipe.feed(sources, &|| over.load(Ordering::Acquire), loader.cancel);
                 // The server would wait for us, or take an end for the end of the rows.
                 fed.inspect_err(|_| loader.server.kill())
@@ -114,6 +116,11 @@ pub(crate) fn as_they_were(
         Some(error) => Err(refuses(&error).into()),
         None => Ok(loaded),
     }
+}
+
+/// The rows of a table in words.
+pub(super) fn rows_of(database: &str, table: &str) -> String {
+    format!("rows of {database}.{table}")
 }
 
 /// Fails unless all rows were loaded. `what`: the rows in words.

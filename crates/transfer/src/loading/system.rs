@@ -1,5 +1,6 @@
 //! Rows of the database `mysql`: accounts with their privileges and roles, routines, events, and what else belongs to the data.
 use std::io::Read as _;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use formats::mariadb::rows_text::columns;
@@ -7,7 +8,8 @@ use formats::mariadb::system_tables::of_the_data;
 use protocol::logical::{Contents, SystemTable};
 use protocol::policy::series;
 
-use super::parts::Parts;
+use super::arriving::Complete;
+use super::parts;
 use super::statement::Statement;
 use super::tables::{Loader, refused};
 use crate::failure::Failure;
@@ -16,20 +18,27 @@ use crate::sql::{Session, SqlError};
 /// Most bytes of the list of plugins that are read.
 const PLUGINS_MAX: u64 = 1 << 20;
 
+/// The parts that have the list of the donor's plugins.
+pub(super) fn plugins(contents: &Contents) -> &[String] {
+    list_of_plugins(contents).map_or(&[], |plugins| &plugins.rows.parts)
+}
+
+fn list_of_plugins(contents: &Contents) -> Option<&SystemTable> {
+    contents.system.iter().find(|system| system.name == "plugin")
+}
+
 /// Libraries of the donor's plugins that its tables may need: engines and types of columns. Others wait until this node's server
-/// starts.
+/// starts. `plugins`: files of the parts that have their list.
 ///
 /// # Errors
 /// The list cannot be read.
-pub fn engines(parts: &Parts, contents: &Contents) -> Result<Vec<String>> {
-    let Some(plugins) = contents.system.iter().find(|system| system.name == "plugin") else {
-        return Ok(Vec::new());
-    };
-    let library = plugins.rows.columns.iter().position(|column| column.eq_ignore_ascii_case("dl"));
+pub(super) fn engines(contents: &Contents, plugins: &[PathBuf]) -> Result<Vec<String>> {
+    let columns_of = list_of_plugins(contents).map(|list| &list.rows.columns);
+    let library = columns_of.and_then(|all| all.iter().position(|column| column.eq_ignore_ascii_case("dl")));
     let Some(library) = library else { return Ok(Vec::new()) };
     let mut text = Vec::new();
-    for part in &plugins.rows.parts {
-        parts.open(part)?.take(PLUGINS_MAX).read_to_end(&mut text)?;
+    for part in plugins {
+        parts::open(part)?.take(PLUGINS_MAX).read_to_end(&mut text)?;
     }
     let names = text.split(|byte| *byte == b'\n').filter_map(|row| {
         String::from_utf8(columns(row).into_iter().nth(library)??).ok().filter(|name| is_engine(name))
@@ -51,21 +60,23 @@ pub(crate) fn is_engine(library: &str) -> bool {
 ///
 /// # Errors
 /// The server refuses a row, or cancelled.
-pub fn load(loader: &Loader<'_>, contents: &Contents, lower: bool) -> Result<()> {
+pub(super) fn load(loader: &Loader<'_>, complete: &Complete, lower: bool) -> Result<()> {
     loader.progress.phase("loading accounts and routines", "");
     let mut session = loader.session()?;
     let rows = &mut |session: &mut Session, system: &SystemTable, columns: &[Option<String>]| {
+        let staged = system.rows.parts.iter().map(|part| Ok(complete.parts.staged(part)?.to_owned()));
+        let staged = staged.collect::<Result<Vec<PathBuf>>>()?;
         let statement = Statement {
             database: "mysql",
             table: &system.name,
             rows: &system.rows,
-            parts: &system.rows.parts,
+            parts: &staged,
             columns,
             number: 0,
         };
         Ok(statement.check_count(statement.run(loader, session)?)?)
     };
-    replace(&mut session, contents, lower, &refused, rows)
+    replace(&mut session, &complete.contents, lower, &refused, rows)
 }
 
 /// Loads the rows of a table whose columns are these.
@@ -127,12 +138,13 @@ mod tests {
             b"ARCHIVE\tha_archive.so\nx\t../ha_x.so\nAUDIT\tserver_audit.so\nA2\tha_archive.so\nn\t\\N\n";
         let part = dir.path().join("p");
         std::fs::write(&part, zstd::bulk::compress(rows, 1).unwrap()).unwrap();
-        let parts = Parts::new([("p".to_owned(), part)]);
         let of =
             Rows { columns: vec!["name".into(), "dl".into()], parts: vec!["p".into()], ..Rows::default() };
         let system = vec![SystemTable { name: "plugin".into(), of_program: false, rows: of }];
         let contents = Contents { system, ..Contents::default() };
-        assert_eq!(engines(&parts, &contents).unwrap(), ["ha_archive.so"]);
-        assert!(engines(&parts, &Contents::default()).unwrap().is_empty());
+        assert_eq!(plugins(&contents), ["p"]);
+        assert_eq!(engines(&contents, &[part]).unwrap(), ["ha_archive.so"]);
+        assert!(plugins(&Contents::default()).is_empty());
+        assert!(engines(&Contents::default(), &[]).unwrap().is_empty());
     }
 }

@@ -1,17 +1,19 @@
-//! Makes databases, sequences and tables on the private server and loads their rows: by several statements at a time, of one table
-//! or of several.
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+//! Makes databases, sequences and tables on the private server and loads their rows as they arrive: by several statements at a time,
+//! of one table or of several.
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use formats::mariadb::show_create::{Deferred, defer_keys};
-use protocol::logical::{Content, Contents, Table};
+use protocol::logical::{Content, Table};
 
-use super::parts::Parts;
-use super::statement::Statement;
-use super::work::{Making, Piece, Work};
+use super::arriving::{Arriving, Begun};
+use super::schedule::Step;
+use super::statement::{Statement, check_count, rows_of};
 use super::{definition, in_words};
-use crate::cancel::{Cancel, LOOK_EVERY};
+use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::private_server::PrivateServer;
 use crate::private_server::homes::Homes;
@@ -22,12 +24,17 @@ use crate::threads::{Thread, in_threads, lock, scoped};
 /// Tables with more bytes get their secondary keys after their rows: sorted at once that is faster than row by row.
 pub(crate) const DEFER_FROM: u64 = 8 << 20;
 
+/// How often it is looked whether loading must end.
+const WATCH_EVERY: Duration = Duration::from_millis(50);
+
 /// What loading needs.
-pub struct Loader<'a> {
+pub(super) struct Loader<'a> {
     /// Where.
     pub server: &'a PrivateServer,
     /// What.
-    pub parts: &'a Parts,
+    pub begun: &'a Begun,
+    /// All that has arrived of it.
+    pub arriving: &'a Arriving<'a>,
     /// The private server's directories.
     pub homes: &'a Homes,
     /// Statements at a time.
@@ -53,20 +60,20 @@ impl Loader<'_> {
         Ok(session)
     }
 
-    /// Does `work` with the server, which is ended if the transfer is cancelled: a statement cannot be.
+    /// Does `work` with the server, which is ended if the transfer is cancelled or the snapshot is void: a statement cannot be.
     ///
     /// # Errors
     /// From `work`, or cancelled.
-    pub fn watched<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn watched<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scoped(scope, Thread::LoadWatch, || {
                 while !over.load(Ordering::Acquire) {
-                    if self.cancel.check().is_err() {
+                    if self.cancel.check().is_err() || self.arriving.check(self.begun.number).is_err() {
                         self.server.kill();
                         break;
                     }
-                    std::thread::sleep(LOOK_EVERY.min(std::time::Duration::from_millis(50)));
+                    std::thread::sleep(WATCH_EVERY);
                 }
                 Ok(())
             });
@@ -78,89 +85,59 @@ impl Loader<'_> {
         })
     }
 
-    /// Makes everything and loads all rows. Returns how many.
+    /// Makes everything and loads all rows, as they arrive, until there are no more.
     ///
     /// # Errors
-    /// The server refuses something, a row does not arrive as it was sent, or cancelled.
-    pub fn all(&self, contents: &Contents) -> Result<u64> {
-        self.progress.phase("loading rows", "");
-        let mut session = self.session()?;
+    /// The server refuses something, a row does not arrive as it was sent, the snapshot is void, or cancelled.
+    pub(super) fn all(&self) -> Result<()> {
+        let (mut session, contents) = (self.session()?, &self.begun.contents);
         for database in &contents.databases {
             session
                 .create_database(database)
                 .map_err(|e| refused(&format!("the database {database}"), &e))?;
         }
-        let (sequences, tables): (Vec<&Table>, Vec<&Table>) =
-            contents.tables.iter().partition(|table| matches!(table.content, Content::Sequence(_)));
-        // A default can be the next value of a sequence.
-        for table in sequences {
-            self.create(&mut session, table)?;
-            definition::check(&mut session, &table.database, table, contents)?;
+        // These are sequences. A default of a table can be the next value of one.
+        for sequence in &contents.tables {
+            self.make(&mut session, sequence)?;
         }
-        let (work, rows) = (Work::of(tables, self.threads), AtomicU64::new(0));
-        let failed = Mutex::new(None);
+        drop(session);
+        let (failed, over) = (Mutex::new(None), AtomicBool::new(false));
         in_threads(Thread::Loader, self.threads.max(1), &|| {
-            if let Err(error) = self.pieces(&work, &rows, contents) {
+            if let Err(error) = self.steps(&over) {
                 lock(&failed).get_or_insert(error);
                 // What the others do is in vain, and may be the largest table: their statements end with the server.
-                work.stop();
+                over.store(true, Ordering::Release);
                 self.server.kill();
             }
             Ok(())
         })?;
-        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(rows.into_inner()),
-        }
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    /// Loads what nobody else loads, until there is no more.
-    fn pieces(&self, work: &Work<'_>, rows: &AtomicU64, contents: &Contents) -> Result<()> {
-        let mut session = self.session()?;
-        while let Some((piece, making)) = work.next() {
-            self.cancel.check()?;
-            rows.fetch_add(self.piece(&mut session, piece, making, contents)?, Ordering::Relaxed);
+    /// Does what nobody else does, until there is no more.
+    fn steps(&self, over: &AtomicBool) -> Result<()> {
+        let (mut session, number) = (self.session()?, self.begun.number);
+        while let Some(step) = self.arriving.next(number, over, self.cancel)? {
+            match step {
+                Step::Make(at, table) => {
+                    let add = self.make(&mut session, &table)?;
+                    self.arriving.done(number, |schedule| schedule.made(at, add))?;
+                }
+                Step::Load(at, table, parts, statement) => {
+                    let rows = self.rows(&mut session, &table, &parts, statement)?;
+                    self.arriving.done(number, |schedule| schedule.loaded(at, parts.len(), rows))?;
+                }
+                Step::Finish(at, table, rows, add) => {
+                    self.finish(&mut session, &table, rows, &add)?;
+                    self.arriving.done(number, |schedule| schedule.finished(at))?;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Loads some rows of a table, which is made before the first of them and complete after the last. Returns how many.
-    fn piece(
-        &self,
-        session: &mut Session,
-        piece: &Piece,
-        making: &Making<'_>,
-        contents: &Contents,
-    ) -> Result<u64> {
-        let table = making.table;
-        let Some(made) = making.made(|| self.create(session, table))? else { return Ok(0) };
-        let Content::Rows(rows) = &table.content else {
-            definition::check(session, &table.database, table, contents)?;
-            return Ok(0);
-        };
-        let columns: Vec<Option<String>> = rows.columns.iter().cloned().map(Some).collect();
-        let statement = Statement {
-            database: &table.database,
-            table: &table.name,
-            rows,
-            parts: rows.parts.get(piece.parts.clone()).unwrap_or_default(),
-            columns: &columns,
-            number: piece.number,
-        };
-        let loaded = statement.run(self, session)?;
-        if let Some(all) = making.loaded(loaded) {
-            statement.check_count(all)?;
-            if !made.is_empty() {
-                let added = session.add_keys(&table.database, &table.name, made);
-                added.map_err(|e| refused(&in_words(table), &e))?;
-            }
-            definition::check(session, &table.database, table, contents)?;
-        }
-        Ok(loaded)
-    }
-
-    /// Makes a table without rows. Returns what makes the keys that it does not have yet.
-    fn create(&self, session: &mut Session, table: &Table) -> Result<Vec<u8>> {
+    /// Makes a table without rows, or a sequence. Returns what makes the keys that it does not have yet.
+    fn make(&self, session: &mut Session, table: &Table) -> Result<Vec<u8>> {
         let refuses = |e: &SqlError| refused(&in_words(table), e);
         let (database, name) = (table.database.as_str(), table.name.as_str());
         if matches!(database, "mysql" | "sys") {
@@ -172,13 +149,37 @@ impl Loader<'_> {
         };
         let warnings = session.define(database, &deferred.create).map_err(|e| refuses(&e))?;
         definition::log_warnings(table, &warnings);
-        match &table.content {
-            Content::Nothing | Content::Rows(_) => {}
-            Content::Discarded => session.discard(database, name).map_err(|e| refuses(&e))?,
-            Content::Sequence(values) => {
-                session.set_sequence(database, name, values).map_err(|e| refuses(&e))?;
-            }
+        if let Content::Sequence(values) = &table.content {
+            session.set_sequence(database, name, values).map_err(|e| refuses(&e))?;
+        }
+        if deferred.add.is_empty() {
+            definition::check(session, database, table, &self.begun.contents)?;
         }
         Ok(deferred.add)
+    }
+
+    /// Loads some rows of a table. Returns how many.
+    fn rows(&self, session: &mut Session, table: &Table, parts: &[PathBuf], statement: usize) -> Result<u64> {
+        let Content::Rows(rows) = &table.content else { return Ok(0) };
+        let columns: Vec<Option<String>> = rows.columns.iter().cloned().map(Some).collect();
+        let (database, table) = (table.database.as_str(), table.name.as_str());
+        Statement { database, table, rows, parts, columns: &columns, number: statement }.run(self, session)
+    }
+
+    /// So many rows of a table were loaded, which is all: adds the keys that it does not have yet.
+    fn finish(&self, session: &mut Session, table: &Table, loaded: u64, add: &[u8]) -> Result<()> {
+        let refuses = |e: &SqlError| refused(&in_words(table), e);
+        let (database, name) = (table.database.as_str(), table.name.as_str());
+        if let Content::Rows(rows) = &table.content {
+            check_count(&rows_of(database, name), rows, loaded)?;
+        }
+        if !add.is_empty() {
+            session.add_keys(database, name, add).map_err(|e| refuses(&e))?;
+            definition::check(session, database, table, &self.begun.contents)?;
+        }
+        match &table.content {
+            Content::Discarded => Ok(session.discard(database, name).map_err(|e| refuses(&e))?),
+            Content::Nothing | Content::Rows(_) | Content::Sequence(_) => Ok(()),
+        }
     }
 }

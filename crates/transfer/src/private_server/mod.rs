@@ -53,16 +53,30 @@ pub struct PrivateServer {
     _datadir: File,
 }
 
-impl PrivateServer {
-    /// Makes a new datadir with the server's own system tables, and starts the server on it. It loads these `libraries` of
-    /// plugins, as far as they are installed.
+/// A new datadir with system tables, on which a server can be started.
+pub struct NewDatadir(Program);
+
+/// Waits for so long. Fails if what is waited for is not wanted any more.
+pub type Wait<'a> = &'a dyn Fn(Duration) -> Result<()>;
+
+impl NewDatadir {
+    /// Makes it, with the server's own system tables.
     ///
     /// # Errors
-    /// The program or its definitions are not found, it does not start, or cancelled.
-    pub fn start(job: &Job, homes: &Homes, libraries: &[String]) -> Result<PrivateServer> {
+    /// The program or its definitions are not found, it fails, or from `wait`.
+    pub fn make(job: &Job, homes: &Homes, wait: Wait<'_>) -> Result<NewDatadir> {
         let program = Program::find(job)?;
         homes.make()?;
-        bootstrap(job, &program, homes)?;
+        bootstrap(&program, homes, wait)?;
+        Ok(NewDatadir(program))
+    }
+
+    /// Starts the server on it. It loads these `libraries` of plugins, as far as they are installed.
+    ///
+    /// # Errors
+    /// It does not start, or from `wait`.
+    pub fn start(&self, homes: &Homes, libraries: &[String], wait: Wait<'_>) -> Result<PrivateServer> {
+        let NewDatadir(program) = self;
         let libraries = program.installed(libraries);
         let mut more = vec![format!("--socket={SOCKET}")];
         more.extend(libraries.into_iter().map(|library| format!("--plugin-load-add={library}")));
@@ -72,10 +86,12 @@ impl PrivateServer {
         // The server was told a name that is relative to its datadir.
         let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", datadir.as_raw_fd()));
         let mut server = PrivateServer { process, login: Login::at_socket(&path, None), _datadir: datadir };
-        server.wait_for_login(homes, &job.cancel)?;
+        server.wait_for_login(homes, wait)?;
         Ok(server)
     }
+}
 
+impl PrivateServer {
     /// A session of a statement may take as long as it takes.
     ///
     /// # Errors
@@ -105,7 +121,7 @@ impl PrivateServer {
         }
     }
 
-    fn wait_for_login(&mut self, homes: &Homes, cancel: &Cancel) -> Result<()> {
+    fn wait_for_login(&mut self, homes: &Homes, wait: Wait<'_>) -> Result<()> {
         let until = Instant::now() + START_WITHIN;
         loop {
             let answer = Session::open(&self.login, LOGIN_WITHIN);
@@ -119,13 +135,13 @@ impl PrivateServer {
                 let why = answer.err().map(|e| e.to_string()).unwrap_or_default();
                 return Err(failed(homes, &format!("does not answer: {why}")).into());
             }
-            cancel.sleep(LOOK)?;
+            wait(LOOK)?;
         }
     }
 }
 
 /// Has the server's program make its system tables.
-fn bootstrap(job: &Job, program: &Program, homes: &Homes) -> Result<()> {
+fn bootstrap(program: &Program, homes: &Homes, wait: Wait<'_>) -> Result<()> {
     let script = homes.root().join("bootstrap.sql");
     let mut file = File::create(&script).with_context(|| format!("cannot make {}", script.display()))?;
     file.write_all(b"CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n")?;
@@ -148,7 +164,7 @@ fn bootstrap(job: &Job, program: &Program, homes: &Homes) -> Result<()> {
             None if Instant::now() > until => {
                 return Err(failed(homes, "does not finish its system tables").into());
             }
-            None => job.cancel.sleep(LOOK)?,
+            None => wait(LOOK)?,
         }
     }
     fs::remove_file(&script).with_context(|| format!("cannot remove {}", script.display()))

@@ -67,6 +67,11 @@ impl Digests {
         }
     }
 
+    /// Called when all pieces were read back, and are what they must be.
+    pub fn all_were_read_back(&mut self) {
+        self.0.iter_mut().for_each(|(_, piece)| piece.read_back = true);
+    }
+
     /// Called when the bytes were copied to another file.
     pub fn nothing_was_read_back(&mut self) {
         self.0.iter_mut().for_each(|(_, piece)| (piece.on_disk, piece.read_back) = (false, false));

@@ -40,3 +40,52 @@ fn a_file_of_several_parts_is_remembered_as_a_whole() {
     assert!(record.ranges.chunks(zeros.len()).all(|range| range == zeros));
     assert_eq!(record.count(), RANGES as u32);
 }
+
+/// A part of a logical snapshot is read back on its own as soon as it is complete, and is as long as the donor says although an
+/// interrupted transfer has left a longer one.
+#[test]
+fn one_file_is_complete_before_the_others() {
+    let tree = Tree::new();
+    let layout = tree.layout(&[]);
+    let part = |id, size| FileEntry {
+        id: FileId(id),
+        place: Place::Parts,
+        path: "0011aabb/1-0".to_owned(),
+        size,
+        allocated: size,
+        role: FileRole::Part,
+    };
+    let write = |staging: &Staging, entry: &FileEntry, byte: u8| {
+        let whole = vec![byte; entry.size as usize];
+        for (number, bytes) in whole.chunks(RANGE_BYTES as usize).enumerate() {
+            let (at, len) = (number as u64 * u64::from(RANGE_BYTES), bytes.len() as u32);
+            staging.writer().write_range(entry.id, at, &[(0, len)], bytes).unwrap();
+            staging.expect(entry.id, at, len, Some(digest(bytes)), None).unwrap();
+        }
+    };
+    let size = u64::from(RANGE_BYTES) + 20_000;
+    let (longer, entry) = (part(0, size + 30_000), part(7, size));
+    let target = layout.target_of(&entry).unwrap();
+    let before = Staging::new(&MariaDb, &layout.datadir).unwrap();
+    before.begin(&longer, &target).unwrap();
+    write(&before, &longer, 1);
+    drop(before);
+    let staging = Staging::new(&MariaDb, &layout.datadir).unwrap();
+    staging.adopt(&entry, &target).unwrap().unwrap();
+    write(&staging, &entry, 2);
+    let complete = staging.complete(entry.id, &Cancel::new()).unwrap();
+    assert!(std::fs::read(&complete).unwrap() == vec![2; size as usize]);
+    // Nothing of it is moved when the list has come, and what the disk has made of it since is not read again.
+    staging.settle_list(&[(entry.clone(), target)], false, Patches::None, 2).unwrap();
+    assert_eq!(staging.path(entry.id).unwrap(), complete);
+    std::fs::write(&complete, vec![3; size as usize]).unwrap();
+    assert_eq!(staging.read_back(1, &Cancel::new()).unwrap(), size);
+    // Other bytes than the donor's are found at once.
+    let other = FileEntry { path: "0011aabb/2-0".to_owned(), ..part(8, 100) };
+    let staging = Staging::new(&MariaDb, &layout.datadir).unwrap();
+    staging.begin(&other, &layout.target_of(&other).unwrap()).unwrap();
+    write(&staging, &other, 4);
+    std::fs::write(staging.path(other.id).unwrap(), [5; 100]).unwrap();
+    let error = staging.complete(other.id, &Cancel::new()).unwrap_err();
+    assert!(format!("{error:#}").contains("not what the donor read"), "{error:#}");
+}

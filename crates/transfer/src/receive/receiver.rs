@@ -31,6 +31,8 @@ pub struct Shared<'a> {
     pub progress: &'a Progress,
     /// Chooses where a new file is staged.
     pub begin: &'a (dyn Fn(&FileEntry) -> Result<()> + Sync),
+    /// Called when bytes of a file have arrived and are staged.
+    pub stored: &'a (dyn Fn(FileId) -> Result<()> + Sync),
     /// The joiner's files, if files are compared.
     pub base: Option<&'a Base<'a>>,
     /// Bytes that the joiner already had.
@@ -167,7 +169,7 @@ fn store(
         let failed = rebuilt.failed.iter().map(|(start, _)| *start).collect();
         base.rebuilt(chunk.file, chunk.offset, failed);
     }
-    Ok(())
+    (shared.stored)(chunk.file)
 }
 
 /// Where the bytes of a chunk come from.

@@ -30,7 +30,7 @@ use crate::receive::rested::StagedFiles;
 use crate::receive::reusable::{self, Held, Old};
 pub use crate::receive::settling::Patches;
 use crate::receive::settling::{Coming, settle_all};
-use crate::receive::staged::{StagedFile, make, may_be_patched};
+use crate::receive::staged::{StagedFile, make, may_be_patched, set_length};
 use crate::remembered::arrived::Arrived;
 use crate::threads::lock;
 
@@ -350,6 +350,21 @@ impl Staging {
         }
         shared.leftovers.remove()?;
         Ok(unchanged)
+    }
+
+    /// Called when all bytes of a file have arrived and none of them are an old file's: gives it its final length and reads it back.
+    /// Returns where it is.
+    ///
+    /// # Errors
+    /// It is not what the donor read, an I/O error, or cancelled.
+    pub fn complete(&self, file: FileId, cancel: &Cancel) -> Result<PathBuf> {
+        let staged = self.file(file)?;
+        make(&staged)?;
+        // Of a longer one that an interrupted transfer left.
+        set_length(&staged.path, staged.size)?;
+        read_back(std::iter::once((file, Arc::clone(&staged))), None, 1, cancel)?;
+        lock(&staged.digests).all_were_read_back();
+        Ok(staged.path.clone())
     }
 
     /// As [`Staging::settle`], for a list.

@@ -63,6 +63,8 @@ impl Session {
             &format!("max_error_count={WARNINGS_MAX}"),
             "lock_wait_timeout=86400",
             "innodb_lock_wait_timeout=86400",
+            // A session that loads waits for rows as long as they take to come.
+            "wait_timeout=31536000",
             "alter_algorithm='DEFAULT'",
             // Rows of sys.sys_config say who wrote them.
             "autocommit=1, @sys.ignore_sys_config_triggers=1",

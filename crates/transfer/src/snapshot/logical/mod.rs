@@ -14,7 +14,7 @@
 //! | `ranges` | how the rows of a table are divided |
 //! | `point` | the consistency point, under the backup locks |
 //! | `isolated` | the consistency point where the server itself holds everything |
-//! | `rows` | reading rows, several tables and ranges at a time |
+//! | `rows` | reading rows, several tables and ranges at a time; `tally` knows which tables are complete |
 //! | [`part`] | packing what is read into parts, and passing them on |
 //! | [`receiver`] | what becomes of them |
 //! | `watch` | ending the sessions early |
@@ -27,6 +27,7 @@ mod point;
 mod ranges;
 pub mod receiver;
 mod rows;
+mod tally;
 mod watch;
 
 use std::collections::BTreeSet;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use formats::mariadb::rows_text::{push_column, push_end};
 use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
-use protocol::logical::Contents;
+use protocol::logical::{Contents, DEFINITIONS, Table, of_table};
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::stream::write::Encoder;
 
@@ -163,14 +163,21 @@ impl<'a> Shipper<'a> {
 }
 
 impl Receiver for Shipper<'_> {
-    fn begin(&self, _contents: &Contents, early: Vec<Packed>) -> Result<()> {
+    fn begin(&self, contents: &Contents, early: Vec<Packed>) -> Result<()> {
         lock(&self.shipped).clear();
         self.bytes.store(0, Ordering::Relaxed);
+        // With the smallest number of this snapshot: a joiner that has loaded rows of an earlier one knows by it that they are void.
+        self.ship(pack_whole(DEFINITIONS, &contents.encode()?)?)?;
         early.into_iter().try_for_each(|part| self.ship(part))
     }
 
     fn part(&self, part: Packed) -> Result<()> {
         self.ship(part)
+    }
+
+    fn complete(&self, table: &Table) -> Result<()> {
+        let path = of_table(&prefix(&table.database, &table.name));
+        self.ship(pack_whole(&path, &table.encode()?)?)
     }
 }
 

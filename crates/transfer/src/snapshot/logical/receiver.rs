@@ -1,6 +1,6 @@
 //! What becomes of a logical snapshot while it is read: parts that travel as files, or rows that a running joiner loads at once.
 use anyhow::Result;
-use protocol::logical::Contents;
+use protocol::logical::{Contents, Table};
 
 use super::part::Packed;
 
@@ -18,4 +18,12 @@ pub trait Receiver: Sync {
     /// # Errors
     /// The transfer is over.
     fn part(&self, part: Packed) -> Result<()>;
+
+    /// All rows of a large table were read and taken.
+    ///
+    /// # Errors
+    /// The transfer is over.
+    fn complete(&self, _table: &Table) -> Result<()> {
+        Ok(())
+    }
 }

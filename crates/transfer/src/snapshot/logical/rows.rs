@@ -1,6 +1,5 @@
 //! Reads the rows of tables: several tables and ranges at a time, each session in its own transaction, all of which see the same
 //! state.
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
@@ -11,6 +10,7 @@ use super::error::ReadError;
 use super::part::{Packed, RowPacker, prefix};
 use super::ranges::{Range, Ranges};
 use super::receiver::Receiver;
+use super::tally::Tally;
 use super::watch::RowWatch;
 use crate::sql::Session;
 use crate::sql::definitions::Listed;
@@ -18,6 +18,8 @@ use crate::threads::{Thread, in_threads, lock};
 
 /// How often a cancelled transfer is noticed, in rows.
 const CHECK_EVERY: u64 = 256;
+/// The joiner is told when all rows of a table with so many bytes have been sent: it can add the keys while others come.
+const SAID_FROM: u64 = 8 << 20;
 
 /// Reading in views.
 pub(super) struct Reading<'a> {
@@ -32,10 +34,10 @@ pub(super) struct Reading<'a> {
 }
 
 /// What was read of one range.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Done {
     /// Its place in the order of the table's key.
-    at: usize,
+    pub at: usize,
     /// Its rows.
     pub rows: u64,
     /// Paths of its parts.
@@ -60,22 +62,39 @@ impl Reading<'_> {
     pub fn tables(self, mut described: Vec<Described>) -> Result<Vec<Table>, ReadError> {
         let Reading { receiver, watch, mut readers, divider } = self;
         described.sort_by_key(|table| std::cmp::Reverse(table.extent.bytes));
-        let tables = &described;
-        let read = each(&mut readers, watch, Ranges::new(divider, tables), &|session, next| {
+        let (tables, tally) = (&described, Mutex::new(Tally::default()));
+        // Under the same lock as the next range is taken, so that the tally knows of it before it is read.
+        let ranges = Ranges::new(divider, tables).inspect(|next| {
+            if let Ok((number, _)) = next {
+                lock(&tally).begins(*number);
+            }
+        });
+        each(&mut readers, watch, ranges, &|session, next| {
             let (number, range) = next?;
             let table = tables.get(number).ok_or_else(|| anyhow::anyhow!("no such table"))?;
             let mut take = |packed| receiver.part(packed);
-            match read_range(session, watch, table, &range, &mut take) {
+            let done = match read_range(session, watch, table, &range, &mut take) {
                 Err(ReadError::Discarded) => {
-                    Ok((number, Done { at: range.at, rows: 0, parts: Vec::new(), discarded: true }))
+                    Done { at: range.at, rows: 0, parts: Vec::new(), discarded: true }
                 }
-                done => Ok((number, done?)),
+                done => done?,
+            };
+            let complete = lock(&tally).ends(number, done);
+            for (number, done) in complete {
+                let large = tables.get(number).filter(|table| table.extent.bytes >= SAID_FROM);
+                large.map_or(Ok(()), |table| receiver.complete(&counted(table.clone(), done)))?;
             }
+            Ok(())
         })?;
-        let mut done: HashMap<usize, Vec<Done>> = HashMap::new();
-        read.into_iter().for_each(|(at, one)| done.entry(at).or_default().push(one));
+        let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
         let described = described.into_iter().enumerate();
-        Ok(described.map(|(at, table)| counted(table, done.remove(&at).unwrap_or_default())).collect())
+        let counted = described.map(|(at, table)| {
+            let done = tally.take(at);
+            let Table { database, name, .. } = &table.table;
+            tracing::debug!("{database}.{name} was read in {} ranges", done.len());
+            counted(table, done)
+        });
+        Ok(counted.collect())
     }
 }
 
@@ -121,8 +140,6 @@ fn each<T: Send, U: Send>(
 /// The table with what was read of its ranges.
 pub(super) fn counted(mut table: Described, mut done: Vec<Done>) -> Table {
     done.sort_unstable();
-    let Table { database, name, .. } = &table.table;
-    tracing::debug!("{database}.{name} was read in {} ranges", done.len());
     if done.iter().any(|one| one.discarded) {
         table.table.content = Content::Discarded;
     }
