@@ -325,7 +325,7 @@ const RENAMED: u32 = 12;
 fn ddl_meanwhile_changes_nothing_in_the_result() -> Result<()> {
     let cluster = Cluster::builder()
         .sst_of(1, "snapshot=logical")
-        .sst_of(1, "rlimit=3M")
+        .sst_of(1, "rlimit=2M")
         .mysqld_of(2, "innodb_page_size=8k")
         .build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
@@ -339,6 +339,8 @@ fn ddl_meanwhile_changes_nothing_in_the_result() -> Result<()> {
     let over = AtomicBool::new(false);
     let joined = std::thread::scope(|scope| {
         let changes = scope.spawn(|| -> Result<u32> {
+            // What has been loaded is thrown away.
+            n2.wait_log("a private server runs on a new datadir", Duration::from_secs(60))?;
             let mut number = 0;
             while !over.load(Ordering::Relaxed) {
                 number += 1;
