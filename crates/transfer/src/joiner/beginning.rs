@@ -68,7 +68,8 @@ impl Transfer<'_> {
             self.begins()?;
             incoming.replace_in_place()?;
         }
-        if self.room == Room::InPlace {
+        // Rows are loaded while they arrive, into the same space.
+        if self.room == Room::InPlace || attempt.snapshot == SnapshotKind::Logical {
             return Ok(());
         }
         for (at, bytes) in agree::will_need(&self.layout, self.offer, estimate)? {

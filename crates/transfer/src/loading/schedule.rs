@@ -141,7 +141,8 @@ impl Schedule {
     /// It is not what was sent.
     pub fn is_complete(&mut self, contents: &Contents, first: FileId) -> Result<(), Failure> {
         if self.current.is_none() {
-            // A donor of an earlier version describes a snapshot at its end only.
+            // A donor of an earlier version describes a snapshot at its end only. It may have begun again.
+            self.ahead = self.ahead.split_off(&first);
             self.current = Some(Snapshot::new(first, contents.clone()));
         }
         for (number, part) in std::mem::take(&mut self.ahead) {

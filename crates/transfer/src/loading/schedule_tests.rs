@@ -307,6 +307,19 @@ fn a_donor_that_describes_nothing_beforehand_is_loaded_at_the_end() {
 }
 
 #[test]
+fn such_a_donor_may_begin_again() {
+    let (void, _) = snapshot(0, &plans(&[5]));
+    let (parts, last) = snapshot(1, &plans(&[3]));
+    let is_rows = |part: &Arrived| matches!(part, Arrived::Rows(..));
+    let void: Vec<_> = void.into_iter().filter(is_rows).collect();
+    let first = FileId(void.len() as u32);
+    let mut schedule = after(void.into_iter().chain(parts.into_iter().filter(is_rows)).collect());
+    schedule.is_complete(&last, first).unwrap();
+    assert_eq!([next(&mut schedule), next(&mut schedule)], ["make t0", "load 3 of t0"]);
+    assert_eq!(schedule.system(&["list/0".to_owned()]), Some(vec![PathBuf::from("1:list/0")]));
+}
+
+#[test]
 fn a_table_may_turn_out_to_have_no_tablespace() {
     let (parts, mut last) = snapshot(0, &[Plan { parts: 0, innodb: true, early: false, said: false }]);
     last.tables[0].content = Content::Discarded;

@@ -81,7 +81,11 @@ impl Reading<'_> {
             };
             let complete = lock(&tally).ends(number, done);
             for (number, done) in complete {
-                let large = tables.get(number).filter(|table| table.extent.bytes >= SAID_FROM);
+                // Whether a table that was discarded meanwhile belongs to this snapshot is decided at its end.
+                let said = |table: &&Described| {
+                    table.extent.bytes >= SAID_FROM && !done.iter().any(|done| done.discarded)
+                };
+                let large = tables.get(number).filter(said);
                 large.map_or(Ok(()), |table| receiver.complete(&counted(table.clone(), done)))?;
             }
             Ok(())
