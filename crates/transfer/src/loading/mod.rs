@@ -60,7 +60,7 @@ impl Loaded {
 
 /// How long a failure waits for the donor to begin its snapshot again. It looks for changed definitions every three seconds, and needs
 /// another consistency point and all definitions before it says so.
-const NOTICED_WITHIN: Duration = Duration::from_secs(60);
+const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Loads what arrives, until everything has, and stores the position. Nothing outside the staging directories is touched. A private
 /// server is made at once and takes what has arrived; if the donor begins its snapshot again, another one is made.
