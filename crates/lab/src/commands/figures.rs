@@ -48,7 +48,7 @@ pub struct Options {
     /// The donor is written to meanwhile.
     #[arg(long)]
     loaded: bool,
-    /// State transfers have a network to themselves, of so many Mbit/s. Needs root.
+    /// Transfers pass a link of so many megabytes a second (125 is 1 Gbit/s) instead of loopback. Needs root.
     #[arg(long)]
     link: Option<u64>,
     /// Look at pairs of pages only: what each way to send a page would take. Nothing is transferred but by rejoin.

@@ -1,7 +1,7 @@
 //! The files of one attempt, from the first byte until all have arrived and have their final names.
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use protocol::coverage::Coverage;
@@ -27,6 +27,7 @@ use crate::job::Job;
 use crate::loading::parts::Parts;
 use crate::receive::staging::{Patches, Staging};
 use crate::settings::KeepPrevious;
+use crate::threads::lock;
 
 /// One attempt to receive a state.
 pub(super) struct IncomingTransfer {
@@ -95,7 +96,7 @@ impl IncomingTransfer {
 
     /// Whether all bytes of a file have arrived.
     pub fn has_all_of(&self, file: &FileEntry) -> bool {
-        self.coverage.lock().unwrap_or_else(PoisonError::into_inner).missing(file).is_none()
+        lock(&self.coverage).missing(file).is_none()
     }
 
     /// What has arrived.
@@ -149,13 +150,13 @@ impl IncomingTransfer {
     pub fn take_over(&self, entry: &FileEntry, made: &Path) -> Result<()> {
         let target = self.layout.target_of(entry)?;
         self.places.try_for(entry)?;
-        self.coverage.lock().unwrap_or_else(PoisonError::into_inner).made(entry)?;
+        lock(&self.coverage).made(entry)?;
         self.staging.take_over(entry, &target, made)
     }
 
     /// Fails if a byte of these files has not arrived.
     fn check_arrived(&self, files: &Entries) -> Result<(), Failure> {
-        let coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        let coverage = lock(&self.coverage);
         let has_data = |f: &FileEntry| !matches!(f.role, FileRole::Link { .. });
         for file in files.iter().filter(has_data) {
             if let Some(gap) = coverage.missing(&file) {
@@ -175,7 +176,7 @@ impl IncomingTransfer {
             file_list.files.iter().try_for_each(|entry| accept_in(self.kind, &entry))?;
         }
         // There can be very many files, so free what only the transfer needed.
-        *self.coverage.lock().unwrap_or_else(PoisonError::into_inner) = Coverage::new();
+        *lock(&self.coverage) = Coverage::new();
         if self.layout.binlog.is_some() && file_list.binlog_state.is_none() {
             tracing::warn!(
                 "the donor sent no GTID state (it writes no binary log, or an encrypted one): this node's \

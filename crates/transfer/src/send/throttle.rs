@@ -109,8 +109,8 @@ impl Throttle {
 
     /// Waits until so many bytes may be read from the disk beside what is being read.
     pub fn turn(&self, bytes: usize) -> Turn<'_> {
-        let is_considerate = || self.gives_way() && self.busy.load(Ordering::Acquire);
-        self.in_flight.turn(bytes, &|| is_considerate().then_some(CONSIDERATE))
+        self.in_flight
+            .turn(bytes, &|| (self.gives_way() && self.busy.load(Ordering::Acquire)).then_some(CONSIDERATE))
     }
 
     /// Bytes of files that were read so far.

@@ -63,13 +63,23 @@ pub struct Felt {
     pub other: LoadReport,
 }
 
+/// With a network for transfers alone, if these pass a link.
+pub fn with_link(builder: Builder, link: Option<u64>) -> Builder {
+    if link.is_some() { builder.transfer_network() } else { builder }
+}
+
+/// From now on transfers between these nodes pass a link of so many megabytes a second, if there is one.
+pub fn shape(ends: [&Node; 2], link: Option<u64>) -> Result<()> {
+    let rate = link.map(|megabytes| megabytes * 1_000_000);
+    rate.map_or(Ok(()), |rate| ends.iter().try_for_each(|node| node.shape_transfers(rate)))
+}
+
 impl Fixture {
     /// Two members with data, and a third that is down.
     pub fn make(options: &Options) -> Result<Self> {
         let builder = builder(3, &options.sst).mysqld_of(3, "wsrep_sst_donor=n1");
         let builder = builder.provider("gcache.size", "512M");
-        let builder = if options.link.is_some() { builder.transfer_network() } else { builder };
-        let cluster = builder.build()?;
+        let cluster = with_link(builder, options.link).build()?;
         let rows = data::rows_of(options.megabytes, TABLES)?;
         let fixture = Self { cluster, rows, writers: options.writers, cold: options.cold };
         fixture.donor().bootstrap()?;
@@ -77,10 +87,7 @@ impl Fixture {
         fixture.other().wipe()?;
         fixture.other().join()?;
         fixture.donor().wait_synced_again(Duration::from_secs(60))?;
-        if let Some(rate) = options.link_rate() {
-            let ends = [fixture.donor(), fixture.joiner()];
-            ends.iter().try_for_each(|node| node.shape_transfers(rate as u64))?;
-        }
+        shape([fixture.donor(), fixture.joiner()], options.link)?;
         Ok(fixture)
     }
 

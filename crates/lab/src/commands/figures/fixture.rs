@@ -30,11 +30,7 @@ impl Fixture {
         // Appliers as on a busy cluster: rows of one page are written in another order.
         let builder = bench::builder(2, &options.sst).mysqld("wsrep_slave_threads=4");
         let builder = options.mysqld.iter().fold(builder, |builder, line| builder.mysqld(line));
-        let builder = builder.provider("gcache.size", "256M");
-        let cluster = if options.link.is_some() { builder.transfer_network() } else { builder }.build()?;
-        if let Some(megabits) = options.link {
-            cluster.nodes().iter().try_for_each(|node| node.shape_transfers(megabits * 1_000_000 / 8))?;
-        }
+        let cluster = bench::with_link(builder.provider("gcache.size", "256M"), options.link).build()?;
         let old = cluster.dir().join("old");
         let (rows, rand_type) = (data::rows_of(options.megabytes, TABLES)?, options.rand_type.clone());
         let fixture = Self { cluster, rows, rand_type, old };
@@ -44,6 +40,7 @@ impl Fixture {
         fixture.joiner().wipe()?;
         fixture.joiner().join()?;
         fixture.donor().wait_synced_again(Duration::from_secs(60))?;
+        bench::shape([fixture.donor(), fixture.joiner()], options.link)?;
         Ok(fixture)
     }
 
