@@ -1,5 +1,5 @@
 //! `lab cold`: a node comes back to a cluster of which most tables have not changed. With what both hosts remember, without
-//! it, and by rsync: bytes that each host read, and seconds.
+//! it, and by rsync: bytes that each host read, and seconds. Then what the table that changes costs in a cluster of its own.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const TABLES: u32 = 20;
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// Megabytes of sysbench tables, in twenty tables.
+    /// Megabytes in twenty tables: one of sysbench, which is written to, and others of random bytes.
     #[arg(long, default_value_t = 2000)]
     megabytes: u64,
     /// Turns.
@@ -43,14 +43,40 @@ struct Took {
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     println!("{}.\n", machine::line()?);
+    turns(options)?;
+    println!(
+        "\nNothing of either datadir is in the page cache before a transfer. MB are of the hosts' own files."
+    );
+    hot_alone(options)
+}
+
+/// A cluster whose donor has the table that changes and so many others, settled on the disk, and whose joiner has all of it.
+fn pair(options: &Options, others: u32) -> Result<(Cluster, Took)> {
     let cluster = builder(2, &options.sst).build()?;
     let (donor, joiner) = (cluster.node(1), cluster.node(2));
     donor.bootstrap()?;
-    data::sysbench_tables(donor, TABLES, data::rows_of(options.megabytes, TABLES)?)?;
+    data::sysbench_tables(donor, 1, data::rows_of(options.megabytes, TABLES)?)?;
+    let megabytes = options.megabytes / u64::from(TABLES);
+    (1..=others).try_for_each(|n| data::filler(donor, &format!("filler{n}"), megabytes))?;
     donor.write_pages()?;
     std::thread::sleep(SETTLED);
     joiner.wipe()?;
     let full = join(&cluster, "rejoin", 1, 0)?;
+    Ok((cluster, full))
+}
+
+/// The table that changes, in a cluster that has no other: both hosts read all of it.
+fn hot_alone(options: &Options) -> Result<()> {
+    let (cluster, _) = pair(options, 0)?;
+    (1..=options.repeat).try_for_each(|turn| {
+        row(turn, "the table that changes alone", &join(&cluster, "rejoin", 0, turn)?, None);
+        Ok(())
+    })
+}
+
+fn turns(options: &Options) -> Result<()> {
+    let (cluster, full) = pair(options, TABLES - 1)?;
+    let donor = cluster.node(1);
     let all = data::disk_bytes(&donor.datadir())? as f64 / 1e6;
     let hot = donor.datadir().join("sbtest/sbtest1.ibd").metadata()?.len() as f64 / 1e6;
     println!(
@@ -65,20 +91,17 @@ pub fn run(options: &Options) -> Result<()> {
         let mut reading = None;
         for (name, remembers) in [("rejoin, remember-fingerprints=0", 0), ("rejoin", 1)] {
             let took = join(&cluster, "rejoin", remembers, turn * 10 + remembers)?;
-            row(turn, name, &took, *reading.get_or_insert(took.seconds));
+            row(turn, name, &took, Some(*reading.get_or_insert(took.seconds)));
         }
         if turn == options.repeat {
             // The last one: it writes all files of the joiner.
-            row(turn, "rsync", &join(&cluster, "rsync", 1, turn * 10 + 2)?, reading.unwrap_or(f64::NAN));
+            row(turn, "rsync", &join(&cluster, "rsync", 1, turn * 10 + 2)?, reading);
         }
     }
-    println!(
-        "\nNothing of either datadir is in the page cache before a transfer. MB are of the hosts' own files."
-    );
     Ok(())
 }
 
-fn row(turn: u32, name: &str, took: &Took, reading: f64) {
+fn row(turn: u32, name: &str, took: &Took, reading: Option<f64>) {
     let mb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
     let figures = match took.bytes {
         None => "| | | |".to_owned(),
@@ -90,7 +113,8 @@ fn row(turn: u32, name: &str, took: &Took, reading: f64) {
             mb(joiner.remembered)
         ),
     };
-    println!("| {turn} | {name} | {:.2} | {:.2} | {figures}", took.seconds, took.seconds / reading);
+    let part = reading.map_or_else(String::new, |reading| format!("{:.2}", took.seconds / reading));
+    println!("| {turn} | {name} | {:.2} | {part} | {figures}", took.seconds);
 }
 
 /// Stops the joiner, changes some rows of one table, and lets it come back.

@@ -115,6 +115,10 @@ pub struct Options {
     /// Tables of the case `tables`.
     #[arg(long, default_value_t = 20_000)]
     tables: u32,
+    /// Seconds for which their files have not been written when the joiner that has them receives its copy: a running donor remembers
+    /// what is older than two minutes.
+    #[arg(long, default_value_t = 0)]
+    age: u64,
     /// Megabytes of the case `link`.
     #[arg(long, default_value_t = 1240)]
     link_megabytes: u64,

@@ -56,8 +56,8 @@ pub enum Care {
 pub struct Listed {
     /// How the file is copied.
     pub care: Care,
-    /// The directory that its name is relative to, or its whole path.
-    base: Arc<Path>,
+    /// The directory that its name is relative to, or its whole path. A pointer of one word, not of two.
+    base: Arc<PathBuf>,
     encoded: Box<[u8]>,
 }
 
@@ -73,14 +73,14 @@ struct Encoded<'a> {
 
 /// Directories that files are in, each kept once.
 #[derive(Debug, Default)]
-struct Bases(Vec<Arc<Path>>);
+struct Bases(Vec<Arc<PathBuf>>);
 
 impl Bases {
-    fn shared(&mut self, path: &Path) -> Arc<Path> {
-        if let Some(known) = self.0.iter().rev().take(BASES_SEARCHED).find(|known| ***known == *path) {
+    fn shared(&mut self, path: &Path) -> Arc<PathBuf> {
+        if let Some(known) = self.0.iter().rev().take(BASES_SEARCHED).find(|known| known.as_path() == path) {
             return Arc::clone(known);
         }
-        let new: Arc<Path> = path.into();
+        let new = Arc::new(path.to_path_buf());
         self.0.push(Arc::clone(&new));
         new
     }
