@@ -1,7 +1,6 @@
 //! The staging directories, in which received files wait for the install. Before it, nothing of the datadir is
 //! touched.
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +11,7 @@ use protocol::fingerprint::{Fingerprint, FingerprintKey};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use crate::cancel::Cancel;
-use crate::disk::direct_write::DirectWrites;
 use crate::disk::durable;
-use crate::disk::filesystem::{FilesystemId, filesystem_of, nearest_existing, shares_bytes};
-use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
@@ -31,6 +27,7 @@ use crate::receive::reusable::{self, Held, Old};
 pub use crate::receive::settling::Patches;
 use crate::receive::settling::{Coming, settle_all};
 use crate::receive::staged::{StagedFile, make, may_be_patched, set_length};
+use crate::receive::staging_roots::{Stage, StagingRoots};
 use crate::remembered::arrived::Arrived;
 use crate::threads::lock;
 
@@ -51,33 +48,9 @@ pub struct Staging {
 pub(super) struct Shared {
     pub(super) files: StagedFiles,
     leftovers: Leftovers,
-    roots: Roots,
-    reserves: BTreeMap<FilesystemId, Arc<Reserve>>,
-    places: BTreeMap<PathBuf, Place>,
+    roots: StagingRoots,
     /// What can be remembered of files that stay as they are.
     staying: Arrived,
-}
-
-/// Properties of a staging root.
-#[derive(Clone, Debug)]
-struct Place {
-    writes: Arc<DirectWrites>,
-    /// Its filesystem can share bytes between old and new files.
-    sharing: bool,
-    reserve: Option<Arc<Reserve>>,
-}
-
-impl Shared {
-    fn place(&mut self, root: PathBuf, stage: &Path) -> Result<Place> {
-        if let Some(known) = self.places.get(&root) {
-            return Ok(known.clone());
-        }
-        let reserve = self.reserves.get(&filesystem_of(stage)?).cloned();
-        let writes = Arc::new(DirectWrites::try_in(stage));
-        let place = Place { writes, sharing: shares_bytes(stage), reserve };
-        self.places.insert(root, place.clone());
-        Ok(place)
-    }
 }
 
 impl Staging {
@@ -87,22 +60,14 @@ impl Staging {
         refuse_pending(datadir)?;
         roots::clear_after_programs(&Disk, datadir)?;
         let leftovers = Leftovers::set_aside(datadir)?;
-        let roots = Roots::choose(&Disk, datadir, [])?;
-        let staging = Staging {
-            flavor,
-            datadir: datadir.to_owned(),
-            shared: Mutex::new(Shared {
-                files: StagedFiles::default(),
-                leftovers,
-                roots,
-                reserves: BTreeMap::new(),
-                places: BTreeMap::new(),
-                staying: Arrived::default(),
-            }),
-            key: OnceLock::new(),
+        let shared = Shared {
+            files: StagedFiles::default(),
+            leftovers,
+            roots: StagingRoots::new(datadir)?,
+            staying: Arrived::default(),
         };
-        staging.make_roots(&staging.shared().roots, &[])?;
-        Ok(staging)
+        let (datadir, shared) = (datadir.to_owned(), Mutex::new(shared));
+        Ok(Staging { flavor, datadir, shared, key: OnceLock::new() })
     }
 
     /// Chooses where a file is staged: on the filesystem of its target. A file that was begun before is not changed.
@@ -148,11 +113,9 @@ impl Staging {
     /// Reserves bytes on the filesystem of a directory. Call this before anything is staged there.
     ///
     /// # Errors
-    /// As [`Reserve::take`].
+    /// As [`Reserve::take`](crate::disk::reserve::Reserve::take).
     pub fn reserve(&self, directory: &Path, bytes: u64) -> Result<()> {
-        let reserve = Reserve::take(&nearest_existing(directory)?, bytes)?;
-        self.shared().reserves.insert(filesystem_of(directory)?, Arc::new(reserve));
-        Ok(())
+        self.shared().roots.reserve(directory, bytes)
     }
 
     /// Whether an earlier transfer left received files.
@@ -167,12 +130,10 @@ impl Staging {
 
     pub(super) fn choose(&self, shared: &mut Shared, entry: &FileEntry, target: &Path) -> Result<StagedFile> {
         entry.check()?;
-        let root = self.root_for(&mut shared.roots, target)?;
-        let stage = working_directory(&root, "stage");
-        let Place { writes, sharing, reserve } = shared.place(root, &stage)?;
+        let Stage { directory, writes, sharing, reserve } = shared.roots.stage_for(target)?;
         let class = self.flavor.class(&entry.role, Path::new(&entry.path));
         Ok(StagedFile {
-            path: stage.join(staged_name(entry)),
+            path: directory.join(staged_name(entry)),
             size: entry.size,
             class,
             target: target.to_owned(),
@@ -192,39 +153,15 @@ impl Staging {
         })
     }
 
-    fn root_for(&self, roots: &mut Roots, target: &Path) -> Result<PathBuf> {
-        if roots.for_path(target).is_none() {
-            let known = roots.all().to_vec();
-            *roots = roots.clone().extend(&Disk, [target])?;
-            self.make_roots(roots, &known)?;
-            make_outside(&self.datadir, target)?;
-        }
-        let root = roots.for_path(target).context("a target for which no staging directory was chosen")?;
-        Ok(root.to_owned())
-    }
-
-    /// Records the roots before anything is in them, so that the leftovers of an interrupted transfer are found.
-    fn make_roots(&self, roots: &Roots, known: &[PathBuf]) -> Result<()> {
-        if roots.all() != known {
-            roots::remember(&Disk, &self.datadir, roots.all())?;
-            for root in roots.all() {
-                make_durably(&working_directory(root, "stage"))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The directory for a file that the donor does not send: on the filesystem of its target, recorded and made
     /// durable with everything else.
     pub fn stage_for(&self, target: &Path) -> Result<PathBuf> {
-        let mut shared = self.shared();
-        let root = self.root_for(&mut shared.roots, target)?;
-        Ok(working_directory(&root, "stage"))
+        self.shared().roots.directory_for(target)
     }
 
     /// The roots in use.
     pub fn roots(&self) -> Roots {
-        self.shared().roots.clone()
+        self.shared().roots.all().clone()
     }
 
     /// Where a file is staged.
@@ -307,7 +244,7 @@ impl Staging {
     ) -> Result<Vec<Unchanged>> {
         let mut shared = self.shared();
         // The copies from old files need the reserved space now.
-        shared.reserves.values().for_each(|reserve| reserve.give_all_back());
+        shared.roots.give_reserves_back();
         let mut begun = std::mem::take(&mut shared.files);
         let (mut unchanged, mut settled) = (Vec::new(), StagedFiles::default());
         let mut files = files.into_iter();
@@ -486,26 +423,6 @@ pub fn discard_staged(datadir: &Path) -> Result<()> {
         roots::clear_of_programs(&Disk, &root)?;
         roots::clear(&Disk, &working_directory(&root, "stage"))?;
         roots::clear(&Disk, &working_directory(&root, "copy"))?;
-    }
-    Ok(())
-}
-
-fn make_outside(datadir: &Path, target: &Path) -> Result<()> {
-    let directory = target.parent().with_context(|| format!("{} has no directory", target.display()))?;
-    if directory.starts_with(datadir) || directory.is_dir() {
-        return Ok(());
-    }
-    make_durably(directory)
-}
-
-/// Creates a directory with its parents and makes their names durable. Otherwise a power loss could undo the
-/// directory, and a file renamed into it would be lost.
-fn make_durably(directory: &Path) -> Result<()> {
-    let missing: Vec<&Path> = directory.ancestors().take_while(|d| !d.exists()).collect();
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot make directory {}", directory.display()))?;
-    for made in missing {
-        durable::sync_directory(made.parent().context("a directory without a parent")?)?;
     }
     Ok(())
 }
