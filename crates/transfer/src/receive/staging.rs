@@ -1,6 +1,5 @@
 //! The staging directories, in which received files wait for the install. Before it, nothing of the datadir is
 //! touched.
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,14 +24,10 @@ use crate::receive::read_back::{Learning, read_back};
 use crate::receive::rested::StagedFiles;
 use crate::receive::reusable::{self, Held, Old};
 pub use crate::receive::settling::Patches;
-use crate::receive::settling::{Coming, settle_all};
 use crate::receive::staged::{StagedFile, make, may_be_patched, set_length};
 use crate::receive::staging_roots::{Stage, StagingRoots};
 use crate::remembered::arrived::Arrived;
 use crate::threads::lock;
-
-/// Files that are settled together: only these are in memory in both their received and their final form.
-const AT_ONCE: usize = 4096;
 
 /// All files of an attempt, under their staged paths. Shared by the threads that receive.
 #[derive(Debug)]
@@ -47,10 +42,10 @@ pub struct Staging {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) files: StagedFiles,
-    leftovers: Leftovers,
-    roots: StagingRoots,
+    pub(super) leftovers: Leftovers,
+    pub(super) roots: StagingRoots,
     /// What can be remembered of files that stay as they are.
-    staying: Arrived,
+    pub(super) staying: Arrived,
 }
 
 impl Staging {
@@ -228,67 +223,6 @@ impl Staging {
         Ok(())
     }
 
-    /// Called with the donor's list of files. Staged files get their final lengths and targets and the bytes of their
-    /// old files, links and empty files are created, and files that are not in the list are removed. With `may_stay`,
-    /// files of tables that are completely unchanged are not staged but returned. Large tables that differ little
-    /// become `patches`. Works with up to `threads` threads.
-    ///
-    /// # Errors
-    /// An error in `files`; a file that is named twice, or differs from what was received; an I/O error.
-    pub fn settle(
-        &self,
-        files: impl IntoIterator<Item = Result<(FileEntry, PathBuf)>>,
-        may_stay: bool,
-        patches: Patches,
-        threads: u16,
-    ) -> Result<Vec<Unchanged>> {
-        let mut shared = self.shared();
-        // The copies from old files need the reserved space now.
-        shared.roots.give_reserves_back();
-        let mut begun = std::mem::take(&mut shared.files);
-        let (mut unchanged, mut settled) = (Vec::new(), StagedFiles::default());
-        let mut files = files.into_iter();
-        loop {
-            let some = files.by_ref().take(AT_ONCE).collect::<Result<Vec<_>>>()?;
-            if some.is_empty() {
-                break;
-            }
-            let mut coming = BTreeMap::new();
-            for (entry, target) in &some {
-                let first = begun.remove(entry.id);
-                if may_stay
-                    && let Some((needless, stays)) = first.as_ref().and_then(|f| f.stays(entry, target))
-                {
-                    Disk.remove(needless)?;
-                    unchanged.push(stays);
-                    let ranges = first.as_ref().and_then(|first| first.to_remember(entry.size, &[]));
-                    if let Some((state, ranges)) = ranges {
-                        shared.staying.add(target, entry.size, state, &ranges);
-                    }
-                    continue;
-                }
-                let last = self.choose(&mut shared, entry, target)?;
-                let twice = settled.contains(entry.id);
-                if coming.insert(entry.id, Coming { entry, first, last }).is_some() || twice {
-                    let text = format!("the donor named file number {} twice", entry.id.0);
-                    bail!(Failure::new(Kind::Peer, text));
-                }
-            }
-            let coming = coming.into_values().collect();
-            let done = settle_all(coming, patches, usize::from(threads))?.into_iter();
-            for (id, staged) in done {
-                settled.insert(id, Arc::new(staged));
-                settled.rest(id);
-            }
-        }
-        shared.files = settled;
-        for dropped in begun.numbers() {
-            begun.look(dropped).map_or(Ok(()), |dropped| Disk.remove(&dropped.path))?;
-        }
-        shared.leftovers.remove()?;
-        Ok(unchanged)
-    }
-
     /// Called when all bytes of a file have arrived and none of them are an old file's: gives it its final length and reads it back.
     /// Returns where it is.
     ///
@@ -302,18 +236,6 @@ impl Staging {
         read_back(std::iter::once((file, Arc::clone(&staged))), None, 1, cancel)?;
         lock(&staged.digests).all_were_read_back();
         Ok(staged.path.clone())
-    }
-
-    /// As [`Staging::settle`], for a list.
-    #[cfg(test)]
-    pub(crate) fn settle_list(
-        &self,
-        files: &[(FileEntry, PathBuf)],
-        may_stay: bool,
-        patches: Patches,
-        threads: u16,
-    ) -> Result<Vec<Unchanged>> {
-        self.settle(files.iter().cloned().map(Ok), may_stay, patches, threads)
     }
 
     /// Creates every file to which nothing was written, then makes everything durable.
