@@ -66,9 +66,9 @@ impl Staging {
                 {
                     Disk.remove(needless)?;
                     unchanged.push(stays);
-                    let ranges = first.as_ref().and_then(|first| first.to_remember(entry.size, &[]));
-                    if let Some((state, ranges)) = ranges {
-                        shared.staying.add(target, entry.size, state, &ranges);
+                    let known = first.as_ref().filter(|_| self.key().is_some());
+                    if let Some((state, ranges)) = known.and_then(|f| f.to_remember(entry.size, &[])) {
+                        self.arrived(&mut shared).add(target, entry.size, state, &ranges);
                     }
                     continue;
                 }

@@ -44,8 +44,8 @@ pub(super) struct Shared {
     pub(super) files: StagedFiles,
     pub(super) leftovers: Leftovers,
     pub(super) roots: StagingRoots,
-    /// What can be remembered of files that stay as they are.
-    pub(super) staying: Arrived,
+    /// What can be remembered, once there is something.
+    arrived: Option<Arrived>,
 }
 
 impl Staging {
@@ -59,7 +59,7 @@ impl Staging {
             files: StagedFiles::default(),
             leftovers,
             roots: StagingRoots::new(datadir)?,
-            staying: Arrived::default(),
+            arrived: None,
         };
         let (datadir, shared) = (datadir.to_owned(), Mutex::new(shared));
         Ok(Staging { flavor, datadir, shared, key: OnceLock::new() })
@@ -189,12 +189,6 @@ impl Staging {
         Ok(staged.adopted)
     }
 
-    /// From now on what can be remembered of the tables is collected: while they settle of those that stay, of the others when they
-    /// are read back.
-    pub fn will_remember(&self) {
-        self.shared().staying = Arrived::waiting_in(&self.datadir);
-    }
-
     /// The bytes of a range that come from the old file, once it is known that the file is written anew; else `None`.
     /// The caller writes them with the bytes that arrived, and they count as written. If bytes can be shared, only
     /// those close to the differing ones are returned. `differing` is the number of bytes of this range that are not
@@ -257,14 +251,20 @@ impl Staging {
         Ok(())
     }
 
-    /// Has the pieces that are read back while others arrive fingerprinted, so that they can be remembered. Only the first key counts.
-    pub fn learn_with(&self, key: FingerprintKey) {
+    /// From now on what can be remembered of the tables is collected, with fingerprints under this key: of those that stay while they
+    /// settle, of the others when they are read back. Only the first key counts.
+    pub fn remember_with(&self, key: FingerprintKey) {
         let _ = self.key.set(key);
     }
 
-    /// The key of the fingerprints that are remembered.
+    /// The key of the fingerprints that are remembered; `None` if nothing is to be remembered.
     pub(super) fn key(&self) -> Option<&FingerprintKey> {
         self.key.get()
+    }
+
+    /// What can be remembered. It waits in a file without a name, which is made for the first table.
+    pub(super) fn arrived<'s>(&self, shared: &'s mut Shared) -> &'s mut Arrived {
+        shared.arrived.get_or_insert_with(|| Arrived::waiting_in(&self.datadir))
     }
 
     /// Reads the settled files back. Returns how many bytes are known to be what the donor read.
@@ -276,17 +276,13 @@ impl Staging {
     }
 
     /// As [`Staging::read_back`]. Also returns what can be remembered of the tables, if that is collected
-    /// ([`Staging::will_remember`]): of those that stay, and of those that were read back now.
+    /// ([`Staging::remember_with`]): of those that stay, and of those that were read back now.
     ///
     /// # Errors
     /// As [`Staging::read_back`].
-    pub fn read_back_and_learn(
-        &self,
-        key: &FingerprintKey,
-        threads: u16,
-        cancel: &Cancel,
-    ) -> Result<(u64, Arrived)> {
-        let learning = Learning::new(key, std::mem::take(&mut self.shared().staying));
+    pub fn read_back_and_learn(&self, threads: u16, cancel: &Cancel) -> Result<(u64, Arrived)> {
+        let Some(key) = self.key() else { return Ok((self.read_back(threads, cancel)?, Arrived::default())) };
+        let learning = Learning::new(key, std::mem::take(self.arrived(&mut self.shared())));
         let bytes = read_back(self.data_files(), Some(&learning), threads, cancel)?;
         Ok((bytes, learning.arrived()))
     }
