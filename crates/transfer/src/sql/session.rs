@@ -425,7 +425,8 @@ impl Session {
         self.run(&format!("KILL CONNECTION {session}"))
     }
 
-    fn run(&mut self, statement: &str) -> Answer<()> {
+    /// A statement that has no answer.
+    pub(super) fn run(&mut self, statement: &str) -> Answer<()> {
         self.conn.query_drop(statement).map_err(SqlError::from)
     }
 }
