@@ -85,15 +85,20 @@ pub fn sent(joiner: &Node) -> Result<Sent> {
 /// The size that precedes a text, in bytes: `97.0 MiB` before ` as `.
 fn bytes_before(line: &str, text: &str) -> Option<u64> {
     let mut words = line.split_once(text)?.0.rsplit(' ');
-    let unit = match words.next()? {
-        "B" => 1.0,
+    let unit = words.next()?;
+    bytes(words.next()?, unit)
+}
+
+/// A size as the program says it: `97.0` and `MiB`.
+pub fn bytes(number: &str, unit: &str) -> Option<u64> {
+    let unit = match unit {
+        "B" | "bytes" => 1.0,
         "KiB" => f64::from(1 << 10),
         "MiB" => f64::from(1 << 20),
         "GiB" => f64::from(1 << 30),
         _ => return None,
     };
-    let number: f64 = words.next()?.parse().ok()?;
-    Some((number * unit) as u64)
+    Some((number.parse::<f64>().ok()? * unit) as u64)
 }
 
 #[cfg(test)]

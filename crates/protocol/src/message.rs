@@ -1,30 +1,18 @@
 //! The messages after the greeting, protocol version 1. They are encoded with postcard, so the order of
 //! variants and fields is the format.
+mod attempt;
+mod ist;
+mod offer;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::attempt::{Attempt, SnapshotKind, snapshot_line};
+pub use self::ist::{CanIst, ReplayRate};
+pub use self::offer::{Logical, Offer};
 use crate::chunk::{Chunk, Packing};
 use crate::fingerprint::{Fingerprint, FingerprintKey};
-use crate::inventory::{FileEntry, FileId, Place};
-use crate::limits::{REPLAY_BYTES_MAX, REPLAY_WRITE_SETS_MAX};
-use crate::policy::NodeFacts;
+use crate::inventory::{FileEntry, FileId};
 use crate::sample::Sample;
-
-/// One try of the donor to send a state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// The kind of snapshot that the files come from.
-    pub snapshot: SnapshotKind,
-    /// Why the preferred kind of snapshot is not used; empty if it is.
-    pub reason: String,
-    /// The key for the joiner's fingerprints; none if files are not compared.
-    pub fingerprints: Option<FingerprintKey>,
-    /// The key of fingerprints that are remembered after the transfer; none if nothing is to be remembered. If it is the
-    /// same as the other one, what was remembered before may be used in this attempt.
-    pub remember: Option<FingerprintKey>,
-    /// Bytes of the files that this snapshot contains, including those that the joiner already has. For the
-    /// progress.
-    pub bytes: u64,
-}
 
 /// Every message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,118 +274,6 @@ pub enum Message {
         /// What is wrong.
         what: String,
     },
-}
-
-/// Whether write-sets can bring a joiner back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CanIst {
-    /// They can.
-    Yes {
-        /// The position that the joiner's server will start from, `uuid:seqno`.
-        position: String,
-        /// The first seqno that the donor's provider sends by itself.
-        first: i64,
-        /// The first seqno that the joiner has not from an earlier try.
-        next: i64,
-        /// Bytes of write-sets that the joiner has room for.
-        room: u64,
-        /// How fast the joiner's server applied them last, if that is known.
-        rate: Option<ReplayRate>,
-    },
-    /// They cannot.
-    No {
-        /// Why.
-        why: String,
-    },
-}
-
-/// How fast a server applies write-sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplayRate {
-    /// Write-sets in a second.
-    pub write_sets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl ReplayRate {
-    /// Whether a server can be that fast, or that slow.
-    pub fn is_possible(&self) -> bool {
-        (1..=REPLAY_WRITE_SETS_MAX).contains(&self.write_sets) && (1..=REPLAY_BYTES_MAX).contains(&self.bytes)
-    }
-}
-
-/// The description of a transfer, before anything is stopped on the donor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// `wsrep_node_name` of the donor.
-    pub node: String,
-    /// The position of the donor's server when it was asked, `uuid:seqno`.
-    pub position: String,
-    /// The donor's server and settings.
-    pub facts: NodeFacts,
-    /// Number of files.
-    pub files: u32,
-    /// Bytes allocated in each place.
-    pub bytes: Vec<(Place, u64)>,
-    /// Bytes allocated in each directory outside the places (absolute path).
-    pub external: Vec<(String, u64)>,
-    /// Undo tablespaces of the donor.
-    pub undo_tablespaces: u32,
-    /// Files that will not be sent, one line each.
-    pub left_out: Vec<String>,
-    /// Directories of the donor's databases, as far as they fit into one message: the joiner checks the
-    /// places where they will go.
-    pub databases: Vec<String>,
-    /// Whether the donor takes a logical snapshot.
-    pub logical: Logical,
-}
-
-/// Whether a donor takes a logical snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Logical {
-    /// Never.
-    #[default]
-    Never,
-    /// If the joiner cannot use the donor's files.
-    IfNeeded,
-    /// In any case.
-    Always,
-}
-
-/// The kind of snapshot that a donor's files come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SnapshotKind {
-    /// A snapshot of a working server: files may grow and be renamed while they are sent, and the redo log
-    /// brings them to one consistent position.
-    Online,
-    /// A snapshot of a server that blocks writes to its files.
-    Blocking,
-    /// Definitions and rows as the server shows them, from which the joiner's server makes files of its own.
-    Logical,
-    /// A backup that mariadb-backup takes of a working server: the joiner has mariadb-backup prepare the files once all of them
-    /// have arrived.
-    Mariabackup,
-}
-
-impl SnapshotKind {
-    /// Its name, as in `[sst] snapshot=`.
-    pub fn name(self) -> &'static str {
-        match self {
-            SnapshotKind::Online => "online",
-            SnapshotKind::Blocking => "blocking",
-            SnapshotKind::Logical => "logical",
-            SnapshotKind::Mariabackup => "mariabackup",
-        }
-    }
-}
-
-/// The line in both hosts' logs that names the kind of snapshot.
-pub fn snapshot_line(kind: SnapshotKind, reason: &str) -> String {
-    match reason {
-        "" => format!("snapshot: {}", kind.name()),
-        why => format!("snapshot: {} ({why})", kind.name()),
-    }
 }
 
 impl Message {

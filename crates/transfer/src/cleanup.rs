@@ -1,11 +1,9 @@
 //! Removes the previous state, and the count of failed joins, once the node has been Synced.
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use formats::wsrep::invocation::SstArgs;
 
 use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
@@ -16,9 +14,7 @@ use crate::install::record_check;
 use crate::install::tidy;
 use crate::install::unfinished::Unfinished;
 use crate::job::{self, Job};
-use crate::server::credentials;
-use crate::server::options::ServerOptions;
-use crate::server::parent::{self, ServerProcess};
+use crate::server::companion::{self, Companion};
 use crate::server::retries;
 use crate::server::synced::{self, Witness};
 use crate::settings::{KeepPrevious, Settings};
@@ -44,14 +40,7 @@ pub fn start_if_needed(job: &Job) {
 }
 
 fn start(job: &Job) -> Result<()> {
-    let program = own_program(std::env::current_exe().context("cannot find our own program")?);
-    let server = job.server.context("our server's process is not known")?;
-    Command::new(program)
-        // Under the server's name for us, the program would start a transfer.
-        .arg0("rejoin")
-        .arg(VERB)
-        .arg(server.pid.to_string())
-        .args(std::env::args_os().skip(1))
+    companion::command(job.server, VERB)?
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -60,35 +49,22 @@ fn start(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// A package that is upgraded during the transfer replaces the file we were started from. The kernel still has it, under
-/// this name.
-pub(crate) fn own_program(started_from: PathBuf) -> PathBuf {
-    if started_from.exists() { started_from } else { PathBuf::from("/proc/self/exe") }
-}
-
 /// The waiting process: `words` are the server's process id and the arguments the server had given the joiner.
 pub fn run(words: &[String]) -> Result<()> {
-    // A separate session: a signal to the server's process group is not meant for us, but we end with the server.
-    let _ = rustix::process::setsid();
-    let (pid, words) = words.split_first().context("the server's process id is missing")?;
-    let server = ServerProcess { pid: pid.parse().context("the server's process id is no number")? };
-    let args = SstArgs::parse(words);
-    let datadir = job::datadir_of(&args)?;
-    let options = ServerOptions::load(&args)?;
-    let settings = Settings::read(&options)?;
-    let cancel = Cancel::new();
-    parent::watch(Some(server), None, cancel.clone(), || {})?;
-    let socket = synced::socket_path(options.server("socket"), &datadir);
-    let account = credentials::collect(&args, &options, false).local;
-    let witness = synced::wait_until_synced(&socket, account.as_ref(), &cancel)?;
+    let companion = Companion::begin(words)?;
+    let Companion { args, options, cancel } = &companion;
+    let datadir = job::datadir_of(args)?;
+    let settings = Settings::read(options)?;
+    let (socket, account) = companion.login(&datadir);
+    let witness = synced::wait_until_synced(&socket, account.as_ref(), cancel)?;
     match witness {
         Witness::Status => tracing::info!("the node is Synced"),
         Witness::Greeting => {
             tracing::info!("the server accepts clients; without a login its state is not known")
         }
     }
-    let layout = || Layout::resolve(&args, &options);
-    release(&datadir, &settings, "the cleanup after a transfer", layout, &cancel)
+    let layout = || Layout::resolve(args, options);
+    release(&datadir, &settings, "the cleanup after a transfer", layout, cancel)
 }
 
 /// A donor has been Synced, so the previous state of an earlier install is no longer needed.

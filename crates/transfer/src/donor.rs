@@ -16,7 +16,6 @@ use formats::wsrep::credentials::Account;
 use formats::wsrep::report::ReportLine;
 use protocol::hello::capability;
 use protocol::message::{Logical, Message};
-use report::record::Method;
 
 use crate::cleanup;
 use crate::datadir::engines::EnginePolicy;
@@ -59,10 +58,7 @@ pub fn run(job: &Job) -> Result<()> {
     let (mut link, outcome) = loop {
         let left = end.saturating_duration_since(Instant::now());
         let Established { mut link, capabilities, program, .. } = dialer.dial_control(left)?;
-        link.count_in(&job.progress);
-        link.share_waits(&job.progress);
-        tracing::info!("connected to {}, {program}", link.peer());
-        job.progress.ledger.connected(link.peer_address(), &program);
+        job.connected(&mut link, &program);
         let agreed = caught(|| {
             Thread::Main.panic_on_purpose();
             Ok(match job.args.bypass {
@@ -119,9 +115,7 @@ fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
     let (state, domain) = position_given(job)?;
     link.send(&Message::Bypass { position: state.to_string(), domain })?;
     accepted(link.recv()?, Logical::Never)?;
-    job.progress.ledger.note(|record| {
-        (record.method, record.position.after) = (Some(Method::Ist), Some(state.to_string()));
-    });
+    job.progress.ledger.ist_follows(state);
     tracing::info!("IST follows from {state}; no data is sent");
     Ok((state, domain))
 }

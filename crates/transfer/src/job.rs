@@ -9,7 +9,7 @@ use report::record;
 
 use crate::cancel::{Cancel, Limit};
 use crate::failure::{Failure, Kind};
-use crate::peer::{Side, Terms, TransferSecret};
+use crate::peer::{Link, Side, Terms, TransferSecret};
 use crate::server::options::ServerOptions;
 use crate::server::parent::ServerProcess;
 use crate::server::progress::Progress;
@@ -64,6 +64,14 @@ impl Job {
             (record.node, record.id) = (self.options.node_name(), Some(secret.transfer_id()));
             record.settings = settings;
         });
+    }
+
+    /// Records who is at the other end of the control connection, whose bytes and waits are the transfer's from now on.
+    pub fn connected(&self, link: &mut Link, program: &str) {
+        link.count_in(&self.progress);
+        link.share_waits(&self.progress);
+        tracing::info!("connected to {}, {program}", link.peer());
+        self.progress.ledger.connected(link.peer_address(), program);
     }
 
     /// What this node offers on every connection.

@@ -24,7 +24,6 @@ use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
 use protocol::hello::Connection;
 use protocol::message::{Logical, Message, Offer};
-use report::record::Method;
 
 use crate::cleanup;
 use crate::datadir::layout::Layout;
@@ -90,10 +89,7 @@ pub fn run(job: &Job) -> Result<()> {
     let (_link, agreed) = loop {
         let left = end.saturating_duration_since(Instant::now());
         let Established { mut link, program, .. } = listener.admit_control(left, &job.cancel)?;
-        link.count_in(&job.progress);
-        link.share_waits(&job.progress);
-        tracing::info!("connected to {}, {program}", link.peer());
-        job.progress.ledger.connected(link.peer_address(), &program);
+        job.connected(&mut link, &program);
         let agreed = caught(|| {
             Thread::Main.panic_on_purpose();
             serve(job, &listener, &mut link, &mut ist, &mut base)
@@ -229,9 +225,7 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
         base: false,
         logical: String::new(),
     })?;
-    job.progress.ledger.note(|record| {
-        (record.method, record.position.after) = (Some(Method::Ist), Some(state.to_string()));
-    });
+    job.progress.ledger.ist_follows(state);
     tracing::info!("IST follows from {state}; no data is needed");
     Unfinished::forget(&job.datadir)?;
     tidy::remove_leftovers(&Disk, &job.datadir)?;

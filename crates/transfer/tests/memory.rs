@@ -278,10 +278,10 @@ fn installed(layout: &Layout, files: &Entries, same: bool) -> Arrived {
     peak(before, what, if same { SETTLED_MAX } else { INSTALL_MAX }, || {
         let targets = list.iter().map(|entry| Ok((layout.target_of(&entry)?, entry)));
         let targets = targets.map(|both| both.map(|(target, entry)| (entry, target)));
-        staging.will_remember();
+        staging.remember_with(KEY);
         let unchanged = staging.settle(targets, true, Patches::None, 2).unwrap();
         assert_eq!(unchanged.len(), if same { FILES } else { 0 });
-        let (_, arrived) = staging.read_back_and_learn(&KEY, 1, &cancel).unwrap();
+        let (_, arrived) = staging.read_back_and_learn(1, &cancel).unwrap();
         let stays: HashSet<&Path> = unchanged.iter().map(|file| file.path.as_path()).collect();
         let leaving = old.iter().filter(|file| !stays.contains(file.path.as_path()) && file.path.is_file());
         let managed: Vec<(PathBuf, OldKind)> =

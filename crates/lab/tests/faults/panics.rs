@@ -143,7 +143,7 @@ fn every_thread_of(role: Role) -> Result<Fakes> {
     fakes.donor().bootstrap()?;
     data::sysbench_tables(fakes.donor(), 2, 2000)?;
     fakes.donor().exec(&["CREATE TABLE sbtest.written (a INT AUTO_INCREMENT PRIMARY KEY)"])?;
-    for case in Thread::ALL.into_iter().flat_map(cases).filter(|case| case.role == role) {
+    for case in Thread::ALL.iter().copied().flat_map(cases).filter(|case| case.role == role) {
         let what =
             format!("{:?} of the {:?} with {:?} after {:?}", case.thread, case.role, case.sst, case.after);
         panics(&fakes, &case).context(what)?;

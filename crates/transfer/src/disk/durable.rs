@@ -101,6 +101,16 @@ pub fn remove_if_there(path: &Path) -> Result<bool> {
     }
 }
 
+/// Removes a directory with everything in it, if it exists.
+pub fn remove_directory_if_there(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Syncs the filesystem of `dir`: everything written to it is then on stable storage.
 pub fn sync_filesystem(dir: &Path) -> Result<()> {
     let file = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;

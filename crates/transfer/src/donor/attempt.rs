@@ -191,7 +191,8 @@ impl DonorSession<'_> {
 
     /// The outlook of our server's redo, or `None` if the server cannot be asked.
     fn redo_outlook(&self) -> Option<Outlook> {
-        Session::open(&self.login(), ANSWER_WITHIN).ok()?.redo_outlook(self.offered.tablespaces).ok()?
+        let mut session = Session::open(&self.login(), ANSWER_WITHIN).ok()?;
+        Outlook::of(&mut session, self.offered.tablespaces).ok()?
     }
 
     fn send_queue(&self, snapshot: &dyn Snapshot, key: Option<FingerprintKey>) -> SendQueue<'_> {

@@ -100,10 +100,7 @@ impl PlanInputs<'_> {
             (None, _) | (_, 0) => line,
             (Some(_), bytes) => format!("{line}; the donor remembers the fingerprints of {}", size(bytes)),
         };
-        plan.words.clone_from(&line);
-        ledger.note(|record| record.plan = Some(plan));
-        tracing::info!("{line}");
-        link.note(&line)?;
+        announce(Plan { words: line, ..plan }, link, ledger)?;
         if sample.is_some() {
             self.permit(about)?;
             link.send(&Message::Plan { about })?;
@@ -119,16 +116,8 @@ impl PlanInputs<'_> {
         key: Option<FingerprintKey>,
     ) -> Result<Option<FingerprintKey>> {
         let words = format!("plan: full, the rows of {} of files", size(self.bytes));
-        let plan = Plan {
-            total: self.bytes,
-            full: true,
-            sent: Some(self.bytes),
-            words: words.clone(),
-            ..Plan::default()
-        };
-        ledger.note(|record| record.plan = Some(plan));
-        tracing::info!("{words}");
-        link.note(&words)?;
+        let plan = Plan { total: self.bytes, full: true, sent: Some(self.bytes), words, ..Plan::default() };
+        announce(plan, link, ledger)?;
         if key.is_some() {
             self.permit(None)?;
             link.send(&Message::Plan { about: Some(self.bytes) })?;
@@ -146,4 +135,12 @@ impl PlanInputs<'_> {
     fn prices(&self) -> Prices {
         Prices::new(None, self.rlimit, 0.0)
     }
+}
+
+/// Records the plan, and logs it on both hosts.
+fn announce(plan: Plan, link: &mut Link, ledger: &Ledger) -> Result<()> {
+    let line = plan.words.clone();
+    ledger.note(|record| record.plan = Some(plan));
+    tracing::info!("{line}");
+    link.note(&line)
 }

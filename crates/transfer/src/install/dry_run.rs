@@ -94,14 +94,7 @@ impl<'a> Pass<'a> {
     fn leaving(&mut self) {
         for old in &self.plan.retired {
             let Some(directory) = old.path.parent() else { continue };
-            let state = match self.probed.probe.entry(directory) {
-                // The directory was removed with its files, so there is nothing to move.
-                Ok(None) => continue,
-                _ => self.probed.usable(directory),
-            };
-            if !matches!(state, State::Usable { .. }) {
-                continue;
-            }
+            let Some(state) = self.probed.usable_if_there(directory) else { continue };
             let Some(entry) = self.probed.entry(&old.path) else { continue };
             self.probed.movable(&old.path, &entry, state);
             let at = old.path.display();
@@ -218,13 +211,7 @@ impl<'a> Pass<'a> {
     fn sweeps(&mut self) -> Result<()> {
         let directories: BTreeSet<&Path> = self.plan.sweep.iter().map(|s| s.directory.as_path()).collect();
         for directory in directories {
-            let state = match self.probed.probe.entry(directory) {
-                Ok(None) => continue,
-                _ => self.probed.usable(directory),
-            };
-            if !matches!(state, State::Usable { .. }) {
-                continue;
-            }
+            let Some(state) = self.probed.usable_if_there(directory) else { continue };
             let patterns: Vec<_> = self.plan.sweep.iter().filter(|s| s.directory == directory).collect();
             for path in self.files.list(directory)? {
                 let swept = patterns.iter().any(|s| s.pattern.matches(file_name(&path)));

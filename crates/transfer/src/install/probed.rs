@@ -54,6 +54,13 @@ impl<'a> Probed<'a> {
         state
     }
 
+    /// As [`Probed::usable`], for a directory that is there: one that was removed with its files has nothing that could be moved.
+    pub(super) fn usable_if_there(&mut self, directory: &Path) -> Option<State> {
+        let is_gone = matches!(self.probe.entry(directory), Ok(None));
+        let state = (!is_gone).then(|| self.usable(directory))?;
+        matches!(state, State::Usable { .. }).then_some(state)
+    }
+
     fn try_directory(&mut self, directory: &Path) -> State {
         let at = directory.display();
         let (text, hint) = match self.probe.rights(directory) {

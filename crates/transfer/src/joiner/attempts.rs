@@ -67,7 +67,7 @@ impl Transfer<'_> {
             self.begins()?;
             self.memory = beforehand::memory_under(self.job, attempt.remember);
             if let Some(memory) = &self.memory {
-                incoming.staging().learn_with(memory.key());
+                incoming.staging().remember_with(memory.key());
             }
             let received = match attempt.snapshot {
                 SnapshotKind::Logical => by_rows::receive(self, link, &attempt, &incoming),
@@ -126,9 +126,6 @@ impl Transfer<'_> {
             link.peer_is_dispensable();
         }
         self.job.progress.all_is_copied();
-        if self.memory.is_some() {
-            incoming.staging().will_remember();
-        }
         let settle = || incoming.settle(file_list, self.job);
         let doing = "copying unchanged bytes";
         self.job.progress.phase(doing, "");
@@ -136,7 +133,7 @@ impl Transfer<'_> {
         link.peer_is_dispensable();
         let doing = "verifying the staged files";
         self.job.progress.phase(doing, &size(settled.bytes()));
-        link.keep_alive_while(doing, || settled.verify(self.job, self.memory.as_deref()))
+        link.keep_alive_while(doing, || settled.verify(self.job))
     }
 }
 

@@ -109,7 +109,7 @@ impl Backup {
         }
         let position: Position = (self.position, domain);
         let file_list = FileList { files, position, binlog_state: None };
-        incoming.settle(file_list, job)?.verify(job, None)
+        incoming.settle(file_list, job)?.verify(job)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
 use crate::datadir::managed::{Managed, managed};
 use crate::datadir::own_position::position_in_files;
+use crate::disk::durable;
 use crate::flavor::class::Class;
 use crate::human::span;
 use crate::install::names::{own_directory, waiting_room};
@@ -111,16 +112,10 @@ fn filled(datadir: &Path) -> PathBuf {
 }
 
 fn remove(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => {
-            // Gone with it, unless something else is in there.
-            directory.parent().map(fs::remove_dir);
-            Ok(())
-        }
-    }
+    durable::remove_directory_if_there(directory)?;
+    // Gone with it, unless something else is in there.
+    directory.parent().map(fs::remove_dir);
+    Ok(())
 }
 
 /// What this node has that a donor's files can be compared with; `None` if it has nothing of the cluster's.

@@ -105,7 +105,6 @@ pub(super) fn receive(
         job.progress.all_is_copied();
         job.progress.phase("loading rows", "");
         link.keep_alive_while("loading rows", || {
-            let _stop = StopOnDrop(&rows.arriving);
             rows.complete(job, &list, since)?;
             take_over(job, incoming, list, loading)
         })

@@ -24,7 +24,6 @@ use crate::install::tidy;
 use crate::job::Job;
 use crate::receive::staging::Staging;
 use crate::remembered::arrived::Arrived;
-use crate::remembered::memory::Memory;
 use crate::threads::{Thread, scoped};
 
 /// The staged files, once everything has arrived and has its final name.
@@ -88,17 +87,17 @@ impl SettledStaging {
 
     /// Makes everything durable, and plans the install. Fails if the staged files are not what the donor read, if
     /// they do not recover to the donor's position, or if the plan cannot be carried out.
-    pub fn verify(self, job: &Job, memory: Option<&Memory>) -> Result<VerifiedStaging> {
+    pub fn verify(self, job: &Job) -> Result<VerifiedStaging> {
         let arrived = std::thread::scope(|scope| {
-            let read_back = scoped(scope, Thread::ReadBack, || match (self.prepared, memory) {
-                (true, _) => Ok(Arrived::default()),
-                (false, None) => read_back(&self.staging, job).map(|()| Arrived::default()),
-                (false, Some(memory)) => {
-                    let (threads, key) = (job.settings.threads, memory.key());
-                    let (bytes, arrived) = self.staging.read_back_and_learn(&key, threads, &job.cancel)?;
-                    log_read_back(bytes);
-                    Ok(arrived)
+            let read_back = scoped(scope, Thread::ReadBack, || {
+                // The files of a backup were read back before they were prepared.
+                if self.prepared {
+                    return Ok(Arrived::default());
                 }
+                let (bytes, arrived) =
+                    self.staging.read_back_and_learn(job.settings.threads, &job.cancel)?;
+                log_read_back(bytes);
+                Ok(arrived)
             });
             let others = self.make_durable().and_then(|()| self.check_position());
             // This error comes first: a wrong position may only follow from it.

@@ -139,12 +139,10 @@ impl ServerCertVerifier for PinVerifier {
             // Only the pin uses this error: no other code of ours or of rustls uses it for a server.
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
-        if let Some(roots) = &self.roots {
-            let certificate = ParsedCertificate::try_from(end_entity)?;
-            let algorithms = self.provider.signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
+        match &self.roots {
+            Some(roots) => signed_by(roots, &self.provider, end_entity, intermediates, now),
+            None => Ok(ServerCertVerified::assertion()),
         }
-        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -168,6 +166,20 @@ impl ServerCertVerifier for PinVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// Verifies that one of these authorities has signed a server's certificate, whatever its name is.
+pub(crate) fn signed_by(
+    roots: &RootCertStore,
+    provider: &CryptoProvider,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<ServerCertVerified, rustls::Error> {
+    let certificate = ParsedCertificate::try_from(end_entity)?;
+    let algorithms = provider.signature_verification_algorithms.all;
+    verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
+    Ok(ServerCertVerified::assertion())
 }
 
 /// Explains a TLS failure to the operator of `side`, whose peer is `peer` ("the donor at H:P").

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::datadir::layout::{Layout, SystemFileAt};
+use crate::disk::durable::remove_directory_if_there;
 use crate::install::names::{SERVER, own_directory, working_directory};
 use crate::receive::staging::Staging;
 
@@ -125,10 +126,7 @@ impl Homes {
     /// Something cannot be removed.
     pub fn remove(&self) -> Result<()> {
         for directory in self.all().into_iter().chain([self.root()]) {
-            match fs::remove_dir_all(directory) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                removed => removed.with_context(|| format!("cannot remove {}", directory.display()))?,
-            }
+            remove_directory_if_there(directory)?;
             // The room of a filesystem that has only this; others stay.
             let _ = directory.parent().map(fs::remove_dir);
         }

@@ -13,6 +13,7 @@
 //! | [`receiver`] | messages on a data connection, checked |
 //! | `rested`, `encoded` | staged files by their numbers; small ones are kept encoded |
 //! | [`staging`], `staged`, [`writer`] | received files, under their numbers until the final names are known |
+//! | `staging_roots` | the directories in which they are staged, and the space reserved there |
 //! | `settling` | final lengths and names, and unchanged bytes from previous files |
 //! | [`prepared`] | files of a backup, which another program prepares |
 //! | `moving` | files that a program on this node has made |
@@ -36,4 +37,5 @@ pub mod reusable;
 mod settling;
 pub(crate) mod staged;
 pub mod staging;
+mod staging_roots;
 pub mod writer;

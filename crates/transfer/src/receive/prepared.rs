@@ -15,6 +15,7 @@ use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 use protocol::limits::{FILES_MAX, PATH_BYTES_MAX};
 
 use crate::datadir::backup_files::{file_in_backup, name_in_backup};
+use crate::disk::durable::remove_directory_if_there;
 use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
@@ -26,13 +27,7 @@ use crate::receive::staging::Staging;
 
 /// Removes the directory in which the program worked.
 fn forget(datadir: &Path) -> Result<()> {
-    let directory = working_directory(&own_directory(datadir), PREPARE);
-    match fs::remove_dir_all(&directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
+    remove_directory_if_there(&working_directory(&own_directory(datadir), PREPARE))
 }
 
 impl Staging {

@@ -26,9 +26,9 @@ fn a_file_of_several_parts_is_remembered_as_a_whole() {
         let at = range * u64::from(RANGE_BYTES);
         staging.expect(entry.id, at, RANGE_BYTES, Some(digest(&[])), None).unwrap();
     }
-    staging.will_remember();
+    staging.remember_with(KEY);
     staging.settle_list(&[(entry.clone(), target.clone())], true, Patches::None, 2).unwrap();
-    let (bytes, arrived) = staging.read_back_and_learn(&KEY, 3, &Cancel::new()).unwrap();
+    let (bytes, arrived) = staging.read_back_and_learn(3, &Cancel::new()).unwrap();
     assert_eq!(bytes, size);
     std::fs::rename(staging.path(entry.id).unwrap(), &target).unwrap();
     let memory = || Memory::with_key(&layout.datadir, KEY).unwrap().unwrap();

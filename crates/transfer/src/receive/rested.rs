@@ -1,7 +1,7 @@
 //! Staged files by their numbers. There can be very many small ones: once nobody writes to a file, it is kept
 //! encoded, in a tenth of the memory.
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -11,15 +11,14 @@ use protocol::limits::{RANGE_BYTES, WORKERS_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::datadir::directories::Directories;
-use crate::disk::direct_write::DirectWrites;
 use crate::disk::identity::Look;
-use crate::disk::reserve::Reserve;
 use crate::flavor::class::Class;
 use crate::install::names::file_name;
 use crate::receive::digests::Digests;
 use crate::receive::encoded::EncodedFiles;
 use crate::receive::reusable::{Held, Old};
 use crate::receive::staged::{OPEN_FILES, StagedFile};
+use crate::receive::staging_roots::Stage;
 use crate::threads::lock;
 
 /// So many files, those that were written to last, are not encoded, because writers have them open.
@@ -35,15 +34,6 @@ pub(super) struct StagedFiles {
     /// Of the targets.
     directories: Directories,
     stages: Vec<Stage>,
-}
-
-/// What all files that are staged in one directory have in common.
-#[derive(Clone, Debug)]
-struct Stage {
-    directory: PathBuf,
-    writes: Arc<DirectWrites>,
-    sharing: bool,
-    reserve: Option<Arc<Reserve>>,
 }
 
 /// A file to which nobody writes.

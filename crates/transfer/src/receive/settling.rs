@@ -1,13 +1,19 @@
 //! The end of receiving: staged files get their final lengths and names, and the bytes of their old files.
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
+use crate::failure::{Failure, Kind};
+use crate::install::files::{Disk, Files};
+use crate::install::plan::Unchanged;
+use crate::receive::rested::StagedFiles;
 use crate::receive::reusable::{self, Held};
 use crate::receive::staged::{StagedFile, make, make_link, set_length};
+use crate::receive::staging::Staging;
 use crate::threads::{Thread, each_in_threads, lock};
 
 /// Whether tables that differ little become patches.
@@ -21,20 +27,97 @@ pub enum Patches {
     None,
 }
 
+/// Files that are settled together: only these are in memory in both their received and their final form.
+const AT_ONCE: usize = 4096;
 /// Bytes that one thread copies at once, so that several threads work on a large table.
 const PIECE: u64 = 64 << 20;
 
-/// A file of the donor's list.
-pub(super) struct Coming<'a> {
-    pub entry: &'a FileEntry,
-    /// As it was received; `None` if nothing has arrived.
-    pub first: Option<Arc<StagedFile>>,
-    /// As it will be staged in the end.
-    pub last: StagedFile,
+impl Staging {
+    /// Called with the donor's list of files. Staged files get their final lengths and targets and the bytes of their
+    /// old files, links and empty files are created, and files that are not in the list are removed. With `may_stay`,
+    /// files of tables that are completely unchanged are not staged but returned. Large tables that differ little
+    /// become `patches`. Works with up to `threads` threads.
+    ///
+    /// # Errors
+    /// An error in `files`; a file that is named twice, or differs from what was received; an I/O error.
+    pub fn settle(
+        &self,
+        files: impl IntoIterator<Item = Result<(FileEntry, PathBuf)>>,
+        may_stay: bool,
+        patches: Patches,
+        threads: u16,
+    ) -> Result<Vec<Unchanged>> {
+        let mut shared = self.shared();
+        // The copies from old files need the reserved space now.
+        shared.roots.give_reserves_back();
+        let mut begun = std::mem::take(&mut shared.files);
+        let (mut unchanged, mut settled) = (Vec::new(), StagedFiles::default());
+        let mut files = files.into_iter();
+        loop {
+            let some = files.by_ref().take(AT_ONCE).collect::<Result<Vec<_>>>()?;
+            if some.is_empty() {
+                break;
+            }
+            let mut coming = BTreeMap::new();
+            for (entry, target) in &some {
+                let first = begun.remove(entry.id);
+                if may_stay
+                    && let Some((needless, stays)) = first.as_ref().and_then(|f| f.stays(entry, target))
+                {
+                    Disk.remove(needless)?;
+                    unchanged.push(stays);
+                    let known = first.as_ref().filter(|_| self.key().is_some());
+                    if let Some((state, ranges)) = known.and_then(|f| f.to_remember(entry.size, &[])) {
+                        self.arrived(&mut shared).add(target, entry.size, state, &ranges);
+                    }
+                    continue;
+                }
+                let last = self.choose(&mut shared, entry, target)?;
+                let twice = settled.contains(entry.id);
+                if coming.insert(entry.id, Coming { entry, first, last }).is_some() || twice {
+                    let text = format!("the donor named file number {} twice", entry.id.0);
+                    bail!(Failure::new(Kind::Peer, text));
+                }
+            }
+            let coming = coming.into_values().collect();
+            let done = settle_all(coming, patches, usize::from(threads))?.into_iter();
+            for (id, staged) in done {
+                settled.insert(id, Arc::new(staged));
+                settled.rest(id);
+            }
+        }
+        shared.files = settled;
+        for dropped in begun.numbers() {
+            begun.look(dropped).map_or(Ok(()), |dropped| Disk.remove(&dropped.path))?;
+        }
+        shared.leftovers.remove()?;
+        Ok(unchanged)
+    }
+
+    /// As [`Staging::settle`], for a list.
+    #[cfg(test)]
+    pub(crate) fn settle_list(
+        &self,
+        files: &[(FileEntry, PathBuf)],
+        may_stay: bool,
+        patches: Patches,
+        threads: u16,
+    ) -> Result<Vec<Unchanged>> {
+        self.settle(files.iter().cloned().map(Ok), may_stay, patches, threads)
+    }
 }
 
-/// Settles all files, several at a time.
-pub(super) fn settle_all(
+/// A file of the donor's list.
+struct Coming<'a> {
+    entry: &'a FileEntry,
+    /// As it was received; `None` if nothing has arrived.
+    first: Option<Arc<StagedFile>>,
+    /// As it will be staged in the end.
+    last: StagedFile,
+}
+
+/// Settles files, several at a time.
+fn settle_all(
     coming: Vec<Coming<'_>>,
     patches: Patches,
     threads: usize,

@@ -1,7 +1,5 @@
 //! The staging directories, in which received files wait for the install. Before it, nothing of the datadir is
 //! touched.
-use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +10,7 @@ use protocol::fingerprint::{Fingerprint, FingerprintKey};
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
 use crate::cancel::Cancel;
-use crate::disk::direct_write::DirectWrites;
 use crate::disk::durable;
-use crate::disk::filesystem::{FilesystemId, filesystem_of, nearest_existing, shares_bytes};
-use crate::disk::reserve::Reserve;
 use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
 use crate::install::files::{Disk, Files};
@@ -29,13 +24,10 @@ use crate::receive::read_back::{Learning, read_back};
 use crate::receive::rested::StagedFiles;
 use crate::receive::reusable::{self, Held, Old};
 pub use crate::receive::settling::Patches;
-use crate::receive::settling::{Coming, settle_all};
 use crate::receive::staged::{StagedFile, make, may_be_patched, set_length};
+use crate::receive::staging_roots::{Stage, StagingRoots};
 use crate::remembered::arrived::Arrived;
 use crate::threads::lock;
-
-/// Files that are settled together: only these are in memory in both their received and their final form.
-const AT_ONCE: usize = 4096;
 
 /// All files of an attempt, under their staged paths. Shared by the threads that receive.
 #[derive(Debug)]
@@ -50,34 +42,10 @@ pub struct Staging {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) files: StagedFiles,
-    leftovers: Leftovers,
-    roots: Roots,
-    reserves: BTreeMap<FilesystemId, Arc<Reserve>>,
-    places: BTreeMap<PathBuf, Place>,
-    /// What can be remembered of files that stay as they are.
-    staying: Arrived,
-}
-
-/// Properties of a staging root.
-#[derive(Clone, Debug)]
-struct Place {
-    writes: Arc<DirectWrites>,
-    /// Its filesystem can share bytes between old and new files.
-    sharing: bool,
-    reserve: Option<Arc<Reserve>>,
-}
-
-impl Shared {
-    fn place(&mut self, root: PathBuf, stage: &Path) -> Result<Place> {
-        if let Some(known) = self.places.get(&root) {
-            return Ok(known.clone());
-        }
-        let reserve = self.reserves.get(&filesystem_of(stage)?).cloned();
-        let writes = Arc::new(DirectWrites::try_in(stage));
-        let place = Place { writes, sharing: shares_bytes(stage), reserve };
-        self.places.insert(root, place.clone());
-        Ok(place)
-    }
+    pub(super) leftovers: Leftovers,
+    pub(super) roots: StagingRoots,
+    /// What can be remembered, once there is something.
+    arrived: Option<Arrived>,
 }
 
 impl Staging {
@@ -87,22 +55,14 @@ impl Staging {
         refuse_pending(datadir)?;
         roots::clear_after_programs(&Disk, datadir)?;
         let leftovers = Leftovers::set_aside(datadir)?;
-        let roots = Roots::choose(&Disk, datadir, [])?;
-        let staging = Staging {
-            flavor,
-            datadir: datadir.to_owned(),
-            shared: Mutex::new(Shared {
-                files: StagedFiles::default(),
-                leftovers,
-                roots,
-                reserves: BTreeMap::new(),
-                places: BTreeMap::new(),
-                staying: Arrived::default(),
-            }),
-            key: OnceLock::new(),
+        let shared = Shared {
+            files: StagedFiles::default(),
+            leftovers,
+            roots: StagingRoots::new(datadir)?,
+            arrived: None,
         };
-        staging.make_roots(&staging.shared().roots, &[])?;
-        Ok(staging)
+        let (datadir, shared) = (datadir.to_owned(), Mutex::new(shared));
+        Ok(Staging { flavor, datadir, shared, key: OnceLock::new() })
     }
 
     /// Chooses where a file is staged: on the filesystem of its target. A file that was begun before is not changed.
@@ -148,11 +108,9 @@ impl Staging {
     /// Reserves bytes on the filesystem of a directory. Call this before anything is staged there.
     ///
     /// # Errors
-    /// As [`Reserve::take`].
+    /// As [`Reserve::take`](crate::disk::reserve::Reserve::take).
     pub fn reserve(&self, directory: &Path, bytes: u64) -> Result<()> {
-        let reserve = Reserve::take(&nearest_existing(directory)?, bytes)?;
-        self.shared().reserves.insert(filesystem_of(directory)?, Arc::new(reserve));
-        Ok(())
+        self.shared().roots.reserve(directory, bytes)
     }
 
     /// Whether an earlier transfer left received files.
@@ -167,12 +125,10 @@ impl Staging {
 
     pub(super) fn choose(&self, shared: &mut Shared, entry: &FileEntry, target: &Path) -> Result<StagedFile> {
         entry.check()?;
-        let root = self.root_for(&mut shared.roots, target)?;
-        let stage = working_directory(&root, "stage");
-        let Place { writes, sharing, reserve } = shared.place(root, &stage)?;
+        let Stage { directory, writes, sharing, reserve } = shared.roots.stage_for(target)?;
         let class = self.flavor.class(&entry.role, Path::new(&entry.path));
         Ok(StagedFile {
-            path: stage.join(staged_name(entry)),
+            path: directory.join(staged_name(entry)),
             size: entry.size,
             class,
             target: target.to_owned(),
@@ -192,39 +148,15 @@ impl Staging {
         })
     }
 
-    fn root_for(&self, roots: &mut Roots, target: &Path) -> Result<PathBuf> {
-        if roots.for_path(target).is_none() {
-            let known = roots.all().to_vec();
-            *roots = roots.clone().extend(&Disk, [target])?;
-            self.make_roots(roots, &known)?;
-            make_outside(&self.datadir, target)?;
-        }
-        let root = roots.for_path(target).context("a target for which no staging directory was chosen")?;
-        Ok(root.to_owned())
-    }
-
-    /// Records the roots before anything is in them, so that the leftovers of an interrupted transfer are found.
-    fn make_roots(&self, roots: &Roots, known: &[PathBuf]) -> Result<()> {
-        if roots.all() != known {
-            roots::remember(&Disk, &self.datadir, roots.all())?;
-            for root in roots.all() {
-                make_durably(&working_directory(root, "stage"))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The directory for a file that the donor does not send: on the filesystem of its target, recorded and made
     /// durable with everything else.
     pub fn stage_for(&self, target: &Path) -> Result<PathBuf> {
-        let mut shared = self.shared();
-        let root = self.root_for(&mut shared.roots, target)?;
-        Ok(working_directory(&root, "stage"))
+        self.shared().roots.directory_for(target)
     }
 
     /// The roots in use.
     pub fn roots(&self) -> Roots {
-        self.shared().roots.clone()
+        self.shared().roots.all().clone()
     }
 
     /// Where a file is staged.
@@ -257,12 +189,6 @@ impl Staging {
         Ok(staged.adopted)
     }
 
-    /// From now on what can be remembered of the tables is collected: while they settle of those that stay, of the others when they
-    /// are read back.
-    pub fn will_remember(&self) {
-        self.shared().staying = Arrived::waiting_in(&self.datadir);
-    }
-
     /// The bytes of a range that come from the old file, once it is known that the file is written anew; else `None`.
     /// The caller writes them with the bytes that arrived, and they count as written. If bytes can be shared, only
     /// those close to the differing ones are returned. `differing` is the number of bytes of this range that are not
@@ -291,67 +217,6 @@ impl Staging {
         Ok(())
     }
 
-    /// Called with the donor's list of files. Staged files get their final lengths and targets and the bytes of their
-    /// old files, links and empty files are created, and files that are not in the list are removed. With `may_stay`,
-    /// files of tables that are completely unchanged are not staged but returned. Large tables that differ little
-    /// become `patches`. Works with up to `threads` threads.
-    ///
-    /// # Errors
-    /// An error in `files`; a file that is named twice, or differs from what was received; an I/O error.
-    pub fn settle(
-        &self,
-        files: impl IntoIterator<Item = Result<(FileEntry, PathBuf)>>,
-        may_stay: bool,
-        patches: Patches,
-        threads: u16,
-    ) -> Result<Vec<Unchanged>> {
-        let mut shared = self.shared();
-        // The copies from old files need the reserved space now.
-        shared.reserves.values().for_each(|reserve| reserve.give_all_back());
-        let mut begun = std::mem::take(&mut shared.files);
-        let (mut unchanged, mut settled) = (Vec::new(), StagedFiles::default());
-        let mut files = files.into_iter();
-        loop {
-            let some = files.by_ref().take(AT_ONCE).collect::<Result<Vec<_>>>()?;
-            if some.is_empty() {
-                break;
-            }
-            let mut coming = BTreeMap::new();
-            for (entry, target) in &some {
-                let first = begun.remove(entry.id);
-                if may_stay
-                    && let Some((needless, stays)) = first.as_ref().and_then(|f| f.stays(entry, target))
-                {
-                    Disk.remove(needless)?;
-                    unchanged.push(stays);
-                    let ranges = first.as_ref().and_then(|first| first.to_remember(entry.size, &[]));
-                    if let Some((state, ranges)) = ranges {
-                        shared.staying.add(target, entry.size, state, &ranges);
-                    }
-                    continue;
-                }
-                let last = self.choose(&mut shared, entry, target)?;
-                let twice = settled.contains(entry.id);
-                if coming.insert(entry.id, Coming { entry, first, last }).is_some() || twice {
-                    let text = format!("the donor named file number {} twice", entry.id.0);
-                    bail!(Failure::new(Kind::Peer, text));
-                }
-            }
-            let coming = coming.into_values().collect();
-            let done = settle_all(coming, patches, usize::from(threads))?.into_iter();
-            for (id, staged) in done {
-                settled.insert(id, Arc::new(staged));
-                settled.rest(id);
-            }
-        }
-        shared.files = settled;
-        for dropped in begun.numbers() {
-            begun.look(dropped).map_or(Ok(()), |dropped| Disk.remove(&dropped.path))?;
-        }
-        shared.leftovers.remove()?;
-        Ok(unchanged)
-    }
-
     /// Called when all bytes of a file have arrived and none of them are an old file's: gives it its final length and reads it back.
     /// Returns where it is.
     ///
@@ -365,18 +230,6 @@ impl Staging {
         read_back(std::iter::once((file, Arc::clone(&staged))), None, 1, cancel)?;
         lock(&staged.digests).all_were_read_back();
         Ok(staged.path.clone())
-    }
-
-    /// As [`Staging::settle`], for a list.
-    #[cfg(test)]
-    pub(crate) fn settle_list(
-        &self,
-        files: &[(FileEntry, PathBuf)],
-        may_stay: bool,
-        patches: Patches,
-        threads: u16,
-    ) -> Result<Vec<Unchanged>> {
-        self.settle(files.iter().cloned().map(Ok), may_stay, patches, threads)
     }
 
     /// Creates every file to which nothing was written, then makes everything durable.
@@ -398,14 +251,20 @@ impl Staging {
         Ok(())
     }
 
-    /// Has the pieces that are read back while others arrive fingerprinted, so that they can be remembered. Only the first key counts.
-    pub fn learn_with(&self, key: FingerprintKey) {
+    /// From now on what can be remembered of the tables is collected, with fingerprints under this key: of those that stay while they
+    /// settle, of the others when they are read back. Only the first key counts.
+    pub fn remember_with(&self, key: FingerprintKey) {
         let _ = self.key.set(key);
     }
 
-    /// The key of the fingerprints that are remembered.
+    /// The key of the fingerprints that are remembered; `None` if nothing is to be remembered.
     pub(super) fn key(&self) -> Option<&FingerprintKey> {
         self.key.get()
+    }
+
+    /// What can be remembered. It waits in a file without a name, which is made for the first table.
+    pub(super) fn arrived<'s>(&self, shared: &'s mut Shared) -> &'s mut Arrived {
+        shared.arrived.get_or_insert_with(|| Arrived::waiting_in(&self.datadir))
     }
 
     /// Reads the settled files back. Returns how many bytes are known to be what the donor read.
@@ -417,17 +276,13 @@ impl Staging {
     }
 
     /// As [`Staging::read_back`]. Also returns what can be remembered of the tables, if that is collected
-    /// ([`Staging::will_remember`]): of those that stay, and of those that were read back now.
+    /// ([`Staging::remember_with`]): of those that stay, and of those that were read back now.
     ///
     /// # Errors
     /// As [`Staging::read_back`].
-    pub fn read_back_and_learn(
-        &self,
-        key: &FingerprintKey,
-        threads: u16,
-        cancel: &Cancel,
-    ) -> Result<(u64, Arrived)> {
-        let learning = Learning::new(key, std::mem::take(&mut self.shared().staying));
+    pub fn read_back_and_learn(&self, threads: u16, cancel: &Cancel) -> Result<(u64, Arrived)> {
+        let Some(key) = self.key() else { return Ok((self.read_back(threads, cancel)?, Arrived::default())) };
+        let learning = Learning::new(key, std::mem::take(self.arrived(&mut self.shared())));
         let bytes = read_back(self.data_files(), Some(&learning), threads, cancel)?;
         Ok((bytes, learning.arrived()))
     }
@@ -486,26 +341,6 @@ pub fn discard_staged(datadir: &Path) -> Result<()> {
         roots::clear_of_programs(&Disk, &root)?;
         roots::clear(&Disk, &working_directory(&root, "stage"))?;
         roots::clear(&Disk, &working_directory(&root, "copy"))?;
-    }
-    Ok(())
-}
-
-fn make_outside(datadir: &Path, target: &Path) -> Result<()> {
-    let directory = target.parent().with_context(|| format!("{} has no directory", target.display()))?;
-    if directory.starts_with(datadir) || directory.is_dir() {
-        return Ok(());
-    }
-    make_durably(directory)
-}
-
-/// Creates a directory with its parents and makes their names durable. Otherwise a power loss could undo the
-/// directory, and a file renamed into it would be lost.
-fn make_durably(directory: &Path) -> Result<()> {
-    let missing: Vec<&Path> = directory.ancestors().take_while(|d| !d.exists()).collect();
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot make directory {}", directory.display()))?;
-    for made in missing {
-        durable::sync_directory(made.parent().context("a directory without a parent")?)?;
     }
     Ok(())
 }

@@ -32,7 +32,6 @@ use formats::wsrep::invocation::Role;
 use formats::wsrep::report::ReportLine;
 use formats::wsrep::state_id::{AnnotatedStateId, StateId};
 use protocol::message::SnapshotKind;
-use report::record::Method;
 
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
@@ -94,9 +93,7 @@ fn given_position(job: &Job) -> Result<AnnotatedStateId> {
 
 /// IST follows: the joiner keeps its data, whose position is the one that we were given.
 fn bypass(job: &Job, joiner: &Joiner<'_>, state: StateId) -> Result<StateId> {
-    job.progress.ledger.note(|record| {
-        (record.method, record.position.after) = (Some(Method::Ist), Some(state.to_string()));
-    });
+    job.progress.ledger.ist_follows(state);
     joiner.starts_at(job.args.gtid.as_deref().unwrap_or_default())?;
     tracing::info!("IST follows from {state}; no data is sent");
     Ok(state)

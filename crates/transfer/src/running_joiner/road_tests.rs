@@ -1,5 +1,7 @@
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 
+use formats::mariadb::login_packets::{HEADER_LEN, header, packet};
 use formats::wsrep::credentials::Account;
 
 use super::*;

@@ -2,6 +2,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use formats::wsrep::state_id::StateId;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::message::SnapshotKind;
 use report::record::{
@@ -77,6 +78,12 @@ impl Ledger {
                 record.attempts.push(record::Attempt { began_ms, snapshot, reason });
             }
         });
+    }
+
+    /// No data is sent: IST follows from this position.
+    pub fn ist_follows(&self, position: StateId) {
+        let position = position.to_string();
+        self.note(|record| (record.method, record.position.after) = (Some(Method::Ist), Some(position)));
     }
 
     /// The donor's server stood still until now. `what`: its replication or its writes.

@@ -8,6 +8,7 @@
 //! | [`parent`] | noticing that the server died, or that we must stop |
 //! | [`shutdown`] | noticing that the server is shutting down in order |
 //! | [`changes`] | options of a running transfer that an operator changes |
+//! | [`companion`] | processes of ours that end with the server |
 //! | [`credentials`] | the accounts that the server passes to us |
 //! | [`descriptors`] | descriptors that the server leaks to us |
 //! | [`error_log`] | what the provider has logged during the transfer |
@@ -30,6 +31,7 @@
 //! | [`synced`] | waiting, after our own end, until the node is Synced |
 pub mod changes;
 pub(crate) mod command_line;
+pub mod companion;
 pub mod compiled_in;
 pub mod credentials;
 pub mod descriptors;

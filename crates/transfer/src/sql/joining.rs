@@ -19,8 +19,8 @@ impl Session {
     /// # Errors
     /// From the server; needs SUPER.
     pub fn stay_local(&mut self) -> Answer<()> {
-        self.execute("SET SESSION wsrep_on=OFF, sql_log_bin=OFF")?;
-        self.execute(
+        self.run("SET SESSION wsrep_on=OFF, sql_log_bin=OFF")?;
+        self.run(
             "SET SESSION wait_timeout=604800, net_read_timeout=86400, net_write_timeout=86400, max_statement_time=0",
         )
     }
@@ -43,7 +43,7 @@ impl Session {
     /// From the server; [`FILE_EXISTS`] if there is one.
     pub fn write_file(&mut self, path: &Path, bytes: &[u8]) -> Answer<()> {
         let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.execute(&format!("SELECT X'{digits}' INTO DUMPFILE {}", text(&path.to_string_lossy())))
+        self.run(&format!("SELECT X'{digits}' INTO DUMPFILE {}", text(&path.to_string_lossy())))
     }
 
     /// Sets a global variable to a text or a word.
@@ -51,7 +51,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn set_global(&mut self, variable: &str, value: &str) -> Answer<()> {
-        self.execute(&format!("SET GLOBAL {variable}={}", text(value)))
+        self.run(&format!("SET GLOBAL {variable}={}", text(value)))
     }
 
     /// Sets a global variable to a number.
@@ -59,7 +59,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn set_global_number(&mut self, variable: &str, value: u64) -> Answer<()> {
-        self.execute(&format!("SET GLOBAL {variable}={value}"))
+        self.run(&format!("SET GLOBAL {variable}={value}"))
     }
 
     /// Removes a database with everything in it.
@@ -67,7 +67,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn drop_database(&mut self, database: &str) -> Answer<()> {
-        self.execute(&format!("DROP DATABASE IF EXISTS {}", name(database)))
+        self.run(&format!("DROP DATABASE IF EXISTS {}", name(database)))
     }
 
     /// Gives a database the options of another one of its name.
@@ -77,7 +77,7 @@ impl Session {
     pub fn alter_database(&mut self, as_this: &Database) -> Answer<()> {
         let Database { name: of, character_set, collation, comment } = as_this;
         let comment = if comment.is_empty() { String::new() } else { format!(" COMMENT {}", text(comment)) };
-        self.execute(&format!(
+        self.run(&format!(
             "ALTER DATABASE {} CHARACTER SET {} COLLATE {}{comment}",
             name(of),
             text(character_set),
@@ -91,7 +91,7 @@ impl Session {
     /// From the server.
     pub fn move_tables(&mut self, tables: &[((String, String), String)]) -> Answer<()> {
         let moves = tables.iter().map(|((from, of), to)| format!("{} TO {}", table(from, of), table(to, of)));
-        self.execute(&format!("RENAME TABLE {}", moves.collect::<Vec<_>>().join(", ")))
+        self.run(&format!("RENAME TABLE {}", moves.collect::<Vec<_>>().join(", ")))
     }
 
     /// Changes a table as the fragments of an `ALTER TABLE` say.
@@ -117,7 +117,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn install_plugin(&mut self, plugin: &str, library: &str) -> Answer<()> {
-        self.execute(&format!("INSTALL PLUGIN {} SONAME {}", name(plugin), text(library)))
+        self.run(&format!("INSTALL PLUGIN {} SONAME {}", name(plugin), text(library)))
     }
 
     /// Has the server forget what it knows of tables, and of what was in the files beside them.
@@ -125,7 +125,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn reload_tables(&mut self) -> Answer<()> {
-        self.execute("FLUSH NO_WRITE_TO_BINLOG TABLES")
+        self.run("FLUSH NO_WRITE_TO_BINLOG TABLES")
     }
 
     /// Has the server read accounts, privileges and foreign servers from its tables. Sessions keep the privileges on everything
@@ -134,7 +134,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn reload_accounts(&mut self) -> Answer<()> {
-        self.execute("FLUSH NO_WRITE_TO_BINLOG PRIVILEGES")
+        self.run("FLUSH NO_WRITE_TO_BINLOG PRIVILEGES")
     }
 
     /// Removes all binary logs, and gives the next one this state, one GTID a line.
@@ -144,11 +144,11 @@ impl Session {
     pub fn restart_binlog(&mut self, state: &str) -> Answer<()> {
         let state = state.lines().collect::<Vec<_>>().join(",");
         // A member of a group refuses it, and this server is about to be one.
-        self.execute("SET GLOBAL wsrep_on=OFF")?;
+        self.run("SET GLOBAL wsrep_on=OFF")?;
         let done = self
-            .execute("RESET MASTER")
-            .and_then(|()| self.execute(&format!("SET GLOBAL gtid_binlog_state={}", text(&state))));
-        self.execute("SET GLOBAL wsrep_on=ON").and(done)
+            .run("RESET MASTER")
+            .and_then(|()| self.run(&format!("SET GLOBAL gtid_binlog_state={}", text(&state))));
+        self.run("SET GLOBAL wsrep_on=ON").and(done)
     }
 
     /// Tells the server at which position its data is, which ends its wait for a state.
@@ -156,6 +156,6 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn set_start_position(&mut self, position: &str) -> Answer<()> {
-        self.execute(&format!("SET GLOBAL wsrep_start_position={}", text(position)))
+        self.run(&format!("SET GLOBAL wsrep_start_position={}", text(position)))
     }
 }

@@ -70,7 +70,7 @@ impl Session {
             "autocommit=1, @sys.ignore_sys_config_triggers=1",
             &format!("sql_mode='{MODE}'"),
         ] {
-            match self.execute(&format!("SET SESSION {variable}")) {
+            match self.run(&format!("SET SESSION {variable}")) {
                 // Not every version has every one.
                 Err(e) if e.code == UNKNOWN_VARIABLE => {}
                 set => set?,
@@ -84,7 +84,7 @@ impl Session {
     /// # Errors
     /// From the server; it is older.
     pub fn insert_history(&mut self, on: bool) -> Answer<()> {
-        self.execute(&format!("SET SESSION system_versioning_insert_history={}", u8::from(on)))
+        self.run(&format!("SET SESSION system_versioning_insert_history={}", u8::from(on)))
     }
 
     /// Makes a database, unless there is one.
@@ -92,7 +92,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn create_database(&mut self, database: &str) -> Answer<()> {
-        self.execute(&format!("CREATE DATABASE IF NOT EXISTS {}", name(database)))
+        self.run(&format!("CREATE DATABASE IF NOT EXISTS {}", name(database)))
     }
 
     /// Removes a table, if there is one.
@@ -100,7 +100,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn drop_table(&mut self, database: &str, of: &str) -> Answer<()> {
-        self.execute(&format!("DROP TABLE IF EXISTS {}", table(database, of)))
+        self.run(&format!("DROP TABLE IF EXISTS {}", table(database, of)))
     }
 
     /// Runs the statement with which a server defines a table. It may contain bytes that are no text. It is prepared, because a text
@@ -109,17 +109,17 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn define(&mut self, database: &str, statement: &[u8]) -> Answer<Vec<Warning>> {
-        self.execute(&format!("USE {}", name(database)))?;
+        self.run(&format!("USE {}", name(database)))?;
         let Ok(define) = std::str::from_utf8(statement) else {
             // The server reads such a text as the bytes that it consists of.
             let digits: String = statement.iter().map(|byte| format!("{byte:02x}")).collect();
-            self.execute("SET SESSION character_set_client=binary")?;
-            let defined = self.execute(&format!("EXECUTE IMMEDIATE X'{digits}'"));
+            self.run("SET SESSION character_set_client=binary")?;
+            let defined = self.run(&format!("EXECUTE IMMEDIATE X'{digits}'"));
             let warnings = defined.and_then(|()| self.warnings());
-            self.execute("SET SESSION character_set_client=utf8mb4")?;
+            self.run("SET SESSION character_set_client=utf8mb4")?;
             return warnings;
         };
-        self.execute(&format!("EXECUTE IMMEDIATE {}", text(define)))?;
+        self.run(&format!("EXECUTE IMMEDIATE {}", text(define)))?;
         self.warnings()
     }
 
@@ -128,7 +128,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn discard(&mut self, database: &str, of: &str) -> Answer<()> {
-        self.execute(&format!("ALTER TABLE {} DISCARD TABLESPACE", table(database, of)))
+        self.run(&format!("ALTER TABLE {} DISCARD TABLESPACE", table(database, of)))
     }
 
     /// Adds keys to a table.
@@ -205,7 +205,7 @@ impl Session {
 
     fn load(&mut self, from: &str, load: Load<'_>) -> Answer<(u64, Vec<Warning>)> {
         let strict = if load.strict { ",STRICT_ALL_TABLES" } else { "" };
-        self.execute(&format!("SET SESSION sql_mode='{MODE}{strict}'"))?;
+        self.run(&format!("SET SESSION sql_mode='{MODE}{strict}'"))?;
         let is_until = |column: &String| load.until.is_some_and(|(until, _)| until == column);
         let is_text = |column: &String| load.texts.contains(column) || is_until(column);
         let column = |(number, column): (usize, &Option<String>)| match column {
@@ -224,7 +224,7 @@ impl Session {
         });
         let set: Vec<String> = set.collect();
         let set = if set.is_empty() { String::new() } else { format!(" SET {}", set.join(", ")) };
-        let loaded = self.execute(&format!(
+        let loaded = self.run(&format!(
             "LOAD DATA {from} INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ENCLOSED BY '' ESCAPED BY '\\\\' \
              LINES TERMINATED BY '\\n' ({}){set}",
             table(load.database, load.table),
@@ -232,7 +232,7 @@ impl Session {
         ));
         let rows = self.conn.affected_rows();
         let loaded = loaded.and_then(|()| self.warnings());
-        self.execute(&format!("SET SESSION sql_mode='{MODE}'"))?;
+        self.run(&format!("SET SESSION sql_mode='{MODE}'"))?;
         Ok((rows, loaded?))
     }
 
@@ -242,7 +242,7 @@ impl Session {
     /// From the server.
     pub fn set_sequence(&mut self, database: &str, of: &str, values: &[String]) -> Answer<()> {
         let values: Vec<String> = values.iter().map(|value| text(value)).collect();
-        self.execute(&format!("INSERT INTO {} VALUES ({})", table(database, of), values.join(", ")))
+        self.run(&format!("INSERT INTO {} VALUES ({})", table(database, of), values.join(", ")))
     }
 
     /// Removes rows of a table of `mysql`, as far as `condition` says.
@@ -250,7 +250,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn delete_rows(&mut self, of: &str, condition: &str) -> Answer<()> {
-        self.execute(&format!("DELETE FROM {} WHERE {condition}", table("mysql", of)))
+        self.run(&format!("DELETE FROM {} WHERE {condition}", table("mysql", of)))
     }
 
     /// Makes the names in these columns of a table of `mysql` lower case.
@@ -260,7 +260,7 @@ impl Session {
     pub fn lower_names(&mut self, of: &str, columns: &[&str]) -> Answer<()> {
         let set: Vec<String> =
             columns.iter().map(|column| format!("{0} = LOWER({0})", names([*column]))).collect();
-        self.execute(&format!("UPDATE {} SET {}", table("mysql", of), set.join(", ")))
+        self.run(&format!("UPDATE {} SET {}", table("mysql", of), set.join(", ")))
     }
 
     /// Ends the server.
@@ -268,7 +268,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn shut_down(&mut self) -> Answer<()> {
-        self.execute("SHUTDOWN")
+        self.run("SHUTDOWN")
     }
 
     /// What the server warned of.
@@ -290,9 +290,5 @@ impl Session {
             (level != "Note").then_some(Warning { code, text })
         };
         Ok(rows.into_iter().filter_map(warning).collect())
-    }
-
-    pub(super) fn execute(&mut self, statement: &str) -> Answer<()> {
-        self.conn.query_drop(statement).map_err(SqlError::from)
     }
 }

@@ -10,6 +10,7 @@
 //! | [`loading`] | statements with which a private server, or a running joiner's, gets its data |
 //! | [`joining`] | what a running joiner's server gets besides |
 //! | [`reading`] | statements with which the rows of a logical snapshot are read |
+//! | [`status`] | questions about a server's status and variables |
 //! | [`session`] | all others |
 pub mod connect;
 pub mod definitions;
@@ -20,8 +21,10 @@ pub mod loading;
 pub mod login;
 pub mod reading;
 pub mod session;
+pub mod status;
 
 pub use connect::Listens;
 pub use error::{Answer, SqlError};
 pub use login::{Login, NoLogin};
-pub use session::{ANSWER_WITHIN, Busyness, LogPosition, Session, Step};
+pub use session::{ANSWER_WITHIN, Session, Step};
+pub use status::{Busyness, LogPosition};

@@ -33,10 +33,10 @@ impl Session {
             "character_set_client=utf8mb4, collation_connection=utf8mb4_general_ci, character_set_results=NULL",
             "transaction_isolation='REPEATABLE-READ'",
         ] {
-            match self.execute_reading(&format!("SET SESSION {variables}")) {
+            match self.run(&format!("SET SESSION {variables}")) {
                 // Servers before 11.1 have it under its old name.
                 Err(e) if e.code == 1193 && variables.starts_with("transaction") => {
-                    self.execute_reading("SET SESSION tx_isolation='REPEATABLE-READ'")?;
+                    self.run("SET SESSION tx_isolation='REPEATABLE-READ'")?;
                 }
                 set => set?,
             }
@@ -49,7 +49,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn begin_view(&mut self) -> Answer<()> {
-        self.execute_reading("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        self.run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
     }
 
     /// Ends the transaction.
@@ -57,7 +57,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn end_view(&mut self) -> Answer<()> {
-        self.execute_reading("ROLLBACK")
+        self.run("ROLLBACK")
     }
 
     /// Whether the transaction that was begun is still the same one: the provider ends one whose tables another node changes.
@@ -98,13 +98,13 @@ impl Session {
     pub fn lock_for_reading(&mut self, tables: &[&Listed]) -> Answer<()> {
         let tables: Vec<String> =
             tables.iter().map(|of| format!("{} READ", table(&of.database, &of.name))).collect();
-        self.execute_reading(&format!("LOCK TABLES {}", tables.join(", ")))
+        self.run(&format!("LOCK TABLES {}", tables.join(", ")))
     }
 
     fn open_tables(&mut self, tables: &[String]) -> Answer<()> {
         let aliased: Vec<String> =
             tables.iter().enumerate().map(|(number, of)| format!("{of} AS t{number}")).collect();
-        self.execute_reading(&format!("SELECT 1 FROM {} LIMIT 0", aliased.join(", ")))
+        self.run(&format!("SELECT 1 FROM {} LIMIT 0", aliased.join(", ")))
     }
 
     /// Whether this account may read every table, by whichever grants and roles. The server looks at that before it looks whether
@@ -115,7 +115,7 @@ impl Session {
     pub fn reads_everything(&mut self) -> Answer<bool> {
         /// ER_TABLEACCESS_DENIED_ERROR.
         const TABLE_DENIED: u16 = 1142;
-        match self.execute_reading("SELECT 1 FROM `rejoin: no such database`.`t` LIMIT 0") {
+        match self.run("SELECT 1 FROM `rejoin: no such database`.`t` LIMIT 0") {
             Err(e) if e.is_denied() || e.code == TABLE_DENIED => Ok(false),
             Err(e) if e.is_lost() => Err(e),
             _ => Ok(true),
@@ -202,10 +202,6 @@ impl Session {
         let rows: Vec<Row> = self.conn.query(question)?;
         let text = |value: Value| String::from_utf8_lossy(&bytes(value)).into_owned();
         Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()).collect())
-    }
-
-    fn execute_reading(&mut self, statement: &str) -> Answer<()> {
-        self.conn.query_drop(statement).map_err(SqlError::from)
     }
 }
 

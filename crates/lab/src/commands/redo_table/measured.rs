@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rejoin_lab::Node;
-use rejoin_lab::progress::StatusReader;
+use rejoin_lab::progress::{self, StatusReader};
 use rejoin_lab::watcher::Watcher;
 use serde::Serialize;
 
@@ -212,15 +212,7 @@ fn percent_in(line: &str) -> Option<u64> {
 /// As the program says it: `12.3 MiB`.
 fn bytes(text: &str) -> Option<u64> {
     let mut words = text.split_whitespace();
-    let number: f64 = words.next()?.parse().ok()?;
-    let unit = match words.next()? {
-        "B" | "bytes" => 1.0,
-        "KiB" => 1024.0,
-        "MiB" => f64::from(1 << 20),
-        "GiB" => f64::from(1 << 30),
-        _ => return None,
-    };
-    Some((number * unit) as u64)
+    progress::bytes(words.next()?, words.next()?)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::peer::secret::random_bytes;
 use crate::server::options::ServerOptions;
 use crate::settings;
 use crate::snapshot::online::estimate::Prices;
-use crate::snapshot::online::outlook::Expected;
+use crate::snapshot::online::outlook::{Expected, Outlook};
 use crate::sql::{Answer, Listens, Session};
 
 /// Bytes that a transfer from a member would send, before compression.
@@ -81,7 +81,7 @@ impl Here {
         variables: &BTreeMap<String, String>,
     ) -> Answer<Result<Estimate, String>> {
         let tablespaces = session.tablespaces()?.unwrap_or(0);
-        let outlook = session.redo_outlook(tablespaces)?;
+        let outlook = Outlook::of(session, tablespaces)?;
         // What its rlimit is, and what the link carries, shows when the transfer begins.
         let prices = Prices::new(None, None, 0.0);
         let with_redo = |estimate: Estimate| match outlook {

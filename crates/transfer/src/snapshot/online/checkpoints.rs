@@ -6,6 +6,9 @@
 //! the requested checkpoint is there, pages that it will write are held back, because they would have to be copied
 //! twice, but no longer than that saves. When the spool is nearly full, recovery is moved to a newer checkpoint at
 //! once.
+mod asking;
+mod due;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,11 +19,9 @@ use anyhow::Result;
 use formats::innodb::redo_header::Checkpoint;
 use formats::{Lsn, SpaceId};
 
-use super::dirty::{Dirty, Touched};
-use super::estimate::{Again, Prices, Redo};
-use super::holding::worth_holding;
+use super::dirty::Dirty;
+use super::estimate::{Prices, Redo};
 use super::log_file::LogFile;
-use super::outlook::recovery_in_words;
 use super::redo_out::{REDO, RedoOut};
 use super::spool::Spool;
 use super::tail::TailState;
@@ -32,58 +33,56 @@ use crate::sql::Login;
 use crate::threads::lock;
 
 /// How often the head of the log is read.
-pub(super) const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(20);
 /// How often the estimate is renewed.
-pub(super) const ESTIMATE_EVERY: Duration = Duration::from_millis(200);
+const ESTIMATE_EVERY: Duration = Duration::from_millis(200);
 /// How long pages may be held back until the first estimate is made. It is made at once, but the login may be slow.
 const DECIDED_WITHIN: Duration = Duration::from_millis(500);
-/// From this many bytes of redo on, both hosts are told why no checkpoint is requested.
-const WORTH_TELLING: u64 = 4 << 20;
 /// Number of checkpoints that are remembered.
 const SEEN_MAX: usize = 8;
 
 /// The checkpoints that were seen, and the decision when to ask for one.
 pub struct Checkpoints<'a> {
-    pub(super) log: PathBuf,
-    pub(super) login: &'a Login,
-    pub(super) dirty: &'a Dirty,
-    pub(super) tail: &'a TailState,
-    pub(super) out: &'a RedoOut,
-    pub(super) spool: &'a Spool,
-    pub(super) sink: &'a dyn SnapshotSink,
+    log: PathBuf,
+    login: &'a Login,
+    dirty: &'a Dirty,
+    tail: &'a TailState,
+    out: &'a RedoOut,
+    spool: &'a Spool,
+    sink: &'a dyn SnapshotSink,
     /// Bytes of data files that were read.
-    pub(super) copied: &'a AtomicU64,
-    pub(super) cancel: &'a Cancel,
+    copied: &'a AtomicU64,
+    cancel: &'a Cancel,
     /// Bytes per page.
-    pub(super) page_size: u32,
+    page_size: u32,
     /// LSN of the newest checkpoint that was seen.
-    pub(super) newest: AtomicU64,
+    newest: AtomicU64,
     /// Pages are held back until a checkpoint at or above this LSN is seen.
-    pub(super) hold_for: AtomicU64,
+    hold_for: AtomicU64,
     /// The first estimate is not made yet. Pages are held back until then, or a fast disk would already have read all
     /// of them.
-    pub(super) undecided: AtomicBool,
-    pub(super) stop: AtomicBool,
+    undecided: AtomicBool,
+    stop: AtomicBool,
     began: Instant,
     began_at: Lsn,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+struct State {
     seen: Vec<Checkpoint>,
     /// A caller is waiting for a checkpoint.
     wanted: bool,
     /// The server was asked and has not answered.
-    pub(super) asking: bool,
-    pub(super) hold_until: Instant,
+    asking: bool,
+    hold_until: Instant,
     estimated: Instant,
     /// Both hosts were told that a checkpoint is not worth its cost.
     told: bool,
     /// Bytes that will have been read when the copy is complete.
     all: u64,
     copy_began: Instant,
-    pub(super) figures: Asked,
+    figures: Asked,
 }
 
 /// Checkpoints that the server was asked for.
@@ -266,7 +265,7 @@ impl<'a> Checkpoints<'a> {
         Ok(())
     }
 
-    pub(super) fn look(&self) {
+    fn look(&self) {
         match LogFile::open(&self.log) {
             Ok(log) => self.note(log.checkpoint),
             Err(e) => tracing::debug!("the log's head is not read: {e:#}"),
@@ -303,7 +302,7 @@ impl<'a> Checkpoints<'a> {
 
     /// When the spool is nearly full, moves recovery to the newest checkpoint. The pages that the dropped redo changes
     /// are read again when the copy is complete.
-    pub(super) fn make_room(&self) -> Result<()> {
+    fn make_room(&self) -> Result<()> {
         if !self.spool.is_nearly_full() {
             return Ok(());
         }
@@ -324,75 +323,7 @@ impl<'a> Checkpoints<'a> {
         Ok(())
     }
 
-    /// The reason to ask for a checkpoint now, if there is one.
-    fn is_due(&self) -> Option<String> {
-        let mut state = self.lock();
-        if state.figures.refused.is_some() {
-            return None;
-        }
-        if std::mem::take(&mut state.wanted) {
-            return Some("the copy is complete".to_owned());
-        }
-        // Nothing is asked of the server while it holds locks for us.
-        if self.out.is_fixed() || state.estimated.elapsed() < ESTIMATE_EVERY {
-            return None;
-        }
-        state.estimated = Instant::now();
-        let copied = self.copied.load(Ordering::Relaxed);
-        let left = state.all.saturating_sub(copied) as f64;
-        let left = left * state.copy_began.elapsed().as_secs_f64() / copied.max(1) as f64;
-        let nearly_done = copied > 0 && left <= state.figures.took.as_secs_f64() * 1.5 + 0.2;
-        let first = state.figures.made == 0;
-        let done = copied as f64 / state.all.max(copied).max(1) as f64;
-        drop(state);
-        if !first && !nearly_done && !self.spool.is_nearly_full() {
-            return None;
-        }
-        let newest = Lsn(self.newest.load(Ordering::Acquire));
-        let redo = self.redo_from(newest);
-        // The server has said how much redo exists before the tail has read it.
-        let end = self.tail.current().max(self.began_at);
-        let redo = Redo { bytes: redo.bytes.max(end.0.saturating_sub(newest.0)), ..redo };
-        let known = self.dirty.noted() >= self.began_at;
-        let prices = self.prices();
-        // Pages that this redo changes are not copied before the first estimate. Where the spool has no more room, they are
-        // read again in any case.
-        let none = self.undecided.load(Ordering::Acquire) || self.spool.is_nearly_full();
-        let again = if none { Again::default() } else { self.copied_before(redo, done) };
-        let Some(worth) = prices.ask_early(redo, again) else {
-            if first
-                && known
-                && redo.bytes >= WORTH_TELLING
-                && !std::mem::replace(&mut self.lock().told, true)
-            {
-                self.sink.tell(&format!(
-                    "redo: {} since the donor's last checkpoint ({}): a newer one would save less than it costs",
-                    size(redo.bytes),
-                    recovery_in_words(redo)
-                ));
-            }
-            return None;
-        };
-        if first {
-            self.lock().hold_until = Instant::now() + worth_holding(prices, redo, self.page_size);
-        }
-        Some(format!(
-            "{} of redo since the last one{} would take about {:.1} s to send and to replay",
-            size(redo.bytes),
-            // The pages are not known until the tail has read the redo.
-            if known { format!(" ({})", recovery_in_words(redo)) } else { String::new() },
-            worth.as_secs_f64()
-        ))
-    }
-
-    /// What would be read again if this part of the files has been copied.
-    fn copied_before(&self, redo: Redo, part: f64) -> Again {
-        let of = |number: u64| (number as f64 * part) as u64;
-        let Touched { pages, spaces } = redo.touched;
-        Again { bytes: of(pages * u64::from(self.page_size)), files: of(spaces) }
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 }

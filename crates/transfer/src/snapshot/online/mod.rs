@@ -29,7 +29,6 @@
 //! | [`holders`] | which session holds the lock that we wait for |
 //! | `manifest` | the head of the log that is sent, and the list of files |
 //! | [`snapshot`] | the whole snapshot from top to bottom; `summary` implements the trait for the donor's role |
-mod asking;
 mod barrier;
 pub mod catalog;
 pub mod checkpoints;

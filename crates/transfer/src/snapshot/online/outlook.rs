@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::dirty::Touched;
 use super::estimate::{Again, Prices, Redo};
 use crate::human::{size, span};
+use crate::sql::{Answer, Session};
 
 /// Below this many bytes of redo only its size is reported.
 const WORTH_WORDS: u64 = 1 << 20;
@@ -36,6 +37,16 @@ pub struct Expected {
 }
 
 impl Outlook {
+    /// What a server with so many tablespaces says now; `None` when it does not tell.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn of(session: &mut Session, tablespaces: u64) -> Answer<Option<Outlook>> {
+        let Some(bytes) = session.redo_since_checkpoint()? else { return Ok(None) };
+        let pages = session.dirty_pages()?.unwrap_or(0);
+        Ok(Some(Outlook { bytes, pages, tablespaces, asks: session.may_make_checkpoints()? }))
+    }
+
     /// The expected transfer at these prices.
     pub fn expect(&self, prices: &Prices) -> Expected {
         let [least, most] = self.redo();

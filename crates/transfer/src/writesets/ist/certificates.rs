@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -20,7 +20,7 @@ use rustls::{
 };
 
 use crate::peer::own_certificates::{certificates, unusable, words};
-use crate::peer::tls::crypto;
+use crate::peer::tls::{crypto, signed_by};
 use crate::server::ist_door::SocketCertificates;
 
 /// Both roles, with what is in the files now.
@@ -109,18 +109,10 @@ impl ServerCertVerifier for Peers {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if !self.known.iter().any(|known| known == end_entity) {
-            let certificate = ParsedCertificate::try_from(end_entity)?;
-            let algorithms = self.crypto.signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(
-                &certificate,
-                &self.roots,
-                intermediates,
-                now,
-                algorithms,
-            )?;
+        match self.known.iter().any(|known| known == end_entity) {
+            true => Ok(ServerCertVerified::assertion()),
+            false => signed_by(&self.roots, &self.crypto, end_entity, intermediates, now),
         }
-        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

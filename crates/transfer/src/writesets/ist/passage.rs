@@ -13,11 +13,10 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use formats::Seqno;
 use formats::galera::ist::HEADER_LEN;
 use formats::wsrep::credentials::Account;
-use formats::wsrep::invocation::SstArgs;
 use protocol::message::ReplayRate;
 
 use super::callers::{self, Callers};
@@ -33,11 +32,10 @@ use crate::human::size;
 use crate::job;
 use crate::panics::caught;
 use crate::peer::end::End;
+use crate::server::companion::Companion;
 use crate::server::ist_door::{IstDoor, Transport};
 use crate::server::log;
-use crate::server::options::ServerOptions;
-use crate::server::parent::{self, ServerProcess};
-use crate::server::{credentials, synced};
+use crate::server::synced;
 use crate::threads::{self, Thread, lock, scoped};
 
 /// How long the relay of an earlier life of the server may still have a claim to the port ...
@@ -52,21 +50,16 @@ const ANSWERS_EVERY: Duration = Duration::from_millis(5);
 /// # Errors
 /// It cannot listen, or its server has ended.
 pub fn run(words: &[String]) -> Result<()> {
-    let _ = rustix::process::setsid();
     log::begin_without_file();
-    let (pid, words) = words.split_first().context("the server's process id is missing")?;
-    let server = ServerProcess { pid: pid.parse().context("the server's process id is no number")? };
-    let args = SstArgs::parse(words);
-    let options = ServerOptions::load(&args)?;
-    let datadir = job::datadir_of(&args)?;
-    let door = door(&options, &datadir).map_err(|why| Failure::new(Kind::Configuration, why))?;
-    let cancel = Cancel::new();
-    parent::watch(Some(server), None, cancel.clone(), || {})?;
+    let companion = Companion::begin(words)?;
+    let Companion { args, options, cancel } = &companion;
+    let datadir = job::datadir_of(args)?;
+    let door = door(options, &datadir).map_err(|why| Failure::new(Kind::Configuration, why))?;
     // Without it an archiver does not leave the port, which then shows.
-    let _claim = port::claim(&datadir, CLAIM_WITHIN, &cancel)
+    let _claim = port::claim(&datadir, CLAIM_WITHIN, cancel)
         .inspect_err(|why| tracing::warn!("no claim to the port of IST: {why:#}"));
     cancel.check()?;
-    let listeners = match port::listen(&door, PORT_WITHIN, &cancel) {
+    let listeners = match port::listen(&door, PORT_WITHIN, cancel) {
         Ok(listeners) => listeners,
         Err(error) => {
             say(&format!("{error:#}"));
@@ -78,14 +71,13 @@ pub fn run(words: &[String]) -> Result<()> {
         None => say(&format!("listening {}:{}", door.advertised.0, door.advertised.1)),
         Some(why) => say(&format!("unread {why}")),
     }
-    let socket = synced::socket_path(options.server("socket"), &datadir);
-    let account = credentials::collect(&args, &options, false).local;
+    let (socket, account) = companion.login(&datadir);
     let verdicts = Arc::new(Verdicts::new());
     let orders = Arc::clone(&verdicts);
     threads::spawn(Thread::RelayOrders, move || orders.set(order()))?;
     let last_tls = Mutex::default();
     let first = |seqno: Seqno| say(&format!("first {seqno}"));
-    let (verdicts, first, cancel) = (&*verdicts, &first, &cancel);
+    let (verdicts, first) = (&*verdicts, &first);
     let passage = Passage { datadir, socket, account, door, last_tls, verdicts, first, cancel };
     let served = match unreadable {
         None => passage.serve(listeners),

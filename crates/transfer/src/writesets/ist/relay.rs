@@ -1,9 +1,8 @@
 //! The joiner's program and its relay, the process through which IST reaches our provider: starting it, what it answers, and
 //! the one order that it gets.
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,9 +12,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::certificates::SocketTls;
 use crate::cancel::{Cancel, LOOK_EVERY};
-use crate::cleanup::own_program;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
+use crate::server::companion;
 use crate::server::ist_door::{IstDoor, ist_door};
 use crate::server::options::ServerOptions;
 use crate::server::provider_options;
@@ -62,13 +61,7 @@ impl Relay {
     /// # Errors
     /// It cannot be started, or does not get the address.
     pub fn start(job: &Job) -> Result<Relay> {
-        let program = own_program(std::env::current_exe().context("cannot find our own program")?);
-        let server = job.server.context("our server's process is not known")?;
-        let mut child = Command::new(program)
-            .arg0("rejoin")
-            .arg(VERB)
-            .arg(server.pid.to_string())
-            .args(std::env::args_os().skip(1))
+        let mut child = companion::command(job.server, VERB)?
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use formats::Lsn;
 
-use super::checkpoints::{Checkpoints, ESTIMATE_EVERY, LOOK};
-use super::holding::{Holding, worth_holding};
-use super::sql_checks::grant_of;
+use super::{Checkpoints, ESTIMATE_EVERY, LOOK};
+use crate::snapshot::online::holding::{Holding, worth_holding};
+use crate::snapshot::online::sql_checks::grant_of;
 use crate::sql::Session;
 use crate::threads::{Thread, scoped};
 
