@@ -12,7 +12,7 @@ release=trixie
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=${1:-${CARGO_TARGET_DIR:-$root/target}/mariadb-$series}
 # Increase it when this script changes the layout of the files.
-layout=1
+layout=2
 
 die() {
     echo "MariaDB $series cannot be unpacked: $*" >&2
@@ -92,11 +92,11 @@ export APT_CONFIG=$work/apt.conf
 
 echo "unpacking MariaDB $series of Debian $release into $dir"
 run apt-get -q update --error-on=any
-wanted=(mariadb-server mariadb-server-core mariadb-client-core galera-4)
+wanted=(mariadb-server mariadb-server-core mariadb-client-core mariadb-backup galera-4)
 version=$(apt-cache show --no-all-versions mariadb-server-core 2>/dev/null | sed -n 's/^Version: //p')
 [[ "$version" == *:"$series".* ]] || die "Debian $release has mariadb-server-core ${version:-nowhere}"
-# Of what these depend on, the libraries: a server needs no more to run.
-libraries=$(apt-get -s install mariadb-server-core mariadb-client-core galera-4 2>"$log" |
+# Of what these depend on, the libraries: the programs need no more to run.
+libraries=$(apt-get -s install mariadb-server-core mariadb-client-core mariadb-backup galera-4 2>"$log" |
     awk '/^Inst (lib|zlib)/ && $2 !~ /perl/ {print $2}') || true
 [ -n "$libraries" ] || { tail -n 20 "$log" >&2; die "apt does not tell what it depends on"; }
 cd "$work/debs"
@@ -122,7 +122,7 @@ mkdir -p "$new/bin" "$new/sbin" "$new/real" "$new/lib" "$new/share"
     cp -a lib/mysql "$new/lib/"
     cp -a share/mariadb "$new/share/"
     cp -a bin/mariadb-install-db bin/wsrep_sst_* "$new/bin/"
-    for program in sbin/mariadbd bin/my_print_defaults bin/innochecksum bin/resolveip; do
+    for program in sbin/mariadbd bin/my_print_defaults bin/innochecksum bin/resolveip bin/mariadb-backup; do
         name=$(basename "$program")
         cp -aL "$program" "$new/real/$name"
         cat >"$new/$program" <<'END'

@@ -63,6 +63,9 @@ pub struct Options {
     /// Wrong joiners are what is expected: fail when there is none. A transfer that fails makes no joiner.
     #[arg(long)]
     expect_wrong: bool,
+    /// MariaDB 11.8 instead of the machine's server.
+    #[arg(long)]
+    newer: bool,
 }
 
 impl Options {

@@ -94,8 +94,7 @@ impl SettledStaging {
                 if self.prepared {
                     return Ok(Arrived::default());
                 }
-                let (bytes, arrived) =
-                    self.staging.read_back_and_learn(job.settings.threads, &job.cancel)?;
+                let (bytes, arrived) = self.staging.read_back_and_learn(job.settings.threads, &job.cancel)?;
                 log_read_back(bytes);
                 Ok(arrived)
             });

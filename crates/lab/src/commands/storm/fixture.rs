@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::Result;
-use rejoin_lab::{Cluster, Node, data, ddl};
+use rejoin_lab::{Cluster, Installation, Node, data, ddl};
 
 use super::Options;
 use super::case::Case;
@@ -29,6 +29,10 @@ impl Fixture {
         let builder = case.sst().iter().fold(builder, |builder, line| builder.sst(line));
         let builder = options.sst.iter().fold(builder, |builder, line| builder.sst(line));
         let builder = options.binary.iter().fold(builder, |builder, path| builder.binary(path));
+        let builder = match options.newer {
+            true => builder.installation(Installation::mariadb_11_8()?),
+            false => builder,
+        };
         let cluster = builder.build()?;
         case.furnish(&cluster)?;
         let (donor, other) = (cluster.node(1), cluster.node(2));

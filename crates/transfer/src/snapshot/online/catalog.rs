@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 pub use self::update::Todo;
 use super::index::Index;
+use super::known::CopiedPart;
 pub use super::known::Known;
 use super::listing::{Care, Listed};
 use crate::disk::identity::{Identity, Signature};
@@ -97,8 +98,11 @@ impl Catalog {
         space: Option<SpaceId>,
     ) {
         if let Some(file) = self.get_mut(id) {
-            file.copied = copied;
-            file.signature = signature;
+            file.copy = match (copied, signature) {
+                (None, _) => CopiedPart::Nothing,
+                (Some(bytes), None) => CopiedPart::Pages(bytes),
+                (Some(bytes), Some(signature)) => CopiedPart::Whole(bytes, signature),
+            };
             if space.is_some() {
                 file.data().space = space;
             }
@@ -128,7 +132,7 @@ impl Catalog {
 
     /// Data files that were written to since the snapshot began.
     pub fn written(&self) -> impl Iterator<Item = &Known> {
-        let data = |file: &&Known| file.present && file.listed.care == Care::Pages && file.copied.is_some();
+        let data = |file: &&Known| file.present && file.listed.care == Care::Pages && file.copied().is_some();
         let written = self.written.iter().map(|at| &self.files[*at as usize]);
         written.filter(data).filter(|file| file.listed.look().signature.changed() >= self.since)
     }
@@ -151,7 +155,7 @@ impl Catalog {
         let table =
             |file: &&Known| !matches!(file.listed.role(), FileRole::SystemTablespace { .. } | FileRole::Undo);
         let ids: Vec<FileId> = self.written().filter(table).map(|file| file.id).collect();
-        ids.iter().filter_map(|id| self.get_mut(*id).map(|file| file.copied = None)).count()
+        ids.iter().filter_map(|id| self.get_mut(*id).map(|file| file.copy = CopiedPart::Nothing)).count()
     }
 
     /// All files seen.
@@ -181,13 +185,13 @@ impl Catalog {
     /// The first file of the state that was not copied.
     pub fn not_copied(&self) -> Option<&Known> {
         let link = |file: &Known| file.listed.care == Care::Link;
-        self.files.iter().find(|file| file.present && file.copied.is_none() && !link(file))
+        self.files.iter().find(|file| file.present && file.copied().is_none() && !link(file))
     }
 
     /// The final list: `first`, then the files of the state with names and sizes; and the files that were announced but
     /// do not belong to it.
     pub fn result(mut self, first: &FileEntry) -> (Entries, Vec<FileId>) {
-        let counts = |f: &Known| f.present && (f.copied.is_some() || f.listed.care == Care::Link);
+        let counts = |f: &Known| f.present && (f.copied().is_some() || f.listed.care == Care::Link);
         let mut files = Entries::default();
         files.insert(first);
         let mut removed = Vec::new();
@@ -197,7 +201,7 @@ impl Catalog {
         for file in known {
             if counts(&file) {
                 files.insert(&file.entry());
-            } else if file.copied.is_some() && !file.present {
+            } else if file.copied().is_some() && !file.present {
                 removed.push(file.id);
             }
         }

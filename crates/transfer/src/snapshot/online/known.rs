@@ -16,16 +16,24 @@ pub struct Known {
     pub id: FileId,
     /// Its newest name and state.
     pub listed: Listed,
-    /// Bytes copied, from the start; `None` if nothing was copied yet.
-    pub copied: Option<u64>,
-    /// For files without pages: the state that was copied.
-    pub signature: Option<Signature>,
+    pub(super) copy: CopiedPart,
     /// For data files: what is known of the copy. Half of all files are not data files.
     pub(super) data: Option<Box<DataCopy>>,
     /// True if it is in the newest listing.
     pub present: bool,
     /// A data file that was written to since the snapshot began.
     pub(super) written: bool,
+}
+
+/// What was copied of a file. One value for both kinds of files, because there can be very many of either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum CopiedPart {
+    #[default]
+    Nothing,
+    /// So many bytes of a data file, from the start.
+    Pages(u64),
+    /// A file without pages, of so many bytes, in this state.
+    Whole(u64, Signature),
 }
 
 /// What is known of the copy of a data file.
@@ -83,13 +91,26 @@ impl Known {
         self.data.as_ref().map_or(&[], |data| &data.head)
     }
 
+    /// Bytes copied, from the start; `None` if nothing was copied yet.
+    pub fn copied(&self) -> Option<u64> {
+        match self.copy {
+            CopiedPart::Nothing => None,
+            CopiedPart::Pages(bytes) | CopiedPart::Whole(bytes, _) => Some(bytes),
+        }
+    }
+
+    /// A file without pages, of which this state was copied.
+    pub fn is_copied_as(&self, signature: Signature) -> bool {
+        matches!(self.copy, CopiedPart::Whole(_, copied) if copied == signature)
+    }
+
     /// Its entry for the peer, with the size that was copied or, before that, the listed one.
     pub fn entry(&self) -> FileEntry {
         let mut entry = self.listed.entry(self.id);
         if self.listed.care == Care::Link {
             (entry.size, entry.allocated) = (0, 0);
         } else {
-            entry.size = self.copied.unwrap_or(entry.size);
+            entry.size = self.copied().unwrap_or(entry.size);
         }
         entry
     }

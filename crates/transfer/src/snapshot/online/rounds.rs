@@ -222,7 +222,7 @@ impl Rounds<'_, '_> {
     fn again(&self, catalog: &Catalog, below: Lsn) -> Again {
         let mut again = Again::default();
         for file in catalog.files().iter().filter(|file| file.present && is_copy(file)) {
-            let stale = file.stale(below).min(file.copied.unwrap_or(0));
+            let stale = file.stale(below).min(file.copied().unwrap_or(0));
             if stale == 0 {
                 continue;
             }
@@ -230,7 +230,7 @@ impl Rounds<'_, '_> {
             let pages = 0..stale.div_ceil(page).min(u64::from(u32::MAX)) as u32;
             let bytes = match file.space().and_then(|space| self.dirty.count(space, below, &pages)) {
                 Some(pages) => pages * page,
-                None => file.copied.unwrap_or(0),
+                None => file.copied().unwrap_or(0),
             };
             again.bytes += bytes;
             again.files += u64::from(bytes > 0);
@@ -302,7 +302,7 @@ impl Rounds<'_, '_> {
     fn refresh_some(&self, catalog: &mut Catalog, ids: &[FileId], below: Lsn) -> Result<(u64, Vec<FileId>)> {
         let (mut small, mut large) = (Vec::new(), Vec::new());
         for file in ids.iter().filter_map(|id| catalog.get(*id)) {
-            let (Some(bytes), stale) = (file.copied, file.stale(below)) else { continue };
+            let (Some(bytes), stale) = (file.copied(), file.stale(below)) else { continue };
             if stale == 0 || file.space().is_some_and(|space| !self.dirty.touches(space, below)) {
                 continue;
             }
@@ -342,7 +342,7 @@ impl Rounds<'_, '_> {
 }
 
 fn is_copy(file: &Known) -> bool {
-    file.listed.care == Care::Pages && file.copied.is_some()
+    file.listed.care == Care::Pages && file.copied().is_some()
 }
 
 fn renounce(catalog: &mut Catalog, which: impl Fn(&Known) -> bool) {

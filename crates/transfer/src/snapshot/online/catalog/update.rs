@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use protocol::inventory::FileId;
 
-use super::{Catalog, Known, identity_hash};
+use super::{Catalog, CopiedPart, Known, identity_hash};
 use crate::disk::identity::Identity;
 use crate::disk::watch::Changed;
 use crate::snapshot::copy::page_file::first_page;
@@ -147,10 +147,10 @@ impl Catalog {
 
     fn is_left_to_do(&self, at: usize, todo: &mut Todo) -> bool {
         let file = &self.files[at];
-        let changed = || file.signature != Some(file.listed.look().signature);
+        let changed = || !file.is_copied_as(file.listed.look().signature);
         match file.listed.care {
             _ if !file.present => return false,
-            Care::Pages if file.copied.is_none() => todo.pages.push(file.id),
+            Care::Pages if file.copied().is_none() => todo.pages.push(file.id),
             Care::UnderDdlLock if changed() => todo.small.push(file.id),
             Care::UnderCommitLock if changed() => todo.late.push(file.id),
             _ => return false,
@@ -190,8 +190,7 @@ impl Catalog {
         self.files.push(Known {
             id,
             listed,
-            copied: None,
-            signature: None,
+            copy: CopiedPart::Nothing,
             data: None,
             present: true,
             written: false,
