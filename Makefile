@@ -14,7 +14,9 @@ BENCH_MEGABYTES ?= 2500
 # COLD=1: the nodes' files are not in the page cache.
 COLD         ?=
 BENCH_CASE   ?=
+# LINK=125 LATENCY=40: transfers pass a link of 125 MB/s with a round trip of 40 ms.
 LINK         ?=
+LATENCY      ?=
 BY_ROWS      ?=
 REPEAT       ?= 3
 DEEP_MEGABYTES ?= 100
@@ -97,22 +99,24 @@ strangers: programs
 
 # The same transfer by each method: to an empty node, idle and under write load, and where nothing has changed, REPEAT times in
 # turn. A table with medians and with what limited each (disk, link, processors), also in target/bench.json and, as a picture,
-# target/bench.svg. BENCH_CASE=full,loaded,same selects cases, LINK=125 has transfers pass a link of 125 MB/s (needs root).
+# target/bench.svg. BENCH_CASE=full,loaded,same selects cases, LINK=125 has transfers pass a link of 125 MB/s (needs root),
+# LATENCY=40 beside it gives that a round trip of 40 ms.
 # The figures depend on the machine, so run nothing else meanwhile.
 # BY_ROWS=1 measures definitions and rows instead of files: snapshot=logical beside the method mysqldump, mariadb-dump, and LOAD DATA.
 bench: programs
 	$(TARGET)/release/lab bench --megabytes $(BENCH_MEGABYTES) --repeat $(REPEAT) $(if $(COLD),--cold) \
-		$(if $(BENCH_CASE),--case $(BENCH_CASE)) $(if $(LINK),--link $(LINK)) \
+		$(if $(BENCH_CASE),--case $(BENCH_CASE)) $(if $(LINK),--link $(LINK)) $(if $(LATENCY),--latency $(LATENCY)) \
 		$(if $(BY_ROWS),--by-rows,--json $(TARGET)/bench.json --svg $(TARGET)/bench.svg)
 
-# A table of how much a returning node receives by each method, by the share of rows that were changed while it was away
-# and rewritten before. CHURN and CHANGED are lists; all of both take more than an hour.
 # What an archive of write-sets costs a node, and what it gains one that was away: each a ratio in one run, REPEAT times in turn.
 deep-ist: programs
 	$(TARGET)/release/lab deep-ist --megabytes $(DEEP_MEGABYTES) --repeat $(REPEAT)
 
+# A table of how much a returning node receives by each method, by the share of rows that were changed while it was away
+# and rewritten before. CHURN and CHANGED are lists; all of both take more than an hour. LINK and LATENCY as for `make bench`.
 figures: programs
-	$(TARGET)/release/lab figures --churn $(CHURN) --changed $(CHANGED)
+	$(TARGET)/release/lab figures --churn $(CHURN) --changed $(CHANGED) \
+		$(if $(LINK),--link $(LINK)) $(if $(LATENCY),--latency $(LATENCY))
 
 # What neither host reads because it has not changed: bytes and seconds, with and without memory, and by rsync.
 COLD_MEGABYTES ?= 2000

@@ -2,18 +2,22 @@
 //! nothing is configured outside, and nothing is left when the processes that hold them are gone.
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::process;
+use crate::{process, tun};
 
 /// Where nodes are that have no network of their own.
 pub const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// Bytes that may pass a shaped interface at once, at least: a packet that the kernel has put together is that long.
 const SHAPED_BURST: u64 = 128 << 10;
+/// Packets that wait in a TUN device until a program reads them. A program that waits for a processor must not lose any.
+const TUNNEL_QUEUE: u32 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The namespaces, held by a process each. They end with the cluster, whose mark they carry.
@@ -24,7 +28,7 @@ pub struct Network {
 }
 
 /// A node's connection to the switch.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Wire {
     switch: u32,
     holder: u32,
@@ -74,10 +78,39 @@ impl Wire {
     /// From now on this node sends state transfers at `rate` bytes a second at most: a token bucket in front of its second
     /// interface. The group's traffic has the first one, so that what clients write does not wait behind a transfer.
     pub fn shape(&self, rate: u64) -> Result<()> {
-        let burst = (rate / 100).max(SHAPED_BURST);
-        let words =
-            format!("qdisc replace dev eth1 root tbf rate {}bit burst {burst} latency 100ms", rate * 8);
-        tool(self.holder, "tc", &words)
+        let (bits, burst) = (rate * 8, burst(rate));
+        let words = format!("qdisc replace dev eth1 root tbf rate {bits}bit burst {burst} latency 100ms");
+        tool(self.holder, "tc", &words).map(drop)
+    }
+
+    /// How many times so far a packet had to wait for [`Wire::shape`]'s token bucket.
+    pub fn times_full(&self) -> Result<u64> {
+        let text = tool(self.holder, "tc", "-s -j qdisc show dev eth1")?;
+        let all: serde_json::Value = serde_json::from_str(&text).context("JSON of tc")?;
+        all[0]["overlimits"].as_u64().with_context(|| format!("no token bucket: {text}"))
+    }
+
+    /// In place of its connection to the switch this node's second interface gets a program that reads what the node sends,
+    /// and writes what it receives: IP packets, as [`tun`] has them.
+    pub fn tunnel(&self) -> Result<OwnedFd> {
+        ip(self.holder, "link del eth1")?;
+        let device = self.within(|| tun::create("eth1"))?;
+        ip(self.holder, &format!("link set eth1 txqueuelen {TUNNEL_QUEUE}"))?;
+        ip(self.holder, &format!("addr add {}/24 dev eth1", self.transfer_address()))?;
+        ip(self.holder, "link set eth1 up")?;
+        Ok(device)
+    }
+
+    /// Calls `work` on a thread at this end of the wire. Sockets and devices stay where they were made.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/proc/{}/ns/net", self.holder);
+        let namespace = fs::File::open(&path).with_context(|| path.clone())?;
+        let enter_and_work = || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).context(path)?;
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(enter_and_work).join())
+            .map_err(|_| anyhow!("a thread in a network namespace panicked"))?
     }
 
     fn add_transfers(&self) -> Result<()> {
@@ -109,6 +142,11 @@ impl Wire {
     fn port(&self) -> String {
         format!("port{}", self.number)
     }
+}
+
+/// Bytes that pass an interface with this rate at once.
+pub fn burst(rate: u64) -> u64 {
+    (rate / 100).max(SHAPED_BURST)
 }
 
 /// A process that does nothing but keep a network namespace.
@@ -149,11 +187,11 @@ fn enter(holder: u32) -> Command {
 }
 
 fn ip(holder: u32, words: &str) -> Result<()> {
-    tool(holder, "ip", words)
+    tool(holder, "ip", words).map(drop)
 }
 
-fn tool(holder: u32, program: &str, words: &str) -> Result<()> {
+fn tool(holder: u32, program: &str, words: &str) -> Result<String> {
     let mut command = enter(holder);
     command.arg(program).args(words.split(' '));
-    process::run(command, PATIENCE).with_context(|| format!("{program} {words}")).map(drop)
+    process::run(command, PATIENCE).with_context(|| format!("{program} {words}"))
 }

@@ -21,6 +21,7 @@ mod svg;
 mod table;
 mod trial;
 
+use super::link::LinkOptions;
 use ceilings::Ceilings;
 use contender::{Case, Contender};
 use fixture::Fixture;
@@ -51,9 +52,8 @@ pub struct Options {
     /// The page cache has nothing of the nodes' files, as beside servers that read and write past it.
     #[arg(long)]
     cold: bool,
-    /// Transfers pass a link of so many megabytes a second (125 is 1 Gbit/s) instead of loopback. Needs root.
-    #[arg(long)]
-    link: Option<u64>,
+    #[command(flatten)]
+    link: LinkOptions,
     /// Writes what was measured to this file too, as JSON (its keys: docs/figures.md).
     #[arg(long, conflicts_with = "by_rows")]
     json: Option<PathBuf>,
@@ -71,18 +71,14 @@ impl Options {
     fn chosen<T: Copy + PartialEq>(all: &[T], asked: &[T]) -> Vec<T> {
         all.iter().copied().filter(|one| asked.is_empty() || asked.contains(one)).collect()
     }
-
-    /// Bytes a second.
-    fn link_rate(&self) -> Option<f64> {
-        self.link.map(|megabytes| megabytes as f64 * 1e6)
-    }
 }
 
 /// Runs it. What was measured before a failure is shown and written as well.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0, "nothing to measure");
-    ensure!(options.link != Some(0), "nothing passes a link of 0 MB/s");
+    let link = options.link.link()?;
     if options.by_rows {
+        ensure!(link.is_none(), "with --by-rows transfers pass loopback: give no --link");
         return by_rows::run(options);
     }
     // A run takes long: a file that cannot be written is found out now.
@@ -95,7 +91,7 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(contenders.iter().any(takes_part), "none of these methods takes part in these cases");
     println!("loading {} MB ...", options.megabytes);
     let fixture = Fixture::make(options)?;
-    let ceilings = fixture.ceilings(options.link_rate())?;
+    let ceilings = fixture.ceilings(link)?;
     println!("{ceilings}");
     let mut trials = Vec::new();
     let measured = measure(options, &fixture, &ceilings, &contenders, &mut trials);
@@ -168,6 +164,9 @@ fn report(
     println!("The page cache had {cached} of the nodes' files before each join.\n");
     println!("{}\n{}", table::table(trials, contenders), table::NOTES);
     print!("{}", table::goals(trials, options.cold));
+    if let Some(path) = fixture.path() {
+        println!("{}", path.report()?);
+    }
     let settings = fixture::SETTINGS.iter().map(ToString::to_string).chain(options.sst.iter().cloned());
     let mut results =
         Results::new(machine, settings.collect(), fixture.data_bytes()?, options.cold, ceilings);

@@ -15,6 +15,7 @@ mod pairs;
 mod trial;
 
 use super::bench::machine;
+use super::link::LinkOptions;
 use fixture::Fixture;
 use trial::{Contender, Trial};
 
@@ -48,9 +49,8 @@ pub struct Options {
     /// The donor is written to meanwhile.
     #[arg(long)]
     loaded: bool,
-    /// Transfers pass a link of so many megabytes a second (125 is 1 Gbit/s) instead of loopback. Needs root.
-    #[arg(long)]
-    link: Option<u64>,
+    #[command(flatten)]
+    link: LinkOptions,
     /// Look at pairs of pages only: what each way to send a page would take. Nothing is transferred but by rejoin.
     #[arg(long)]
     pairs: bool,
@@ -64,9 +64,10 @@ pub fn run(options: &Options) -> Result<()> {
         ([], false) => Contender::ALL.to_vec(),
         (some, false) => some.to_vec(),
     };
+    let link = options.link.link()?;
     println!("{}.\n", machine::line()?);
     options.churn.iter().try_for_each(|churn| by_changes(options, &contenders, *churn))?;
-    println!("{}", trial::NOTES);
+    println!("{}", trial::notes(link.is_some()));
     Ok(())
 }
 
@@ -77,7 +78,7 @@ fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result
     fixture.leave().context("the joiner leaves")?;
     println!("Churn {churn} ({rewritten} transactions, {}):\n", options.rand_type);
     if !options.pairs {
-        println!("{}", trial::HEAD);
+        println!("{}", trial::head(fixture.path().is_some()));
     }
     let mut before = 0.0;
     for &changed in &options.changed {
@@ -94,7 +95,8 @@ fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result
         if options.pairs {
             println!("{changed} % changed: {}", pairs::weigh(fixture.old(), &fixture.joiner().datadir())?);
         } else {
-            println!("| {changed} % | {}", fixture.pages()?.row());
+            let cell = if fixture.path().is_some() { " |" } else { "" };
+            println!("| {changed} % | {}{cell}", fixture.pages()?.row());
         }
     }
     print!("\n{:.1} MB on disk; reading both datadirs at once takes ", fixture.megabytes()?);
@@ -102,6 +104,9 @@ fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result
     fixture.read_both(false)?;
     let (cached, from_disk) = (fixture.read_both(false)?, fixture.read_both(true)?);
     println!("{cached:.2} s from the page cache, {from_disk:.2} s with the donor's from the disk.\n");
+    if let Some(path) = fixture.path() {
+        println!("{}\n", path.report()?);
+    }
     Ok(())
 }
 

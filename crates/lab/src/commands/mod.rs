@@ -8,6 +8,7 @@ pub mod deep_ist;
 pub mod demo;
 pub mod figures;
 pub mod joins;
+mod link;
 pub mod moment;
 mod observed;
 pub mod outages;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
+use rejoin_lab::link::Link;
 use rejoin_lab::page_cache::data_files;
 
 use super::samples::{Counters, disk_of};
@@ -37,14 +38,14 @@ pub struct Disk {
 pub struct Ceilings {
     /// `None` where the filesystem has no disk of its own, or reads and writes only through the page cache.
     pub disk: Option<Disk>,
-    /// Bytes a second of a shaped link; `None` on loopback.
-    pub link: Option<f64>,
+    /// `None` on loopback.
+    pub link: Option<Link>,
     pub processors: usize,
 }
 
 impl Ceilings {
     /// Reads the files of `datadir` and writes others in `dir` on the same filesystem, both past the page cache.
-    pub fn measure(datadir: &Path, dir: &Path, link: Option<f64>) -> Result<Self> {
+    pub fn measure(datadir: &Path, dir: &Path, link: Option<Link>) -> Result<Self> {
         let processors = std::thread::available_parallelism()?.get();
         let mut best: Option<Disk> = None;
         for _ in 0..TIMES {
@@ -58,7 +59,7 @@ impl Ceilings {
     /// The slowest of what all bytes of a full transfer have to pass: the donor's disk, the link and the joiner's disk.
     pub fn slowest(&self) -> Option<f64> {
         let disk = self.disk.map(|disk| disk.read.min(disk.write));
-        disk.into_iter().chain(self.link).reduce(f64::min)
+        disk.into_iter().chain(self.link.map(|link| link.rate as f64)).reduce(f64::min)
     }
 }
 
@@ -72,7 +73,7 @@ impl fmt::Display for Ceilings {
         }
         match self.link {
             None => f.write_str(", loopback")?,
-            Some(rate) => write!(f, ", a link of {:.0} MB/s", rate / 1e6)?,
+            Some(link) => write!(f, ", a link of {link}")?,
         }
         write!(f, ", {} processors", self.processors)
     }
@@ -181,19 +182,21 @@ impl Aligned {
 mod tests {
     use super::*;
 
+    const GIGABIT: Link = Link { rate: 125_000_000, round_trip: None };
+
     #[test]
     fn the_slowest_of_what_all_bytes_pass() {
         let disk = Some(Disk { read: 3e9, write: 1e9 });
         let slowest = |disk, link| Ceilings { disk, link, processors: 2 }.slowest();
         assert_eq!(slowest(disk, None), Some(1e9));
-        assert_eq!(slowest(disk, Some(125e6)), Some(125e6));
+        assert_eq!(slowest(disk, Some(GIGABIT)), Some(125e6));
         assert_eq!(slowest(None, None), None);
     }
 
     #[test]
     fn they_are_told_with_their_units() {
         let ceilings =
-            Ceilings { disk: Some(Disk { read: 2.8e9, write: 1.4e9 }), link: Some(125e6), processors: 2 };
+            Ceilings { disk: Some(Disk { read: 2.8e9, write: 1.4e9 }), link: Some(GIGABIT), processors: 2 };
         let told = "disk reads 2800 MB/s and writes 1400 MB/s, a link of 125 MB/s, 2 processors";
         assert_eq!(ceilings.to_string(), told);
         let unknown = Ceilings { disk: None, link: None, processors: 1 };

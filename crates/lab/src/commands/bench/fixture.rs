@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use rejoin_lab::link::{Link, TransferPath};
 use rejoin_lab::load::{Intensity, Load, LoadReport};
 use rejoin_lab::page_cache::{self, forget_all, read_all};
 use rejoin_lab::{Builder, Cluster, Node, compare, data};
@@ -34,6 +35,7 @@ pub fn builder(nodes: usize, sst: &[String]) -> Builder {
 
 /// n1 gives, n2 is another member, n3 joins.
 pub struct Fixture {
+    path: Option<TransferPath>,
     cluster: Cluster,
     rows: u32,
     writers: u32,
@@ -63,32 +65,26 @@ pub struct Felt {
     pub other: LoadReport,
 }
 
-/// With a network for transfers alone, if these pass a link.
-pub fn with_link(builder: Builder, link: Option<u64>) -> Builder {
-    if link.is_some() { builder.transfer_network() } else { builder }
-}
-
-/// From now on transfers between these nodes pass a link of so many megabytes a second, if there is one.
-pub fn shape(ends: [&Node; 2], link: Option<u64>) -> Result<()> {
-    let rate = link.map(|megabytes| megabytes * 1_000_000);
-    rate.map_or(Ok(()), |rate| ends.iter().try_for_each(|node| node.shape_transfers(rate)))
-}
-
 impl Fixture {
     /// Two members with data, and a third that is down.
     pub fn make(options: &Options) -> Result<Self> {
         let builder = builder(3, &options.sst).mysqld_of(3, "wsrep_sst_donor=n1");
         let builder = builder.provider("gcache.size", "512M");
-        let cluster = with_link(builder, options.link).build()?;
+        let cluster = options.link.prepare(builder).build()?;
         let rows = data::rows_of(options.megabytes, TABLES)?;
-        let fixture = Self { cluster, rows, writers: options.writers, cold: options.cold };
+        let mut fixture = Self { path: None, cluster, rows, writers: options.writers, cold: options.cold };
         fixture.donor().bootstrap()?;
         data::sysbench_tables(fixture.donor(), TABLES, fixture.rows)?;
         fixture.other().wipe()?;
         fixture.other().join()?;
         fixture.donor().wait_synced_again(Duration::from_secs(60))?;
-        shape([fixture.donor(), fixture.joiner()], options.link)?;
+        fixture.path = options.link.put_between([fixture.donor(), fixture.joiner()])?;
         Ok(fixture)
+    }
+
+    /// The link that transfers pass, if they do not pass loopback.
+    pub fn path(&self) -> Option<&TransferPath> {
+        self.path.as_ref()
     }
 
     pub fn donor(&self) -> &Node {
@@ -171,7 +167,7 @@ impl Fixture {
     }
 
     /// What the machine can do, by the donor's files and others beside them.
-    pub fn ceilings(&self, link: Option<f64>) -> Result<Ceilings> {
+    pub fn ceilings(&self, link: Option<Link>) -> Result<Ceilings> {
         self.donor().checkpoint()?;
         rustix::fs::sync();
         Ceilings::measure(&self.donor().datadir(), self.cluster.dir(), link)

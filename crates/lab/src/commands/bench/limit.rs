@@ -36,7 +36,7 @@ impl Nearness {
         });
         Self {
             disk,
-            link: ceilings.link.map(|rate| wire as f64 / rate / seconds),
+            link: ceilings.link.map(|link| wire as f64 / link.rate as f64 / seconds),
             processor: used.busy / ceilings.processors as f64 / seconds,
         }
     }
@@ -77,10 +77,11 @@ impl fmt::Display for Nearness {
 mod tests {
     use super::*;
     use crate::commands::bench::ceilings::Disk;
+    use rejoin_lab::link::Link;
 
     const DISK: Disk = Disk { read: 2e9, write: 1e9 };
 
-    fn ceilings(link: Option<f64>) -> Ceilings {
+    fn ceilings(link: Option<Link>) -> Ceilings {
         Ceilings { disk: Some(DISK), link, processors: 2 }
     }
 
@@ -96,7 +97,8 @@ mod tests {
     #[test]
     fn a_shaped_link_counts_and_loopback_does_not() {
         let used = Used { seconds: 4.0, disk: Some((1e9, 0.0)), busy: 1.0 };
-        let near = Nearness::of(&used, 480_000_000, &ceilings(Some(125e6)));
+        let gigabit = Link { rate: 125_000_000, round_trip: None };
+        let near = Nearness::of(&used, 480_000_000, &ceilings(Some(gigabit)));
         assert_eq!(
             (near.nearest().0, near.link.map(|near| (near * 100.0).round())),
             (Limit::Link, Some(96.0))

@@ -30,6 +30,7 @@ pub struct CeilingRecord {
     pub disk_read_bytes_per_second: Option<f64>,
     pub disk_write_bytes_per_second: Option<f64>,
     pub link_bytes_per_second: Option<f64>,
+    pub link_round_trip_seconds: Option<f64>,
     pub processors: usize,
 }
 
@@ -100,7 +101,8 @@ impl Results {
         let ceilings = CeilingRecord {
             disk_read_bytes_per_second: ceilings.disk.map(|disk| disk.read),
             disk_write_bytes_per_second: ceilings.disk.map(|disk| disk.write),
-            link_bytes_per_second: ceilings.link,
+            link_bytes_per_second: ceilings.link.map(|link| link.rate as f64),
+            link_round_trip_seconds: ceilings.link.and_then(|link| Some(link.round_trip?.as_secs_f64())),
             processors: ceilings.processors,
         };
         Self { version: VERSION, machine, settings, data_bytes: data, cold, ceilings, trials: Vec::new() }

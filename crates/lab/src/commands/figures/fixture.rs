@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use rejoin_lab::link::TransferPath;
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::page_cache::{forget_all, read_all};
 use rejoin_lab::{Cluster, Node, compare, copy_tree, data};
@@ -17,6 +18,7 @@ const PURGE_LEAVES: u64 = 50;
 pub const TABLES: u32 = 4;
 
 pub struct Fixture {
+    path: Option<TransferPath>,
     cluster: Cluster,
     rows: u32,
     rand_type: String,
@@ -30,18 +32,23 @@ impl Fixture {
         // Appliers as on a busy cluster: rows of one page are written in another order.
         let builder = bench::builder(2, &options.sst).mysqld("wsrep_slave_threads=4");
         let builder = options.mysqld.iter().fold(builder, |builder, line| builder.mysqld(line));
-        let cluster = bench::with_link(builder.provider("gcache.size", "256M"), options.link).build()?;
+        let cluster = options.link.prepare(builder.provider("gcache.size", "256M")).build()?;
         let old = cluster.dir().join("old");
         let (rows, rand_type) = (data::rows_of(options.megabytes, TABLES)?, options.rand_type.clone());
-        let fixture = Self { cluster, rows, rand_type, old };
+        let mut fixture = Self { path: None, cluster, rows, rand_type, old };
         fixture.donor().bootstrap()?;
         data::sysbench_tables(fixture.donor(), TABLES, rows)?;
         data::small_tables(fixture.donor(), "many", options.small_tables)?;
         fixture.joiner().wipe()?;
         fixture.joiner().join()?;
         fixture.donor().wait_synced_again(Duration::from_secs(60))?;
-        bench::shape([fixture.donor(), fixture.joiner()], options.link)?;
+        fixture.path = options.link.put_between([fixture.donor(), fixture.joiner()])?;
         Ok(fixture)
+    }
+
+    /// The link that transfers pass, if they do not pass loopback.
+    pub fn path(&self) -> Option<&TransferPath> {
+        self.path.as_ref()
     }
 
     pub fn donor(&self) -> &Node {

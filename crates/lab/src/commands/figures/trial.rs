@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use rejoin_lab::compare;
+use rejoin_lab::link::{Link, TransferPath};
 use rejoin_lab::wire::Wire;
 
 use super::fixture::Fixture;
@@ -58,20 +59,41 @@ impl Contender {
     }
 }
 
-/// The head of the table that [`Trial::row`] fills.
-pub const HEAD: &str = "| rows changed | method | start to Synced, s | transfer (SST), s [1] | MB on the network [2] |\n\
-                        |---|---|---|---|---|";
+/// The head of the table that [`Trial::row`] fills, for transfers over a link or over loopback.
+pub fn head(link: bool) -> String {
+    let (column, below) = if link { (" link used [3] |", "---|") } else { ("", "") };
+    format!(
+        "| rows changed | method | start to Synced, s | transfer (SST), s [1] | MB on the network [2] |{column}\n\
+         |---|---|---|---|---|{below}"
+    )
+}
 
 /// What the figures mean.
-pub const NOTES: &str = "\
+pub fn notes(link: bool) -> String {
+    let mut notes = "\
 [1] From the start of the joiner's program to what it tells its server; of mariabackup without its fixed sleeps.
-[2] Both directions, as the kernel counts the connections of the transfer.";
+[2] Both directions, as the kernel counts the connections of the transfer."
+        .to_owned();
+    if link {
+        notes += "
+[3] The mean rate of [2] over [1], of the link's. Never full: no packet had to wait for it, so it was no limit.";
+    }
+    notes
+}
 
 /// What a join took.
 pub struct Trial {
     contender: Contender,
     observed: Observed,
     wire: u64,
+    used: Option<LinkUse>,
+}
+
+/// What a join used of the link that it passed.
+struct LinkUse {
+    link: Link,
+    /// How many times a packet waited because the link was full.
+    times_full: u64,
 }
 
 impl Trial {
@@ -82,27 +104,46 @@ impl Trial {
         donor.add_options("sst", &lines)?;
         fixture.prepare(method)?;
         let clients = if loaded { Some(fixture.clients()?) } else { None };
-        let wire = Wire::listen(joiner.ports().sst())?;
+        let times_full = || fixture.path().map(TransferPath::times_full).transpose();
+        let (wire, before) = (Wire::of_transfers_to(joiner)?, times_full()?);
         let observed = Observed::join(donor, joiner, &[&format!("--wsrep-sst-method={method}")])?;
-        let wire = wire.stop()?;
+        let (wire, after) = (wire.stop()?, times_full()?);
+        let times_full = before.zip(after).map(|(before, after)| after - before);
+        let used = fixture
+            .path()
+            .zip(times_full)
+            .map(|(path, times_full)| LinkUse { link: path.link(), times_full });
         if let Some(clients) = clients {
             ensure!(clients.stop()?.commits > 0, "nothing was written meanwhile");
         }
         observed.ran(method)?;
         compare::assert_equal(donor, joiner)?;
         joiner.stop()?;
-        Ok(Self { contender, observed, wire })
+        Ok(Self { contender, observed, wire, used })
     }
 
     /// A line of the table.
     pub fn row(&self) -> String {
         let asleep = self.observed.asleep().unwrap_or_default();
         let sst = self.observed.sst().map_or(f64::NAN, |sst| sst.saturating_sub(asleep).as_secs_f64());
-        format!(
+        let mut row = format!(
             "{} | {:.1} | {sst:.1} | {:.3} |",
             self.contender.name(),
             self.observed.took.as_secs_f64(),
             self.wire as f64 / 1e6
-        )
+        );
+        if let Some(used) = &self.used {
+            row += &used.cell(self.wire as f64 / sst);
+        }
+        row
+    }
+}
+
+impl LinkUse {
+    /// Of a transfer with this mean rate, in bytes a second.
+    fn cell(&self, rate: f64) -> String {
+        let percent = rate / self.link.rate as f64 * 100.0;
+        let full = if self.times_full == 0 { ", never full" } else { "" };
+        format!(" {percent:.0} %{full} |")
     }
 }
