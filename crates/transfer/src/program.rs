@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, set_parent_process_death_signal, waitid,
+};
 
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind, kind_of};
@@ -31,6 +33,10 @@ const ENDS_WITHIN: Duration = Duration::from_millis(700);
 const PIPE_BYTES: usize = 1 << 20;
 /// Longer lines are cut.
 const LINE_BYTES_MAX: usize = 4096;
+/// How long it may take to stand still once it was told to stop.
+const STOPS_WITHIN: Duration = Duration::from_secs(1);
+/// How often we look whether it stands still.
+const LOOK_FOR_STOP: Duration = Duration::from_millis(1);
 /// How long one may take that answers a question.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// The longest answer; a server's list of its variables has some hundred thousand bytes.
@@ -79,6 +85,17 @@ pub struct Program<'a> {
     pub cancel: &'a Cancel,
     /// Sees each line that it says, besides the log.
     pub line: &'a (dyn Fn(&str) + Sync),
+    /// Stops it once, for a while.
+    pub pause: Option<Pause<'a>>,
+}
+
+/// Stops a program at the first line of a kind that it says on standard error, and lets it go on afterwards.
+#[derive(Clone, Copy)]
+pub struct Pause<'a> {
+    /// Whether it is stopped at this line.
+    pub at: &'a (dyn Fn(&str) -> bool + Sync),
+    /// Called while it stands still, and after everything that it said before was seen. Not called if it cannot be stopped.
+    pub meanwhile: &'a (dyn Fn() + Sync),
 }
 
 /// What a program that answers a question says, on standard output and then on standard error, however it ends.
@@ -92,7 +109,8 @@ pub fn answer_of(name: &str, command: &mut Command, cancel: &Cancel) -> Result<S
         said.push_str(line);
         said.push('\n');
     };
-    let program = Program { name, limit: Some(ANSWERS_WITHIN), stdin: None, cancel, line: &line };
+    let program =
+        Program { name, limit: Some(ANSWERS_WITHIN), stdin: None, cancel, line: &line, pause: None };
     let read = program.read(command, |output| Ok(output.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?));
     cancel.check()?;
     match read {
@@ -107,6 +125,9 @@ pub fn answer_of(name: &str, command: &mut Command, cancel: &Cancel) -> Result<S
 /// What is seen of a program's output while it runs.
 struct Said<'a> {
     program: &'a Program<'a>,
+    group: Pid,
+    /// Whether it was stopped once.
+    paused: AtomicBool,
     last: Mutex<VecDeque<String>>,
     full: AtomicBool,
     ended: AtomicBool,
@@ -173,6 +194,8 @@ impl Program<'_> {
         let mut child = self.start(command)?;
         let said = Said {
             program: self,
+            group: Pid::from_child(&child),
+            paused: AtomicBool::new(false),
             last: Mutex::default(),
             full: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -266,12 +289,43 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
+/// A program that stands still until this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    /// Returns `None` if it does not stop, because it has ended for example.
+    fn stop(group: Pid) -> Option<Stopped> {
+        kill_process_group(group, Signal::STOP).ok()?;
+        let stopped = Stopped(group);
+        // Its other threads go on until the kernel has stopped each of them, and it says so then.
+        let how = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let began = Instant::now();
+        while !matches!(waitid(WaitId::Pid(group), how), Ok(Some(_))) {
+            if began.elapsed() > STOPS_WITHIN {
+                return None;
+            }
+            std::thread::sleep(LOOK_FOR_STOP);
+        }
+        Some(stopped)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process_group(self.0, Signal::CONT);
+    }
+}
+
 impl Said<'_> {
     /// Passes on line by line what arrives, until the program and all its heirs have closed it, or the program has ended.
     fn follow(&self, mut output: impl Read + AsFd) -> Result<()> {
-        let (mut line, mut block) = (Vec::new(), [0; 4096]);
+        let (mut line, mut block, mut stopped) = (Vec::new(), [0; 4096], None);
         loop {
-            if !is_readable(&output)? {
+            if stopped.is_some() && !is_readable(&output, Duration::ZERO)? {
+                self.program.pause.iter().for_each(|pause| (pause.meanwhile)());
+                stopped = None;
+            }
+            if !is_readable(&output, LOOK_EVERY)? {
                 if self.ended.load(Ordering::Acquire) {
                     break;
                 }
@@ -283,7 +337,7 @@ impl Said<'_> {
             }
             for byte in block.iter().take(read) {
                 match byte {
-                    b'\n' | b'\r' => self.line(&mut line),
+                    b'\n' | b'\r' => stopped = self.line(&mut line).or(stopped),
                     _ if line.len() < LINE_BYTES_MAX => line.push(*byte),
                     _ => {}
                 }
@@ -293,12 +347,16 @@ impl Said<'_> {
         Ok(())
     }
 
-    fn line(&self, bytes: &mut Vec<u8>) {
+    /// Passes on a line, and stops the program if that is wanted at it.
+    fn line(&self, bytes: &mut Vec<u8>) -> Option<Stopped> {
         let line = printable(String::from_utf8_lossy(bytes).trim());
         bytes.clear();
         if line.is_empty() {
-            return;
+            return None;
         }
+        let wanted = self.program.pause.is_some_and(|pause| (pause.at)(&line));
+        let stopped =
+            (wanted && !self.paused.swap(true, Ordering::AcqRel)).then(|| Stopped::stop(self.group));
         tracing::debug!("{}: {line}", self.program.name);
         (self.program.line)(&line);
         if ["No space left on device", "Errcode: 28", "error 28", "Disk quota exceeded"]
@@ -314,6 +372,7 @@ impl Said<'_> {
             last.pop_front();
         }
         last.push_back(line);
+        stopped.flatten()
     }
 
     fn judge(&self, status: ExitStatus) -> Result<()> {
@@ -345,7 +404,7 @@ struct Output<'a> {
 impl Read for Output<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(stdout) = &mut self.stdout else { return Ok(0) };
-        while !is_readable(&*stdout)? {
+        while !is_readable(&*stdout, LOOK_EVERY)? {
             self.cancel.check().map_err(io::Error::other)?;
             if self.until.is_some_and(|until| Instant::now() > until) {
                 return Err(io::Error::new(
@@ -358,9 +417,9 @@ impl Read for Output<'_> {
     }
 }
 
-/// Whether a read would return at once, after a short wait.
-fn is_readable(output: &impl AsFd) -> io::Result<bool> {
-    let patience = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY.subsec_nanos().into() };
+/// Whether a read would return at once, after a wait of less than a second.
+fn is_readable(output: &impl AsFd, patience: Duration) -> io::Result<bool> {
+    let patience = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
     match poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&patience)) {
         Ok(ready) => Ok(ready > 0),
         Err(rustix::io::Errno::INTR) => Ok(false),

@@ -4,7 +4,7 @@ use crate::failure::kind_of;
 fn quiet(_: &str) {}
 
 fn program(cancel: &Cancel) -> Program<'_> {
-    Program { name: "the program", limit: None, stdin: None, cancel, line: &quiet }
+    Program { name: "the program", limit: None, stdin: None, cancel, line: &quiet, pause: None }
 }
 
 fn shell(text: &str) -> Command {
@@ -142,5 +142,34 @@ fn a_question_is_answered_in_time_however_the_program_ends() {
     cancel.cancel(Kind::Stopped, "enough");
     let began = Instant::now();
     assert_eq!(kind_of(&ask("sleep 600").unwrap_err()), Kind::Stopped);
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+/// While it stands still it says nothing, and what it said before was seen.
+#[test]
+fn it_is_stopped_for_a_while_at_a_line() {
+    let (cancel, lines) = (Cancel::new(), Mutex::new(Vec::new()));
+    let line = |line: &str| lock(&lines).push(line.to_owned());
+    let meanwhile = || {
+        let seen = lock(&lines).len();
+        std::thread::sleep(Duration::from_millis(300));
+        let more = lock(&lines).len() - seen;
+        lock(&lines).push(format!("{more} more"));
+    };
+    let pause = Pause { at: &|line| line.starts_with("locked"), meanwhile: &meanwhile };
+    let program = Program { line: &line, pause: Some(pause), ..program(&cancel) };
+    let mut text = shell("echo locked >&2; for n in $(seq 1000); do echo $n >&2; done; echo locked >&2");
+    program.read(&mut text, |output| Ok(output.read_to_end(&mut Vec::new())?)).unwrap();
+    let lines = lock(&lines);
+    let stopped: Vec<&String> = lines.iter().filter(|line| line.ends_with(" more")).collect();
+    assert_eq!(stopped, ["0 more"]);
+    assert_eq!(lines.len(), 1003);
+
+    // Cancelled while it stands still, it ends.
+    let stops = || cancel.cancel(Kind::Stopped, "enough");
+    let pause = Pause { at: &|_| true, meanwhile: &stops };
+    let program = Program { pause: Some(pause), ..program };
+    let began = Instant::now();
+    program.run(&mut shell("echo x >&2; sleep 600")).unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(10));
 }

@@ -98,7 +98,7 @@ fn metadata(path: &Path) -> Result<Option<Metadata>> {
 }
 
 /// The table that a file belongs to: the name up to its extension, or up to the partition's name.
-pub(super) fn table_of(name: &str) -> &str {
+pub(crate) fn table_of(name: &str) -> &str {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let partition = stem.find("#P#").or_else(|| stem.find("#p#"));
     partition.and_then(|at| stem.get(..at)).unwrap_or(stem)

@@ -2,7 +2,7 @@
 pub mod accept;
 pub mod backup_files;
 pub mod cpat;
-mod database;
+pub(crate) mod database;
 pub(crate) mod directories;
 pub mod encrypted;
 pub mod engines;

@@ -145,7 +145,8 @@ fn fill(command: &BaseCommand, filled: &Path, cancel: &Cancel) -> Result<()> {
     let mut program = Command::new(command.program());
     program.args(command.arguments()).arg(&filling).current_dir(&filling);
     without_credentials(&mut program);
-    let runs = Program { name: "base-command", limit: command.limit, stdin: None, cancel, line: &|_| () };
+    let (name, limit) = ("base-command", command.limit);
+    let runs = Program { name, limit, stdin: None, cancel, line: &|_| (), pause: None };
     runs.run(&mut program)?;
     let mut entries = fs::read_dir(&filling).with_context(|| format!("cannot list {}", filling.display()))?;
     anyhow::ensure!(entries.next().is_some(), "it succeeded, but {} is empty", filling.display());

@@ -85,6 +85,7 @@ pub(super) fn prepare(job: &Job, directory: &Path, position: Position) -> Result
         stdin: None,
         cancel: &job.cancel,
         line: &|_| (),
+        pause: None,
     };
     program.run(&mut command).map_err(|error| {
         let failure = Failure::new(crate::failure::kind_of(&error), format!("{error:#}"));

@@ -11,12 +11,13 @@
 //! | `names` | what each file of its stream is |
 //! | `unpack` | from the stream to ranges of files |
 //! | `stages` | how far it is, and ending it when it waits for its locks too long |
+//! | `without_redo` | tables that it loses: what the datadir has under its locks |
 mod names;
 mod stages;
 pub mod tool;
 mod unpack;
+mod without_redo;
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
@@ -24,7 +25,7 @@ use std::process::Command;
 use anyhow::Result;
 use formats::mariadb::gtid_list;
 use formats::wsrep::state_id::StateId;
-use protocol::inventory::{FileEntry, FileId, FileRole};
+use protocol::inventory::{FileId, FileRole};
 use protocol::message::SnapshotKind;
 
 use super::declined::{Declined, SnapshotError};
@@ -34,8 +35,8 @@ use super::{Snapshot, Taken};
 use crate::cancel::Cancel;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
-use crate::datadir::scan::{self, ScannedFile, Skipped};
-use crate::program::{Program, Unfinished};
+use crate::datadir::scan::{self, Scan};
+use crate::program::{Pause, Program, Unfinished};
 use crate::sql::{ANSWER_WITHIN, Listens, Login, Session};
 use crate::threads::{Thread, scoped};
 use names::Names;
@@ -43,6 +44,7 @@ pub(crate) use names::POSITION_FILES;
 use stages::Stages;
 use tool::{Tool, login_file};
 use unpack::{Unpacked, unpack};
+use without_redo::{Before, mend};
 
 /// Its name in messages.
 const NAME: &str = "mariadb-backup";
@@ -88,33 +90,23 @@ impl Snapshot for Mariabackup<'_> {
             sink.expect(&mut std::iter::once(entry));
         }
         sink.phase("sending files (mariabackup)");
-        let unpacked = self.back_up(&mut names, &listed.skipped, login, sink, cancel)?;
+        let mut unpacked = self.back_up(&mut names, &listed, login, sink, cancel)?;
         let state = position(&unpacked).map_err(Declined::Backup)?;
         let position = Position { state, domain: facts.gtid_domain };
+        let mut summary = vec![format!("{NAME} {} made the backup; it is at {state}", self.tool.version)];
+        summary.extend(unpacked.mended.take());
         Ok(Taken {
             binlog_state: binlog_state(&unpacked),
             files: unpacked.files,
             position,
             corrupt: Vec::new(),
             redo_rounds: None,
-            summary: vec![format!("{NAME} {} made the backup; it is at {state}", self.tool.version)],
+            summary,
         })
     }
 }
 
 impl Mariabackup<'_> {
-    /// The files of tables that have no redo, as the stream names them.
-    fn files_without_redo(&self, skipped: &Skipped) -> Result<BTreeSet<String>> {
-        let mut files = BTreeSet::new();
-        let mut take = |file: ScannedFile| {
-            if has_no_redo(&file.entry) {
-                files.insert(file.entry.path);
-            }
-        };
-        scan::list(self.layout, skipped, &mut |_, _| {}, &mut take)?;
-        Ok(files)
-    }
-
     /// Logs in as the session did.
     fn login_file(&self, session: &mut Session) -> Result<OwnedFd, SnapshotError> {
         let Listens::Socket(socket) = &self.login.at else {
@@ -139,15 +131,23 @@ impl Mariabackup<'_> {
     fn back_up(
         &self,
         names: &mut Names<'_>,
-        skipped: &Skipped,
+        listed: &Scan,
         login: OwnedFd,
         sink: &dyn SnapshotSink,
         cancel: &Cancel,
     ) -> Result<Unpacked, SnapshotError> {
-        let list = || self.files_without_redo(skipped);
+        let before = Before::of(&listed.files);
+        let list = || without_redo::list(self.layout, &listed.skipped, &before, cancel);
         let stages = Stages::new(sink, &list);
-        let program =
-            Program { name: NAME, limit: None, stdin: Some(login), cancel, line: &|line| stages.line(line) };
+        let pause = Pause { at: &|line| stages.blocks_ddl(line), meanwhile: &|| stages.stands_still() };
+        let program = Program {
+            name: NAME,
+            limit: None,
+            stdin: Some(login),
+            cancel,
+            line: &|line| stages.line(line),
+            pause: Some(pause),
+        };
         let done = std::thread::scope(|scope| {
             let watch = scoped(scope, Thread::BackupWatch, || stages.watch(&self.login, cancel));
             let done =
@@ -158,8 +158,10 @@ impl Mariabackup<'_> {
             done.and_then(|done| watched.map(|()| done).map_err(Unfinished::Taking))
         });
         match done {
-            Ok(unpacked) if stages.is_complete() => {
-                is_whole(&unpacked, stages.files().transpose()?)?;
+            Ok(mut unpacked) if stages.is_complete() => {
+                let none = || Declined::Backup("it did not say when it held its locks".to_owned());
+                let held = stages.files().transpose()?.ok_or_else(none)?;
+                unpacked.mended = mend(&mut unpacked, held, names, sink, cancel)?;
                 Ok(unpacked)
             }
             Ok(_) => {
@@ -177,38 +179,6 @@ impl Mariabackup<'_> {
                 Err(error.downcast::<Declined>().map_or_else(SnapshotError::from, SnapshotError::from))
             }
         }
-    }
-}
-
-/// Whether a file is of a table and has no redo: its name in the stream is its final one.
-fn has_no_redo(entry: &FileEntry) -> bool {
-    let of_table = matches!(entry.role, FileRole::Table | FileRole::Link { .. });
-    of_table && !entry.path.ends_with(".ibd") && !entry.path.ends_with(".isl")
-}
-
-/// mariadb-backup loses tables that are dropped and created again while it works: 10.11.19 lost some in each of six backups of
-/// one server on which nothing but `CREATE OR REPLACE TABLE ... ENGINE=Aria` ran. So what it has sent must be what was there
-/// while it held DDL.
-fn is_whole(unpacked: &Unpacked, there: Option<BTreeSet<String>>) -> Result<(), Declined> {
-    let Some(there) = there else {
-        return Err(Declined::Backup("it did not say when it held its locks".to_owned()));
-    };
-    let sent: BTreeSet<String> = unpacked.files.iter().filter(has_no_redo).map(|entry| entry.path).collect();
-    // It waits for nobody: on a slow disk it may be done before the list is.
-    let wrong = |what: &str, name: &String, more: usize| {
-        Declined::BackupFailed(format!(
-            "its backup {what} {name}, and {more} more files like it: it went wrong with them, or it released its locks before \
-             they were listed"
-        ))
-    };
-    let mut lost = there.difference(&sent);
-    if let Some(name) = lost.next() {
-        return Err(wrong("lacks", name, lost.count()));
-    }
-    let mut dropped = sent.difference(&there);
-    match dropped.next() {
-        Some(name) => Err(wrong("still has", name, dropped.count())),
-        None => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use formats::mariadb::file_kind::is_binlog_of;
 use protocol::inventory::{FileEntry, FileId, FileRole};
 
+use super::without_redo::has_no_redo;
 use crate::datadir::backup_files::{file_in_backup, name_in_backup, table_of_new};
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{ScannedFile, Skipped, is_skipped};
@@ -79,6 +80,11 @@ impl<'a> Names<'a> {
         let table = table_of_new(path).and_then(|table| self.known.get(&table));
         let size = table.map_or(0, |table| table.size);
         (what, FileEntry { id, place, path: path.to_owned(), size, allocated: 0, role })
+    }
+
+    /// Whether a file of this name is of a table and has no redo.
+    pub fn have_no_redo(&self, path: &str) -> bool {
+        has_no_redo(path, &file_in_backup(self.layout.flavor, path).1)
     }
 
     /// Gives a file that was sent another name.

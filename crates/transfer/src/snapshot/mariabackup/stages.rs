@@ -4,13 +4,14 @@
 //! `lock_wait_timeout` lets it, a day, and the server pauses replication before it waits: a DDL statement of the donor's own
 //! clients that is in its middle then waits for the pause to end, and the pause for the statement. So a backup that waits too
 //! long is ended.
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::without_redo::{Counts, Held};
 use crate::cancel::Cancel;
 use crate::snapshot::sink::SnapshotSink;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
@@ -24,21 +25,24 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What it said (10.11.19; older ones have some of these lines).
 const FLUSHED: &str = "Finished BACKUP STAGE FLUSH";
 const BLOCKED: [&str; 2] = ["Acquired locks for BACKUP STAGE BLOCK_DDL", "Finished BACKUP STAGE BLOCK_DDL"];
+/// From here on the log of Aria may be copied to its end.
+const BLOCKS_COMMIT: &str = "BACKUP STAGE BLOCK_COMMIT";
 const RELEASED: &str = "All tables unlocked";
 const COMPLETE: &str = "completed OK!";
 
-/// Lists the files that a backup must have; called while no DDL runs.
-pub(super) type ListFiles<'a> = &'a (dyn Fn() -> Result<BTreeSet<String>> + Sync);
+/// Lists the files without redo that a backup must have; called while no DDL runs.
+pub(super) type ListFiles<'a> = &'a (dyn Fn() -> Result<BTreeMap<String, Counts>> + Sync);
 
 /// What mariadb-backup has said so far.
 pub(super) struct Stages<'a> {
     sink: &'a dyn SnapshotSink,
     list: ListFiles<'a>,
     /// The files when DDL was held.
-    files: Mutex<Option<Result<BTreeSet<String>>>>,
+    files: Mutex<Option<Result<Held>>>,
     /// When it began to ask for `BLOCK_DDL`.
     asked: Mutex<Option<Instant>>,
     blocked: AtomicBool,
+    past: AtomicBool,
     complete: AtomicBool,
     held_up: AtomicBool,
     over: AtomicBool,
@@ -53,6 +57,7 @@ impl<'a> Stages<'a> {
             files: Mutex::default(),
             asked: Mutex::default(),
             blocked: no(),
+            past: no(),
             complete: no(),
             held_up: no(),
             over: no(),
@@ -64,16 +69,33 @@ impl<'a> Stages<'a> {
         if line.contains(FLUSHED) {
             *lock(&self.asked) = Some(Instant::now());
             self.sink.waits(Some("the backup locks of mariadb-backup"));
-        } else if BLOCKED.iter().any(|blocked| line.contains(blocked)) {
+        } else if self.blocks_ddl(line) {
             if !self.blocked.swap(true, Ordering::AcqRel) {
                 self.sink.waits(None);
-                *lock(&self.files) = Some((self.list)());
             }
+        } else if line.contains(BLOCKS_COMMIT) {
+            self.past.store(true, Ordering::Release);
         } else if line.contains(RELEASED) {
             self.released();
         } else if line.ends_with(COMPLETE) {
             self.complete.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether it says that it holds DDL.
+    pub fn blocks_ddl(&self, line: &str) -> bool {
+        BLOCKED.iter().any(|blocked| line.contains(blocked))
+    }
+
+    /// It has said that it holds DDL, and stands still.
+    pub fn stands_still(&self) {
+        let (began, in_time) = (Instant::now(), !self.past.load(Ordering::Acquire));
+        let listed = (self.list)().map(|files| Held { files, in_time });
+        tracing::info!(
+            "mariadb-backup was stopped for {:.3} s under its locks",
+            began.elapsed().as_secs_f64()
+        );
+        *lock(&self.files) = Some(listed);
     }
 
     /// The program has ended, in whatever way: its session must not go on waiting for a lock.
@@ -97,8 +119,8 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// The files that the backup must have; `None` if it did not say when it held its locks.
-    pub fn files(&self) -> Option<Result<BTreeSet<String>>> {
+    /// The files that the backup must have; `None` if it did not say when it held its locks, or could not be stopped then.
+    pub fn files(&self) -> Option<Result<Held>> {
         lock(&self.files).take()
     }
 
@@ -174,7 +196,7 @@ mod tests {
     #[test]
     fn the_pause_is_measured_once_and_the_end_is_recognised() {
         let sink = Sink::default();
-        let stages = Stages::new(&sink, &|| Ok(BTreeSet::from(["shop/t.frm".to_owned()])));
+        let stages = Stages::new(&sink, &|| Ok(BTreeMap::from([("shop/t.frm".to_owned(), Counts::Theirs)])));
         for line in [
             "[00] 2026-11-30 10:00:00 Finished BACKUP STAGE FLUSH",
             "[00] 2026-11-30 10:00:00 Acquired locks for BACKUP STAGE BLOCK_DDL",
@@ -182,12 +204,26 @@ mod tests {
         ] {
             assert!(!stages.is_complete());
             stages.line(line);
+            if stages.blocks_ddl(line) {
+                stages.stands_still();
+            }
         }
         stages.line("[00] 2026-11-30 10:00:01 completed OK!");
         stages.released();
         assert!(stages.is_complete() && !stages.was_held_up());
-        assert_eq!(stages.files().unwrap().unwrap().len(), 1);
+        let held = stages.files().unwrap().unwrap();
+        assert!(held.in_time && held.files.len() == 1);
         assert!(stages.files().is_none());
         assert_eq!(lock(&sink.0).len(), 1);
+    }
+
+    #[test]
+    fn what_it_said_before_it_stood_still_may_be_too_late() {
+        let (sink, list) = (Sink::default(), || Ok(BTreeMap::new()));
+        let stages = Stages::new(&sink, &list);
+        stages.line("Acquired locks for BACKUP STAGE BLOCK_DDL");
+        stages.line("Starting BACKUP STAGE BLOCK_COMMIT");
+        stages.stands_still();
+        assert!(!stages.files().unwrap().unwrap().in_time);
     }
 }

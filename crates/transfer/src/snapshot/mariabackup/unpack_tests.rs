@@ -115,7 +115,7 @@ fn what_is_no_backup_is_declined() {
     assert!(declined(&one[..one.len() - 1]).contains("breaks off"));
     assert!(declined(&chunk("shop/t.frm", 0, Some(b"x"))).contains("has no end"));
     assert!(declined(&[one.clone(), one.clone()].concat()).contains("twice"));
-    assert!(declined(&renamed("shop/t.frm", "shop/u.frm")).contains("does not contain"));
+    assert!(declined(&renamed("shop/t.ibd", "shop/u.ibd")).contains("does not contain"));
     let mut damaged = one;
     let at = damaged.windows(10).position(|w| w == b"definition").unwrap();
     damaged[at] ^= 1;
@@ -144,6 +144,8 @@ fn files_are_removed_renamed_and_replaced() {
         replaces,
         chunk("shop/c.MYD", 0, None),
         whole("shop/a.frm", b"another"),
+        // Never copied: what the datadir has counts.
+        renamed("shop/lost.MAD", "shop/found.MAD"),
         // Written to again at its beginning.
         chunk("aria_log.00000001", 0, Some(&large)),
         chunk("aria_log.00000001", 5, Some(b"later")),

@@ -1,5 +1,7 @@
 //! mariadb-backup as a source of data: as the donor's snapshot, and as a base that a command of the joiner restores.
 
+mod ddl;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
