@@ -62,16 +62,22 @@ impl TransferPath {
         self.link
     }
 
-    /// How many times so far a packet had to wait because the link was full. As long as it is none, the link was no limit.
+    /// How many times so far a packet had to wait because the link was full. As long as it is none, the link's rate was no limit.
     pub fn times_full(&self) -> Result<u64> {
-        self.wires.iter().map(Wire::times_full).sum()
+        self.wires.iter().map(|wire| Ok(wire.bucket()?.times_full)).sum()
     }
 
     /// One line: what the link is like, what is known of connections over it, and whether it limited anything so far.
     pub fn report(&self) -> Result<String> {
         let limited = match self.times_full()? {
-            0 => "It was never the limit: no packet had to wait for it.".to_owned(),
-            times => format!("It was full {times} times, and packets waited."),
+            0 => "Its rate was never the limit: no packet had to wait for it.".to_owned(),
+            times => {
+                let dropped =
+                    self.wires.iter().map(|wire| Ok(wire.bucket()?.dropped)).sum::<Result<u64>>()?;
+                format!(
+                    "It was full {times} times, when packets had to wait; {dropped} were dropped before it."
+                )
+            }
         };
         let mut text = format!("Link: {}; {}. {limited}", self.link, self.connections()?);
         if let Some(delay) = &self.delay {

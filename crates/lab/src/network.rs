@@ -35,6 +35,15 @@ pub struct Wire {
     number: usize,
 }
 
+/// What a token bucket did.
+#[derive(Debug, Clone, Copy)]
+pub struct Bucket {
+    /// How many times a packet had to wait.
+    pub times_full: u64,
+    /// Packets that would have waited too long.
+    pub dropped: u64,
+}
+
 impl Network {
     /// A switch, and an interface for each node. With `transfers` a second one each, for state transfers alone.
     pub fn new(cluster: &Path, nodes: usize, transfers: bool) -> Result<Network> {
@@ -83,11 +92,12 @@ impl Wire {
         tool(self.holder, "tc", &words).map(drop)
     }
 
-    /// How many times so far a packet had to wait for [`Wire::shape`]'s token bucket.
-    pub fn times_full(&self) -> Result<u64> {
+    /// What [`Wire::shape`]'s token bucket did so far.
+    pub fn bucket(&self) -> Result<Bucket> {
         let text = tool(self.holder, "tc", "-s -j qdisc show dev eth1")?;
         let all: serde_json::Value = serde_json::from_str(&text).context("JSON of tc")?;
-        all[0]["overlimits"].as_u64().with_context(|| format!("no token bucket: {text}"))
+        let count = |key: &str| all[0][key].as_u64().with_context(|| format!("no token bucket: {text}"));
+        Ok(Bucket { times_full: count("overlimits")?, dropped: count("drops")? })
     }
 
     /// In place of its connection to the switch this node's second interface gets a program that reads what the node sends,

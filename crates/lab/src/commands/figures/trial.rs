@@ -76,7 +76,7 @@ pub fn notes(link: bool) -> String {
         .to_owned();
     if link {
         notes += "
-[3] The mean rate of [2] over [1], of the link's. Never full: no packet had to wait for it, so it was no limit.";
+[3] The mean rate of [2] over [1], of the link's. Never full: no packet had to wait for it, so its rate was no limit.";
     }
     notes
 }
