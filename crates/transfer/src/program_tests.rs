@@ -160,10 +160,10 @@ fn it_is_stopped_for_a_while_at_a_line() {
     let program = Program { line: &line, pause: Some(pause), ..program(&cancel) };
     let mut text = shell("for n in locked $(seq 1000) locked; do echo $n >&2; done; sleep 1; echo late >&2");
     program.read(&mut text, |output| Ok(output.read_to_end(&mut Vec::new())?)).unwrap();
-    let lines = lock(&lines);
-    let stopped: Vec<&String> = lines.iter().filter(|line| line.ends_with(" more")).collect();
+    let said = std::mem::take(&mut *lock(&lines));
+    let stopped: Vec<&String> = said.iter().filter(|line| line.ends_with(" more")).collect();
     assert_eq!(stopped, ["0 more"]);
-    assert_eq!((lines.len(), lines.last().map(String::as_str)), (1004, Some("late")));
+    assert_eq!((said.len(), said.last().map(String::as_str)), (1004, Some("late")));
 
     // Cancelled while it stands still, it ends.
     let stops = || cancel.cancel(Kind::Stopped, "enough");
