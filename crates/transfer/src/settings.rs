@@ -91,8 +91,11 @@ pub enum InPlace {
 /// The kind of snapshot that a donor takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotChoice {
-    /// Online, or blocking if that is not possible.
+    /// Online, or blocking if that is not possible, and mariabackup before that where the redo log or the layout of the files is the
+    /// reason.
     Auto,
+    /// As [`SnapshotChoice::Auto`], without mariabackup.
+    OnlineOrBlocking,
     /// Only the snapshot of a working server.
     Online,
     /// The snapshot of a server that blocks writes.
@@ -101,8 +104,6 @@ pub enum SnapshotChoice {
     Logical,
     /// Only the snapshot that mariadb-backup takes.
     Mariabackup,
-    /// As [`SnapshotChoice::Auto`], with mariabackup before blocking where the redo log or the layout of the files is the reason.
-    OnlineOrMariabackup,
 }
 
 impl SnapshotChoice {
@@ -110,7 +111,7 @@ impl SnapshotChoice {
     pub fn logical(self) -> Logical {
         match self {
             SnapshotChoice::Logical => Logical::Always,
-            SnapshotChoice::Auto | SnapshotChoice::OnlineOrMariabackup => Logical::IfNeeded,
+            SnapshotChoice::Auto | SnapshotChoice::OnlineOrBlocking => Logical::IfNeeded,
             SnapshotChoice::Online | SnapshotChoice::Blocking | SnapshotChoice::Mariabackup => Logical::Never,
         }
     }
@@ -338,11 +339,11 @@ fn delta(value: &str) -> Option<Parts> {
 fn snapshot(value: &str) -> Option<SnapshotChoice> {
     match value {
         "auto" => Some(SnapshotChoice::Auto),
+        "online-or-blocking" => Some(SnapshotChoice::OnlineOrBlocking),
         "online" => Some(SnapshotChoice::Online),
         "blocking" => Some(SnapshotChoice::Blocking),
         "logical" => Some(SnapshotChoice::Logical),
         "mariabackup" => Some(SnapshotChoice::Mariabackup),
-        "online-or-mariabackup" => Some(SnapshotChoice::OnlineOrMariabackup),
         _ => None,
     }
 }

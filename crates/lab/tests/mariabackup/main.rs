@@ -131,7 +131,7 @@ fn files_of_a_backup_go_where_each_node_keeps_them() -> Result<()> {
     Ok(())
 }
 
-/// `snapshot=online-or-mariabackup` takes it where the online snapshot cannot read what the server writes.
+/// It is taken by itself where the online snapshot cannot read what the server writes.
 #[test]
 fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
     let cluster = Cluster::builder().nodes(2).build()?;
@@ -144,7 +144,6 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
     std::os::unix::fs::symlink("../rejoin", bin.join("real/wsrep_sst_rejoin"))?;
     fs::remove_file(&program)?;
     let real = bin.join("real/wsrep_sst_rejoin");
-    set_snapshot(donor, &["snapshot=online-or-mariabackup"])?;
     script(&program, &format!("REJOIN_UNKNOWN_REDO=1 exec {} \"$@\"", real.display()))?;
 
     joiner.wipe()?;
@@ -195,6 +194,15 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
         joiner.wait_tidy()?;
         node.add_options("sst", &["mariabackup="])?;
     }
+
+    // An operator who does not want it.
+    joiner.stop()?;
+    donor.add_options("sst", &["snapshot=online-or-blocking"])?;
+    joiner.remove_grastate()?;
+    joiner.join()?;
+    sst::assert_snapshot(joiner, "blocking")?;
+    let log = joiner.log_text();
+    ensure!(log.contains("snapshot: blocking (the layout of the redo log is not supported"), "{log}");
     Ok(())
 }
 

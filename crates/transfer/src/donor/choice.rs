@@ -35,7 +35,7 @@ impl DonorSession<'_> {
             SnapshotChoice::Blocking => return self.blocking(link, "snapshot=blocking is set on the donor"),
             SnapshotChoice::Mariabackup => return self.only_mariabackup(link),
             SnapshotChoice::Online if self.accepted.still => return Err(not_online(NEWER).into()),
-            SnapshotChoice::Auto | SnapshotChoice::OnlineOrMariabackup if self.accepted.still => {
+            SnapshotChoice::Auto | SnapshotChoice::OnlineOrBlocking if self.accepted.still => {
                 return self.blocking(link, NEWER);
             }
             _ => {}
@@ -56,7 +56,7 @@ impl DonorSession<'_> {
                 _ if declined.is_of_the_server() => return Err(self.sends_nothing(&declined).into()),
                 Declined::RedoOverrun { .. } if overruns + 1 < OVERRUNS_MAX => overruns += 1,
                 _ if choice == SnapshotChoice::Online => return Err(not_online(&reason).into()),
-                _ if choice == SnapshotChoice::OnlineOrMariabackup && declined.is_unreadable() => {
+                _ if choice == SnapshotChoice::Auto && declined.is_unreadable() => {
                     return self.unreadable(link, &reason);
                 }
                 _ => return self.blocking(link, &reason),

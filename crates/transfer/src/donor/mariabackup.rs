@@ -1,4 +1,4 @@
-//! When the snapshot of mariadb-backup is taken: `snapshot=mariabackup`, or with `snapshot=online-or-mariabackup` where the online
+//! When the snapshot of mariadb-backup is taken: `snapshot=mariabackup`, or by itself where the online
 //! snapshot cannot read what the server writes. Both hosts need the program, of the series of their servers.
 use std::time::Duration;
 
