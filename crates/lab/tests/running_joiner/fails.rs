@@ -258,9 +258,9 @@ fn swallows_what_is_on_its_way(link: &Relay) -> Result<()> {
 #[test]
 fn a_joiner_that_does_not_answer_is_named() -> Result<()> {
     let newer = Installation::mariadb_11_8()?;
-    // One session that loads, which is the one whose rows are swallowed: another could be waiting for an answer, and that may take
-    // as long as a statement takes. And a server beside much else may read nothing for some seconds.
-    let builder = builder().sst_of(1, "threads=1").sst_of(1, "sst-idle-timeout=10");
+    // Two sessions that load: rows of one are swallowed, and the other may be waiting for an answer, which a link that acknowledges
+    // everything never brings. A server beside much else may read nothing for some seconds.
+    let builder = builder().sst_of(1, "threads=2").sst_of(1, "sst-idle-timeout=10");
     let cluster = builder.installation(newer).build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;

@@ -46,6 +46,8 @@ struct Shared {
     sent: AtomicU64,
     /// Nobody connects any more.
     over: AtomicBool,
+    /// On how many connections the server did not answer any more.
+    silent: AtomicU64,
     /// Why the first connection failed that did.
     why: Mutex<Option<Failure>>,
     cancel: Cancel,
@@ -72,6 +74,7 @@ impl Road {
             encrypted: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             over: AtomicBool::new(false),
+            silent: AtomicU64::new(0),
             why: Mutex::default(),
             cancel: cancel.clone(),
         });

@@ -1,5 +1,6 @@
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 
 use formats::mariadb::login_packets::{HEADER_LEN, header, packet};
 use formats::wsrep::credentials::Account;
@@ -16,7 +17,7 @@ fn greeting() -> Vec<u8> {
     bytes
 }
 
-fn read_packet(stream: &mut TcpStream) -> Vec<u8> {
+fn read_packet(stream: &mut impl Read) -> Vec<u8> {
     let mut head = [0; HEADER_LEN];
     stream.read_exact(&mut head).unwrap();
     let mut payload = vec![0; header(head).0];
@@ -61,4 +62,39 @@ fn what_is_no_server_is_named() {
     });
     let why = road.why().unwrap();
     assert!(why.text.contains("does not speak the protocol of a MariaDB server"), "{why}");
+}
+
+/// A server that lets everybody in and then reads nothing any more, whatever it is asked.
+fn lets_in(listener: &TcpListener) -> TcpStream {
+    let mut stream = listener.accept().unwrap().0;
+    stream.write_all(&packet(0, &greeting())).unwrap();
+    read_packet(&mut stream);
+    stream.write_all(&packet(2, &[0, 0, 0, 2, 0, 0, 0])).unwrap();
+    stream
+}
+
+fn enter(road: &Road) -> UnixStream {
+    let mut client = UnixStream::connect(road.socket()).unwrap();
+    read_packet(&mut client);
+    client.write_all(&packet(1, b"copier")).unwrap();
+    read_packet(&mut client);
+    client
+}
+
+#[test]
+fn a_server_that_is_silent_on_one_connection_is_waited_for_on_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || [lets_in(&listener), lets_in(&listener)]);
+    let road = Road::to("127.0.0.1", port, None, Duration::from_secs(1), &Cancel::new()).unwrap();
+    let (mut waits, mut sends) = (enter(&road), enter(&road));
+    let _open = server.join().unwrap();
+    // This fits into the buffers on the way and is acknowledged, so that nothing more is sent; that does not.
+    waits.write_all(&packet(0, b"\x03SELECT 1")).unwrap();
+    let rows = std::thread::spawn(move || while sends.write_all(&[0; 1 << 16]).is_ok() {});
+    waits.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(waits.read(&mut [0; 16]).unwrap(), 0);
+    let why = road.why().unwrap();
+    assert!(why.text.contains("does not answer any more"), "{why}");
+    rows.join().unwrap();
 }

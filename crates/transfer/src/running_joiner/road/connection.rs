@@ -154,6 +154,8 @@ impl Shared {
     fn pass_on(&self, client: &UnixStream, server: &mut End) -> Result<()> {
         let mut buffer = vec![0; BUFFER];
         let mut taken_leave = false;
+        // A later connection may find the server again.
+        let silent = self.silent.load(Ordering::Acquire);
         loop {
             let mut moved = false;
             match server.try_read(&mut buffer).map_err(|error| self.broken(&error))? {
@@ -183,6 +185,10 @@ impl Shared {
             if !moved {
                 wait(&mut [PollFd::new(server.socket(), PollFlags::IN), PollFd::new(client, PollFlags::IN)]);
                 self.cancel.check()?;
+                // On this one the server may owe an answer, and nothing is sent meanwhile that its host could leave unanswered.
+                if self.silent.load(Ordering::Acquire) > silent {
+                    return Err(self.broken(&io::ErrorKind::TimedOut.into()).into());
+                }
             }
         }
     }
@@ -208,6 +214,7 @@ impl Shared {
                 Failure::new(Kind::Peer, format!("the joiner's server at {name} closed the connection"))
             }
             io::ErrorKind::TimedOut => {
+                self.silent.fetch_add(1, Ordering::AcqRel);
                 Failure::new(Kind::Timeout, format!("the joiner's server at {name} does not answer any more"))
             }
             _ => Failure::new(
