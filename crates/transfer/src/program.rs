@@ -25,6 +25,8 @@ use crate::failure::{Failure, Kind, kind_of};
 use crate::human::printable;
 use crate::threads::{Running, Thread, lock, scoped};
 
+/// After this time it is told again.
+const STOPS_AT_ONCE: Duration = Duration::from_millis(100);
 /// How often we look whether it has ended.
 const LOOK_FOR_END: Duration = Duration::from_millis(50);
 /// How long it may take to end by itself once it was told to: less than what we have ourselves.
@@ -295,19 +297,30 @@ struct Stopped(Pid);
 impl Stopped {
     /// Returns `None` if it does not stop, because it has ended for example.
     fn stop(group: Pid) -> Option<Stopped> {
-        kill_process_group(group, Signal::STOP).ok()?;
-        let stopped = Stopped(group);
-        // Its other threads go on until the kernel has stopped each of them, and it says so then.
-        let how = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        let began = Instant::now();
-        while !matches!(waitid(WaitId::Pid(group), how), Ok(Some(_))) {
-            if began.elapsed() > STOPS_WITHIN {
-                return None;
+        let (stopped, began) = (Stopped(group), Instant::now());
+        while began.elapsed() < STOPS_WITHIN {
+            kill_process_group(group, Signal::STOP).ok()?;
+            if stands_still(group) {
+                return Some(stopped);
             }
-            std::thread::sleep(LOOK_FOR_STOP);
+            // A program that starts another one (vfork) waits for that one, which was stopped as well, before it can stop itself.
+            let _ = kill_process_group(group, Signal::CONT);
         }
-        Some(stopped)
+        None
     }
+}
+
+/// Waits until the kernel says that it has stopped each of its threads.
+fn stands_still(program: Pid) -> bool {
+    let how = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    let began = Instant::now();
+    while began.elapsed() < STOPS_AT_ONCE {
+        if matches!(waitid(WaitId::Pid(program), how), Ok(Some(_))) {
+            return true;
+        }
+        std::thread::sleep(LOOK_FOR_STOP);
+    }
+    false
 }
 
 impl Drop for Stopped {

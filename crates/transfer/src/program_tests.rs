@@ -168,8 +168,9 @@ fn it_is_stopped_for_a_while_at_a_line() {
     // Cancelled while it stands still, it ends.
     let stops = || cancel.cancel(Kind::Stopped, "enough");
     let pause = Pause { at: &|_| true, meanwhile: &stops };
-    let program = Program { pause: Some(pause), ..program };
+    let program = Program { pause: Some(pause), limit: Some(Duration::from_secs(60)), ..program };
     let began = Instant::now();
+    // While the shell starts the next program it cannot be stopped.
     program.run(&mut shell("echo x >&2; sleep 600")).unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(10));
 }
