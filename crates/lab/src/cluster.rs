@@ -149,6 +149,17 @@ impl Builder {
         self
     }
 
+    /// Every part of the datadir that a server can keep elsewhere lies beside it on node `n`.
+    pub fn apart(self, n: usize) -> Self {
+        let lines = [
+            "innodb_data_home_dir={dir}/home",
+            "innodb_log_group_home_dir={dir}/log",
+            "innodb_undo_directory={dir}/undo",
+            "aria_log_dir_path={dir}/aria",
+        ];
+        lines.iter().fold(self, |builder, line| builder.mysqld_of(n, line))
+    }
+
     /// A line of `[sst]` for all nodes.
     pub fn sst(mut self, line: &str) -> Self {
         self.all.sst.push(line.to_owned());

@@ -61,6 +61,11 @@ impl Installation {
         })
     }
 
+    /// MariaDB 11.8, or the machine's own.
+    pub fn of(newer: bool) -> Result<Self> {
+        if newer { Self::mariadb_11_8() } else { Self::system() }
+    }
+
     fn at(name: &'static str, root: PathBuf, version: String) -> Self {
         let server = root.join("sbin/mariadbd");
         let (provider, install_db) = (root.join("lib/libgalera_smm.so"), root.join("bin/mariadb-install-db"));

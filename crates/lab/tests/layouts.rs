@@ -22,15 +22,7 @@ fn each_part_of_the_datadir_lies_elsewhere_on_each_node() -> Result<()> {
     ] {
         builder = builder.mysqld(line);
     }
-    for line in [
-        "innodb_data_home_dir={dir}/home",
-        "innodb_log_group_home_dir={dir}/log",
-        "innodb_undo_directory={dir}/undo",
-        "aria_log_dir_path={dir}/aria",
-    ] {
-        builder = builder.mysqld_of(1, line);
-    }
-    let cluster = builder.build()?;
+    let cluster = builder.apart(1).build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
     sample_schema::create(n1)?;

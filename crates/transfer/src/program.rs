@@ -25,8 +25,6 @@ use crate::failure::{Failure, Kind, kind_of};
 use crate::human::printable;
 use crate::threads::{Running, Thread, lock, scoped};
 
-/// After this time it is told again.
-const STOPS_AT_ONCE: Duration = Duration::from_millis(100);
 /// How often we look whether it has ended.
 const LOOK_FOR_END: Duration = Duration::from_millis(50);
 /// How long it may take to end by itself once it was told to: less than what we have ourselves.
@@ -37,6 +35,8 @@ const PIPE_BYTES: usize = 1 << 20;
 const LINE_BYTES_MAX: usize = 4096;
 /// How long it may take to stand still once it was told to stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(1);
+/// After this time it is told again.
+const STOPS_AT_ONCE: Duration = Duration::from_millis(100);
 /// How often we look whether it stands still.
 const LOOK_FOR_STOP: Duration = Duration::from_millis(1);
 /// How long one may take that answers a question.

@@ -88,15 +88,7 @@ fn files_of_a_backup_go_where_each_node_keeps_them() -> Result<()> {
     for line in ["innodb_data_file_path=ibdata1:12M;ibdata2:12M:autoextend", "innodb_undo_tablespaces=3"] {
         builder = builder.mysqld(line);
     }
-    for line in [
-        "innodb_data_home_dir={dir}/home",
-        "innodb_log_group_home_dir={dir}/log",
-        "innodb_undo_directory={dir}/undo",
-        "aria_log_dir_path={dir}/aria",
-    ] {
-        builder = builder.mysqld_of(1, line);
-    }
-    let cluster = builder.build()?;
+    let cluster = builder.apart(1).build()?;
     let (donor, joiner) = (cluster.node(1), cluster.node(2));
     donor.bootstrap()?;
     sample_schema::create(donor)?;

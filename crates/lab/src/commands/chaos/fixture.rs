@@ -39,10 +39,7 @@ impl Fixture {
     pub fn new(options: &Options) -> Result<Fixture> {
         let builder = Cluster::builder().nodes(3).own_network();
         let builder = builder.mysqld_of(3, "wsrep_sst_donor=n1").mysqld_of(1, "wsrep_sst_donor=n2");
-        let builder = match options.newer {
-            true => builder.installation(Installation::mariadb_11_8()?),
-            false => builder,
-        };
+        let builder = builder.installation(Installation::of(options.newer)?);
         let cluster = builder.build()?;
         let user = User::for_servers()?;
         let donors = Mounted::small(&cluster.node(1).datadir(), MEGABYTES, user)?;

@@ -74,7 +74,7 @@ pub fn tables(options: &Options, series: Series, all: &mut Vec<Measured>) -> Res
     for method in fixture.methods() {
         fixture.joiner().wipe()?;
         // What was made, or written for the method before, is on the disk for each of them.
-        fixture.donor().exec(&["SET GLOBAL innodb_log_checkpoint_now=1"])?;
+        fixture.donor().checkpoint()?;
         write_to(fixture.donor(), tables, TOUCHED)?;
         all.push(fixture.measure(&format!("{tables} tables, empty"), method, None)?);
         write_to(fixture.donor(), tables, TOUCHED)?;

@@ -29,10 +29,7 @@ impl Fixture {
         let builder = case.sst().iter().fold(builder, |builder, line| builder.sst(line));
         let builder = options.sst.iter().fold(builder, |builder, line| builder.sst(line));
         let builder = options.binary.iter().fold(builder, |builder, path| builder.binary(path));
-        let builder = match options.newer {
-            true => builder.installation(Installation::mariadb_11_8()?),
-            false => builder,
-        };
+        let builder = builder.installation(Installation::of(options.newer)?);
         let cluster = builder.build()?;
         case.furnish(&cluster)?;
         let (donor, other) = (cluster.node(1), cluster.node(2));

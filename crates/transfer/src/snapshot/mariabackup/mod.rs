@@ -44,7 +44,7 @@ pub(crate) use names::POSITION_FILES;
 use stages::Stages;
 use tool::{Tool, login_file};
 use unpack::{Unpacked, unpack};
-use without_redo::{Before, mend};
+use without_redo::{Before, take_from_datadir};
 
 /// Its name in messages.
 const NAME: &str = "mariadb-backup";
@@ -90,11 +90,11 @@ impl Snapshot for Mariabackup<'_> {
             sink.expect(&mut std::iter::once(entry));
         }
         sink.phase("sending files (mariabackup)");
-        let mut unpacked = self.back_up(&mut names, &listed, login, sink, cancel)?;
+        let (unpacked, replaced) = self.back_up(&mut names, &listed, login, sink, cancel)?;
         let state = position(&unpacked).map_err(Declined::Backup)?;
         let position = Position { state, domain: facts.gtid_domain };
         let mut summary = vec![format!("{NAME} {} made the backup; it is at {state}", self.tool.version)];
-        summary.extend(unpacked.mended.take());
+        summary.extend(replaced);
         Ok(Taken {
             binlog_state: binlog_state(&unpacked),
             files: unpacked.files,
@@ -128,6 +128,7 @@ impl Mariabackup<'_> {
         command
     }
 
+    /// The backup, and which of its files are the datadir's instead, if any.
     fn back_up(
         &self,
         names: &mut Names<'_>,
@@ -135,7 +136,7 @@ impl Mariabackup<'_> {
         login: OwnedFd,
         sink: &dyn SnapshotSink,
         cancel: &Cancel,
-    ) -> Result<Unpacked, SnapshotError> {
+    ) -> Result<(Unpacked, Option<String>), SnapshotError> {
         let before = Before::of(&listed.files);
         let list = || without_redo::list(self.layout, &listed.skipped, &before, cancel);
         let stages = Stages::new(sink, &list);
@@ -161,8 +162,8 @@ impl Mariabackup<'_> {
             Ok(mut unpacked) if stages.is_complete() => {
                 let none = || Declined::Backup("it did not say when it held its locks".to_owned());
                 let held = stages.files().transpose()?.ok_or_else(none)?;
-                unpacked.mended = mend(&mut unpacked, held, names, sink, cancel)?;
-                Ok(unpacked)
+                let replaced = take_from_datadir(&mut unpacked, held, names, sink, cancel)?;
+                Ok((unpacked, replaced))
             }
             Ok(_) => {
                 Err(Declined::Backup("it ended without saying that the backup is complete".to_owned()).into())

@@ -32,8 +32,6 @@ pub(super) struct Unpacked {
     pub position: Option<Vec<u8>>,
     /// The newest binary log: the server begins one under the backup's locks.
     pub binlog: Option<Vec<u8>>,
-    /// What was done about files without redo, if anything had to be.
-    pub mended: Option<String>,
 }
 
 /// Bytes of a file, within one range.

@@ -225,7 +225,7 @@ fn decide(sent: &BTreeMap<String, u64>, held: Held) -> Result<Decision, String> 
 ///
 /// # Errors
 /// [`Declined::BackupFailed`] if another backup has to be made; from the sink, or cancelled.
-pub(super) fn mend(
+pub(super) fn take_from_datadir(
     unpacked: &mut Unpacked,
     held: Held,
     names: &mut Names<'_>,

@@ -156,7 +156,7 @@ fn what_was_read_is_sent_instead_of_what_was_in_the_stream() {
     let range = RANGE_BYTES as usize;
     let (sink, cancel) = (Sink::default(), Cancel::new());
     let now = held([("shop/again.MAD", Counts::Ours(vec![1; range + 3]))]);
-    let said = mend(&mut unpacked, now, &mut names, &sink, &cancel).unwrap().unwrap();
+    let said = take_from_datadir(&mut unpacked, now, &mut names, &sink, &cancel).unwrap().unwrap();
     assert!(said.contains("1 files without redo") && said.contains("had lost 0"), "{said}");
     let files: Vec<(String, u64)> = unpacked.files.iter().map(|entry| (entry.path, entry.size)).collect();
     assert_eq!(files, [("shop/inno.ibd".to_owned(), 5), ("shop/again.MAD".to_owned(), range as u64 + 3)]);
@@ -164,6 +164,12 @@ fn what_was_read_is_sent_instead_of_what_was_in_the_stream() {
     assert_eq!((announced.id, announced.place, announced.role), (FileId(3), Place::Datadir, FileRole::Table));
     assert_eq!(*lock(&sink.written), [(FileId(3), 0, range), (FileId(3), range as u64, 3)]);
 
-    let none = mend(&mut unpacked, held([("shop/again.MAD", Counts::Theirs)]), &mut names, &sink, &cancel);
+    let none = take_from_datadir(
+        &mut unpacked,
+        held([("shop/again.MAD", Counts::Theirs)]),
+        &mut names,
+        &sink,
+        &cancel,
+    );
     assert_eq!(none.unwrap(), None);
 }
