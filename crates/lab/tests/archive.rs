@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -167,6 +168,47 @@ fn every_write_set_is_archived_whoever_is_killed() -> Result<()> {
     let text = format!("{:#}", verify(&dir_one).unwrap_err());
     ensure!(text.contains("seqnos 1 to ") && text.contains("are damaged"), "{text}");
     Ok(())
+}
+
+/// Without a right to more than the lowest priority, the archiver gets nothing on a host whose processors are all taken, and the
+/// ring is overwritten under it.
+#[test]
+fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
+    let cluster = Cluster::builder().nodes(1).provider("gcache.size", "1M").build()?;
+    let n1 = cluster.node(1);
+    n1.bootstrap()?;
+    let writers = Intensity { threads: 2, tables: 1, rows: 1000, pause: Duration::ZERO };
+    data::sysbench_tables(n1, writers.tables, writers.rows)?;
+    let mut archiver = Archiver::start(n1)?;
+    archiver.wait_until_it_follows()?;
+
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..8 * std::thread::available_parallelism().map_or(2, |n| n.get()) {
+            scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+        }
+        let wrapped = wrap_ring(n1, writers);
+        done.store(true, Ordering::Relaxed);
+        wrapped
+    })?;
+    n1.stop()?;
+    archiver.wait_for(n1.grastate()?.seqno)?;
+    let (runs, gaps) = Archive::open(archiver.dir())?.runs();
+    ensure!(gaps.is_empty(), "{gaps:?}: {}", archiver.log());
+    assert_eq!(runs.len(), 1);
+    archiver.stop()
+}
+
+/// Writes until the provider has overwritten its ring several times.
+fn wrap_ring(node: &Node, writers: Intensity) -> Result<()> {
+    let downto = number(node, "wsrep_local_cached_downto")?;
+    let load = Load::start(node, writers)?;
+    let deadline = Instant::now() + PATIENCE;
+    while number(node, "wsrep_local_cached_downto")? < downto + 4000 {
+        ensure!(Instant::now() < deadline, "the ring does not wrap");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    load.stop().map(drop)
 }
 
 /// A provider that deletes a page file drops all write-sets before it from its ring, final or not. What is lost by that is

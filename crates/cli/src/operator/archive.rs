@@ -12,7 +12,7 @@ use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
 use transfer::failure::{Failure, Kind};
 use transfer::human::{local_time, size, span};
-use transfer::server::niceness::{be_expendable, be_last};
+use transfer::server::niceness::{be_expendable, keep_right_to_rise};
 use transfer::server::{log, parent};
 use transfer::writesets::archive::{self, Archive, Gap, Retention, Run, Settings, Status, default_dir};
 use transfer::writesets::ist::stand_in::{self, Told};
@@ -142,6 +142,7 @@ fn archive_run(options: &RunOptions) -> Result<()> {
     let cache = wanted.cache_dir()?;
     let dir = options.of.archive.clone().unwrap_or_else(|| default_dir(&datadir));
     make(&dir, &datadir)?;
+    keep_right_to_rise();
     become_owner_of(&datadir)?;
     require_datadir(&datadir)?;
     archive::refuse_inside(&datadir, &dir)?;
@@ -154,9 +155,7 @@ fn archive_run(options: &RunOptions) -> Result<()> {
         let datadir = datadir.clone();
         Box::new(move || wanted.ist_door(&datadir))
     };
-    // Before this thread and those that it starts from here on come last: an IST is waited for.
     let stand_in = stand_in::start(datadir.clone(), find, ist.clone(), cancel.clone())?;
-    be_last();
     let ring = cache.join(formats::galera::gcache::FILE_NAME);
     let keep = options.keep.retention();
     let settings = Settings { datadir, ring, dir, keep, free_floor: options.free_floor, ist };

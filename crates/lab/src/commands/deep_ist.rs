@@ -14,6 +14,7 @@ use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::{Cluster, LogMark, Node, Snapshot, compare, data, process};
 
 use super::bench::{fixture, machine};
+use super::median;
 
 mod ways;
 
@@ -106,7 +107,7 @@ impl Bench {
             self.archiver.take().map_or(Ok(()), Archiver::stop)?;
             without.push(self.commits(options, intensity)?);
         }
-        let (with, without) = (median(&with), median(&without));
+        let (with, without) = (median(with), median(without));
         println!(
             "Commits a second on the node that archives: {with:.0} with the archiver, {without:.0} without it: {:.1} % lost \
              (goal: at most 2 %).",
@@ -202,7 +203,7 @@ impl Bench {
             self.away().stop()?;
             n2.join()?;
         }
-        let (relayed, plain, deep) = (median(&relayed), median(&plain), median(&deep));
+        let (relayed, plain, deep) = (median(relayed), median(plain), median(deep));
         println!("Events a second that a server applies of the same {} transactions:", options.events);
         println!(
             "  {plain:.0} by IST of another member; {relayed:.0} through the relay: {:.2} (goal: 0.95)",
@@ -268,10 +269,4 @@ fn watch(node: &Node, mark: LogMark, over: &AtomicBool) -> Result<Duration> {
         }
         std::thread::sleep(LOOK);
     }
-}
-
-fn median(all: &[f64]) -> f64 {
-    let mut sorted = all.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -17,7 +17,7 @@ mod trial;
 use super::bench::machine;
 use super::link::LinkOptions;
 use fixture::Fixture;
-use trial::{Contender, Trial};
+use trial::{Contender, Trial, Trials};
 
 /// What to measure.
 #[derive(Args)]
@@ -40,6 +40,9 @@ pub struct Options {
     /// The methods; may be given again, separated by commas. All when not given.
     #[arg(long, value_enum, value_delimiter = ',')]
     method: Vec<Contender>,
+    /// Each method takes so many turns
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
     /// A line for `[sst]` of all nodes; may be given again.
     #[arg(long)]
     sst: Vec<String>,
@@ -61,7 +64,7 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(!options.churn.is_empty() && !options.changed.is_empty(), "nothing to measure");
     let contenders = match (&options.method[..], options.pairs) {
         (_, true) => vec![Contender::Rejoin],
-        ([], false) => Contender::ALL.to_vec(),
+        ([], false) => Contender::USUAL.to_vec(),
         (some, false) => some.to_vec(),
     };
     let link = options.link.link()?;
@@ -80,24 +83,26 @@ fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result
     if !options.pairs {
         println!("{}", trial::head(fixture.path().is_some()));
     }
-    let mut before = 0.0;
+    let (mut before, mut own) = (0.0, Vec::new());
     for &changed in &options.changed {
         ensure!(changed >= before, "--changed must not fall: it is done on top of what was changed before");
         fixture.change((changed - before) / 100.0)?;
         before = changed;
-        for &contender in contenders {
-            let what = format!("churn {churn}, {changed} % changed, {}", contender.name());
-            let trial = Trial::run(&fixture, contender, options.loaded).context(what)?;
-            if !options.pairs {
-                println!("| {changed} % | {}", trial.row());
-            }
+        let all = in_turns(&fixture, contenders, options)
+            .with_context(|| format!("churn {churn}, {changed} % changed"))?;
+        if !options.pairs {
+            all.iter().for_each(|trials| println!("| {changed} % | {}", trials.row()));
         }
         if options.pairs {
             println!("{changed} % changed: {}", pairs::weigh(fixture.old(), &fixture.joiner().datadir())?);
         } else {
             let cell = if fixture.path().is_some() { " |" } else { "" };
             println!("| {changed} % | {}{cell}", fixture.pages()?.row());
+            own.extend(trial::own_choice(&all).map(|text| format!("{changed} %: {text}.")));
         }
+    }
+    if !own.is_empty() {
+        println!("\n{}", own.join("\n"));
     }
     print!("\n{:.1} MB on disk; reading both datadirs at once takes ", fixture.megabytes()?);
     // What was just compared, and what the server wrote past it, is not all there.
@@ -111,6 +116,17 @@ fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result
 }
 
 /// How long nodes are waited for.
+/// Each contender joins so many times, in turns with the others.
+fn in_turns(fixture: &Fixture, contenders: &[Contender], options: &Options) -> Result<Vec<Trials>> {
+    let mut all: Vec<Trials> = contenders.iter().map(|_| Trials(Vec::new())).collect();
+    for _ in 0..options.repeat {
+        for (contender, trials) in contenders.iter().zip(&mut all) {
+            trials.0.push(Trial::run(fixture, *contender, options.loaded).context(contender.name())?);
+        }
+    }
+    Ok(all)
+}
+
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Rows that a transaction of sysbench's `oltp_write_only` rewrites: two updates, and one that is deleted and inserted.

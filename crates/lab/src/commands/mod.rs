@@ -19,3 +19,10 @@ pub mod storm;
 pub mod strangers;
 pub mod throttle;
 mod watch;
+
+/// The one in the middle; NaN of none.
+fn median(of: impl IntoIterator<Item = f64>) -> f64 {
+    let mut all: Vec<f64> = of.into_iter().collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+}

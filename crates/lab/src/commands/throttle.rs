@@ -14,6 +14,7 @@ use rejoin_lab::places::User;
 use rejoin_lab::{Cluster, Node, data};
 
 use super::bench::{fixture, machine};
+use super::median;
 use super::observed::Observed;
 
 const TABLES: u32 = 4;
@@ -185,18 +186,15 @@ fn turn(
 
 /// Medians of the turns, and how they compare, as Markdown.
 fn table(turns: &[Turn]) -> String {
-    let median = |meanwhile: Meanwhile, value: fn(&Turn) -> f64| {
-        let mut values: Vec<f64> =
-            turns.iter().filter(|turn| turn.meanwhile == meanwhile).map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(0.0)
+    let of = |meanwhile: Meanwhile, value: fn(&Turn) -> f64| {
+        median(turns.iter().filter(|turn| turn.meanwhile == meanwhile).map(value))
     };
     let (calm, free) = (Meanwhile::Nothing, Meanwhile::Transfer(false));
     let mut out = "| median | commits a second | p99, ms | of that without a transfer | longest, ms | transfer, s | of that without the throttle |\n\
                    |---|---:|---:|---:|---:|---:|---:|\n"
         .to_owned();
-    let p99 = |meanwhile| median(meanwhile, |turn| ms(turn.p99));
-    let took = |meanwhile| median(meanwhile, |turn| turn.took.as_secs_f64());
+    let p99 = |meanwhile| of(meanwhile, |turn| ms(turn.p99));
+    let took = |meanwhile| of(meanwhile, |turn| turn.took.as_secs_f64());
     for meanwhile in Meanwhile::ALL {
         let transfer = match meanwhile {
             Meanwhile::Nothing => "| |".to_owned(),
@@ -207,10 +205,10 @@ fn table(turns: &[Turn]) -> String {
         out += &format!(
             "| {} | {:.0} | {:.1} | {:.2} | {:.0} | {transfer}\n",
             meanwhile.name(),
-            median(meanwhile, |turn| turn.commits),
+            of(meanwhile, |turn| turn.commits),
             p99(meanwhile),
             p99(meanwhile) / p99(calm),
-            median(meanwhile, |turn| ms(turn.longest)),
+            of(meanwhile, |turn| ms(turn.longest)),
         );
     }
     let reached = (p99(Meanwhile::Transfer(true)) / p99(calm), took(Meanwhile::Transfer(true)) / took(free));

@@ -118,7 +118,9 @@ fn cases(thread: Thread) -> Vec<Case> {
         // Of the donor of a server that runs already, where no program of ours is: running_joiner/panics.rs.
         Thread::SqlListener | Thread::SqlConnection => vec![],
         // Of the archiver, which is no part of a transfer.
-        Thread::ArchiveWriter | Thread::RelayStandIn | Thread::RelayListener => vec![],
+        Thread::ArchiveWriter | Thread::ArchivePriority | Thread::RelayStandIn | Thread::RelayListener => {
+            vec![]
+        }
         // Of the server of metrics, likewise.
         Thread::HttpConnection | Thread::CacheMetrics => vec![],
         // Started by a panic: below.

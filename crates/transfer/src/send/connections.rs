@@ -32,6 +32,7 @@ impl SendQueue<'_> {
         let mut chunks = 0;
         while let Some(chunk) = self.next(lane, link)? {
             let (weight, len) = (chunk.weight(), chunk.len());
+            let taken = Instant::now();
             hold_back(link, &self.throttle, chunk.paid(), self.cancel)?;
             let (began, paid) = (Instant::now(), chunk.paid());
             match chunk {
@@ -56,6 +57,9 @@ impl SendQueue<'_> {
                 self.carried.1.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
             }
             self.progress.done_bytes.fetch_add(len, Ordering::Relaxed);
+            if self.redo.is_none() || usize::from(number) + 1 < self.lanes.len() {
+                self.ways.sent(taken.elapsed());
+            }
             self.sent(lane, weight);
         }
         link.send(&Message::WorkerDone { chunks })?;

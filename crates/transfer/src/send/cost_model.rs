@@ -37,6 +37,8 @@ pub struct CostModel {
     turn: Turn,
     /// How many windows the cheapest way is kept.
     kept: u32,
+    /// No other way is tried.
+    held: bool,
 }
 
 /// A way that is in use.
@@ -74,12 +76,17 @@ impl CostModel {
     /// are not measured here.
     pub fn new(window: Window, handicaps: Vec<f64>) -> CostModel {
         let costs = vec![None; handicaps.len()];
-        CostModel { window, handicaps, costs, turn: Turn::default(), kept: window.kept }
+        CostModel { window, handicaps, costs, turn: Turn::default(), kept: window.kept, held: false }
     }
 
     /// The way to take.
     pub fn choose(&self) -> Choice {
         Choice { way: self.turn.way, turn: self.turn.number }
+    }
+
+    /// Whether the cheapest way is kept without trying another one.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Records that `bytes` bytes took `took` in the way that was chosen.
@@ -142,10 +149,12 @@ impl CostModel {
                 let cost = |way: usize| self.weighted(way).unwrap_or(f64::INFINITY);
                 let longer = (cost(self.turn.way) / cost(best)).powi(2).clamp(2.0, LONGER_MAX);
                 self.kept = ((f64::from(self.kept) * longer) as u32).min(KEPT_MAX);
+                // The cheapest of all may be one that nobody has tried.
+                return self.costs.iter().position(Option::is_none).unwrap_or(best);
             }
             return best;
         }
-        if self.turn.windows < self.kept {
+        if self.turn.windows < self.kept || self.held {
             return best;
         }
         // The one that was measured longest ago, or never.
@@ -270,6 +279,17 @@ mod tests {
         };
         assert_eq!(choice(0.4), 0);
         assert_eq!(choice(0.6), 1, "not cheap enough");
+    }
+
+    #[test]
+    fn what_was_never_tried_is_tried_after_a_trial_that_was_lost() {
+        let mut model = CostModel::new(SHORT, vec![1.0; 3]);
+        (0..SHORT.kept).for_each(|_| model.learn(model.choose(), MIB, Duration::from_millis(3)));
+        assert_eq!(model.choose().way, 1);
+        model.learn(model.choose(), MIB, Duration::from_millis(4));
+        assert_eq!(model.choose().way, 2, "not the first again for many windows");
+        model.learn(model.choose(), MIB, Duration::from_millis(2));
+        assert_eq!(model.choose().way, 2);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`queue`] | compares, packs and queues the bytes of a snapshot |
+//! | [`queue`] | one queue for each data connection |
+//! | `range` | compares, packs and queues the bytes of one range |
 //! | `sink` | the queues as a snapshot sees them |
-//! | `connections` | one queue for each data connection |
+//! | `connections` | sends what is queued |
 //! | [`file_list`] | the final list of files, for the joiner |
 //! | [`zeros`] | finding zeros |
 //! | [`packer`] | compression with zstd |
@@ -18,6 +19,7 @@ pub mod in_flight;
 mod lane;
 pub mod packer;
 pub mod queue;
+mod range;
 mod sink;
 pub mod throttle;
 mod ways;

@@ -7,10 +7,8 @@
 //! not wait for the link, within limits.
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use anyhow::{Context, Result};
-use protocol::chunk::{Chunk, digest};
 use protocol::entries::Entries;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::limits::RANGE_BYTES;
@@ -24,7 +22,6 @@ use crate::send::lane::{Lane, QueuedChunk};
 use crate::send::packer::{Compression, Packer};
 use crate::send::throttle::Throttle;
 use crate::send::ways::Ways;
-use crate::send::zeros::find_parts;
 use crate::server::progress::Progress;
 
 /// Bytes that may wait in a lane before the snapshot must wait.
@@ -39,12 +36,12 @@ pub struct SendQueue<'a> {
     pub(super) redo: Option<FileId>,
     /// Announced files, except those whose entry the comparison keeps.
     pub(super) files: Mutex<Entries>,
-    packers: Mutex<Vec<Packer>>,
-    compression: Compression,
+    pub(super) packers: Mutex<Vec<Packer>>,
+    pub(super) compression: Compression,
     /// How pages travel.
-    ways: Ways,
+    pub(super) ways: Ways,
     /// How redo travels, whose lane waits by itself.
-    redo_ways: Ways,
+    pub(super) redo_ways: Ways,
     pub(super) throttle: Arc<Throttle>,
     /// What the joiner has; `None` if files are not compared.
     pub(super) compare: Option<Compare<'a>>,
@@ -76,8 +73,8 @@ impl<'a> SendQueue<'a> {
             files: Mutex::default(),
             packers: Mutex::default(),
             compression,
-            ways: Ways::new(compare.as_ref().map(Compare::parts), compression),
-            redo_ways: Ways::new(None, compression),
+            ways: Ways::new(compare.as_ref().map(Compare::parts), compression, workers.max(1)),
+            redo_ways: Ways::new(None, compression, 1),
             throttle,
             compare,
             at_consistency_point: AtomicBool::new(false),
@@ -130,7 +127,7 @@ impl<'a> SendQueue<'a> {
         FileList { files, runs }
     }
 
-    fn push(&self, lane: &Lane, chunk: QueuedChunk) -> Result<()> {
+    pub(super) fn push(&self, lane: &Lane, chunk: QueuedChunk) -> Result<()> {
         let mut queue = lane.lock();
         while queue.bytes >= LANE_BYTES && !self.may_pile_up() {
             self.cancel.check()?;
@@ -147,7 +144,7 @@ impl<'a> SendQueue<'a> {
         self.is_at_consistency_point() && self.waiting.load(Ordering::Relaxed) < MOMENT_BYTES
     }
 
-    fn lane_of(&self, file: FileId, offset: u64) -> Result<&Lane> {
+    pub(super) fn lane_of(&self, file: FileId, offset: u64) -> Result<&Lane> {
         let last = self.lanes.len() - 1;
         let at = match self.redo {
             Some(redo) if redo == file => last,
@@ -176,20 +173,6 @@ impl<'a> SendQueue<'a> {
 
     pub(super) fn is_at_consistency_point(&self) -> bool {
         self.at_consistency_point.load(Ordering::Acquire)
-    }
-
-    /// What the joiner has of a part of a range.
-    fn look(&self, file: FileId, offset: u64, bytes: &[u8], parts: bool) -> Result<Found> {
-        match &self.compare {
-            Some(compare) if self.redo != Some(file) => {
-                let wait = !self.is_at_consistency_point();
-                if wait {
-                    self.until(|state| state.has_room() && state.is_confirmed(file, offset))?;
-                }
-                compare.look(file, offset, bytes, wait, parts)
-            }
-            _ => Ok(Found::default()),
-        }
     }
 
     /// Waits until `enough` of the pending rebuilds are confirmed. Blocks that the joiner could not rebuild are sent
@@ -249,95 +232,6 @@ impl<'a> SendQueue<'a> {
         let entry = own.or_else(|| self.compare.as_ref()?.entry(file));
         entry.map(Arc::new).context("data of a file that was not announced")
     }
-
-    /// Compares and packs bytes that lie within one range, and queues them.
-    pub(super) fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
-        let began = Instant::now();
-        let ways = if self.redo == Some(entry.id) { &self.redo_ways } else { &self.ways };
-        let (choice, way) = ways.choose();
-        let found = self.look(entry.id, offset, bytes, way.parts)?;
-        let differing = self.pack(entry, offset, bytes, &found, way.zstd)?;
-        let took = began.elapsed();
-        // Nothing waits for the joiner or for the link in the consistency point.
-        if !self.is_at_consistency_point() {
-            ways.learn(choice, differing as u64, took);
-        }
-        if let Some(compare) = &self.compare {
-            compare.learn(&found, bytes.len(), took);
-            self.progress.reused_bytes.store(compare.same_bytes(), Ordering::Relaxed);
-            self.progress.rebuilt_bytes.store(compare.rebuilt_bytes(), Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Queues a range that the joiner has.
-    pub(super) fn push_same(&self, entry: &Arc<FileEntry>, offset: u64, len: u32) -> Result<()> {
-        let chunk = Chunk::same(entry.id, offset, len);
-        let chunk = QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload: Vec::new() };
-        self.push(self.lane_of(entry.id, offset)?, chunk)
-    }
-
-    /// Packs and queues bytes. Returns the number of bytes that are neither the same nor zero.
-    fn pack(
-        &self,
-        entry: &Arc<FileEntry>,
-        offset: u64,
-        bytes: &[u8],
-        found: &Found,
-        zstd: bool,
-    ) -> Result<usize> {
-        let lane = self.lane_of(entry.id, offset)?;
-        let length = bytes.len() as u32;
-        if found.same == [(0, length)] {
-            return self.push_same(entry, offset, length).map(|()| 0);
-        }
-        let pool = || self.packers.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = pool().pop();
-        let mut packer = taken.map_or_else(|| Packer::new(self.compression), Ok)?;
-        let Found { same, deltas, literals, .. } = found;
-        let mut known = same.clone();
-        known.extend(deltas.iter().map(|delta| (delta.start, delta.len)));
-        known.sort_unstable();
-        let parts = parts_between(bytes, &known);
-        let mut data = Vec::new();
-        for &(start, len) in &parts {
-            data.extend_from_slice(&bytes[start as usize..(start + len) as usize]);
-        }
-        let differing = data.len() + deltas.iter().map(|delta| delta.len as usize).sum::<usize>();
-        data.extend_from_slice(literals);
-        let sent = digest(&data);
-        let all_is_sent = deltas.is_empty() && data.len() == bytes.len();
-        let whole = (!all_is_sent).then(|| digest(bytes)).filter(|whole| *whole != sent);
-        let (packing, payload) = packer.pack(data, zstd)?;
-        pool().push(packer);
-        let chunk = Chunk {
-            file: entry.id,
-            offset,
-            len: length,
-            parts,
-            same: same.clone(),
-            deltas: deltas.clone(),
-            packing,
-            digest: sent,
-            whole,
-        };
-        self.push(lane, QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload })?;
-        Ok(differing)
-    }
-}
-
-/// The parts of `bytes` that are neither known nor zero.
-fn parts_between(bytes: &[u8], known: &[(u32, u32)]) -> Vec<(u32, u32)> {
-    let (mut parts, mut found) = (Vec::new(), Vec::new());
-    let mut from = 0;
-    for (start, end) in
-        known.iter().map(|&(start, len)| (start, start + len)).chain([(bytes.len() as u32, 0)])
-    {
-        find_parts(bytes.get(from as usize..start as usize).unwrap_or_default(), &mut found);
-        parts.extend(found.iter().map(|&(at, len)| (from + at, len)));
-        from = end;
-    }
-    parts
 }
 
 #[cfg(test)]

@@ -117,6 +117,8 @@ kinds! {
     Comparer = "comparer",
     /// The archiver: writes what was taken from the provider's cache.
     ArchiveWriter = "archive writer",
+    /// The archiver: raises its priority while it is behind.
+    ArchivePriority = "priority",
     /// An operator's server of metrics: answers one request.
     HttpConnection = "http connection",
     /// An operator's server of metrics: reads the provider's cache.

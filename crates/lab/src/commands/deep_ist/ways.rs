@@ -3,7 +3,8 @@
 use anyhow::{Result, ensure};
 use rejoin_lab::Node;
 
-use super::{Bench, Options, TABLES, median};
+use super::{Bench, Options, TABLES};
+use crate::commands::median;
 
 /// Rows that a transaction of sysbench's `oltp_write_only` rewrites.
 const ROWS_EACH: f64 = 3.0;
@@ -54,7 +55,7 @@ pub(super) fn compare(bench: &Bench, options: &Options) -> Result<()> {
                 away.stop()?;
             }
         }
-        let [deep, incremental, rsync] = took.map(|took| median(&took));
+        let [deep, incremental, rsync] = took.map(|took| median(took));
         println!("| {changed} % | {missed} | {deep:.1} | {incremental:.1} | {rsync:.1} |");
     }
     Ok(())

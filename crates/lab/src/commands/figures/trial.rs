@@ -7,6 +7,7 @@ use rejoin_lab::link::{Link, TransferPath};
 use rejoin_lab::wire::Wire;
 
 use super::fixture::Fixture;
+use crate::commands::median;
 use crate::commands::observed::Observed;
 
 /// A method, and how it is set.
@@ -18,6 +19,10 @@ pub enum Contender {
     Parts,
     /// With `delta=off`: whole pages.
     Pages,
+    /// With `delta=off` and `compress=on`: whole pages, all of them compressed.
+    Compressed,
+    /// With `delta=off` and `compress=off`: whole pages as they are.
+    Plain,
     /// With `incremental=0`: everything.
     Full,
     /// As shipped with the server.
@@ -29,14 +34,19 @@ pub enum Contender {
 }
 
 impl Contender {
-    pub const ALL: [Self; 7] =
+    /// Those that are compared where none are named.
+    pub const USUAL: [Self; 7] =
         [Self::Rejoin, Self::Parts, Self::Pages, Self::Full, Self::Rsync, Self::RsyncWan, Self::Mariabackup];
+    /// The choices of ours that an operator can fix.
+    const FIXED: [Self; 5] = [Self::Parts, Self::Pages, Self::Compressed, Self::Plain, Self::Full];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Rejoin => "rejoin",
             Self::Parts => "rejoin, delta=page",
             Self::Pages => "rejoin, delta=off",
+            Self::Compressed => "rejoin, delta=off, compress=on",
+            Self::Plain => "rejoin, delta=off, compress=off",
             Self::Full => "rejoin, incremental=0",
             Self::Rsync => "rsync",
             Self::RsyncWan => "rsync_wan",
@@ -45,13 +55,16 @@ impl Contender {
     }
 
     /// `wsrep_sst_method`, and what is set under `[sst]` of the donor.
-    fn settings(self) -> (&'static str, [&'static str; 2]) {
-        let none = ["incremental=1", "delta=auto"];
+    fn settings(self) -> (&'static str, [&'static str; 3]) {
+        let none = ["incremental=1", "delta=auto", "compress=auto"];
+        let whole_pages = |compress| ("rejoin", ["incremental=1", "delta=off", compress]);
         match self {
             Self::Rejoin => ("rejoin", none),
-            Self::Parts => ("rejoin", ["incremental=1", "delta=page"]),
-            Self::Pages => ("rejoin", ["incremental=1", "delta=off"]),
-            Self::Full => ("rejoin", ["incremental=0", "delta=auto"]),
+            Self::Parts => ("rejoin", ["incremental=1", "delta=page", "compress=auto"]),
+            Self::Pages => whole_pages("compress=auto"),
+            Self::Compressed => whole_pages("compress=on"),
+            Self::Plain => whole_pages("compress=off"),
+            Self::Full => ("rejoin", ["incremental=0", "delta=auto", "compress=auto"]),
             Self::Rsync => ("rsync", none),
             Self::RsyncWan => ("rsync_wan", none),
             Self::Mariabackup => ("mariabackup", none),
@@ -71,6 +84,7 @@ pub fn head(link: bool) -> String {
 /// What the figures mean.
 pub fn notes(link: bool) -> String {
     let mut notes = "\
+Each figure is the median of the method's turns.
 [1] From the start of the joiner's program to what it tells its server; of mariabackup without its fixed sleeps.
 [2] Both directions, as the kernel counts the connections of the transfer."
         .to_owned();
@@ -122,21 +136,58 @@ impl Trial {
         Ok(Self { contender, observed, wire, used })
     }
 
+    /// Seconds from the joiner's start to Synced.
+    fn to_synced(&self) -> f64 {
+        self.observed.took.as_secs_f64()
+    }
+
+    /// Seconds of the state transfer.
+    fn transfer(&self) -> f64 {
+        let asleep = self.observed.asleep().unwrap_or_default();
+        self.observed.sst().map_or(f64::NAN, |sst| sst.saturating_sub(asleep).as_secs_f64())
+    }
+}
+
+/// The joins of one contender, which took turns with those of the others.
+pub struct Trials(pub Vec<Trial>);
+
+impl Trials {
+    fn median(&self, of: impl Fn(&Trial) -> f64) -> f64 {
+        median(self.0.iter().map(of))
+    }
+
     /// A line of the table.
     pub fn row(&self) -> String {
-        let asleep = self.observed.asleep().unwrap_or_default();
-        let sst = self.observed.sst().map_or(f64::NAN, |sst| sst.saturating_sub(asleep).as_secs_f64());
+        let Some(first) = self.0.first() else { return String::new() };
+        let (transfer, wire) = (self.median(Trial::transfer), self.median(|trial| trial.wire as f64));
         let mut row = format!(
-            "{} | {:.1} | {sst:.1} | {:.3} |",
-            self.contender.name(),
-            self.observed.took.as_secs_f64(),
-            self.wire as f64 / 1e6
+            "{} | {:.1} | {transfer:.1} | {:.3} |",
+            first.contender.name(),
+            self.median(Trial::to_synced),
+            wire / 1e6
         );
-        if let Some(used) = &self.used {
-            row += &used.cell(self.wire as f64 / sst);
+        if let Some(used) = &first.used {
+            row += &used.cell(wire / transfer);
         }
         row
     }
+}
+
+/// How the program's own choice compares with the best of those that were fixed; nothing where either was not tried.
+pub fn own_choice(all: &[Trials]) -> Option<String> {
+    let of = |contender: Contender| {
+        all.iter().find(|trials| trials.0.first().is_some_and(|trial| trial.contender == contender))
+    };
+    let own = of(Contender::Rejoin)?;
+    let best = |value: fn(&Trial) -> f64| {
+        let fixed = Contender::FIXED.into_iter().filter_map(|fixed| Some(of(fixed)?.median(value)));
+        fixed.min_by(f64::total_cmp)
+    };
+    Some(format!(
+        "by itself {:.2} of the best fixed choice's seconds to Synced, {:.2} of the transfer's",
+        own.median(Trial::to_synced) / best(Trial::to_synced)?,
+        own.median(Trial::transfer) / best(Trial::transfer)?
+    ))
 }
 
 impl LinkUse {

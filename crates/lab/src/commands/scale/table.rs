@@ -4,6 +4,7 @@ use super::transfer::Transfer;
 use super::{FILLERS, SYSBENCH_TABLES, Size};
 use crate::commands::bench::ceilings::Ceilings;
 use crate::commands::bench::limit::Nearness;
+use crate::commands::median;
 
 /// Of all transfers at one size.
 pub struct Row {
@@ -83,21 +84,13 @@ impl Row {
     }
 
     fn both(&self, of: impl Fn(&Transfer) -> f64, digits: usize) -> String {
-        let again = self.all.iter().filter(|t| !t.empty).map(&of);
-        let again: Vec<f64> = again.collect();
+        let again: Vec<f64> = self.all.iter().filter(|t| !t.empty).map(&of).collect();
         let empty = self.empty(&of);
         if again.is_empty() {
             return format!("{empty:.digits$}, -");
         }
-        format!("{empty:.digits$}, {:.digits$}", median(again.into_iter()))
+        format!("{empty:.digits$}, {:.digits$}", median(again))
     }
-}
-
-/// 0 of none.
-fn median(of: impl Iterator<Item = f64>) -> f64 {
-    let mut all: Vec<f64> = of.collect();
-    all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().unwrap_or_default()
 }
 
 #[cfg(test)]

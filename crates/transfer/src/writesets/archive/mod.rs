@@ -5,6 +5,7 @@
 //! recorded as a gap. The format is described in [`formats::archive`].
 mod follow;
 mod output;
+mod priority;
 mod read;
 mod run;
 mod segment;

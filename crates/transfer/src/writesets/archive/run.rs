@@ -1,5 +1,5 @@
 //! `rejoin archive run`: one thread follows the provider's cache, another one writes. The queue between them bounds the
-//! memory, and lets the follower go on while the disk is slow.
+//! memory, and lets the follower go on while the disk is slow. A third one sees that they get a processor when they are behind.
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,6 +11,7 @@ use formats::archive::BlockKind;
 
 use super::follow::{Last, follow};
 use super::output::{BLOCK_BYTES, Output, Seen};
+use super::priority::Priority;
 use super::read::{Archive, runs_of};
 use super::status::{ENDED, STOPPED, Status};
 use super::write::{Block, Retention, Writer};
@@ -65,22 +66,30 @@ pub fn run(settings: &Settings, cancel: &Cancel) -> Result<()> {
     }
     let (queue, blocks) = sync_channel(QUEUE);
     let seen = &Mutex::new(Seen::default());
+    let priority = &Priority::new();
     std::thread::scope(|scope| {
+        // Before this thread lowers its own.
+        let steering = scoped(scope, Thread::ArchivePriority, move || {
+            priority.steer(cancel);
+            Ok(())
+        });
         let writing = scoped(scope, Thread::ArchiveWriter, move || {
+            priority.join();
             let written = Writing::new(settings, writer, seen, cancel).write(&blocks);
             if let Err(error) = &written {
                 cancel.cancel(kind_of(error), format!("{error:#}"));
             }
             written
         });
-        let mut output = Output { queue, seen, cancel, pending: None };
+        priority.join();
+        let mut output = Output { queue, seen, priority, cancel, pending: None };
         let followed = follow(&settings.ring, last, &mut output, cancel);
         if let Err(error) = &followed {
             cancel.cancel(kind_of(error), format!("{error:#}"));
         }
         // The writer ends when nobody can send any more.
         drop(output);
-        writing.join().and(followed)
+        writing.join().and(followed).and(steering.join())
     })
 }
 

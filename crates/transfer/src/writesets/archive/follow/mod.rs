@@ -172,7 +172,7 @@ impl Follower {
                     continue;
                 }
                 Drained::Again => return Ok(()),
-                Drained::Nothing => {}
+                Drained::Nothing => output.caught_up(),
             }
             let next = self.next.map_or(0, |next| next.0);
             let ahead = at.places.first_key_value().map(|(seqno, _)| *seqno).filter(|first| *first > next);
