@@ -1,6 +1,6 @@
 //! `rejoin archive run` beside a node.
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -21,8 +21,7 @@ pub struct Archiver {
 }
 
 impl Archiver {
-    /// Starts `rejoin archive run` as the server's user, with the archive in its default place. Where we are root it may raise
-    /// a priority that it has lowered, as it may under systemd.
+    /// Starts `rejoin archive run` as the server's user, with the archive in its default place.
     ///
     /// # Errors
     /// It cannot be started.
@@ -30,9 +29,6 @@ impl Archiver {
         let mut command = User::for_servers()?.command(node.installation().base().join("bin/rejoin"));
         command.args(["archive", "run", "--free-floor", "1M", "--datadir"]).arg(node.datadir());
         command.arg("--defaults-file").arg(node.option_file());
-        if User::for_servers()?.switch {
-            command = with_right_to_rise(&command);
-        }
         command.env(process::MARK, node.dir().parent().context("cluster")?);
         let log = std::fs::File::options().create(true).append(true).open(node.dir().join("archiver.log"))?;
         command.stderr(log);
@@ -114,13 +110,6 @@ impl Archiver {
     pub fn status(&self) -> Option<Value> {
         serde_json::from_slice(&std::fs::read(self.dir.join("status.json")).ok()?).ok()
     }
-}
-
-/// The same command with the limit that lets it have the priority 0 again (RLIMIT_NICE).
-fn with_right_to_rise(command: &Command) -> Command {
-    let mut with = Command::new("prlimit");
-    with.args(["--nice=20", "--"]).arg(command.get_program()).args(command.get_args());
-    with
 }
 
 /// The last seqno without a gap.

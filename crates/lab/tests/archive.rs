@@ -170,8 +170,7 @@ fn every_write_set_is_archived_whoever_is_killed() -> Result<()> {
     Ok(())
 }
 
-/// Without a right to more than the lowest priority, the archiver gets nothing on a host whose processors are all taken, and the
-/// ring is overwritten under it.
+/// The lowest priority gets next to nothing there, and the ring would be overwritten unread.
 #[test]
 fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
     let cluster = Cluster::builder().nodes(1).provider("gcache.size", "1M").build()?;

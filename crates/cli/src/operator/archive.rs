@@ -12,7 +12,7 @@ use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
 use transfer::failure::{Failure, Kind};
 use transfer::human::{local_time, size, span};
-use transfer::server::niceness::{be_expendable, keep_right_to_rise};
+use transfer::server::niceness::be_expendable;
 use transfer::server::{log, parent};
 use transfer::writesets::archive::{self, Archive, Gap, Retention, Run, Settings, Status, default_dir};
 use transfer::writesets::ist::stand_in::{self, Told};
@@ -142,7 +142,6 @@ fn archive_run(options: &RunOptions) -> Result<()> {
     let cache = wanted.cache_dir()?;
     let dir = options.of.archive.clone().unwrap_or_else(|| default_dir(&datadir));
     make(&dir, &datadir)?;
-    keep_right_to_rise();
     become_owner_of(&datadir)?;
     require_datadir(&datadir)?;
     archive::refuse_inside(&datadir, &dir)?;

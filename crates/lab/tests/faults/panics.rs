@@ -118,7 +118,7 @@ fn cases(thread: Thread) -> Vec<Case> {
         // Of the donor of a server that runs already, where no program of ours is: running_joiner/panics.rs.
         Thread::SqlListener | Thread::SqlConnection => vec![],
         // Of the archiver, which is no part of a transfer.
-        Thread::ArchiveWriter | Thread::ArchivePriority | Thread::RelayStandIn | Thread::RelayListener => {
+        Thread::ArchiveWriter | Thread::ArchiveReader | Thread::RelayStandIn | Thread::RelayListener => {
             vec![]
         }
         // Of the server of metrics, likewise.

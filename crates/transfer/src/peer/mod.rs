@@ -10,6 +10,7 @@
 //! | [`secret`] | the invitation and the proofs made from it |
 //! | [`tls`], `own_certificates` | which certificates either side accepts; the operator's own |
 //! | `side`, `terms` | the two roles; what a node offers, and what both agree on |
+//! | `socket` | options of a socket |
 //! | `traffic` | counters of a connection |
 //! | `tls_stream` | the TLS byte stream: every blocking step, its deadline and its counters |
 //! | `end` | a connection of other programs, plain or with TLS |
@@ -33,6 +34,7 @@ pub mod relay;
 mod screen;
 pub mod secret;
 mod side;
+pub(crate) mod socket;
 mod terms;
 pub mod tls;
 pub(crate) mod tls_stream;

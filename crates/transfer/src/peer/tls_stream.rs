@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::net::{RecvFlags, sockopt};
+use rustix::net::RecvFlags;
 use rustls::Connection;
 
 use super::secret::EXPORTER_LABEL;
+use super::socket::{keep_alive, limit_unsent};
 use super::traffic::Traffic;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::Failure;
@@ -67,14 +68,6 @@ pub(crate) struct TlsStream {
     began: bool,
 }
 
-/// A host that lost power is detected within 40 s even while neither side sends.
-pub(crate) fn keep_alive(socket: &TcpStream) -> io::Result<()> {
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, Duration::from_secs(15))?;
-    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(5))?;
-    Ok(sockopt::set_tcp_keepcnt(socket, 5)?)
-}
-
 impl TlsStream {
     /// Takes over a connected socket.
     pub(crate) fn new(socket: Arc<TcpStream>, mut tls: Connection, cancel: &Cancel) -> io::Result<TlsStream> {
@@ -83,6 +76,7 @@ impl TlsStream {
         socket.set_read_timeout(Some(LOOK_EVERY))?;
         socket.set_write_timeout(Some(LOOK_EVERY))?;
         keep_alive(&socket)?;
+        limit_unsent(&socket)?;
         tls.set_buffer_limit(Some(OUTPUT_BYTES));
         Ok(TlsStream {
             socket,

@@ -1,8 +1,6 @@
 //! Our out-of-memory score, and our priority on the processors.
 use std::fs;
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
-
 /// Added to our out-of-memory score, on the kernel's scale from -1000 to 1000: losing a transfer is better
 /// than losing the server that it runs for.
 const EXPENDABLE: i32 = 500;
@@ -24,50 +22,27 @@ pub const LAST: i32 = 19;
 /// Gives every other program precedence on the processors, and with that on the disk: the kernel derives the I/O priority
 /// from this one unless it is set by itself. For threads that are started later too.
 pub fn be_last() {
-    set_priority(None, LAST);
+    set_priority(LAST);
 }
 
 /// How much lower the priority of a thread is that reads a working server's files: by the kernel's weights it gets about
 /// a tenth of what a thread of the server gets while both want a processor, and all that the server does not want.
-pub const GIVES_WAY: i32 = 10;
+const GIVES_WAY: i32 = 10;
 
 /// Gives the server precedence over the calling thread, and over nothing else of this program. It cannot be taken back without
 /// a privilege.
 pub fn give_way() {
-    set_priority(None, own_priority() + GIVES_WAY);
+    set_priority(own_priority() + GIVES_WAY);
 }
 
-/// The priority of the calling thread, from -20 (first) to 19 (last).
+/// The calling thread's priority, from -20 (first) to 19 (last): on Linux each thread has its own.
 pub fn own_priority() -> i32 {
     rustix::process::getpriority_process(None).unwrap_or(0)
 }
 
-/// Sets the priority of a thread of this process, of the calling one unless another one is named: on Linux each has its own.
-pub fn set_priority(thread: Option<Pid>, priority: i32) {
-    if let Err(error) = rustix::process::setpriority_process(thread, priority.min(LAST)) {
+fn set_priority(priority: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, priority.min(LAST)) {
         tracing::debug!("the priority stays as it is: {error}");
-    }
-}
-
-/// The value of RLIMIT_NICE that allows this priority (getrlimit(2)).
-fn limit_for(priority: i32) -> u64 {
-    20_i32.saturating_sub(priority).unsigned_abs().into()
-}
-
-/// Whether a thread that was lowered may have the calling thread's priority again.
-pub fn may_rise_again() -> bool {
-    getrlimit(Resource::Nice).current.is_none_or(|limit| limit >= limit_for(own_priority()))
-}
-
-/// Keeps that right for the user that root becomes. Root in a container may lack it too.
-pub fn keep_right_to_rise() {
-    if may_rise_again() {
-        return;
-    }
-    let needed = limit_for(own_priority());
-    let maximum = getrlimit(Resource::Nice).maximum.map(|limit| limit.max(needed));
-    if let Err(error) = setrlimit(Resource::Nice, Rlimit { current: Some(needed), maximum }) {
-        tracing::debug!("a priority that was lowered cannot be raised again: {error}");
     }
 }
 
@@ -84,12 +59,6 @@ mod tests {
         });
         assert_eq!(thread.join().unwrap(), (before + GIVES_WAY).min(LAST));
         assert_eq!(own_priority(), before);
-    }
-
-    /// As getrlimit(2) has it: from 1 for the lowest priority to 40 for the highest.
-    #[test]
-    fn the_limit_of_a_priority() {
-        assert_eq!([LAST, 0, -20].map(limit_for), [1, 20, 40]);
     }
 
     #[test]

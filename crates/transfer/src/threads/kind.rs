@@ -117,8 +117,8 @@ kinds! {
     Comparer = "comparer",
     /// The archiver: writes what was taken from the provider's cache.
     ArchiveWriter = "archive writer",
-    /// The archiver: raises its priority while it is behind.
-    ArchivePriority = "priority",
+    /// The archiver: reads the provider's cache, while it keeps up.
+    ArchiveReader = "archive reader",
     /// An operator's server of metrics: answers one request.
     HttpConnection = "http connection",
     /// An operator's server of metrics: reads the provider's cache.

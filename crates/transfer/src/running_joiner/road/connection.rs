@@ -19,7 +19,8 @@ use super::{Shared, wait};
 use crate::cancel::LOOK_EVERY;
 use crate::failure::{Failure, Kind};
 use crate::peer::end::End;
-use crate::peer::tls_stream::{again, keep_alive};
+use crate::peer::socket::keep_alive;
+use crate::peer::tls_stream::again;
 
 /// How long a connection may take, and each step of a login.
 const STEP_WITHIN: Duration = Duration::from_secs(10);

@@ -5,10 +5,10 @@
 //! recorded as a gap. The format is described in [`formats::archive`].
 mod follow;
 mod output;
-mod priority;
 mod read;
 mod run;
 mod segment;
+mod shifts;
 mod status;
 mod write;
 

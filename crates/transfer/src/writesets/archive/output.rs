@@ -8,7 +8,6 @@ use formats::archive::{BlockKind, GapReason, push_entry};
 use formats::galera::gcache::Action;
 use formats::{Seqno, Uuid};
 
-use super::priority::Priority;
 use super::write::Block;
 use crate::cancel::Cancel;
 use crate::threads::lock;
@@ -30,7 +29,6 @@ pub(super) struct Seen {
 pub struct Output<'a> {
     pub(super) queue: SyncSender<Block>,
     pub(super) seen: &'a Mutex<Seen>,
-    pub(super) priority: &'a Priority,
     pub(super) cancel: &'a Cancel,
     pub(super) pending: Option<(Block, Instant)>,
 }
@@ -38,7 +36,6 @@ pub struct Output<'a> {
 impl Output<'_> {
     /// Says what is waited for.
     pub fn waits(&self, state: &str) {
-        self.caught_up();
         state.clone_into(&mut lock(self.seen).state);
     }
 
@@ -59,11 +56,6 @@ impl Output<'_> {
     pub fn sees(&self, newest: Seqno) {
         let mut seen = lock(self.seen);
         seen.newest = seen.newest.max(Some(newest).filter(|newest| newest.0 > 0));
-    }
-
-    /// Says that there is nothing to take for now.
-    pub fn caught_up(&self) {
-        self.priority.caught_up();
     }
 
     /// Hands on one action.

@@ -1,18 +1,18 @@
 //! `rejoin archive run`: one thread follows the provider's cache, another one writes. The queue between them bounds the
-//! memory, and lets the follower go on while the disk is slow. A third one sees that they get a processor when they are behind.
+//! memory, and lets the follower go on while the disk is slow. Both work in [shifts](super::shifts).
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use formats::archive::BlockKind;
 
-use super::follow::{Last, follow};
+use super::follow::{Follower, Last};
 use super::output::{BLOCK_BYTES, Output, Seen};
-use super::priority::Priority;
 use super::read::{Archive, runs_of};
+use super::shifts::{Ended, Shift, in_shifts};
 use super::status::{ENDED, STOPPED, Status};
 use super::write::{Block, Retention, Writer};
 use crate::cancel::Cancel;
@@ -66,30 +66,25 @@ pub fn run(settings: &Settings, cancel: &Cancel) -> Result<()> {
     }
     let (queue, blocks) = sync_channel(QUEUE);
     let seen = &Mutex::new(Seen::default());
-    let priority = &Priority::new();
     std::thread::scope(|scope| {
-        // Before this thread lowers its own.
-        let steering = scoped(scope, Thread::ArchivePriority, move || {
-            priority.steer(cancel);
-            Ok(())
-        });
         let writing = scoped(scope, Thread::ArchiveWriter, move || {
-            priority.join();
-            let written = Writing::new(settings, writer, seen, cancel).write(&blocks);
+            let mut writing = Writing::new(settings, writer, blocks, seen, cancel);
+            let written = in_shifts(Thread::ArchiveWriter, |shift| writing.write(shift));
             if let Err(error) = &written {
                 cancel.cancel(kind_of(error), format!("{error:#}"));
             }
             written
         });
-        priority.join();
-        let mut output = Output { queue, seen, priority, cancel, pending: None };
-        let followed = follow(&settings.ring, last, &mut output, cancel);
+        let mut output = Output { queue, seen, cancel, pending: None };
+        let followed = Follower::new(&settings.ring, last).and_then(|mut follower| {
+            in_shifts(Thread::ArchiveReader, |shift| follower.follow(&mut output, cancel, shift))
+        });
         if let Err(error) = &followed {
             cancel.cancel(kind_of(error), format!("{error:#}"));
         }
         // The writer ends when nobody can send any more.
         drop(output);
-        writing.join().and(followed).and(steering.join())
+        writing.join().and(followed)
     })
 }
 
@@ -125,6 +120,7 @@ pub fn prune(dir: &Path, keep: Retention) -> Result<(u64, u64)> {
 struct Writing<'a> {
     settings: &'a Settings,
     writer: Writer,
+    blocks: Receiver<Block>,
     seen: &'a Mutex<Seen>,
     cancel: &'a Cancel,
     /// Each second: actions and bytes written since the beginning.
@@ -133,18 +129,43 @@ struct Writing<'a> {
     bytes: u64,
     told: Option<Instant>,
     retired: Instant,
+    /// When there was nothing left to write.
+    caught_up: Instant,
 }
 
 impl<'a> Writing<'a> {
-    fn new(settings: &'a Settings, writer: Writer, seen: &'a Mutex<Seen>, cancel: &'a Cancel) -> Writing<'a> {
-        let (rate, retired) = (VecDeque::new(), Instant::now());
-        Writing { settings, writer, seen, cancel, rate, actions: 0, bytes: 0, told: None, retired }
+    fn new(
+        settings: &'a Settings,
+        writer: Writer,
+        blocks: Receiver<Block>,
+        seen: &'a Mutex<Seen>,
+        cancel: &'a Cancel,
+    ) -> Writing<'a> {
+        let (rate, now) = (VecDeque::new(), Instant::now());
+        let (retired, caught_up) = (now, now);
+        Writing {
+            settings,
+            writer,
+            blocks,
+            seen,
+            cancel,
+            rate,
+            actions: 0,
+            bytes: 0,
+            told: None,
+            retired,
+            caught_up,
+        }
     }
 
-    fn write(&mut self, blocks: &Receiver<Block>) -> Result<()> {
-        self.tell(None)?;
+    /// Writes what comes, until nobody can send any more or the shift is over.
+    fn write(&mut self, shift: &Shift) -> Result<Ended> {
+        self.tell_if_due(None)?;
         loop {
-            match blocks.recv_timeout(STATUS_EVERY) {
+            if shift.is_over(self.caught_up) {
+                return Ok(Ended::Shift);
+            }
+            match self.next() {
                 Ok(block) => self.append(&block)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -161,7 +182,19 @@ impl<'a> Writing<'a> {
         }
         self.writer.close()?;
         self.told = None;
-        self.tell(Some(ENDED))
+        self.tell(Some(ENDED)).map(|()| Ended::Work)
+    }
+
+    /// The next block, which may be waited for.
+    fn next(&mut self) -> Result<Block, RecvTimeoutError> {
+        match self.blocks.try_recv() {
+            Err(TryRecvError::Empty) => {
+                let next = self.blocks.recv_timeout(STATUS_EVERY);
+                self.caught_up = Instant::now();
+                next
+            }
+            there => there.map_err(|_| RecvTimeoutError::Disconnected),
+        }
     }
 
     /// Appends a block once there is room for it.

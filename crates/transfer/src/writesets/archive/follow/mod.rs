@@ -3,10 +3,10 @@
 //! The files are only read. Headers are walked as the provider writes them and remembered by seqno ([`Places`]); an action
 //! is taken when it is the next one and the provider has released it. When the next one is in no file, the whole cache is
 //! looked through once more, and only then a gap is recorded. The same happens when the provider starts anew.
+mod attached;
 mod files;
 mod take;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,19 @@ use formats::archive::GapReason;
 use formats::galera::gcache;
 use formats::{Seqno, Uuid};
 
-use self::files::{Tail, Walked};
+use self::attached::{Attached, Places};
+use self::files::Tail;
 pub use self::take::digest;
 use self::take::{Taken, take};
 use super::output::Output;
+use super::shifts::{Ended, Shift};
 use crate::cancel::Cancel;
 use crate::disk::watch::Watch;
 use crate::failure::{Kind, kind_of};
 use crate::writesets::gcache::{Gcache, InUse};
 
-/// Places that are remembered ahead of the next action: bounds the memory.
-const AHEAD_MAX: usize = 20_000;
+/// So many actions take a few milliseconds: a shift may be over then.
+const TAKEN_AT_ONCE: u32 = 200;
 /// How long to wait when nothing is new.
 const IDLE: Duration = Duration::from_millis(10);
 /// How often it is looked whether the provider's file is another one, or its server another process.
@@ -34,16 +36,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const STALLED: Duration = Duration::from_secs(10);
 /// Looking through a large cache takes time; at most a two-hundredth of the time goes into it.
 const LOOK_SHARE: u32 = 200;
-
-/// Where an action lies: number of the tail, and offset in its file.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    tail: usize,
-    at: u64,
-}
-
-/// Places of actions that were not taken yet, by seqno.
-type Places = BTreeMap<i64, Place>;
 
 /// The last action that is in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,54 +48,63 @@ pub struct Last {
     pub digest: Option<u64>,
 }
 
-/// One provider's cache as long as its server lives and its file is the same.
-struct Attached {
-    history: Uuid,
-    server: Option<u32>,
-    head: Vec<u8>,
-    inode: u64,
-    /// The provider closed the file in order: every verdict in it is final.
-    closed: bool,
-    /// The ring, then pages as they came. One that is done is `None`.
-    tails: Vec<Option<Tail>>,
-    places: Places,
-    scan_took: Duration,
-}
-
-/// Follows until `cancel` says otherwise.
-///
-/// # Errors
-/// The output failed, or the cache cannot be read and waiting would not help.
-pub fn follow(ring: &Path, last: Option<Last>, output: &mut Output<'_>, cancel: &Cancel) -> Result<()> {
-    let mut follower = Follower { ring: ring.to_owned(), next: None, last, watch: Watch::new()? };
-    while cancel.check().is_ok() {
-        match follower.attach() {
-            Ok(Some(attached)) => follower.stay(attached, output, cancel)?,
-            // No server has been here yet, or it is being replaced.
-            Ok(None) => {
-                output.waits("waiting for the server's write-set cache");
-                let _ = cancel.sleep(LOOK_EVERY);
-            }
-            Err(error) if kind_of(&error) == Kind::Configuration => return Err(error),
-            Err(error) => {
-                output.waits(&format!("waiting: {error:#}"));
-                let _ = cancel.sleep(Duration::from_secs(1));
-            }
-        }
-        output.tick()?;
-    }
-    output.flush()
-}
-
-struct Follower {
+/// Takes the actions out of a provider's cache.
+pub(super) struct Follower {
     ring: PathBuf,
     /// The next seqno of the history that is followed; `None`: whichever the cache begins with.
     next: Option<Seqno>,
     last: Option<Last>,
     watch: Watch,
+    /// The provider that was followed when the last shift ended.
+    attached: Option<Attached>,
+    /// When there was nothing left to take.
+    caught_up: Instant,
 }
 
 impl Follower {
+    /// Of the cache with this ring file, behind the last action that is archived.
+    ///
+    /// # Errors
+    /// The system has no more watches.
+    pub(super) fn new(ring: &Path, last: Option<Last>) -> Result<Follower> {
+        let (ring, watch) = (ring.to_owned(), Watch::new()?);
+        Ok(Follower { ring, next: None, last, watch, attached: None, caught_up: Instant::now() })
+    }
+
+    /// Follows until `cancel` says otherwise, or the shift is over.
+    ///
+    /// # Errors
+    /// The output failed, or the cache cannot be read and waiting would not help.
+    pub(super) fn follow(
+        &mut self,
+        output: &mut Output<'_>,
+        cancel: &Cancel,
+        shift: &Shift,
+    ) -> Result<Ended> {
+        while cancel.check().is_ok() {
+            if shift.is_over(self.caught_up) {
+                return Ok(Ended::Shift);
+            }
+            let attached = self.attached.take().map_or_else(|| self.attach(), |attached| Ok(Some(attached)));
+            let (state, wait) = match attached {
+                Ok(Some(attached)) => {
+                    self.attached = self.stay(attached, output, cancel, shift)?;
+                    output.tick()?;
+                    continue;
+                }
+                // No server has been here yet, or it is being replaced.
+                Ok(None) => ("waiting for the server's write-set cache".to_owned(), LOOK_EVERY),
+                Err(error) if kind_of(&error) == Kind::Configuration => return Err(error),
+                Err(error) => (format!("waiting: {error:#}"), Duration::from_secs(1)),
+            };
+            output.waits(&state);
+            let _ = cancel.sleep(wait);
+            self.caught_up = Instant::now();
+            output.tick()?;
+        }
+        output.flush().map(|()| Ended::Work)
+    }
+
     fn dir(&self) -> &Path {
         self.ring.parent().unwrap_or(Path::new("."))
     }
@@ -147,6 +148,9 @@ impl Follower {
             tails: vec![Some(ring)],
             places: Places::new(),
             scan_took: Duration::ZERO,
+            looked: Instant::now(),
+            progress: Instant::now(),
+            looked_through: false,
         };
         for page in cache.pages().iter().filter(|page| page.live) {
             attached.tails.extend(Tail::page(&page.path)?.map(Some));
@@ -155,12 +159,16 @@ impl Follower {
         Ok(Some(attached))
     }
 
-    /// Follows one provider until it is another one.
-    fn stay(&mut self, mut at: Attached, output: &mut Output<'_>, cancel: &Cancel) -> Result<()> {
+    /// Follows one provider until it is another one. Answers it where it is still the same when the shift is over.
+    fn stay(
+        &mut self,
+        mut at: Attached,
+        output: &mut Output<'_>,
+        cancel: &Cancel,
+        shift: &Shift,
+    ) -> Result<Option<Attached>> {
         output.follows(at.history, at.server);
-        let (mut looked, mut progress) = (Instant::now(), Instant::now());
-        let mut looked_through = false;
-        while cancel.check().is_ok() {
+        while cancel.check().is_ok() && !shift.is_over(self.caught_up) {
             self.take_new_pages(&mut at)?;
             let lost = at.walk(self.wanted())?;
             output.sees(Seqno(at.tails.iter().flatten().map(Tail::highest).max().unwrap_or(0)));
@@ -168,27 +176,27 @@ impl Follower {
             output.tick()?;
             match taken {
                 Drained::Some => {
-                    (progress, looked_through) = (Instant::now(), false);
+                    (at.progress, at.looked_through) = (Instant::now(), false);
                     continue;
                 }
-                Drained::Again => return Ok(()),
-                Drained::Nothing => output.caught_up(),
+                Drained::Again => return Ok(None),
+                Drained::Nothing => self.caught_up = Instant::now(),
             }
             let next = self.next.map_or(0, |next| next.0);
             let ahead = at.places.first_key_value().map(|(seqno, _)| *seqno).filter(|first| *first > next);
             match ahead {
                 // In no file, though a later one is: looked for everywhere before it counts as lost.
-                Some(_) if !looked_through => {
-                    looked_through = true;
+                Some(_) if !at.looked_through => {
                     match self.attach()? {
                         Some(again) if again.history == at.history => at = again.adopting(at),
-                        _ => return Ok(()),
+                        _ => return Ok(None),
                     }
+                    at.looked_through = true;
                     continue;
                 }
                 Some(first) if next > 0 => {
                     self.skip(&at, Seqno(first - 1), GapReason::Lost, output)?;
-                    looked_through = false;
+                    at.looked_through = false;
                     continue;
                 }
                 _ => {}
@@ -196,18 +204,18 @@ impl Follower {
             // Of a server that was killed: the next one writes the same head.
             let stalled = if at.server.is_none() && !at.closed { STALLED / 5 } else { STALLED };
             let patience = stalled.max(at.scan_took * LOOK_SHARE);
-            if lost || progress.elapsed() > patience {
-                return Ok(());
+            if lost || at.progress.elapsed() > patience {
+                return Ok(None);
             }
-            if looked.elapsed() > LOOK_EVERY {
-                looked = Instant::now();
+            if at.looked.elapsed() > LOOK_EVERY {
+                at.looked = Instant::now();
                 if at.is_another(&self.ring) {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             self.watch.wait(IDLE);
         }
-        Ok(())
+        Ok(Some(at))
     }
 
     /// From which seqno on actions are of interest: also the last archived one, to see that it is the same.
@@ -241,7 +249,7 @@ impl Follower {
 
     /// Takes what can be taken.
     fn drain(&mut self, at: &mut Attached, output: &mut Output<'_>) -> Result<Drained> {
-        let mut outcome = Drained::Nothing;
+        let (mut outcome, mut taken) = (Drained::Nothing, 0);
         while let Some((&seqno, &place)) = at.places.first_key_value() {
             let Some(next) = self.next else {
                 self.next = Some(Seqno(seqno));
@@ -289,7 +297,8 @@ impl Follower {
                     self.skip(at, next, GapReason::Damaged, output)?;
                 }
             }
-            if output.is_due() {
+            taken += 1;
+            if output.is_due() || taken >= TAKEN_AT_ONCE {
                 break;
             }
         }
@@ -318,53 +327,4 @@ enum Drained {
     Nothing,
     /// The cache has to be looked through anew.
     Again,
-}
-
-impl Attached {
-    /// With the pages that are open already: they may have been deleted meanwhile.
-    fn adopting(mut self, before: Attached) -> Attached {
-        for mut page in before.tails.into_iter().skip(1).flatten() {
-            if !self.tails.iter().flatten().any(|known| known.is_same(&page)) {
-                page.rewind();
-                self.tails.push(Some(page));
-            }
-        }
-        self
-    }
-
-    /// Walks the files as far as they go. True when the place in the ring was overwritten.
-    fn walk(&mut self, wanted: i64) -> Result<bool> {
-        let mut lost = false;
-        for (n, tail) in self.tails.iter_mut().enumerate() {
-            let Some(tail) = tail else { continue };
-            let places = &mut self.places;
-            let mut found = |seqno: i64, at: u64| {
-                if seqno >= wanted {
-                    places.entry(seqno).or_insert(Place { tail: n, at });
-                }
-                places.len() < AHEAD_MAX
-            };
-            lost |= tail.walk(&mut found)? == Walked::Lost;
-        }
-        Ok(lost)
-    }
-
-    /// Whether the file, or the server that writes it, is no longer the one that was looked through.
-    fn is_another(&self, ring: &Path) -> bool {
-        let Some(Some(tail)) = self.tails.first() else { return true };
-        let same_file = files::inode_of(ring).is_some_and(|inode| inode == self.inode);
-        let same_head = tail.head().is_ok_and(|head| head == self.head);
-        let alive = self.server.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists());
-        !(same_file && same_head && alive)
-    }
-
-    /// Pages that were deleted and have nothing more to take are closed.
-    fn drop_done_pages(&mut self, wanted: i64) {
-        for (n, slot) in self.tails.iter_mut().enumerate().skip(1) {
-            let needed = self.places.values().any(|place| place.tail == n);
-            if !needed && slot.as_ref().is_some_and(|tail| tail.is_done(wanted)) {
-                *slot = None;
-            }
-        }
-    }
 }

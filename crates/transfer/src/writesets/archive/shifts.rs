@@ -1,0 +1,92 @@
+//! The archiver works at the lowest priority while it keeps up with the server, and at its usual one while it does not: on a
+//! host whose processors are all taken the lowest priority gets next to nothing, and what the provider overwrites unread is a gap.
+//!
+//! A thread can lower its priority and needs a privilege to raise it again, which few processes in containers have. So the work
+//! is handed from one thread to another: each shift at the lowest priority has a thread of its own.
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::server::niceness;
+use crate::threads::{Thread, scoped};
+
+/// How long the work may be behind before it goes on at the usual priority. A ring that the provider fills in less is too small
+/// for any joiner.
+const BEHIND_FOR: Duration = Duration::from_millis(200);
+/// A shift at the usual priority is at least so long: a host that was busy still is.
+const SHIFT: Duration = Duration::from_secs(1);
+
+/// A time of work at one priority.
+pub(super) enum Shift {
+    /// At the lowest one.
+    Low,
+    /// At the usual one, since then.
+    Usual(Instant),
+}
+
+/// What has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The shift, and another one is to follow.
+    Shift,
+    /// The work.
+    Work,
+}
+
+impl Shift {
+    /// Whether it is over for work that had nothing left to do at that time. To be asked after every few milliseconds of work.
+    pub(super) fn is_over(&self, caught_up: Instant) -> bool {
+        match self {
+            Shift::Low => caught_up.elapsed() > BEHIND_FOR,
+            Shift::Usual(began) => began.elapsed() > SHIFT && caught_up.elapsed() <= BEHIND_FOR,
+        }
+    }
+}
+
+/// Does the work in shifts: on the calling thread those at its own priority, the others on threads of that kind.
+///
+/// # Errors
+/// Those of the work; a thread cannot be started.
+pub(super) fn in_shifts(thread: Thread, mut work: impl FnMut(&Shift) -> Result<Ended> + Send) -> Result<()> {
+    let work = &mut work;
+    loop {
+        let low = std::thread::scope(|scope| {
+            let at_lowest = || {
+                niceness::be_last();
+                work(&Shift::Low)
+            };
+            scoped(scope, thread, at_lowest).join()
+        });
+        if low? == Ended::Work || work(&Shift::Usual(Instant::now()))? == Ended::Work {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_work_rises_when_it_is_behind_and_sinks_when_it_has_caught_up() {
+        let usual = niceness::own_priority();
+        let mut priorities = Vec::new();
+        let mut caught_up = Instant::now();
+        in_shifts(Thread::ArchiveReader, |shift| {
+            priorities.push(niceness::own_priority());
+            if priorities.len() == 4 {
+                return Ok(Ended::Work);
+            }
+            // Always behind at the lowest priority, never at the usual one.
+            while !shift.is_over(caught_up) {
+                std::thread::sleep(Duration::from_millis(10));
+                if matches!(shift, Shift::Usual(_)) {
+                    caught_up = Instant::now();
+                }
+            }
+            Ok(Ended::Shift)
+        })
+        .unwrap();
+        assert_eq!(priorities, [niceness::LAST, usual, niceness::LAST, usual]);
+    }
+}
