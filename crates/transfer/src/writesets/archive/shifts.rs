@@ -14,7 +14,7 @@ use crate::threads::{Thread, scoped};
 /// for any joiner.
 const BEHIND_FOR: Duration = Duration::from_millis(200);
 /// A shift at the usual priority is at least so long: a host that was busy still is.
-const SHIFT: Duration = Duration::from_secs(1);
+const SHIFT: Duration = Duration::from_secs(5);
 
 /// A time of work at one priority.
 pub(super) enum Shift {

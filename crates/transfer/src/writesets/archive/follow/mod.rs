@@ -26,8 +26,8 @@ use crate::disk::watch::Watch;
 use crate::failure::{Kind, kind_of};
 use crate::writesets::gcache::{Gcache, InUse};
 
-/// So many actions take a few milliseconds: a shift may be over then.
-const TAKEN_AT_ONCE: u32 = 200;
+/// So many actions take a millisecond or less: a shift may be over then.
+const TAKEN_AT_ONCE: u32 = 32;
 /// How long to wait when nothing is new.
 const IDLE: Duration = Duration::from_millis(10);
 /// How often it is looked whether the provider's file is another one, or its server another process.
