@@ -114,3 +114,45 @@ fn what_was_read_back_when_it_was_complete_is_not_read_again() {
     std::fs::write(staging.path(parts[0].id).unwrap(), [8; 100]).unwrap();
     assert!(staging.read_back(2, &Cancel::new()).is_err());
 }
+
+/// The donor has begun its snapshot again: a part of the new one takes the place of its void namesake, and what of the void one
+/// was still to be looked at is nothing to the new one.
+#[test]
+fn a_part_takes_the_place_of_a_void_one() {
+    let tree = Tree::new();
+    let layout = tree.layout(&[]);
+    let staging = Staging::new(&MariaDb, &layout.datadir).unwrap();
+    let stage = layout.datadir.join(".rejoin/stage");
+    let files = || std::fs::read_dir(&stage).unwrap().count();
+    let begin = |part: &FileEntry| staging.begin(part, &layout.target_of(part).unwrap()).unwrap();
+    let (size, mut writer) = (u64::from(RANGE_BYTES), staging.writer());
+    let void: Vec<FileEntry> = (0..20).map(|id| part(id, &format!("{id}-0"), size)).collect();
+    for part in &void {
+        begin(part);
+        write(&staging, part, 1);
+        writer.write_range(part.id, 0, &[(0, 100)], &[1; 100]).unwrap();
+    }
+    writer.read_behind(FileId(0), 0).unwrap();
+    for part in &void {
+        staging.complete(part.id, &Cancel::new()).unwrap();
+    }
+    staging.set_aside_before(FileId(20)).unwrap();
+    assert!(staging.has_leftovers());
+    let new = [part(20, "0-0", size + 5000), part(21, "gone-0", 100)];
+    let targets = new.each_ref().map(|part| layout.target_of(part).unwrap());
+    let (_, length) = staging.adopt(&new[0], &targets[0]).unwrap().unwrap();
+    assert_eq!((length, files()), (size, void.len()), "no second file is made");
+    assert_eq!(staging.adopt(&new[1], &targets[1]).unwrap(), None);
+    for part in &new {
+        begin(part);
+        write(&staging, part, 2);
+    }
+    for _ in 0..20 {
+        writer.read_behind(FileId(20), 0).unwrap();
+    }
+    new.iter().for_each(|part| drop(staging.complete(part.id, &Cancel::new()).unwrap()));
+    let listed: Vec<_> = new.clone().into_iter().zip(targets).collect();
+    staging.settle_list(&listed, false, Patches::None, 2).unwrap();
+    assert_eq!(files(), 2, "what the list does not name is removed");
+    assert!(std::fs::read(staging.path(FileId(20)).unwrap()).unwrap() == vec![2; size as usize + 5000]);
+}
