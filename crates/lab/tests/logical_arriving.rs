@@ -56,6 +56,35 @@ fn loading(log: &str) -> Option<(f64, f64)> {
     Some((all, after.parse().ok()?))
 }
 
+/// The donor begins its snapshot again: parts that had arrived are not sent again.
+#[test]
+fn parts_of_a_void_snapshot_are_not_sent_again() -> Result<()> {
+    // Those that the donor asks about before the joiner knows that they are void are: one for each session that reads.
+    let cluster = slow("2M").sst_of(1, "threads=1").sst_of(2, "threads=1");
+    let cluster = cluster.mysqld_of(2, "innodb_page_size=8k").build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    n1.bootstrap()?;
+    data::sysbench_tables(n1, 1, 200_000)?;
+    n1.exec(&["CREATE TABLE sbtest.changes (a INT PRIMARY KEY)"])?;
+    n2.begin(&[])?;
+    let (status, until) = (StatusReader::of(n2), Instant::now() + Duration::from_secs(60));
+    while status.read().is_none_or(|status| status.phase != "receiving" || status.done_bytes < 10 << 20) {
+        ensure!(Instant::now() < until, "{}", process::tail(&n2.log_since_start(), 30));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    n1.exec(&["ALTER TABLE sbtest.changes ADD COLUMN b INT"])?;
+    n2.wait_synced(Duration::from_secs(90))?;
+    n1.wait_synced_again(Duration::from_secs(20))?;
+    compare::assert_equal(n1, n2)?;
+    let log = n2.log_since_start();
+    ensure!(log.contains("the donor's logical snapshot begins again"), "{}", process::tail(&log, 30));
+    let again =
+        log.lines().find(|line| line.contains("of them from an interrupted transfer or a void snapshot"));
+    let again = again.with_context(|| process::tail(&log, 30))?;
+    ensure!(again.contains(" MiB were already here, ") && again.contains(" MiB of them"), "{again}");
+    Ok(())
+}
+
 /// What the joiner's server does not take ends the transfer when the donor has had time to begin again, and the donor hears why.
 #[test]
 fn a_refusal_ends_the_transfer_while_rows_arrive() -> Result<()> {

@@ -108,7 +108,7 @@ impl PlanInputs<'_> {
         Ok(key)
     }
 
-    /// As [`PlanInputs::decide`] for a logical snapshot, whose parts are compared only with those of an interrupted transfer.
+    /// As [`PlanInputs::decide`] for a logical snapshot, whose parts are compared only with those that the joiner has received before.
     pub fn decide_by_rows(
         &self,
         link: &mut Link,

@@ -17,12 +17,34 @@ use crate::snapshot::declined::{Declined, SnapshotError};
 use crate::snapshot::mariabackup::Mariabackup;
 use crate::snapshot::mariabackup::tool::Tool;
 
-/// How often it is taken at most. A rename while it lists the tables ends mariadb-backup (10.11.19: "previously opened
-/// tablespace", once in a few tries where tables are renamed all the time), as does DDL at its end (11.8), and we end it when
-/// it waits for its locks too long. What has arrived by then is reused.
+/// How often it is taken at most. DDL at its end ends mariadb-backup (11.8), and we end it when it waits for its locks too long. What
+/// has arrived by then is reused.
 const TRIES_MAX: u32 = 4;
+/// How often it may trip over a table that is renamed while it lists them: once in a few tries where tables are renamed all the
+/// time. It has read nothing then, so these are counted by themselves.
+const TRIPS_MAX: u32 = 8;
 /// How long we wait before it is taken again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How often it was taken for nothing.
+#[derive(Default)]
+struct Tries {
+    failed: u32,
+    tripped: u32,
+}
+
+impl Tries {
+    /// Whether it is taken once more after this.
+    fn again(&mut self, declined: &Declined) -> bool {
+        let (counted, most) = match declined {
+            Declined::BackupFailed(_) | Declined::BackupHeldUp => (&mut self.failed, TRIES_MAX),
+            Declined::BackupTripped(_) => (&mut self.tripped, TRIPS_MAX),
+            _ => return false,
+        };
+        *counted += 1;
+        *counted < most
+    }
+}
 
 impl DonorSession<'_> {
     /// Sends the snapshot that the operator wants, and no other.
@@ -61,14 +83,15 @@ impl DonorSession<'_> {
             engines: self.engines,
             threads: usize::from(self.accepted.workers),
         };
-        for again in (0..TRIES_MAX).rev() {
+        let mut tries = Tries::default();
+        loop {
             let declined = match self.send_from(&snapshot, link, reason) {
                 Ok(sent) => return Ok(Ok(sent)),
                 Err(SnapshotError::Failed(error)) => return Err(error),
                 Err(SnapshotError::Declined(declined)) => declined,
             };
             match declined {
-                Declined::BackupFailed(_) | Declined::BackupHeldUp if again > 0 => {
+                _ if tries.again(&declined) => {
                     tracing::warn!("mariadb-backup is started again: {declined}");
                     link.note(&format!("mariadb-backup is started again: {declined}"))?;
                     self.job.cancel.sleep(AGAIN_AFTER)?;
@@ -77,7 +100,6 @@ impl DonorSession<'_> {
                 _ => return Ok(Err(declined.to_string())),
             }
         }
-        Ok(Err(format!("it failed {TRIES_MAX} times")))
     }
 
     /// The program, if both hosts have one that can be used.
@@ -115,4 +137,22 @@ fn not_mariabackup(why: &str) -> Failure {
         Failure::new(Kind::Refused, format!("the snapshot of mariadb-backup is not possible: {why}"));
     failure
         .hint("remove the cause, or take another kind of snapshot (snapshot=auto under [sst] on the donor)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_that_trips_at_once_does_not_use_up_the_others() {
+        let mut tries = Tries::default();
+        let (failed, tripped) =
+            (Declined::BackupFailed(String::new()), Declined::BackupTripped(String::new()));
+        let said = [&tripped, &failed, &tripped, &tripped, &Declined::BackupHeldUp, &tripped, &failed];
+        assert!(said.iter().all(|declined| tries.again(declined)));
+        assert!(!tries.again(&failed));
+        let mut tries = Tries::default();
+        assert_eq!((0..).take_while(|_| tries.again(&tripped)).count(), 7);
+        assert!(!Tries::default().again(&Declined::Backup(String::new())));
+    }
 }

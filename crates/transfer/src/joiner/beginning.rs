@@ -68,8 +68,7 @@ impl Transfer<'_> {
             self.begins()?;
             incoming.replace_in_place()?;
         }
-        // Rows are loaded while they arrive, into the same space.
-        if self.room == Room::InPlace || attempt.snapshot == SnapshotKind::Logical {
+        if !reserves(self.room, attempt.snapshot) {
             return Ok(());
         }
         for (at, bytes) in agree::will_need(&self.layout, self.offer, estimate)? {
@@ -98,5 +97,30 @@ impl Transfer<'_> {
             tracing::warn!("cannot record that a transfer has begun: {error:#}");
         }
         Ok(())
+    }
+}
+
+/// Whether space is reserved for what will arrive.
+fn reserves(room: Room, snapshot: SnapshotKind) -> bool {
+    match snapshot {
+        // Rows are loaded while they arrive, and the private server needs the same space.
+        SnapshotKind::Logical => false,
+        // In place, the old files give it back bit by bit.
+        SnapshotKind::Online | SnapshotKind::Blocking | SnapshotKind::Mariabackup => room != Room::InPlace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_reserved_for_files_beside_the_old_ones_and_never_for_rows() {
+        use SnapshotKind::{Blocking, Logical, Mariabackup, Online};
+        for room in [Room::Beside, Room::Narrow] {
+            assert!([Online, Blocking, Mariabackup].iter().all(|kind| reserves(room, *kind)), "{room:?}");
+            assert!(!reserves(room, Logical), "{room:?}");
+        }
+        assert!([Online, Blocking, Mariabackup, Logical].iter().all(|kind| !reserves(Room::InPlace, *kind)));
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct IncomingRows<'a> {
     incoming: &'a IncomingTransfer,
     arriving: Arriving<'a>,
     cancel: &'a Cancel,
+    /// They are compared with those that this node has.
+    compares: bool,
     /// Those that were begun and are not complete.
     begun: Mutex<HashMap<FileId, FileEntry>>,
 }
@@ -50,8 +52,12 @@ impl IncomingRows<'_> {
             if is_complete { begun.remove(&file) } else { None }
         };
         let Some(entry) = complete else { return Ok(()) };
-        let staged = self.incoming.staging().complete(file, self.cancel)?;
-        self.arriving.part(file, entry.path, &staged)
+        let staging = self.incoming.staging();
+        let staged = staging.complete(file, self.cancel)?;
+        let Some(begins) = self.arriving.part(file, entry.path, &staged)? else { return Ok(()) };
+        // Parts of the snapshot that begins take the places of those that are void now, and are sent only if they differ.
+        staging.set_aside_before(begins)?;
+        if self.compares { Ok(()) } else { staging.drop_leftovers() }
     }
 
     /// Everything has arrived: verifies it as a whole.
@@ -82,6 +88,7 @@ pub(super) fn receive(
         incoming,
         arriving: Arriving::new(usize::from(job.settings.threads), &transfer.layout),
         cancel: &job.cancel,
+        compares: attempt.fingerprints.is_some(),
         begun: Mutex::default(),
     };
     std::thread::scope(|scope| {

@@ -108,8 +108,9 @@ pub(super) fn receive_attempt(
                         )
                     }
                 };
+                let void = if rows.is_some() { " or a void snapshot" } else { "" };
                 tracing::info!(
-                    "incremental: {same} were already here, {received} of them from an interrupted transfer{remembered}"
+                    "incremental: {same} were already here, {received} of them from an interrupted transfer{void}{remembered}"
                 );
             }
             let file_list = receive_list(link, first, base)?;

@@ -65,11 +65,12 @@ impl<'a> Arriving<'a> {
         Arriving { layout, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// A part is staged, complete and as the donor sent it.
+    /// A part is staged, complete and as the donor sent it. If a snapshot begins with what is known now, returns its number: all
+    /// parts with smaller ones are here, and void.
     ///
     /// # Errors
     /// It cannot be read, contradicts others, or describes what this node's server cannot have.
-    pub fn part(&self, number: FileId, path: String, staged: &Path) -> Result<()> {
+    pub fn part(&self, number: FileId, path: String, staged: &Path) -> Result<Option<FileId>> {
         let part = match path {
             path if path == DEFINITIONS => {
                 let contents = parts::contents(staged)?;
@@ -79,9 +80,13 @@ impl<'a> Arriving<'a> {
             path if is_of_table(&path) => Arrived::Table(parts::table(staged)?),
             path => Arrived::Rows(path, staged.to_owned()),
         };
-        lock(&self.state).schedule.arrived(number, part)?;
+        let mut state = lock(&self.state);
+        let before = state.number();
+        state.schedule.arrived(number, part)?;
+        let now = state.number();
+        drop(state);
         self.changed.notify_all();
-        Ok(())
+        Ok(now.filter(|_| now != before))
     }
 
     /// Everything has arrived. No part of it has a smaller number than `first`.
@@ -209,8 +214,16 @@ impl<'a> Arriving<'a> {
 }
 
 impl State {
+    /// The number of the snapshot that is loaded.
+    fn number(&self) -> Option<FileId> {
+        self.schedule.snapshot().map(|(number, _)| number)
+    }
+
     fn check(&self, number: FileId) -> Result<(), Void> {
-        let is_current = self.schedule.snapshot().is_some_and(|(current, _)| current == number);
-        if is_current && !self.stopped { Ok(()) } else { Err(Void) }
+        if self.number() == Some(number) && !self.stopped { Ok(()) } else { Err(Void) }
     }
 }
+
+#[cfg(test)]
+#[path = "arriving_tests.rs"]
+mod tests;

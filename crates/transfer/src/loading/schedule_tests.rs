@@ -5,6 +5,9 @@ use protocol::logical::{Rows, SystemTable, VERSION};
 
 use super::*;
 
+#[path = "schedule_again_tests.rs"]
+mod again;
+
 const INNODB: &str = "CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB DEFAULT CHARSET=latin1";
 const MYISAM: &str = "CREATE TABLE `t` (\n  `a` int\n) ENGINE=MyISAM DEFAULT CHARSET=latin1";
 
@@ -304,19 +307,6 @@ fn a_donor_that_describes_nothing_beforehand_is_loaded_at_the_end() {
     schedule.is_complete(&last, FileId(0)).unwrap();
     let begun: Vec<String> = (0..6).map(|_| next(&mut schedule)).collect();
     assert_eq!(begun, ["make t0", "load 3 of t0", "finish t0", "make merge", "finish merge", "done"]);
-}
-
-#[test]
-fn such_a_donor_may_begin_again() {
-    let (void, _) = snapshot(0, &plans(&[5]));
-    let (parts, last) = snapshot(1, &plans(&[3]));
-    let is_rows = |part: &Arrived| matches!(part, Arrived::Rows(..));
-    let void: Vec<_> = void.into_iter().filter(is_rows).collect();
-    let first = FileId(void.len() as u32);
-    let mut schedule = after(void.into_iter().chain(parts.into_iter().filter(is_rows)).collect());
-    schedule.is_complete(&last, first).unwrap();
-    assert_eq!([next(&mut schedule), next(&mut schedule)], ["make t0", "load 3 of t0"]);
-    assert_eq!(schedule.system(&["list/0".to_owned()]), Some(vec![PathBuf::from("1:list/0")]));
 }
 
 #[test]

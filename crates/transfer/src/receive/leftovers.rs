@@ -1,4 +1,4 @@
-//! What an interrupted transfer had received. The next one reuses the bytes that the donor still has.
+//! What an interrupted transfer had received, or this one of a snapshot that is void. The bytes that the donor still has are reused.
 //!
 //! Nothing is trusted. A file is found by the path that it was going to have, and its bytes are reused only if their
 //! fingerprints are the donor's, as with the old files.
@@ -35,7 +35,7 @@ fn fingerprint(entry: &FileEntry) -> String {
 }
 
 impl Leftovers {
-    /// Sets aside what is staged in any root. Files without a fingerprint in their name are removed.
+    /// Sets aside what is staged in any root.
     pub fn set_aside(datadir: &Path) -> Result<Leftovers> {
         let mut found = Leftovers::default();
         for root in roots::remembered(&Disk, datadir)? {
@@ -43,21 +43,23 @@ impl Leftovers {
             // Files that were set aside before come first, so that newer ones of the same name replace them.
             let mut paths = Disk.list(&stage)?;
             paths.sort_by_key(|path| !file_name(path).starts_with(LEFT));
-            for path in paths {
-                let wanted = file_name(&path).rsplit_once('-').map(|(_, fingerprint)| fingerprint.to_owned());
-                let Some(fingerprint) = wanted.filter(|_| matches!(Disk.what(&path), Ok(Some(What::File))))
-                else {
-                    Disk.remove(&path)?;
-                    continue;
-                };
-                let aside = stage.join(format!("{LEFT}{fingerprint}"));
-                if aside != path {
-                    Disk.rename(&path, &aside)?;
-                }
-                found.0.insert((stage.clone(), fingerprint), aside);
-            }
+            paths.iter().try_for_each(|path| found.add(path))?;
         }
         Ok(found)
+    }
+
+    /// Sets a staged file aside, in place of an earlier one that was going to be the same. One without a fingerprint in its name is
+    /// removed.
+    pub fn add(&mut self, path: &Path) -> Result<()> {
+        let wanted = file_name(path).rsplit_once('-').map(|(_, fingerprint)| fingerprint.to_owned());
+        let wanted = wanted.filter(|_| matches!(Disk.what(path), Ok(Some(What::File))));
+        let Some((stage, fingerprint)) = path.parent().zip(wanted) else { return Disk.remove(path) };
+        let aside = stage.join(format!("{LEFT}{fingerprint}"));
+        if aside != path {
+            Disk.rename(path, &aside)?;
+        }
+        self.0.insert((stage.to_owned(), fingerprint), aside);
+        Ok(())
     }
 
     /// Takes out the file that was going to be this one, if it is in the directory in which the file is staged now.

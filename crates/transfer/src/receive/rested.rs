@@ -50,10 +50,17 @@ struct Rested<'a> {
     adopted: bool,
     patchable: bool,
     differing: u64,
-    /// The digest of the whole file, and its fingerprint.
-    digest: Option<(u64, Option<Fingerprint>)>,
+    digest: Digest,
     /// The old file at its target, if the file is the same from the first byte to the last.
     old: Option<Look>,
+}
+
+/// What is known of all bytes of a file: their digest and their fingerprint.
+#[derive(Serialize, Deserialize)]
+enum Digest {
+    Unknown,
+    Written(u64, Option<Fingerprint>),
+    ReadBack(u64, Option<Fingerprint>),
 }
 
 impl StagedFiles {
@@ -155,7 +162,11 @@ impl StagedFiles {
             adopted: staged.adopted,
             patchable: staged.patchable,
             differing: staged.differing.load(Ordering::Acquire),
-            digest: digests.only_one(staged.size)?.map(|piece| (piece.digest, piece.fingerprint)),
+            digest: match digests.only_one(staged.size)? {
+                None => Digest::Unknown,
+                Some(piece) if piece.read_back => Digest::ReadBack(piece.digest, piece.fingerprint),
+                Some(piece) => Digest::Written(piece.digest, piece.fingerprint),
+            },
             old,
         };
         postcard::to_stdvec(&rested).ok()
@@ -182,8 +193,11 @@ impl StagedFiles {
             held.same.add(0..rested.size);
         }
         let mut digests = Digests::default();
-        if let Some((digest, fingerprint)) = rested.digest {
+        if let Digest::Written(digest, fingerprint) | Digest::ReadBack(digest, fingerprint) = rested.digest {
             digests.note(0, rested.size as u32, Some(digest), fingerprint);
+        }
+        if matches!(rested.digest, Digest::ReadBack(..)) {
+            digests.all_were_read_back();
         }
         Some(StagedFile {
             path: stage.directory.join(staged_name(file, rested.fingerprint)),

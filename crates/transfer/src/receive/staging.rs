@@ -232,6 +232,26 @@ impl Staging {
         Ok(staged.path.clone())
     }
 
+    /// Sets aside all files with smaller numbers than `first`, as if an earlier transfer had left them. All of them must be
+    /// complete: nobody writes to them any more.
+    ///
+    /// # Errors
+    /// From the disk.
+    pub fn set_aside_before(&self, first: FileId) -> Result<()> {
+        let shared = &mut *self.shared();
+        for void in shared.files.numbers().into_iter().take_while(|file| *file < first) {
+            if let Some(void) = shared.files.remove(void) {
+                shared.leftovers.add(&void.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a file with this number, which was not set aside.
+    pub(super) fn contains(&self, file: FileId) -> bool {
+        self.shared().files.contains(file)
+    }
+
     /// Creates every file to which nothing was written, then makes everything durable.
     pub fn sync_all(&self) -> Result<()> {
         for (id, staged) in self.each() {

@@ -155,7 +155,10 @@ impl<'a> Writer<'a> {
         if self.behind.len() <= BEHIND {
             return Ok(());
         }
-        self.behind.pop_front().map_or(Ok(()), |(file, at)| self.read_back(file, at))
+        let Some((file, at)) = self.behind.pop_front() else { return Ok(()) };
+        let read = self.read_back(file, at);
+        // One that was set aside meanwhile was read back before, and may be another file's now.
+        if self.staging.contains(file) { read } else { Ok(()) }
     }
 
     fn read_back(&mut self, file: FileId, at: u64) -> Result<()> {

@@ -172,6 +172,9 @@ pub enum Declined {
     /// mariadb-backup itself failed. It does so when a statement changes tables in a bad moment, so it may succeed next time.
     #[error("{0}")]
     BackupFailed(String),
+    /// mariadb-backup failed at its beginning: a table was renamed while it listed them.
+    #[error("{0}")]
+    BackupTripped(String),
     /// It waited for its locks for so long that it was ended.
     #[error(
         "mariadb-backup waited too long for its backup locks, while replication was paused: a statement of the donor's \

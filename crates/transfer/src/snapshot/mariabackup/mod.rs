@@ -170,9 +170,10 @@ impl Mariabackup<'_> {
             }
             Err(Unfinished::Program(error)) => {
                 cancel.check().map_err(anyhow::Error::from)?;
-                Err(match stages.was_held_up() {
-                    true => Declined::BackupHeldUp.into(),
-                    false => Declined::BackupFailed(format!("{error:#}")).into(),
+                Err(match (stages.was_held_up(), stages.has_tripped()) {
+                    (true, _) => Declined::BackupHeldUp.into(),
+                    (false, true) => Declined::BackupTripped(format!("{error:#}")).into(),
+                    (false, false) => Declined::BackupFailed(format!("{error:#}")).into(),
                 })
             }
             Err(Unfinished::Taking(error)) => {

@@ -23,6 +23,7 @@ const WAITS_AT_MOST: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What it said (10.11.19; older ones have some of these lines).
+const OPENED_TWICE: &str = "Attempted to open a previously opened tablespace";
 const FLUSHED: &str = "Finished BACKUP STAGE FLUSH";
 const BLOCKED: [&str; 2] = ["Acquired locks for BACKUP STAGE BLOCK_DDL", "Finished BACKUP STAGE BLOCK_DDL"];
 /// From here on the log of Aria may be copied to its end.
@@ -45,6 +46,7 @@ pub(super) struct Stages<'a> {
     past: AtomicBool,
     complete: AtomicBool,
     held_up: AtomicBool,
+    tripped: AtomicBool,
     over: AtomicBool,
 }
 
@@ -60,6 +62,7 @@ impl<'a> Stages<'a> {
             past: no(),
             complete: no(),
             held_up: no(),
+            tripped: no(),
             over: no(),
         }
     }
@@ -77,6 +80,8 @@ impl<'a> Stages<'a> {
             self.past.store(true, Ordering::Release);
         } else if line.contains(RELEASED) {
             self.released();
+        } else if line.contains(OPENED_TWICE) {
+            self.tripped.store(true, Ordering::Release);
         } else if line.ends_with(COMPLETE) {
             self.complete.store(true, Ordering::Release);
         }
@@ -132,6 +137,11 @@ impl<'a> Stages<'a> {
     /// It was ended because it waited for its locks too long.
     pub fn was_held_up(&self) -> bool {
         self.held_up.load(Ordering::Acquire)
+    }
+
+    /// It said that it found a table under two names, and did not hold DDL yet.
+    pub fn has_tripped(&self) -> bool {
+        self.tripped.load(Ordering::Acquire) && !self.blocked.load(Ordering::Acquire)
     }
 
     /// Nothing more has to be watched.
@@ -215,6 +225,20 @@ mod tests {
         assert!(held.in_time && held.files.len() == 1);
         assert!(stages.files().is_none());
         assert_eq!(lock(&sink.0).len(), 1);
+    }
+
+    #[test]
+    fn a_table_that_is_renamed_while_it_lists_them_is_recognised() {
+        let (sink, list) = (Sink::default(), || Ok(BTreeMap::new()));
+        let stages = Stages::new(&sink, &list);
+        stages.line("[00] 2026-11-30 10:00:00 Connecting to MariaDB server host: localhost");
+        assert!(!stages.has_tripped());
+        let said = "2026-11-30 10:00:01 0 [ERROR] InnoDB: Attempted to open a previously opened tablespace. Previous tablespace: d/a";
+        stages.line(said);
+        assert!(stages.has_tripped());
+        // Later it is another failure, which costs more.
+        stages.line("Acquired locks for BACKUP STAGE BLOCK_DDL");
+        assert!(!stages.has_tripped());
     }
 
     #[test]
