@@ -150,8 +150,8 @@ pub enum BadRemembered {
 pub struct Remembered {
     written: Written,
     bytes: Vec<u8>,
-    /// Inode and offset of each record, ascending.
-    index: Vec<(u64, u32)>,
+    /// The low half of the inode, and the offset, of each record, ascending.
+    index: Vec<(u32, u32)>,
     total: u64,
 }
 
@@ -174,7 +174,7 @@ impl Remembered {
         let (mut index, mut total, mut at) = (Vec::new(), 0u64, HEAD_BYTES);
         while at < bytes.len() {
             let (record, rest) = bytes.get(at..).and_then(decode).ok_or(BadRemembered::Record)?;
-            index.push((record.state.inode, at as u32));
+            index.push((record.state.inode as u32, at as u32));
             total = total.saturating_add(record.state.size);
             at = bytes.len() - rest;
         }
@@ -205,8 +205,9 @@ impl Remembered {
 
     /// Finds the record of a file in this very state. [`Remembered::get`] reads it.
     pub fn find(&self, state: &FileState) -> Option<u32> {
-        let first = self.index.partition_point(|(inode, _)| *inode < state.inode);
-        let same = self.index.get(first..)?.iter().take_while(|(inode, _)| *inode == state.inode);
+        let wanted = state.inode as u32;
+        let first = self.index.partition_point(|(inode, _)| *inode < wanted);
+        let same = self.index.get(first..)?.iter().take_while(|(inode, _)| *inode == wanted);
         same.map(|(_, at)| *at).find(|at| self.get(*at).is_some_and(|record| record.state == *state))
     }
 

@@ -1,5 +1,4 @@
 //! What a node remembers, during one transfer: what is recalled, and what is learned for the next one.
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,8 +26,8 @@ pub struct Memory {
     loaded: Option<Look>,
     /// What was wrong; nothing is recalled after that.
     wrong: Mutex<Option<String>>,
-    /// Records that are remembered after this transfer too. They are copied only then.
-    kept: Mutex<BTreeSet<u32>>,
+    /// Records that are remembered after this transfer too, some of them several times. They are copied only then.
+    kept: Mutex<Vec<u32>>,
     learner: Learner,
 }
 
@@ -115,7 +114,10 @@ impl Memory {
 
     /// A recalled file was still in its state: it is remembered after this transfer too.
     pub fn keep(&self, at: u32) {
-        lock(&self.kept).insert(at);
+        let mut kept = lock(&self.kept);
+        if kept.last() != Some(&at) {
+            kept.push(at);
+        }
     }
 
     /// What is learned.
@@ -170,7 +172,10 @@ impl Memory {
             return Ok(None);
         }
         let mut list = std::mem::take(&mut *lock(&self.learner.list));
-        for record in std::mem::take(&mut *lock(&self.kept)).iter().filter_map(|at| self.record(*at)) {
+        let mut kept = std::mem::take(&mut *lock(&self.kept));
+        kept.sort_unstable();
+        kept.dedup();
+        for record in kept.iter().filter_map(|at| self.record(*at)) {
             list.push(&record);
         }
         let saved = (list.len(), list.total_bytes());
