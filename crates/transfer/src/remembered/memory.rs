@@ -87,6 +87,11 @@ impl Memory {
         self.recall.as_ref().map_or(0, |recall| recall.list().len())
     }
 
+    /// Whether there is anything to find.
+    pub fn recalls(&self) -> bool {
+        self.files() > 0 && !self.is_wrong()
+    }
+
     /// Finds the record of a file that is in the state in which it was read; [`Memory::record`] reads it.
     pub fn find(&self, look: &Look) -> Option<u32> {
         self.recall.as_ref().filter(|_| !self.is_wrong())?.find(look).map(|(at, _)| at)
