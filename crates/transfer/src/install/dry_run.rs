@@ -134,7 +134,9 @@ impl<'a> Pass<'a> {
     /// New files.
     fn targets(&mut self) {
         for new in &self.plan.placed {
-            self.staged(&new.staged, new.class.set() == Some(Set::Second));
+            if !self.staged(&new.staged, new.class.set() == Some(Set::Second)) {
+                self.probed.findings.missing.get_or_insert_with(|| new.target.clone());
+            }
             let Some(directory) = new.target.parent() else { continue };
             if self.fresh.contains(directory) || self.targets.contains(directory) {
                 continue;
@@ -165,15 +167,16 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// One of our own files that is renamed or removed, and read before that if `read`.
-    fn staged(&mut self, path: &Path, read: bool) {
-        let Some(entry) = self.probed.entry(path) else { return };
+    /// One of our own files that is renamed or removed, and read before that if `read`. Returns whether it is there.
+    fn staged(&mut self, path: &Path, read: bool) -> bool {
+        let Some(entry) = self.probed.entry(path) else { return false };
         self.probed.movable(path, &entry, State::Usable { own_entries_only: false });
         if read && !self.probed.probe.may_open(path, false) {
             let at = path.display();
             let hint = format!("chown {}: {at} && chmod u+rw {at}", user());
             self.probed.refuse(format!("{at} cannot be read"), hint);
         }
+        true
     }
 
     /// Tables that are patched in place.
@@ -184,7 +187,9 @@ impl<'a> Pass<'a> {
                 continue;
             }
             self.staged(&patched.patch, true);
-            patched.back.iter().for_each(|back| self.staged(back, false));
+            if let Some(back) = &patched.back {
+                self.staged(back, false);
+            }
             let at = patched.table.display();
             let Some(entry) = self.probed.entry(&patched.table) else {
                 self.probed.refuse(

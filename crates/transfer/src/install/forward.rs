@@ -147,8 +147,7 @@ fn leave(files: &dyn Files, step: &[Retired], guards: &Guards) -> Result<()> {
             None => files.remove(&old.path)?,
             // It is already saved: a server has since created the file at the path.
             Some(kept) if files.exists(kept)? => {}
-            Some(kept) if files.exists(&old.path)? => files.rename(&old.path, kept)?,
-            Some(_) => {}
+            Some(kept) => files.rename_if_there(&old.path, kept)?,
         }
     }
     sync_leaving(files, step)
@@ -227,9 +226,7 @@ fn innodb_is_staged(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
 
 fn come(files: &dyn Files, step: &[Placed]) -> Result<()> {
     for new in step {
-        if files.exists(&new.staged)? {
-            files.rename(&new.staged, &new.target)?;
-        }
+        files.rename_if_there(&new.staged, &new.target)?;
     }
     sync_coming(files, step)
 }

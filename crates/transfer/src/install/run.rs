@@ -119,15 +119,24 @@ pub fn check(files: &dyn Files, plan: &InstallPlan) -> Result<Vec<String>> {
             }
         }
     }
+    if let Some(missing) = tried.missing {
+        bail!(Failure::new(Kind::Disk, format!("{} is not staged", missing.display())));
+    }
     let mut filesystems = Filesystems { files, of: BTreeMap::new() };
     let leaving: BTreeSet<&Path> = plan.retired.iter().map(|d| d.path.as_path()).collect();
-    for placed in &plan.placed {
-        if !files.exists(&placed.staged)? {
-            bail!(Failure::new(Kind::Disk, format!("{} is not staged", placed.target.display())));
+    let mut absent = BTreeSet::new();
+    for directory in &plan.directories {
+        if !files.exists(directory)? {
+            absent.insert(directory.as_path());
         }
+    }
+    for placed in &plan.placed {
         filesystems.check(&placed.staged, &placed.target)?;
-        if files.exists(&placed.target)?
+        // There can be very many, so only those are looked at that can be there.
+        let is_absent = placed.target.parent().is_some_and(|directory| absent.contains(directory));
+        if !is_absent
             && !leaving.contains(placed.target.as_path())
+            && files.exists(&placed.target)?
             && !sweeps(plan, &placed.target)
         {
             let text = format!("{} exists and is not this table's earlier copy", placed.target.display());
