@@ -68,7 +68,7 @@ impl Staging {
                     unchanged.push(stays);
                     let known = first.as_ref().filter(|_| self.key().is_some());
                     if let Some((state, ranges)) = known.and_then(|f| f.to_remember(entry.size, &[])) {
-                        self.arrived(&mut shared).add(target, entry.size, state, &ranges);
+                        self.arrived(&mut shared).add(target, entry.size, state, None, &ranges);
                     }
                     continue;
                 }
