@@ -63,8 +63,11 @@ pub fn hand_over(copier: Copier<'_>, wanted: &Wanted, until: bool) -> Result<Opt
         copier.cancel.check()?;
         (copier.pace)()?;
         let (offset, len) = (u64::from(number) * u64::from(RANGE_BYTES), record.len_of(number));
-        let is_due =
-            !memory.is_checked(at, number) && now()?.is_some_and(|now| state_of(&now) == record.state);
+        // For the first range the file was just looked at.
+        let is_unchanged = || -> Result<bool> {
+            Ok(number == 0 || now()?.is_some_and(|now| state_of(&now) == record.state))
+        };
+        let is_due = !memory.is_checked(at, number) && is_unchanged()?;
         let put = || match record.range(number).filter(|_| is_due) {
             Some((fingerprint, _)) => copier.sink.put_remembered(wanted.entry.id, offset, len, &fingerprint),
             None => Ok(false),
