@@ -5,7 +5,7 @@
 //!
 //! A problem that would stop an install is a refusal with its remedy. A problem that only leaves something
 //! behind is a warning.
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -54,13 +54,13 @@ struct Pass<'a> {
     plan: &'a InstallPlan,
     probed: Probed<'a>,
     /// Old files that are gone when new ones are installed.
-    gone: BTreeSet<&'a Path>,
+    gone: HashSet<&'a Path>,
     /// Directories that are removed before new files are installed.
-    emptied: BTreeSet<&'a Path>,
+    emptied: HashSet<&'a Path>,
     /// Directories that the install creates.
-    fresh: BTreeSet<&'a Path>,
+    fresh: HashSet<&'a Path>,
     /// The paths of new files. A directory among them is a link that is installed before the files behind it.
-    targets: BTreeSet<&'a Path>,
+    targets: HashSet<&'a Path>,
 }
 
 impl<'a> Pass<'a> {
@@ -70,8 +70,8 @@ impl<'a> Pass<'a> {
             plan,
             probed: Probed::new(files),
             gone: plan.retired.iter().map(|d| d.path.as_path()).collect(),
-            emptied: BTreeSet::new(),
-            fresh: BTreeSet::new(),
+            emptied: HashSet::new(),
+            fresh: HashSet::new(),
             targets: plan.placed.iter().map(|p| p.target.as_path()).collect(),
         }
     }
