@@ -181,12 +181,7 @@ fn parts_of((id, file): (FileId, Arc<StagedFile>)) -> Vec<Part> {
 }
 
 impl Part {
-    fn read(
-        &self,
-        buffer: &mut Buffer,
-        key: Option<&FingerprintKey>,
-        learned: &mut Learned,
-    ) -> Result<u64> {
+    fn read(&self, buffer: &mut Buffer, key: Option<&FingerprintKey>, learned: &mut Learned) -> Result<u64> {
         if self.pieces.is_empty() {
             return Ok(0);
         }

@@ -33,8 +33,9 @@ fn what_was_installed_is_remembered_at_once_and_what_a_server_wrote_lately_is_no
     assert!(is_good(&state(&installed)), "run the tests with TMPDIR on ext4 or XFS");
     let memory = remembering(dir.0.path(), &[&known]);
     let mut arrived = Arrived::waiting_in(dir.0.path());
-    let mut add =
-        |path: &Path, size, state| arrived.add(path, size, state, None, &record_of(&KEY, b"what it contains"));
+    let mut add = |path: &Path, size, state| {
+        arrived.add(path, size, state, None, &record_of(&KEY, b"what it contains"))
+    };
     add(&installed, 9, None);
     add(&stays, 5, Some(state(&stays)));
     add(&known, 5, Some(state(&known)));
