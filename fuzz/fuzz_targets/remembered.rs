@@ -6,7 +6,7 @@ use rejoin_protocol::remembered::{Builder, Remembered};
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = Remembered::parse(bytes.to_vec());
-    let mut whole = b"rjfngrpt\x01\0\0\0".to_vec();
+    let mut whole = b"rjfngrpt\x02\0\0\0".to_vec();
     whole.extend_from_slice(bytes);
     whole.extend_from_slice(&xxhash_rust::xxh3::xxh3_64(&whole).to_le_bytes());
     let Ok(read) = Remembered::parse(whole) else { return };

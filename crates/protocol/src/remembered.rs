@@ -1,12 +1,12 @@
 //! Remembered fingerprints: what a node keeps of its files between transfers, so that what has not changed is not read.
 //!
-//! This is the format, version 1, as it is before it is encrypted. Whether a record still counts for a file is decided
+//! This is the format, version 2, as it is before it is encrypted. Whether a record still counts for a file is decided
 //! elsewhere; here a record is found by the state that the file had.
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
 //! | 0 | 8 | `rjfngrpt` |
-//! | 8 | 4 | version, 1 |
+//! | 8 | 4 | version, 2 |
 //! | 12 | 16 | the boot of the host in which it was written |
 //! | 28 | 8 | when: nanoseconds since 1970 |
 //! | 36 | 8 | the same clock minus the time since boot |
@@ -21,7 +21,7 @@ use crate::fingerprint::{self, Fingerprint};
 use crate::limits::RANGE_BYTES;
 
 const MAGIC: &[u8; 8] = b"rjfngrpt";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 44;
 const CHECKSUM_BYTES: usize = 8;
 /// Bytes of what is kept of one range.
@@ -34,6 +34,7 @@ pub const REMEMBERED_BYTES_MAX: usize = 48 << 20;
 
 /// The state of a file: it changes with whatever changes the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Encoded", into = "Encoded")]
 pub struct FileState {
     /// Major and minor number of its filesystem.
     pub device: (u32, u32),
@@ -49,6 +50,35 @@ pub struct FileState {
     pub modified: i64,
     /// `ctime`.
     pub changed: i64,
+}
+
+/// As it is encoded: a file's times mostly are the same or near each other, and a small number takes few bytes.
+#[derive(Serialize, Deserialize)]
+struct Encoded {
+    device: (u32, u32),
+    mount: u64,
+    inode: u64,
+    changed: i64,
+    /// Nanoseconds before the change.
+    modified: i64,
+    born: i64,
+    size: u64,
+}
+
+impl From<FileState> for Encoded {
+    fn from(state: FileState) -> Encoded {
+        let FileState { device, mount, inode, birth, size, modified, changed } = state;
+        let (modified, born) = (changed.wrapping_sub(modified), changed.wrapping_sub(birth));
+        Encoded { device, mount, inode, changed, modified, born, size }
+    }
+}
+
+impl From<Encoded> for FileState {
+    fn from(encoded: Encoded) -> FileState {
+        let Encoded { device, mount, inode, changed, modified, born, size } = encoded;
+        let (modified, birth) = (changed.wrapping_sub(modified), changed.wrapping_sub(born));
+        FileState { device, mount, inode, birth, size, modified, changed }
+    }
 }
 
 /// When a list was written.
@@ -150,8 +180,8 @@ pub enum BadRemembered {
 pub struct Remembered {
     written: Written,
     bytes: Vec<u8>,
-    /// Inode and offset of each record, ascending.
-    index: Vec<(u64, u32)>,
+    /// The low half of the inode, and the offset, of each record, ascending.
+    index: Vec<(u32, u32)>,
     total: u64,
 }
 
@@ -174,7 +204,7 @@ impl Remembered {
         let (mut index, mut total, mut at) = (Vec::new(), 0u64, HEAD_BYTES);
         while at < bytes.len() {
             let (record, rest) = bytes.get(at..).and_then(decode).ok_or(BadRemembered::Record)?;
-            index.push((record.state.inode, at as u32));
+            index.push((record.state.inode as u32, at as u32));
             total = total.saturating_add(record.state.size);
             at = bytes.len() - rest;
         }
@@ -205,8 +235,9 @@ impl Remembered {
 
     /// Finds the record of a file in this very state. [`Remembered::get`] reads it.
     pub fn find(&self, state: &FileState) -> Option<u32> {
-        let first = self.index.partition_point(|(inode, _)| *inode < state.inode);
-        let same = self.index.get(first..)?.iter().take_while(|(inode, _)| *inode == state.inode);
+        let wanted = state.inode as u32;
+        let first = self.index.partition_point(|(inode, _)| *inode < wanted);
+        let same = self.index.get(first..)?.iter().take_while(|(inode, _)| *inode == wanted);
         same.map(|(_, at)| *at).find(|at| self.get(*at).is_some_and(|record| record.state == *state))
     }
 

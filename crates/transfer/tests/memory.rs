@@ -96,14 +96,14 @@ const KEY: [u8; 32] = [7; 32];
 
 /// Bytes a file, as measured and a fifth more. What does not grow with the number of files is in it (a mebibyte is 37 bytes a file
 /// here): with 200,000 files there is less of that.
-const OFFER_MAX: usize = 510;
-const SNAPSHOT_MAX: usize = 615;
-const RECALL_MAX: usize = 125;
-const RECEIVE_MAX: usize = 335;
-/// Less room: 234 measured.
-const SETTLED_MAX: usize = 250;
-const INSTALL_MAX: usize = 585;
-const REMEMBER_MAX: usize = 170;
+const OFFER_MAX: usize = 360;
+const SNAPSHOT_MAX: usize = 505;
+const RECALL_MAX: usize = 95;
+const RECEIVE_MAX: usize = 305;
+/// Less room: 223 measured.
+const SETTLED_MAX: usize = 240;
+const INSTALL_MAX: usize = 565;
+const REMEMBER_MAX: usize = 136;
 
 /// Does something; answers the most bytes that were allocated meanwhile beyond `before`, for each file.
 fn peak<T>(before: usize, what: &str, limit: usize, work: impl FnOnce() -> T) -> T {

@@ -75,7 +75,7 @@ struct State {
     /// First files of the groups that are being handed over.
     leaving: HashSet<FileId>,
     /// For every file that is or was in a group, the first file of that group.
-    first_of: HashMap<FileId, FileId>,
+    first_of: FirstOf,
     theirs: HashMap<FileId, Fingerprint>,
     /// Files of one range whose fingerprints are remembered.
     remembered: HashMap<FileId, Fingerprint>,
@@ -83,6 +83,28 @@ struct State {
     ours: HashMap<FileId, Fingerprint>,
     /// First files of groups that the joiner has, and of which nothing was read.
     same: HashSet<FileId>,
+}
+
+/// The first file of each file's group, by the file's number. A snapshot numbers its files without gaps, so this takes less
+/// memory than a map.
+#[derive(Debug, Default)]
+struct FirstOf(Vec<FileId>);
+
+/// In place of the first file of a group, for files that are in none.
+const NO_GROUP: FileId = FileId(u32::MAX);
+
+impl FirstOf {
+    fn get(&self, file: FileId) -> Option<FileId> {
+        self.0.get(file.0 as usize).copied().filter(|first| *first != NO_GROUP)
+    }
+
+    fn insert(&mut self, file: FileId, first: FileId) {
+        let at = file.0 as usize;
+        if at >= self.0.len() {
+            self.0.resize(at + 1, NO_GROUP);
+        }
+        self.0[at] = first;
+    }
 }
 
 /// What is known of a file without reading it.
@@ -180,10 +202,10 @@ impl Groups {
     /// What is known of a file without reading it.
     pub fn standing(&self, file: FileId) -> Standing {
         let state = self.lock();
-        match state.first_of.get(&file) {
-            Some(first) if state.same.contains(first) => Standing::Same,
-            Some(first) if state.waiting.contains_key(first) => {
-                state.ours.get(first).map_or(Standing::MustBeRead, |ours| Standing::Asked(*first, *ours))
+        match state.first_of.get(file) {
+            Some(first) if state.same.contains(&first) => Standing::Same,
+            Some(first) if state.waiting.contains_key(&first) => {
+                state.ours.get(&first).map_or(Standing::MustBeRead, |ours| Standing::Asked(first, *ours))
             }
             _ => Standing::Apart,
         }
@@ -219,14 +241,14 @@ impl Groups {
         }
         let group = Group { missing: 0, bytes: HashMap::new(), entries };
         let (first, missing) = (group.first(), group.total_bytes());
-        state.first_of.extend(group.entries.iter().map(|entry| (entry.id, first)));
+        group.entries.iter().for_each(|entry| state.first_of.insert(entry.id, first));
         state.waiting.insert(first, Group { missing, ..group });
     }
 
     /// Takes the joiner's fingerprint of a group. Returns false if there is no such group.
     pub fn hear(&self, first: FileId, fingerprint: Fingerprint) -> bool {
         let mut state = self.lock();
-        let is_one = state.first_of.get(&first) == Some(&first);
+        let is_one = state.first_of.get(first) == Some(first);
         if is_one {
             state.theirs.insert(first, fingerprint);
             self.heard.notify_all();
@@ -237,7 +259,7 @@ impl Groups {
     /// True if the joiner has sent the fingerprint of the group that contains this file.
     pub fn is_answered(&self, file: FileId) -> bool {
         let state = self.lock();
-        state.first_of.get(&file).is_some_and(|first| state.theirs.contains_key(first))
+        state.first_of.get(file).is_some_and(|first| state.theirs.contains_key(&first))
     }
 
     /// The joiner's fingerprint of a group; `None` if it does not arrive for a while.
@@ -251,7 +273,7 @@ impl Groups {
     /// The file that decides which connection is used for `file`: the first of its group, or itself. All bytes of a
     /// group take the same connection, whether or not it is compared as one.
     pub fn first_of(&self, file: FileId) -> FileId {
-        self.lock().first_of.get(&file).copied().unwrap_or(file)
+        self.lock().first_of.get(file).unwrap_or(file)
     }
 
     /// Takes what was read of a file, in order from its beginning. Waits while another thread hands over the file's
@@ -261,7 +283,7 @@ impl Groups {
     /// Cancelled.
     pub fn put(&self, file: FileId, offset: u64, bytes: &[u8], cancel: &Cancel) -> Result<Put<'_>> {
         let mut state = self.lock();
-        let Some(first) = state.first_of.get(&file).copied() else { return Ok(Put::Apart) };
+        let Some(first) = state.first_of.get(file) else { return Ok(Put::Apart) };
         while state.leaving.contains(&first) {
             cancel.check()?;
             state = self.heard.wait_timeout(state, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;

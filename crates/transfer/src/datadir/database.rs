@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result};
 use protocol::inventory::{FileRole, Place};
 
-use super::found::{Definition, Found, Walked, What, is_gone, may_read, names};
+use super::found::{Definition, Found, Names, Walked, What, is_gone, may_read};
 use super::layout::{Layout, absolute, follow};
 use crate::failure::{Failure, Kind};
 use crate::flavor::TableFile;
@@ -24,40 +24,33 @@ pub(super) fn list(
     database: &str,
     own_dirs: &[PathBuf],
 ) -> Result<()> {
-    let listed = match names(dir) {
+    let mut names = match Names::of(dir) {
         // The server runs as the same user: what it cannot list is no database of its own.
         Err(e) if is_denied(&e) => {
             let what = What::LeftOut("it cannot be listed: permission denied".to_owned());
             walked.found(Found { path: dir.to_path_buf(), what, look: None, readable: false });
             return Ok(());
         }
-        listed => listed?,
+        names => names?,
     };
-    let mut named: Vec<Box<str>> = Vec::with_capacity(listed.len());
-    for name in listed {
-        match name.into_string() {
-            Ok(name) => named.push(name.into()),
-            Err(name) => {
-                push(walked, dir.join(name), What::LeftOut("its name is not UTF-8".to_owned()), None)
-            }
-        }
+    for name in std::mem::take(&mut names.others) {
+        push(walked, dir.join(name), What::LeftOut("its name is not UTF-8".to_owned()), None);
     }
     let kind_of = |name: &str| layout.flavor.in_database(name);
-    if !named.iter().any(|name| kind_of(name).is_some()) {
-        let why =
-            if named.is_empty() { "an empty directory" } else { "a directory without a file of a table" };
+    if !names.iter().any(|name| kind_of(name).is_some()) {
+        let why = match names.iter().next() {
+            None => "an empty directory",
+            Some(_) => "a directory without a file of a table",
+        };
         push(walked, dir.to_path_buf(), What::LeftOut(why.to_owned()), None);
         return Ok(());
     }
     walked.databases.push(dir.to_path_buf());
-    let with_data: HashSet<&str> = named
-        .iter()
-        .filter(|name| kind_of(name).is_some_and(TableFile::has_rows))
-        .map(|name| table_of(name))
-        .collect();
+    let has_rows = |name: &&str| kind_of(name).is_some_and(TableFile::has_rows);
+    let with_data: HashSet<&str> = names.iter().filter(has_rows).map(table_of).collect();
     let mut files = Files { walked, layout, database, own_dirs };
-    for name in &named {
-        let path = dir.join(&**name);
+    for name in names.iter() {
+        let path = dir.join(name);
         let Some(meta) = metadata(&path)? else { continue };
         let travels = files.one(name, &path, &meta)?;
         let definition = kind_of(name) == Some(TableFile::Definition);

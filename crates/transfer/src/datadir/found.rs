@@ -116,14 +116,36 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<DirEntry>> {
 }
 
 /// Names in a directory; none when it does not exist.
-pub(super) fn names(dir: &Path) -> Result<Vec<OsString>> {
-    let read = || -> std::io::Result<Vec<OsString>> {
-        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
-    };
-    match read() {
-        Ok(names) => Ok(names),
-        Err(e) if is_gone(&e) => Ok(Vec::new()),
-        Err(e) => Err(e).with_context(|| format!("cannot list {}", dir.display())),
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Each followed by a slash: there can be very many, and as values they take five times as much memory.
+    text: String,
+    /// Those that are not UTF-8.
+    pub others: Vec<OsString>,
+}
+
+impl Names {
+    /// Reads a directory.
+    pub(super) fn of(dir: &Path) -> Result<Names> {
+        let read = || -> std::io::Result<Names> {
+            let mut names = Names::default();
+            for entry in fs::read_dir(dir)? {
+                match entry?.file_name().into_string() {
+                    Ok(name) => names.text.extend([name.as_str(), "/"]),
+                    Err(name) => names.others.push(name),
+                }
+            }
+            Ok(names)
+        };
+        match read() {
+            Err(e) if is_gone(&e) => Ok(Names::default()),
+            names => names.with_context(|| format!("cannot list {}", dir.display())),
+        }
+    }
+
+    /// Those that are UTF-8.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.text.split_terminator('/')
     }
 }
 

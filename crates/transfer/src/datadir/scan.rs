@@ -211,7 +211,8 @@ impl Scan {
     }
 
     fn number(&mut self) {
-        self.files.sort_by(|a, b| order(a).cmp(&order(b)));
+        // No two files are equal, and a stable sort takes half as much memory again for very many.
+        self.files.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
         for (id, file) in (0..).zip(&mut self.files) {
             file.entry.id = FileId(id);
         }

@@ -65,20 +65,25 @@ impl Direct {
     /// # Errors
     /// From the system.
     pub fn open(path: &Path, direct: bool) -> io::Result<Direct> {
-        if direct {
-            let flags = OFlags::DIRECT.bits() as i32;
-            if let Ok(file) = File::options().read(true).custom_flags(flags).open(path) {
-                let mut probe = Buffer::new(ALIGN);
-                // Some filesystems open a file for direct reads and then refuse to read it.
-                if file.read_at(probe.bytes(), 0).is_ok() {
-                    return Ok(Direct::from(file));
-                }
-            }
+        let opened = Direct::open_untried(path, direct)?;
+        let works = |opened: &Direct| opened.file.read_at(Buffer::new(ALIGN).bytes(), 0).is_ok();
+        if opened.direct && !works(&opened) {
+            return Direct::open_untried(path, false);
         }
-        let file = File::open(path)?;
-        // Readahead would bring in blocks that would then look as if they had been cached before.
-        let _ = fadvise(&file, 0, None, Advice::Random);
-        Ok(Direct { file, direct: false })
+        Ok(opened)
+    }
+
+    /// As [`Direct::open`], where the caller's first read shows whether the filesystem can: [`is_refused`].
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn open_untried(path: &Path, direct: bool) -> io::Result<Direct> {
+        let flags = OFlags::DIRECT.bits() as i32;
+        let opened = direct.then(|| File::options().read(true).custom_flags(flags).open(path).ok()).flatten();
+        match opened {
+            Some(file) => Ok(Direct::from(file)),
+            None => Ok(Direct { file: File::open(path)?, direct: false }),
+        }
     }
 
     /// The open file.
@@ -93,6 +98,10 @@ impl Direct {
     pub fn read(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
         let cached = if self.direct { 0 } else { self.read_cached(out, offset) };
         let mut done = cached;
+        if !self.direct && done < out.len() {
+            // Readahead would bring in blocks that would then look as if they had been cached before.
+            let _ = fadvise(&self.file, 0, None, Advice::Random);
+        }
         while done < out.len() {
             match self.file.read_at(&mut out[done..], offset + done as u64) {
                 Ok(0) => break,
@@ -126,6 +135,11 @@ impl Direct {
         let mut parts = [io::IoSliceMut::new(out)];
         rustix::io::preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
     }
+}
+
+/// Whether a filesystem has opened a file for direct reads and then refuses to read it.
+pub fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
 #[cfg(test)]

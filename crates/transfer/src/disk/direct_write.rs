@@ -77,9 +77,13 @@ impl Output {
     /// # Errors
     /// From the system.
     pub fn open(path: &Path, writes: &Arc<DirectWrites>) -> io::Result<Output> {
-        let cached = File::options().write(true).open(path)?;
+        Ok(Output::of(File::options().write(true).open(path)?, path, writes))
+    }
+
+    /// A file that is open for writing.
+    pub fn of(cached: File, path: &Path, writes: &Arc<DirectWrites>) -> Output {
         let (path, writes) = (path.to_owned(), Arc::clone(writes));
-        Ok(Output { path, cached, direct: OnceCell::new(), writes })
+        Output { path, cached, direct: OnceCell::new(), writes }
     }
 
     /// The file, for everything that goes through the cache.

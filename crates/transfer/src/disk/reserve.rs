@@ -11,6 +11,9 @@ use crate::threads::lock;
 /// Files take space in blocks of about this size.
 const BLOCK: u64 = 4096;
 
+/// Space is released in steps of so many bytes. Each step changes the filesystem, and there can be very many small files.
+const STEP: u64 = 1 << 20;
+
 /// Space on a filesystem, reserved by a file without a name. It is free when this value or the process ends.
 #[derive(Debug)]
 pub struct Reserve {
@@ -40,13 +43,13 @@ impl Reserve {
         Ok(Reserve { file, taken: bytes, state: Mutex::new(State { written: 0, held: bytes }) })
     }
 
-    /// Releases the space for bytes that are about to be written elsewhere. It releases no more than they
-    /// need, because others could take the rest.
+    /// Releases the space for bytes that are about to be written elsewhere. It releases hardly more than they need, at most a
+    /// step, because others could take the rest.
     pub fn give_back(&self, bytes: u64) {
         let mut state = lock(&self.state);
         state.written = state.written.saturating_add(bytes.next_multiple_of(BLOCK));
         let left = self.taken.saturating_sub(state.written);
-        self.shorten(&mut state, left / BLOCK * BLOCK);
+        self.shorten(&mut state, left / STEP * STEP);
     }
 
     /// Releases the rest.
@@ -72,13 +75,14 @@ mod tests {
     #[test]
     fn what_is_written_elsewhere_is_given_back_before() {
         let dir = tempfile::tempdir().unwrap();
-        let reserve = Reserve::take(dir.path(), 100 * BLOCK + 100).unwrap();
+        let reserve = Reserve::take(dir.path(), 10 * STEP + 100).unwrap();
         let blocks = || reserve.file.metadata().unwrap().blocks() * 512;
-        assert!(blocks() >= 100 * BLOCK + 100);
+        assert!(blocks() >= 10 * STEP + 100);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it has no name");
-        for (bytes, left) in [(1, 99), (BLOCK, 98), (10 * BLOCK + 1, 87), (90 * BLOCK, 0), (1 << 40, 0)] {
+        let written = [(1, 9), (STEP - BLOCK - 100, 9), (1, 8), (STEP, 7), (5 * STEP + 1, 2), (1 << 40, 0)];
+        for (bytes, left) in written {
             reserve.give_back(bytes);
-            assert_eq!(reserve.file.metadata().unwrap().len(), left * BLOCK, "{bytes}");
+            assert_eq!(reserve.file.metadata().unwrap().len(), left * STEP, "{bytes}");
         }
         assert_eq!(blocks(), 0);
         let other = Reserve::take(dir.path(), BLOCK).unwrap();

@@ -5,7 +5,7 @@
 //!
 //! A problem that would stop an install is a refusal with its remedy. A problem that only leaves something
 //! behind is a warning.
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -54,13 +54,13 @@ struct Pass<'a> {
     plan: &'a InstallPlan,
     probed: Probed<'a>,
     /// Old files that are gone when new ones are installed.
-    gone: BTreeSet<&'a Path>,
+    gone: HashSet<&'a Path>,
     /// Directories that are removed before new files are installed.
-    emptied: BTreeSet<&'a Path>,
+    emptied: HashSet<&'a Path>,
     /// Directories that the install creates.
-    fresh: BTreeSet<&'a Path>,
+    fresh: HashSet<&'a Path>,
     /// The paths of new files. A directory among them is a link that is installed before the files behind it.
-    targets: BTreeSet<&'a Path>,
+    targets: HashSet<&'a Path>,
 }
 
 impl<'a> Pass<'a> {
@@ -70,8 +70,8 @@ impl<'a> Pass<'a> {
             plan,
             probed: Probed::new(files),
             gone: plan.retired.iter().map(|d| d.path.as_path()).collect(),
-            emptied: BTreeSet::new(),
-            fresh: BTreeSet::new(),
+            emptied: HashSet::new(),
+            fresh: HashSet::new(),
             targets: plan.placed.iter().map(|p| p.target.as_path()).collect(),
         }
     }
@@ -134,7 +134,9 @@ impl<'a> Pass<'a> {
     /// New files.
     fn targets(&mut self) {
         for new in &self.plan.placed {
-            self.staged(&new.staged, new.class.set() == Some(Set::Second));
+            if !self.staged(&new.staged, new.class.set() == Some(Set::Second)) {
+                self.probed.findings.missing.get_or_insert_with(|| new.target.clone());
+            }
             let Some(directory) = new.target.parent() else { continue };
             if self.fresh.contains(directory) || self.targets.contains(directory) {
                 continue;
@@ -165,15 +167,16 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// One of our own files that is renamed or removed, and read before that if `read`.
-    fn staged(&mut self, path: &Path, read: bool) {
-        let Some(entry) = self.probed.entry(path) else { return };
+    /// One of our own files that is renamed or removed, and read before that if `read`. Returns whether it is there.
+    fn staged(&mut self, path: &Path, read: bool) -> bool {
+        let Some(entry) = self.probed.entry(path) else { return false };
         self.probed.movable(path, &entry, State::Usable { own_entries_only: false });
         if read && !self.probed.probe.may_open(path, false) {
             let at = path.display();
             let hint = format!("chown {}: {at} && chmod u+rw {at}", user());
             self.probed.refuse(format!("{at} cannot be read"), hint);
         }
+        true
     }
 
     /// Tables that are patched in place.
@@ -184,7 +187,9 @@ impl<'a> Pass<'a> {
                 continue;
             }
             self.staged(&patched.patch, true);
-            patched.back.iter().for_each(|back| self.staged(back, false));
+            if let Some(back) = &patched.back {
+                self.staged(back, false);
+            }
             let at = patched.table.display();
             let Some(entry) = self.probed.entry(&patched.table) else {
                 self.probed.refuse(

@@ -104,6 +104,11 @@ pub trait Files: Probe {
         self.sync_directory(directory)
     }
 
+    /// Renames a file, unless that was done before.
+    fn rename_if_there(&self, from: &Path, to: &Path) -> Result<()> {
+        if self.exists(from)? { self.rename(from, to) } else { Ok(()) }
+    }
+
     /// Whether the path exists.
     fn exists(&self, path: &Path) -> Result<bool> {
         Ok(self.what(path)?.is_some())
@@ -179,6 +184,16 @@ impl Files for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         durable::rename(from, to)
+    }
+
+    fn rename_if_there(&self, from: &Path, to: &Path) -> Result<()> {
+        match fs::rename(from, to) {
+            // Else the directory of the new name is missing.
+            Err(e) if e.kind() == ErrorKind::NotFound && !self.exists(from)? => Ok(()),
+            renamed => {
+                renamed.with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
+            }
+        }
     }
 
     fn link(&self, from: &Path, to: &Path) -> Result<bool> {

@@ -1,4 +1,6 @@
 //! What a dry run found.
+use std::path::PathBuf;
+
 use crate::failure::{Failure, Kind};
 use crate::install::plan::Purpose;
 
@@ -12,6 +14,8 @@ pub struct Findings {
     pub refusals: Vec<Failure>,
     /// The install succeeds, but leaves something behind.
     pub warnings: Vec<String>,
+    /// Where a new file belongs that is not staged: the first one.
+    pub missing: Option<PathBuf>,
 }
 
 impl Findings {

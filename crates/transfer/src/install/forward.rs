@@ -55,7 +55,7 @@
 //! replaced before it was saved; the second engine's control file being in place before its logs; `ibdata1` before redo
 //! and undo; the record of a finished install before the files. Directories are created and synced before
 //! files are renamed into them.
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -85,7 +85,7 @@ pub(super) fn roll_forward(files: &dyn Files, plan: &mut InstallPlan) -> Result<
         }
         plan.kept = there;
         let left = plan.retired.iter().map(|d| &d.path);
-        let goes: BTreeSet<&PathBuf> = left.chain(plan.patched.iter().map(|p| &p.table)).collect();
+        let goes: HashSet<&PathBuf> = left.chain(plan.patched.iter().map(|p| &p.table)).collect();
         plan.unchanged.retain(|s| !goes.contains(&s.path));
         write_record(files, plan)?;
     }
@@ -147,8 +147,7 @@ fn leave(files: &dyn Files, step: &[Retired], guards: &Guards) -> Result<()> {
             None => files.remove(&old.path)?,
             // It is already saved: a server has since created the file at the path.
             Some(kept) if files.exists(kept)? => {}
-            Some(kept) if files.exists(&old.path)? => files.rename(&old.path, kept)?,
-            Some(_) => {}
+            Some(kept) => files.rename_if_there(&old.path, kept)?,
         }
     }
     sync_leaving(files, step)
@@ -198,7 +197,7 @@ fn place_new(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
 /// can detect later writes of a server.
 fn apply_patches(files: &dyn Files, plan: &mut InstallPlan) -> Result<()> {
     let installs = plan.purpose == Purpose::Install;
-    let noted: BTreeSet<&Path> = plan.unchanged.iter().map(|s| s.path.as_path()).collect();
+    let noted: HashSet<&Path> = plan.unchanged.iter().map(|s| s.path.as_path()).collect();
     let is_noted = |patched: &&Patched| installs && noted.contains(patched.table.as_path());
     let todo: Vec<Patched> = plan.patched.iter().filter(|p| !is_noted(p)).cloned().collect();
     for patched in &todo {
@@ -227,9 +226,7 @@ fn innodb_is_staged(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
 
 fn come(files: &dyn Files, step: &[Placed]) -> Result<()> {
     for new in step {
-        if files.exists(&new.staged)? {
-            files.rename(&new.staged, &new.target)?;
-        }
+        files.rename_if_there(&new.staged, &new.target)?;
     }
     sync_coming(files, step)
 }

@@ -1,6 +1,6 @@
 //! What an install will do, as a value: computed before anything moves, written down, then carried out.
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -223,9 +223,9 @@ fn kept_place(inputs: &Inputs<'_>, path: &Path, name: &str) -> Result<PathBuf, F
 }
 
 fn retired(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Retired>, Failure> {
-    let stays: BTreeSet<&Path> = stays(inputs).collect();
+    let stays: HashSet<&Path> = stays(inputs).collect();
     // What the kept files need beside them leaves with them.
-    let needed: BTreeSet<&PathBuf> =
+    let needed: HashSet<&PathBuf> =
         inputs.earlier.iter().flat_map(|e| &e.unchanged).map(|s| &s.path).collect();
     let mut retired = Vec::with_capacity(inputs.managed.len());
     let leaving = inputs.managed.iter().enumerate().filter(|(_, (path, _))| !stays.contains(path.as_path()));
@@ -244,15 +244,15 @@ fn refuse_targets_through_leaving_links(inputs: &Inputs<'_>, retired: &[Retired]
     // Files of the system set are never links: a database may take the name of one that leaves.
     let tables =
         inputs.managed.iter().filter(|(_, kind)| matches!(kind, OldKind::Data(class) if class.is_tables()));
-    let tables: BTreeSet<&Path> = tables.map(|(path, _)| path.as_path()).collect();
-    let leaving: BTreeSet<&Path> =
+    let tables: HashSet<&Path> = tables.map(|(path, _)| path.as_path()).collect();
+    let leaving: HashSet<&Path> =
         retired.iter().map(|d| d.path.as_path()).filter(|path| tables.contains(path)).collect();
-    let staged = inputs.staged.iter().map(|p| p.target.as_path());
-    let coming: BTreeSet<&Path> = staged.chain(stays(inputs)).collect();
+    let all = || inputs.staged.iter().map(|p| p.target.as_path()).chain(stays(inputs));
+    let coming: HashSet<&Path> = all().collect();
     let through = |target: &&Path| {
         target.ancestors().skip(1).any(|above| leaving.contains(above) && !coming.contains(above))
     };
-    match coming.iter().find(|target| through(target)) {
+    match all().find(through) {
         None => Ok(()),
         Some(target) => {
             let text = format!("{} would be placed through a link that is removed", target.display());
@@ -281,16 +281,18 @@ pub(super) fn directories_to_make<'a>(
     targets: impl Iterator<Item = &'a Path>,
     datadir: &Path,
 ) -> Vec<PathBuf> {
-    let targets: BTreeSet<&Path> = targets.collect();
-    let mut directories = BTreeSet::new();
-    for target in &targets {
-        let parents = target.ancestors().skip(1);
-        let inside = target.starts_with(datadir);
-        // Outside the datadir the parent is there: a staging root lies in it or beside it.
-        directories.extend(parents.take_while(|p| inside && *p != datadir).map(Path::to_path_buf));
-    }
+    // There can be very many files, in few directories.
+    let targets: Vec<&Path> = targets.collect();
+    let parents: BTreeSet<&Path> = targets.iter().filter_map(|target| target.parent()).collect();
+    // Outside the datadir the parent is there: a staging root lies in it or beside it.
+    let inside = parents.into_iter().filter(|parent| parent.starts_with(datadir));
+    let above = inside.flat_map(|parent| parent.ancestors().take_while(|above| *above != datadir));
+    let mut directories: BTreeSet<PathBuf> = above.map(Path::to_path_buf).collect();
     // A link that comes itself is not made as a directory. A parent sorts before its children.
-    directories.into_iter().filter(|d| !targets.contains(d.as_path())).collect()
+    for target in targets {
+        directories.remove(target);
+    }
+    directories.into_iter().collect()
 }
 
 /// Directories that only leaving files have, children first.

@@ -218,13 +218,13 @@ impl Record<'_> {
         plan.sweep.iter().map(|sweep| &sweep.directory).try_for_each(swept)?;
         let near = |root: &Path| root.parent().is_some_and(|dir| elsewhere.is_near(dir));
         plan.roots.iter().try_for_each(|root| self.places.root(root, !near(root)))?;
-        self.waiting().try_for_each(|path| self.is_in_a_room(path))
+        self.all_are_in_rooms()
     }
 
     /// The files that a release removes. A missing root does not matter.
     fn check_kept(&self) -> Checked {
         self.plan.roots.iter().try_for_each(|root| self.places.root(root, false))?;
-        self.waiting().try_for_each(|path| self.is_in_a_room(path))
+        self.all_are_in_rooms()
     }
 
     /// Paths of the server's files.
@@ -245,15 +245,17 @@ impl Record<'_> {
         old.chain(new).chain(ways).chain(plan.kept_patches.iter().map(|p| &p.patch))
     }
 
-    fn is_in_a_room(&self, path: &Path) -> Checked {
+    fn all_are_in_rooms(&self) -> Checked {
         let own = own_directory(&self.places.datadir);
-        let mut roots = self.plan.roots.iter().chain([&own]);
-        let in_a_room =
-            |root: &PathBuf| ROOMS.iter().any(|name| path.parent() == Some(&directory_of(root, name)));
-        if path == own.join(GRASTATE) || (is_plain(path) && roots.any(in_a_room)) {
-            return Ok(());
+        let roots = self.plan.roots.iter().chain([&own]);
+        let rooms: Vec<PathBuf> =
+            roots.flat_map(|root| ROOMS.iter().map(move |name| directory_of(root, name))).collect();
+        let in_a_room = |path: &Path| rooms.iter().any(|room| path.parent() == Some(room.as_path()));
+        let grastate = own.join(GRASTATE);
+        match self.waiting().find(|path| **path != grastate && !(is_plain(path) && in_a_room(path))) {
+            None => Ok(()),
+            Some(path) => Err((path.clone(), "it is not in a staging directory of this record")),
         }
-        Err((path.to_owned(), "it is not in a staging directory of this record"))
     }
 
     /// A directory that is created or removed. It may be a link only if it is a database.

@@ -5,7 +5,7 @@
 //! [`finish_interrupted`] completes it at the next start of the program. The record is renamed to
 //! `installed.json` when every file is durably in place, so its name tells the two states apart.
 //! [`crate::install::forward`] explains why each step may be repeated, whatever ran in between.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -55,7 +55,7 @@ pub fn finish_interrupted(files: &dyn Files, datadir: &Path) -> Result<Option<Fi
 fn still_holds(files: &dyn Files, plan: &InstallPlan) -> Result<bool> {
     let guards = Guards::of(plan);
     let begun = guards.stand(files, plan)?;
-    let left: BTreeSet<&Path> = plan.retired.iter().filter(|_| begun).map(|d| d.path.as_path()).collect();
+    let left: HashSet<&Path> = plan.retired.iter().filter(|_| begun).map(|d| d.path.as_path()).collect();
     let there = plan.unchanged.iter().filter(|was| !left.contains(was.path.as_path()));
     let Some(changed) = first_changed(files, there)? else { return Ok(true) };
     let own = own_directory(&plan.datadir);
@@ -119,15 +119,24 @@ pub fn check(files: &dyn Files, plan: &InstallPlan) -> Result<Vec<String>> {
             }
         }
     }
+    if let Some(missing) = tried.missing {
+        bail!(Failure::new(Kind::Disk, format!("{} is not staged", missing.display())));
+    }
     let mut filesystems = Filesystems { files, of: BTreeMap::new() };
-    let leaving: BTreeSet<&Path> = plan.retired.iter().map(|d| d.path.as_path()).collect();
-    for placed in &plan.placed {
-        if !files.exists(&placed.staged)? {
-            bail!(Failure::new(Kind::Disk, format!("{} is not staged", placed.target.display())));
+    let leaving: HashSet<&Path> = plan.retired.iter().map(|d| d.path.as_path()).collect();
+    let mut absent = BTreeSet::new();
+    for directory in &plan.directories {
+        if !files.exists(directory)? {
+            absent.insert(directory.as_path());
         }
+    }
+    for placed in &plan.placed {
         filesystems.check(&placed.staged, &placed.target)?;
-        if files.exists(&placed.target)?
+        // There can be very many, so only those are looked at that can be there.
+        let is_absent = placed.target.parent().is_some_and(|directory| absent.contains(directory));
+        if !is_absent
             && !leaving.contains(placed.target.as_path())
+            && files.exists(&placed.target)?
             && !sweeps(plan, &placed.target)
         {
             let text = format!("{} exists and is not this table's earlier copy", placed.target.display());

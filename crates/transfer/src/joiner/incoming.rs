@@ -1,5 +1,5 @@
 //! The files of one attempt, from the first byte until all have arrived and have their final names.
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -274,14 +274,28 @@ fn in_the_way(
 ) -> Result<Vec<PathBuf>> {
     let leaves = |file: &ManagedFile| file.what != Managed::DatabaseDirectory;
     let leaving: HashSet<PathBuf> = old.iter().filter(leaves).map(|file| file.path).collect();
-    let mut there = Vec::new();
+    let (mut there, mut directories) = (Vec::new(), HashMap::new());
     for target in targets {
         let (_, target) = target?;
-        if !leaving.contains(&target) && target.symlink_metadata().is_ok() {
+        if !leaving.contains(&target)
+            && is_directory(&mut directories, target.parent())
+            && target.symlink_metadata().is_ok()
+        {
             there.push(target);
         }
     }
     Ok(there)
+}
+
+/// Whether a directory is there; each is looked at once.
+fn is_directory(known: &mut HashMap<PathBuf, bool>, directory: Option<&Path>) -> bool {
+    let Some(directory) = directory else { return false };
+    if let Some(known) = known.get(directory) {
+        return *known;
+    }
+    let there = directory.is_dir();
+    known.insert(directory.to_owned(), there);
+    there
 }
 
 /// Markers of this transfer that are where a database's directory must be.

@@ -30,6 +30,7 @@ use crate::receive::digests::Piece;
 use crate::receive::origin::{Opened, Origin};
 use crate::receive::staged::StagedFile;
 use crate::remembered::arrived::Arrived;
+use crate::remembered::front::{Front, is_tablespace};
 use crate::threads::{Thread, in_threads, lock};
 
 /// Pieces that a thread takes at once.
@@ -37,6 +38,15 @@ const AT_ONCE: usize = 64;
 
 /// No more fingerprints are computed: more cannot be remembered.
 const FINGERPRINTS_MAX: usize = REMEMBERED_BYTES_MAX / RANGE_RECORD_BYTES;
+
+/// What is learned of a part while it is read.
+#[derive(Default)]
+struct Learned {
+    /// Fingerprints of whole ranges.
+    fingerprints: Vec<(u32, Fingerprint)>,
+    /// What the file begins with, if it is a tablespace of one part.
+    front: Option<Front>,
+}
 
 /// What can be remembered of files that are read back.
 pub(super) struct Learning<'a> {
@@ -66,8 +76,9 @@ impl<'a> Learning<'a> {
         self.arrived.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fingerprints of ranges were computed while a part was read. What is known of its file is added after the last part.
-    fn read(&self, part: &Part, mut found: Vec<(u32, Fingerprint)>) {
+    /// A part was read. What is known of its file is added after the last part.
+    fn read(&self, part: &Part, learned: Learned) {
+        let Learned { fingerprints: mut found, front } = learned;
         if self.computed.fetch_add(found.len(), Ordering::Relaxed) + found.len() > FINGERPRINTS_MAX {
             found.clear();
         }
@@ -77,7 +88,9 @@ impl<'a> Learning<'a> {
         if file.class == Class::Table
             && let Some((_, ranges)) = file.to_remember(size, &all)
         {
-            lock(&self.arrived).add(&file.target, size, None, &ranges);
+            let pages = front.as_ref().map(Front::encoded_pages).unwrap_or_default();
+            let front = front.as_ref().map(|front| front.kept(&pages));
+            lock(&self.arrived).add(&file.target, size, None, front, &ranges);
         }
     }
 
@@ -128,12 +141,12 @@ pub(super) fn read_back(
         let mut buffer = Buffer::default();
         while let Some(part) = next() {
             cancel.check()?;
-            let mut found = Vec::new();
-            let bytes = part.read(&mut buffer, learning.map(|learning| learning.key), &mut found);
+            let mut learned = Learned::default();
+            let bytes = part.read(&mut buffer, learning.map(|learning| learning.key), &mut learned);
             let bytes = bytes.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             sum.fetch_add(bytes, Ordering::Relaxed);
             if let Some(learning) = learning {
-                learning.read(&part, found);
+                learning.read(&part, learned);
             }
         }
         Ok(())
@@ -168,12 +181,7 @@ fn parts_of((id, file): (FileId, Arc<StagedFile>)) -> Vec<Part> {
 }
 
 impl Part {
-    fn read(
-        &self,
-        buffer: &mut Buffer,
-        key: Option<&FingerprintKey>,
-        found: &mut Vec<(u32, Fingerprint)>,
-    ) -> Result<u64> {
+    fn read(&self, buffer: &mut Buffer, key: Option<&FingerprintKey>, learned: &mut Learned) -> Result<u64> {
         if self.pieces.is_empty() {
             return Ok(0);
         }
@@ -191,7 +199,7 @@ impl Part {
                 if let Some(key) = key {
                     let zeros = buffer.first(piece.len as usize);
                     zeros.fill(0);
-                    found.push(fingerprinted(key, *at, zeros));
+                    learned.fingerprints.push(fingerprinted(key, *at, zeros));
                 }
                 continue;
             }
@@ -203,9 +211,18 @@ impl Part {
             read.with_context(|| format!("cannot read back {target} at {at}"))?;
             let bytes = &*buffer.first(len);
             check(&self.file, *at, *piece, bytes)?;
-            found.extend(key.map(|key| fingerprinted(key, *at, bytes)));
+            if let Some(key) = key {
+                learned.fingerprints.push(fingerprinted(key, *at, bytes));
+                learned.front = self.front(*at, bytes).or(learned.front.take());
+            }
         }
         Ok(sum)
+    }
+
+    /// What the file begins with, if this is its first range and all of it is read here.
+    fn front(&self, at: u64, range: &[u8]) -> Option<Front> {
+        let is_wanted = at == 0 && self.of_parts == 1 && is_tablespace(&self.file.target);
+        is_wanted.then(|| Front::of(range)).flatten()
     }
 
     /// The staged file, if some of its pieces are read from the disk.

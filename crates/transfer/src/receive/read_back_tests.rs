@@ -2,7 +2,7 @@
 use protocol::inventory::{FileEntry, FileRole, Place};
 
 use super::*;
-use crate::datadir::testing::Tree;
+use crate::datadir::testing::{Tree, page};
 use crate::disk::identity::look;
 use crate::flavor::mariadb::MariaDb;
 use crate::receive::staging::{Patches, Staging};
@@ -155,4 +155,35 @@ fn a_part_takes_the_place_of_a_void_one() {
     staging.settle_list(&listed, false, Patches::None, 2).unwrap();
     assert_eq!(files(), 2, "what the list does not name is removed");
     assert!(std::fs::read(staging.path(FileId(20)).unwrap()).unwrap() == vec![2; size as usize + 5000]);
+}
+
+/// The first pages of a small tablespace are known from reading it back: it is not opened again once it is installed.
+#[test]
+fn what_a_tablespace_begins_with_is_learned_while_it_is_read_back() {
+    let tree = Tree::new();
+    let layout = tree.layout(&[]);
+    std::fs::create_dir_all(layout.datadir.join("d")).unwrap();
+    let target = layout.datadir.join("d/t.ibd");
+    let content: Vec<u8> = (0..5).flat_map(|number| page(9, number, 77, &[])).collect();
+    let (path, size, role) = ("d/t.ibd".to_owned(), content.len() as u64, FileRole::Table);
+    let entry = FileEntry { id: FileId(1), place: Place::Datadir, path, size, allocated: 0, role };
+    let staging = Staging::new(&MariaDb, &layout.datadir).unwrap();
+    staging.begin(&entry, &target).unwrap();
+    let parts = [(0, size as u32)];
+    staging.writer().write_range(entry.id, 0, &parts, &content).unwrap();
+    staging.expect(entry.id, 0, size as u32, Some(digest(&content)), None).unwrap();
+    staging.remember_with(KEY);
+    staging.settle_list(&[(entry.clone(), target.clone())], true, Patches::None, 1).unwrap();
+    let (_, arrived) = staging.read_back_and_learn(1, &Cancel::new()).unwrap();
+    std::fs::rename(staging.path(entry.id).unwrap(), &target).unwrap();
+    // As nobody does: it shows that the file is not read.
+    std::fs::write(&target, vec![0; content.len()]).unwrap();
+    let memory = || Memory::with_key(&layout.datadir, KEY).unwrap().unwrap();
+    let remembered = arrived.remember(&memory()).unwrap();
+    assert_eq!(remembered, Some((1, size)), "run the tests with TMPDIR on ext4 or XFS");
+    let memory = memory();
+    let record = memory.find(&look(&target).unwrap().unwrap()).and_then(|at| memory.record(at)).unwrap();
+    let front = record.front.unwrap();
+    let pages = Front::of(&content).unwrap().encoded_pages();
+    assert_eq!((front.space, front.lsn, front.pages), (9, 77, &pages[..]));
 }

@@ -143,6 +143,9 @@ impl StagedFiles {
         if staged.is_link || staged.patched.is_some() || staged.size > u64::from(RANGE_BYTES) {
             return None;
         }
+        if staged.end.load(Ordering::Acquire) > staged.size {
+            return None;
+        }
         let fingerprint = fingerprint_of(file, &staged.path)?;
         let (held, digests) = (lock(&staged.held), lock(&staged.digests));
         let is_whole = |old: &Old| old.path == staged.target && held.same.is_all(staged.size);
@@ -202,6 +205,7 @@ impl StagedFiles {
         Some(StagedFile {
             path: stage.directory.join(staged_name(file, rested.fingerprint)),
             size: rested.size,
+            end: AtomicU64::new(rested.size),
             target,
             class: rested.class,
             is_link: false,

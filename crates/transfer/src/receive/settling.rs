@@ -68,7 +68,7 @@ impl Staging {
                     unchanged.push(stays);
                     let known = first.as_ref().filter(|_| self.key().is_some());
                     if let Some((state, ranges)) = known.and_then(|f| f.to_remember(entry.size, &[])) {
-                        self.arrived(&mut shared).add(target, entry.size, state, &ranges);
+                        self.arrived(&mut shared).add(target, entry.size, state, None, &ranges);
                     }
                     continue;
                 }
@@ -142,11 +142,14 @@ impl Coming<'_> {
         } else {
             let may = self.first.as_ref().filter(|_| patches != Patches::None);
             let patch = may.and_then(|first| first.changes(self.entry, &self.last.target));
+            let fits = self.first.as_ref().is_none_or(|first| first.has_length(self.entry.size));
             if let Some(first) = &self.first {
                 self.last.take_over(first)?;
             }
             make(&self.last)?;
-            set_length(&self.last.path, self.entry.size)?;
+            if !fits {
+                set_length(&self.last.path, self.entry.size)?;
+            }
             if let Some(changes) = patch {
                 self.last.become_patch(&changes, patches == Patches::Kept)?;
             }

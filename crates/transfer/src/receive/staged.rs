@@ -32,6 +32,8 @@ pub(super) struct StagedFile {
     pub path: PathBuf,
     /// Length in bytes with which it is created; the final one is known at the end.
     pub size: u64,
+    /// The end of what was written, if that is behind its length.
+    pub end: AtomicU64,
     pub target: PathBuf,
     pub class: Class,
     pub is_link: bool,
@@ -121,6 +123,16 @@ impl StagedFile {
         Some((lock(&self.held).old.as_ref().map(|old| state_of(&old.look)), ranges))
     }
 
+    /// Called before bytes are written that end there.
+    pub fn reaches(&self, end: u64) {
+        self.end.fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// Whether it is known to be this long, once it is made, without a look at the file.
+    pub fn has_length(&self, size: u64) -> bool {
+        !self.adopted && self.size == size && self.end.load(Ordering::Acquire) <= size
+    }
+
     /// Called before `bytes` bytes are written: gives their reserved space back.
     pub fn needs_room(&self, bytes: u64) {
         if let Some(reserve) = &self.reserve {
@@ -172,23 +184,26 @@ pub(super) fn may_be_patched(class: Class, target: &Path, size: u64) -> bool {
     class == Class::Table && innodb && size >= patch::TABLE_MIN
 }
 
-/// Creates the file as a hole of its initial length, unless another thread has.
-pub(super) fn make(staged: &StagedFile) -> Result<()> {
+/// Creates the file as a hole of its initial length, unless that was done already. Returns it, open for writing, if it is new.
+pub(super) fn make(staged: &StagedFile) -> Result<Option<File>> {
     if staged.made.load(Ordering::Acquire) {
-        return Ok(());
+        return Ok(None);
     }
     let _making = lock(&staged.making);
     if staged.made.load(Ordering::Acquire) {
-        return Ok(());
+        return Ok(None);
     }
     if staged.is_link {
         let text = format!("the donor sent data of the link {}", staged.target.display());
         bail!(Failure::new(Kind::Peer, text));
     }
-    let make = || File::options().write(true).create_new(true).open(&staged.path)?.set_len(staged.size);
-    make().with_context(|| format!("cannot make {}", staged.path.display()))?;
+    let make = || {
+        let file = File::options().write(true).create_new(true).open(&staged.path)?;
+        file.set_len(staged.size).map(|()| file)
+    };
+    let file = make().with_context(|| format!("cannot make {}", staged.path.display()))?;
     staged.made.store(true, Ordering::Release);
-    Ok(())
+    Ok(Some(file))
 }
 
 pub(super) fn make_link(path: &Path, to: &Path) -> Result<()> {

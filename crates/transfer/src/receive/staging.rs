@@ -101,7 +101,9 @@ impl Staging {
         let mut shared = self.shared();
         let staged = self.choose(&mut shared, entry, target)?;
         move_file(made, &staged.path)?;
-        shared.files.insert(entry.id, Arc::new(StagedFile { made: AtomicBool::new(true), ..staged }));
+        // It may have another length than its entry says.
+        let (made, end) = (AtomicBool::new(true), AtomicU64::new(u64::MAX));
+        shared.files.insert(entry.id, Arc::new(StagedFile { made, end, ..staged }));
         Ok(())
     }
 
@@ -130,6 +132,7 @@ impl Staging {
         Ok(StagedFile {
             path: directory.join(staged_name(entry)),
             size: entry.size,
+            end: AtomicU64::new(0),
             class,
             target: target.to_owned(),
             is_link: matches!(entry.role, FileRole::Link { .. }),
@@ -196,6 +199,7 @@ impl Staging {
     pub(super) fn take_same(&self, file: FileId, range: Range<u64>, differing: u64) -> Result<Option<Held>> {
         let staged = self.file(file)?;
         staged.differing.fetch_add(differing, Ordering::AcqRel);
+        staged.reaches(range.end);
         let take = || {
             let mut held = lock(&staged.held);
             if staged.sharing { held.take_mixed(range) } else { held.take(range) }

@@ -28,6 +28,9 @@ const CATCH_UP: u64 = 2 << 20;
 /// Fewer than [`OPEN_FILES`], so that its file is still open.
 const BEHIND: usize = OPEN_FILES / 2;
 
+/// In bytes. The kernel is not asked to begin with fewer: the sync writes the blocks of neighbouring small files together.
+const WRITE_BEHIND_MIN: u64 = 16 << 10;
+
 /// What arrived of a range: parts (start within the range, length), and their bytes one after the other.
 pub type Came<'a> = (&'a [(u32, u32)], &'a [u8]);
 
@@ -68,12 +71,13 @@ impl<'a> Writer<'a> {
         let mut spare = std::mem::take(&mut self.whole);
         let (staged, open) = self.open(file)?;
         staged.needs_room(data.len() as u64);
+        let end = offset + parts.last().map_or(0, |(start, len)| u64::from(*start) + u64::from(*len));
+        staged.reaches(end);
         let runs = pieces((parts, data)).map(move |(start, part)| (offset + u64::from(start), part));
         let cached = write_runs(staged, open, runs, &mut spare)
             .with_context(|| format!("cannot write staged file number {}", file.0))?;
         if cached {
-            let end = parts.last().map_or(0, |(start, length)| start + length);
-            write_behind(open.file(), offset..offset + u64::from(end));
+            write_behind(open.file(), offset..end);
         }
         self.whole = spare;
         Ok(!cached)
@@ -216,9 +220,11 @@ impl<'a> Writer<'a> {
             self.open.swap(0, index);
         } else {
             let file_of = self.staging.file(file)?;
-            staged::make(&file_of)?;
-            let opened = Output::open(&file_of.path, &file_of.writes)
-                .with_context(|| format!("cannot open {}", file_of.path.display()))?;
+            let opened = match staged::make(&file_of)? {
+                Some(new) => Output::of(new, &file_of.path, &file_of.writes),
+                None => Output::open(&file_of.path, &file_of.writes)
+                    .with_context(|| format!("cannot open {}", file_of.path.display()))?,
+            };
             self.open.truncate(OPEN_FILES - 1);
             self.open.push_front((file, file_of, opened));
         }
@@ -287,7 +293,8 @@ fn pieces<'a>((parts, data): Came<'a>) -> impl Iterator<Item = (u32, &'a [u8])> 
 /// the page cache of a host that may have other servers is not filled with it. This is only advice: the sync writes
 /// what the kernel has not.
 fn write_behind(file: &File, range: Range<u64>) {
-    if let Some(length) = std::num::NonZeroU64::new(range.end - range.start) {
+    let length = std::num::NonZeroU64::new(range.end - range.start);
+    if let Some(length) = length.filter(|length| length.get() >= WRITE_BEHIND_MIN) {
         let _ = rustix::fs::fadvise(file, range.start, Some(length), rustix::fs::Advice::DontNeed);
     }
 }

@@ -299,3 +299,25 @@ fn a_piece_of_which_something_is_still_to_come_is_not_read() {
     world.fill(&mut writer, 2 * RANGE, 4).unwrap();
     assert_eq!(&world.settled()[..len as usize], bytes);
 }
+
+/// Only where something may have changed its length is a file looked at again.
+#[test]
+fn a_file_has_its_last_length_whatever_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    for (begun, written, last) in
+        [(100, 100, 100), (100, 60, 100), (100, 300, 100), (100, 100, 200), (200, 200, 100)]
+    {
+        let staging = Staging::new(&MariaDb, dir.path()).unwrap();
+        let (place, path, role) = (Place::Datadir, "db/t.frm".to_owned(), FileRole::Table);
+        let entry = FileEntry { id: FILE, place, path, size: begun, allocated: begun, role };
+        let target = dir.path().join("db/t.frm");
+        staging.begin(&entry, &target).unwrap();
+        let bytes = vec![7; written as usize];
+        staging.writer().write_range(FILE, 0, &[(0, written as u32)], &bytes).unwrap();
+        let entry = FileEntry { size: last, ..entry };
+        staging.settle_list(&[(entry, target)], false, Patches::None, 1).unwrap();
+        let mut expected = bytes;
+        expected.resize(last as usize, 0);
+        assert_eq!(fs::read(staging.path(FILE).unwrap()).unwrap(), expected, "{begun} {written} {last}");
+    }
+}

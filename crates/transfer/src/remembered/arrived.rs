@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use protocol::remembered::FileState;
+use protocol::remembered::{self, FileRecord, FileState};
 use serde::{Deserialize, Serialize};
 
 use super::front::{Front, HEAD_BYTES, is_tablespace};
@@ -30,6 +30,9 @@ struct One<'a> {
     size: u64,
     /// The state of a file that stays as it is; of another one it is not known before it has its name.
     state: Option<FileState>,
+    /// What a tablespace begins with, if that is known.
+    #[serde(borrow)]
+    front: Option<remembered::Front<'a>>,
     #[serde(borrow)]
     ranges: &'a [u8],
 }
@@ -41,10 +44,18 @@ impl Arrived {
         Arrived(waiting.inspect_err(log_that_nothing_is_remembered).ok())
     }
 
-    /// A file that will be at this path, with these ranges. `state`: it stays as it is.
-    pub fn add(&mut self, path: &Path, size: u64, state: Option<FileState>, ranges: &[u8]) {
+    /// A file that will be at this path, with these ranges. `state`: it stays as it is. `front`: what it begins with; if that is
+    /// not known of a tablespace, it is read later.
+    pub fn add(
+        &mut self,
+        path: &Path,
+        size: u64,
+        state: Option<FileState>,
+        front: Option<remembered::Front<'_>>,
+        ranges: &[u8],
+    ) {
         let (Some(waiting), Some(path)) = (&mut self.0, path.to_str().filter(|_| size > 0)) else { return };
-        let Ok(encoded) = postcard::to_stdvec(&One { path, size, state, ranges }) else { return };
+        let Ok(encoded) = postcard::to_stdvec(&One { path, size, state, front, ranges }) else { return };
         if let Err(error) = waiting.push(&encoded) {
             log_that_nothing_is_remembered(&error);
             // What it takes on the disk is needed for the files themselves.
@@ -102,8 +113,13 @@ impl One<'_> {
         } else if !is_good(&state) {
             return None;
         }
-        let front = if is_tablespace(path) { Some(front_of(path, self.size)?) } else { None };
-        learner.add_file(state, front.as_ref(), self.ranges).then_some(newest)
+        let read = match self.front {
+            None if is_tablespace(path) => Some(front_of(path, self.size)?),
+            _ => None,
+        };
+        let pages = read.as_ref().map(Front::encoded_pages).unwrap_or_default();
+        let front = self.front.or_else(|| Some(read.as_ref()?.kept(&pages)));
+        learner.add(&FileRecord { state, front, ranges: self.ranges }).then_some(newest)
     }
 }
 

@@ -33,8 +33,9 @@ fn what_was_installed_is_remembered_at_once_and_what_a_server_wrote_lately_is_no
     assert!(is_good(&state(&installed)), "run the tests with TMPDIR on ext4 or XFS");
     let memory = remembering(dir.0.path(), &[&known]);
     let mut arrived = Arrived::waiting_in(dir.0.path());
-    let mut add =
-        |path: &Path, size, state| arrived.add(path, size, state, &record_of(&KEY, b"what it contains"));
+    let mut add = |path: &Path, size, state| {
+        arrived.add(path, size, state, None, &record_of(&KEY, b"what it contains"))
+    };
     add(&installed, 9, None);
     add(&stays, 5, Some(state(&stays)));
     add(&known, 5, Some(state(&known)));
@@ -61,7 +62,7 @@ fn nothing_is_remembered_of_a_time_to_come() {
     std::fs::File::options().write(true).open(&installed).unwrap().set_modified(to_come).unwrap();
     let memory = remembering(dir.0.path(), &[]);
     let mut arrived = Arrived::waiting_in(dir.0.path());
-    arrived.add(&installed, 9, None, &record_of(&KEY, b"installed"));
+    arrived.add(&installed, 9, None, None, &record_of(&KEY, b"installed"));
     assert_eq!(arrived.remember(&memory).unwrap(), None);
     assert!(!dir.finds(&installed));
 }
@@ -72,7 +73,7 @@ fn nothing_is_remembered_of_what_could_not_wait() {
     let (installed, known) = (dir.file("t.frm", "installed"), dir.file("u.frm", "known"));
     let memory = remembering(dir.0.path(), &[&known]);
     let mut arrived = Arrived::waiting_in(&dir.0.path().join("none"));
-    arrived.add(&installed, 9, None, &record_of(&KEY, b"installed"));
+    arrived.add(&installed, 9, None, None, &record_of(&KEY, b"installed"));
     assert_eq!(arrived.remember(&memory).unwrap(), None);
     assert!(!dir.finds(&installed) && dir.finds(&known), "the list of before is left alone");
 }

@@ -91,7 +91,9 @@ impl Learner {
         let done = if draft.left == 0 { drafts.remove(&file) } else { None };
         drop(drafts);
         if let Some(draft) = done.filter(Draft::is_as_before) {
-            self.add_file(draft.state, draft.front.as_ref(), &draft.ranges);
+            let pages = draft.front.as_ref().map(Front::encoded_pages).unwrap_or_default();
+            let front = draft.front.as_ref().map(|front| front.kept(&pages));
+            self.add(&FileRecord { state: draft.state, front, ranges: &draft.ranges });
         }
     }
 
@@ -100,11 +102,9 @@ impl Learner {
         lock(&self.drafts).remove(&file);
     }
 
-    /// Adds a file of which every range was read in this state.
-    pub fn add_file(&self, state: FileState, front: Option<&Front>, ranges: &[u8]) -> bool {
-        let pages = front.map(Front::encoded_pages).unwrap_or_default();
-        let record = FileRecord { state, front: front.map(|front| front.kept(&pages)), ranges };
-        lock(&self.list).push(&record)
+    /// Adds a file of which every range was read in this state. Returns false if there is no room for it.
+    pub fn add(&self, record: &FileRecord<'_>) -> bool {
+        lock(&self.list).push(record)
     }
 }
 

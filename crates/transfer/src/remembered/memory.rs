@@ -1,5 +1,4 @@
 //! What a node remembers, during one transfer: what is recalled, and what is learned for the next one.
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,8 +26,8 @@ pub struct Memory {
     loaded: Option<Look>,
     /// What was wrong; nothing is recalled after that.
     wrong: Mutex<Option<String>>,
-    /// Records that are remembered after this transfer too. They are copied only then.
-    kept: Mutex<BTreeSet<u32>>,
+    /// Records that are remembered after this transfer too, some of them several times. They are copied only then.
+    kept: Mutex<Vec<u32>>,
     learner: Learner,
 }
 
@@ -88,6 +87,11 @@ impl Memory {
         self.recall.as_ref().map_or(0, |recall| recall.list().len())
     }
 
+    /// Whether there is anything to find.
+    pub fn recalls(&self) -> bool {
+        self.files() > 0 && !self.is_wrong()
+    }
+
     /// Finds the record of a file that is in the state in which it was read; [`Memory::record`] reads it.
     pub fn find(&self, look: &Look) -> Option<u32> {
         self.recall.as_ref().filter(|_| !self.is_wrong())?.find(look).map(|(at, _)| at)
@@ -115,7 +119,10 @@ impl Memory {
 
     /// A recalled file was still in its state: it is remembered after this transfer too.
     pub fn keep(&self, at: u32) {
-        lock(&self.kept).insert(at);
+        let mut kept = lock(&self.kept);
+        if kept.last() != Some(&at) {
+            kept.push(at);
+        }
     }
 
     /// What is learned.
@@ -170,7 +177,10 @@ impl Memory {
             return Ok(None);
         }
         let mut list = std::mem::take(&mut *lock(&self.learner.list));
-        for record in std::mem::take(&mut *lock(&self.kept)).iter().filter_map(|at| self.record(*at)) {
+        let mut kept = std::mem::take(&mut *lock(&self.kept));
+        kept.sort_unstable();
+        kept.dedup();
+        for record in kept.iter().filter_map(|at| self.record(*at)) {
             list.push(&record);
         }
         let saved = (list.len(), list.total_bytes());

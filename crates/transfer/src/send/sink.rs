@@ -30,6 +30,10 @@ impl SnapshotSink for SendQueue<'_> {
         }
     }
 
+    fn compares(&self) -> bool {
+        self.compare.is_some()
+    }
+
     fn put_remembered(&self, file: FileId, offset: u64, len: u32, fingerprint: &Fingerprint) -> Result<bool> {
         let Some(compare) = self.compare.as_ref().filter(|_| self.redo != Some(file)) else {
             return Ok(false);

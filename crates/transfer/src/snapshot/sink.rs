@@ -38,6 +38,11 @@ pub trait SnapshotSink: Sync {
     /// if the joiner has the same.
     fn remember(&self, _file: FileId, _fingerprint: &Fingerprint) {}
 
+    /// Whether [`SnapshotSink::put_remembered`] can succeed: nobody need look at the files for it otherwise.
+    fn compares(&self) -> bool {
+        true
+    }
+
     /// Waits until so many bytes may be read from the disk. `None`: at once, and beside everything else.
     fn turn_to_read(&self, _bytes: usize) -> Option<Turn<'_>> {
         None

@@ -311,3 +311,15 @@ fn a_database_that_is_a_link_leaves_and_comes_back() {
     );
     assert!(refused.unwrap_err().text.contains("through a link"));
 }
+
+#[test]
+fn what_was_renamed_before_is_not_renamed_again_and_a_missing_directory_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let [from, to, nowhere] = ["from", "to", "none/to"].map(|name| dir.path().join(name));
+    Disk.put(&from, "new");
+    Disk.rename_if_there(&from, &to).unwrap();
+    Disk.rename_if_there(&from, &to).unwrap();
+    assert_eq!(Disk.get(&to).as_deref(), Some("new"));
+    let error = Disk.rename_if_there(&to, &nowhere).unwrap_err();
+    assert!(format!("{error:#}").contains("cannot rename"), "{error:#}");
+}

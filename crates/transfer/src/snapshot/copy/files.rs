@@ -65,7 +65,8 @@ impl CopyFiles<'_> {
 
     /// Announces files, and the fingerprints that are remembered of small ones.
     fn expect(&self, wanted: &[Wanted]) -> Result<()> {
-        if let Some(memory) = self.copier.memory {
+        let memory = self.copier.memory.filter(|memory| memory.recalls() && self.copier.sink.compares());
+        if let Some(memory) = memory {
             for file in wanted.iter().filter(|file| may_be_remembered(&file.entry)) {
                 let small = file.entry.size <= u64::from(RANGE_BYTES);
                 let seen = if small { look(&file.path)? } else { None };

@@ -59,9 +59,14 @@ impl Open<'_> {
 
     /// Bytes of the whole pages that the file has now.
     fn whole_pages(&self) -> Result<u64> {
-        let page = self.file.header.map_or(ALIGN, |(_, format)| format.physical_size) as u64;
-        Ok(self.file.size()? / page * page)
+        Ok(whole_pages(&self.file, self.file.size()?))
     }
+}
+
+/// Bytes of the whole pages of a file of this length.
+fn whole_pages(file: &PageFile, size: u64) -> u64 {
+    let page = file.page_size().unwrap_or(ALIGN) as u64;
+    size / page * page
 }
 
 /// What remains when the file is closed.
@@ -137,7 +142,9 @@ pub(super) fn open<'w>(copier: Copier<'_>, wanted: &'w Wanted) -> Result<Opened<
         fresh: Mutex::default(),
     });
     let first_page = wanted.system.map_or(0, |(_, first)| first);
-    let open = Open { wanted, file, unread, end: AtomicU64::new(0), first_page, seen, outcome };
+    // What it has grown by since is found when this was read.
+    let end = AtomicU64::new(whole_pages(&file, file.look.signature.size));
+    let open = Open { wanted, file, unread, end, first_page, seen, outcome };
     match &open.unread {
         Some(unread) => {
             open.outcome.is_read_after(seen, 0);

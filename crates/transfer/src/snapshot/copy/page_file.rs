@@ -14,7 +14,7 @@ use formats::innodb::tablespace::{PAGE0_BYTES, PageFormat, TablespaceHeader, par
 use formats::{Lsn, PageNo, SpaceId};
 
 use super::free_pages;
-use crate::disk::direct::{Buffer, Direct};
+use crate::disk::direct::{ALIGN, Buffer, Direct, is_refused};
 use crate::disk::identity::{Identity, Look, look_at};
 use crate::remembered::front::Front;
 pub use crate::remembered::front::HEAD_BYTES;
@@ -47,8 +47,8 @@ pub struct PageFile {
     pub first_lsn: Option<Lsn>,
     /// XXH3 of the whole pages in its first [`HEAD_BYTES`], as they were when it was opened.
     pub head: Vec<u64>,
-    /// The beginning of the file as it was read on opening, for the first read there: most files are hardly longer.
-    front: Mutex<Option<Buffer>>,
+    /// The beginning of the file as it was read on opening, and its length, for the first read there: most files are hardly longer.
+    front: Mutex<Option<(Buffer, usize)>>,
     /// Number of the file's first page: not 0 in the further files of a system tablespace.
     first_page: u32,
     /// The doublewrite area: its pages are never valid and are not checked.
@@ -90,7 +90,10 @@ impl PageFile {
         system: Option<(PageFormat, u32)>,
         tries: u32,
     ) -> Result<Option<PageFile>> {
-        let file = match Direct::open(path, direct) {
+        let has_header = system.is_none_or(|(_, first_page)| first_page == 0);
+        // The header is read at once, which shows whether direct reads work here.
+        let open = if has_header { Direct::open_untried } else { Direct::open };
+        let file = match open(path, direct) {
             Ok(file) => file,
             Err(e) if is_not_ours(&e) => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot open {}", path.display())),
@@ -115,7 +118,12 @@ impl PageFile {
                 opened.header = Some((SpaceId(0), format));
                 opened.first_page = first_page;
             }
-            _ => opened.read_header()?,
+            _ => match opened.read_header() {
+                Err(e) if direct && e.downcast_ref().is_some_and(is_refused) => {
+                    return Self::open_to_try(path, false, system, tries);
+                }
+                read => read?,
+            },
         }
         Ok(Some(opened))
     }
@@ -136,23 +144,25 @@ impl PageFile {
 
     /// A first page that is not whole after all tries counts as never written.
     fn read_header(&mut self) -> Result<()> {
-        // The file may be shorter than the buffer.
-        let mut buffer = Buffer::new(HEAD_BYTES);
+        // Most files are shorter than the first pages may be.
+        let mut len = self.look.signature.size.min(HEAD_BYTES as u64).next_multiple_of(ALIGN as u64) as usize;
+        let mut buffer = Buffer::new(len);
         for _ in 0..self.tries {
-            let read = self.read_raw(buffer.bytes(), 0)?;
-            let head = &buffer.bytes()[..read];
+            let read = self.read_raw(buffer.first(len), 0)?;
+            let head = &buffer.first(len)[..read];
             if let Some(front) = Front::of(head) {
                 self.header = Some((front.space, front.format));
                 self.first_lsn = front.lsn;
                 self.head = front.pages;
-                // Kept only if it is full: direct reads continue at a whole block.
-                self.front = Mutex::new((read == HEAD_BYTES).then_some(buffer));
+                self.front = Mutex::new(Some((buffer, read)));
                 break;
             }
             if read == 0 || head.iter().all(|&b| b == 0) {
                 break;
             }
             std::thread::sleep(PAUSE);
+            // It may be longer by now.
+            len = HEAD_BYTES;
         }
         self.header.map_or(Ok(()), |(space, format)| self.assume(space, format))
     }
@@ -215,13 +225,16 @@ impl PageFile {
     /// As [`PageFile::read_raw`] from the beginning, but what was read on opening is not read again.
     fn read_front(&self, out: &mut [u8]) -> Result<usize> {
         let front = self.front.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (front, out.split_at_mut_checked(HEAD_BYTES)) {
-            (Some(mut front), Some((begin, rest))) => {
-                begin.copy_from_slice(&front.bytes()[..HEAD_BYTES]);
-                Ok(HEAD_BYTES + self.read_raw(rest, HEAD_BYTES as u64)?)
-            }
-            _ => self.read_raw(out, 0),
+        let Some((mut front, known)) = front else { return self.read_raw(out, 0) };
+        let wanted = out.len().min(known);
+        let (begin, rest) = out.split_at_mut(wanted);
+        // Direct reads continue at a whole block.
+        if !rest.is_empty() && !wanted.is_multiple_of(ALIGN) {
+            return self.read_raw(out, 0);
         }
+        begin.copy_from_slice(&front.first(known)[..wanted]);
+        let more = if rest.is_empty() { 0 } else { self.read_raw(rest, wanted as u64)? };
+        Ok(wanted + more)
     }
 
     /// Reads a page again until it is whole. Returns what is wrong if it stays as it is.

@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::path::Path;
 use std::sync::Condvar;
 use std::time::Duration;
@@ -5,6 +6,7 @@ use std::time::Duration;
 use protocol::inventory::{FileRole, Place};
 
 use super::*;
+use crate::datadir::testing::page;
 use crate::disk::identity::look;
 use crate::threads::lock;
 
@@ -124,6 +126,47 @@ fn an_error_in_one_file_ends_the_copy_of_the_others() {
     assert!(format!("{error:#}").contains("refused"), "{error:#}");
     let taken = sink.0.into_inner();
     assert!(taken < RANGES, "all {taken} ranges of the other file were read first");
+}
+
+/// Has the server add pages to a file once it was opened.
+struct Growing {
+    path: PathBuf,
+    by: u32,
+    copy: Mutex<Vec<u8>>,
+}
+
+impl SnapshotSink for Growing {
+    fn announce(&self, _: &FileEntry) -> Result<()> {
+        let mut file = std::fs::File::options().append(true).open(&self.path)?;
+        Ok((2..2 + self.by).try_for_each(|number| file.write_all(&page(9, number, 78, &[])))?)
+    }
+
+    fn write(&self, _: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut copy = lock(&self.copy);
+        assert_eq!(offset, copy.len() as u64);
+        copy.extend(bytes);
+        Ok(())
+    }
+}
+
+/// Of a small file everything is read when it is opened, but for what it grows by after that.
+#[test]
+fn a_small_file_may_grow_after_it_was_opened() {
+    for (direct, by) in [(false, 0), (true, 0), (false, 1), (true, 1), (true, 40)] {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let wanted = wanted(dir.path(), 1, 0);
+        let content = [page(9, 0, 77, &[]), page(9, 1, 77, &[])].concat();
+        std::fs::write(&wanted.path, &content).unwrap();
+        let sink = Growing { path: wanted.path.clone(), by, copy: Mutex::default() };
+        let (cancel, bytes) = (Cancel::new(), AtomicU64::new(0));
+        let copier = Copier { threads: 1, direct, ..copier(&sink, &cancel, &bytes) };
+        let (copied, damage) = copy(copier, std::slice::from_ref(&wanted)).unwrap();
+        assert!(damage.is_empty());
+        let expected = std::fs::read(&wanted.path).unwrap();
+        assert_eq!(copied[0].bytes, Some(content.len() as u64 / 2 * (2 + u64::from(by))));
+        assert_eq!((copied[0].space, copied[0].head.len()), (Some(SpaceId(9)), 2));
+        assert!(*lock(&sink.copy) == expected, "{direct} {by}");
+    }
 }
 
 /// Copies with two threads what a server may be writing to.

@@ -39,21 +39,25 @@ pub fn copy(copier: Copier<'_>, file: &Wanted) -> Result<Option<(u64, Signature)
     if let Some(memory) = learner {
         memory.learner().begin(file.entry.id, path, &before, began, copier.live, None);
     }
-    let mut buffer = vec![0; (before.signature.size as usize).clamp(1, RANGE_BYTES as usize)];
-    // What was handed over is not read; if the file was changed since, a later listing finds that.
+    let size = before.signature.size;
+    let mut buffer = vec![0; size.min(u64::from(RANGE_BYTES)) as usize];
+    // What was handed over is not read. If the file was changed since, or has grown, a later listing finds that.
     let mut offset = unread.as_ref().map_or(0, |unread| unread.first_from(0));
-    loop {
+    while offset < size {
         copier.cancel.check()?;
         (copier.pace)()?;
-        let read =
-            open.read(&mut buffer, offset).with_context(|| format!("cannot read {}", path.display()))?;
+        let left = (size - offset).min(buffer.len() as u64) as usize;
+        let read = open
+            .read(&mut buffer[..left], offset)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         if read == 0 {
-            return Ok(Some((offset, settled(before.signature, began))));
+            break;
         }
         unread::learn(copier, file, unread.as_ref(), offset, &buffer[..read], true)?;
         copier.sink.write(file.entry.id, offset, &buffer[..read])?;
         offset += read as u64;
     }
+    Ok(Some((offset, settled(before.signature, began))))
 }
 
 /// If a later change within the same clock tick could leave the same state, makes the state unequal to any other.

@@ -50,19 +50,24 @@ pub fn may_be_remembered(entry: &FileEntry) -> bool {
 /// # Errors
 /// From the system, the sink, or cancelled.
 pub fn hand_over(copier: Copier<'_>, wanted: &Wanted, until: bool) -> Result<Option<Unread>> {
-    let Some(memory) = copier.memory.filter(|_| may_be_remembered(&wanted.entry)) else { return Ok(None) };
+    let may_be_recalled = |memory: &&Memory| memory.recalls() && may_be_remembered(&wanted.entry);
+    let Some(memory) = copier.memory.filter(may_be_recalled) else { return Ok(None) };
     let now = || look(&wanted.path).with_context(|| format!("cannot look at {}", wanted.path.display()));
     let Some(seen) = now()?.filter(|seen| seen.identity == wanted.identity) else { return Ok(None) };
     let Some(at) = memory.find(&seen) else { return Ok(None) };
     let Some(record) = memory.record(at) else { return Ok(None) };
     copier.sink.announce(&wanted.entry).context("cannot announce a file")?;
     let mut done = Extents::default();
-    for number in 0..record.count() {
+    let ranges = if copier.sink.compares() { record.count() } else { 0 };
+    for number in 0..ranges {
         copier.cancel.check()?;
         (copier.pace)()?;
         let (offset, len) = (u64::from(number) * u64::from(RANGE_BYTES), record.len_of(number));
-        let is_due =
-            !memory.is_checked(at, number) && now()?.is_some_and(|now| state_of(&now) == record.state);
+        // For the first range the file was just looked at.
+        let is_unchanged = || -> Result<bool> {
+            Ok(number == 0 || now()?.is_some_and(|now| state_of(&now) == record.state))
+        };
+        let is_due = !memory.is_checked(at, number) && is_unchanged()?;
         let put = || match record.range(number).filter(|_| is_due) {
             Some((fingerprint, _)) => copier.sink.put_remembered(wanted.entry.id, offset, len, &fingerprint),
             None => Ok(false),

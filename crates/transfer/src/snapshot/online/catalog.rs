@@ -72,7 +72,7 @@ impl Catalog {
 
     fn link(&self, listed: &Listed) -> Option<usize> {
         let path = listed.path();
-        self.files.iter().position(|f| f.listed.care == Care::Link && f.path() == path)
+        self.files.iter().position(|f| f.care == Care::Link && f.path() == path)
     }
 
     fn next_id(&self) -> FileId {
@@ -101,7 +101,7 @@ impl Catalog {
             file.copy = match (copied, signature) {
                 (None, _) => CopiedPart::Nothing,
                 (Some(bytes), None) => CopiedPart::Pages(bytes),
-                (Some(bytes), Some(signature)) => CopiedPart::Whole(bytes, signature),
+                (Some(bytes), Some(state)) => CopiedPart::Whole(bytes, state.changed() as i64),
             };
             if space.is_some() {
                 file.data().space = space;
@@ -132,7 +132,7 @@ impl Catalog {
 
     /// Data files that were written to since the snapshot began.
     pub fn written(&self) -> impl Iterator<Item = &Known> {
-        let data = |file: &&Known| file.present && file.listed.care == Care::Pages && file.copied().is_some();
+        let data = |file: &&Known| file.present && file.care == Care::Pages && file.copied().is_some();
         let written = self.written.iter().map(|at| &self.files[*at as usize]);
         written.filter(data).filter(|file| file.listed.look().signature.changed() >= self.since)
     }
@@ -184,14 +184,14 @@ impl Catalog {
 
     /// The first file of the state that was not copied.
     pub fn not_copied(&self) -> Option<&Known> {
-        let link = |file: &Known| file.listed.care == Care::Link;
+        let link = |file: &Known| file.care == Care::Link;
         self.files.iter().find(|file| file.present && file.copied().is_none() && !link(file))
     }
 
     /// The final list: `first`, then the files of the state with names and sizes; and the files that were announced but
     /// do not belong to it.
     pub fn result(mut self, first: &FileEntry) -> (Entries, Vec<FileId>) {
-        let counts = |f: &Known| f.present && (f.copied().is_some() || f.listed.care == Care::Link);
+        let counts = |f: &Known| f.present && (f.copied().is_some() || f.care == Care::Link);
         let mut files = Entries::default();
         files.insert(first);
         let mut removed = Vec::new();

@@ -149,7 +149,7 @@ impl Checks<'_> {
 
     fn forget_gone(&mut self) -> Result<()> {
         let mut gone = Vec::new();
-        for file in self.catalog.files().iter().filter(|f| f.present && f.listed.care == Care::Pages) {
+        for file in self.catalog.files().iter().filter(|f| f.present && f.care == Care::Pages) {
             if file.is_gone()? {
                 gone.push(file.id);
             }

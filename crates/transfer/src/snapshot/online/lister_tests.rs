@@ -21,7 +21,7 @@ type Seen = BTreeMap<PathBuf, (Identity, Option<Signature>)>;
 
 /// Changes in data files have redo, so only their identity is compared.
 fn seen(listed: &Listed) -> (PathBuf, (Identity, Option<Signature>)) {
-    let signature = (listed.care != Care::Pages).then_some(listed.look().signature);
+    let signature = (listed.care() != Care::Pages).then_some(listed.look().signature);
     (listed.path(), (listed.look().identity, signature))
 }
 

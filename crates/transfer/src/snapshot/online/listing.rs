@@ -54,8 +54,6 @@ pub enum Care {
 /// One file. There can be very many, and they are kept for the whole snapshot, so the details are kept encoded.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// How the file is copied.
-    pub care: Care,
     /// The directory that its name is relative to, or its whole path. A pointer of one word, not of two.
     base: Arc<PathBuf>,
     encoded: Box<[u8]>,
@@ -138,8 +136,8 @@ pub fn each_changed(
 
 /// The file in the form in which it is kept; `None` for the redo log.
 fn listed(bases: &mut Bases, file: &ScannedFile) -> Option<Listed> {
-    let care = care(file)?;
     let ScannedFile { entry, path, look } = file;
+    care(&entry.role, &entry.path)?;
     let directory = path.to_str().and_then(|path| path.strip_suffix(&entry.path)?.strip_suffix('/'));
     let directory = directory.filter(|_| entry.place != Place::External);
     let base = bases.shared(directory.map_or(path, Path::new));
@@ -147,7 +145,7 @@ fn listed(bases: &mut Bases, file: &ScannedFile) -> Option<Listed> {
     let encoded = Encoded { place, name, role, look: *look, apart: directory.is_none() };
     // Encoding into memory does not fail.
     let encoded = postcard::to_stdvec(&encoded).unwrap_or_default().into();
-    Some(Listed { care, base, encoded })
+    Some(Listed { base, encoded })
 }
 
 impl Listed {
@@ -162,6 +160,13 @@ impl Listed {
         postcard::from_bytes(&self.encoded).unwrap_or_else(|_| nothing())
     }
 
+    /// How it is copied.
+    pub fn care(&self) -> Care {
+        let Encoded { role, name, .. } = self.decoded();
+        // The redo log, which alone has none, is not listed.
+        care(&role, name).unwrap_or(Care::UnderDdlLock)
+    }
+
     /// Its path.
     pub fn path(&self) -> PathBuf {
         match self.decoded() {
@@ -172,7 +177,8 @@ impl Listed {
 
     /// Its name relative to its [`Place`], as it is sent; absolute for [`Place::External`].
     pub fn name(&self) -> &str {
-        self.decoded().name
+        // Only the beginning is decoded: very many are sorted by their names.
+        postcard::take_from_bytes::<(Place, &str)>(&self.encoded).map_or("", |((_, name), _)| name)
     }
 
     /// Its role.
@@ -218,7 +224,7 @@ impl Listed {
     pub fn is_written_in_place(&self, flavor: &dyn Flavor) -> bool {
         let replaced = |name: &str| flavor.in_database(name).is_some_and(TableFile::is_replaced);
         let in_database = self.in_database().map(|(_, name)| name);
-        matches!(self.care, Care::UnderDdlLock | Care::UnderCommitLock)
+        matches!(self.care(), Care::UnderDdlLock | Care::UnderCommitLock)
             && !in_database.is_some_and(|name| replaced(&name))
     }
 }
@@ -230,24 +236,21 @@ impl Listed {
 pub fn list_late(roots: &Roots) -> Result<Vec<Listed>> {
     let (mut files, mut bases) = (Vec::new(), Bases::default());
     let mut take = |file: ScannedFile| {
-        files.extend(listed(&mut bases, &file).filter(|file| file.care == Care::UnderCommitLock));
+        files.extend(listed(&mut bases, &file).filter(|file| file.care() == Care::UnderCommitLock));
     };
     scan::list_database(&roots.layout, "mysql", &roots.skipped, &mut take)?;
     Ok(files)
 }
 
 /// `None` for the redo log, which is followed instead; a part of a logical snapshot is no file of a server.
-fn care(file: &ScannedFile) -> Option<Care> {
-    let entry = &file.entry;
-    Some(match &entry.role {
+fn care(role: &FileRole, name: &str) -> Option<Care> {
+    Some(match role {
         FileRole::Redo | FileRole::Part => return None,
         FileRole::SystemTablespace { .. } | FileRole::Undo => Care::Pages,
-        FileRole::Table | FileRole::TableElsewhere { .. } if entry.path.ends_with(".ibd") => Care::Pages,
+        FileRole::Table | FileRole::TableElsewhere { .. } if name.ends_with(".ibd") => Care::Pages,
         FileRole::SecondLog => Care::UnderCommitLock,
         FileRole::Link { .. } => Care::Link,
-        FileRole::Table if entry.path.strip_prefix("mysql/").is_some_and(written_aside) => {
-            Care::UnderCommitLock
-        }
+        FileRole::Table if name.strip_prefix("mysql/").is_some_and(written_aside) => Care::UnderCommitLock,
         FileRole::Table | FileRole::TableElsewhere { .. } | FileRole::Server | FileRole::Backup => {
             Care::UnderDdlLock
         }

@@ -342,7 +342,7 @@ impl Rounds<'_, '_> {
 }
 
 fn is_copy(file: &Known) -> bool {
-    file.listed.care == Care::Pages && file.copied().is_some()
+    file.care == Care::Pages && file.copied().is_some()
 }
 
 fn renounce(catalog: &mut Catalog, which: impl Fn(&Known) -> bool) {

@@ -56,7 +56,7 @@ impl Catalog {
         let mut several = false;
         list(&mut |listed| {
             let known = self.with_identity(&listed.look().identity);
-            several |= listed.care != Care::Link && known.is_some_and(|at| self.files[at].present);
+            several |= listed.care() != Care::Link && known.is_some_and(|at| self.files[at].present);
             if !several {
                 self.see(listed, false);
             }
@@ -81,10 +81,10 @@ impl Catalog {
         let (mut seen, mut several) = (Vec::new(), false);
         list(&mut |listed| {
             let known = self.with_identity(&listed.look().identity).map(|at| &self.files[at]);
-            several |= listed.care != Care::Link
+            several |= listed.care() != Care::Link
                 && known.is_some_and(|file| file.present && file.listed.path() != listed.path());
             if !several {
-                seen.push(self.see(listed, false));
+                seen.push(self.see(listed, false) as u32);
             }
         })?;
         Ok((!several).then(|| self.left_to_do(Some(seen))))
@@ -94,12 +94,12 @@ impl Catalog {
     pub fn update_late(&mut self, listing: Vec<Listed>) -> Todo {
         for at in &self.late {
             let file = &mut self.files[*at];
-            file.present &= file.listed.care != Care::UnderCommitLock;
+            file.present &= file.care != Care::UnderCommitLock;
         }
         let several = several_names(&listing);
         let seen = |listed: Listed| {
             let several = several.contains(&listed.look().identity);
-            self.see(listed, several)
+            self.see(listed, several) as u32
         };
         let seen = listing.into_iter().map(seen).collect();
         self.left_to_do(Some(seen))
@@ -125,12 +125,12 @@ impl Catalog {
     }
 
     /// What is left to copy of the files just seen (`None`: of all files) and of those that were left over before.
-    fn left_to_do(&mut self, seen: Option<Vec<usize>>) -> Todo {
+    fn left_to_do(&mut self, seen: Option<Vec<u32>>) -> Todo {
         let mut left = Todo::default();
         let mut todo = std::mem::take(&mut self.todo);
         match seen {
             Some(seen) => {
-                todo.extend(seen.into_iter().map(|at| at as u32));
+                todo.extend(seen);
                 todo.sort_unstable();
                 todo.dedup();
             }
@@ -148,7 +148,7 @@ impl Catalog {
     fn is_left_to_do(&self, at: usize, todo: &mut Todo) -> bool {
         let file = &self.files[at];
         let changed = || !file.is_copied_as(file.listed.look().signature);
-        match file.listed.care {
+        match file.care {
             _ if !file.present => return false,
             Care::Pages if file.copied().is_none() => todo.pages.push(file.id),
             Care::UnderDdlLock if changed() => todo.small.push(file.id),
@@ -161,10 +161,10 @@ impl Catalog {
     /// Records a listed file. Returns its index.
     fn see(&mut self, listed: Listed, several: bool) -> usize {
         // A link has the identity of its target, so it is found by its path.
-        let identity = listed.look().identity;
+        let (identity, care) = (listed.look().identity, listed.care());
         let name = several.then(|| (identity, listed.path()));
         let known = match &name {
-            _ if listed.care == Care::Link => self.link(&listed),
+            _ if care == Care::Link => self.link(&listed),
             None => self.with_identity(&identity),
             Some(name) => self.by_name.get(name).map(|at| *at as usize),
         };
@@ -172,13 +172,13 @@ impl Catalog {
             let recent = identity.birth() >= self.since || identity.birth() == 0;
             let file = &self.files[at];
             let other = recent
-                && listed.care == Care::Pages
+                && care == Care::Pages
                 && file.space().is_some()
                 && first_page(&listed.path()).is_some_and(|(space, _)| Some(space) != file.space());
             if !other {
                 self.by_path.remove(at, &self.files);
                 let file = &mut self.files[at];
-                file.listed = listed;
+                (file.listed, file.care) = (listed, care);
                 file.present = true;
                 self.first_now.remove(&at);
                 self.note(at);
@@ -186,10 +186,11 @@ impl Catalog {
             }
         }
         let (id, at) = (self.next_id(), self.files.len());
-        let link = listed.care == Care::Link;
+        let link = care == Care::Link;
         self.files.push(Known {
             id,
             listed,
+            care,
             copy: CopiedPart::Nothing,
             data: None,
             present: true,
@@ -211,10 +212,10 @@ impl Catalog {
         if listed.in_database().is_none() {
             self.top.insert(at);
         }
-        if listed.care == Care::UnderCommitLock {
+        if file.care == Care::UnderCommitLock {
             self.late.insert(at);
         }
-        if !file.written && listed.care == Care::Pages && listed.look().signature.changed() >= self.since {
+        if !file.written && file.care == Care::Pages && listed.look().signature.changed() >= self.since {
             self.written.push(at as u32);
             file.written = true;
         }
@@ -226,7 +227,7 @@ impl Catalog {
 /// Files that are listed under several names.
 fn several_names(listing: &[Listed]) -> HashSet<Identity> {
     let mut seen = HashSet::with_capacity(listing.len());
-    let files = listing.iter().filter(|listed| listed.care != Care::Link);
+    let files = listing.iter().filter(|listed| listed.care() != Care::Link);
     let mut several = HashSet::new();
     for identity in files.map(|listed| listed.look().identity) {
         // Two files with the same hash are taken for one file with two names, which is safe: each is then known by its
