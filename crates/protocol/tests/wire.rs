@@ -216,6 +216,14 @@ fn the_stored_session_is_understood() {
     assert!(rest.is_empty());
 }
 
+#[test]
+fn a_message_has_the_name_of_its_variant() {
+    for message in one_of_each() {
+        let shown = format!("{message:?}");
+        assert_eq!(shown.split([' ', '(']).next(), Some(message.name()));
+    }
+}
+
 fn session() -> Vec<u8> {
     let mut out = Vec::new();
     for message in one_of_each() {
