@@ -212,17 +212,17 @@ impl DonorSession<'_> {
         )
     }
 
-    /// Runs `source` with one connection for each lane of the send queue. Returns its result and the number of
+    /// Runs `source`, with the connections of the send queue open. Returns its result and the number of
     /// chunks, once the joiner has written all of them.
     fn through<T>(&self, send_queue: &SendQueue<'_>, source: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
         std::thread::scope(|scope| {
-            let lane = |number| {
+            let connection = |number| {
                 let send = move |link: &mut Link| send_queue.send(number, link);
                 scoped(scope, Thread::Sender, move || self.talk(number, send))
             };
-            let threads: Vec<_> = (0..send_queue.lanes()).map(lane).collect();
+            let threads: Vec<_> = (0..send_queue.connections()).map(connection).collect();
             let comparing = send_queue.compare().map(|compare| {
-                let (asks, hears) = (send_queue.lanes(), send_queue.lanes() + 1);
+                let (asks, hears) = (send_queue.connections(), send_queue.connections() + 1);
                 let ask = move || self.talk(asks, |link| compare.send_questions(link));
                 let hear = move || self.talk(hears, |link| compare.receive_answers(link));
                 [scoped(scope, Thread::Questions, ask), scoped(scope, Thread::Answers, hear)]
