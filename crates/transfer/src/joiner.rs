@@ -97,7 +97,7 @@ pub fn run(job: &Job) -> Result<()> {
         match agreed {
             // The donor will connect again.
             Err(error) if is_lost(&error) && !listener.has_begun(Connection::Control) => {
-                tracing::warn!("{error:#} before anything was agreed on; waiting for the donor again");
+                tracing::warn!("{error:#} before anything was agreed on; waiting for the donor to connect again");
                 job.progress.phase("waiting for the donor", "");
             }
             Err(error) => {
@@ -279,7 +279,7 @@ impl<'a> Transfer<'a> {
                 false => narrow?,
                 true => {
                     tracing::warn!(
-                        "what base-command brought is removed: it takes the room that the donor's files need"
+                        "removing the directory that base-command filled: the donor's files need its space"
                     );
                     check()?
                 }

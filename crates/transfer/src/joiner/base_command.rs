@@ -51,7 +51,7 @@ impl Base {
         };
         if filled.is_dir() {
             tracing::info!(
-                "base-command filled {} before an earlier transfer: it is used again",
+                "reusing {}, which base-command filled before an earlier transfer",
                 filled.display()
             );
             return Ok(Base { dir: Some(filled), made: true });
@@ -63,11 +63,11 @@ impl Base {
         job.progress.phase("filling a base", "");
         let began = Instant::now();
         let what = format!("base-command ({})", command.program().display());
-        tracing::info!("this node has nothing to compare with: running {what}");
+        tracing::info!("this node has no data to compare: running {what}");
         if let Err(error) = fill(command, &filled, &job.cancel) {
             remove(&filled.with_file_name(FILLING))?;
             job.cancel.check()?;
-            tracing::warn!("{what} brought nothing, so the donor sends everything: {error:#}");
+            tracing::warn!("{what} failed, so the donor sends everything: {error:#}");
             return Ok(Base::default());
         }
         tracing::info!("{what} filled {} in {}", filled.display(), span(began.elapsed()));

@@ -89,11 +89,11 @@ pub(super) fn prepare(job: &Job, directory: &Path, position: Position) -> Result
     };
     program.run(&mut command).map_err(|error| {
         let failure = Failure::new(crate::failure::kind_of(&error), format!("{error:#}"));
-        NotPrepared(failure.hint("the log of the transfer has all that it said"))
+        NotPrepared(failure.hint("the log of the transfer has its whole output"))
     })?;
     match position_in(directory) {
         Some(found) if found != position.0 => {
-            let text = format!("the prepared backup is at {found}, but the donor noted {}", position.0);
+            let text = format!("the prepared backup is at {found}, but the donor recorded {}", position.0);
             Err(NotPrepared(Failure::new(Kind::Peer, text)).into())
         }
         found => {
