@@ -52,9 +52,9 @@ pub enum Message {
         empty_undo: bool,
         /// The joiner's server is of a newer series, or a version is unknown, so the joiner must get files
         /// that need no redo.
-        still: bool,
-        /// The joiner has files that may contain part of the data.
-        base: bool,
+        without_redo: bool,
+        /// The joiner has files that may contain part of the data: they are compared.
+        compare: bool,
         /// Why the joiner cannot use the donor's files, so that it must get a logical snapshot; empty if it can.
         logical: String,
     },

@@ -120,8 +120,8 @@ fn one_of_each() -> Vec<Message> {
             workers: 4,
             in_place: true,
             empty_undo: false,
-            still: true,
-            base: true,
+            without_redo: true,
+            compare: true,
             logical: "innodb_page_size differs".into(),
         },
         Message::Attempt(Attempt {

@@ -91,7 +91,7 @@ fn release(
     }
     let _lock = DatadirLock::take(datadir, role, LOCK_PATIENCE, cancel)?;
     retries::reset(datadir)?;
-    Unfinished::forget(datadir)?;
+    Unfinished::remove(datadir)?;
     if !previous_state_must_go(datadir, settings) {
         return Ok(());
     }

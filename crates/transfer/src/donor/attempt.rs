@@ -9,7 +9,7 @@ use protocol::message::{Attempt, Message, SnapshotKind};
 use protocol::sample::Sample;
 
 use super::decision::PlanInputs;
-use super::joiners_word::{Position, expect, receive_sample};
+use super::expected::{Position, expect, receive_sample};
 use super::offer::Accepted;
 use crate::compare::comparison::{Compare, Parts};
 use crate::datadir::engines::EnginePolicy;
@@ -122,7 +122,7 @@ impl DonorSession<'_> {
             link.note(line)?;
         }
         log_corruption(link, &taken.corrupt)?;
-        self.job.progress.ledger.note(|record| record.redo_rounds = taken.redo_rounds);
+        self.job.progress.ledger.update(|record| record.redo_rounds = taken.redo_rounds);
         let list = send_queue.list(taken.files);
         Ok(Sent {
             list,
@@ -159,10 +159,10 @@ impl DonorSession<'_> {
     /// Begins an attempt. Returns the fingerprint key, or `None` if files are not compared. It is that of the remembered
     /// fingerprints, or a new one if nothing is remembered.
     fn begin(&self, link: &mut Link, kind: SnapshotKind, reason: &str) -> Result<Option<FingerprintKey>> {
-        let (base, incremental) = (self.accepted.base, self.job.settings.incremental);
+        let (compare, incremental) = (self.accepted.compare, self.job.settings.incremental);
         let memory = self.memory.as_ref().filter(|memory| !memory.is_wrong());
         let remember = memory.map(|memory| memory.key());
-        let key = match (base && incremental, remember) {
+        let key = match (compare && incremental, remember) {
             (false, _) => None,
             (true, None) => Some(random_bytes()?),
             (true, remembered) => remembered,
@@ -174,9 +174,9 @@ impl DonorSession<'_> {
         let parts = self.job.settings.delta != Parts::Never;
         let remembered = memory.map_or(0, |_| self.remembered);
         let layout = self.layout;
-        let inputs = PlanInputs { layout, bytes, remembered, base, incremental, redo, rlimit, parts, limits };
+        let inputs = PlanInputs { layout, bytes, remembered, compare, incremental, redo, rlimit, parts, limits };
         if key.is_none() {
-            // A joiner in place deletes its files when it hears of the attempt.
+            // A joiner that replaces its files in place deletes them when it receives the attempt.
             inputs.permit(None)?;
         }
         let sample = begin(self.job, link, kind, reason, (key, remember), bytes)?;

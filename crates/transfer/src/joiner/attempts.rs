@@ -8,7 +8,7 @@ use protocol::message::{Attempt, Message, SnapshotKind};
 
 use super::agree::Room;
 use super::by_rows::IncomingRows;
-use super::donors_word::unexpected;
+use super::expected::unexpected;
 use super::file_list::FileList;
 use super::incoming::IncomingTransfer;
 use super::receive::{self, Received};
@@ -42,13 +42,13 @@ impl Transfer<'_> {
     }
 
     fn attempts(&mut self, link: &mut Link, first: Message) -> Result<VerifiedStaging> {
-        let mut said = first;
+        let mut message = first;
         loop {
-            let attempt = match said {
+            let attempt = match message {
                 Message::Attempt(attempt) => attempt,
                 Message::AskPrepare { version } => {
                     prepare::answer(self.job, link, &version)?;
-                    said = link.recv()?;
+                    message = link.recv()?;
                     continue;
                 }
                 other => return Err(unexpected(&other, "Attempt").into()),
@@ -81,11 +81,11 @@ impl Transfer<'_> {
                         tracing::warn!("{error:#}");
                         let why = cut(&format!("{error:#}"), TEXT_BYTES_MAX).to_owned();
                         link.send(&Message::NotPrepared { why })?;
-                        said = link.recv()?;
+                        message = link.recv()?;
                     }
                     verified => return verified,
                 },
-                Received::Again(next) => said = next,
+                Received::Again(next) => message = next,
             }
         }
     }

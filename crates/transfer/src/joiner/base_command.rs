@@ -96,7 +96,7 @@ impl Base {
 ///
 /// # Errors
 /// From the disk.
-pub(super) fn forget(datadir: &Path) -> Result<()> {
+pub(super) fn discard(datadir: &Path) -> Result<()> {
     let filled = filled(datadir);
     remove(&filled.with_file_name(FILLING))?;
     remove(&filled)

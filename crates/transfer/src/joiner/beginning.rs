@@ -6,7 +6,7 @@ use protocol::message::{Attempt, Message, SnapshotKind, snapshot_line};
 use super::Transfer;
 use super::agree::{self, Estimate, Room};
 use super::beforehand::record_plan;
-use super::donors_word::unexpected;
+use super::expected::unexpected;
 use super::incoming::IncomingTransfer;
 use crate::datadir::sample;
 use crate::failure::Failure;

@@ -9,7 +9,7 @@ use protocol::hello::cut;
 use protocol::limits::TEXT_BYTES_MAX;
 use protocol::message::Message;
 
-use super::donors_word::Position;
+use super::expected::Position;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::peer::link::Link;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
 use protocol::inventory::FileRole;
 
-use super::donors_word::Position;
+use super::expected::Position;
 use super::file_list::FileList;
 use crate::clock::now_ms;
 use crate::datadir::layout::{Layout, with_suffix};

@@ -52,7 +52,7 @@ pub fn permit(datadir: &Path, limits: &TransferLimits) -> Result<()> {
 ///
 /// # Errors
 /// From the disk.
-pub fn forget_if_served(layout: &Layout) -> Result<()> {
+pub fn reset_if_served(layout: &Layout) -> Result<()> {
     if !are_counted(&layout.datadir) {
         return Ok(());
     }
