@@ -54,7 +54,7 @@ pub(crate) use backup::Backup;
 use base_command::Base as BaseDirectory;
 pub(crate) use base_command::filled_base;
 use beforehand::{
-    log_previous_state, refuse_base_that_is_none, warn_of_cpat_conflicts, warn_that_replication_ends,
+    log_previous_state, refuse_missing_base, warn_of_cpat_conflicts, warn_that_replication_ends,
 };
 use deep_ist::{DonorSends, OwnIst};
 use expected::{Position, parse_position, unexpected};
@@ -285,7 +285,7 @@ impl<'a> Transfer<'a> {
                 }
             },
         };
-        refuse_base_that_is_none(job)?;
+        refuse_missing_base(job)?;
         let compare = job.settings.incremental && room != Room::InPlace;
         link.send(&Message::Accept {
             workers: job.settings.threads,

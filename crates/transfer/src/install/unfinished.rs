@@ -1,5 +1,5 @@
-//! What a transfer that received files was about to bring, until it is installed or not needed any more. A node that has this
-//! record holds less than its donor did: it is not the one to bootstrap a cluster from.
+//! The record of a transfer that has begun to receive files, until these are installed or not needed any more. A node that has
+//! this record holds less than its donor did: it is not the one to bootstrap a cluster from.
 use std::path::Path;
 
 use anyhow::Result;

@@ -53,7 +53,7 @@ impl Transfer<'_> {
                 }
                 other => return Err(unexpected(&other, "Attempt").into()),
             };
-            // Before anything is done: in place, the old files are deleted next.
+            // Checked before anything is done, because a transfer in place deletes the old files next.
             if attempt.fingerprints.is_none() {
                 self.permit(true, attempt.bytes)?;
             }
@@ -77,7 +77,7 @@ impl Transfer<'_> {
             };
             match received? {
                 Received::All(file_list) => match self.finish(link, incoming, file_list, attempt.snapshot) {
-                    Err(error) if prepare::is_no_end(&error, self.job) => {
+                    Err(error) if prepare::permits_another_snapshot(&error, self.job) => {
                         tracing::warn!("{error:#}");
                         let why = cut(&format!("{error:#}"), TEXT_BYTES_MAX).to_owned();
                         link.send(&Message::NotPrepared { why })?;
@@ -100,7 +100,7 @@ impl Transfer<'_> {
     ) -> Result<Received> {
         let job = self.job;
         let (readers, staging, backup) = (job.settings.readers, incoming.staging(), self.base.dir());
-        // Another key than that of what is remembered: the donor wants everything to be read.
+        // If the attempt has another key than the remembered fingerprints, the donor wants everything to be read.
         let memory = self.memory.clone().filter(|memory| attempt.fingerprints == Some(memory.key()));
         let with = |key| {
             Base::new(&self.layout, staging, backup, key, readers, &job.cancel).with_memory(memory.clone())

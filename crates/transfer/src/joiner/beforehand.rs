@@ -1,4 +1,4 @@
-//! What the joiner says of its settings and of its old files before a transfer.
+//! Before a transfer: the joiner checks its settings and logs the state of its old files.
 use std::sync::Arc;
 
 use protocol::fingerprint::FingerprintKey;
@@ -14,7 +14,7 @@ use crate::install::names::file_name;
 use crate::job::Job;
 use crate::remembered::memory::Memory;
 
-pub(super) fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
+pub(super) fn refuse_missing_base(job: &Job) -> Result<(), Failure> {
     let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
     let text = format!("base={} under [sst] is not a readable directory", dir.display());
     Err(Failure::new(Kind::Configuration, text).hint("name a prepared backup, or leave it out"))

@@ -57,8 +57,8 @@ fn possible(job: &Job, version: &str) -> Result<Tool, String> {
     tool.fits(Some(version)).map(|()| tool)
 }
 
-/// Why a backup was not prepared, if another kind of snapshot may serve.
-pub(super) fn is_no_end(error: &anyhow::Error, job: &Job) -> bool {
+/// Whether this error means only that the backup could not be prepared, so that another kind of snapshot may follow.
+pub(super) fn permits_another_snapshot(error: &anyhow::Error, job: &Job) -> bool {
     let of_program = error.chain().any(|cause| cause.downcast_ref::<NotPrepared>().is_some());
     of_program && job.cancel.check().is_ok()
 }

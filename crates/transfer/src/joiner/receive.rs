@@ -118,7 +118,7 @@ pub(super) fn receive_attempt(
                     Ok(Received::All(file_list))
                 }
                 Message::Complete { chunks } => {
-                    let text = format!("the donor sent {chunks} ranges, not all of them arrived");
+                    let text = format!("the donor sent {chunks} chunks, and not all of them arrived");
                     Err(Failure::new(Kind::Peer, text).into())
                 }
                 other => Err(unexpected(&other, "Complete").into()),
