@@ -35,7 +35,7 @@ pub(super) fn wait_after_failure(job: &Job, error: &anyhow::Error) {
     );
     // Nothing more arrives, so the progress must not show how much is left.
     job.progress.copies_nothing();
-    job.progress.phase(&format!("failed; waiting up to {seconds} s for the group to give the donor up"), "");
+    job.progress.phase(&format!("failed; waiting up to {seconds} s for the group to expel the donor"), "");
     if !job.cancel.sleep_unless_ended(limit) {
         tracing::warn!(
             "the group has not ended this node's server within {seconds} s: the failure is reported to the server now"

@@ -9,7 +9,7 @@ use formats::Uuid;
 
 use super::barrier::barrier;
 use super::catalog::Catalog;
-use super::checkpoints::{Asked, Checkpoints, Ground};
+use super::checkpoints::{Asked, Checkpoints, CopyContext};
 use super::checks::Checks;
 use super::consistency_point::ConsistencyPoint;
 use super::dirty::Dirty;
@@ -131,7 +131,7 @@ pub fn take(
     let broken = Broken::default();
     let bytes = AtomicU64::new(0);
     let pace = || broken.check().and_then(|()| make_way(&state, cancel));
-    let ground = Ground {
+    let context = CopyContext {
         log: log_path,
         login: &options.login,
         dirty: &dirty,
@@ -143,7 +143,7 @@ pub fn take(
         page_size: facts.page_size,
         cancel,
     };
-    let checkpoints = Checkpoints::new(ground, logged);
+    let checkpoints = Checkpoints::new(context, logged);
     let copier = Copier {
         sink,
         threads: options.threads,
