@@ -60,7 +60,9 @@ pub fn run(words: &[String]) -> Result<()> {
     match witness {
         Witness::Status => tracing::info!("the node is Synced"),
         Witness::Greeting => {
-            tracing::info!("the server accepts clients, so the node is taken for Synced: without a login its state is not known")
+            tracing::info!(
+                "the server accepts clients, so the node is taken for Synced: without a login its state is not known"
+            )
         }
     }
     let layout = || Layout::resolve(args, options);

@@ -8,8 +8,8 @@ mod beginning;
 mod by_rows;
 mod deep_ist;
 mod expected;
-mod file_list;
 mod expulsion;
+mod file_list;
 mod incoming;
 mod places;
 mod prepare;
@@ -97,7 +97,9 @@ pub fn run(job: &Job) -> Result<()> {
         match agreed {
             // The donor will connect again.
             Err(error) if is_lost(&error) && !listener.has_begun(Connection::Control) => {
-                tracing::warn!("{error:#} before anything was agreed on; waiting for the donor to connect again");
+                tracing::warn!(
+                    "{error:#} before anything was agreed on; waiting for the donor to connect again"
+                );
                 job.progress.phase("waiting for the donor", "");
             }
             Err(error) => {

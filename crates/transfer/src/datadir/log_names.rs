@@ -18,7 +18,11 @@ fn without_extension(path: PathBuf) -> PathBuf {
     }
 }
 
-pub(super) fn binlog(datadir: &Path, options: &ServerOptions, basename: &str) -> (Option<PathBuf>, Option<PathBuf>) {
+pub(super) fn binlog(
+    datadir: &Path,
+    options: &ServerOptions,
+    basename: &str,
+) -> (Option<PathBuf>, Option<PathBuf>) {
     let Some(name) = options.server("log-bin").filter(|name| *name != "0") else { return (None, None) };
     let default = format!("{basename}-bin");
     let base = without_extension(absolute(datadir, if name.is_empty() { &default } else { name }));

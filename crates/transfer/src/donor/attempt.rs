@@ -174,7 +174,8 @@ impl DonorSession<'_> {
         let parts = self.job.settings.delta != Parts::Never;
         let remembered = memory.map_or(0, |_| self.remembered);
         let layout = self.layout;
-        let inputs = PlanInputs { layout, bytes, remembered, compare, incremental, redo, rlimit, parts, limits };
+        let inputs =
+            PlanInputs { layout, bytes, remembered, compare, incremental, redo, rlimit, parts, limits };
         if key.is_none() {
             // A joiner that replaces its files in place deletes them when it receives the attempt.
             inputs.permit(None)?;

@@ -146,7 +146,9 @@ impl SettledStaging {
         let noted = self.file_list.position.0;
         match recovered_position(&files)? {
             Recovered::Known(found) if found.state == noted => {
-                tracing::info!("the files that arrived recover to {noted}, the position that the donor recorded");
+                tracing::info!(
+                    "the files that arrived recover to {noted}, the position that the donor recorded"
+                );
                 Ok(())
             }
             // A build with this feature is wrong on purpose: tests must notice that in the installed data, not here.

@@ -93,7 +93,12 @@ impl Handshakes {
 
     /// Does everything from the first byte to the greeting. `received` was already read. An error is the
     /// reason of the refusal.
-    pub(super) fn accept(&self, socket: &Arc<TcpStream>, received: &[u8], at: &str) -> Result<Admitted, Failure> {
+    pub(super) fn accept(
+        &self,
+        socket: &Arc<TcpStream>,
+        received: &[u8],
+        at: &str,
+    ) -> Result<Admitted, Failure> {
         // The log line already names its origin.
         let peer = "the client";
         let fail = |e| failure(e, Side::Joiner, peer);

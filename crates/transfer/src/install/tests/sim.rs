@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::inodes::{Change, Inodes, Node};
 pub use super::inodes::Loss;
+use super::inodes::{Change, Inodes, Node};
 use crate::disk::filesystem::{FilesystemId, filesystem_of};
 use crate::disk::probe::{Entry, Kind, Probe, Rights};
 use crate::install::files::{Files, What};

@@ -78,7 +78,9 @@ impl Work<'_> {
     fn copy_again_what_was_written(&mut self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
         catalog.update(listing::list(&self.options.roots)?);
         let files = catalog.again_written();
-        tracing::info!("{files} tables were written to before BACKUP STAGE START was granted and are copied again");
+        tracing::info!(
+            "{files} tables were written to before BACKUP STAGE START was granted and are copied again"
+        );
         self.passes(catalog).map(drop)
     }
 
