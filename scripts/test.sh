@@ -33,7 +33,7 @@ failed_tests() {
     awk '/^test [^ ]+ \.\.\. FAILED$/ { failed[$2] = "" }
         /^---- [^ ]+ stdout ----$/ { name = $2 }
         /^failures:$/ { name = "" }
-        name != "" && /differ|not what the donor read|but the donor noted|not as long on both|changed: / {
+        name != "" && /differ|not what the donor read|but the donor recorded|not as long on both|changed: / {
             failed[name] = "differs"
         }
         /^error: test failed, to rerun pass `/ {

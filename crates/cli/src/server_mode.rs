@@ -58,9 +58,9 @@ pub fn about(words: &[String]) -> ExitCode {
     if words.is_empty() { ExitCode::from(Kind::Configuration.exit_code()) } else { ExitCode::SUCCESS }
 }
 
-/// What a transfer is, by the name under which the server has called us.
+/// The SST method, which the server names by the program that it runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Method {
     /// Both nodes run this program.
     TwoPrograms,
     /// The joiner's server runs already, and the donor's program logs in to it.
@@ -69,7 +69,7 @@ enum Way {
 
 /// Runs the role that the server asks for, which calls us by the name `program`.
 pub fn run(program: &str, words: &[String]) -> ExitCode {
-    let way = if program == running_joiner::PROGRAM { Way::RunningJoiner } else { Way::TwoPrograms };
+    let method = if program == running_joiner::PROGRAM { Method::RunningJoiner } else { Method::TwoPrograms };
     let args = SstArgs::parse(words);
     let role = args.effective_role();
     let name = if role == Role::Joiner { "joiner" } else { "donor" };
@@ -77,8 +77,8 @@ pub fn run(program: &str, words: &[String]) -> ExitCode {
         let log = begin_log(&datadir, name);
         let progress = Progress::new(name);
         let recorder = Recorder::beside(log.as_deref(), &progress);
-        let outcome = caught(|| transfer(args, (role, way), &datadir, &progress, &recorder));
-        recorder.end(&words_of(&outcome));
+        let outcome = caught(|| transfer(args, (role, method), &datadir, &progress, &recorder));
+        recorder.end(&outcome_text(&outcome));
         outcome
     });
     let code = match outcome {
@@ -102,13 +102,13 @@ fn begin_log(datadir: &Path, name: &str) -> Option<PathBuf> {
         .ok()
 }
 
-fn words_of(outcome: &Result<()>) -> String {
+fn outcome_text(outcome: &Result<()>) -> String {
     outcome.as_ref().map_or_else(|error| format!("{error:#}"), |()| OK.to_owned())
 }
 
 fn transfer(
     args: SstArgs,
-    (role, way): (Role, Way),
+    (role, method): (Role, Method),
     datadir: &Path,
     progress: &Arc<Progress>,
     recorder: &Recorder,
@@ -117,8 +117,8 @@ fn transfer(
     let cancel = Cancel::new();
     let markers = Markers::none();
     let server = parent::find_server(args.parent);
-    // Where no destructors run.
-    let last_words = || {
+    // For an end at which no destructors run.
+    let on_abrupt_end = || {
         let (markers, recorder, cancel) = (markers.clone(), recorder.clone(), cancel.clone());
         move || {
             markers.remove();
@@ -127,14 +127,14 @@ fn transfer(
             }
         }
     };
-    panics::end_transfer(&cancel, last_words());
-    // The watch starts first, because waiting for an earlier transfer must also end with our server.
+    panics::end_transfer(&cancel, on_abrupt_end());
     // A joiner's server has no socket before it has its data.
     let socket = match role {
         Role::Donor => ClientSocket::find(args.socket.as_deref(), datadir),
         Role::Joiner => None,
     };
-    parent::watch(server, socket, cancel.clone(), last_words())?;
+    // The watch starts before anything that may wait: waiting for an earlier transfer must also end with our server.
+    parent::watch(server, socket, cancel.clone(), on_abrupt_end())?;
     parent::end_with_the_shell();
     // A joiner holds the lock from its start to its end; a donor takes it only while it removes something.
     let lock =
@@ -153,12 +153,12 @@ fn transfer(
     let settings = Settings::read(&options).inspect_err(|error| progress.end(&format!("{error:#}")))?;
     let (datadir, progress) = (datadir.to_owned(), Arc::clone(progress));
     let job = Job { args, options, settings, datadir, server, report, progress, cancel };
-    let outcome = caught(|| match (way, role) {
-        (Way::RunningJoiner, _) => running_joiner::run(&job),
-        (Way::TwoPrograms, Role::Joiner) => transfer::joiner::run(&job),
-        (Way::TwoPrograms, Role::Donor) => transfer::donor::run(&job),
+    let outcome = caught(|| match (method, role) {
+        (Method::RunningJoiner, _) => running_joiner::run(&job),
+        (Method::TwoPrograms, Role::Joiner) => transfer::joiner::run(&job),
+        (Method::TwoPrograms, Role::Donor) => transfer::donor::run(&job),
     });
-    job.progress.end(&words_of(&outcome));
+    job.progress.end(&outcome_text(&outcome));
     drop(reporter);
     markers.remove();
     drop(lock);

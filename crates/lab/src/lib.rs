@@ -32,6 +32,7 @@ pub mod mounted;
 mod network;
 mod node;
 mod node_files;
+mod node_sql;
 pub mod other;
 pub mod outage;
 pub mod page_cache;

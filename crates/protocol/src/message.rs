@@ -52,9 +52,9 @@ pub enum Message {
         empty_undo: bool,
         /// The joiner's server is of a newer series, or a version is unknown, so the joiner must get files
         /// that need no redo.
-        still: bool,
-        /// The joiner has files that may contain part of the data.
-        base: bool,
+        without_redo: bool,
+        /// The joiner has files that may contain part of the data: they are compared.
+        compare: bool,
         /// Why the joiner cannot use the donor's files, so that it must get a logical snapshot; empty if it can.
         logical: String,
     },
@@ -277,7 +277,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// Its name, for the log and for errors.
+    /// The name of its variant, for the log and for errors.
     pub fn name(&self) -> &'static str {
         match self {
             Message::Ping { .. } => "Ping",
@@ -300,17 +300,17 @@ impl Message {
             Message::SameGroup { .. } => "SameGroup",
             Message::Asks => "Asks",
             Message::Answers => "Answers",
-            Message::CompareFiles(_) => "Look",
+            Message::CompareFiles(_) => "CompareFiles",
             Message::CompareGroups(_) => "CompareGroups",
             Message::SplitGroup { .. } => "SplitGroup",
             Message::CompareBlocks { .. } => "CompareBlocks",
             Message::ComparePieces { .. } => "ComparePieces",
             Message::CompareEnd => "CompareEnd",
-            Message::JoinersFile { .. } => "Base",
-            Message::GroupFingerprint { .. } => "Together",
-            Message::RangeFingerprints { .. } => "Fingerprints",
-            Message::BlockFingerprints { .. } => "Blocks",
-            Message::PieceFingerprints { .. } => "Pieces",
+            Message::JoinersFile { .. } => "JoinersFile",
+            Message::GroupFingerprint { .. } => "GroupFingerprint",
+            Message::RangeFingerprints { .. } => "RangeFingerprints",
+            Message::BlockFingerprints { .. } => "BlockFingerprints",
+            Message::PieceFingerprints { .. } => "PieceFingerprints",
             Message::Rebuilt { .. } => "Rebuilt",
             Message::WrongFingerprints { .. } => "WrongFingerprints",
             Message::AnswersEnd => "AnswersEnd",

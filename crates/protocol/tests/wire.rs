@@ -120,8 +120,8 @@ fn one_of_each() -> Vec<Message> {
             workers: 4,
             in_place: true,
             empty_undo: false,
-            still: true,
-            base: true,
+            without_redo: true,
+            compare: true,
             logical: "innodb_page_size differs".into(),
         },
         Message::Attempt(Attempt {
@@ -214,6 +214,14 @@ fn the_stored_session_is_understood() {
         rest = &tail[lengths.header..];
     }
     assert!(rest.is_empty());
+}
+
+#[test]
+fn a_message_has_the_name_of_its_variant() {
+    for message in one_of_each() {
+        let shown = format!("{message:?}");
+        assert_eq!(shown.split([' ', '(']).next(), Some(message.name()));
+    }
 }
 
 fn session() -> Vec<u8> {

@@ -60,7 +60,9 @@ pub fn run(words: &[String]) -> Result<()> {
     match witness {
         Witness::Status => tracing::info!("the node is Synced"),
         Witness::Greeting => {
-            tracing::info!("the server accepts clients; without a login its state is not known")
+            tracing::info!(
+                "the server accepts clients, so the node is taken for Synced: without a login its state is not known"
+            )
         }
     }
     let layout = || Layout::resolve(args, options);
@@ -75,7 +77,8 @@ pub fn release_as_donor(job: &Job) {
     }
 }
 
-/// What only matters until the node is Synced goes. The server is running, which is correct here, but no other process may work on the datadir.
+/// Removes everything that is needed only until the node is Synced. The server may run meanwhile, but no other process may work on
+/// the datadir.
 fn release(
     datadir: &Path,
     settings: &Settings,
@@ -91,7 +94,7 @@ fn release(
     }
     let _lock = DatadirLock::take(datadir, role, LOCK_PATIENCE, cancel)?;
     retries::reset(datadir)?;
-    Unfinished::forget(datadir)?;
+    Unfinished::remove(datadir)?;
     if !previous_state_must_go(datadir, settings) {
         return Ok(());
     }

@@ -3,7 +3,7 @@ mod attempt;
 mod choice;
 mod decision;
 mod deep_ist;
-mod joiners_word;
+mod expected;
 mod mariabackup;
 mod offer;
 mod unreadable;
@@ -35,7 +35,7 @@ use crate::server::{credentials, synced};
 use crate::sql::Login;
 use crate::threads::Thread;
 use attempt::{DonorSession, Offered, Sent, TransferContext};
-use joiners_word::{Position, expect, position_given};
+use expected::{Position, expect, position_given};
 use offer::{Accepted, accepted};
 
 /// How long we wait before our own end after the joiner has ended, so that our server and the group learn of it
@@ -90,7 +90,7 @@ pub fn run(job: &Job) -> Result<()> {
     };
     match outcome {
         Ok((state, domain)) => {
-            job.report.say(&ReportLine::Done { state, domain })?;
+            job.report.print(&ReportLine::Done { state, domain })?;
             cleanup::release_as_donor(job);
             Ok(())
         }
@@ -173,7 +173,7 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
         remembered,
     };
     if context.deep_ist
-        && let Some(position) = deep_ist::instead(&session, link)?
+        && let Some(position) = deep_ist::send_write_sets(&session, link)?
     {
         return Ok(position);
     }
@@ -184,7 +184,7 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
         let bytes = sent.list.files().total_bytes();
         job.progress.phase("waiting for the joiner to store everything", &format!("{} chunks", sent.chunks));
         let position = sent.position;
-        job.progress.ledger.note(|record| record.position.after = Some(position.0.to_string()));
+        job.progress.ledger.update(|record| record.position.after = Some(position.0.to_string()));
         send_file_list(link, sent)?;
         match link.recv()? {
             Message::NotPrepared { why } => sent = session.instead_of_mariabackup(link, &why)?,

@@ -60,7 +60,7 @@ impl Job {
             rlimit: self.settings.rlimit,
             incremental: self.settings.incremental,
         };
-        self.progress.ledger.note(|record| {
+        self.progress.ledger.update(|record| {
             (record.node, record.id) = (self.options.node_name(), Some(secret.transfer_id()));
             record.settings = settings;
         });

@@ -7,9 +7,9 @@ mod beforehand;
 mod beginning;
 mod by_rows;
 mod deep_ist;
-mod donors_word;
+mod expected;
+mod expulsion;
 mod file_list;
-mod group_word;
 mod incoming;
 mod places;
 mod prepare;
@@ -54,10 +54,10 @@ pub(crate) use backup::Backup;
 use base_command::Base as BaseDirectory;
 pub(crate) use base_command::filled_base;
 use beforehand::{
-    log_previous_state, refuse_base_that_is_none, warn_of_cpat_conflicts, warn_that_replication_ends,
+    log_previous_state, refuse_missing_base, warn_of_cpat_conflicts, warn_that_replication_ends,
 };
-use deep_ist::{Instead, OwnIst};
-use donors_word::{Position, parse_position, unexpected};
+use deep_ist::{DonorSends, OwnIst};
+use expected::{Position, parse_position, unexpected};
 pub use incoming::old_files;
 use places::Places;
 use settled::VerifiedStaging;
@@ -75,14 +75,14 @@ pub fn run(job: &Job) -> Result<()> {
         tracing::warn!("finished the interrupted {} of {}", finished.purpose, finished.position);
     }
     in_place::guard_again(&Disk, &job.datadir)?;
-    // Before it is asked what has room.
+    // Before free space is computed.
     roots::clear_after_programs(&Disk, &job.datadir)?;
     let mut base = BaseDirectory::find(job)?;
     let limit = job.limit()?;
     job.progress.phase("waiting for the donor", "");
     let error_log = ErrorLog::from_now();
     let mut ist = OwnIst::prepare(job)?;
-    let listener = open_door(job)?;
+    let listener = invite_donor(job)?;
     let end = Instant::now() + job.settings.first_contact;
     // The link stays open until we end. If it were closed while a ping is unread, the donor could lose our last
     // message.
@@ -97,7 +97,9 @@ pub fn run(job: &Job) -> Result<()> {
         match agreed {
             // The donor will connect again.
             Err(error) if is_lost(&error) && !listener.has_begun(Connection::Control) => {
-                tracing::warn!("{error:#} before anything was agreed on; waiting for the donor again");
+                tracing::warn!(
+                    "{error:#} before anything was agreed on; waiting for the donor to connect again"
+                );
                 job.progress.phase("waiting for the donor", "");
             }
             Err(error) => {
@@ -119,28 +121,28 @@ pub fn run(job: &Job) -> Result<()> {
                 caught(|| install(job, *verified, BACKUP, None))?;
             }
             ist.splice(position.0)?;
-            Unfinished::forget(&job.datadir)?;
+            Unfinished::remove(&job.datadir)?;
             tidy::remove_leftovers(&Disk, &job.datadir)?;
             position
         }
         // If the install fails, we do not wait for the group: to it the transfer is over, and a member that applies
         // nothing can hold it up.
         Ok(Agreed::Arrived(verified, donor, memory)) => {
-            deep_ist::forget(&job.datadir)?;
+            deep_ist::discard(&job.datadir)?;
             caught(|| install(job, *verified, &donor, memory.as_deref()))?
         }
         Err(error) => {
-            group_word::wait_after(job, &error);
+            expulsion::wait_after_failure(job, &error);
             return Err(error);
         }
     };
-    job.progress.ledger.note(|record| record.position.after = Some(state.to_string()));
-    base_command::forget(&job.datadir)?;
+    job.progress.ledger.update(|record| record.position.after = Some(state.to_string()));
+    base_command::discard(&job.datadir)?;
     // Do not report success if another thread has panicked.
     job.cancel.check()?;
     refuse_if_expelled(&error_log)?;
     cleanup::start_if_needed(job);
-    Ok(job.report.say(&ReportLine::JoinerState { state, domain })?)
+    Ok(job.report.print(&ReportLine::JoinerState { state, domain })?)
 }
 
 /// Fails if this node left the primary component during the transfer and came back: the group then no longer counts
@@ -168,7 +170,7 @@ enum Agreed {
 }
 
 /// Listens, and then tells the server, and through it the donor, the address and the secret.
-fn open_door(job: &Job) -> Result<Listener> {
+fn invite_donor(job: &Job) -> Result<Listener> {
     let given = job.args.address.as_deref().unwrap_or("");
     let address =
         ListenAddress::parse(given).with_context(|| format!("the server gave --address {given:?}"))?;
@@ -176,7 +178,7 @@ fn open_door(job: &Job) -> Result<Listener> {
     let listener = Listener::open(&address.host, port, job.terms(), &job.cancel)?;
     job.record(&listener.invitation().secret);
     let text = invitation::write(&job.args, &address, port, listener.invitation())?;
-    job.report.say(&ReportLine::Ready(text))?;
+    job.report.print(&ReportLine::Ready(text))?;
     // Worded like the provider's line for its own receiver ("Prepared IST receiver for 24-28, listening at: ...").
     tracing::info!("prepared SST receiver, listening at: {}", ListenAddress { port: Some(port), ..address });
     Ok(listener)
@@ -196,16 +198,16 @@ fn serve(
         Message::Offer(offer) => {
             let host = link.peer().rsplit_once(':').map_or(link.peer(), |(host, _)| host);
             job.progress.set_peer(format!("{}, {host}", printable(&offer.node)));
-            job.progress.ledger.note(|record| {
+            job.progress.ledger.update(|record| {
                 record.peer.iter_mut().for_each(|peer| peer.name = Some(offer.node.clone()));
             });
             let transfer = Transfer::accept(job, listener, link, &offer, base)?;
             let first = match transfer.by_write_sets(link, ist)? {
-                Instead::WriteSets(position, backup) => return Ok(Agreed::WriteSets(position, backup)),
-                Instead::Files(first) => *first,
+                DonorSends::WriteSets(position, backup) => return Ok(Agreed::WriteSets(position, backup)),
+                DonorSends::Files(first) => *first,
             };
             job.settings.limits.permit_files()?;
-            retries::forget_if_served(&transfer.layout)?;
+            retries::reset_if_served(&transfer.layout)?;
             retries::permit(&job.datadir, &job.settings.limits)?;
             let (verified, memory) = transfer.receive(link, first)?;
             Ok(Agreed::Arrived(Box::new(verified), offer.node, memory))
@@ -221,13 +223,13 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
         workers: 0,
         in_place: false,
         empty_undo: false,
-        still: false,
-        base: false,
+        without_redo: false,
+        compare: false,
         logical: String::new(),
     })?;
     job.progress.ledger.ist_follows(state);
     tracing::info!("IST follows from {state}; no data is needed");
-    Unfinished::forget(&job.datadir)?;
+    Unfinished::remove(&job.datadir)?;
     tidy::remove_leftovers(&Disk, &job.datadir)?;
     Ok((state, domain))
 }
@@ -239,11 +241,11 @@ struct Transfer<'a> {
     listener: &'a Listener,
     offer: &'a Offer,
     layout: Layout,
-    /// The files that will be replaced.
+    /// The previous files, which will be replaced.
     old: Arc<ManagedFiles>,
     room: Room,
     base: &'a BaseDirectory,
-    /// Its beginning was recorded.
+    /// The beginning of this transfer was recorded.
     begun: bool,
     /// What this node remembers of its files, under the key of the current attempt.
     memory: Option<Arc<Memory>>,
@@ -256,7 +258,7 @@ impl<'a> Transfer<'a> {
         listener: &'a Listener,
         link: &mut Link,
         offer: &'a Offer,
-        made: &'a mut BaseDirectory,
+        base: &'a mut BaseDirectory,
     ) -> Result<Transfer<'a>> {
         job.progress.phase("checking settings and free space", "");
         let layout = Layout::resolve(&job.args, &job.options)?;
@@ -275,40 +277,40 @@ impl<'a> Transfer<'a> {
         };
         let room = match check() {
             Ok(Room::Beside) => Room::Beside,
-            narrow => match made.give_up()? {
+            narrow => match base.give_up()? {
                 false => narrow?,
                 true => {
                     tracing::warn!(
-                        "what base-command brought is removed: it takes the room that the donor's files need"
+                        "removing the directory that base-command filled: the donor's files need its space"
                     );
                     check()?
                 }
             },
         };
-        refuse_base_that_is_none(job)?;
-        let base = job.settings.incremental && room != Room::InPlace;
+        refuse_missing_base(job)?;
+        let compare = job.settings.incremental && room != Room::InPlace;
         link.send(&Message::Accept {
             workers: job.settings.threads,
             in_place: room == Room::InPlace,
             empty_undo: agree::undo_tablespaces_will_change(job, offer),
-            still: verdict.without_redo,
-            base,
+            without_redo: verdict.without_redo,
+            compare,
             logical: verdict.logical.join("; "),
         })?;
         kept::save_grastate(&Disk, &job.datadir)?;
-        Ok(Transfer { job, listener, offer, layout, old, room, base: made, begun: false, memory: None })
+        Ok(Transfer { job, listener, offer, layout, old, room, base, begun: false, memory: None })
     }
 
     /// Receives write-sets of the donor's archive, if the donor sends these. Otherwise returns its first message
     /// about files.
-    fn by_write_sets(&self, link: &mut Link, ist: &mut OwnIst) -> Result<Instead> {
+    fn by_write_sets(&self, link: &mut Link, ist: &mut OwnIst) -> Result<DonorSends> {
         self.job.progress.phase("waiting for the donor to begin", "");
         let first = link.recv()?;
         // The donor has received our answer, so it need not connect again.
         self.listener.begun(Connection::Control);
         match first {
             Message::AskIst { fingerprints } => ist.answer(self, link, fingerprints.as_ref()),
-            first => Ok(Instead::Files(Box::new(first))),
+            first => Ok(DonorSends::Files(Box::new(first))),
         }
     }
 }
@@ -330,7 +332,7 @@ fn install(job: &Job, verified: VerifiedStaging, donor: &str, memory: Option<&Me
             }
         }
     }
-    if let Err(error) = Unfinished::forget(&job.datadir) {
+    if let Err(error) = Unfinished::remove(&job.datadir) {
         tracing::warn!("cannot remove the record of the transfer: {error:#}");
     }
     // Written only after the install: before it, the datadir holds the old data, which came from another donor.

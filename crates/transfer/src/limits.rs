@@ -39,7 +39,7 @@ impl TransferLimits {
     /// Reads the options.
     ///
     /// # Errors
-    /// A value that is none, by its name.
+    /// An invalid value, with the name of its option.
     pub fn read(options: &ServerOptions) -> Result<TransferLimits> {
         let hours = options.sst("full-only-between").filter(|text| !text.is_empty());
         Ok(TransferLimits {

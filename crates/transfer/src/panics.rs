@@ -29,7 +29,7 @@ const HINT: &str = "this is a bug in rejoin: report this line and the transfer's
 struct Transfer {
     cancel: Cancel,
     /// Removes files that must not stay when no destructors run.
-    last_words: Box<dyn Fn() + Send + Sync>,
+    on_abrupt_end: Box<dyn Fn() + Send + Sync>,
 }
 
 static TRANSFER: OnceLock<Transfer> = OnceLock::new();
@@ -50,10 +50,10 @@ pub fn name_them() {
     std::panic::set_hook(Box::new(hook));
 }
 
-/// From now on a panic in any thread cancels this transfer. `last_words` removes files that must not stay; it is called
+/// From now on a panic in any thread cancels this transfer. `on_abrupt_end` removes files that must not stay; it is called
 /// if the program then does not end by itself.
-pub fn end_transfer(cancel: &Cancel, last_words: impl Fn() + Send + Sync + 'static) {
-    let _ = TRANSFER.set(Transfer { cancel: cancel.clone(), last_words: Box::new(last_words) });
+pub fn end_transfer(cancel: &Cancel, on_abrupt_end: impl Fn() + Send + Sync + 'static) {
+    let _ = TRANSFER.set(Transfer { cancel: cancel.clone(), on_abrupt_end: Box::new(on_abrupt_end) });
 }
 
 /// Cancels the transfer of this process, if there is one, because one of its threads cannot do its work.
@@ -158,7 +158,7 @@ fn end_now() {
     let seconds = END_WITHIN.as_secs();
     tracing::error!("the program has not ended within {seconds} s after a panic and is now terminated");
     if let Some(transfer) = TRANSFER.get() {
-        (transfer.last_words)();
+        (transfer.on_abrupt_end)();
     }
     std::process::exit(i32::from(Kind::Internal.exit_code()));
 }

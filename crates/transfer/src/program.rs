@@ -4,25 +4,23 @@
 //! It is started directly, without a shell, in a process group of its own. It ends with us: when we die the kernel ends the
 //! program itself ([`end_with_us`]). What a [`Program`] says goes line by line to the log of the transfer; when the transfer is
 //! cancelled or its time is over its whole group is ended, and what it has started finds its pipes closed.
-use std::collections::VecDeque;
+mod output;
+mod stopped;
+
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, set_parent_process_death_signal, waitid,
-};
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 
-use crate::cancel::{Cancel, LOOK_EVERY};
+use self::output::{Output, Said};
+use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind, kind_of};
-use crate::human::printable;
 use crate::threads::{Running, Thread, lock, scoped};
 
 /// How often we look whether it has ended.
@@ -31,20 +29,10 @@ const LOOK_FOR_END: Duration = Duration::from_millis(50);
 const ENDS_WITHIN: Duration = Duration::from_millis(700);
 /// What a user's pipe may hold at most, unless an administrator has changed that.
 const PIPE_BYTES: usize = 1 << 20;
-/// Longer lines are cut.
-const LINE_BYTES_MAX: usize = 4096;
-/// How long it may take to stand still once it was told to stop.
-const STOPS_WITHIN: Duration = Duration::from_secs(1);
-/// After this time it is told again.
-const STOPS_AT_ONCE: Duration = Duration::from_millis(100);
-/// How often we look whether it stands still.
-const LOOK_FOR_STOP: Duration = Duration::from_millis(1);
 /// How long one may take that answers a question.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// The longest answer; a server's list of its variables has some hundred thousand bytes.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
-/// So many of its last lines are kept for the error.
-const LAST_LINES: usize = 3;
 
 /// Takes out of a program's environment what the server hands over to its scripts: accounts above all.
 pub fn without_credentials(command: &mut Command) {
@@ -124,17 +112,6 @@ pub fn answer_of(name: &str, command: &mut Command, cancel: &Cancel) -> Result<S
     Ok(format!("{}\n{}", String::from_utf8_lossy(&answer), lock(&said)))
 }
 
-/// What is seen of a program's output while it runs.
-struct Said<'a> {
-    program: &'a Program<'a>,
-    group: Pid,
-    /// Whether it was stopped once.
-    paused: AtomicBool,
-    last: Mutex<VecDeque<String>>,
-    full: AtomicBool,
-    ended: AtomicBool,
-}
-
 impl Program<'_> {
     /// Runs it to its end.
     ///
@@ -169,7 +146,7 @@ impl Program<'_> {
             // The more fits, the less the program waits for us. Only advice: the system may not allow it.
             let _ = stdout.as_ref().map(|stdout| fcntl_setpipe_size(stdout, PIPE_BYTES));
             let until = self.limit.and_then(|limit| Instant::now().checked_add(limit));
-            let mut output = Output { stdout, until, cancel: self.cancel };
+            let mut output = Output::new(stdout, until, self.cancel);
             let taken = take(&mut output);
             let whole = taken.is_ok();
             if !whole && self.cancel.check().is_ok() && matches!(self.soon(child), Ok(None)) {
@@ -194,14 +171,7 @@ impl Program<'_> {
         body: impl FnOnce(&Said<'_>, &mut Child) -> Result<T>,
     ) -> Result<T> {
         let mut child = self.start(command)?;
-        let said = Said {
-            program: self,
-            group: Pid::from_child(&child),
-            paused: AtomicBool::new(false),
-            last: Mutex::default(),
-            full: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-        };
+        let said = Said::new(self, &child);
         std::thread::scope(|scope| {
             let stderr = child.stderr.take();
             let said = &said;
@@ -210,7 +180,7 @@ impl Program<'_> {
             });
             let done = body(said, &mut child);
             end(&mut child);
-            said.ended.store(true, Ordering::Release);
+            said.set_ended();
             read.join()?;
             done
         })
@@ -235,7 +205,7 @@ impl Program<'_> {
         let began = Instant::now();
         loop {
             if let Some(status) = child.try_wait()? {
-                said.ended.store(true, Ordering::Release);
+                said.set_ended();
                 return Ok(status);
             }
             let over = self.limit.filter(|limit| began.elapsed() > *limit);
@@ -248,7 +218,7 @@ impl Program<'_> {
             };
             if let Err(why) = stop {
                 end(child);
-                said.ended.store(true, Ordering::Release);
+                said.set_ended();
                 return Err(why.into());
             }
             std::thread::sleep(LOOK_FOR_END);
@@ -289,155 +259,6 @@ fn end(child: &mut Child) {
     // Also what it left behind.
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.wait();
-}
-
-/// A program that stands still until this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    /// Returns `None` if it does not stop, because it has ended for example.
-    fn stop(group: Pid) -> Option<Stopped> {
-        let (stopped, began) = (Stopped(group), Instant::now());
-        while began.elapsed() < STOPS_WITHIN {
-            kill_process_group(group, Signal::STOP).ok()?;
-            if stands_still(group) {
-                return Some(stopped);
-            }
-            // A program that starts another one (vfork) waits for that one, which was stopped as well, before it can stop itself.
-            let _ = kill_process_group(group, Signal::CONT);
-        }
-        None
-    }
-}
-
-/// Waits until the kernel says that it has stopped each of its threads.
-fn stands_still(program: Pid) -> bool {
-    let how = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-    let began = Instant::now();
-    while began.elapsed() < STOPS_AT_ONCE {
-        if matches!(waitid(WaitId::Pid(program), how), Ok(Some(_))) {
-            return true;
-        }
-        std::thread::sleep(LOOK_FOR_STOP);
-    }
-    false
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = kill_process_group(self.0, Signal::CONT);
-    }
-}
-
-impl Said<'_> {
-    /// Passes on line by line what arrives, until the program and all its heirs have closed it, or the program has ended.
-    fn follow(&self, mut output: impl Read + AsFd) -> Result<()> {
-        let (mut line, mut block, mut stopped) = (Vec::new(), [0; 4096], None);
-        loop {
-            if stopped.is_some() && !is_readable(&output, Duration::ZERO)? {
-                self.program.pause.iter().for_each(|pause| (pause.meanwhile)());
-                stopped = None;
-            }
-            if !is_readable(&output, LOOK_EVERY)? {
-                if self.ended.load(Ordering::Acquire) {
-                    break;
-                }
-                continue;
-            }
-            let read = output.read(&mut block)?;
-            if read == 0 {
-                break;
-            }
-            for byte in block.iter().take(read) {
-                match byte {
-                    b'\n' | b'\r' => stopped = self.line(&mut line).or(stopped),
-                    _ if line.len() < LINE_BYTES_MAX => line.push(*byte),
-                    _ => {}
-                }
-            }
-        }
-        self.line(&mut line);
-        Ok(())
-    }
-
-    /// Passes on a line, and stops the program if that is wanted at it.
-    fn line(&self, bytes: &mut Vec<u8>) -> Option<Stopped> {
-        let line = printable(String::from_utf8_lossy(bytes).trim());
-        bytes.clear();
-        if line.is_empty() {
-            return None;
-        }
-        let wanted = self.program.pause.is_some_and(|pause| (pause.at)(&line));
-        let stopped =
-            (wanted && !self.paused.swap(true, Ordering::AcqRel)).then(|| Stopped::stop(self.group));
-        tracing::debug!("{}: {line}", self.program.name);
-        (self.program.line)(&line);
-        if ["No space left on device", "Errcode: 28", "error 28", "Disk quota exceeded"]
-            .iter()
-            .any(|text| line.contains(text))
-        {
-            self.full.store(true, Ordering::Relaxed);
-        }
-        // A word that a log is searched for: whether this is an error is for us to say.
-        let line = line.replace("[ERROR]", "error:");
-        let mut last = lock(&self.last);
-        if last.len() == LAST_LINES {
-            last.pop_front();
-        }
-        last.push_back(line);
-        stopped.flatten()
-    }
-
-    fn judge(&self, status: ExitStatus) -> Result<()> {
-        if status.success() {
-            return Ok(());
-        }
-        // The rest of what it said is still in the pipe; it is read to its end soon, because the program has ended.
-        std::thread::sleep(2 * LOOK_FOR_END);
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exit status {code}"),
-            (None, Some(signal)) => format!("signal {signal}"),
-            (None, None) => "no exit status".to_owned(),
-        };
-        let last: Vec<String> = lock(&self.last).iter().cloned().collect();
-        let text = format!("{} failed ({how}): {}", self.program.name, last.join("; "));
-        let kind = if self.full.load(Ordering::Relaxed) { Kind::Space } else { Kind::Server };
-        Err(Failure::new(kind, text).into())
-    }
-}
-
-/// A program's standard output, whose reader looks whether the transfer was cancelled.
-struct Output<'a> {
-    stdout: Option<ChildStdout>,
-    /// When its time is over.
-    until: Option<Instant>,
-    cancel: &'a Cancel,
-}
-
-impl Read for Output<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(stdout) = &mut self.stdout else { return Ok(0) };
-        while !is_readable(&*stdout, LOOK_EVERY)? {
-            self.cancel.check().map_err(io::Error::other)?;
-            if self.until.is_some_and(|until| Instant::now() > until) {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "it says nothing more, and its time is over",
-                ));
-            }
-        }
-        stdout.read(buffer)
-    }
-}
-
-/// Whether a read would return at once, after a wait of less than a second.
-fn is_readable(output: &impl AsFd, patience: Duration) -> io::Result<bool> {
-    let patience = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
-    match poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&patience)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
 }
 
 #[cfg(test)]

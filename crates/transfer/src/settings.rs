@@ -1,11 +1,15 @@
 //! The operator's options under `[sst]`, with defaults. `docs/options.md` documents them for operators.
+mod base_command;
+mod choices;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use protocol::limits::WORKERS_MAX;
-use protocol::message::Logical;
 
+pub use self::base_command::BaseCommand;
+pub use self::choices::{Blocking, InPlace, IstChoice, KeepPrevious, SnapshotChoice};
 use crate::compare::comparison::Parts;
 use crate::failure::{Failure, Kind};
 use crate::limits::TransferLimits;
@@ -24,120 +28,6 @@ const SPILL_MAX: u64 = 4 << 30;
 
 /// How many seconds we wait for the consistency point: longer than a nightly backup takes.
 const CONSISTENCY_POINT_TIMEOUT_S: u64 = 12 * 3600;
-
-/// How long the operator's program may take to fill a base: a night's backup of some terabytes.
-const BASE_COMMAND_TIMEOUT_S: u64 = 4 * 3600;
-
-/// The operator's program that fills a directory with a base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BaseCommand {
-    program: PathBuf,
-    arguments: Vec<String>,
-    /// How long it may take; `None` = without limit.
-    pub limit: Option<Duration>,
-}
-
-impl BaseCommand {
-    /// Splits it into words at blanks, and nowhere else: no shell reads it.
-    ///
-    /// # Errors
-    /// A configuration failure: the program has no absolute path.
-    pub fn parse(text: &str, limit: Option<Duration>) -> Result<BaseCommand, Failure> {
-        let mut words = text.split_whitespace().map(str::to_owned);
-        match words.next() {
-            Some(program) if program.starts_with('/') => {
-                Ok(BaseCommand { program: program.into(), arguments: words.collect(), limit })
-            }
-            _ => {
-                let text =
-                    format!("[sst] base-command={text} does not begin with the absolute path of a program");
-                let hint = "name the program and its arguments, separated by blanks; a script begins with its interpreter (#!/bin/sh)";
-                Err(Failure::new(Kind::Configuration, text).hint(hint))
-            }
-        }
-    }
-
-    /// The program.
-    pub fn program(&self) -> &std::path::Path {
-        &self.program
-    }
-
-    /// The words after it. The directory to fill follows them.
-    pub fn arguments(&self) -> &[String] {
-        &self.arguments
-    }
-}
-
-/// What happens to the previous state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeepPrevious {
-    /// Kept until the node has been Synced once.
-    UntilSynced,
-    /// Kept until the operator removes it.
-    Always,
-    /// Not kept.
-    Never,
-}
-
-/// What to do if there is no room for the old and the new files together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InPlace {
-    /// Replace the files in place, with a warning.
-    Auto,
-    /// Refuse, and name the missing space.
-    Never,
-}
-
-/// The kind of snapshot that a donor takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SnapshotChoice {
-    /// Online, or blocking if that is not possible, and mariabackup before that where the redo log or the layout of the files is the
-    /// reason.
-    Auto,
-    /// As [`SnapshotChoice::Auto`], without mariabackup.
-    OnlineOrBlocking,
-    /// Only the snapshot of a working server.
-    Online,
-    /// The snapshot of a server that blocks writes.
-    Blocking,
-    /// Definitions and rows.
-    Logical,
-    /// Only the snapshot that mariadb-backup takes.
-    Mariabackup,
-}
-
-impl SnapshotChoice {
-    /// Whether a donor sends definitions and rows.
-    pub fn logical(self) -> Logical {
-        match self {
-            SnapshotChoice::Logical => Logical::Always,
-            SnapshotChoice::Auto | SnapshotChoice::OnlineOrBlocking => Logical::IfNeeded,
-            SnapshotChoice::Online | SnapshotChoice::Blocking | SnapshotChoice::Mariabackup => Logical::Never,
-        }
-    }
-}
-
-/// When a donor may block writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blocking {
-    /// If the online snapshot is not possible.
-    Auto,
-    /// Never: the transfer fails instead.
-    Never,
-    /// Like [`Blocking::Auto`], for at most this long.
-    AtMost(Duration),
-}
-
-/// When write-sets of an archive bring a joiner back instead of files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IstChoice {
-    /// Where they are estimated to cost less than a transfer of files.
-    Auto,
-    /// Whenever that is possible.
-    Always,
-    /// Never.
-    Never,
-}
 
 /// The operator's certificates, as this node uses them in either role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -221,8 +111,8 @@ pub struct Settings {
 impl Settings {
     /// Reads the options. An invalid value is an error that names it.
     pub fn read(options: &ServerOptions) -> Result<Settings> {
-        let snapshot = choice(options, "snapshot", snapshot)?.unwrap_or(SnapshotChoice::Auto);
-        let blocking = choice(options, "blocking", blocking)?.unwrap_or(Blocking::Auto);
+        let snapshot = choice(options, "snapshot", choices::snapshot)?.unwrap_or(SnapshotChoice::Auto);
+        let blocking = choice(options, "blocking", choices::blocking)?.unwrap_or(Blocking::Auto);
         if (snapshot, blocking) == (SnapshotChoice::Blocking, Blocking::Never) {
             let text = "snapshot=blocking and blocking=never under [sst] contradict each other";
             return Err(Failure::new(Kind::Configuration, text).hint("remove one of them").into());
@@ -234,16 +124,16 @@ impl Settings {
             adaptive_throttle: options.sst_bool("adaptive-throttle")?.unwrap_or(true),
             max_time: options.sst_duration_s("max-time")?.filter(|s| *s > 0).map(Duration::from_secs),
             limits: TransferLimits::read(options)?,
-            compression: choice(options, "compress", compression)?.unwrap_or(Compression::Auto),
+            compression: choice(options, "compress", choices::compression)?.unwrap_or(Compression::Auto),
             first_contact: seconds(options, "sst-initial-timeout", 300)?,
             stall: seconds(options, "sst-idle-timeout", 120)?,
             flush: seconds(options, "flush-timeout", 600)?,
             incremental: options.sst_bool("incremental")?.unwrap_or(true),
             remember_fingerprints: options.sst_bool("remember-fingerprints")?.unwrap_or(true),
-            delta: choice(options, "delta", delta)?.unwrap_or(Parts::Auto),
+            delta: choice(options, "delta", choices::delta)?.unwrap_or(Parts::Auto),
             base: base(options),
-            base_command: base_command(options)?,
-            ist: choice(options, "ist", ist)?.unwrap_or(IstChoice::Auto),
+            base_command: BaseCommand::read(options)?,
+            ist: choice(options, "ist", choices::ist)?.unwrap_or(IstChoice::Auto),
             archive: options.sst("archive").filter(|dir| !dir.is_empty()).map(PathBuf::from),
             snapshot,
             blocking,
@@ -251,8 +141,8 @@ impl Settings {
             spill_dir: options.sst("redo-spill-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from),
             spill_max: options.sst_size("redo-spill-max")?.unwrap_or(SPILL_MAX),
             allow_corrupt_pages: options.sst_bool("allow-corrupt-pages")?.unwrap_or(false),
-            in_place: choice(options, "in-place", in_place)?.unwrap_or(InPlace::Auto),
-            keep_previous: choice(options, "keep-previous", keep_previous)?
+            in_place: choice(options, "in-place", choices::in_place)?.unwrap_or(InPlace::Auto),
+            keep_previous: choice(options, "keep-previous", choices::keep_previous)?
                 .unwrap_or(KeepPrevious::UntilSynced),
             allow_upgrade: options.sst_bool("allow-upgrade")?.unwrap_or(false),
             certificates: RoleCertificates {
@@ -287,16 +177,6 @@ pub fn base(options: &ServerOptions) -> Option<PathBuf> {
     options.sst("base").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
-/// `base-command`, if it is set.
-fn base_command(options: &ServerOptions) -> Result<Option<BaseCommand>> {
-    let Some(text) = options.sst("base-command").filter(|text| !text.trim().is_empty()) else {
-        return Ok(None);
-    };
-    let limit = options.sst_duration_s("base-command-timeout")?.unwrap_or(BASE_COMMAND_TIMEOUT_S);
-    let limit = (limit > 0).then(|| Duration::from_secs(limit));
-    Ok(Some(BaseCommand::parse(text, limit)?))
-}
-
 /// `metrics-dir`, if it is set. A transfer that fails because of its other options is to be seen there too.
 pub fn metrics_dir(options: &ServerOptions) -> Option<PathBuf> {
     options.sst("metrics-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from)
@@ -315,71 +195,6 @@ fn choice<T>(options: &ServerOptions, name: &str, read: fn(&str) -> Option<T>) -
     known.map(Some).ok_or_else(|| {
         Failure::new(Kind::Configuration, format!("{name}={value} under [sst] is not a known value"))
     })
-}
-
-fn compression(value: &str) -> Option<Compression> {
-    match value {
-        "auto" => Some(Compression::Auto),
-        // `quicklz` is mariabackup's only compression: an operator who set it wants compression.
-        "zstd" | "quicklz" | "1" | "on" => Some(Compression::Always),
-        "none" | "0" | "off" => Some(Compression::Never),
-        _ => None,
-    }
-}
-
-fn delta(value: &str) -> Option<Parts> {
-    match value {
-        "auto" => Some(Parts::Auto),
-        "page" | "1" | "on" => Some(Parts::Always),
-        "none" | "0" | "off" => Some(Parts::Never),
-        _ => None,
-    }
-}
-
-fn snapshot(value: &str) -> Option<SnapshotChoice> {
-    match value {
-        "auto" => Some(SnapshotChoice::Auto),
-        "online-or-blocking" => Some(SnapshotChoice::OnlineOrBlocking),
-        "online" => Some(SnapshotChoice::Online),
-        "blocking" => Some(SnapshotChoice::Blocking),
-        "logical" => Some(SnapshotChoice::Logical),
-        "mariabackup" => Some(SnapshotChoice::Mariabackup),
-        _ => None,
-    }
-}
-
-fn ist(value: &str) -> Option<IstChoice> {
-    match value {
-        "auto" => Some(IstChoice::Auto),
-        "always" => Some(IstChoice::Always),
-        "never" => Some(IstChoice::Never),
-        _ => None,
-    }
-}
-
-fn blocking(value: &str) -> Option<Blocking> {
-    match value {
-        "auto" => Some(Blocking::Auto),
-        "never" => Some(Blocking::Never),
-        seconds => seconds.parse().ok().filter(|s| *s > 0).map(|s| Blocking::AtMost(Duration::from_secs(s))),
-    }
-}
-
-fn in_place(value: &str) -> Option<InPlace> {
-    match value {
-        "auto" => Some(InPlace::Auto),
-        "never" => Some(InPlace::Never),
-        _ => None,
-    }
-}
-
-fn keep_previous(value: &str) -> Option<KeepPrevious> {
-    match value {
-        "until-synced" => Some(KeepPrevious::UntilSynced),
-        "always" => Some(KeepPrevious::Always),
-        "never" => Some(KeepPrevious::Never),
-        _ => None,
-    }
 }
 
 /// A key of the role counts before the general one of the same name, as in the server's own scripts (MDEV-23744).

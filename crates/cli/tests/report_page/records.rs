@@ -59,7 +59,7 @@ impl Shape {
                 ("installing", self.install_ms),
                 ("done", 1),
             ]),
-            Some(_) => phases.push(("failed; waiting up to 24.5 s for the group to give the donor up", 2500)),
+            Some(_) => phases.push(("failed; waiting up to 24.5 s for the group to expel the donor", 2500)),
         }
         if let Some(reason) = self.failure {
             record.outcome = Some(format!("the donor gave up: {reason}"));

@@ -21,10 +21,12 @@
 //!
 //! A chunk of type 'P' has 10 MiB as a rule and the format has no limit, so bytes are given out as they come. The checksum
 //! is before them and is verified after them: what was given out is valid only once [`Event::ChunkEnd`] has followed.
-use crc32fast::Hasher;
+mod payload;
+
 use thiserror::Error;
 
-use crate::bytes::{le32, le64};
+use self::payload::{HOLE_BYTES, NUMBERS_BYTES, Part, Payload};
+use crate::bytes::le32;
 
 /// The longest path: `mbstream` accepts no longer one.
 pub const PATH_BYTES_MAX: usize = 511;
@@ -34,9 +36,6 @@ pub const HOLES_MAX: u32 = 1 << 18;
 const MAGIC: [u8; 8] = *b"XBSTCK01";
 /// Magic, flags, type, length of the path.
 const HEAD_BYTES: usize = 14;
-/// Length, offset, checksum.
-const NUMBERS_BYTES: usize = 20;
-const HOLE_BYTES: usize = 8;
 const IGNORABLE: u8 = 1;
 const REPLACES: u8 = 2;
 const OFFSET_BYTES: usize = 8;
@@ -146,14 +145,7 @@ pub struct Decoder {
     path: String,
     /// Bytes of the stream that were read.
     at: u64,
-    /// Bytes of the payload that are missing.
-    left: u64,
-    /// Where in the file the next byte belongs.
-    offset: u64,
-    checksum: u32,
-    hasher: Hasher,
-    /// Of a chunk with holes: to skip and to write then, the next one first.
-    holes: std::collections::VecDeque<(u32, u32)>,
+    payload: Payload,
     error: Option<MbstreamError>,
 }
 
@@ -174,11 +166,7 @@ impl Decoder {
             partial: Vec::new(),
             path: String::new(),
             at: 0,
-            left: 0,
-            offset: 0,
-            checksum: 0,
-            hasher: Hasher::new(),
-            holes: Default::default(),
+            payload: Payload::default(),
             error: None,
         }
     }
@@ -273,10 +261,10 @@ impl Decoder {
                     self.state = State::Numbers { kind, holes };
                 }
                 State::Numbers { kind, holes } => {
-                    if self.gather(input, NUMBERS_BYTES).is_none() {
-                        return Ok(None);
-                    }
-                    self.numbers()?;
+                    let Some(numbers) = self.gather(input, NUMBERS_BYTES) else { return Ok(None) };
+                    let described = Payload::described(numbers);
+                    self.partial.clear();
+                    self.payload = described.map_err(|why| self.impossible(why))?;
                     let ignored = kind == Kind::Ignored;
                     self.state = if kind == Kind::Sparse {
                         State::Hole { left: holes }
@@ -288,21 +276,31 @@ impl Decoder {
                     }
                 }
                 State::Hole { left: 0 } => {
-                    self.check_holes()?;
+                    self.payload.check_holes().map_err(|why| self.impossible(why))?;
                     self.state = State::Payload { ignored: false };
                 }
                 State::Hole { left } => {
-                    let Some(bytes) = self.gather(input, HOLE_BYTES) else { return Ok(None) };
-                    let hole = (le32(bytes, 0).unwrap_or_default(), le32(bytes, 4).unwrap_or_default());
-                    self.hasher.update(&self.partial);
+                    if self.gather(input, HOLE_BYTES).is_none() {
+                        return Ok(None);
+                    }
+                    self.payload.add_hole(&self.partial);
                     self.partial.clear();
-                    self.holes.push_back(hole);
                     self.state = State::Hole { left: left - 1 };
                 }
-                State::Payload { ignored } => match self.payload(input, ignored)? {
-                    Some(event) => return Ok(Some(event)),
-                    None if self.left > 0 => return Ok(None),
-                    None => {}
+                State::Payload { ignored } => match self.payload_part(input) {
+                    None => return Ok(None),
+                    Some(Part::Bytes { .. }) if ignored => {}
+                    Some(Part::Bytes { offset, bytes }) => return Ok(Some(Event::Data { offset, bytes })),
+                    Some(Part::End { end, intact }) => {
+                        self.state = State::Head;
+                        match (ignored, intact) {
+                            (true, _) => {}
+                            (false, true) => return Ok(Some(Event::ChunkEnd { end })),
+                            (false, false) => {
+                                return Err(MbstreamError::Checksum { path: self.path.clone(), end });
+                            }
+                        }
+                    }
                 },
             }
         }
@@ -348,77 +346,11 @@ impl Decoder {
         Ok(())
     }
 
-    fn numbers(&mut self) -> Result<(), MbstreamError> {
-        self.left = le64(&self.partial, 0).unwrap_or_default();
-        self.offset = le64(&self.partial, 8).unwrap_or_default();
-        self.checksum = le32(&self.partial, 16).unwrap_or_default();
-        self.partial.clear();
-        self.hasher = Hasher::new();
-        self.holes.clear();
-        let end = self.offset.checked_add(self.left);
-        match end.is_some_and(|end| end <= i64::MAX as u64) {
-            true => Ok(()),
-            false => Err(self.impossible("it ends past the end of any file")),
-        }
-    }
-
-    /// The payload must be as long as what is written between the holes.
-    fn check_holes(&self) -> Result<(), MbstreamError> {
-        let (mut written, mut end) = (0u64, self.offset);
-        for (skip, len) in &self.holes {
-            written += u64::from(*len);
-            end = end.saturating_add(u64::from(*skip) + u64::from(*len));
-        }
-        if written != self.left {
-            return Err(self.impossible("its holes and its payload have different lengths"));
-        }
-        if end > i64::MAX as u64 {
-            return Err(self.impossible("it ends past the end of any file"));
-        }
-        Ok(())
-    }
-
-    fn payload<'a>(
-        &mut self,
-        input: &mut &'a [u8],
-        ignored: bool,
-    ) -> Result<Option<Event<'a>>, MbstreamError> {
-        // The holes before the next byte, also those at the end.
-        while let Some((skip, len)) = self.holes.front_mut() {
-            self.offset += u64::from(std::mem::take(skip));
-            if *len > 0 {
-                break;
-            }
-            self.holes.pop_front();
-        }
-        if self.left == 0 {
-            self.state = State::Head;
-            let end = self.offset;
-            let hasher = std::mem::replace(&mut self.hasher, Hasher::new());
-            return match (ignored, hasher.finalize() == self.checksum) {
-                (true, _) => Ok(None),
-                (false, true) => Ok(Some(Event::ChunkEnd { end })),
-                (false, false) => Err(MbstreamError::Checksum { path: self.path.clone(), end }),
-            };
-        }
-        let together = self.holes.front().map_or(self.left, |(_, len)| u64::from(*len).min(self.left));
-        let now = input.len().min(usize::try_from(together).unwrap_or(usize::MAX));
-        if now == 0 {
-            return Ok(None);
-        }
-        let (bytes, rest) = input.split_at(now);
-        *input = rest;
-        let offset = self.offset;
-        (self.at, self.left, self.offset) =
-            (self.at + now as u64, self.left - now as u64, offset + now as u64);
-        if let Some((_, len)) = self.holes.front_mut() {
-            *len -= now as u32;
-        }
-        if ignored {
-            return self.payload(input, ignored);
-        }
-        self.hasher.update(bytes);
-        Ok(Some(Event::Data { offset, bytes }))
+    fn payload_part<'a>(&mut self, input: &mut &'a [u8]) -> Option<Part<'a>> {
+        let before = input.len();
+        let part = self.payload.next(input);
+        self.at += (before - input.len()) as u64;
+        part
     }
 
     fn impossible(&self, why: &'static str) -> MbstreamError {

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use crc32fast::Hasher;
 use proptest::prelude::*;
 
 use super::*;

@@ -360,7 +360,7 @@ fn a_command_fills_a_base_from_a_stream_in_a_file() -> Result<()> {
     joiner.add_options("sst", &[&format!("base-command={} {}", restore.display(), stream.display())])?;
     joiner.join()?;
     let log = joiner.log_since_start();
-    ensure!(log.contains("this node has nothing to compare with: running base-command"), "{log}");
+    ensure!(log.contains("this node has no data to compare: running base-command"), "{log}");
     let little = sent(joiner)?;
     ensure!(little.same > little.all / 2, "{little:?}\n{log}");
     compare::assert_equal(donor, joiner)?;

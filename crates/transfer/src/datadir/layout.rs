@@ -13,6 +13,7 @@ use protocol::policy::{NodeFacts, SystemFile};
 use super::KEPT_DIRECTORY;
 use super::accept::accept;
 use super::cpat::KeepPattern;
+use super::log_names;
 use super::system_files::{self, DataFile};
 use crate::failure::{Failure, Kind};
 use crate::flavor::Flavor;
@@ -88,10 +89,10 @@ impl Layout {
         let files = |option, default| data_files(&datadir, home, options, option, default);
         let system_files = files("innodb-data-file-path", system_files::DATA_DEFAULT)?;
         let temp_files = files("innodb-temp-data-file-path", system_files::TEMP_DEFAULT)?;
-        let basename = log_basename(options);
+        let basename = log_names::basename(options);
         let data_home = absolute(&datadir, home.unwrap_or_default());
-        let (binlog, binlog_index) = binlog(&datadir, options, &basename);
-        let (relay_log, relay_log_index) = relay_log(&datadir, options, &basename);
+        let (binlog, binlog_index) = log_names::binlog(&datadir, options, &basename);
+        let (relay_log, relay_log_index) = log_names::relay_log(&datadir, options, &basename);
         let dump = options.server("innodb-buffer-pool-filename").filter(|name| !name.is_empty());
         Ok(Layout {
             system_files,
@@ -104,7 +105,7 @@ impl Layout {
             binlog_index,
             relay_log,
             relay_log_index,
-            ddl_logs: ddl_logs(&datadir, options),
+            ddl_logs: log_names::ddl_logs(&datadir, options),
             tc_log: absolute(
                 &datadir,
                 options.server("log-tc").filter(|n| !n.is_empty()).unwrap_or("tc.log"),
@@ -295,54 +296,6 @@ fn data_files(
         SystemFileAt { path, size: file.size, autoextend: file.autoextend }
     };
     Ok(files.into_iter().map(place).collect())
-}
-
-/// The stem of default log names: `log_basename`, otherwise the host's name.
-fn log_basename(options: &ServerOptions) -> String {
-    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    options.server("log-basename").filter(|name| !name.is_empty()).map_or_else(host, str::to_owned)
-}
-
-/// The server cuts the file name at its first dot (`MYSQL_LOG::generate_name`).
-fn without_extension(path: PathBuf) -> PathBuf {
-    match path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.')) {
-        Some((stem, _)) if !stem.is_empty() => path.with_file_name(stem),
-        _ => path,
-    }
-}
-
-fn binlog(datadir: &Path, options: &ServerOptions, basename: &str) -> (Option<PathBuf>, Option<PathBuf>) {
-    let Some(name) = options.server("log-bin").filter(|name| *name != "0") else { return (None, None) };
-    let default = format!("{basename}-bin");
-    let base = without_extension(absolute(datadir, if name.is_empty() { &default } else { name }));
-    let index = index_file(datadir, options, "log-bin-index", &base);
-    (Some(base), Some(index))
-}
-
-fn relay_log(datadir: &Path, options: &ServerOptions, basename: &str) -> (PathBuf, PathBuf) {
-    let default = format!("{basename}-relay-bin");
-    let name = options.server("relay-log").filter(|name| !name.is_empty()).unwrap_or(&default);
-    let base = without_extension(absolute(datadir, name));
-    let index = index_file(datadir, options, "relay-log-index", &base);
-    (base, index)
-}
-
-/// A configured index gets `.index` unless it has an extension; the default is named after its logs.
-fn index_file(datadir: &Path, options: &ServerOptions, option: &str, base: &Path) -> PathBuf {
-    match options.server(option).filter(|name| !name.is_empty()) {
-        None => with_suffix(base, ".index"),
-        Some(name) => {
-            let path = absolute(datadir, name);
-            if path.extension().is_some() { path } else { with_suffix(&path, ".index") }
-        }
-    }
-}
-
-fn ddl_logs(datadir: &Path, options: &ServerOptions) -> Vec<PathBuf> {
-    let name =
-        options.server("log-ddl-recovery").filter(|name| !name.is_empty()).unwrap_or("ddl_recovery.log");
-    let base = without_extension(absolute(datadir, name));
-    vec![with_suffix(&base, ".log"), with_suffix(&base, "-backup.log")]
 }
 
 /// Each use of the option adds a name; an empty one clears the names before it.

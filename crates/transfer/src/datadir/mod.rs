@@ -9,6 +9,7 @@ pub mod engines;
 mod found;
 pub mod layout;
 pub mod lineage;
+mod log_names;
 pub mod managed;
 pub mod of_server;
 pub mod own_position;

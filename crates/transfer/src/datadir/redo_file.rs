@@ -128,7 +128,7 @@ impl RedoFile {
     /// Reads the log from `lsn`, up to `past`, the end of the lap or of a window. Returns 0 at the end of the
     /// file.
     fn fill(&self, lsn: Lsn, past: u64, window: &mut Vec<u8>) -> Result<usize> {
-        let offset = self.geometry.offset(lsn).context("an LSN before the log's first")?;
+        let offset = self.geometry.offset(lsn).context("the LSN is before the start of the log")?;
         let lap_end = DATA_START + self.geometry.capacity;
         window.resize((past - lsn.0).min(lap_end - offset).min(WINDOW) as usize, 0);
         let read = self.file.read_at(window, offset).context("cannot read the redo log")?;

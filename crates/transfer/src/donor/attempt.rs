@@ -9,7 +9,7 @@ use protocol::message::{Attempt, Message, SnapshotKind};
 use protocol::sample::Sample;
 
 use super::decision::PlanInputs;
-use super::joiners_word::{Position, expect, receive_sample};
+use super::expected::{Position, expect, receive_sample};
 use super::offer::Accepted;
 use crate::compare::comparison::{Compare, Parts};
 use crate::datadir::engines::EnginePolicy;
@@ -122,7 +122,7 @@ impl DonorSession<'_> {
             link.note(line)?;
         }
         log_corruption(link, &taken.corrupt)?;
-        self.job.progress.ledger.note(|record| record.redo_rounds = taken.redo_rounds);
+        self.job.progress.ledger.update(|record| record.redo_rounds = taken.redo_rounds);
         let list = send_queue.list(taken.files);
         Ok(Sent {
             list,
@@ -159,10 +159,10 @@ impl DonorSession<'_> {
     /// Begins an attempt. Returns the fingerprint key, or `None` if files are not compared. It is that of the remembered
     /// fingerprints, or a new one if nothing is remembered.
     fn begin(&self, link: &mut Link, kind: SnapshotKind, reason: &str) -> Result<Option<FingerprintKey>> {
-        let (base, incremental) = (self.accepted.base, self.job.settings.incremental);
+        let (compare, incremental) = (self.accepted.compare, self.job.settings.incremental);
         let memory = self.memory.as_ref().filter(|memory| !memory.is_wrong());
         let remember = memory.map(|memory| memory.key());
-        let key = match (base && incremental, remember) {
+        let key = match (compare && incremental, remember) {
             (false, _) => None,
             (true, None) => Some(random_bytes()?),
             (true, remembered) => remembered,
@@ -174,9 +174,10 @@ impl DonorSession<'_> {
         let parts = self.job.settings.delta != Parts::Never;
         let remembered = memory.map_or(0, |_| self.remembered);
         let layout = self.layout;
-        let inputs = PlanInputs { layout, bytes, remembered, base, incremental, redo, rlimit, parts, limits };
+        let inputs =
+            PlanInputs { layout, bytes, remembered, compare, incremental, redo, rlimit, parts, limits };
         if key.is_none() {
-            // A joiner in place deletes its files when it hears of the attempt.
+            // A joiner that replaces its files in place deletes them when it receives the attempt.
             inputs.permit(None)?;
         }
         let sample = begin(self.job, link, kind, reason, (key, remember), bytes)?;
@@ -212,17 +213,17 @@ impl DonorSession<'_> {
         )
     }
 
-    /// Runs `source` with one connection for each lane of the send queue. Returns its result and the number of
+    /// Runs `source`, with the connections of the send queue open. Returns its result and the number of
     /// chunks, once the joiner has written all of them.
     fn through<T>(&self, send_queue: &SendQueue<'_>, source: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
         std::thread::scope(|scope| {
-            let lane = |number| {
+            let connection = |number| {
                 let send = move |link: &mut Link| send_queue.send(number, link);
                 scoped(scope, Thread::Sender, move || self.talk(number, send))
             };
-            let threads: Vec<_> = (0..send_queue.lanes()).map(lane).collect();
+            let threads: Vec<_> = (0..send_queue.connections()).map(connection).collect();
             let comparing = send_queue.compare().map(|compare| {
-                let (asks, hears) = (send_queue.lanes(), send_queue.lanes() + 1);
+                let (asks, hears) = (send_queue.connections(), send_queue.connections() + 1);
                 let ask = move || self.talk(asks, |link| compare.send_questions(link));
                 let hear = move || self.talk(hears, |link| compare.receive_answers(link));
                 [scoped(scope, Thread::Questions, ask), scoped(scope, Thread::Answers, hear)]

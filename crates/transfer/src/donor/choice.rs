@@ -34,8 +34,8 @@ impl DonorSession<'_> {
             _ if !self.accepted.logical.is_empty() => return self.logical(link, &self.accepted.logical),
             SnapshotChoice::Blocking => return self.blocking(link, "snapshot=blocking is set on the donor"),
             SnapshotChoice::Mariabackup => return self.only_mariabackup(link),
-            SnapshotChoice::Online if self.accepted.still => return Err(not_online(NEWER).into()),
-            SnapshotChoice::Auto | SnapshotChoice::OnlineOrBlocking if self.accepted.still => {
+            SnapshotChoice::Online if self.accepted.without_redo => return Err(not_online(NEWER).into()),
+            SnapshotChoice::Auto | SnapshotChoice::OnlineOrBlocking if self.accepted.without_redo => {
                 return self.blocking(link, NEWER);
             }
             _ => {}

@@ -26,8 +26,8 @@ pub(super) struct PlanInputs<'a> {
     pub bytes: u64,
     /// Bytes of these whose fingerprints are remembered.
     pub remembered: u64,
-    /// The joiner has files that may be compared.
-    pub base: bool,
+    /// The joiner has files to compare.
+    pub compare: bool,
     /// The donor's option `incremental`.
     pub incremental: bool,
     /// The redo whose pages are not in our files yet; `None` if no redo is sent, or if it is not known.
@@ -80,7 +80,7 @@ impl PlanInputs<'_> {
                 }
             }
             _ if !self.incremental => full("incremental=0 is set on the donor"),
-            _ if !self.base => {
+            _ if !self.compare => {
                 full("the joiner compares nothing (incremental=0, or it replaces its files in place)")
             }
             _ => full("the joiner gave no sample"),
@@ -140,7 +140,7 @@ impl PlanInputs<'_> {
 /// Records the plan, and logs it on both hosts.
 fn announce(plan: Plan, link: &mut Link, ledger: &Ledger) -> Result<()> {
     let line = plan.words.clone();
-    ledger.note(|record| record.plan = Some(plan));
+    ledger.update(|record| record.plan = Some(plan));
     tracing::info!("{line}");
     link.note(&line)
 }

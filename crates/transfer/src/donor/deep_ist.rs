@@ -16,7 +16,7 @@ use protocol::sample::Decision;
 use report::record::{Method, Plan};
 
 use super::attempt::DonorSession;
-use super::joiners_word::{Position, expect, position_given, receive_sample, unexpected};
+use super::expected::{Position, expect, position_given, receive_sample, unexpected};
 use crate::compare::comparison::Parts;
 use crate::datadir::sample::shared;
 use crate::failure::{Failure, Kind, kind_of};
@@ -41,7 +41,7 @@ const MEASURED: usize = 500;
 const VERSION: u8 = formats::galera::ist::VERSION_OLDEST;
 
 /// Sends write-sets instead of files. `None` if files are to be sent; if there is an archive, both logs say why.
-pub(super) fn instead(session: &DonorSession<'_>, link: &mut Link) -> Result<Option<Position>> {
+pub(super) fn send_write_sets(session: &DonorSession<'_>, link: &mut Link) -> Result<Option<Position>> {
     let job = session.job;
     let Some(dir) = archive_dir(job).filter(|_| job.settings.ist != IstChoice::Never) else {
         return Ok(None);
@@ -76,7 +76,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         Ok(given) => given,
         Err(error) => return none(format!("{error:#}")),
     };
-    let incremental = session.accepted.base && job.settings.incremental;
+    let incremental = session.accepted.compare && job.settings.incremental;
     let key = if incremental { Some(random_bytes()?) } else { None };
     link.send(&Message::AskIst { fingerprints: key })?;
     let (position, first, next, room, rate) = match link.recv()? {
@@ -137,7 +137,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     let line = format!("plan: deep IST from {position}: {}", ways.in_words());
     tracing::info!("{line}");
     link.note(&line)?;
-    job.progress.ledger.note(|record| {
+    job.progress.ledger.update(|record| {
         (record.method, record.position.after) = (Some(Method::WriteSets), Some(given.0.to_string()));
         record.position.before = Some(position.to_string());
         let (write_sets, write_set_bytes) = (Some(write_sets), Some(write_set_bytes));
@@ -154,7 +154,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         Err(error) if kind_of(&error) != Kind::Disk => return Err(error),
         sent => (sent, sender.finish()?),
     };
-    job.progress.ledger.note(|record| record.bytes.write_sets = bytes);
+    job.progress.ledger.update(|record| record.bytes.write_sets = bytes);
     job.cancel.check()?;
     if let Err(error) = sent {
         let why = cut(&format!("{error:#}"), TEXT_BYTES_MAX).to_owned();

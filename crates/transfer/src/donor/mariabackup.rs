@@ -6,7 +6,7 @@ use anyhow::Result;
 use protocol::message::Message;
 
 use super::attempt::{DonorSession, Sent};
-use super::joiners_word::unexpected;
+use super::expected::unexpected;
 use crate::datadir::encrypted::first_encrypted;
 use crate::datadir::scan;
 use crate::failure::{Failure, Kind};
@@ -104,7 +104,7 @@ impl DonorSession<'_> {
 
     /// The program, if both hosts have one that can be used.
     fn tool(&self, link: &mut Link) -> Result<Result<Tool, String>> {
-        if self.accepted.still {
+        if self.accepted.without_redo {
             return Ok(Err("the joiner's server may be of another series".to_owned()));
         }
         let job = self.job;

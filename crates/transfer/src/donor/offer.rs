@@ -8,7 +8,7 @@ use protocol::limits::{HEADER_BYTES_MAX, TEXT_BYTES_MAX};
 use protocol::message::{Logical, Message, Offer};
 use protocol::policy::NodeFacts;
 
-use super::joiners_word::unexpected;
+use super::expected::unexpected;
 use crate::datadir::encrypted::first_encrypted;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::Scan;
@@ -101,16 +101,17 @@ pub(super) struct Accepted {
     pub workers: u16,
     in_place: bool,
     pub empty_undo: bool,
-    pub still: bool,
-    /// The joiner has files that may be compared.
-    pub base: bool,
+    /// The joiner must get files that need no redo.
+    pub without_redo: bool,
+    /// The joiner has files to compare.
+    pub compare: bool,
     /// Why the joiner cannot use our files; empty if it can.
     pub logical: String,
 }
 
 /// Reads the answer to an offer that says this of a logical snapshot.
 pub(super) fn accepted(message: Message, offered: Logical) -> Result<Accepted, Failure> {
-    let Message::Accept { workers, in_place, empty_undo, still, base, logical } = message else {
+    let Message::Accept { workers, in_place, empty_undo, without_redo, compare, logical } = message else {
         return Err(unexpected(&message, "Accept"));
     };
     // It is logged here.
@@ -119,7 +120,7 @@ pub(super) fn accepted(message: Message, offered: Logical) -> Result<Accepted, F
         let text = format!("the joiner asks for a logical snapshot, which was not offered: {logical}");
         return Err(Failure::new(Kind::Peer, text));
     }
-    Ok(Accepted { workers, in_place, empty_undo, still, base, logical })
+    Ok(Accepted { workers, in_place, empty_undo, without_redo, compare, logical })
 }
 
 #[cfg(test)]
@@ -132,8 +133,8 @@ mod tests {
             workers: 1,
             in_place: false,
             empty_undo: false,
-            still: false,
-            base: false,
+            without_redo: false,
+            compare: false,
             logical: logical.to_owned(),
         };
         for (offered, reason, fits) in [

@@ -201,7 +201,7 @@ fn patched(inputs: &Inputs<'_>, keep: bool) -> Result<Vec<Patched>, Failure> {
             (false, None) => None,
             (true, Some(_)) => Some(kept_place(inputs, table, &format!("back-{number}"))?),
             _ => {
-                let text = format!("what is patched in {} was staged for another plan", table.display());
+                let text = format!("the patch of {} was staged for another plan", table.display());
                 return Err(Failure::new(Kind::Disk, text));
             }
         };

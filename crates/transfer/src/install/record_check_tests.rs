@@ -10,10 +10,10 @@ use crate::install::plan::{
 
 /// A datadir with a redo log elsewhere, a database behind a link, and a root on what could be another
 /// filesystem.
-struct Ground(Tree);
+struct Fixture(Tree);
 
-impl Ground {
-    fn new() -> Ground {
+impl Fixture {
+    fn new() -> Fixture {
         let tree = Tree::with_engine_files();
         for dir in [
             "data/#sql-rejoin/old",
@@ -27,7 +27,7 @@ impl Ground {
             fs::create_dir_all(tree.path(dir)).unwrap();
         }
         symlink(tree.path("far/linked"), tree.path("data/linked")).unwrap();
-        Ground(tree)
+        Fixture(tree)
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -117,24 +117,24 @@ impl Ground {
 
 #[test]
 fn what_a_transfer_wrote_is_taken() {
-    let ground = Ground::new();
-    let fine = ground.plan();
+    let fixture = Fixture::new();
+    let fine = fixture.plan();
     for name in [INSTALL, INSTALLED, RELEASED] {
-        ground.check(name, &fine).unwrap();
+        fixture.check(name, &fine).unwrap();
     }
-    ground.check(ROOTS, &fine.roots).unwrap();
+    fixture.check(ROOTS, &fine.roots).unwrap();
     // The link of a table elsewhere may stay unchanged, belong to another engine, or have another name.
-    let mut plan = ground.plan();
-    fs::write(ground.at("data/db/f.isl"), "").unwrap();
-    symlink(ground.at("ssd/m.MYD"), ground.at("data/db/m.MYD")).unwrap();
-    symlink(ground.at("ssd/of-an-operator"), ground.at("data/db/o.ibd")).unwrap();
+    let mut plan = fixture.plan();
+    fs::write(fixture.at("data/db/f.isl"), "").unwrap();
+    symlink(fixture.at("ssd/m.MYD"), fixture.at("data/db/m.MYD")).unwrap();
+    symlink(fixture.at("ssd/of-an-operator"), fixture.at("data/db/o.ibd")).unwrap();
     for path in ["ssd/db/f.ibd", "ssd/m.MYD", "data/db/o.ibd", "ssd/of-an-operator"] {
-        plan.retired.push(Retired { path: ground.at(path), to: None, class: Class::Table });
+        plan.retired.push(Retired { path: fixture.at(path), to: None, class: Class::Table });
     }
     // A root that does not exist yet, beside such a table and in a database.
-    plan.roots.extend([ground.at("ssd/.rejoin"), ground.at("data/db/.rejoin")]);
-    ground.check(INSTALL, &plan).unwrap();
-    check(&ground.at("data"), || panic!("no record needs a layout")).unwrap();
+    plan.roots.extend([fixture.at("ssd/.rejoin"), fixture.at("data/db/.rejoin")]);
+    fixture.check(INSTALL, &plan).unwrap();
+    check(&fixture.at("data"), || panic!("no record needs a layout")).unwrap();
 }
 
 /// Each of these paths, anywhere in a record, is refused.
@@ -154,10 +154,10 @@ fn nothing_outside_and_nothing_of_ours_is_taken() {
         ("swept", |plan, path| plan.sweep[0].directory = path),
         ("root", |plan, path| plan.roots[1] = path),
     ];
-    let ground = Ground::new();
-    fs::create_dir_all(ground.at("victim/.rejoin/old")).unwrap();
-    symlink(ground.at("victim"), ground.at("far/way")).unwrap();
-    symlink(ground.at("victim"), ground.at("data/db/way")).unwrap();
+    let fixture = Fixture::new();
+    fs::create_dir_all(fixture.at("victim/.rejoin/old")).unwrap();
+    symlink(fixture.at("victim"), fixture.at("far/way")).unwrap();
+    symlink(fixture.at("victim"), fixture.at("data/db/way")).unwrap();
     let bad = [
         "victim/file",
         "victim",
@@ -172,14 +172,14 @@ fn nothing_outside_and_nothing_of_ours_is_taken() {
     ];
     for (place, put) in places {
         for path in bad {
-            let mut plan = ground.plan();
-            put(&mut plan, ground.at(path));
-            let error = ground.check(INSTALL, &plan).expect_err(&format!("{place} {path}")).to_string();
+            let mut plan = fixture.plan();
+            put(&mut plan, fixture.at(path));
+            let error = fixture.check(INSTALL, &plan).expect_err(&format!("{place} {path}")).to_string();
             assert!(error.contains("/install.json names ") && error.contains("nothing was done"), "{error}");
         }
-        let mut plan = ground.plan();
+        let mut plan = fixture.plan();
         put(&mut plan, "db/t.ibd".into());
-        ground.check(INSTALL, &plan).expect_err("a relative path");
+        fixture.check(INSTALL, &plan).expect_err("a relative path");
     }
 }
 
@@ -187,47 +187,47 @@ fn nothing_outside_and_nothing_of_ours_is_taken() {
 /// rollback.
 #[test]
 fn a_finished_install_outlives_the_configuration() {
-    let ground = Ground::new();
-    let mut plan = ground.plan();
-    plan.retired.push(Retired { path: ground.at("former/bin.1"), to: None, class: Class::Table });
-    plan.roots.push(ground.at("former/.rejoin"));
+    let fixture = Fixture::new();
+    let mut plan = fixture.plan();
+    plan.retired.push(Retired { path: fixture.at("former/bin.1"), to: None, class: Class::Table });
+    plan.roots.push(fixture.at("former/.rejoin"));
     for name in [INSTALLED, RELEASED] {
-        ground.check(name, &plan).unwrap();
+        fixture.check(name, &plan).unwrap();
     }
-    ground.check(INSTALL, &plan).unwrap_err();
-    fs::write(ground.at("data/#sql-rejoin/installed.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
-    let log = format!("--innodb-log-group-home-dir={}", ground.at("log").display());
-    let error = check_undo(&ground.at("data"), &ground.0.layout(&[&log])).unwrap_err().to_string();
+    fixture.check(INSTALL, &plan).unwrap_err();
+    fs::write(fixture.at("data/#sql-rejoin/installed.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
+    let log = format!("--innodb-log-group-home-dir={}", fixture.at("log").display());
+    let error = check_undo(&fixture.at("data"), &fixture.0.layout(&[&log])).unwrap_err().to_string();
     assert!(error.contains("/installed.json names ") && error.contains("former"), "{error}");
-    fs::remove_file(ground.at("data/#sql-rejoin/installed.json")).unwrap();
-    plan.retired[0].to = Some(ground.at("former/file"));
-    ground.check(INSTALLED, &plan).unwrap_err();
+    fs::remove_file(fixture.at("data/#sql-rejoin/installed.json")).unwrap();
+    plan.retired[0].to = Some(fixture.at("former/file"));
+    fixture.check(INSTALLED, &plan).unwrap_err();
 }
 
 #[test]
 fn links_in_the_way_are_refused() {
-    let ground = Ground::new();
-    let fine = ground.plan();
-    fs::create_dir_all(ground.at("victim/old")).unwrap();
+    let fixture = Fixture::new();
+    let fine = fixture.plan();
+    fs::create_dir_all(fixture.at("victim/old")).unwrap();
     let refused = |what: &str| {
-        let error = ground.check(ROOTS, &fine.roots).expect_err(what).to_string();
+        let error = fixture.check(ROOTS, &fine.roots).expect_err(what).to_string();
         assert!(
             error.contains("link") || error.contains("not a directory") || error.contains("not a regular"),
             "{error}"
         );
     };
-    fs::remove_dir(ground.at("far/.rejoin/old")).unwrap();
-    symlink(ground.at("victim/old"), ground.at("far/.rejoin/old")).unwrap();
+    fs::remove_dir(fixture.at("far/.rejoin/old")).unwrap();
+    symlink(fixture.at("victim/old"), fixture.at("far/.rejoin/old")).unwrap();
     refused("the directory of kept files");
-    fs::remove_file(ground.at("far/.rejoin/old")).unwrap();
-    symlink(ground.at("victim/old"), ground.at("far/.rejoin/server")).unwrap();
+    fs::remove_file(fixture.at("far/.rejoin/old")).unwrap();
+    symlink(fixture.at("victim/old"), fixture.at("far/.rejoin/server")).unwrap();
     refused("the directory of a private server");
-    fs::remove_file(ground.at("far/.rejoin/server")).unwrap();
-    symlink(ground.at("victim/installed.json"), ground.at("data/#sql-rejoin/installed.json")).unwrap();
+    fs::remove_file(fixture.at("far/.rejoin/server")).unwrap();
+    symlink(fixture.at("victim/installed.json"), fixture.at("data/#sql-rejoin/installed.json")).unwrap();
     refused("a record");
-    fs::remove_file(ground.at("data/#sql-rejoin/installed.json")).unwrap();
-    ground.check(ROOTS, &fine.roots).unwrap();
-    fs::remove_dir_all(ground.at("data/.rejoin")).unwrap();
-    symlink(ground.at("victim"), ground.at("data/.rejoin")).unwrap();
+    fs::remove_file(fixture.at("data/#sql-rejoin/installed.json")).unwrap();
+    fixture.check(ROOTS, &fine.roots).unwrap();
+    fs::remove_dir_all(fixture.at("data/.rejoin")).unwrap();
+    symlink(fixture.at("victim"), fixture.at("data/.rejoin")).unwrap();
     refused("the directory of staged files");
 }

@@ -117,7 +117,8 @@ pub fn clear_tree(files: &dyn Files, directory: &Path) -> Result<()> {
     files.remove_directory(directory)
 }
 
-/// Removes what other programs were working on in any root when they ended with ours: it takes as much room as a whole set of files.
+/// Removes the files on which other programs were still working in any root when they ended with ours: they take as much room as
+/// a whole set of files.
 ///
 /// # Errors
 /// Something cannot be removed.

@@ -1,5 +1,5 @@
-//! What a transfer that received files was about to bring, until it is installed or not needed any more. A node that has this
-//! record holds less than its donor did: it is not the one to bootstrap a cluster from.
+//! The record of a transfer that has begun to receive files, until these are installed or not needed any more. A node that has
+//! this record holds less than its donor did: it is not the one to bootstrap a cluster from.
 use std::path::Path;
 
 use anyhow::Result;
@@ -58,7 +58,7 @@ impl Unfinished {
     ///
     /// # Errors
     /// From the disk.
-    pub fn forget(datadir: &Path) -> Result<()> {
+    pub fn remove(datadir: &Path) -> Result<()> {
         let own = own_directory(datadir);
         if durable::remove_if_there(&own.join(RECEIVING))? {
             Disk.remove_directory(&own)?;
@@ -75,12 +75,12 @@ mod tests {
     fn what_was_written_is_read_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Unfinished::read(dir.path()), None);
-        Unfinished::forget(dir.path()).unwrap();
+        Unfinished::remove(dir.path()).unwrap();
         let record = Unfinished::now(&"n\u{e9}".repeat(4000), "u:30");
         record.write(dir.path()).unwrap();
         assert_eq!(Unfinished::read(dir.path()), Some(record));
         std::fs::write(own_directory(dir.path()).join(RECEIVING), "{").unwrap();
         assert_eq!(Unfinished::read(dir.path()), None);
-        Unfinished::forget(dir.path()).unwrap();
+        Unfinished::remove(dir.path()).unwrap();
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn check_room(job: &Job, layout: &Layout, offer: &Offer, old: &Manage
     if ran_full {
         tracing::warn!(
             "the last transfer filled the disk although it should have fitted beside the old files: this one does \
-             not count on that"
+             not rely on such an estimate"
         );
         return without_room(job, &demands);
     }

@@ -8,7 +8,7 @@ use protocol::message::{Attempt, Message, SnapshotKind};
 
 use super::agree::Room;
 use super::by_rows::IncomingRows;
-use super::donors_word::unexpected;
+use super::expected::unexpected;
 use super::file_list::FileList;
 use super::incoming::IncomingTransfer;
 use super::receive::{self, Received};
@@ -42,18 +42,18 @@ impl Transfer<'_> {
     }
 
     fn attempts(&mut self, link: &mut Link, first: Message) -> Result<VerifiedStaging> {
-        let mut said = first;
+        let mut message = first;
         loop {
-            let attempt = match said {
+            let attempt = match message {
                 Message::Attempt(attempt) => attempt,
                 Message::AskPrepare { version } => {
                     prepare::answer(self.job, link, &version)?;
-                    said = link.recv()?;
+                    message = link.recv()?;
                     continue;
                 }
                 other => return Err(unexpected(&other, "Attempt").into()),
             };
-            // Before anything is done: in place, the old files are deleted next.
+            // Checked before anything is done, because a transfer in place deletes the old files next.
             if attempt.fingerprints.is_none() {
                 self.permit(true, attempt.bytes)?;
             }
@@ -77,15 +77,15 @@ impl Transfer<'_> {
             };
             match received? {
                 Received::All(file_list) => match self.finish(link, incoming, file_list, attempt.snapshot) {
-                    Err(error) if prepare::is_no_end(&error, self.job) => {
+                    Err(error) if prepare::permits_another_snapshot(&error, self.job) => {
                         tracing::warn!("{error:#}");
                         let why = cut(&format!("{error:#}"), TEXT_BYTES_MAX).to_owned();
                         link.send(&Message::NotPrepared { why })?;
-                        said = link.recv()?;
+                        message = link.recv()?;
                     }
                     verified => return verified,
                 },
-                Received::Again(next) => said = next,
+                Received::Again(next) => message = next,
             }
         }
     }
@@ -100,7 +100,7 @@ impl Transfer<'_> {
     ) -> Result<Received> {
         let job = self.job;
         let (readers, staging, backup) = (job.settings.readers, incoming.staging(), self.base.dir());
-        // Another key than that of what is remembered: the donor wants everything to be read.
+        // If the attempt has another key than the remembered fingerprints, the donor wants everything to be read.
         let memory = self.memory.clone().filter(|memory| attempt.fingerprints == Some(memory.key()));
         let with = |key| {
             Base::new(&self.layout, staging, backup, key, readers, &job.cancel).with_memory(memory.clone())

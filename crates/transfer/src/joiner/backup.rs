@@ -11,7 +11,7 @@ use protocol::inventory::{FileRole, Place};
 use protocol::message::SnapshotKind;
 
 use super::agree::Room;
-use super::donors_word::Position;
+use super::expected::Position;
 use super::file_list::FileList;
 use super::incoming::IncomingTransfer;
 use super::settled::VerifiedStaging;

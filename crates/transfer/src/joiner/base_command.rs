@@ -1,8 +1,8 @@
-//! `base-command`: the operator's program that fills a directory where this node's files hold nothing a donor's could be
-//! compared with. The directory is then used like `base=`.
+//! `base-command`: the operator's program that fills a directory, if this node has no files to compare with a donor's. The
+//! directory is then used like `base=`.
 //!
-//! It runs before the server is told that we are ready, so no donor waits for it meanwhile. Whatever becomes of it, the
-//! transfer goes on: without its result everything is sent.
+//! It runs before we report that we are ready, so no donor waits for it. If it fails, the transfer continues, and everything is
+//! sent.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,7 +51,7 @@ impl Base {
         };
         if filled.is_dir() {
             tracing::info!(
-                "base-command filled {} before an earlier transfer: it is used again",
+                "reusing {}, which base-command filled before an earlier transfer",
                 filled.display()
             );
             return Ok(Base { dir: Some(filled), made: true });
@@ -63,11 +63,11 @@ impl Base {
         job.progress.phase("filling a base", "");
         let began = Instant::now();
         let what = format!("base-command ({})", command.program().display());
-        tracing::info!("this node has nothing to compare with: running {what}");
+        tracing::info!("this node has no data to compare: running {what}");
         if let Err(error) = fill(command, &filled, &job.cancel) {
             remove(&filled.with_file_name(FILLING))?;
             job.cancel.check()?;
-            tracing::warn!("{what} brought nothing, so the donor sends everything: {error:#}");
+            tracing::warn!("{what} failed, so the donor sends everything: {error:#}");
             return Ok(Base::default());
         }
         tracing::info!("{what} filled {} in {}", filled.display(), span(began.elapsed()));
@@ -96,13 +96,13 @@ impl Base {
 ///
 /// # Errors
 /// From the disk.
-pub(super) fn forget(datadir: &Path) -> Result<()> {
+pub(super) fn discard(datadir: &Path) -> Result<()> {
     let filled = filled(datadir);
     remove(&filled.with_file_name(FILLING))?;
     remove(&filled)
 }
 
-/// What `base-command` brought for an earlier transfer that did not finish: the next one uses it again.
+/// The directory that `base-command` filled for an earlier transfer that did not finish: the next one reuses it.
 pub(crate) fn filled_base(datadir: &Path) -> Option<PathBuf> {
     Some(filled(datadir)).filter(|dir| dir.is_dir())
 }
@@ -113,12 +113,12 @@ fn filled(datadir: &Path) -> PathBuf {
 
 fn remove(directory: &Path) -> Result<()> {
     durable::remove_directory_if_there(directory)?;
-    // Gone with it, unless something else is in there.
+    // Its parent is removed too, unless something else is in it.
     directory.parent().map(fs::remove_dir);
     Ok(())
 }
 
-/// What this node has that a donor's files can be compared with; `None` if it has nothing of the cluster's.
+/// Why this node has files to compare with a donor's; `None` if it has none.
 fn useful(job: &Job) -> Result<Option<String>> {
     if !leftovers::allocated(&job.datadir)?.is_empty() {
         return Ok(Some("an interrupted transfer left files".to_owned()));
@@ -138,7 +138,7 @@ fn useful(job: &Job) -> Result<Option<String>> {
     Ok(found.map(|table| format!("the datadir has tables, such as {}", table.path.display())))
 }
 
-/// Runs the program in an empty directory. What it is asked to fill gets its final name only if the program succeeds.
+/// Runs the program in an empty directory, which gets its final name only if the program succeeds.
 fn fill(command: &BaseCommand, filled: &Path, cancel: &Cancel) -> Result<()> {
     let filling = filled.with_file_name(FILLING);
     fs::create_dir_all(&filling).with_context(|| format!("cannot make {}", filling.display()))?;

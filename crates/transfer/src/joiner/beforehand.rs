@@ -1,4 +1,4 @@
-//! What the joiner says of its settings and of its old files before a transfer.
+//! Before a transfer: the joiner checks its settings and logs the state of its old files.
 use std::sync::Arc;
 
 use protocol::fingerprint::FingerprintKey;
@@ -14,7 +14,7 @@ use crate::install::names::file_name;
 use crate::job::Job;
 use crate::remembered::memory::Memory;
 
-pub(super) fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
+pub(super) fn refuse_missing_base(job: &Job) -> Result<(), Failure> {
     let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
     let text = format!("base={} under [sst] is not a readable directory", dir.display());
     Err(Failure::new(Kind::Configuration, text).hint("name a prepared backup, or leave it out"))
@@ -23,7 +23,7 @@ pub(super) fn refuse_base_that_is_none(job: &Job) -> Result<(), Failure> {
 /// Logs and records the position of the old files, and logs their origin, as far as the files show them.
 pub(super) fn log_previous_state(job: &Job, layout: &Layout) {
     if let Ok(Some(position)) = own_position::position_in_files(layout) {
-        job.progress.ledger.note(|record| record.position.before = Some(position.state.to_string()));
+        job.progress.ledger.update(|record| record.position.before = Some(position.state.to_string()));
         tracing::info!("the old files were at {} at their last checkpoint", position.state);
     }
     if let Some(Lineage { donor, position, .. }) = Lineage::read(&layout.datadir) {
@@ -33,7 +33,7 @@ pub(super) fn log_previous_state(job: &Job, layout: &Layout) {
 
 /// Records what the donor plans: to send about so many bytes of `total`, or all of them.
 pub(super) fn record_plan(job: &Job, total: u64, about: Option<u64>) {
-    job.progress.ledger.note(|record| {
+    job.progress.ledger.update(|record| {
         let plan = record.plan.get_or_insert_default();
         (plan.total, plan.full, plan.sent) = (total, about.is_none(), Some(about.unwrap_or(total)));
     });

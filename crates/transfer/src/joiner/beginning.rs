@@ -6,7 +6,7 @@ use protocol::message::{Attempt, Message, SnapshotKind, snapshot_line};
 use super::Transfer;
 use super::agree::{self, Estimate, Room};
 use super::beforehand::record_plan;
-use super::donors_word::unexpected;
+use super::expected::unexpected;
 use super::incoming::IncomingTransfer;
 use crate::datadir::sample;
 use crate::failure::Failure;
@@ -85,8 +85,8 @@ impl Transfer<'_> {
         self.job.settings.limits.permit(PlannedTransfer { full, bytes }, Minute::now())
     }
 
-    /// Records that files will arrive, for whoever looks at this node if they do not all arrive. Done once, before an old file
-    /// is deleted.
+    /// Records that files will arrive: if the transfer does not finish, the record shows that this node has less than its donor.
+    /// Done once, before an old file is deleted.
     pub(super) fn begins(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.begun, true) {
             return Ok(());

@@ -1,5 +1,5 @@
-//! A logical snapshot on the joiner: its parts are staged as files are, verified one by one, and loaded while others arrive; files are
-//! made of them, and these take the parts' place in staging. From there on they are files like any other.
+//! A logical snapshot on the joiner. Its parts are staged like files, verified one by one, and loaded while others arrive. The files
+//! that are made of them take their place in staging, and from there on are files like any other.
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -23,14 +23,14 @@ use crate::loading::{self, Loaded};
 use crate::peer::link::Link;
 use crate::threads::{Running, Thread, lock, scoped};
 
-/// Parts on their way to those who load them.
+/// Parts that arrive, on their way to the threads that load them.
 pub(super) struct IncomingRows<'a> {
     incoming: &'a IncomingTransfer,
     arriving: Arriving<'a>,
     cancel: &'a Cancel,
     /// They are compared with those that this node has.
     compares: bool,
-    /// Those that were begun and are not complete.
+    /// The parts that were begun and are not complete.
     begun: Mutex<HashMap<FileId, FileEntry>>,
 }
 
@@ -97,7 +97,7 @@ pub(super) fn receive(
         let load = || loading::load(job, &transfer.layout, incoming.staging(), &rows.arriving);
         let loading = scoped(scope, Thread::Loading, move || {
             load().inspect_err(|error| {
-                // The donor still sends: the wait for it ends with this reason, which it is told.
+                // The donor still sends: the wait for it ends with this reason, which is sent to it.
                 if rows.arriving.is_incomplete() {
                     job.cancel.cancel(kind_of(error), format!("{error:#}"));
                 }
@@ -118,7 +118,7 @@ pub(super) fn receive(
     })
 }
 
-/// Stages the files that are made of parts, once they are.
+/// Stages the files that are made of parts, once all are loaded.
 fn take_over(
     job: &Job,
     incoming: &IncomingTransfer,
@@ -140,7 +140,7 @@ fn take_over(
     Ok(Received::All(FileList { files, ..list }))
 }
 
-/// Ends those who load.
+/// Ends the loading.
 struct StopOnDrop<'a>(&'a Arriving<'a>);
 
 impl Drop for StopOnDrop<'_> {

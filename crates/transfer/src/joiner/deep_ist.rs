@@ -16,7 +16,7 @@ use report::record::Method;
 use super::Transfer;
 use super::agree::MARGIN_BYTES;
 use super::backup::Backup;
-use super::donors_word::{Position, parse_position, unexpected};
+use super::expected::{Position, parse_position, unexpected};
 use super::settled::VerifiedStaging;
 use crate::datadir::layout::Layout;
 use crate::datadir::sample;
@@ -43,11 +43,11 @@ pub(super) struct OwnIst {
     /// The relay through which IST arrives, or why there is none.
     relay: Result<Relay, String>,
     /// What the provider had recorded of the data (`grastate.dat`) before this transfer.
-    said: Option<GraState>,
+    recorded: Option<GraState>,
 }
 
 /// What the donor sends.
-pub(super) enum Instead {
+pub(super) enum DonorSends {
     /// Write-sets. All have arrived; the server starts from this position, after a backup was installed if there is one.
     WriteSets(Position, Option<Box<VerifiedStaging>>),
     /// Files. This is the donor's first message about them.
@@ -55,7 +55,7 @@ pub(super) enum Instead {
 }
 
 /// Removes the note and the spool, because the files to which they belong are replaced.
-pub(super) fn forget(datadir: &Path) -> Result<()> {
+pub(super) fn discard(datadir: &Path) -> Result<()> {
     trust::remove_note(datadir)?;
     spool::discard(datadir)
 }
@@ -66,7 +66,7 @@ impl OwnIst {
     /// # Errors
     /// From the disk.
     pub fn prepare(job: &Job) -> Result<OwnIst> {
-        let said = trust::provider_says(&job.datadir);
+        let recorded = trust::provider_says(&job.datadir);
         let door = relay::door(&job.options, &job.datadir);
         let relay = door.and_then(|door| {
             Relay::start(job).map_err(|error| {
@@ -78,7 +78,7 @@ impl OwnIst {
         if relay.is_err() {
             trust::remove_note(&job.datadir)?;
         }
-        Ok(OwnIst { relay, said })
+        Ok(OwnIst { relay, recorded })
     }
 
     /// Has the relay pass on the spooled write-sets after `position` before those of the donor's provider.
@@ -92,7 +92,7 @@ impl OwnIst {
         transfer: &Transfer<'_>,
         link: &mut Link,
         key: Option<&FingerprintKey>,
-    ) -> Result<Instead> {
+    ) -> Result<DonorSends> {
         let Transfer { job, offer, layout, old, base, .. } = transfer;
         let base = base.dir();
         let group = parse_position(&offer.position)?;
@@ -106,7 +106,7 @@ impl OwnIst {
             Err(why) => {
                 let why = cut(&why, TEXT_BYTES_MAX).to_owned();
                 link.send(&Message::CanIst(CanIst::No { why }))?;
-                return link.recv().map(|first| Instead::Files(Box::new(first)));
+                return link.recv().map(|first| DonorSends::Files(Box::new(first)));
             }
         };
         let (text, next) = (position.to_string(), spool.next().0);
@@ -123,14 +123,14 @@ impl OwnIst {
                 let instead = receive(job, link, spool, (Seqno(from), Seqno(to)), (position, domain))?;
                 // The donor is released by now, because none of this is its business.
                 match (instead, backup) {
-                    (Instead::WriteSets(at, None), Some(backup)) => {
+                    (DonorSends::WriteSets(at, None), Some(backup)) => {
                         let verified = backup.stage(job, layout, old, domain)?;
-                        Ok(Instead::WriteSets(at, Some(Box::new(verified))))
+                        Ok(DonorSends::WriteSets(at, Some(Box::new(verified))))
                     }
                     (instead, _) => Ok(instead),
                 }
             }
-            first => Ok(Instead::Files(Box::new(first))),
+            first => Ok(DonorSends::Files(Box::new(first))),
         }
     }
 
@@ -156,7 +156,7 @@ impl OwnIst {
         if in_place::was_begun(&Disk, &layout.datadir)? {
             return Ok(Err("its files are in the middle of a transfer in place".to_owned()));
         }
-        let (position, backup) = match start(job, base, layout, self.said.as_ref(), group)? {
+        let (position, backup) = match start(job, base, layout, self.recorded.as_ref(), group)? {
             Ok(start) => start,
             Err(why) => return Ok(Err(why)),
         };
@@ -177,10 +177,10 @@ fn start(
     job: &Job,
     base: Option<&Path>,
     layout: &Layout,
-    said: Option<&GraState>,
+    recorded: Option<&GraState>,
     group: StateId,
 ) -> Result<Result<(StateId, Option<Backup>), String>> {
-    let own = trust::position(layout, said)?;
+    let own = trust::position(layout, recorded)?;
     let Some(dir) = base else { return Ok(own.map(|own| (own, None))) };
     let backup = match Backup::find(&job.options, layout, dir) {
         Ok(Ok(backup)) => Ok(backup),
@@ -224,13 +224,13 @@ fn receive(
     mut spool: Spool,
     (from, to): (Seqno, Seqno),
     at: Position,
-) -> Result<Instead> {
+) -> Result<DonorSends> {
     if from != spool.next() && from <= to {
         let text = format!("the donor sends write-sets from {from} on, but {} was requested", spool.next());
         return Err(Failure::new(Kind::Peer, text).into());
     }
     job.progress.phase("receiving write-sets", &format!("{from} to {to}"));
-    job.progress.ledger.note(|record| {
+    job.progress.ledger.update(|record| {
         (record.method, record.position.before) = (Some(Method::WriteSets), Some(at.0.to_string()));
     });
     let mut payload = Vec::new();
@@ -252,18 +252,18 @@ fn receive(
                 }
                 spool.take(&payload)?;
                 let bytes = payload.len() as u64;
-                job.progress.ledger.note(|record| record.bytes.write_sets += bytes);
+                job.progress.ledger.update(|record| record.bytes.write_sets += bytes);
             }
             Message::WriteSetsEnd => {
                 spool.finish(to)?;
                 link.send(&Message::Stored)?;
                 tracing::info!("deep IST: the server starts from {}, its write-sets to {to} are here", at.0);
-                return Ok(Instead::WriteSets(at, None));
+                return Ok(DonorSends::WriteSets(at, None));
             }
             Message::WriteSetsFail { why } => {
                 tracing::warn!("no deep IST after all: {}", printable(&why));
                 spool.store()?;
-                return link.recv().map(|first| Instead::Files(Box::new(first)));
+                return link.recv().map(|first| DonorSends::Files(Box::new(first)));
             }
             other => return Err(unexpected(&other, "WriteSetBytes").into()),
         }

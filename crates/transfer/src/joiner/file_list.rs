@@ -1,7 +1,7 @@
 //! The donor's description of the state that it has sent.
 use protocol::entries::Entries;
 
-use super::donors_word::Position;
+use super::expected::Position;
 
 /// The donor's description of the state that it has sent.
 pub(super) struct FileList {

@@ -9,7 +9,7 @@ use protocol::hello::cut;
 use protocol::limits::TEXT_BYTES_MAX;
 use protocol::message::Message;
 
-use super::donors_word::Position;
+use super::expected::Position;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::peer::link::Link;
@@ -57,8 +57,8 @@ fn possible(job: &Job, version: &str) -> Result<Tool, String> {
     tool.fits(Some(version)).map(|()| tool)
 }
 
-/// Why a backup was not prepared, if another kind of snapshot may serve.
-pub(super) fn is_no_end(error: &anyhow::Error, job: &Job) -> bool {
+/// Whether this error means only that the backup could not be prepared, so that another kind of snapshot may follow.
+pub(super) fn permits_another_snapshot(error: &anyhow::Error, job: &Job) -> bool {
     let of_program = error.chain().any(|cause| cause.downcast_ref::<NotPrepared>().is_some());
     of_program && job.cancel.check().is_ok()
 }
@@ -89,11 +89,11 @@ pub(super) fn prepare(job: &Job, directory: &Path, position: Position) -> Result
     };
     program.run(&mut command).map_err(|error| {
         let failure = Failure::new(crate::failure::kind_of(&error), format!("{error:#}"));
-        NotPrepared(failure.hint("the log of the transfer has all that it said"))
+        NotPrepared(failure.hint("the log of the transfer has its whole output"))
     })?;
     match position_in(directory) {
         Some(found) if found != position.0 => {
-            let text = format!("the prepared backup is at {found}, but the donor noted {}", position.0);
+            let text = format!("the prepared backup is at {found}, but the donor recorded {}", position.0);
             Err(NotPrepared(Failure::new(Kind::Peer, text)).into())
         }
         found => {

@@ -10,7 +10,7 @@ use protocol::limits::FILES_MAX;
 use protocol::message::Message;
 
 use super::by_rows::IncomingRows;
-use super::donors_word::{parse_position, unexpected};
+use super::expected::{parse_position, unexpected};
 use super::file_list::FileList;
 use super::incoming::IncomingTransfer;
 use crate::failure::{self, Failure, Kind};
@@ -60,7 +60,7 @@ pub(super) fn receive_attempt(
     };
     let complete = AtomicBool::new(false);
     let chunks = AtomicU64::new(0);
-    let said = std::thread::scope(|scope| {
+    let message = std::thread::scope(|scope| {
         scoped(scope, Thread::Admission, || {
             admit_workers(job, listener, &complete, |number, mut link| {
                 link.count_in(&job.progress);
@@ -75,9 +75,9 @@ pub(super) fn receive_attempt(
             });
             Ok(())
         });
-        let said = link.recv();
+        let message = link.recv();
         complete.store(true, Ordering::Release);
-        if let Err(e) = &said {
+        if let Err(e) = &message {
             job.cancel.cancel(failure::kind_of(e), format!("{e:#}"));
             // Sent before the other threads end, because the donor's connections to them break and it waits for the
             // reason.
@@ -85,14 +85,14 @@ pub(super) fn receive_attempt(
                 link.abort(&first.to_string());
             }
         }
-        said
+        message
     });
     job.cancel.check()?;
     if let Some(counts) = base.map(Base::counts) {
         job.progress.read_bytes.store(counts.read.load(Ordering::Relaxed), Ordering::Relaxed);
         job.progress.remembered_bytes.store(counts.remembered.load(Ordering::Relaxed), Ordering::Relaxed);
     }
-    match said? {
+    match message? {
         next @ (Message::Attempt(_) | Message::AskPrepare { .. }) => Ok(Received::Again(next)),
         first => {
             if let Some(base) = base {
@@ -119,7 +119,7 @@ pub(super) fn receive_attempt(
                     Ok(Received::All(file_list))
                 }
                 Message::Complete { chunks } => {
-                    let text = format!("the donor sent {chunks} ranges, not all of them arrived");
+                    let text = format!("the donor sent {chunks} chunks, and not all of them arrived");
                     Err(Failure::new(Kind::Peer, text).into())
                 }
                 other => Err(unexpected(&other, "Complete").into()),
@@ -149,9 +149,9 @@ fn serve(link: &mut Link, shared: &Shared<'_>, base: Option<&Base<'_>>, begun: i
 fn receive_list(link: &mut Link, first: Message, base: Option<&Base<'_>>) -> Result<FileList> {
     let (mut files, mut last) = (Entries::default(), None);
     let mut add = |files: &mut Entries, entry: FileEntry| add(files, &mut last, &entry);
-    let mut said = first;
+    let mut message = first;
     loop {
-        match said {
+        match message {
             Message::Files(batch) => batch.into_iter().try_for_each(|entry| add(&mut files, entry))?,
             Message::FilesKnown { first: FileId(first), count } => {
                 let text = "the donor refers to files for which it asked nothing";
@@ -164,7 +164,7 @@ fn receive_list(link: &mut Link, first: Message, base: Option<&Base<'_>>) -> Res
             }
             other => return Err(unexpected(&other, "Files or FilesEnd").into()),
         }
-        said = link.recv()?;
+        message = link.recv()?;
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
 use protocol::inventory::FileRole;
 
-use super::donors_word::Position;
+use super::expected::Position;
 use super::file_list::FileList;
 use crate::clock::now_ms;
 use crate::datadir::layout::{Layout, with_suffix};
@@ -119,7 +119,7 @@ impl SettledStaging {
         self.staging.sync_all()
     }
 
-    /// Fails if the files do not recover to the position that the donor noted. It is computed from the files and the
+    /// Fails if the files do not recover to the position that the donor recorded. It is computed from the files and the
     /// redo that arrived, applied in memory to the few pages that contain the position. If it cannot be computed
     /// (encrypted files, for example), that is logged and is no error.
     fn check_position(&self) -> Result<()> {
@@ -146,7 +146,9 @@ impl SettledStaging {
         let noted = self.file_list.position.0;
         match recovered_position(&files)? {
             Recovered::Known(found) if found.state == noted => {
-                tracing::info!("the files that arrived recover to {noted}, as the donor noted");
+                tracing::info!(
+                    "the files that arrived recover to {noted}, the position that the donor recorded"
+                );
                 Ok(())
             }
             // A build with this feature is wrong on purpose: tests must notice that in the installed data, not here.
@@ -239,7 +241,7 @@ fn log_read_back(bytes: u64) {
 
 fn wrong_position(found: &str, noted: StateId) -> Failure {
     let text = format!(
-        "the files that arrived recover to {found}, but the donor noted {noted}: nothing is installed"
+        "the files that arrived recover to {found}, but the donor recorded {noted}: nothing is installed"
     );
     Failure::new(Kind::Peer, text)
         .hint("try again, from another donor or with snapshot=blocking under [sst] on this one")

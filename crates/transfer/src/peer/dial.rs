@@ -32,6 +32,7 @@ const ONE_ADDRESS_WITHIN: Duration = Duration::from_secs(5);
 /// How long refused connections count as temporary. A joiner listens before it requests a donor, and until
 /// its program ends.
 const REFUSED_FOR: Duration = Duration::from_secs(2);
+/// The delay between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(300);
 /// The delay before a lost connection is made again.
 const REDIAL_AFTER: Duration = Duration::from_millis(100);
@@ -152,7 +153,7 @@ impl Dialer {
         // write.
         let greeting = match (read_greeting(wire, patience), sent) {
             (Ok(greeting), _) => greeting,
-            (Err(e @ Unread::TlsStream(WireError::Tls(_))), _) => return Err(e.failure(peer)),
+            (Err(e @ Unread::Connection(WireError::Tls(_))), _) => return Err(e.failure(peer)),
             (_, Err(e)) => return Err(fail(e)),
             (Err(e), Ok(())) => return Err(e.failure(peer)),
         };
@@ -276,27 +277,28 @@ fn connect(address: SocketAddr, until: Instant, cancel: &Cancel) -> Result<io::R
     }
 }
 
+/// Why the joiner's greeting could not be read.
 enum Unread {
-    TlsStream(WireError),
-    Words(protocol::hello::HelloError),
+    Connection(WireError),
+    Greeting(protocol::hello::HelloError),
 }
 
 impl Unread {
     fn failure(self, peer: &str) -> Failure {
         match self {
-            Unread::TlsStream(WireError::Closed) => {
+            Unread::Connection(WireError::Closed) => {
                 Failure::new(Kind::Peer, format!("{peer} closed the connection without a greeting")).lost()
             }
-            Unread::TlsStream(e) => failure(e, Side::Donor, peer),
-            Unread::Words(e) => Failure::new(Kind::Peer, format!("{peer}: {e}")),
+            Unread::Connection(e) => failure(e, Side::Donor, peer),
+            Unread::Greeting(e) => Failure::new(Kind::Peer, format!("{peer}: {e}")),
         }
     }
 }
 
 fn read_greeting(wire: &mut TlsStream, patience: Deadlines) -> Result<Greeting, Unread> {
     let mut head = [0; GREETING_BYTES];
-    wire.read_exact(&mut head, patience).map_err(Unread::TlsStream)?;
-    let mut tail = vec![0; Greeting::tail_len(&head).map_err(Unread::Words)?];
-    wire.read_exact(&mut tail, patience).map_err(Unread::TlsStream)?;
-    Greeting::decode(&head, &tail).map_err(Unread::Words)
+    wire.read_exact(&mut head, patience).map_err(Unread::Connection)?;
+    let mut tail = vec![0; Greeting::tail_len(&head).map_err(Unread::Greeting)?];
+    wire.read_exact(&mut tail, patience).map_err(Unread::Connection)?;
+    Greeting::decode(&head, &tail).map_err(Unread::Greeting)
 }

@@ -26,7 +26,7 @@ pub(super) const GREET_WITHIN: Duration = Duration::from_secs(10);
 const REFUSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// An accepted connection.
-pub(super) enum Guest {
+pub(super) enum Admitted {
     /// The donor's first connection.
     Control(Established),
     /// A data connection with its number.
@@ -39,19 +39,19 @@ pub(super) struct Handshakes {
     pub(super) config: Arc<ServerConfig>,
     pub(super) terms: Terms,
     pub(super) cancel: Cancel,
-    places: Mutex<Places>,
+    slots: Mutex<Slots>,
 }
 
 /// The connections of the transfer.
 #[derive(Default)]
-struct Places {
-    control: Option<Place>,
+struct Slots {
+    control: Option<Slot>,
     allowed: u16,
-    workers: HashMap<u16, Place>,
+    workers: HashMap<u16, Slot>,
 }
 
 /// An accepted connection.
-struct Place {
+struct Slot {
     /// The version agreed on.
     version: u16,
     /// The donor's number for its run.
@@ -69,31 +69,36 @@ impl Handshakes {
         terms: Terms,
         cancel: Cancel,
     ) -> Handshakes {
-        Handshakes { secret, config, terms, cancel, places: Mutex::default() }
+        Handshakes { secret, config, terms, cancel, slots: Mutex::default() }
     }
 
     /// Accepts workers 0 to `count - 1` from now on, each once.
     pub(super) fn allow_workers(&self, count: u16) {
-        let mut places = self.places();
-        places.allowed = count.min(CONNECTIONS_MAX);
-        places.workers.clear();
+        let mut slots = self.slots();
+        slots.allowed = count.min(CONNECTIONS_MAX);
+        slots.workers.clear();
     }
 
     /// From now on this connection cannot be made again.
     pub(super) fn begun(&self, connection: Connection) {
-        if let Some(place) = self.places().place(connection) {
-            place.begun = true;
+        if let Some(slot) = self.slots().slot(connection) {
+            slot.begun = true;
         }
     }
 
     /// Whether [`Handshakes::begun`] was called for this connection.
     pub(super) fn has_begun(&self, connection: Connection) -> bool {
-        self.places().place(connection).is_some_and(|place| place.begun)
+        self.slots().slot(connection).is_some_and(|slot| slot.begun)
     }
 
     /// Does everything from the first byte to the greeting. `received` was already read. An error is the
     /// reason of the refusal.
-    pub(super) fn greet(&self, socket: &Arc<TcpStream>, received: &[u8], at: &str) -> Result<Guest, Failure> {
+    pub(super) fn accept(
+        &self,
+        socket: &Arc<TcpStream>,
+        received: &[u8],
+        at: &str,
+    ) -> Result<Admitted, Failure> {
         // The log line already names its origin.
         let peer = "the client";
         let fail = |e| failure(e, Side::Joiner, peer);
@@ -118,8 +123,8 @@ impl Handshakes {
             Ok(version) => {
                 let link = Link::new(wire, Side::Joiner, at, self.terms.stall);
                 Ok(match hello.connection {
-                    Connection::Worker(number) => Guest::Worker(number, link),
-                    Connection::Control => Guest::Control(Established {
+                    Connection::Worker(number) => Admitted::Worker(number, link),
+                    Connection::Control => Admitted::Control(Established {
                         link,
                         version,
                         capabilities: hello.capabilities & self.terms.capabilities,
@@ -170,8 +175,8 @@ impl Handshakes {
             choose_version(hello.versions, self.terms.versions).map_err(|e| refuse(&e.to_string()))?;
         // The lock is held while we respond, so that only one of two simultaneous connections is accepted.
         // The response is 100 bytes into an empty socket buffer, so it does not block.
-        let mut places = self.places();
-        places.check(hello, version).map_err(|why| refuse(&why))?;
+        let mut slots = self.slots();
+        slots.check(hello, version).map_err(|why| refuse(&why))?;
         let welcome = Greeting::Welcome {
             version,
             capabilities: hello.capabilities & self.terms.capabilities,
@@ -182,17 +187,17 @@ impl Handshakes {
             .and_then(|()| wire.flush(until))
             .map_err(|e| failure(e, Side::Joiner, "the client"))?;
         let (run, socket) = (hello.run, Arc::downgrade(socket));
-        places.take(hello.connection, Place { version, run, socket, begun: false });
+        slots.take(hello.connection, Slot { version, run, socket, begun: false });
         Ok(version)
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Places {
-    fn place(&mut self, connection: Connection) -> Option<&mut Place> {
+impl Slots {
+    fn slot(&mut self, connection: Connection) -> Option<&mut Slot> {
         match connection {
             Connection::Control => self.control.as_mut(),
             Connection::Worker(n) => self.workers.get_mut(&n),
@@ -200,9 +205,9 @@ impl Places {
     }
 
     fn check(&mut self, hello: &Hello, version: u16) -> Result<(), String> {
-        if let Some(place) = self.place(hello.connection) {
+        if let Some(slot) = self.slot(hello.connection) {
             // The donor lost this connection, perhaps before it knew that it was accepted.
-            if place.run == hello.run && !place.begun && place.version == version {
+            if slot.run == hello.run && !slot.begun && slot.version == version {
                 return Ok(());
             }
         }
@@ -225,10 +230,10 @@ impl Places {
     }
 
     /// Registers a connection and ends the one that it replaces.
-    fn take(&mut self, connection: Connection, place: Place) {
+    fn take(&mut self, connection: Connection, slot: Slot) {
         let before = match connection {
-            Connection::Control => self.control.replace(place),
-            Connection::Worker(n) => self.workers.insert(n, place),
+            Connection::Control => self.control.replace(slot),
+            Connection::Worker(n) => self.workers.insert(n, slot),
         };
         if let Some(socket) = before.and_then(|before| before.socket.upgrade()) {
             let _ = socket.shutdown(Shutdown::Both);

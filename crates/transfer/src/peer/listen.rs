@@ -14,7 +14,7 @@ use protocol::hello::Connection;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustls::ServerConfig;
 
-use super::handshake::{Guest, Handshakes};
+use super::handshake::{Admitted, Handshakes};
 use super::link::Link;
 use super::screen::{Screen, Verdict};
 use super::secret::{Invitation, Pin, TransferSecret};
@@ -166,8 +166,8 @@ impl Listener {
         let mut arrivals = self.shared.arrivals();
         loop {
             cancel.check()?;
-            if let Some(guest) = take(&mut arrivals) {
-                return Ok(Some(guest));
+            if let Some(admitted) = take(&mut arrivals) {
+                return Ok(Some(admitted));
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -237,10 +237,10 @@ impl Shared {
         };
         let shared = self.clone();
         let greeting = threads::spawn(Thread::Handshake, move || {
-            let guest = shared.handshakes.greet(&socket, &received, &from.to_string());
+            let admitted = shared.handshakes.accept(&socket, &received, &from.to_string());
             shared.arrivals().greeting.remove(&id);
-            match guest {
-                Ok(guest) => shared.arrive(guest, from),
+            match admitted {
+                Ok(admitted) => shared.arrive(admitted, from),
                 Err(why) => shared.refuse(from, &why.to_string()),
             }
         });
@@ -254,15 +254,15 @@ impl Shared {
         }
     }
 
-    fn arrive(&self, guest: Guest, from: SocketAddr) {
+    fn arrive(&self, admitted: Admitted, from: SocketAddr) {
         let mut arrivals = self.arrivals();
-        match guest {
-            Guest::Control(established) => {
+        match admitted {
+            Admitted::Control(established) => {
                 // The joiner writes this to the server's log.
                 tracing::debug!("donor {from} connected, {}", established.program);
                 arrivals.control = Some(established);
             }
-            Guest::Worker(number, link) => {
+            Admitted::Worker(number, link) => {
                 tracing::debug!("worker {number} connected from {from}");
                 arrivals.workers.push_back((number, link));
             }

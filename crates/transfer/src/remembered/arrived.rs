@@ -125,8 +125,8 @@ impl One<'_> {
 
 fn log_that_nothing_is_remembered(error: &std::io::Error) {
     tracing::info!(
-        "the fingerprints of the installed files will not be remembered: what waits for the end of the install cannot be \
-         written: {error}"
+        "the fingerprints of the installed files will not be remembered: they cannot be stored until the end of the \
+         install: {error}"
     );
 }
 

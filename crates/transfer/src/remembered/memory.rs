@@ -64,7 +64,7 @@ impl Memory {
             loaded = Some(seen);
             match trust::counts(&list.written(), &began) {
                 Ok(()) => recall = Some(Recall::new(list)?),
-                Err(why) => tracing::info!("the fingerprints that were remembered do not count: {why}"),
+                Err(why) => tracing::info!("the remembered fingerprints are not used: {why}"),
             }
         }
         let (datadir, learner) = (datadir.to_owned(), Learner::default());
@@ -152,7 +152,7 @@ impl Memory {
     fn forget(&self, why: &str) {
         self.distrust(why);
         if let Err(error) = store::forget(&self.datadir) {
-            tracing::warn!("what was remembered cannot be removed: {error:#}");
+            tracing::warn!("the remembered fingerprints cannot be removed: {error:#}");
         }
     }
 

@@ -38,7 +38,7 @@ pub fn key(datadir: &Path) -> Result<Option<FingerprintKey>> {
     let mode = std::fs::metadata(&path)?.permissions().mode();
     if mode & 0o077 != 0 {
         tracing::warn!(
-            "{} may be read by others (mode {:o}): it is not used any more",
+            "{} can be read by others (mode {:o}): it is not used any more",
             path.display(),
             mode & 0o777
         );
@@ -96,7 +96,7 @@ pub fn load(datadir: &Path, key: &FingerprintKey) -> Result<Option<(Remembered, 
     let list = unseal(key, sealed).and_then(|bytes| match Remembered::parse(bytes) {
         Ok(list) => Some(list),
         Err(why) => {
-            tracing::info!("what is remembered is not used: {why}");
+            tracing::info!("the remembered fingerprints are not used: {why}");
             None
         }
     });

@@ -52,7 +52,8 @@ impl Waiting {
         let mut file = self.to.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.rewind()?;
         let (mut from, mut record, mut check) = (BufReader::new(file), Vec::<u8>::new(), 0);
-        let other = || io::Error::new(ErrorKind::InvalidData, "what was written is not what is read");
+        let other =
+            || io::Error::new(ErrorKind::InvalidData, "the bytes read are not those that were written");
         for _ in 0..self.records {
             let mut len = [0; size_of::<u32>()];
             from.read_exact(&mut len)?;

@@ -68,7 +68,7 @@ pub fn run(job: &Job) -> Result<()> {
         return Err(Failure::new(Kind::Configuration, text).into());
     }
     let given = given_position(job)?;
-    job.progress.ledger.note(|record| record.node = job.options.node_name());
+    job.progress.ledger.update(|record| record.node = job.options.node_name());
     let Credentials { local, remote } = credentials::collect(&job.args, &job.options, true);
     let socket = synced::socket_path(job.args.socket.as_deref(), &job.datadir);
     let donor = Login::at_socket(&socket, local.as_ref().or(remote.as_ref()));
@@ -79,7 +79,7 @@ pub fn run(job: &Job) -> Result<()> {
     };
     // An older server waits for our end, and knows the position itself.
     if job.args.role.is_some() {
-        job.report.say(&ReportLine::Done { state, domain: given.domain })?;
+        job.report.print(&ReportLine::Done { state, domain: given.domain })?;
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
     });
     let (read, session) = loaded.inspect_err(|error| farewell::say(joiner, error, Data::Old))?;
     let state = read.position.state;
-    job.progress.ledger.note(|record| record.position.after = Some(state.to_string()));
+    job.progress.ledger.update(|record| record.position.after = Some(state.to_string()));
     let exchanged = exchange::exchange(job, joiner, &incoming, &read, session);
     exchanged.map_err(|error| exchange::half_done(joiner, error))?;
     let position = match isolation {

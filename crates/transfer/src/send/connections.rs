@@ -1,4 +1,4 @@
-//! The lanes of a send queue, and the threads that send what is in them: one for each connection.
+//! The threads that send what is queued: one for each connection.
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::compare::groups::Group;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::{Link, PING_EVERY};
-use crate::send::lane::{Lane, QueuedChunk};
+use crate::send::connection_queue::{ConnectionQueue, QueuedChunk};
 use crate::send::queue::SendQueue;
 use crate::send::throttle::Throttle;
 
@@ -24,13 +24,13 @@ const MEASURED: usize = 64 << 10;
 const SOON: Duration = Duration::from_millis(20);
 
 impl SendQueue<'_> {
-    /// The thread of a connection: sends what is put into its lane until that is closed, and waits until the joiner
+    /// The thread of a connection: sends what is put into its queue until that is closed, and waits until the joiner
     /// confirms that everything is written. Returns the number of chunks.
     pub fn send(&self, number: u16, link: &mut Link) -> Result<u64> {
-        let lane = self.lanes.get(usize::from(number)).context("no such lane")?;
+        let connection = self.connections.get(usize::from(number)).context("no such connection")?;
         let mut begun = HashSet::new();
         let mut chunks = 0;
-        while let Some(chunk) = self.next(lane, link)? {
+        while let Some(chunk) = self.next(connection, link)? {
             let (weight, len) = (chunk.weight(), chunk.len());
             let taken = Instant::now();
             hold_back(link, &self.throttle, chunk.paid(), self.cancel)?;
@@ -57,10 +57,10 @@ impl SendQueue<'_> {
                 self.carried.1.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
             }
             self.progress.done_bytes.fetch_add(len, Ordering::Relaxed);
-            if self.redo.is_none() || usize::from(number) + 1 < self.lanes.len() {
+            if self.redo.is_none() || usize::from(number) + 1 < self.connections.len() {
                 self.ways.sent(taken.elapsed());
             }
-            self.sent(lane, weight);
+            self.sent(connection, weight);
         }
         link.send(&Message::WorkerDone { chunks })?;
         match link.recv()? {
@@ -80,22 +80,22 @@ impl SendQueue<'_> {
         }
     }
 
-    fn next(&self, lane: &Lane, link: &mut Link) -> Result<Option<QueuedChunk>> {
+    fn next(&self, connection: &ConnectionQueue, link: &mut Link) -> Result<Option<QueuedChunk>> {
         let mut pinged = Instant::now();
         loop {
             self.cancel.check()?;
-            let mut queue = lane.lock();
+            let mut queue = connection.lock();
             if queue.chunks.is_empty() && !queue.closed {
                 // Messages that follow soon are sent together with the gathered ones.
-                queue = lane.wait_for(queue, SOON);
+                queue = connection.wait_for(queue, SOON);
             }
             if queue.chunks.is_empty() && !queue.closed {
                 drop(queue);
                 link.flush()?;
-                queue = lane.lock();
+                queue = connection.lock();
             }
             if queue.chunks.is_empty() && !queue.closed {
-                queue = lane.wait(queue);
+                queue = connection.wait(queue);
             }
             if let Some(chunk) = queue.chunks.pop_front() {
                 return Ok(Some(chunk));
@@ -120,11 +120,11 @@ impl SendQueue<'_> {
         }
     }
 
-    fn sent(&self, lane: &Lane, bytes: usize) {
-        let mut queue = lane.lock();
+    fn sent(&self, connection: &ConnectionQueue, bytes: usize) {
+        let mut queue = connection.lock();
         queue.bytes -= bytes;
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        lane.changed.notify_all();
+        connection.changed.notify_all();
     }
 }
 

@@ -238,7 +238,7 @@ mod tests {
     const WAYS: [Way; 3] =
         [Way { work: 3.0, sent: 0.1 }, Way { work: 2.5, sent: 0.5 }, Way { work: 0.4, sent: 1.0 }];
 
-    /// What the lanes and the buffers of their sockets take: these grow with the speed of the link.
+    /// What the connections and the buffers of their sockets take: these grow with the speed of the link.
     fn room(link: f64) -> f64 {
         4e6 + (link * 0.1).min(20e6)
     }

@@ -5,18 +5,19 @@
 //! | [`queue`] | one queue for each data connection |
 //! | `range` | compares, packs and queues the bytes of one range |
 //! | `sink` | the queues as a snapshot sees them |
-//! | `connections` | sends what is queued |
+//! | `connection_queue` | the queue of one data connection |
+//! | `connections` | the threads that send what is in these queues |
 //! | [`file_list`] | the final list of files, for the joiner |
 //! | [`zeros`] | finding zeros |
 //! | [`packer`] | compression with zstd |
 //! | `ways` | whether parts of pages are compared, and what is sent is compressed |
 //! | [`cost_model`] | which of several ways costs least, as measured |
 //! | [`throttle`] | the rate limit |
+mod connection_queue;
 mod connections;
 pub mod cost_model;
 pub mod file_list;
 pub mod in_flight;
-mod lane;
 pub mod packer;
 pub mod queue;
 mod range;

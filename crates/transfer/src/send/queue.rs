@@ -1,10 +1,10 @@
-//! Takes the bytes of a snapshot and queues them for the joiner: without zeros, compressed if that pays, in one lane
-//! for each connection.
+//! Takes the bytes of a snapshot and queues them for the joiner: without zeros, compressed if that pays, in one queue for each
+//! connection.
 //!
-//! All bytes of one range of a file take the same lane, so that the newest version arrives last, also when a file is
-//! read again. The redo log has a lane of its own, so that neither redo nor pages wait for the other; the rate limit is
-//! one for all lanes, and so is the rate at which files are read. A full lane makes the snapshot wait, except in a consistency point: what is read under locks does
-//! not wait for the link, within limits.
+//! All bytes of one range of a file take the same connection, so that the newest version arrives last, also when a file is
+//! read again. The redo log has a connection of its own, so that neither redo nor pages wait for the other. The rate limit, and
+//! the rate at which files are read, are those of all connections together. A full queue makes the snapshot wait, except in a
+//! consistency point: what is read under locks does not wait for the link, within limits.
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,22 +17,22 @@ use crate::cancel::Cancel;
 use crate::compare::comparison::{Compare, Found};
 use crate::compare::groups::{Group, Put};
 use crate::compare::pending_rebuilds::{Block, State};
+use crate::send::connection_queue::{ConnectionQueue, QueuedChunk};
 use crate::send::file_list::{FileList, Run};
-use crate::send::lane::{Lane, QueuedChunk};
 use crate::send::packer::{Compression, Packer};
 use crate::send::throttle::Throttle;
 use crate::send::ways::Ways;
 use crate::server::progress::Progress;
 
-/// Bytes that may wait in a lane before the snapshot must wait.
-const LANE_BYTES: usize = 1 << 20;
-/// Bytes that may wait in all lanes together during a consistency point.
-const MOMENT_BYTES: usize = 48 << 20;
+/// Bytes that may wait for one connection before the snapshot must wait.
+const QUEUE_BYTES: usize = 1 << 20;
+/// Bytes that may wait for all connections together during a consistency point.
+const CONSISTENCY_POINT_BYTES: usize = 48 << 20;
 
 /// The queues of one attempt.
 pub struct SendQueue<'a> {
-    pub(super) lanes: Vec<Lane>,
-    /// The redo log; it has the last lane to itself.
+    pub(super) connections: Vec<ConnectionQueue>,
+    /// The redo log; it has the last connection to itself.
     pub(super) redo: Option<FileId>,
     /// Announced files, except those whose entry the comparison keeps.
     pub(super) files: Mutex<Entries>,
@@ -40,14 +40,14 @@ pub struct SendQueue<'a> {
     pub(super) compression: Compression,
     /// How pages travel.
     pub(super) ways: Ways,
-    /// How redo travels, whose lane waits by itself.
+    /// How redo travels, which waits for its own connection only.
     pub(super) redo_ways: Ways,
     pub(super) throttle: Arc<Throttle>,
     /// What the joiner has; `None` if files are not compared.
     pub(super) compare: Option<Compare<'a>>,
     pub(super) at_consistency_point: AtomicBool,
     pub(super) waiting: AtomicUsize,
-    /// Bytes of large payloads that were sent, and the microseconds that this took, summed over the lanes.
+    /// Bytes of large payloads that were sent, and the microseconds that this took, summed over the connections.
     pub(super) carried: (AtomicU64, AtomicU64),
     /// Offset in the redo log up to which the joiner needs nothing.
     pub(super) redo_dropped: AtomicU64,
@@ -66,9 +66,9 @@ impl<'a> SendQueue<'a> {
         progress: &'a Progress,
         cancel: &'a Cancel,
     ) -> SendQueue<'a> {
-        let lanes = usize::from(workers.max(1)) + usize::from(redo.is_some());
+        let connections = usize::from(workers.max(1)) + usize::from(redo.is_some());
         SendQueue {
-            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            connections: (0..connections).map(|_| ConnectionQueue::default()).collect(),
             redo,
             files: Mutex::default(),
             packers: Mutex::default(),
@@ -87,8 +87,8 @@ impl<'a> SendQueue<'a> {
     }
 
     /// Number of connections on which it sends.
-    pub fn lanes(&self) -> u16 {
-        self.lanes.len() as u16
+    pub fn connections(&self) -> u16 {
+        self.connections.len() as u16
     }
 
     /// What the joiner has, if files are compared; this takes two more connections.
@@ -101,13 +101,13 @@ impl<'a> SendQueue<'a> {
         if let Some(compare) = &self.compare {
             compare.close();
         }
-        for lane in &self.lanes {
-            let mut queue = lane.lock();
+        for connection in &self.connections {
+            let mut queue = connection.lock();
             queue.closed = true;
             if void {
                 queue.chunks.clear();
             }
-            lane.changed.notify_all();
+            connection.changed.notify_all();
         }
     }
 
@@ -127,25 +127,25 @@ impl<'a> SendQueue<'a> {
         FileList { files, runs }
     }
 
-    pub(super) fn push(&self, lane: &Lane, chunk: QueuedChunk) -> Result<()> {
-        let mut queue = lane.lock();
-        while queue.bytes >= LANE_BYTES && !self.may_pile_up() {
+    pub(super) fn push(&self, connection: &ConnectionQueue, chunk: QueuedChunk) -> Result<()> {
+        let mut queue = connection.lock();
+        while queue.bytes >= QUEUE_BYTES && !self.may_pile_up() {
             self.cancel.check()?;
-            queue = lane.wait(queue);
+            queue = connection.wait(queue);
         }
         self.waiting.fetch_add(chunk.weight(), Ordering::Relaxed);
         queue.bytes += chunk.weight();
         queue.chunks.push_back(chunk);
-        lane.changed.notify_all();
+        connection.changed.notify_all();
         Ok(())
     }
 
     fn may_pile_up(&self) -> bool {
-        self.is_at_consistency_point() && self.waiting.load(Ordering::Relaxed) < MOMENT_BYTES
+        self.is_at_consistency_point() && self.waiting.load(Ordering::Relaxed) < CONSISTENCY_POINT_BYTES
     }
 
-    pub(super) fn lane_of(&self, file: FileId, offset: u64) -> Result<&Lane> {
-        let last = self.lanes.len() - 1;
+    pub(super) fn queue_of(&self, file: FileId, offset: u64) -> Result<&ConnectionQueue> {
+        let last = self.connections.len() - 1;
         let at = match self.redo {
             Some(redo) if redo == file => last,
             redo => {
@@ -155,7 +155,7 @@ impl<'a> SendQueue<'a> {
                 (u64::from(file.0) + offset / u64::from(RANGE_BYTES)) as usize % workers
             }
         };
-        self.lanes.get(at).context("no such lane")
+        self.connections.get(at).context("no such connection")
     }
 
     /// Compares and queues each file of a group by itself.
@@ -222,7 +222,7 @@ impl<'a> SendQueue<'a> {
             Put::Whole(leaving) => {
                 self.count_reused(&leaving.group);
                 let (first, len) = (leaving.group.first(), leaving.group.total_bytes());
-                self.push(self.lane_of(first, 0)?, QueuedChunk::Groups { first, len }).map(|()| true)
+                self.push(self.queue_of(first, 0)?, QueuedChunk::Groups { first, len }).map(|()| true)
             }
         }
     }
@@ -271,7 +271,7 @@ mod tests {
         let (path, role) = ("d/t.ibd".to_owned(), FileRole::Table);
         let entry = FileEntry { id: FileId(1), place: Place::Datadir, path, size: 1, allocated: 1, role };
         send_queue.announce(&entry).unwrap();
-        let queued = || send_queue.lanes[0].lock().chunks.len();
+        let queued = || send_queue.connections[0].lock().chunks.len();
         std::thread::scope(|scope| {
             let writes = scope
                 .spawn(|| (0..100_000).try_for_each(|n| send_queue.write(entry.id, n * 4096, &[0; 4096])));
@@ -284,7 +284,7 @@ mod tests {
             cancel.cancel(crate::failure::Kind::Stopped, "enough");
             writes.join().unwrap().unwrap_err();
         });
-        let most = LANE_BYTES / 256 + 1;
+        let most = QUEUE_BYTES / 256 + 1;
         assert!((1000..=most).contains(&queued()), "{} chunks wait", queued());
     }
 }

@@ -8,7 +8,7 @@ use protocol::chunk::{Chunk, digest};
 use protocol::inventory::{FileEntry, FileId};
 
 use crate::compare::comparison::Found;
-use crate::send::lane::QueuedChunk;
+use crate::send::connection_queue::QueuedChunk;
 use crate::send::packer::Packer;
 use crate::send::queue::SendQueue;
 use crate::send::ways;
@@ -58,7 +58,7 @@ impl SendQueue<'_> {
     pub(super) fn push_same(&self, entry: &Arc<FileEntry>, offset: u64, len: u32) -> Result<()> {
         let chunk = Chunk::same(entry.id, offset, len);
         let chunk = QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload: Vec::new() };
-        self.push(self.lane_of(entry.id, offset)?, chunk)
+        self.push(self.queue_of(entry.id, offset)?, chunk)
     }
 
     /// Packs and queues bytes. Returns the number of bytes that are neither the same nor zero.
@@ -70,7 +70,7 @@ impl SendQueue<'_> {
         found: &Found,
         zstd: bool,
     ) -> Result<usize> {
-        let lane = self.lane_of(entry.id, offset)?;
+        let connection = self.queue_of(entry.id, offset)?;
         let length = bytes.len() as u32;
         if found.same == [(0, length)] {
             return self.push_same(entry, offset, length).map(|()| 0);
@@ -105,7 +105,7 @@ impl SendQueue<'_> {
             digest: sent,
             whole,
         };
-        self.push(lane, QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload })?;
+        self.push(connection, QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload })?;
         Ok(differing)
     }
 }

@@ -93,11 +93,11 @@ impl SnapshotSink for SendQueue<'_> {
 
     fn begin_consistency_point(&self) -> Result<()> {
         self.settle()?;
-        for lane in &self.lanes[..self.lanes.len() - usize::from(self.redo.is_some())] {
-            let mut queue = lane.lock();
+        for connection in &self.connections[..self.connections.len() - usize::from(self.redo.is_some())] {
+            let mut queue = connection.lock();
             while queue.bytes > 0 {
                 self.cancel.check()?;
-                queue = lane.wait(queue);
+                queue = connection.wait(queue);
             }
         }
         self.at_consistency_point.store(true, Ordering::Release);
@@ -150,7 +150,7 @@ impl SnapshotSink for SendQueue<'_> {
     fn rate(&self) -> Rate {
         let (bytes, micros) =
             (self.carried.0.load(Ordering::Relaxed), self.carried.1.load(Ordering::Relaxed));
-        let seconds = micros as f64 / 1e6 / self.lanes.len() as f64;
+        let seconds = micros as f64 / 1e6 / self.connections.len() as f64;
         let link = (bytes >= RATE_FROM).then(|| (bytes as f64 / seconds.max(1e-3)) as u64);
         Rate { link, limit: self.throttle.rate(), reading: self.throttle.reading() }
     }

@@ -44,7 +44,7 @@ impl Ledger {
     }
 
     /// Changes the record.
-    pub fn note(&self, fill: impl FnOnce(&mut Record)) {
+    pub fn update(&self, fill: impl FnOnce(&mut Record)) {
         fill(&mut lock(&self.record));
     }
 
@@ -52,7 +52,7 @@ impl Ledger {
     pub fn connected(&self, address: &str, program: &str) {
         let (address, program) = (address.to_owned(), program.to_owned());
         let now = self.now_ms();
-        self.note(|record| {
+        self.update(|record| {
             let name = record.peer.take().and_then(|peer| peer.name);
             record.peer = Some(Peer { name, address, program });
             record.connected_ms = Some(now);
@@ -62,7 +62,7 @@ impl Ledger {
     /// Notes a line of the donor, if it is its plan.
     pub fn heard(&self, line: &str) {
         if line.starts_with(PLAN) {
-            self.note(|record| record.plan.get_or_insert_default().words = line.to_owned());
+            self.update(|record| record.plan.get_or_insert_default().words = line.to_owned());
         }
     }
 
@@ -70,7 +70,7 @@ impl Ledger {
     pub fn attempt(&self, kind: SnapshotKind, reason: &str) {
         *lock(&self.tables) = Tables::default();
         let began_ms = self.now_ms();
-        self.note(|record| {
+        self.update(|record| {
             record.method = Some(Method::Files);
             record.plan = None;
             if record.attempts.len() < ATTEMPTS_MAX {
@@ -83,13 +83,13 @@ impl Ledger {
     /// No data is sent: IST follows from this position.
     pub fn ist_follows(&self, position: StateId) {
         let position = position.to_string();
-        self.note(|record| (record.method, record.position.after) = (Some(Method::Ist), Some(position)));
+        self.update(|record| (record.method, record.position.after) = (Some(Method::Ist), Some(position)));
     }
 
     /// The donor's server stood still until now. `what`: its replication or its writes.
     pub fn paused(&self, what: &str, took: Duration) {
         let (what, ended_ms, took_us) = (what.to_owned(), self.now_ms(), took.as_micros() as u64);
-        self.note(|record| {
+        self.update(|record| {
             if record.pauses.len() < ATTEMPTS_MAX {
                 record.pauses.push(Pause { what, ended_ms, took_us });
             }
@@ -108,7 +108,7 @@ impl Ledger {
 
     pub(super) fn phase(&self, name: &str) {
         let now = self.now_ms();
-        self.note(|record| {
+        self.update(|record| {
             end_last(&mut record.phases, now);
             // A transfer that tries for hours goes through the same phases again and again.
             let full = record.phases.len() >= PHASES_MAX;
@@ -122,7 +122,7 @@ impl Ledger {
     /// `for_whom`: `None` ends a wait.
     pub(super) fn wait(&self, for_whom: Option<&str>) {
         let now = self.now_ms();
-        self.note(|record| {
+        self.update(|record| {
             let waits = &mut record.waits;
             match (waits.last_mut().filter(|wait| wait.ended_ms == 0), for_whom) {
                 // What is said of a wait may change while it lasts: the session that holds a lock, for how long.
@@ -144,12 +144,12 @@ impl Ledger {
     /// transfer.
     pub(super) fn sample(&self, network: u64, done: u64) {
         let ms = self.began.elapsed().as_millis() as u64;
-        self.note(|record| add_sample(&mut record.samples, Sample { ms, network, done }));
+        self.update(|record| add_sample(&mut record.samples, Sample { ms, network, done }));
     }
 
     pub(super) fn end(&self, outcome: &str) {
         let now = self.now_ms();
-        self.note(|record| {
+        self.update(|record| {
             record.outcome = Some(outcome.to_owned());
             record.ended_ms = Some(now);
         });

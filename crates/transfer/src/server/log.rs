@@ -34,7 +34,7 @@ pub fn begin(dir: &Path, role: &str) -> Result<PathBuf> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let path = dir.join(file_name(role));
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    forget_old(dir, role)?;
+    remove_old(dir, role)?;
     let subscriber = tracing_subscriber::registry().with(Lines { file: Some(Mutex::new(file)) });
     // Fails only if a subscriber is already set, as in tests that run several transfers in one process.
     let _ = tracing::subscriber::set_global_default(subscriber);
@@ -62,7 +62,7 @@ pub fn begin_without_file() {
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-fn forget_old(dir: &Path, role: &str) -> Result<()> {
+fn remove_old(dir: &Path, role: &str) -> Result<()> {
     let listed = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
     let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let prefix = format!("rejoin-{role}-");
@@ -155,7 +155,7 @@ mod tests {
         }
         let others = ["rejoin-donor-20250101-000000-5.log", "rejoin-joiner-notes.txt", "rejoin-lineage.json"];
         others.iter().for_each(|name| make(name));
-        forget_old(dir.path(), "joiner").expect("forgotten");
+        remove_old(dir.path(), "joiner").expect("removed");
         let mut names: Vec<String> = fs::read_dir(dir.path())
             .expect("listed")
             .map(|entry| entry.expect("read").file_name().into_string().expect("a text"))

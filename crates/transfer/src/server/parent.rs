@@ -72,12 +72,12 @@ pub fn end_with_the_shell() {
 }
 
 /// Cancels the transfer when the server dies, when it closes `socket`, or on a signal. Ends the process if it
-/// has not ended within 1.5 s. `last_words` removes files that must not stay; it runs at most once here.
+/// has not ended within 1.5 s. `on_abrupt_end` removes files that must not stay; it runs at most once here.
 pub fn watch(
     server: Option<ServerProcess>,
     socket: Option<ClientSocket>,
     cancel: Cancel,
-    last_words: impl FnOnce() + Send + 'static,
+    on_abrupt_end: impl FnOnce() + Send + 'static,
 ) -> Result<(), Failure> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])
         .map_err(|e| Failure::new(Kind::Server, format!("cannot watch signals: {e}")))?;
@@ -94,7 +94,7 @@ pub fn watch(
     let grace = move || {
         if let Ok(grace) = told.recv() {
             thread::sleep(grace);
-            last_words();
+            on_abrupt_end();
             // Whatever still runs did not report the reason, so it is logged here.
             let kind = reason.check().map_or_else(
                 |failure| {

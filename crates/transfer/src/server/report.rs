@@ -29,7 +29,7 @@ impl Report {
     }
 
     /// Writes one line and flushes it. Does nothing after a final line.
-    pub fn say(&self, line: &ReportLine) -> Result<(), Failure> {
+    pub fn print(&self, line: &ReportLine) -> Result<(), Failure> {
         let text = line.to_text().map_err(|e| Failure::new(Kind::Configuration, e.to_string()))?;
         let mut out = self.out.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if out.closed {
@@ -41,7 +41,7 @@ impl Report {
     }
 
     /// Writes a progress line, or drops it if the server does not read.
-    pub fn say_if_possible(&self, line: &ReportLine) {
-        let _ = self.say(line);
+    pub fn print_if_possible(&self, line: &ReportLine) {
+        let _ = self.print(line);
     }
 }

@@ -110,7 +110,7 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
             tracing::warn!("metrics cannot be written to {}: {error:#}", dir.display());
         }
         if let Some(report) = to_server {
-            said = say_to_server(report, &status, said);
+            said = report_to_server(report, &status, said);
         }
         if ended {
             return;
@@ -132,15 +132,15 @@ fn metrics_of(status: &Status, runs: bool) -> String {
 }
 
 /// `total` starts a stage, and `complete` must grow within it, so each is sent only when it changed.
-fn say_to_server(report: &Report, status: &Status, said: (u64, u64)) -> (u64, u64) {
+fn report_to_server(report: &Report, status: &Status, said: (u64, u64)) -> (u64, u64) {
     if status.total_bytes == 0 {
         return said;
     }
     if status.total_bytes != said.0 {
-        report.say_if_possible(&ReportLine::Total(status.total_bytes));
+        report.print_if_possible(&ReportLine::Total(status.total_bytes));
     }
     if status.done_bytes > said.1 {
-        report.say_if_possible(&ReportLine::Complete(status.done_bytes));
+        report.print_if_possible(&ReportLine::Complete(status.done_bytes));
     }
     (status.total_bytes, status.done_bytes)
 }

@@ -47,12 +47,12 @@ pub fn permit(datadir: &Path, limits: &TransferLimits) -> Result<()> {
     Ok(())
 }
 
-/// Resets the count if a server has served on the files of the last transfer: they are further than they were installed. The
-/// process that waits for Synced may have died before it saw that.
+/// Resets the count if a server has served on the files of the last transfer: their position is then newer than the installed one.
+/// The process that waits for Synced may have died before it saw that.
 ///
 /// # Errors
 /// From the disk.
-pub fn forget_if_served(layout: &Layout) -> Result<()> {
+pub fn reset_if_served(layout: &Layout) -> Result<()> {
     if !are_counted(&layout.datadir) {
         return Ok(());
     }

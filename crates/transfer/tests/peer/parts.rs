@@ -39,7 +39,7 @@ fn both() -> (Vec<u8>, Vec<u8>) {
 
 /// The joiner's connections, by their numbers: ranges, questions, answers.
 pub(super) struct Joiner {
-    pub lane: Link,
+    pub data: Link,
     pub asks: Link,
     pub answers: Link,
 }
@@ -48,7 +48,7 @@ impl Joiner {
     pub fn chunk(&mut self) -> (Chunk, Vec<u8>) {
         let mut payload = Vec::new();
         loop {
-            match self.lane.recv_with_payload(&mut payload).unwrap() {
+            match self.data.recv_with_payload(&mut payload).unwrap() {
                 Message::Begin(_) | Message::BeginKnown { .. } => {}
                 Message::Chunk(chunk) => return (chunk, payload),
                 other => panic!("{other:?}"),
@@ -88,8 +88,8 @@ impl Joiner {
     pub fn end(&mut self) {
         assert_eq!(self.asks.recv().unwrap(), Message::CompareEnd);
         self.answers.send(&Message::AnswersEnd).unwrap();
-        assert!(matches!(self.lane.recv().unwrap(), Message::WorkerDone { .. }));
-        self.lane.send(&Message::WorkerStored).unwrap();
+        assert!(matches!(self.data.recv().unwrap(), Message::WorkerDone { .. }));
+        self.data.send(&Message::WorkerStored).unwrap();
     }
 }
 
@@ -133,12 +133,12 @@ fn run_with(
             let (_, theirs) = listener.admit_worker(SOON, &cancel).unwrap().unwrap();
             ends.push((ours.join().unwrap(), theirs));
         }
-        let (answers, asks, lane) = (ends.pop().unwrap(), ends.pop().unwrap(), ends.pop().unwrap());
-        let mut joiner = Joiner { lane: lane.1, asks: asks.1, answers: answers.1 };
-        let (mut lane, mut asks, mut answers) = (lane.0, asks.0, answers.0);
+        let (answers, asks, data) = (ends.pop().unwrap(), ends.pop().unwrap(), ends.pop().unwrap());
+        let mut joiner = Joiner { data: data.1, asks: asks.1, answers: answers.1 };
+        let (mut data, mut asks, mut answers) = (data.0, asks.0, answers.0);
         let (send_queue, donors) = (&send_queue, &donors);
         let compare = send_queue.compare().unwrap();
-        let sends = scope.spawn(move || send_queue.send(0, &mut lane).map(drop));
+        let sends = scope.spawn(move || send_queue.send(0, &mut data).map(drop));
         let questions = scope.spawn(move || compare.send_questions(&mut asks));
         let hears = scope
             .spawn(move || compare.receive_answers(&mut answers).inspect_err(|e| donors.cancel_by_worker(e)));

@@ -75,7 +75,7 @@ impl Joiner {
         assert_eq!(self.asks.recv().unwrap(), Message::SplitGroup { first: FIRST });
         self.answer_one(FIRST, theirs[0]);
         self.answer_one(SECOND, theirs[1]);
-        assert_eq!(self.lane.recv().unwrap(), Message::BeginKnown { file: FIRST });
+        assert_eq!(self.data.recv().unwrap(), Message::BeginKnown { file: FIRST });
     }
 
     /// It is asked about the blocks of the second.
@@ -111,8 +111,8 @@ fn what_is_all_there_is_one_message_and_what_is_read_later_follows_it() {
     };
     let talk = |joiner: &mut Joiner| {
         joiner.answer_groups(fingerprint_of(OURS));
-        assert_eq!(joiner.lane.recv().unwrap(), Message::SameGroup { first: FIRST });
-        assert_eq!(joiner.lane.recv().unwrap(), Message::BeginKnown { file: SECOND });
+        assert_eq!(joiner.data.recv().unwrap(), Message::SameGroup { first: FIRST });
+        assert_eq!(joiner.data.recv().unwrap(), Message::BeginKnown { file: SECOND });
         let (chunk, payload) = joiner.chunk();
         assert_eq!((chunk.file, chunk.offset, payload), (SECOND, 0, b"newer".to_vec()));
         joiner.end();
@@ -126,7 +126,7 @@ fn where_one_differs_each_is_compared_by_itself() {
     let talk = |joiner: &mut Joiner| {
         joiner.describes_each(theirs);
         let len = OURS[0].len() as u32;
-        assert_eq!(joiner.lane.recv().unwrap(), Message::Same { file: FIRST, offset: 0, len });
+        assert_eq!(joiner.data.recv().unwrap(), Message::Same { file: FIRST, offset: 0, len });
         joiner.describes_blocks_of_second(theirs[1]);
         let (chunk, payload) = joiner.chunk();
         assert_eq!((chunk.file, payload), (SECOND, OURS[1].to_vec()));
@@ -151,8 +151,8 @@ fn one_that_never_comes_does_not_hold_the_others_back() {
         assert_eq!(joiner.asks.recv().unwrap(), Message::SplitGroup { first: FIRST });
         joiner.answer_one(FIRST, OURS[0]);
         joiner.answer_one(SECOND, OURS[1]);
-        assert_eq!(joiner.lane.recv().unwrap(), Message::BeginKnown { file: FIRST });
-        assert!(matches!(joiner.lane.recv().unwrap(), Message::Same { file: FIRST, .. }));
+        assert_eq!(joiner.data.recv().unwrap(), Message::BeginKnown { file: FIRST });
+        assert!(matches!(joiner.data.recv().unwrap(), Message::Same { file: FIRST, .. }));
         joiner.end();
     };
     run(source, talk).unwrap();
@@ -250,8 +250,8 @@ fn remembered_files_are_named_without_their_bytes() {
         joiner.answer_groups(fingerprint_of(OURS));
         for (file, bytes) in [FIRST, SECOND].into_iter().zip(OURS) {
             let len = bytes.len() as u32;
-            assert_eq!(joiner.lane.recv().unwrap(), Message::BeginKnown { file });
-            assert_eq!(joiner.lane.recv().unwrap(), Message::Same { file, offset: 0, len });
+            assert_eq!(joiner.data.recv().unwrap(), Message::BeginKnown { file });
+            assert_eq!(joiner.data.recv().unwrap(), Message::Same { file, offset: 0, len });
         }
         let (chunk, payload) = joiner.chunk();
         assert_eq!((chunk.file, chunk.offset, payload), (SECOND, 0, b"newer".to_vec()));
@@ -273,7 +273,7 @@ fn where_one_differs_remembered_files_must_be_read() {
     };
     let talk = |joiner: &mut Joiner| {
         joiner.describes_each(theirs);
-        assert!(matches!(joiner.lane.recv().unwrap(), Message::Same { file: FIRST, .. }));
+        assert!(matches!(joiner.data.recv().unwrap(), Message::Same { file: FIRST, .. }));
         joiner.describes_blocks_of_second(theirs[1]);
         assert_eq!(joiner.chunk().1, OURS[1]);
         joiner.end();

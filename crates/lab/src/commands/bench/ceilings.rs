@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -12,13 +11,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use rejoin_lab::link::Link;
 use rejoin_lab::page_cache::data_files;
+use transfer::disk::direct::Buffer;
 
 use super::samples::{Counters, disk_of};
 
 /// Bytes of a request.
 const BLOCK: usize = 4 << 20;
-/// Buffers of direct requests begin at a multiple of this.
-const ALIGNED: usize = 4096;
 /// Requests under way at the same time: a disk is not as fast as it can be with one.
 const AT_ONCE: usize = 4;
 /// Requests of one measurement, at most: 1 GiB.
@@ -116,7 +114,7 @@ fn read_all(datadir: &Path) -> Result<()> {
     let blocks: Vec<(PathBuf, u64)> = files.into_iter().flat_map(starts).take(REQUESTS).collect();
     let next = AtomicUsize::new(0);
     each_thread(|_| {
-        let mut buffer = Aligned::new();
+        let mut buffer = Buffer::new(BLOCK);
         while let Some((path, at)) = blocks.get(next.fetch_add(1, Relaxed)) {
             let file = direct().read(true).open(path).with_context(|| path.display().to_string())?;
             file.read_at(buffer.bytes(), *at)?;
@@ -137,7 +135,7 @@ fn write_all(dir: &Path) -> Result<()> {
 }
 
 fn write_file(path: &Path) -> io::Result<()> {
-    let mut buffer = Aligned::new();
+    let mut buffer = Buffer::new(BLOCK);
     fastrand::Rng::with_seed(1).fill(buffer.bytes());
     let file: File = direct().write(true).create(true).truncate(true).open(path)?;
     (0..REQUESTS / AT_ONCE).try_for_each(|n| file.write_all_at(buffer.bytes(), (n * BLOCK) as u64))?;
@@ -158,24 +156,6 @@ fn each_thread(work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
             threads.into_iter().map(|t| t.join().map_err(|_| anyhow!("a measuring thread panicked"))?);
         ended.collect()
     })
-}
-
-/// A buffer for direct requests.
-struct Aligned {
-    room: Vec<u8>,
-    bytes: Range<usize>,
-}
-
-impl Aligned {
-    fn new() -> Self {
-        let room = vec![0; BLOCK + ALIGNED];
-        let start = room.as_ptr().align_offset(ALIGNED);
-        Self { room, bytes: start..start + BLOCK }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut self.room[self.bytes.clone()]
-    }
 }
 
 #[cfg(test)]
@@ -201,11 +181,5 @@ mod tests {
         assert_eq!(ceilings.to_string(), told);
         let unknown = Ceilings { disk: None, link: None, processors: 1 };
         assert_eq!(unknown.to_string(), "disk not known, loopback, 1 processors");
-    }
-
-    #[test]
-    fn a_buffer_is_aligned() {
-        let mut buffer = Aligned::new();
-        assert_eq!((buffer.bytes().as_ptr() as usize % ALIGNED, buffer.bytes().len()), (0, BLOCK));
     }
 }

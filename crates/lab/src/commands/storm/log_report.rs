@@ -107,7 +107,7 @@ mod tests {
         let log = "x WSREP_SST: [INFO] snapshot: online\n\
             y WSREP_SST: [INFO] the consistency point is at 2f0eaefd-0000-11f0-a0a0-000000000000:77: replication paused \
             for 41.5 ms (granted after 3 ms), commits held for 7 ms, 3 files read in it, 2 tries, failed tries held 12.0 ms\n\
-            y WSREP_SST: [INFO] snapshot: 1.4 GiB of data files in 4.0 s and 3 rounds; at most 1 MiB of redo waiting to be read\n";
+            y WSREP_SST: [INFO] snapshot: 1.4 GiB of data files in 4.0 s and 3 passes; at most 1 MiB of redo waiting to be read\n";
         let told = LogReport::read(log);
         assert_eq!(told.snapshot, Some(SnapshotKind::Online));
         let moment = told.moment.expect("a moment");

@@ -3,6 +3,7 @@ mod content;
 mod crash;
 mod disk;
 mod dry_run;
+mod inodes;
 mod patched;
 mod patching;
 mod power;

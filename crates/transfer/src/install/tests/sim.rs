@@ -7,20 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::content::Content;
+pub use super::inodes::Loss;
+use super::inodes::{Change, Inodes, Node};
 use crate::disk::filesystem::{FilesystemId, filesystem_of};
 use crate::disk::probe::{Entry, Kind, Probe, Rights};
 use crate::install::files::{Files, What};
 use crate::install::names::file_name;
 use crate::install::patch::Changes;
-
-type Inode = usize;
-
-#[derive(Clone, Debug)]
-enum Node {
-    File(Content),
-    Directory { now: BTreeMap<String, Inode>, durable: BTreeMap<String, Inode> },
-}
 
 /// A sync: of a file, or of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,38 +25,10 @@ pub enum Sync {
 /// Whether a sync of this path is left out.
 pub type LeftOut = fn(Sync, &Path) -> bool;
 
-/// One name that an operation sets or removes.
-#[derive(Clone, Debug)]
-struct Change {
-    directory: Inode,
-    name: String,
-    inode: Inode,
-    set: bool,
-}
-
-/// Which operations that were not synced survive a power loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// Per directory, some first ones; a rename is in both directories or in none.
-    Suffix,
-    /// Any of them, those of one name in their order; a rename is in both directories or in none.
-    Any,
-    /// None of them.
-    All,
-}
-
-#[derive(Clone, Debug)]
-struct State {
-    nodes: Vec<Node>,
-    /// Operations that are not durable yet.
-    pending: Vec<Vec<Change>>,
-    loss: Loss,
-}
-
 /// The filesystem. Everything below `/other` is a filesystem of its own.
 #[derive(Clone, Debug)]
 pub struct Sim {
-    state: RefCell<State>,
+    inodes: RefCell<Inodes>,
     left: Cell<usize>,
     pub operations: Cell<usize>,
     pub left_out: Cell<Option<LeftOut>>,
@@ -80,7 +45,7 @@ impl Sim {
     pub fn new(loss: Loss) -> Sim {
         let root = Node::Directory { now: BTreeMap::new(), durable: BTreeMap::new() };
         Sim {
-            state: RefCell::new(State { nodes: vec![root], pending: Vec::new(), loss }),
+            inodes: RefCell::new(Inodes { nodes: vec![root], pending: Vec::new(), loss }),
             left: Cell::new(usize::MAX),
             operations: Cell::new(0),
             left_out: Cell::new(None),
@@ -107,9 +72,9 @@ impl Sim {
 
     /// Everything so far becomes durable.
     pub fn settle(&self) {
-        let mut state = self.state.borrow_mut();
-        state.pending.clear();
-        for node in &mut state.nodes {
+        let mut inodes = self.inodes.borrow_mut();
+        inodes.pending.clear();
+        for node in &mut inodes.nodes {
             match node {
                 Node::Directory { now, durable } => *durable = now.clone(),
                 Node::File(content) => content.durable = None,
@@ -120,9 +85,9 @@ impl Sim {
     /// These files were written and not synced yet.
     pub fn are_unsynced(&self, which: impl Fn(&Path) -> bool) {
         let paths: Vec<PathBuf> = self.everything().into_keys().filter(|path| which(path)).collect();
-        let mut state = self.state.borrow_mut();
+        let mut inodes = self.inodes.borrow_mut();
         for path in paths {
-            if let Some(Node::File(content)) = state.find(&path).map(|inode| &mut state.nodes[inode]) {
+            if let Some(Node::File(content)) = inodes.find(&path).map(|inode| &mut inodes.nodes[inode]) {
                 content.durable = Some(Vec::new());
             }
         }
@@ -132,12 +97,12 @@ impl Sim {
     pub fn sync_filesystem(&self) {
         for (path, content) in self.everything() {
             if content.is_some() && !self.leaves_out(Sync::File, &path) {
-                self.state.borrow_mut().sync_file(&path);
+                self.inodes.borrow_mut().sync_file(&path);
             }
         }
-        let mut state = self.state.borrow_mut();
-        for operation in std::mem::take(&mut state.pending) {
-            state.make_durable(&operation);
+        let mut inodes = self.inodes.borrow_mut();
+        for operation in std::mem::take(&mut inodes.pending) {
+            inodes.make_durable(&operation);
         }
     }
 
@@ -147,19 +112,19 @@ impl Sim {
 
     /// The power fails: of what is not durable, `random` chooses what survives.
     pub fn lose_power(&self, mut random: impl FnMut() -> bool) {
-        let mut state = self.state.borrow_mut();
-        let loss = state.loss;
+        let mut inodes = self.inodes.borrow_mut();
+        let loss = inodes.loss;
         let mut blocked = BTreeSet::new();
-        for operation in std::mem::take(&mut state.pending) {
+        for operation in std::mem::take(&mut inodes.pending) {
             let within = |c: &Change| (c.directory, (loss == Loss::Any).then(|| c.name.clone()));
             let free = operation.iter().all(|c| !blocked.contains(&within(c)));
             if loss != Loss::All && free && random() {
-                state.make_durable(&operation);
+                inodes.make_durable(&operation);
             } else {
                 blocked.extend(operation.iter().map(within));
             }
         }
-        for node in &mut state.nodes {
+        for node in &mut inodes.nodes {
             match node {
                 Node::Directory { now, durable } => *now = durable.clone(),
                 Node::File(content) => content.lose(&mut random),
@@ -169,31 +134,31 @@ impl Sim {
 
     /// Writes as a server does: in place and synced, or a new name that nobody synced.
     pub fn put(&self, path: &Path, content: &[u8]) {
-        self.state.borrow_mut().put(path, content).unwrap();
+        self.inodes.borrow_mut().put(path, content).unwrap();
     }
 
     /// Makes a directory and its parents, not counted.
     pub fn make_all(&self, path: &Path) {
         for directory in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
-            let mut state = self.state.borrow_mut();
-            if state.find(directory).is_none() {
-                state.make_directory(directory).unwrap();
+            let mut inodes = self.inodes.borrow_mut();
+            if inodes.find(directory).is_none() {
+                inodes.make_directory(directory).unwrap();
             }
         }
     }
 
     /// Removes a file, not counted.
     pub fn delete(&self, path: &Path) {
-        self.state.borrow_mut().unlink(path).unwrap();
+        self.inodes.borrow_mut().unlink(path).unwrap();
     }
 
     /// All paths with what lies there.
     pub fn everything(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
-        let state = self.state.borrow();
+        let inodes = self.inodes.borrow();
         let mut found = BTreeMap::new();
         let mut todo = vec![(PathBuf::from("/"), 0)];
         while let Some((path, inode)) = todo.pop() {
-            match &state.nodes[inode] {
+            match &inodes.nodes[inode] {
                 Node::File(content) => {
                     found.insert(path, Some(content.now.clone()));
                 }
@@ -204,123 +169,6 @@ impl Sim {
             }
         }
         found
-    }
-}
-
-impl State {
-    fn find(&self, path: &Path) -> Option<Inode> {
-        let mut inode = 0;
-        for part in path.components().skip(1) {
-            match &self.nodes[inode] {
-                Node::Directory { now, .. } => inode = *now.get(part.as_os_str().to_str()?)?,
-                Node::File(_) => return None,
-            }
-        }
-        Some(inode)
-    }
-
-    fn place(&self, path: &Path) -> Result<(Inode, String)> {
-        let parent = path.parent().context("no parent")?;
-        let directory = self.find(parent).with_context(|| format!("no directory {}", parent.display()))?;
-        let name = path.file_name().and_then(|n| n.to_str()).context("no name")?;
-        Ok((directory, name.to_owned()))
-    }
-
-    fn change(&mut self, operation: Vec<Change>) {
-        for change in &operation {
-            if let Node::Directory { now, .. } = &mut self.nodes[change.directory] {
-                apply(now, change);
-            }
-        }
-        self.pending.push(operation);
-    }
-
-    fn make_durable(&mut self, operation: &[Change]) {
-        for change in operation {
-            if let Node::Directory { durable, .. } = &mut self.nodes[change.directory] {
-                apply(durable, change);
-            }
-        }
-    }
-
-    fn add(&mut self, path: &Path, node: Node) -> Result<()> {
-        let (directory, name) = self.place(path)?;
-        self.nodes.push(node);
-        let inode = self.nodes.len() - 1;
-        self.change(vec![Change { directory, name, inode, set: true }]);
-        Ok(())
-    }
-
-    fn make_directory(&mut self, path: &Path) -> Result<()> {
-        self.add(path, Node::Directory { now: BTreeMap::new(), durable: BTreeMap::new() })
-    }
-
-    fn put(&mut self, path: &Path, content: &[u8]) -> Result<()> {
-        match self.find(path) {
-            Some(inode) => {
-                self.nodes[inode] = Node::File(Content::durable(content));
-                Ok(())
-            }
-            None => self.add(path, Node::File(Content::durable(content))),
-        }
-    }
-
-    /// Writes what is not synced; `anew` when no byte of what was there is left alone.
-    fn write(&mut self, path: &Path, content: &[u8], anew: bool) -> Result<()> {
-        if self.find(path).is_none() {
-            self.add(path, Node::File(Content::durable(b"")))?;
-        }
-        match self.find(path).map(|inode| &mut self.nodes[inode]) {
-            Some(Node::File(file)) => {
-                file.write(content);
-                if anew {
-                    file.durable = Some(Vec::new());
-                }
-            }
-            _ => bail!("{} is a directory", path.display()),
-        }
-        Ok(())
-    }
-
-    fn sync_file(&mut self, path: &Path) {
-        if let Some(Node::File(content)) = self.find(path).map(|inode| &mut self.nodes[inode]) {
-            content.durable = None;
-        }
-    }
-
-    fn unlink(&mut self, path: &Path) -> Result<()> {
-        let Some(inode) = self.find(path) else { return Ok(()) };
-        let (directory, name) = self.place(path)?;
-        self.change(vec![Change { directory, name, inode, set: false }]);
-        Ok(())
-    }
-
-    fn sync(&mut self, directory: Inode) {
-        let mut wanted = BTreeSet::from([directory]);
-        let mut chosen = vec![false; self.pending.len()];
-        for (index, operation) in self.pending.iter().enumerate().rev() {
-            chosen[index] = operation.iter().any(|c| wanted.contains(&c.directory));
-            // What came before in the other directory of a rename is durable too, where directories are ordered.
-            if chosen[index] && self.loss != Loss::Any {
-                wanted.extend(operation.iter().map(|c| c.directory));
-            }
-        }
-        let pending = std::mem::take(&mut self.pending);
-        for (operation, chosen) in pending.into_iter().zip(chosen) {
-            if chosen {
-                self.make_durable(&operation);
-            } else {
-                self.pending.push(operation);
-            }
-        }
-    }
-}
-
-fn apply(names: &mut BTreeMap<String, Inode>, change: &Change) {
-    if change.set {
-        names.insert(change.name.clone(), change.inode);
-    } else if names.get(&change.name) == Some(&change.inode) {
-        names.remove(&change.name);
     }
 }
 
@@ -348,8 +196,8 @@ impl Probe for Sim {
         if let Some(entry) = self.entries.borrow().get(path) {
             return Ok(Some(entry.clone()));
         }
-        let state = self.state.borrow();
-        Ok(state.find(path).map(|inode| match state.nodes[inode] {
+        let inodes = self.inodes.borrow();
+        Ok(inodes.find(path).map(|inode| match inodes.nodes[inode] {
             Node::File(_) => Entry::plain(Kind::File),
             Node::Directory { .. } => Entry::plain(Kind::Directory),
         }))
@@ -378,8 +226,8 @@ impl Files for Sim {
     }
 
     fn what(&self, path: &Path) -> Result<Option<What>> {
-        let state = self.state.borrow();
-        Ok(state.find(path).map(|inode| match state.nodes[inode] {
+        let inodes = self.inodes.borrow();
+        Ok(inodes.find(path).map(|inode| match inodes.nodes[inode] {
             Node::File(_) => What::File,
             Node::Directory { .. } => What::Directory,
         }))
@@ -390,16 +238,16 @@ impl Files for Sim {
     }
 
     fn list(&self, directory: &Path) -> Result<Vec<PathBuf>> {
-        let state = self.state.borrow();
-        Ok(match state.find(directory).map(|inode| &state.nodes[inode]) {
+        let inodes = self.inodes.borrow();
+        Ok(match inodes.find(directory).map(|inode| &inodes.nodes[inode]) {
             Some(Node::Directory { now, .. }) => now.keys().map(|name| directory.join(name)).collect(),
             _ => Vec::new(),
         })
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
-        let state = self.state.borrow();
-        Ok(match state.find(path).map(|inode| &state.nodes[inode]) {
+        let inodes = self.inodes.borrow();
+        Ok(match inodes.find(path).map(|inode| &inodes.nodes[inode]) {
             Some(Node::File(content)) => Some(content.now.clone()),
             _ => None,
         })
@@ -412,13 +260,13 @@ impl Files for Sim {
         if self.filesystem(from)? != self.filesystem(to)? {
             bail!("{} and {} are on two filesystems", from.display(), to.display());
         }
-        let mut state = self.state.borrow_mut();
-        let inode = state.find(from).with_context(|| format!("no file {}", from.display()))?;
-        if state.find(to) == Some(inode) {
+        let mut inodes = self.inodes.borrow_mut();
+        let inode = inodes.find(from).with_context(|| format!("no file {}", from.display()))?;
+        if inodes.find(to) == Some(inode) {
             return Ok(()); // As rename(2) does with two names of one file.
         }
-        let ((from, from_name), (to, to_name)) = (state.place(from)?, state.place(to)?);
-        state.change(vec![
+        let ((from, from_name), (to, to_name)) = (inodes.place(from)?, inodes.place(to)?);
+        inodes.change(vec![
             Change { directory: to, name: to_name, inode, set: true },
             Change { directory: from, name: from_name, inode, set: false },
         ]);
@@ -429,10 +277,10 @@ impl Files for Sim {
         self.may_change(from)?;
         self.may_change(to)?;
         self.tick()?;
-        let mut state = self.state.borrow_mut();
-        let inode = state.find(from).with_context(|| format!("no file {}", from.display()))?;
-        let (directory, name) = state.place(to)?;
-        state.change(vec![Change { directory, name, inode, set: true }]);
+        let mut inodes = self.inodes.borrow_mut();
+        let inode = inodes.find(from).with_context(|| format!("no file {}", from.display()))?;
+        let (directory, name) = inodes.place(to)?;
+        inodes.change(vec![Change { directory, name, inode, set: true }]);
         Ok(true)
     }
 
@@ -462,7 +310,7 @@ impl Files for Sim {
         if stopped.is_ok() {
             content.truncate(size);
         }
-        self.state.borrow_mut().write(table, &content, false)?;
+        self.inodes.borrow_mut().write(table, &content, false)?;
         stopped
     }
 
@@ -478,7 +326,7 @@ impl Files for Sim {
         self.may_change(path)?;
         let stopped = self.tick();
         let written = if stopped.is_ok() { content } else { &content[..content.len() / 2] };
-        self.state.borrow_mut().write(path, written, true)?;
+        self.inodes.borrow_mut().write(path, written, true)?;
         stopped
     }
 
@@ -491,7 +339,7 @@ impl Files for Sim {
             bail!("{} is a directory", path.display());
         }
         self.tick()?;
-        self.state.borrow_mut().unlink(path)
+        self.inodes.borrow_mut().unlink(path)
     }
 
     fn make_directory(&self, path: &Path) -> Result<()> {
@@ -500,7 +348,7 @@ impl Files for Sim {
         }
         self.may_change(path)?;
         self.tick()?;
-        self.state.borrow_mut().make_directory(path)
+        self.inodes.borrow_mut().make_directory(path)
     }
 
     fn remove_directory(&self, path: &Path) -> Result<()> {
@@ -511,22 +359,22 @@ impl Files for Sim {
             return Ok(());
         }
         self.tick()?;
-        self.state.borrow_mut().unlink(path)
+        self.inodes.borrow_mut().unlink(path)
     }
 
     fn sync_file(&self, path: &Path) -> Result<()> {
         self.tick()?;
         if !self.leaves_out(Sync::File, path) {
-            self.state.borrow_mut().sync_file(path);
+            self.inodes.borrow_mut().sync_file(path);
         }
         Ok(())
     }
 
     fn sync_directory(&self, path: &Path) -> Result<()> {
         self.tick()?;
-        let mut state = self.state.borrow_mut();
-        if let Some(inode) = state.find(path).filter(|_| !self.leaves_out(Sync::Directory, path)) {
-            state.sync(inode);
+        let mut inodes = self.inodes.borrow_mut();
+        if let Some(inode) = inodes.find(path).filter(|_| !self.leaves_out(Sync::Directory, path)) {
+            inodes.sync(inode);
         }
         Ok(())
     }

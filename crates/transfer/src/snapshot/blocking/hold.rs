@@ -58,7 +58,7 @@ impl BlockedWrites {
         remove_if_there(&answer)?;
         remove_if_there(&error)?;
         let limit = limit.map(|limit| end_after(limit, cancel.clone())).transpose()?;
-        report.say(&ReportLine::FlushTables)?;
+        report.print(&ReportLine::FlushTables)?;
         // From here on the server may hold its locks, even if this function fails, so the guard exists first.
         let position = AnnotatedStateId { state: StateId::UNDEFINED, domain: None, gtid: None };
         let (report, since) = (Arc::clone(report), Instant::now());
@@ -81,7 +81,7 @@ impl BlockedWrites {
 impl Drop for BlockedWrites {
     fn drop(&mut self) {
         // If the server no longer reads, it has ended, and its locks with it.
-        self.report.say_if_possible(&ReportLine::Continue);
+        self.report.print_if_possible(&ReportLine::Continue);
         // The answer is still there if the transfer was cancelled before it was read.
         let _ = remove_if_there(&self.answer);
         tracing::info!("the donor's server blocked writes for {:.3} s", self.held_for().as_secs_f64());

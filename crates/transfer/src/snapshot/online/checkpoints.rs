@@ -96,8 +96,8 @@ pub struct Asked {
     pub refused: Option<String>,
 }
 
-/// What [`Checkpoints::new`] needs.
-pub struct Ground<'a> {
+/// The copy that the checkpoints belong to, for [`Checkpoints::new`].
+pub struct CopyContext<'a> {
     /// Path of the redo log.
     pub log: PathBuf,
     /// How to log in to the server.
@@ -122,8 +122,8 @@ pub struct Ground<'a> {
 
 impl<'a> Checkpoints<'a> {
     /// `end`: LSN at which the log ends now.
-    pub fn new(ground: Ground<'a>, end: Lsn) -> Checkpoints<'a> {
-        let Ground { log, login, dirty, tail, out, spool, sink, copied, page_size, cancel } = ground;
+    pub fn new(context: CopyContext<'a>, end: Lsn) -> Checkpoints<'a> {
+        let CopyContext { log, login, dirty, tail, out, spool, sink, copied, page_size, cancel } = context;
         let now = Instant::now();
         let state = State {
             seen: Vec::new(),

@@ -100,7 +100,7 @@ impl<'a> Lister<'a> {
     /// # Errors
     /// From the system.
     pub fn collect(&mut self) -> Result<()> {
-        self.watch.as_mut().map_or(Ok(()), Watch::collect).context("what changed in the datadir")
+        self.watch.as_mut().map_or(Ok(()), Watch::collect).context("cannot see what changed in the datadir")
     }
 
     /// Lists all files, one at a time: there can be very many. Later changes are reported by the watch.
@@ -110,7 +110,7 @@ impl<'a> Lister<'a> {
         databases.clear();
         let Some(watch) = watch else { return listing::each(roots, take) };
         watch.clear();
-        watch.changes().context("what changed in the datadir")?;
+        watch.changes().context("cannot see what changed in the datadir")?;
         let datadir = &roots.layout.datadir;
         watch.add(DATADIR, datadir);
         let mut before = |name: &str, path: &Path| {
@@ -122,7 +122,7 @@ impl<'a> Lister<'a> {
             take(file);
         })?;
         *begun = true;
-        let entries = fs::read_dir(datadir).context("the datadir")?;
+        let entries = fs::read_dir(datadir).context("cannot list the datadir")?;
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         always.remember_dangling(roots, names);
         Ok(())
@@ -131,7 +131,7 @@ impl<'a> Lister<'a> {
     /// What may have changed since the last listing; `None` if that could be anything.
     fn changed(&mut self) -> Result<Option<HashMap<String, Changed>>> {
         let Some(watch) = self.watch.as_mut().filter(|_| self.begun) else { return Ok(None) };
-        let Some(mut looked) = watch.changes().context("what changed in the datadir")? else {
+        let Some(mut looked) = watch.changes().context("cannot see what changed in the datadir")? else {
             return Ok(None);
         };
         let datadir = &self.roots.layout.datadir;

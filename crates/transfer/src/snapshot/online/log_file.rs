@@ -88,7 +88,7 @@ impl LogFile {
     /// # Errors
     /// From the system.
     pub fn read<'a>(&self, lsn: Lsn, len: u64, buffer: &'a mut Buffer) -> Result<&'a [u8]> {
-        let offset = self.geometry.offset(lsn).context("an LSN before the log's first")?;
+        let offset = self.geometry.offset(lsn).context("the LSN is before the start of the log")?;
         let lap_end = DATA_START + self.geometry.capacity;
         let aligned = offset / ALIGN as u64 * ALIGN as u64;
         let skip = (offset - aligned) as usize;

@@ -20,10 +20,10 @@ pub(super) fn write_around(
     end: Lsn,
 ) -> Result<()> {
     let flat = out.flat();
-    let redo = flat.offset(from).context("the checkpoint lies before the log")?;
+    let redo = flat.offset(from).context("the checkpoint is before the start of the log")?;
     head.resize(redo as usize, 0);
     sink.write(REDO, 0, &head)?;
-    let written = flat.offset(out.written()).context("an end before the log")?;
+    let written = flat.offset(out.written()).context("the end is before the start of the log")?;
     write_zeros(sink, REDO, written..flat.file_size(end))
 }
 

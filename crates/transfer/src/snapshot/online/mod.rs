@@ -14,7 +14,9 @@
 //! | [`dirty`] | which pages the redo changes, in bounded memory |
 //! | `page_set` | a set of pages of one tablespace |
 //! | [`redo_out`] | writing the redo as a flat log, and remembering its file events |
+//! | `redo_end` | waiting until the redo up to the consistency point has been written |
 //! | [`listing`] | listing the files; `lister` looks again only at what may have changed |
+//! | `passes` | listing and copying files without a lock, until few new ones are found |
 //! | [`catalog`] | what was copied of each file; `copying` copies and records it |
 //! | [`reread`] | reading again the pages that redo below a newer checkpoint changes |
 //! | [`checkpoints`] | the server's checkpoints while files are copied, and when one is requested; `holding` says how long pages wait for it |
@@ -48,7 +50,9 @@ pub mod log_file;
 mod manifest;
 pub mod outlook;
 mod page_set;
+mod passes;
 mod point;
+mod redo_end;
 pub mod redo_out;
 pub mod reread;
 pub mod rounds;

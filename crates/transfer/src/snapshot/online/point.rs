@@ -16,6 +16,7 @@ use crate::sql::Session;
 
 /// How often new and changed files are copied while the consistency point is waited for.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(15);
+
 impl Work<'_> {
     /// The consistency point. It is waited for as long as another session holds what it needs.
     pub(super) fn settle(&mut self, catalog: &mut Catalog) -> Result<ConsistencyPoint, SnapshotError> {
@@ -77,14 +78,16 @@ impl Work<'_> {
     fn copy_again_what_was_written(&mut self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
         catalog.update(listing::list(&self.options.roots)?);
         let files = catalog.again_written();
-        tracing::info!("{files} tables were written to before START was granted and are copied again");
-        self.rounds(catalog).map(drop)
+        tracing::info!(
+            "{files} tables were written to before BACKUP STAGE START was granted and are copied again"
+        );
+        self.passes(catalog).map(drop)
     }
 
     /// Used while the consistency point is waited for: copies new and changed files, and bounds the redo to replay,
     /// with checkpoints that the server makes by itself.
     fn keep_up(&mut self, catalog: &mut Catalog) -> Result<(), SnapshotError> {
-        self.rounds(catalog)?;
+        self.passes(catalog)?;
         if let Some(checkpoints) = self.checkpoints {
             let rounds = Rounds { asks: false, ..self.redo_rounds(checkpoints) };
             rounds.run(catalog)?;

@@ -254,7 +254,7 @@ impl Rounds<'_, '_> {
         figures.dropped += newer.lsn.0 - from.0;
         let now = self.dirty.noted().0.saturating_sub(newer.lsn.0);
         tracing::info!(
-            "recovery starts at LSN {} now: the redo to replay went from {} to {}, and {} of pages were read again",
+            "recovery now starts at LSN {}: {} of redo to replay became {}, and {} of pages were read again",
             newer.lsn,
             size(left),
             size(now),

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use formats::Uuid;
-use protocol::inventory::FileId;
 
 use super::barrier::barrier;
 use super::catalog::Catalog;
-use super::checkpoints::{Asked, Checkpoints, Ground};
+use super::checkpoints::{Asked, Checkpoints, CopyContext};
 use super::checks::Checks;
 use super::consistency_point::ConsistencyPoint;
 use super::dirty::Dirty;
@@ -36,18 +35,12 @@ use crate::sql::Login;
 use crate::sql::Session;
 use crate::threads::{Thread, scoped};
 
-/// Passes over the files without a lock stop when one finds fewer new files than this.
-const FEW: usize = 4;
-/// They stop at the latest after this many.
-const ROUNDS_MAX: u32 = 8;
 /// How long the server may take to answer a query.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
-/// How long the server may take to write its log up to the end of the snapshot.
-const LOG_PATIENCE: Duration = Duration::from_secs(30);
 /// How often reading a range pauses for 10 ms while the tail is close to being overrun.
 const MAKE_WAY_MAX: u32 = 100;
 /// Maximum number of consistency points, if files change under the lock.
-const MOMENTS_MAX: u32 = 3;
+const POINTS_MAX: u32 = 3;
 
 /// How a snapshot is taken.
 #[derive(Clone, Debug)]
@@ -96,7 +89,7 @@ pub struct TakenOnline {
     /// Checkpoints that the server was asked for.
     pub asked: Asked,
     /// Passes over the files without a lock.
-    pub rounds: u32,
+    pub passes: u32,
     /// Most bytes of redo that were ever waiting to be read.
     pub redo_behind_max: u64,
     /// How often the log was resized meanwhile.
@@ -138,7 +131,7 @@ pub fn take(
     let broken = Broken::default();
     let bytes = AtomicU64::new(0);
     let pace = || broken.check().and_then(|()| make_way(&state, cancel));
-    let ground = Ground {
+    let context = CopyContext {
         log: log_path,
         login: &options.login,
         dirty: &dirty,
@@ -150,7 +143,7 @@ pub fn take(
         page_size: facts.page_size,
         cancel,
     };
-    let checkpoints = Checkpoints::new(ground, logged);
+    let checkpoints = Checkpoints::new(context, logged);
     let copier = Copier {
         sink,
         threads: options.threads,
@@ -208,7 +201,7 @@ pub fn take(
     });
     // An error of a redo thread is returned first, because it caused the others.
     broken.result()?;
-    let Done { catalog, point, copying, rounds, redo_rounds, uuid } = done?;
+    let Done { catalog, point, copying, passes, redo_rounds, uuid } = done?;
     let newest = out.from();
     if !out.saw_checkpoint() {
         return Err(Declined::CheckpointMissing(newest.lsn).into());
@@ -227,7 +220,7 @@ pub fn take(
         copying: copying - began,
         total: began.elapsed(),
         bytes: bytes.load(Ordering::Relaxed),
-        rounds,
+        passes,
         redo_behind_max: state.behind_max(),
         redo_resized: state.resized(),
         damaged: std::mem::take(&mut *copy.damaged.lock().unwrap_or_else(PoisonError::into_inner)),
@@ -293,7 +286,7 @@ struct Done {
     catalog: Catalog,
     point: ConsistencyPoint,
     copying: Instant,
-    rounds: u32,
+    passes: u32,
     redo_rounds: rounds::Figures,
     uuid: Option<Uuid>,
 }
@@ -302,22 +295,22 @@ impl<'a> Work<'a> {
     fn run(mut self) -> Result<Done, SnapshotError> {
         let uuid = self.history()?;
         let mut catalog = Catalog::new(self.since);
-        let mut rounds = self.rounds(&mut catalog)?;
+        let mut passes = self.passes(&mut catalog)?;
         let mut redo_rounds = rounds::Figures::default();
         if let Some(checkpoints) = self.checkpoints {
             redo_rounds = self.redo_rounds(checkpoints).run(&mut catalog)?;
             if redo_rounds.rounds > 0 {
-                rounds += self.rounds(&mut catalog)?;
+                passes += self.passes(&mut catalog)?;
             }
         }
         let copying = Instant::now();
         let mut last = String::new();
-        for _ in 0..MOMENTS_MAX {
+        for _ in 0..POINTS_MAX {
             let point = self.settle(&mut catalog)?;
             self.reach(&point)?;
             let checks = Checks { catalog: &mut catalog, point: &point, out: self.out, dirty: self.dirty };
             match checks.run()? {
-                None => return Ok(Done { catalog, point, copying, rounds, redo_rounds, uuid }),
+                None => return Ok(Done { catalog, point, copying, passes, redo_rounds, uuid }),
                 Some(why) => {
                     tracing::info!("the consistency point was not valid: {why}");
                     last = why;
@@ -325,7 +318,7 @@ impl<'a> Work<'a> {
             }
             self.state.go_on();
         }
-        Err(Declined::NotSettled(format!("{MOMENTS_MAX} times, the last time {last}")).into())
+        Err(Declined::NotSettled(format!("{POINTS_MAX} times, the last time {last}")).into())
     }
 
     /// UUID of the cluster's history.
@@ -336,34 +329,6 @@ impl<'a> Work<'a> {
         let text = self.observer.status("wsrep_local_state_uuid");
         let text = text.map_err(|e| Declined::SessionLost(e.to_string()))?;
         Ok(text.and_then(|text| text.parse().ok()))
-    }
-
-    /// Lists and copies files without a lock, until few new ones are found.
-    pub(super) fn rounds(&mut self, catalog: &mut Catalog) -> Result<u32, SnapshotError> {
-        for round in 1..=ROUNDS_MAX {
-            let began = Instant::now();
-            let todo = self.lister.refresh(catalog)?;
-            let found = todo.pages.len() + todo.small.len();
-            if let Some(checkpoints) = self.checkpoints {
-                let size = |id: &FileId| catalog.get(*id).map_or(0, |file| file.listed.look().signature.size);
-                checkpoints.expect(todo.pages.iter().map(size).sum());
-            }
-            let listed = Instant::now();
-            self.copy.pages(catalog, &todo.pages, || self.lister.collect())?;
-            let pages = Instant::now();
-            self.copy.small(catalog, &todo.small)?;
-            self.copy.small(catalog, &todo.late)?;
-            tracing::debug!(
-                "pass {round}: {found} files found in {:.1?}, those with pages copied in {:.1?}, the others in {:.1?}",
-                listed - began,
-                pages - listed,
-                pages.elapsed()
-            );
-            if found < FEW {
-                return Ok(round);
-            }
-        }
-        Ok(ROUNDS_MAX)
     }
 
     pub(super) fn redo_rounds(&mut self, checkpoints: &'a Checkpoints<'a>) -> Rounds<'_, 'a> {
@@ -378,36 +343,5 @@ impl<'a> Work<'a> {
             asks: true,
             cancel: self.cancel,
         }
-    }
-
-    /// Waits until the redo up to the end of the snapshot has been written to the sink.
-    fn reach(&mut self, point: &ConsistencyPoint) -> Result<(), SnapshotError> {
-        self.copy.copier.sink.expect_redo(point.end.0.saturating_sub(self.out.from().lsn.0), true);
-        self.out.release();
-        let mut last = (self.state.reached(), Instant::now());
-        while self.out.written() < point.end {
-            self.cancel.check().map_err(anyhow::Error::from)?;
-            (self.copy.copier.pace)()?;
-            if self.state.reached() < point.end {
-                let flushed = self.observer.flush_engine_logs();
-                if flushed.is_ok() && self.facts.log_follows_flush {
-                    self.state.is_written(point.end);
-                }
-                // The tail may be waiting for room in the spool, which waits for the link.
-                let reached = self.state.reached();
-                if reached > last.0 || self.out.is_full() {
-                    last = (reached, Instant::now());
-                }
-                let waited = last.1.elapsed();
-                if waited > LOG_PATIENCE {
-                    if sql_checks::archives_redo(&mut self.observer).unwrap_or(false) {
-                        return Err(Declined::RedoArchived.into());
-                    }
-                    return Err(Declined::RedoNotWritten { wanted: point.end, reached, waited }.into());
-                }
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
     }
 }

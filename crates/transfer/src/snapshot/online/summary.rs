@@ -64,10 +64,10 @@ fn consistency_point_line(taken: &TakenOnline) -> String {
 
 fn log_figures(taken: &TakenOnline) {
     tracing::info!(
-        "snapshot: {} of data files in {:.1} s and {} rounds; at most {} of redo waiting to be read",
+        "snapshot: {} of data files in {:.1} s and {} passes; at most {} of redo waiting to be read",
         size(taken.bytes),
         taken.copying.as_secs_f64(),
-        taken.rounds,
+        taken.passes,
         size(taken.redo_behind_max)
     );
 }

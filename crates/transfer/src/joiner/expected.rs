@@ -1,4 +1,4 @@
-//! What the donor says: positions, and messages out of turn.
+//! The messages that must come next from the donor, and the positions in them.
 use formats::wsrep::state_id::StateId;
 use protocol::message::Message;
 

@@ -1,4 +1,4 @@
-//! What the joiner says, and the position that our server gave us.
+//! The messages that must come next from the joiner, and the position that our server gave us.
 use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
 use protocol::message::Message;

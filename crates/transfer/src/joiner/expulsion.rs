@@ -18,7 +18,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 
 /// Waits until the group has ended our server, at most as long as the group takes to expel a silent donor. Does not
 /// wait if our server has died, if we were told to stop, or after a panic, which ends this program soon in any case.
-pub(super) fn wait_after(job: &Job, error: &anyhow::Error) {
+pub(super) fn wait_after_failure(job: &Job, error: &anyhow::Error) {
     if matches!(kind_of(error), Kind::Server | Kind::Stopped | Kind::Internal) || job.cancel.is_ended_now() {
         return;
     }
@@ -27,7 +27,7 @@ pub(super) fn wait_after(job: &Job, error: &anyhow::Error) {
     let seconds = limit.as_secs_f64();
     // Logged now: the server may end before this program does, and a supervisor may end both.
     log::error(&format!("joiner: state transfer failed: {error:#}"));
-    job.progress.ledger.note(|record| record.outcome = Some(format!("{error:#}")));
+    job.progress.ledger.update(|record| record.outcome = Some(format!("{error:#}")));
     tracing::warn!(
         "this program ends with its server, which the group ends when it expels the donor or the donor's server reports the \
          failure; at the latest in {seconds} s (evs.inactive_timeout and evs.install_timeout). An earlier end could cost the \
@@ -35,7 +35,7 @@ pub(super) fn wait_after(job: &Job, error: &anyhow::Error) {
     );
     // Nothing more arrives, so the progress must not show how much is left.
     job.progress.copies_nothing();
-    job.progress.phase(&format!("failed; waiting up to {seconds} s for the group to give the donor up"), "");
+    job.progress.phase(&format!("failed; waiting up to {seconds} s for the group to expel the donor"), "");
     if !job.cancel.sleep_unless_ended(limit) {
         tracing::warn!(
             "the group has not ended this node's server within {seconds} s: the failure is reported to the server now"

@@ -10,11 +10,11 @@ use crate::cancel::LOOK_EVERY;
 
 /// Approximate memory of a chunk besides its payload. Without it, chunks that have no payload would pile up without
 /// bound.
-const PARCEL_BYTES: usize = 256;
+const OVERHEAD_BYTES: usize = 256;
 
 /// The queue of one connection.
 #[derive(Default)]
-pub(super) struct Lane {
+pub(super) struct ConnectionQueue {
     queue: Mutex<Queue>,
     pub changed: Condvar,
 }
@@ -39,7 +39,7 @@ pub(super) enum QueuedChunk {
 impl QueuedChunk {
     /// Bytes of memory that it takes while it is queued.
     pub fn weight(&self) -> usize {
-        PARCEL_BYTES
+        OVERHEAD_BYTES
             + match self {
                 QueuedChunk::Chunk { chunk, payload, .. } => {
                     let (part, deltas) = (size_of::<(u32, u32)>(), &chunk.deltas);
@@ -67,7 +67,7 @@ impl QueuedChunk {
     }
 }
 
-impl Lane {
+impl ConnectionQueue {
     pub fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
