@@ -185,7 +185,11 @@ fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..4 * std::thread::available_parallelism().map_or(2, |n| n.get()) {
-            scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
         }
         let wrapped = wrap_ring(n1, writers);
         done.store(true, Ordering::Relaxed);

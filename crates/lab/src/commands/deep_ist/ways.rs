@@ -55,7 +55,7 @@ pub(super) fn compare(bench: &Bench, options: &Options) -> Result<()> {
                 away.stop()?;
             }
         }
-        let [deep, incremental, rsync] = took.map(|took| median(took));
+        let [deep, incremental, rsync] = took.map(median);
         println!("| {changed} % | {missed} | {deep:.1} | {incremental:.1} | {rsync:.1} |");
     }
     Ok(())
