@@ -72,7 +72,7 @@ impl Contender {
     }
 }
 
-/// The head of the table that [`Trial::row`] fills, for transfers over a link or over loopback.
+/// The head of the table that [`Trials::row`] fills, for transfers over a link or over loopback.
 pub fn head(link: bool) -> String {
     let (column, below) = if link { (" link used [3] |", "---|") } else { ("", "") };
     format!(
