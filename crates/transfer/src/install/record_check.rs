@@ -27,7 +27,7 @@ use crate::install::names::{
     GRASTATE, INSTALL, INSTALLED, OF_PROGRAMS, OWN_DIRECTORY, RELEASED, ROOTS, directory_of, file_name,
     own_directory, waiting_room,
 };
-use crate::install::plan::InstallPlan;
+use crate::install::plan::{InstallPlan, Purpose};
 use crate::install::record::read_record;
 use crate::install::roots::remembered;
 
@@ -65,7 +65,7 @@ pub fn check(datadir: &Path, layout: impl FnOnce() -> Result<Layout>) -> Result<
     let places = Places::of(datadir, &layout()?);
     for (name, plan) in plans {
         let checked = match &plan {
-            Some(plan) if name == INSTALL => Record { places: &places, plan }.check(),
+            Some(plan) if name == INSTALL => Record { places: &places, plan }.check(Of::Plan),
             Some(plan) => Record { places: &places, plan }.check_kept(),
             None => remembered(&Disk, datadir)?.iter().try_for_each(|root| places.root(root, false)),
         };
@@ -80,7 +80,7 @@ pub fn check(datadir: &Path, layout: impl FnOnce() -> Result<Layout>) -> Result<
 /// The path, and what is wrong with it.
 pub fn check_undo(datadir: &Path, layout: &Layout) -> Result<()> {
     let Some(plan) = read_record(&Disk, datadir, INSTALLED)? else { return Ok(()) };
-    let checked = Record { places: &Places::of(datadir, layout), plan: &plan }.check();
+    let checked = Record { places: &Places::of(datadir, layout), plan: &plan }.check(Of::Undo);
     checked.map_err(|wrong| names(&own_directory(datadir).join(INSTALLED), wrong).into())
 }
 
@@ -96,7 +96,7 @@ fn names(record: &Path, (path, why): (PathBuf, &str)) -> Failure {
 /// The path, and what is wrong with it.
 pub fn check_plan(plan: &InstallPlan, layout: &Layout) -> Result<()> {
     let places = Places::of(&plan.datadir, layout);
-    let Err((path, why)) = (Record { places: &places, plan }).check() else { return Ok(()) };
+    let Err((path, why)) = (Record { places: &places, plan }).check(Of::Plan) else { return Ok(()) };
     let text = format!("the install would change {}: {why}; nothing was done", path.display());
     bail!(
         Failure::new(Kind::Refused, text).hint(
@@ -195,13 +195,22 @@ impl Places {
     }
 }
 
+/// What a record is checked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// To carry out its plan.
+    Plan,
+    /// To roll back the install that it tells of.
+    Undo,
+}
+
 struct Record<'a> {
     places: &'a Places,
     plan: &'a InstallPlan,
 }
 
 impl Record<'_> {
-    fn check(&self) -> Checked {
+    fn check(&self, of: Of) -> Checked {
         let plan = self.plan;
         let elsewhere = Elsewhere::of(self.places, plan);
         let target = |path: &PathBuf| match () {
@@ -209,7 +218,11 @@ impl Record<'_> {
             () if self.places.has_file(path) || elsewhere.has(path) => Ok(()),
             () => Err((path.clone(), "this server has no file there")),
         };
-        self.targets().try_for_each(target)?;
+        self.changed().try_for_each(target)?;
+        // An install puts nothing back. What an earlier one has kept may come from a directory that the server no longer uses.
+        if of == Of::Undo || plan.purpose == Purpose::Rollback {
+            self.put_back().try_for_each(target)?;
+        }
         plan.directories.iter().chain(&plan.emptied).try_for_each(|dir| self.in_datadir(dir))?;
         let swept = |dir: &PathBuf| match self.places.has_directory(dir) && is_plain(dir) {
             true => Ok(()),
@@ -229,11 +242,21 @@ impl Record<'_> {
 
     /// Paths of the server's files.
     fn targets(&self) -> impl Iterator<Item = &PathBuf> {
+        self.changed().chain(self.put_back())
+    }
+
+    /// Those that the plan changes, or relies on.
+    fn changed(&self) -> impl Iterator<Item = &PathBuf> {
         let plan = self.plan;
-        let old = plan.retired.iter().map(|d| &d.path).chain(plan.kept.iter().map(|k| &k.path));
+        let old = plan.retired.iter().map(|d| &d.path);
         let new = plan.placed.iter().map(|p| &p.target).chain(plan.patched.iter().map(|p| &p.table));
         let same = plan.kept_patches.iter().map(|p| &p.table).chain(plan.unchanged.iter().map(|s| &s.path));
         old.chain(new).chain(same).chain(&plan.untouched)
+    }
+
+    /// Those that a rollback of it puts back.
+    fn put_back(&self) -> impl Iterator<Item = &PathBuf> {
+        self.plan.kept.iter().map(|k| &k.path)
     }
 
     /// Paths of staged files and of the previous state.

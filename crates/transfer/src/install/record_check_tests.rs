@@ -204,6 +204,23 @@ fn a_finished_install_outlives_the_configuration() {
     fixture.check(INSTALLED, &plan).unwrap_err();
 }
 
+/// A node that has not been Synced since its last install keeps what that one replaced, also if its binary log was switched off
+/// meanwhile: that keeps no transfer from coming, only a rollback with these options.
+#[test]
+fn what_an_earlier_install_kept_may_come_from_a_former_directory() {
+    let fixture = Fixture::new();
+    let mut plan = fixture.plan();
+    plan.kept[0].path = fixture.at("former/bin.state");
+    fixture.check(INSTALL, &plan).unwrap();
+    plan.purpose = Purpose::Rollback;
+    fixture.check(INSTALL, &plan).unwrap_err();
+    plan.purpose = Purpose::Install;
+    fs::write(fixture.at("data/#sql-rejoin/installed.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
+    let log = format!("--innodb-log-group-home-dir={}", fixture.at("log").display());
+    let error = check_undo(&fixture.at("data"), &fixture.0.layout(&[&log])).unwrap_err().to_string();
+    assert!(error.contains("/installed.json names ") && error.contains("former"), "{error}");
+}
+
 #[test]
 fn links_in_the_way_are_refused() {
     let fixture = Fixture::new();

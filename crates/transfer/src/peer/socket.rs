@@ -18,7 +18,10 @@ pub(crate) fn keep_alive(socket: &TcpStream) -> io::Result<()> {
 }
 
 /// Keeps the kernel from taking megabytes that a slow link carries seconds later: whoever writes waits for the link, and the
-/// sender learns from that how fast it is. What is on its way is not limited (tcp(7), TCP_NOTSENT_LOWAT).
-pub(crate) fn limit_unsent(socket: &TcpStream) -> io::Result<()> {
-    SockRef::from(socket).set_tcp_notsent_lowat(UNSENT)
+/// sender learns from that how fast it is. What is on its way is not limited (TCP_NOTSENT_LOWAT, Linux' ip-sysctl.rst). Without
+/// it a transfer works as well, and knows less.
+pub(crate) fn limit_unsent(socket: &TcpStream) {
+    if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!("what waits unsent in the kernel is not limited: {error}");
+    }
 }

@@ -76,7 +76,7 @@ impl TlsStream {
         socket.set_read_timeout(Some(LOOK_EVERY))?;
         socket.set_write_timeout(Some(LOOK_EVERY))?;
         keep_alive(&socket)?;
-        limit_unsent(&socket)?;
+        limit_unsent(&socket);
         tls.set_buffer_limit(Some(OUTPUT_BYTES));
         Ok(TlsStream {
             socket,

@@ -29,7 +29,10 @@ impl SendQueue<'_> {
         let took = began.elapsed();
         // Nothing waits for the joiner or for the link in the consistency point.
         if !self.is_at_consistency_point() {
-            ways.learn(choice, way, differing as u64, cycle.elapsed());
+            // Reading costs the same whatever differs, so only that share of it counts.
+            let reading = cycle.elapsed().saturating_sub(took);
+            let share = differing as f64 / bytes.len().max(1) as f64;
+            ways.learn(choice, way, differing as u64, took + reading.mul_f64(share));
         }
         ways::range_is_done();
         if let Some(compare) = &self.compare {

@@ -12,6 +12,7 @@ use protocol::limits::RANGE_BYTES;
 use crate::compare::comparison::Compare;
 use crate::send::in_flight::Turn;
 use crate::send::queue::SendQueue;
+use crate::send::ways;
 use crate::snapshot::sink::{Rate, SnapshotSink, write_zeros};
 
 /// Bytes that must have been sent before the speed of the link is reported.
@@ -43,6 +44,7 @@ impl SnapshotSink for SendQueue<'_> {
             return Ok(false);
         }
         self.push_same(&self.announced(file)?, offset, len)?;
+        ways::range_is_done();
         self.progress.reused_bytes.store(compare.same_bytes(), Ordering::Relaxed);
         self.progress.remembered_bytes.store(compare.unread_bytes(), Ordering::Relaxed);
         Ok(true)
@@ -68,6 +70,7 @@ impl SnapshotSink for SendQueue<'_> {
             self.throttle.read(bytes.len(), self.cancel)?;
         }
         if self.gather(file, offset, bytes)? {
+            ways::range_is_done();
             return Ok(());
         }
         let (mut offset, mut rest) = (offset, bytes);

@@ -50,6 +50,9 @@ impl Shift {
 pub(super) fn in_shifts(thread: Thread, mut work: impl FnMut(&Shift) -> Result<Ended> + Send) -> Result<()> {
     let work = &mut work;
     loop {
+        if work(&Shift::Usual(Instant::now()))? == Ended::Work {
+            return Ok(());
+        }
         let low = std::thread::scope(|scope| {
             let at_lowest = || {
                 niceness::be_last();
@@ -57,7 +60,7 @@ pub(super) fn in_shifts(thread: Thread, mut work: impl FnMut(&Shift) -> Result<E
             };
             scoped(scope, thread, at_lowest).join()
         });
-        if low? == Ended::Work || work(&Shift::Usual(Instant::now()))? == Ended::Work {
+        if low? == Ended::Work {
             return Ok(());
         }
     }
@@ -87,6 +90,6 @@ mod tests {
             Ok(Ended::Shift)
         })
         .unwrap();
-        assert_eq!(priorities, [niceness::LAST, usual, niceness::LAST, usual]);
+        assert_eq!(priorities, [usual, niceness::LAST, usual, niceness::LAST]);
     }
 }

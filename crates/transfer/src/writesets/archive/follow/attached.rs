@@ -80,7 +80,7 @@ impl Attached {
 
     /// Pages that were deleted and have nothing more to take are closed.
     pub(super) fn drop_done_pages(&mut self, wanted: i64) {
-        for (n, slot) in self.tails.iter_mut().enumerate().skip(1) {
+        for (n, slot) in self.tails.iter_mut().enumerate().skip(1).filter(|(_, slot)| slot.is_some()) {
             let needed = self.places.values().any(|place| place.tail == n);
             if !needed && slot.as_ref().is_some_and(|tail| tail.is_done(wanted)) {
                 *slot = None;

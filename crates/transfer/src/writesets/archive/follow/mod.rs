@@ -26,8 +26,8 @@ use crate::disk::watch::Watch;
 use crate::failure::{Kind, kind_of};
 use crate::writesets::gcache::{Gcache, InUse};
 
-/// So many actions take a millisecond or less: a shift may be over then.
-const TAKEN_AT_ONCE: u32 = 32;
+/// So long actions are taken until it is looked whether the shift is over.
+const TAKEN_FOR: Duration = Duration::from_millis(5);
 /// How long to wait when nothing is new.
 const IDLE: Duration = Duration::from_millis(10);
 /// How often it is looked whether the provider's file is another one, or its server another process.
@@ -82,7 +82,9 @@ impl Follower {
         shift: &Shift,
     ) -> Result<Ended> {
         while cancel.check().is_ok() {
-            if shift.is_over(self.caught_up) {
+            // To look through a whole cache takes seconds at the lowest priority.
+            let is_too_much = matches!(shift, Shift::Low) && self.attached.is_none();
+            if is_too_much || shift.is_over(self.caught_up) {
                 return Ok(Ended::Shift);
             }
             let attached = self.attached.take().map_or_else(|| self.attach(), |attached| Ok(Some(attached)));
@@ -249,7 +251,7 @@ impl Follower {
 
     /// Takes what can be taken.
     fn drain(&mut self, at: &mut Attached, output: &mut Output<'_>) -> Result<Drained> {
-        let (mut outcome, mut taken) = (Drained::Nothing, 0);
+        let (mut outcome, began) = (Drained::Nothing, Instant::now());
         while let Some((&seqno, &place)) = at.places.first_key_value() {
             let Some(next) = self.next else {
                 self.next = Some(Seqno(seqno));
@@ -297,8 +299,7 @@ impl Follower {
                     self.skip(at, next, GapReason::Damaged, output)?;
                 }
             }
-            taken += 1;
-            if output.is_due() || taken >= TAKEN_AT_ONCE {
+            if output.is_due() || began.elapsed() > TAKEN_FOR {
                 break;
             }
         }
