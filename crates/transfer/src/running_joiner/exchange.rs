@@ -10,6 +10,7 @@ use protocol::policy::series;
 use super::farewell::{self, Data, remove_incoming};
 use super::incoming::{Incoming, Place, waits};
 use super::joiner::Joiner;
+use super::note::NOTE;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::loading::statement::check_count;
@@ -90,7 +91,7 @@ impl Exchange<'_> {
         let flushed = self.session.reload_tables();
         flushed.map_err(|e| self.refuses("a new look at its tables", &e))?;
         self.replace_system(incoming, parts)?;
-        let removed = remove_incoming(self.session);
+        let removed = remove_incoming(self.session).and_then(|()| self.session.drop_database(NOTE));
         removed.map_err(|e| self.refuses("the end of the databases in which tables came", &e))?;
         let flushed = self.session.reload_accounts();
         flushed.map_err(|e| self.refuses("a new look at its accounts", &e))?;
@@ -98,8 +99,7 @@ impl Exchange<'_> {
             let restarted = self.session.restart_binlog(binlog_state.unwrap_or_default());
             restarted.map_err(|e| self.refuses("the GTID state of the donor's binary log", &e))?;
         }
-        // Settings are still to be put back.
-        self.joiner.leave_note(self.session, false)
+        Ok(())
     }
 
     fn refuses(&self, what: &str, error: &SqlError) -> Failure {

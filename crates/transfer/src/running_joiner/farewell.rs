@@ -27,11 +27,6 @@ pub(super) enum Data {
 }
 
 impl Data {
-    /// An earlier attempt may have come further than this one.
-    fn with_earlier(self, joiner: &Joiner<'_>) -> Data {
-        if self == Data::Old && joiner.note.replacing { Data::Neither } else { self }
-    }
-
     fn in_words(self) -> &'static str {
         match self {
             Data::Old => "the data of this server is as it was before the transfer",
@@ -70,19 +65,20 @@ fn leave(joiner: &Joiner<'_>, error: &anyhow::Error, data: Data) -> Result<()> {
     let mut session = joiner.enter_by(&road, &login, STEP_WITHIN)?;
     tell(joiner, &mut session, error, data);
     // First, because dropping very many tables can take longer than is waited for.
-    let back = joiner.put_back(&mut session);
+    joiner.put_back(&mut session);
     if data == Data::Old {
         remove_incoming(&mut session)?;
-    }
-    if let Some(back) = back.filter(|_| data.with_earlier(joiner) != Data::Neither) {
-        joiner.forget(&mut session, back);
+        if !joiner.was_replaced {
+            session.drop_database(NOTE)?;
+        }
     }
     Ok(())
 }
 
 /// Writes the reason into the joiner's datadir, under a name like that of a joiner's log.
 fn tell(joiner: &Joiner<'_>, session: &mut Session, error: &anyhow::Error, data: Data) {
-    let data = data.with_earlier(joiner);
+    // An earlier attempt may have come further than this one.
+    let data = if data == Data::Old && joiner.was_replaced { Data::Neither } else { data };
     let node = joiner.job.options.node_name();
     let lines = [
         log::line("ERROR", &format!("the transfer from the donor {node} failed: {error:#}")),

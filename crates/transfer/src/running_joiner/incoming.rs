@@ -218,6 +218,7 @@ impl Receiver for Incoming<'_> {
         let mut session = self.joiner.session()?;
         remove_incoming(&mut session)
             .map_err(|e| self.joiner.refused("the end of an earlier transfer", &e))?;
+        self.joiner.leave_note(&mut session, false)?;
         self.joiner.prepare(&mut session)?;
         let is_system = |packed: &Packed| {
             let of = packed.path.split('/').next();

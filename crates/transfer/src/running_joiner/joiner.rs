@@ -9,13 +9,14 @@ use formats::wsrep::address::ListenAddress;
 use formats::wsrep::credentials::Account;
 
 use super::account_for;
-use super::note::{NOTE, Note, PutBack, Refused, Server};
+use super::note::{FOR_THE_TIME, NOTE, Note};
 use super::road::Road;
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::snapshot::declined::Declined;
 use crate::snapshot::online::sql_checks::grant_of;
+use crate::sql::definitions::Database;
 use crate::sql::joining::FILE_EXISTS;
 use crate::sql::{ANSWER_WITHIN, Listens, Login, Session, SqlError};
 use crate::threads::lock;
@@ -32,7 +33,7 @@ const WAITING: [i64; 2] = [0, 1];
 const PRIVILEGES: [&str; 11] =
     ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "RELOAD", "SUPER", "FILE"];
 /// ER_PARSE_ERROR.
-pub(super) const NOT_UNDERSTOOD: u16 = 1064;
+const NOT_UNDERSTOOD: u16 = 1064;
 
 /// The joiner's server.
 pub(super) struct Joiner<'a> {
@@ -50,12 +51,16 @@ pub(super) struct Joiner<'a> {
     pub datadir: PathBuf,
     /// It writes a binary log.
     pub log_bin: bool,
+    /// An earlier transfer ended while it replaced the old data.
+    pub was_replaced: bool,
     /// Its GTIDs are those of the group.
     gtid_mode: bool,
     /// Its files are in this directory only, if it has such a limit.
     secure_file_priv: String,
-    /// What is noted of it: its settings as they were, and whether an earlier transfer ended while it replaced the old data.
-    pub note: Note,
+    /// Its `wsrep_gcomm_uuid`.
+    member: String,
+    /// Settings as they were.
+    before: Vec<(&'static str, String)>,
 }
 
 impl<'a> Joiner<'a> {
@@ -81,15 +86,18 @@ impl<'a> Joiner<'a> {
             lower_case_table_names: 0,
             datadir: PathBuf::new(),
             log_bin: false,
+            was_replaced: false,
             gtid_mode: false,
             secure_file_priv: String::new(),
-            note: Note::default(),
+            member: String::new(),
+            before: Vec::new(),
         };
         let mut session = joiner.enter()?;
         let encrypted = if joiner.road.is_encrypted() { "with TLS" } else { "without TLS: it offers none" };
         tracing::info!("logged in to {} {encrypted}", joiner.name());
-        let member = joiner.is_the_one(&mut session, donor)?;
-        joiner.read_settings(&mut session, &member)?;
+        joiner.is_the_one(&mut session, donor)?;
+        joiner.read_settings(&mut session)?;
+        joiner.read_note(&mut session)?;
         job.progress.ledger.connected(&joiner.road.server(), &format!("MariaDB {}", joiner.version));
         joiner.loads(&mut session)?;
         joiner.give_back(session);
@@ -189,9 +197,8 @@ impl<'a> Joiner<'a> {
             .hint("change it on the donor, or give the joiner the donor's settings and version")
     }
 
-    /// It must be a server that waits for a state of this group, and not the donor's: its data will be replaced. Returns its
-    /// `wsrep_gcomm_uuid`.
-    fn is_the_one(&self, session: &mut Session, donor: &Login) -> Result<String> {
+    /// It must be a server that waits for a state of this group, and not the donor's: its data will be replaced.
+    fn is_the_one(&mut self, session: &mut Session, donor: &Login) -> Result<()> {
         let ask = |session: &mut Session, name: &str| {
             session.status(name).map_err(|e| self.refused("a question", &e)).map(Option::unwrap_or_default)
         };
@@ -210,13 +217,13 @@ impl<'a> Joiner<'a> {
         let why = if member == own && !own.is_empty() {
             "it is the donor's own".to_owned()
         } else if !state.is_some_and(|state| WAITING.contains(&state)) {
-            self.end_earlier(session, &member)?;
             let comment = ask(session, "wsrep_local_state_comment")?;
             format!("it waits for no state (wsrep_local_state_comment is {comment:?})")
         } else if !members.is_empty() && !members.iter().any(|(uuid, ..)| *uuid == member) {
             format!("it is no member of this group (wsrep_gcomm_uuid is {member:?})")
         } else {
-            return Ok(member);
+            self.member = member;
+            return Ok(());
         };
         let text = format!(
             "the server at {} is not the joiner: {why}; nothing there was touched",
@@ -227,7 +234,7 @@ impl<'a> Joiner<'a> {
             .into())
     }
 
-    fn read_settings(&mut self, session: &mut Session, member: &str) -> Result<()> {
+    fn read_settings(&mut self, session: &mut Session) -> Result<()> {
         let all = session.variables().map_err(|e| self.refused("a question", &e))?;
         let get = |name: &str| all.get(name).cloned().unwrap_or_default();
         self.version = get("version");
@@ -235,38 +242,52 @@ impl<'a> Joiner<'a> {
         self.datadir = PathBuf::from(get("datadir"));
         self.log_bin = get("log_bin") == "ON";
         self.gtid_mode = get("wsrep_gtid_mode") == "ON";
+        let changed = FOR_THE_TIME.iter().filter_map(|(name, wanted)| {
+            let value = get(name);
+            (!value.is_empty() && value != *wanted && value != "DISABLED").then_some((*name, value))
+        });
+        self.before = changed.collect();
         self.secure_file_priv = get("secure_file_priv");
-        self.note = Note::of(member, get, self.note_left(session)?.as_deref());
         Ok(())
     }
 
-    /// The note that an earlier transfer has left.
-    fn note_left(&self, session: &mut Session) -> Result<Option<String>> {
+    /// What an earlier transfer has left.
+    fn read_note(&mut self, session: &mut Session) -> Result<()> {
         let all = session.databases().map_err(|e| self.refused("a question", &e))?;
-        Ok(all.into_iter().find(|database| database.name == NOTE).map(|left| left.comment))
-    }
-
-    /// A server that waits no more may have got its state from a program that was killed before it had put the settings back.
-    fn end_earlier(&self, session: &mut Session, member: &str) -> Result<()> {
-        let left = self.note_left(session)?.map(|left| Note::read(&left));
-        let Some(left) = left.filter(|left| left.member == member && !member.is_empty()) else {
-            return Ok(());
-        };
-        let back = self.is_back(left.put_back(session));
-        if let Some(back) = back.filter(|_| !left.replacing) {
-            self.forget(session, back);
-            tracing::info!("settings of {} were put back after an earlier transfer", self.name());
+        let Some(left) = all.iter().find(|database| database.name == NOTE) else { return Ok(()) };
+        let note = Note::read(&left.comment);
+        self.was_replaced = note.replacing;
+        // Of a server that was started since, these are its options'.
+        if note.member == self.member {
+            let known = |(name, _): &(&str, String)| !self.before.iter().any(|(known, _)| known == name);
+            let unknown: Vec<_> = note.before.into_iter().filter(known).collect();
+            self.before.extend(unknown);
         }
         Ok(())
     }
 
-    /// Leaves on the server what the next transfer must know if this one is killed. `replacing`: the old data is being replaced.
+    /// Leaves on the server what the next transfer must know if this one is killed. `replacing`: from now on the old data is replaced.
     ///
     /// # Errors
     /// The server refuses it.
     pub fn leave_note(&self, session: &mut Session, replacing: bool) -> Result<()> {
-        let left = session.leave(&Note { replacing, ..self.note.clone() });
-        Ok(left.map_err(|e| self.refused("a database for a note", &e))?)
+        let note = Note {
+            member: self.member.clone(),
+            before: self.before.clone(),
+            replacing: replacing || self.was_replaced,
+        };
+        let database = Database {
+            name: NOTE.to_owned(),
+            character_set: "utf8mb4".to_owned(),
+            collation: "utf8mb4_general_ci".to_owned(),
+            comment: note.text(),
+        };
+        let left = session.create_database(NOTE).and_then(|()| session.alter_database(&database));
+        match left {
+            // Databases have no comments before 10.5.
+            Err(e) if e.code == NOT_UNDERSTOOD => Ok(()),
+            left => left.map_err(|e| self.refused("a database for a note", &e).into()),
+        }
     }
 
     /// What the server and the account may do is checked before anything is done.
@@ -311,31 +332,24 @@ impl<'a> Joiner<'a> {
         ))
     }
 
-    /// Changes settings of the whole server for the time of the transfer, once they are noted.
+    /// Changes settings of the whole server for the time of the transfer.
     pub fn prepare(&self, session: &mut Session) -> Result<()> {
-        Ok(self.note.change(session).map_err(|(what, e)| self.refused(&what, &e))?)
-    }
-
-    /// Puts them back. The note may go if all of them are.
-    pub fn put_back(&self, session: &mut Session) -> Option<PutBack> {
-        self.is_back(self.note.put_back(session))
-    }
-
-    fn is_back(&self, back: Result<PutBack, Vec<Refused>>) -> Option<PutBack> {
-        let log = |refused: &Vec<Refused>| {
-            refused.iter().for_each(|(what, error)| tracing::warn!("on {}: {what}: {error}", self.name()));
-        };
-        back.inspect_err(log).ok()
-    }
-
-    /// Removes the note, if there is one.
-    pub fn forget(&self, session: &mut Session, back: PutBack) {
-        // Before IST none was left, and the account may have few rights.
-        if matches!(self.note_left(session), Ok(None)) {
-            return;
+        for (variable, wanted) in FOR_THE_TIME {
+            if self.before.iter().any(|(changed, _)| *changed == variable) {
+                session
+                    .set_global(variable, wanted)
+                    .map_err(|e| self.refused(&format!("{variable}={wanted}"), &e))?;
+            }
         }
-        if let Err(error) = back.forget(session) {
-            tracing::warn!("the database {NOTE} stays on {}: {error}", self.name());
+        Ok(())
+    }
+
+    /// Puts them back.
+    pub fn put_back(&self, session: &mut Session) {
+        for (variable, value) in &self.before {
+            if let Err(error) = session.set_global(variable, value) {
+                tracing::warn!("{variable} of {} stays changed, it was {value}: {error}", self.name());
+            }
         }
     }
 
@@ -357,14 +371,9 @@ impl<'a> Joiner<'a> {
             .map_err(|e| self.refused(&format!("the position {position}"), &e))?;
         drop(session);
         match self.session() {
-            Ok(mut session) => {
-                if let Some(back) = self.put_back(&mut session) {
-                    self.forget(&mut session, back);
-                }
-            }
+            Ok(mut session) => self.put_back(&mut session),
             Err(error) => {
-                let changed =
-                    self.note.before.iter().map(|(variable, value)| format!("{variable} was {value}"));
+                let changed = self.before.iter().map(|(variable, value)| format!("{variable} was {value}"));
                 let changed = changed.collect::<Vec<_>>().join(", ");
                 tracing::warn!("settings of {} stay changed ({changed}): {error:#}", self.name());
             }

@@ -1,20 +1,14 @@
 //! What a transfer leaves on the joiner's server for the next one. 10.11 runs the donor's program again after it was killed, and only
 //! the first one saw the server's settings as they were. It is the comment of a database, which one statement changes.
-//!
-//! The note is there before the first setting is changed, and stays until the last one is back: the program may be killed between any
-//! two statements.
-use super::joiner::NOT_UNDERSTOOD;
-use crate::sql::definitions::Database;
-use crate::sql::{Answer, Session, SqlError};
 
 /// Settings of the whole server that a transfer changes, with the value that it needs.
-const FOR_THE_TIME: [(&str, &str); 2] = [
+pub(super) const FOR_THE_TIME: [(&str, &str); 2] = [
     // Rows come over the connection.
     ("local_infile", "ON"),
     // Events of the old data must not run on the new one.
     ("event_scheduler", "OFF"),
 ];
-/// The database with the note. It stays when the others are removed.
+/// The database with the note. It is removed with the others, when there is nothing to know any more.
 pub(super) const NOTE: &str = "#rejoin-incoming-note";
 /// The word of [`Note::replacing`].
 const REPLACING: &str = "replacing";
@@ -30,73 +24,7 @@ pub(super) struct Note {
     pub replacing: bool,
 }
 
-/// A server that has settings and notes.
-pub(super) trait Server {
-    /// Changes a setting of the whole server.
-    fn set(&mut self, variable: &str, value: &str) -> Answer<()>;
-    /// Leaves a note, in place of an earlier one.
-    fn leave(&mut self, note: &Note) -> Answer<()>;
-    /// Removes the note.
-    fn remove(&mut self) -> Answer<()>;
-}
-
-/// A statement that the server refuses: what it was about.
-pub(super) type Refused = (String, SqlError);
-
-/// The settings are as they were, so the note may go.
-#[must_use]
-pub(super) struct PutBack(());
-
-impl PutBack {
-    /// Removes the note.
-    pub fn forget(self, server: &mut impl Server) -> Answer<()> {
-        server.remove()
-    }
-}
-
 impl Note {
-    /// What must be noted of a server with settings as they are `now`, on which an earlier transfer may have left a note.
-    pub fn of(member: &str, now: impl Fn(&str) -> String, left: Option<&str>) -> Note {
-        let left = left.map(Note::read).unwrap_or_default();
-        let changed = FOR_THE_TIME.iter().filter_map(|(name, wanted)| {
-            let value = now(name);
-            (!value.is_empty() && value != *wanted && value != "DISABLED").then_some((*name, value))
-        });
-        let mut before: Vec<(&str, String)> = changed.collect();
-        // Of a server that was started since, these are its options'.
-        if left.member == member {
-            let known = |(name, _): &(&str, String)| !before.iter().any(|(known, _)| known == name);
-            let unknown: Vec<_> = left.before.into_iter().filter(known).collect();
-            before.extend(unknown);
-        }
-        Note { member: member.to_owned(), before, replacing: left.replacing }
-    }
-
-    /// Leaves the note and changes the settings for the time of the transfer.
-    ///
-    /// # Errors
-    /// The server refuses it.
-    pub fn change(&self, server: &mut impl Server) -> Result<(), Refused> {
-        server.leave(self).map_err(|e| ("a database for a note".to_owned(), e))?;
-        let changed = |(name, _): &&(&str, &str)| self.before.iter().any(|(changed, _)| changed == name);
-        FOR_THE_TIME.iter().filter(changed).try_for_each(|(variable, wanted)| {
-            server.set(variable, wanted).map_err(|e| (format!("{variable}={wanted}"), e))
-        })
-    }
-
-    /// Puts the settings back.
-    ///
-    /// # Errors
-    /// Those that stay changed.
-    pub fn put_back(&self, server: &mut impl Server) -> Result<PutBack, Vec<Refused>> {
-        let refused = self.before.iter().filter_map(|(variable, value)| {
-            let error = server.set(variable, value).err()?;
-            Some((format!("{variable} stays changed, it was {value}"), error))
-        });
-        let refused: Vec<Refused> = refused.collect();
-        if refused.is_empty() { Ok(PutBack(())) } else { Err(refused) }
-    }
-
     /// As the comment of a database.
     pub fn text(&self) -> String {
         let settings = self.before.iter().map(|(name, value)| format!(" {name}={value}"));
@@ -121,30 +49,21 @@ impl Note {
     }
 }
 
-impl Server for Session {
-    fn set(&mut self, variable: &str, value: &str) -> Answer<()> {
-        self.set_global(variable, value)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::logical::INCOMING;
 
-    fn leave(&mut self, note: &Note) -> Answer<()> {
-        let database = Database {
-            name: NOTE.to_owned(),
-            character_set: "utf8mb4".to_owned(),
-            collation: "utf8mb4_general_ci".to_owned(),
-            comment: note.text(),
-        };
-        match self.create_database(NOTE).and_then(|()| self.alter_database(&database)) {
-            // Databases have no comments before 10.5.
-            Err(e) if e.code == NOT_UNDERSTOOD => Ok(()),
-            left => left,
-        }
-    }
-
-    fn remove(&mut self) -> Answer<()> {
-        self.drop_database(NOTE)
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let settings = vec![("local_infile", "OFF".to_owned()), ("event_scheduler", "ON".to_owned())];
+        let uuid = "2f0eaefd-0000-11f0-a0a0-000000000000".to_owned();
+        let note = Note { member: uuid, before: settings, replacing: true };
+        assert_eq!(Note::read(&note.text()), note);
+        let note = Note { replacing: false, ..note };
+        assert_eq!(Note::read(&note.text()), note);
+        assert_eq!(Note::read("an operator's own words max_connections=5"), Note::default());
+        // It goes with the other databases, and is no data.
+        assert!(NOTE.starts_with(INCOMING));
     }
 }
-
-#[cfg(test)]
-#[path = "note_tests.rs"]
-mod tests;
