@@ -12,7 +12,7 @@ use formats::archive::BlockKind;
 use super::follow::{Follower, Last};
 use super::output::{BLOCK_BYTES, Output, Seen};
 use super::read::{Archive, runs_of};
-use super::shifts::{Ended, Shift, in_shifts};
+use super::shifts::{Ended, Shift, in_shifts, may_be_behind_for};
 use super::status::{ENDED, STOPPED, Status};
 use super::write::{Block, Retention, Writer};
 use crate::cancel::Cancel;
@@ -66,10 +66,12 @@ pub fn run(settings: &Settings, cancel: &Cancel) -> Result<()> {
     }
     let (queue, blocks) = sync_channel(QUEUE);
     let seen = &Mutex::new(Seen::default());
+    // A ring that is not there yet may become a small one.
+    let behind_for = may_be_behind_for(std::fs::metadata(&settings.ring).map_or(0, |ring| ring.len()));
     std::thread::scope(|scope| {
         let writing = scoped(scope, Thread::ArchiveWriter, move || {
             let mut writing = Writing::new(settings, writer, blocks, seen, cancel);
-            let written = in_shifts(Thread::ArchiveWriter, |shift| writing.write(shift));
+            let written = in_shifts(Thread::ArchiveWriter, behind_for, |shift| writing.write(shift));
             if let Err(error) = &written {
                 cancel.cancel(kind_of(error), format!("{error:#}"));
             }
@@ -77,7 +79,7 @@ pub fn run(settings: &Settings, cancel: &Cancel) -> Result<()> {
         });
         let mut output = Output { queue, seen, cancel, pending: None };
         let followed = Follower::new(&settings.ring, last).and_then(|mut follower| {
-            in_shifts(Thread::ArchiveReader, |shift| follower.follow(&mut output, cancel, shift))
+            in_shifts(Thread::ArchiveReader, behind_for, |shift| follower.follow(&mut output, cancel, shift))
         });
         if let Err(error) = &followed {
             cancel.cancel(kind_of(error), format!("{error:#}"));

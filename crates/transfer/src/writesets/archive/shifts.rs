@@ -10,16 +10,22 @@ use anyhow::Result;
 use crate::server::niceness;
 use crate::threads::{Thread, scoped};
 
-/// How long the work may be behind before it goes on at the usual priority. A ring that the provider fills in less is too small
-/// for any joiner.
+/// No work is behind after less than this.
 const BEHIND_FOR: Duration = Duration::from_millis(200);
+/// A provider that writes more bytes a second than this is not to be expected.
+const PROVIDER_WRITES: f64 = (64 << 20) as f64;
 /// A shift at the usual priority is at least so long: a host that was busy still is.
-const SHIFT: Duration = Duration::from_secs(5);
+const SHIFT: Duration = Duration::from_secs(1);
+
+/// How long the work may be behind before it goes on at the usual priority, with a ring of so many bytes.
+pub(super) fn may_be_behind_for(ring: u64) -> Duration {
+    Duration::from_secs_f64(ring as f64 / PROVIDER_WRITES).max(BEHIND_FOR)
+}
 
 /// A time of work at one priority.
 pub(super) enum Shift {
-    /// At the lowest one.
-    Low,
+    /// At the lowest one, until the work has been behind for so long.
+    Low(Duration),
     /// At the usual one, since then.
     Usual(Instant),
 }
@@ -37,7 +43,7 @@ impl Shift {
     /// Whether it is over for work that had nothing left to do at that time. To be asked after every few milliseconds of work.
     pub(super) fn is_over(&self, caught_up: Instant) -> bool {
         match self {
-            Shift::Low => caught_up.elapsed() > BEHIND_FOR,
+            Shift::Low(behind_for) => caught_up.elapsed() > *behind_for,
             Shift::Usual(began) => began.elapsed() > SHIFT && caught_up.elapsed() <= BEHIND_FOR,
         }
     }
@@ -47,7 +53,11 @@ impl Shift {
 ///
 /// # Errors
 /// Those of the work; a thread cannot be started.
-pub(super) fn in_shifts(thread: Thread, mut work: impl FnMut(&Shift) -> Result<Ended> + Send) -> Result<()> {
+pub(super) fn in_shifts(
+    thread: Thread,
+    behind_for: Duration,
+    mut work: impl FnMut(&Shift) -> Result<Ended> + Send,
+) -> Result<()> {
     let work = &mut work;
     loop {
         if work(&Shift::Usual(Instant::now()))? == Ended::Work {
@@ -56,7 +66,7 @@ pub(super) fn in_shifts(thread: Thread, mut work: impl FnMut(&Shift) -> Result<E
         let low = std::thread::scope(|scope| {
             let at_lowest = || {
                 niceness::be_last();
-                work(&Shift::Low)
+                work(&Shift::Low(behind_for))
             };
             scoped(scope, thread, at_lowest).join()
         });
@@ -75,7 +85,7 @@ mod tests {
         let usual = niceness::own_priority();
         let mut priorities = Vec::new();
         let mut caught_up = Instant::now();
-        in_shifts(Thread::ArchiveReader, |shift| {
+        in_shifts(Thread::ArchiveReader, BEHIND_FOR, |shift| {
             priorities.push(niceness::own_priority());
             if priorities.len() == 4 {
                 return Ok(Ended::Work);

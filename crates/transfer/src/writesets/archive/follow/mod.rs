@@ -83,7 +83,7 @@ impl Follower {
     ) -> Result<Ended> {
         while cancel.check().is_ok() {
             // To look through a whole cache takes seconds at the lowest priority.
-            let is_too_much = matches!(shift, Shift::Low) && self.attached.is_none();
+            let is_too_much = matches!(shift, Shift::Low(_)) && self.attached.is_none();
             if is_too_much || shift.is_over(self.caught_up) {
                 return Ok(Ended::Shift);
             }
