@@ -57,7 +57,7 @@ impl SendQueue<'_> {
                 self.carried.1.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
             }
             self.progress.done_bytes.fetch_add(len, Ordering::Relaxed);
-            if self.redo.is_none() || usize::from(number) + 1 < self.connections.len() {
+            if usize::from(number) < self.workers() {
                 self.ways.sent(taken.elapsed());
             }
             self.sent(connection, weight);

@@ -91,6 +91,11 @@ impl<'a> SendQueue<'a> {
         self.connections.len() as u16
     }
 
+    /// Number of the connections, the first ones, that carry everything but the redo log.
+    pub(super) fn workers(&self) -> usize {
+        self.connections.len() - usize::from(self.redo.is_some())
+    }
+
     /// What the joiner has, if files are compared; this takes two more connections.
     pub fn compare(&self) -> Option<&Compare<'a>> {
         self.compare.as_ref()
@@ -145,12 +150,11 @@ impl<'a> SendQueue<'a> {
     }
 
     pub(super) fn queue_of(&self, file: FileId, offset: u64) -> Result<&ConnectionQueue> {
-        let last = self.connections.len() - 1;
+        let workers = self.workers();
         let at = match self.redo {
-            Some(redo) if redo == file => last,
-            redo => {
+            Some(redo) if redo == file => workers,
+            _ => {
                 // Neighbouring ranges go to different connections.
-                let workers = if redo.is_some() { last } else { last + 1 };
                 let file = self.compare.as_ref().map_or(file, |compare| compare.together().first_of(file));
                 (u64::from(file.0) + offset / u64::from(RANGE_BYTES)) as usize % workers
             }

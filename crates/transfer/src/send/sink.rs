@@ -96,7 +96,7 @@ impl SnapshotSink for SendQueue<'_> {
 
     fn begin_consistency_point(&self) -> Result<()> {
         self.settle()?;
-        for connection in &self.connections[..self.connections.len() - usize::from(self.redo.is_some())] {
+        for connection in &self.connections[..self.workers()] {
             let mut queue = connection.lock();
             while queue.bytes > 0 {
                 self.cancel.check()?;
