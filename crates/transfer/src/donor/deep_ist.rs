@@ -25,6 +25,7 @@ use crate::job::Job;
 use crate::peer::link::Link;
 use crate::peer::secret::random_bytes;
 use crate::server::provider_options;
+use crate::send::connections::hold_back;
 use crate::settings::IstChoice;
 use crate::writesets::archive::{Archive, default_dir, is_archive};
 use crate::writesets::gcache::Gcache;
@@ -123,7 +124,8 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         Ok(bytes) => bytes,
         Err(error) => return none(format!("{error:#}")),
     };
-    let ways = Ways { write_sets, write_set_bytes, rate, files: all, sent };
+    let rlimit = session.context.throttle.rate();
+    let ways = Ways { write_sets, write_set_bytes, rate, files: all, sent, rlimit };
     if job.settings.ist == IstChoice::Auto && !ways.replay_is_cheaper() {
         return none(format!("it would cost more: {}", ways.in_words()));
     }
@@ -143,11 +145,11 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         let (write_sets, write_set_bytes) = (Some(write_sets), Some(write_set_bytes));
         record.plan = Some(Plan { words: line, total: all, write_sets, write_set_bytes, ..Plan::default() });
     });
-    job.progress.copies_nothing();
+    job.progress.copies(write_set_bytes);
     job.progress.phase("sending write-sets", &format!("{from} to {to}"));
     let from = from.max(next);
     link.send(&Message::WriteSets { from: from.0, to: to.0, domain: given.1 })?;
-    let mut sender = Sender { link, waiting: Vec::new(), bytes: 0 };
+    let mut sender = Sender { session, link, waiting: Vec::new(), bytes: 0 };
     let sent = if from <= to { history.read(from, to, &mut |action| sender.take(&action)) } else { Ok(()) };
     // A broken link ends the transfer. A broken archive does not: files are sent instead.
     let (sent, bytes) = match sent {
@@ -163,6 +165,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     }
     link.send(&Message::WriteSetsEnd)?;
     expect(link.recv()?, &Message::Stored)?;
+    job.progress.all_is_copied();
     tracing::info!(
         "deep IST: sent write-sets {from} to {to} of the archive ({bytes} bytes), and no file; the donor's server sends those \
          from {first} on"
@@ -172,6 +175,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
 
 /// Sends IST messages in pieces of at most `RANGE_BYTES`.
 struct Sender<'a> {
+    session: &'a DonorSession<'a>,
     link: &'a mut Link,
     waiting: Vec<u8>,
     bytes: u64,
@@ -199,9 +203,14 @@ impl Sender<'_> {
     fn send(&mut self, piece: &[u8]) -> Result<()> {
         let packed = zstd::bulk::compress(piece, 1).ok().filter(|packed| packed.len() < piece.len());
         let packing = if packed.is_some() { Packing::Zstd } else { Packing::Plain };
+        let payload = packed.as_deref().unwrap_or(piece);
+        let DonorSession { job, context, .. } = self.session;
+        hold_back(self.link, &context.throttle, payload.len(), &job.cancel)?;
         self.bytes += piece.len() as u64;
         let message = Message::WriteSetBytes { len: piece.len() as u32, packing };
-        self.link.send_with_payload(&message, packed.as_deref().unwrap_or(piece))
+        self.link.send_with_payload(&message, payload)?;
+        job.progress.has_sent(self.bytes);
+        Ok(())
     }
 
     /// Sends the remaining bytes. Returns how many were sent in all, before compression.

@@ -383,7 +383,8 @@ impl<'a> Joiner<'a> {
 }
 
 fn road_to((host, port): &(String, u16), job: &Job, cancel: &Cancel) -> Result<Road> {
-    Road::to(host, *port, job.settings.certificates.donor.as_ref(), job.settings.stall, cancel)
+    let settings = &job.settings;
+    Road::to(host, *port, settings.certificates.donor.as_ref(), settings.stall, settings.rlimit, cancel)
 }
 
 /// Host and port of the server, as ours passed them: in one argument, or, an older one, in two.

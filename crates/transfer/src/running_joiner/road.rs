@@ -24,6 +24,7 @@ use crate::panics::caught;
 use crate::peer::OwnCertificates;
 use crate::peer::secret::random_bytes;
 use crate::peer::tls;
+use crate::send::throttle::Throttle;
 use crate::threads::{self, Thread, lock};
 
 /// The way to one server.
@@ -42,6 +43,8 @@ struct Shared {
     gone_after: Duration,
     /// The last connection had TLS.
     encrypted: AtomicBool,
+    /// Limits the bytes that go to the server in a second.
+    throttle: Throttle,
     /// Bytes that went to the server.
     sent: AtomicU64,
     /// Nobody connects any more.
@@ -54,7 +57,8 @@ struct Shared {
 }
 
 impl Road {
-    /// Listens for our own client. The server is gone if it takes nothing for `gone_after`.
+    /// Listens for our own client. The server is gone if it takes nothing for `gone_after`, and gets at most `rlimit` bytes a
+    /// second.
     ///
     /// # Errors
     /// The operator's certificates cannot be used, or there is no place for a socket.
@@ -63,6 +67,7 @@ impl Road {
         port: u16,
         own: Option<&OwnCertificates>,
         gone_after: Duration,
+        rlimit: Option<u64>,
         cancel: &Cancel,
     ) -> Result<Road> {
         let shared = Arc::new(Shared {
@@ -72,6 +77,7 @@ impl Road {
             verified: own.is_some(),
             gone_after,
             encrypted: AtomicBool::new(false),
+            throttle: Throttle::new(rlimit),
             sent: AtomicU64::new(0),
             over: AtomicBool::new(false),
             silent: AtomicU64::new(0),

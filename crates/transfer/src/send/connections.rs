@@ -10,7 +10,7 @@ use protocol::inventory::FileEntry;
 use protocol::message::Message;
 use report::record::Table;
 
-use crate::cancel::{Cancel, LOOK_EVERY};
+use crate::cancel::Cancel;
 use crate::compare::groups::Group;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::{Link, PING_EVERY};
@@ -138,19 +138,15 @@ fn bytes_of(chunk: &Chunk) -> Table {
     Table { sent: parts + pieces, reused, rebuilt: blocks.saturating_sub(pieces), zero, ..Table::default() }
 }
 
-/// Waits for the rate limit, which may change meanwhile. Pings: with a low limit and many workers, the wait exceeds the time
-/// after which the joiner takes us for dead.
-fn hold_back(link: &mut Link, throttle: &Throttle, bytes: usize, cancel: &Cancel) -> Result<()> {
-    let (ticket, mut pinged) = (throttle.pay(bytes), Instant::now());
-    loop {
-        let wait = throttle.wait(ticket);
-        if wait.is_zero() {
-            return Ok(cancel.check()?);
-        }
-        cancel.sleep(wait.min(LOOK_EVERY))?;
+/// Waits for the rate limit, and pings: with a low limit and many workers, the wait exceeds the time after which the joiner takes
+/// us for dead.
+pub fn hold_back(link: &mut Link, throttle: &Throttle, bytes: usize, cancel: &Cancel) -> Result<()> {
+    let mut pinged = Instant::now();
+    throttle.hold_back(bytes, cancel, || {
         if pinged.elapsed() >= PING_EVERY {
             link.ping("held back by rlimit")?;
             pinged = Instant::now();
         }
-    }
+        Ok(())
+    })
 }

@@ -83,6 +83,28 @@ impl Throttle {
         lock(&self.sending).wait(ticket, Instant::now())
     }
 
+    /// Waits until so many bytes more may be sent, at a rate that may change meanwhile. `meanwhile` is called after every moment
+    /// of waiting.
+    ///
+    /// # Errors
+    /// Cancelled; those of `meanwhile`.
+    pub fn hold_back(
+        &self,
+        bytes: usize,
+        cancel: &Cancel,
+        mut meanwhile: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let ticket = self.pay(bytes);
+        loop {
+            let wait = self.wait(ticket);
+            if wait.is_zero() {
+                return Ok(cancel.check()?);
+            }
+            cancel.sleep(wait.min(LOOK_EVERY))?;
+            meanwhile()?;
+        }
+    }
+
     /// Waits until so many bytes more may be read.
     ///
     /// # Errors

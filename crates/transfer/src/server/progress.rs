@@ -212,7 +212,8 @@ impl Progress {
         self.copies(0);
     }
 
-    fn copies(&self, bytes: u64) {
+    /// So many bytes are about to be sent instead, as far as is known.
+    pub fn copies(&self, bytes: u64) {
         let counters = [
             &self.done_bytes,
             &self.reused_bytes,
@@ -226,6 +227,12 @@ impl Progress {
         }
         self.total_bytes.store(bytes, Ordering::Relaxed);
         self.redo_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// So many bytes are sent in all. Where that is more than was expected, the total grows with it.
+    pub fn has_sent(&self, bytes: u64) {
+        self.total_bytes.fetch_max(bytes, Ordering::Relaxed);
+        self.done_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Everything is copied. Files that were dropped during the copy, or were never needed, no longer count

@@ -97,7 +97,7 @@ pub(super) fn costs(known: &Known<'_>) -> Vec<Cost> {
 }
 
 fn replayed(back: Back, write_sets: u64, write_set_bytes: u64, rate: Option<ReplayRate>) -> Cost {
-    let ways = Ways { write_sets, write_set_bytes, rate, files: 0, sent: 0 };
+    let ways = Ways { write_sets, write_set_bytes, rate, files: 0, sent: 0, rlimit: None };
     Cost { back, takes: Some(ways.replay()), of: format!("{write_sets} write-sets") }
 }
 
@@ -131,7 +131,7 @@ fn by_files(known: &Known<'_>) -> Vec<Cost> {
 
 /// How long it takes to compare files and to send, or copy, a part of them.
 fn moved(files: u64, sent: u64) -> Duration {
-    Ways { write_sets: 0, write_set_bytes: 0, rate: None, files, sent }.transfer()
+    Ways { write_sets: 0, write_set_bytes: 0, rate: None, files, sent, rlimit: None }.transfer()
 }
 
 #[cfg(test)]

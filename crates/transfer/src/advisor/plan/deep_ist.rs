@@ -105,6 +105,8 @@ pub(super) fn predict(
         rate: question.rate,
         files: sends.all.saturating_add(sends.redo.map_or(0, |redo| redo.bytes)),
         sent: sends.about.unwrap_or(sends.all),
+        // The donor's own option, which is not known here.
+        rlimit: None,
     });
     Some(DeepIst { ways, write_sets, bytes, closed: door.clone().err(), base: base.cloned() })
 }

@@ -175,6 +175,7 @@ impl Shared {
                 }
                 Ok((_, n)) => {
                     let bytes = buffer.get(..n).unwrap_or_default();
+                    self.throttle.hold_back(n, &self.cancel, || Ok(()))?;
                     server.write(bytes).map_err(|error| self.broken(&error))?;
                     self.sent.fetch_add(n as u64, Ordering::Relaxed);
                     taken_leave = bytes.ends_with(&QUIT);

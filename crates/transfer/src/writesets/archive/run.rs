@@ -78,7 +78,7 @@ pub fn run(settings: &Settings, cancel: &Cancel) -> Result<()> {
             written
         });
         let mut output = Output { queue, seen, cancel, pending: None };
-        let followed = Follower::new(&settings.ring, last).and_then(|mut follower| {
+        let followed = Follower::new(&settings.ring, last, behind_for).and_then(|mut follower| {
             in_shifts(Thread::ArchiveReader, behind_for, |shift| follower.follow(&mut output, cancel, shift))
         });
         if let Err(error) = &followed {

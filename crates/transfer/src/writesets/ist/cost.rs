@@ -28,6 +28,8 @@ pub struct Ways {
     pub files: u64,
     /// Bytes of them that would be sent.
     pub sent: u64,
+    /// Bytes that the donor may send in a second, if there is a limit.
+    pub rlimit: Option<u64>,
 }
 
 impl Ways {
@@ -37,13 +39,20 @@ impl Ways {
         // Write-sets may be larger or smaller than last time. So what was measured says how much faster or slower than
         // assumed the server is, and nothing more.
         let faster = self.rate.map_or(1.0, |rate| assumed_seconds(rate.write_sets, rate.bytes));
-        seconds(now / faster)
+        seconds(self.sending(self.write_set_bytes) + now / faster)
     }
 
     /// How long a transfer of files may take.
     pub fn transfer(&self) -> Duration {
-        let (files, sent) = (self.files as f64, self.sent as f64);
-        seconds(TRANSFER_S + files / COMPARED_BYTES_PER_S + sent / SENT_BYTES_PER_S)
+        let compared = self.files as f64 / COMPARED_BYTES_PER_S;
+        let stored = self.sent as f64 / SENT_BYTES_PER_S;
+        seconds(TRANSFER_S + compared + stored.max(self.sending(self.sent)))
+    }
+
+    /// Seconds in which so many bytes may be sent. Write-sets are sent before the first one of them is applied; a link without a
+    /// limit carries them in a small part of the time that they take to apply.
+    fn sending(&self, bytes: u64) -> f64 {
+        self.rlimit.map_or(0.0, |limit| bytes as f64 / limit.max(1) as f64)
     }
 
     /// Whether replaying is the cheaper way.
@@ -62,8 +71,9 @@ impl Ways {
 
     /// Both estimates, for both logs.
     pub fn in_words(&self) -> String {
+        let limit = self.rlimit.map_or_else(String::new, |limit| format!(" (rlimit: {} a second)", size(limit)));
         format!(
-            "{} write-sets ({}) to replay, about {:.0} s {}; a transfer of files would send about {} of {}, about {:.0} s",
+            "{} write-sets ({}) to replay, about {:.0} s {}; a transfer of files would send about {} of {}, about {:.0} s{limit}",
             self.write_sets,
             size(self.write_set_bytes),
             self.replay().as_secs_f64(),
@@ -91,20 +101,20 @@ mod tests {
 
     #[test]
     fn few_write_sets_beside_much_data_are_replayed() {
-        let rate = None;
+        let (rate, rlimit) = (None, None);
         let ways =
-            Ways { write_sets: 60_000, write_set_bytes: 60 << 20, rate, files: 100 << 30, sent: 1 << 30 };
+            Ways { write_sets: 60_000, write_set_bytes: 60 << 20, rate, files: 100 << 30, sent: 1 << 30, rlimit };
         assert!(ways.replay_is_cheaper() && ways.replay() == Duration::from_secs(12));
         let many = Ways { write_sets: 50_000_000, ..ways };
         assert!(!many.replay_is_cheaper());
         assert!(!Ways { write_set_bytes: 100 << 30, ..ways }.replay_is_cheaper());
         assert_eq!(
-            Ways { write_sets: 10_000, write_set_bytes: 1 << 20, rate, files: 500 << 20, sent: 60 << 20 }
+            Ways { write_sets: 10_000, write_set_bytes: 1 << 20, rate, files: 500 << 20, sent: 60 << 20, rlimit }
                 .in_words(),
             "10000 write-sets (1.0 MiB) to replay, about 2 s (assuming 5000 write-sets or 20.0 MiB a second); a transfer of \
              files would send about 60.0 MiB of 500.0 MiB, about 5 s"
         );
-        assert!(Ways { write_sets: 0, write_set_bytes: 0, rate, files: 0, sent: 0 }.replay_is_cheaper());
+        assert!(Ways { write_sets: 0, write_set_bytes: 0, rate, files: 0, sent: 0, rlimit }.replay_is_cheaper());
     }
 
     #[test]
@@ -115,6 +125,7 @@ mod tests {
             rate,
             files: 1 << 30,
             sent: 1 << 30,
+            rlimit: None,
         };
         let last = Some(ReplayRate { write_sets: 10_000, bytes: 5_000_000 });
         // As last time, and ten times as large each.
@@ -127,5 +138,17 @@ mod tests {
         assert!(
             of(1, 1, last).in_words().contains("about 0 s (last time 10000 write-sets, 4.8 MiB a second);")
         );
+    }
+
+    #[test]
+    fn the_limit_of_what_the_donor_may_send_counts_for_both_ways() {
+        let (write_sets, write_set_bytes) = (400_000, 200 << 20);
+        let free =
+            Ways { write_sets, write_set_bytes, rate: None, files: 4 << 30, sent: 1 << 30, rlimit: None };
+        assert!(!free.replay_is_cheaper(), "{} against {}", free.in_words(), "one GiB in 28 s");
+        let limited = Ways { rlimit: Some(5 << 20), ..free };
+        assert!(limited.replay_is_cheaper() && limited.transfer() > Duration::from_secs(200));
+        assert_eq!(limited.replay() - free.replay(), Duration::from_secs(40));
+        assert!(limited.in_words().ends_with("s (rlimit: 5.0 MiB a second)"), "{}", limited.in_words());
     }
 }

@@ -7,6 +7,7 @@ mod attached;
 mod files;
 mod take;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,8 @@ use crate::writesets::gcache::{Gcache, InUse};
 
 /// So long actions are taken until it is looked whether the shift is over.
 const TAKEN_FOR: Duration = Duration::from_millis(5);
-/// How long to wait when nothing is new.
-const IDLE: Duration = Duration::from_millis(10);
+/// How long to wait when everything was taken: one after the other would cost a busy server more than many at once.
+const IDLE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(100);
 /// How often it is looked whether the provider's file is another one, or its server another process.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Without progress for so long, the cache is looked through again: a restart may have gone unnoticed.
@@ -59,16 +60,19 @@ pub(super) struct Follower {
     attached: Option<Attached>,
     /// When there was nothing left to take.
     caught_up: Instant,
+    /// How long to wait then.
+    idle: Duration,
 }
 
 impl Follower {
-    /// Of the cache with this ring file, behind the last action that is archived.
+    /// Of the cache with this ring file, behind the last action that is archived. It may be behind for so long.
     ///
     /// # Errors
     /// The system has no more watches.
-    pub(super) fn new(ring: &Path, last: Option<Last>) -> Result<Follower> {
+    pub(super) fn new(ring: &Path, last: Option<Last>, behind_for: Duration) -> Result<Follower> {
         let (ring, watch) = (ring.to_owned(), Watch::new()?);
-        Ok(Follower { ring, next: None, last, watch, attached: None, caught_up: Instant::now() })
+        let idle = (behind_for / 10).clamp(*IDLE.start(), *IDLE.end());
+        Ok(Follower { ring, next: None, last, watch, attached: None, caught_up: Instant::now(), idle })
     }
 
     /// Follows until `cancel` says otherwise, or the shift is over.
@@ -177,11 +181,17 @@ impl Follower {
             let taken = self.drain(&mut at, output)?;
             output.tick()?;
             match taken {
-                Drained::Some => {
+                Drained::Again => return Ok(None),
+                Drained::Part => {
                     (at.progress, at.looked_through) = (Instant::now(), false);
                     continue;
                 }
-                Drained::Again => return Ok(None),
+                Drained::All => {
+                    self.caught_up = Instant::now();
+                    (at.progress, at.looked_through) = (self.caught_up, false);
+                    self.watch.wait(self.idle);
+                    continue;
+                }
                 Drained::Nothing => self.caught_up = Instant::now(),
             }
             let next = self.next.map_or(0, |next| next.0);
@@ -215,7 +225,7 @@ impl Follower {
                     return Ok(None);
                 }
             }
-            self.watch.wait(IDLE);
+            self.watch.wait(self.idle);
         }
         Ok(Some(at))
     }
@@ -287,7 +297,7 @@ impl Follower {
                     self.last = Some(Last { history: at.history, seqno: next, digest });
                     self.next = Some(Seqno(next.0 + 1));
                     at.places.remove(&seqno);
-                    outcome = Drained::Some;
+                    outcome = Drained::All;
                 }
                 Taken::NotFinal => break,
                 Taken::Overwritten => {
@@ -299,8 +309,12 @@ impl Follower {
                     self.skip(at, next, GapReason::Damaged, output)?;
                 }
             }
-            if output.is_due() || began.elapsed() > TAKEN_FOR {
+            if began.elapsed() > TAKEN_FOR {
+                outcome = Drained::Part;
                 break;
+            }
+            if output.is_due() {
+                output.flush()?;
             }
         }
         at.drop_done_pages(self.wanted());
@@ -322,8 +336,10 @@ impl Follower {
 
 /// What came of looking for actions.
 enum Drained {
-    /// Some were taken.
-    Some,
+    /// Some were taken, and more may be there.
+    Part,
+    /// All that are there were taken.
+    All,
     /// None is there yet.
     Nothing,
     /// The cache has to be looked through anew.
