@@ -31,7 +31,7 @@ case "$1" in
     remove | deconfigure)
         rejoin_warn_if_configured || true
         if [ -d /run/systemd/system ]; then
-            systemctl disable --now rejoin-serve.service rejoin-archive.service rejoin-fingerprint.timer >/dev/null 2>&1 || true
+            systemctl disable --now rejoin-serve.service rejoin-archive.service rejoin-fingerprint.timer rejoin-metrics.timer >/dev/null 2>&1 || true
         fi
         ;;
 esac
@@ -42,7 +42,7 @@ TEXT
 # 0: the last version is removed; 1: an upgrade.
 if [ "$1" = 0 ]; then
     rejoin_warn_if_configured || true
-    systemctl disable --now rejoin-serve.service rejoin-archive.service rejoin-fingerprint.timer >/dev/null 2>&1 || true
+    systemctl disable --now rejoin-serve.service rejoin-archive.service rejoin-fingerprint.timer rejoin-metrics.timer >/dev/null 2>&1 || true
 fi
 exit 0
 TEXT

@@ -105,7 +105,7 @@ pub enum Method {
 pub struct Attempt {
     /// When it began.
     pub began_ms: u64,
-    /// `online` or `blocking`.
+    /// `online`, `blocking`, `mariabackup` or `logical`.
     pub snapshot: String,
     /// Why this kind of snapshot was taken, or empty.
     pub reason: String,

@@ -35,6 +35,17 @@ wait_until 30 served || { cat "$work/served"; on 2 journalctl -u rejoin-serve; f
 has -E '^rejoin_transfer_success\{role="(joiner|donor)"\} 1' "$work/served"
 on 2 sh -c '[ "$(stat -c %U /proc/$(systemctl show -p MainPID --value rejoin-serve))" = mysql ]'
 
+# Fingerprints and metrics for node_exporter: disabled as installed; run once by their units as these confine themselves, as the
+# owner of the datadir. On this filesystem fingerprints are not relied upon: what is remembered may be nothing.
+for unit in rejoin-fingerprint rejoin-metrics; do [ "$(on 2 systemctl is-enabled $unit.timer)" = disabled ]; done
+on 2 systemctl start rejoin-fingerprint || { on 2 journalctl --no-pager -u rejoin-fingerprint; false; }
+told() { on 2 journalctl --no-pager -o cat -u rejoin-fingerprint | has 'are remembered; '; }
+wait_until 10 told
+on 2 sh -c '[ "$(stat -c %U /var/lib/mysql/rejoin-fingerprints.key)" = mysql ]'
+on 2 install -d -o mysql /var/lib/prometheus/node-exporter
+on 2 systemctl start rejoin-metrics || { on 2 journalctl --no-pager -u rejoin-metrics; false; }
+on 2 sh -c 'cd /var/lib/prometheus/node-exporter && grep -q ^rejoin_gcache_last_seqno rejoin_node.prom && [ "$(stat -c %U rejoin_node.prom)" = mysql ]'
+
 # The archiver: disabled as installed; as the unit confines it, it archives what is written from now on, as the owner of the datadir.
 [ "$(on 3 systemctl is-enabled rejoin-archive)" = disabled ]
 on 3 systemctl enable -q --now rejoin-archive

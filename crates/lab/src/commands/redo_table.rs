@@ -77,7 +77,7 @@ impl Method {
 pub enum Series {
     /// The machine's own.
     System,
-    /// MariaDB 11.8, unpacked beside it: without mariabackup.
+    /// MariaDB 11.8, unpacked beside it. The method mariabackup is left out there.
     #[value(name = "11.8")]
     Newer,
 }

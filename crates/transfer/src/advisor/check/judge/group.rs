@@ -192,7 +192,7 @@ fn members(facts: &Facts, live: &Live, findings: &mut Findings) {
             findings.warning(
                 "members",
                 format!("{member} runs {}, which is not this node's series", says.version),
-                "the only state transfer between them is an upgrade with allow-upgrade=1 (docs/policy.md)",
+                "a state transfer between them sends rows instead of files, and needs SELECT for the donor's account (docs/policy.md)",
             );
         }
         let (ahead, exactly) = says.clock;
