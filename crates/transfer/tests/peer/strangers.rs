@@ -186,7 +186,7 @@ fn silent_clients_do_not_hold_up_the_donor() {
 }
 
 #[test]
-fn a_door_closes_although_a_client_is_being_greeted() {
+fn a_listener_closes_while_a_client_is_being_greeted() {
     let (listener, _) = open();
     let address = listener.address();
     let _silent = TcpStream::connect(address).unwrap();

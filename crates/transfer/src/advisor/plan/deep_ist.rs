@@ -82,7 +82,7 @@ pub(super) struct Question<'a> {
 /// the donor must join.
 pub(super) fn predict(
     archives: &[ArchiveReach],
-    door: &Result<(), String>,
+    relay: &Result<(), String>,
     question: &Question<'_>,
 ) -> Option<DeepIst> {
     let (history, newest) = question.group;
@@ -106,7 +106,7 @@ pub(super) fn predict(
         files: sends.all.saturating_add(sends.redo.map_or(0, |redo| redo.bytes)),
         sent: sends.about.unwrap_or(sends.all),
     });
-    Some(DeepIst { ways, write_sets, bytes, closed: door.clone().err(), base: base.cloned() })
+    Some(DeepIst { ways, write_sets, bytes, closed: relay.clone().err(), base: base.cloned() })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::certificates::SocketTls;
 use super::session::Donor;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::peer::end::End;
-use crate::server::ist_door::Transport;
+use crate::server::ist_endpoints::Transport;
 
 /// At most this many at once.
 const AT_ONCE: usize = 128;

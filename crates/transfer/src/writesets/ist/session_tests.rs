@@ -11,7 +11,7 @@ use super::super::callers;
 use super::super::certificates::tests::Authority;
 use super::super::spool::Spool;
 use super::*;
-use crate::server::ist_door::{SocketCertificates, Transport};
+use crate::server::ist_endpoints::{SocketCertificates, Transport};
 
 const HISTORY: Uuid = Uuid([9; 16]);
 

@@ -18,8 +18,8 @@ use crate::disk::durable;
 /// Name of the note, in the datadir.
 const NOTE: &str = "rejoin-ist-try";
 
-/// The provider's own word on the data. It must be read before the server hears where we listen: then the provider
-/// replaces it.
+/// What the provider recorded about the data. Read it before the server is told where we listen, because the provider replaces
+/// it then.
 pub fn provider_says(datadir: &Path) -> Option<GraState> {
     GraState::parse(&std::fs::read_to_string(datadir.join(grastate::FILE_NAME)).ok()?).ok()
 }
