@@ -85,7 +85,8 @@ fn parts_of_a_void_snapshot_are_not_sent_again() -> Result<()> {
     Ok(())
 }
 
-/// What the joiner's server does not take ends the transfer when the donor has had time to begin again, and the donor hears why.
+/// If the joiner's server refuses a table, the transfer ends once the donor has had time to begin its snapshot again, and the donor
+/// logs the reason.
 #[test]
 fn a_refusal_ends_the_transfer_while_rows_arrive() -> Result<()> {
     let cluster = slow("100k").mysqld_of(2, "innodb_page_size=4k").build()?;

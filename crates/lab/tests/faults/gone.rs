@@ -106,7 +106,7 @@ fn a_joiner_that_refuses(pair: &Pair, joiner: &AbsentJoiner) -> Result<()> {
 }
 
 fn a_donor_that_is_stopped_while_it_dials(pair: &Pair, joiner: &AbsentJoiner) -> Result<()> {
-    // Whoever connects to it hears nothing.
+    // It accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0")?;
     joiner.is_at(&silent.local_addr()?.to_string())?;
     pair.joiner().begin(&[])?;

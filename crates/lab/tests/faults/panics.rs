@@ -37,7 +37,7 @@ struct Case {
     after: Duration,
     /// Under `[sst]` of both.
     sst: Vec<&'static str>,
-    /// The other side knows this one already, and hears the reason.
+    /// The other side is connected already, and receives the reason.
     is_told: bool,
 }
 
@@ -208,7 +208,7 @@ fn panics(fakes: &Fakes, case: &Case) -> Result<()> {
 fn both_end(case: &Case, donor: Run, joiner: Run) -> Result<(Ended, Ended)> {
     let donor = donor.end(END * 2)?;
     if case.thread == Thread::Resolver {
-        // Nobody has called the joiner: its server hears from the group that nobody will.
+        // No donor has connected to the joiner. Its server learns from the group that none will, and stops its program.
         joiner.signal(Signal::TERM)?;
     }
     Ok((donor, joiner.end(END)?))

@@ -1,5 +1,5 @@
 //! Options of a running transfer that an operator changes (`rejoin set`), and the file in the datadir by which they reach its
-//! program. The program takes the file away when it has read it, so `rejoin set` knows that it was heard.
+//! program. The program removes the file once it has read it, so `rejoin set` knows that it arrived.
 //!
 //! The file is written by the datadir's owner, but it is read like anything from elsewhere: no link is followed, its
 //! owner and its length are checked, and its values go through the same parsers as those under `[sst]`.
