@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 const BUFFER: usize = 64 << 10;
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Passes on what comes to its port, until it is cut or goes away.
+/// Passes on what arrives at its port, until it is cut or dropped.
 #[derive(Debug)]
 pub struct Relay {
     port: u16,

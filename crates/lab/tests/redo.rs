@@ -160,7 +160,7 @@ fn said(node: &Node, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// What was measured, for whoever runs a test with `--nocapture`.
+/// Prints the measurements; shown if a test is run with `--nocapture`.
 fn figures(text: &str) -> Result<()> {
     writeln!(std::io::stderr(), "{text}").context("stderr")
 }

@@ -81,7 +81,7 @@ impl Node {
     /// Finds the node, and becomes the owner of its datadir.
     ///
     /// # Errors
-    /// It is no datadir, or of somebody else.
+    /// It is no datadir, or belongs to another user.
     pub fn of(of: &Of) -> Result<Node> {
         let wanted = of.node.wanted()?;
         let datadir = wanted.layout()?.datadir;

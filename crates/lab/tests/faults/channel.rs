@@ -1,5 +1,4 @@
-//! Who else may come to a joiner's port, and what becomes of them: the joiner's program waits, strangers come, and the
-//! true donor completes all the same.
+//! Strangers at a joiner's port: the waiting joiner's program refuses them, and the real donor completes its transfer nevertheless.
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

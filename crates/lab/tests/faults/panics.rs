@@ -29,7 +29,7 @@ enum Role {
 
 use Role::{Donor, Joiner};
 
-/// How a thread comes to panic.
+/// A thread that panics, and when.
 struct Case {
     thread: Thread,
     role: Role,
@@ -121,7 +121,7 @@ fn cases(thread: Thread) -> Vec<Case> {
         Thread::ArchiveWriter | Thread::ArchiveReader | Thread::RelayStandIn | Thread::RelayListener => {
             vec![]
         }
-        // Of the server of metrics, likewise.
+        // Threads of the server of metrics.
         Thread::HttpConnection | Thread::CacheMetrics => vec![],
         // Started by a panic: below.
         Thread::LastResort => vec![],

@@ -159,6 +159,6 @@ fn plant_wrong_fingerprints(node: &Node) -> Result<()> {
     }
     ensure!(wrong.len() > 20, "{} remembers only {} tables", node.name(), wrong.len());
     store::save(&datadir, &key, wrong.finish(&list.written()))?;
-    // The server's user must be able to read it, whoever runs this test.
+    // The server's user must be able to read it, even if another user runs this test.
     rejoin_lab::places::User::for_servers()?.own(&datadir.join(store::LIST))
 }

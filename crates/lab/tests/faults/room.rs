@@ -157,7 +157,7 @@ fn what_is_nearly_the_same_fits(pair: &Pair, mounted: &Mounted) -> Result<()> {
     compare::assert_equal(pair.donor(), pair.joiner())
 }
 
-/// Somebody else's file, as large as there is room, and its length.
+/// Fills the disk with a file of another program. Returns its path and length.
 fn fill(node: &Node) -> Result<(PathBuf, u64)> {
     let filler = node.datadir().join("of-somebody-else");
     let full = File::create(&filler).and_then(|mut file| io::copy(&mut io::repeat(1), &mut file));

@@ -32,8 +32,8 @@ use homes::Homes;
 use process::Process;
 use program::Program;
 
-/// How long the server may take to start. To end it may take as long as the transfer: it writes everything that is in its buffer pool,
-/// and what it has done would be in vain.
+/// How long the server may take to start. Its end has no limit of its own: it writes its whole buffer pool, and killing it would waste
+/// all that was loaded.
 const START_WITHIN: Duration = Duration::from_secs(300);
 /// How long it may take to answer a login while it starts ...
 const LOGIN_WITHIN: Duration = Duration::from_secs(1);

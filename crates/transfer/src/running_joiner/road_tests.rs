@@ -64,7 +64,7 @@ fn what_is_no_server_is_named() {
     assert!(why.text.contains("does not speak the protocol of a MariaDB server"), "{why}");
 }
 
-/// A server that lets everybody in and then reads nothing any more, whatever it is asked.
+/// A server that accepts any login and then stops reading.
 fn lets_in(listener: &TcpListener) -> TcpStream {
     let mut stream = listener.accept().unwrap().0;
     stream.write_all(&packet(0, &greeting())).unwrap();

@@ -122,8 +122,8 @@ impl Session {
         }
     }
 
-    /// The values of the first row after `from` that ends a range: one row in `every` does, about, wherever it is. So the same rows
-    /// are divided alike while others come and go.
+    /// The values of the first row after `from` that ends a range. About one row in `every` does, depending on its values only, so the
+    /// same rows are divided in the same way while others are inserted and deleted.
     ///
     /// # Errors
     /// From the server.

@@ -1,4 +1,4 @@
-//! What all joins came to, as Markdown.
+//! The measurements of all joins, as Markdown.
 
 use std::fmt::Write as _;
 

@@ -75,7 +75,7 @@ impl Callers {
         loses.is_some()
     }
 
-    /// Takes one in. Whoever greets it says in the answer whether it has sent anything.
+    /// Admits a caller. The thread that greets it sets the returned flag once the caller has sent anything.
     pub fn admit(&mut self, from: SocketAddr, socket: &Arc<TcpStream>) -> Arc<AtomicBool> {
         let spoke = Arc::<AtomicBool>::default();
         let (socket, since) = (socket.clone(), Instant::now());

@@ -40,7 +40,7 @@ use crate::threads::{self, Thread, lock, scoped};
 
 /// How long the relay of an earlier life of the server may still have a claim to the port ...
 const CLAIM_WITHIN: Duration = Duration::from_secs(3);
-/// ... and how long anybody may still have the port itself.
+/// ... and how long another process may still have the port itself.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
 /// How often to look whether a connection has answered the greeting, while there are any.
 const ANSWERS_EVERY: Duration = Duration::from_millis(5);
@@ -119,12 +119,12 @@ pub(super) struct Passage<'a> {
 }
 
 impl Passage<'_> {
-    /// Greets whoever connects, and passes on what the first one sends that answers as a donor's provider does; one at a
-    /// time, until it is cancelled. The port is free then, before the last connection has ended.
+    /// Greets every client that connects, and passes on what the first one sends that answers as a donor's provider does: one
+    /// donor at a time, until it is cancelled. The port is free then, even before the last connection has ended.
     pub fn serve(&self, mut listeners: Vec<TcpListener>) -> Result<()> {
         let (tell, greeted) = channel::<(SocketAddr, Result<Donor>)>();
         let mut callers = Callers::default();
-        // Our provider, as long as nobody has answered its greeting; and whether somebody has.
+        // Our provider, until a donor has answered its greeting; and whether one has.
         let mut greeting: Option<Greeting> = None;
         let passing = AtomicBool::new(false);
         std::thread::scope(|scope| {

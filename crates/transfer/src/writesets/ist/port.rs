@@ -44,14 +44,14 @@ pub(super) fn claim(datadir: &Path, within: Duration, cancel: &Cancel) -> Result
 /// Whether the relay of a state transfer has claimed the port.
 pub(super) fn is_claimed(datadir: &Path) -> bool {
     let Ok(dir) = File::open(datadir) else { return false };
-    // Held for an instant only; whoever claims it tries again.
+    // Held for an instant only; a process that claims the port meanwhile tries again.
     flock(&dir, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
 /// Listens on every address that the name means, waiting for another process to leave.
 ///
 /// # Errors
-/// It cannot; [`ErrorKind::AddrInUse`] if somebody has not left in time.
+/// It cannot; [`ErrorKind::AddrInUse`] if another process has the port for all that time.
 pub(super) fn listen(endpoints: &IstEndpoints, within: Duration, cancel: &Cancel) -> Result<Vec<TcpListener>> {
     let (host, port) = &endpoints.advertised;
     let addresses: Vec<SocketAddr> = (host.as_str(), *port)

@@ -118,7 +118,7 @@ impl Greeting {
     }
 }
 
-/// Whoever has answered the greeting as a provider does.
+/// A peer that has answered the greeting as a provider does.
 #[derive(Debug)]
 pub(super) struct Donor {
     end: End,

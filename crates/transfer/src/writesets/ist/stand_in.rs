@@ -1,8 +1,8 @@
-//! The relay of a server that was started without a state transfer: nobody else would listen where donors connect, and a node
-//! that was cut off could take no IST while its server runs.
+//! The relay of a server that was started without a state transfer. Without it no process would listen where donors connect, and
+//! a node that was cut off could not receive IST while its server runs.
 //!
-//! It belongs to the archiver's process, listens as long as no state transfer's relay has claimed the port (`port`),
-//! and passes IST on as it is. Where it listens follows from the options of the server that runs.
+//! It is part of the archiver's process. It listens while no state transfer's relay has claimed the port (`port`), and passes IST
+//! on unchanged. The options of the running server determine where it listens.
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -21,15 +21,15 @@ use crate::failure::{Failure, Kind};
 use crate::server::ist_endpoints::IstEndpoints;
 use crate::threads::{self, Thread, lock, scoped};
 
-/// How often it is looked whether a state transfer's relay claims the port, or has left it.
+/// How often it checks whether a state transfer's relay has claimed the port, or has left it.
 const TURN_EVERY: Duration = Duration::from_millis(100);
-/// How often it is looked whether another server runs: it may have other options.
+/// How often it checks whether another server runs, which may have other options.
 const SERVER_EVERY: Duration = Duration::from_secs(1);
 
 /// Finds the endpoints of IST in the options of the node's server, or why IST does not pass through us.
 pub type FindEndpoints = dyn Fn() -> Result<IstEndpoints, String> + Send + Sync;
 
-/// What the stand-in does, as others may read it.
+/// What the stand-in does, for other threads to read.
 #[derive(Clone, Debug, Default)]
 pub struct Told(Arc<Mutex<Option<String>>>);
 
@@ -103,7 +103,7 @@ fn serve(
     verdicts.set(Verdict::Through);
     let passage = Passage {
         datadir: node.datadir.clone(),
-        // Of use where something is inserted, which nothing is here.
+        // Used only to insert write-sets, which the archiver does not do.
         socket: PathBuf::new(),
         account: None,
         endpoints,
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(early.read(&mut [0]).unwrap_or(0), 0);
     }
 
-    /// Although somebody is being greeted who does not answer.
+    /// Even while a client is being greeted that does not answer.
     #[test]
     fn the_relay_of_a_state_transfer_gets_the_port_and_gives_it_back() {
         let dir = tempfile::tempdir().unwrap();
@@ -295,7 +295,7 @@ mod tests {
         assert!(longest < Duration::from_secs(1), "nobody listened for {longest:?}");
     }
 
-    /// For how long nobody listened there, whoever it should have been.
+    /// The longest time during which no process listened there.
     fn longest_silence(at: SocketAddr, over: &AtomicBool) -> Duration {
         let (mut longest, mut last) = (Duration::ZERO, Instant::now());
         while !over.load(Ordering::Acquire) {

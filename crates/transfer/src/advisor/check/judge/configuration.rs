@@ -55,8 +55,8 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
     }
 }
 
-/// Whether anybody listens where donors connect for IST: the provider does not. The relay of a state transfer lives as long as
-/// the server that it was started for; a server that was started without one has the archiver.
+/// Checks that a process listens where donors connect for IST, because the provider does not. The relay of a state transfer lives as
+/// long as the server that it was started for; for a server that was started without one, the archiver listens.
 fn relay(facts: &Facts, endpoints: &IstEndpoints, findings: &mut Findings) {
     let (host, port) = &endpoints.advertised;
     let why = match &facts.relay {
