@@ -7,7 +7,7 @@ use formats::mariadb::system_tables::is_made_by_server;
 use protocol::logical::{Contents, SystemTable, Table};
 use protocol::policy::series;
 
-use super::farewell::{self, Data, remove_incoming};
+use super::cleanup::{self, Data, remove_incoming};
 use super::incoming::{Incoming, Place, waits};
 use super::joiner::Joiner;
 use super::note::NOTE;
@@ -61,7 +61,7 @@ pub(super) fn half_done(joiner: &Joiner<'_>, error: anyhow::Error) -> anyhow::Er
         "{} has lost its old data and has not the donor's yet; it must join again, or be restored",
         joiner.name()
     ));
-    farewell::say(joiner, &error, Data::Neither);
+    cleanup::after_failure(joiner, &error, Data::Neither);
     error
 }
 

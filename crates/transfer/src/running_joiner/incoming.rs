@@ -12,7 +12,7 @@ use formats::mariadb::show_create::{defer_keys, defer_references};
 use protocol::logical::{Content, Contents, Rows, SystemTable, Table};
 use zstd::stream::read::Decoder;
 
-use super::farewell::remove_incoming;
+use super::cleanup::remove_incoming;
 use super::joiner::Joiner;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;

@@ -10,7 +10,7 @@ use formats::wsrep::credentials::Account;
 
 use super::account_for;
 use super::note::{FOR_THE_TIME, NOTE, Note};
-use super::road::Road;
+use super::proxy::Proxy;
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
@@ -40,7 +40,7 @@ pub(super) struct Joiner<'a> {
     /// The transfer.
     pub job: &'a Job,
     at: (String, u16),
-    road: Road,
+    proxy: Proxy,
     login: Login,
     idle: Mutex<Vec<Session>>,
     /// Its version.
@@ -71,15 +71,15 @@ impl<'a> Joiner<'a> {
     /// It is not reached, lets us not in, or is another server.
     pub fn find(job: &'a Job, donor: &Login, account: Option<&Account>) -> Result<Joiner<'a>> {
         let address = address(job)?;
-        let road = road_to(&address, job, &job.cancel)?;
-        job.progress.count(road.counter());
-        let account = account_for(&road.server(), account)?;
-        let at = Listens::Proxied { socket: road.socket(), server: road.server() };
+        let proxy = proxy_to(&address, job, &job.cancel)?;
+        job.progress.count(proxy.counter());
+        let account = account_for(&proxy.server(), account)?;
+        let at = Listens::Proxied { socket: proxy.socket(), server: proxy.server() };
         let login = Login { at, account: Some(account) };
         let mut joiner = Joiner {
             job,
             at: address,
-            road,
+            proxy,
             login,
             idle: Mutex::default(),
             version: String::new(),
@@ -93,12 +93,12 @@ impl<'a> Joiner<'a> {
             before: Vec::new(),
         };
         let mut session = joiner.enter()?;
-        let encrypted = if joiner.road.is_encrypted() { "with TLS" } else { "without TLS: it offers none" };
+        let encrypted = if joiner.proxy.is_encrypted() { "with TLS" } else { "without TLS: it offers none" };
         tracing::info!("logged in to {} {encrypted}", joiner.name());
         joiner.is_the_one(&mut session, donor)?;
         joiner.read_settings(&mut session)?;
         joiner.read_note(&mut session)?;
-        job.progress.ledger.connected(&joiner.road.server(), &format!("MariaDB {}", joiner.version));
+        job.progress.ledger.connected(&joiner.proxy.server(), &format!("MariaDB {}", joiner.version));
         joiner.loads(&mut session)?;
         joiner.give_back(session);
         Ok(joiner)
@@ -106,12 +106,12 @@ impl<'a> Joiner<'a> {
 
     /// The server in words.
     pub fn name(&self) -> String {
-        format!("the joiner's server at {}", self.road.server())
+        format!("the joiner's server at {}", self.proxy.server())
     }
 
     /// Bytes that it got.
     pub fn sent(&self) -> u64 {
-        self.road.sent()
+        self.proxy.sent()
     }
 
     /// A session whose statements stay on that server.
@@ -145,14 +145,14 @@ impl<'a> Joiner<'a> {
     }
 
     fn enter(&self) -> Result<Session> {
-        let entered = self.enter_by(&self.road, &self.login, STATEMENT_WITHIN);
+        let entered = self.enter_by(&self.proxy, &self.login, STATEMENT_WITHIN);
         // A transfer that is over has ended its connections: the server said nothing.
         entered.map_err(|failure| self.job.cancel.check().err().unwrap_or(failure).into())
     }
 
-    /// Another road to the server.
-    pub fn road_to_it(&self, cancel: &Cancel) -> Result<Road> {
-        road_to(&self.at, self.job, cancel)
+    /// Another proxy to the server.
+    pub fn proxy_to_it(&self, cancel: &Cancel) -> Result<Proxy> {
+        proxy_to(&self.at, self.job, cancel)
     }
 
     /// The account with which the server is entered.
@@ -164,10 +164,10 @@ impl<'a> Joiner<'a> {
     ///
     /// # Errors
     /// The server is not reached, or lets us not in.
-    pub fn enter_by(&self, road: &Road, login: &Login, patience: Duration) -> Result<Session, Failure> {
+    pub fn enter_by(&self, proxy: &Proxy, login: &Login, patience: Duration) -> Result<Session, Failure> {
         let mut session = Session::open(login, patience).map_err(|refused| {
             // What happened on the way counts before what our client made of it.
-            road.why().unwrap_or_else(|| {
+            proxy.why().unwrap_or_else(|| {
                 let text = format!("no login to {}: {}", self.name(), refused.answers);
                 let hint = "wsrep_sst_auth of the donor must be an account that may log in to the joiner's server from the donor's host";
                 Failure::new(Kind::Refused, text).hint(refused.advice.map_or_else(
@@ -189,7 +189,7 @@ impl<'a> Joiner<'a> {
             return cancelled;
         }
         if error.is_lost() {
-            let why = self.road.why().unwrap_or_else(|| Failure::new(Kind::Peer, error.to_string()));
+            let why = self.proxy.why().unwrap_or_else(|| Failure::new(Kind::Peer, error.to_string()));
             return Failure::new(why.kind, format!("{} was lost while it took {what}: {why}", self.name()))
                 .hint("its error log says why if it has ended");
         }
@@ -227,7 +227,7 @@ impl<'a> Joiner<'a> {
         };
         let text = format!(
             "the server at {} is not the joiner: {why}; nothing there was touched",
-            self.road.server()
+            self.proxy.server()
         );
         Err(Failure::new(Kind::Refused, text)
             .hint("see wsrep_node_address, wsrep_sst_receive_address and port of the joiner")
@@ -382,8 +382,8 @@ impl<'a> Joiner<'a> {
     }
 }
 
-fn road_to((host, port): &(String, u16), job: &Job, cancel: &Cancel) -> Result<Road> {
-    Road::to(host, *port, job.settings.certificates.donor.as_ref(), job.settings.stall, cancel)
+fn proxy_to((host, port): &(String, u16), job: &Job, cancel: &Cancel) -> Result<Proxy> {
+    Proxy::to(host, *port, job.settings.certificates.donor.as_ref(), job.settings.stall, cancel)
 }
 
 /// Host and port of the server, as ours passed them: in one argument, or, an older one, in two.

@@ -54,7 +54,8 @@ pub fn run(words: &[String]) -> Result<()> {
     let companion = Companion::begin(words)?;
     let Companion { args, options, cancel } = &companion;
     let datadir = job::datadir_of(args)?;
-    let endpoints = relay::endpoints(options, &datadir).map_err(|why| Failure::new(Kind::Configuration, why))?;
+    let endpoints =
+        relay::endpoints(options, &datadir).map_err(|why| Failure::new(Kind::Configuration, why))?;
     // Without it an archiver does not leave the port, which then shows.
     let _claim = port::claim(&datadir, CLAIM_WITHIN, cancel)
         .inspect_err(|why| tracing::warn!("no claim to the port of IST: {why:#}"));

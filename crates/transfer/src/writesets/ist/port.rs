@@ -52,7 +52,11 @@ pub(super) fn is_claimed(datadir: &Path) -> bool {
 ///
 /// # Errors
 /// It cannot; [`ErrorKind::AddrInUse`] if another process has the port for all that time.
-pub(super) fn listen(endpoints: &IstEndpoints, within: Duration, cancel: &Cancel) -> Result<Vec<TcpListener>> {
+pub(super) fn listen(
+    endpoints: &IstEndpoints,
+    within: Duration,
+    cancel: &Cancel,
+) -> Result<Vec<TcpListener>> {
     let (host, port) = &endpoints.advertised;
     let addresses: Vec<SocketAddr> = (host.as_str(), *port)
         .to_socket_addrs()

@@ -129,7 +129,9 @@ impl Relay {
                     Ok(0) => return Ok(None),
                     Ok(n) => self.received.extend_from_slice(buffer.get(..n).unwrap_or_default()),
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error).context("cannot read from the process that passes IST on"),
+                    Err(error) => {
+                        return Err(error).context("cannot read from the process that passes IST on");
+                    }
                 }
             } else if left.is_zero() {
                 return Ok(None);
