@@ -162,7 +162,7 @@ fn of_three_the_one_that_took_no_part_stays_primary() -> Result<()> {
         Ok(())
     })?;
     let log = joiner.log_since_start();
-    ensure!(log.contains("joiner: state transfer failed: the donor gave up: our own server"), "{log}");
+    ensure!(log.contains("joiner: state transfer failed: the donor gave up: the donor's server"), "{log}");
     donor.join().context("the donor comes back")?;
 
     group.begin()?;

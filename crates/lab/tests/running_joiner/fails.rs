@@ -126,12 +126,12 @@ fn what_a_joiners_server_refuses_is_named() -> Result<()> {
     ])?;
     stand_alone(n2)?;
     let_in(n2, PASSWORD, ALL)?;
-    let elsewhere = unreported("writes no file into its datadir (secure_file_priv=", REFUSED);
+    let elsewhere = unreported("where views and triggers are kept (secure_file_priv=", REFUSED);
     fails_and_keeps_its_data(n1, n2, &elsewhere)?;
     n2.stop()?;
     n2.add_options("mysqld", &["secure_file_priv="])?;
     starts_again(n2)?;
-    fails_and_keeps_its_data(n1, n2, &reported("does not take wide.rows: Row size too large"))
+    fails_and_keeps_its_data(n1, n2, &reported("refused wide.rows: Row size too large"))
 }
 
 /// The joiner's server is killed while rows arrive.
@@ -149,7 +149,7 @@ fn a_joiner_that_dies_in_the_middle_is_no_harm() -> Result<()> {
     n2.kill();
     n1.wait_synced_again(Duration::from_secs(30))?;
     let log = n1.log_text();
-    ensure!(log.contains("was lost while it took"), "{}", process::tail(&log, 40));
+    ensure!(log.contains("was lost while it processed"), "{}", process::tail(&log, 40));
     is_free(n1)?;
     // Its old data is there, and the next try gets through.
     starts_again(n2)?;
@@ -174,11 +174,11 @@ fn a_link_that_is_cut_in_the_middle_is_named() -> Result<()> {
     std::thread::scope(|scope| -> Result<()> {
         let cuts = scope.spawn(|| link.wait_passed(2 << 20).map(|()| link.cut()));
         // The server tries again, and then nothing listens.
-        let lost = unreported("was lost while it took rows of sbtest.", BROKEN);
+        let lost = unreported("was lost while it processed rows of sbtest.", BROKEN);
         fails_and_keeps_its_data(n1, n2, &lost)?;
         cuts.join().expect("no panic")
     })?;
-    ensure!(n1.log_text().contains("is not reached: Connection refused"), "{}", n1.log_text());
+    ensure!(n1.log_text().contains("cannot be reached: Connection refused"), "{}", n1.log_text());
     told_to_join(n2, n1)?;
     has_the_donors_data(n1, n2)
 }
@@ -271,18 +271,18 @@ fn a_joiner_that_does_not_answer_is_named() -> Result<()> {
 
     let nobody = n2.ports().spare(0);
     receives_at(n2, nobody)?;
-    let refused = format!("the joiner's server at 127.0.0.1:{nobody} is not reached: Connection refused");
+    let refused = format!("the joiner's server at 127.0.0.1:{nobody} cannot be reached: Connection refused");
     fails_and_keeps_its_data(n1, n2, &unreported(&refused, BROKEN))?;
 
     let silent = TcpListener::bind(("127.0.0.1", 0))?;
     receives_at(n2, silent.local_addr()?.port())?;
-    let words = "took a connection and said nothing within 10 s";
+    let words = "accepted the connection and sent nothing within 10 s";
     fails_and_keeps_its_data(n1, n2, &unreported(words, LATE)).context("a silent port")?;
 
     let link = behind_a_link(n2)?;
     std::thread::scope(|scope| -> Result<()> {
         let swallows = scope.spawn(|| swallows_what_is_on_its_way(&link));
-        let late = unreported("does not answer any more", LATE);
+        let late = unreported("no longer answers", LATE);
         fails_and_keeps_its_data(n1, n2, &late).context("a link that swallows")?;
         swallows.join().expect("no panic")
     })

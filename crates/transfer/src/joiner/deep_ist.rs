@@ -71,7 +71,7 @@ impl OwnIst {
         let relay = endpoints.and_then(|endpoints| {
             Relay::start(job).map_err(|error| {
                 let (host, port) = endpoints.advertised;
-                tracing::warn!("IST at {host}:{port} does not pass through this program: {error:#}");
+                tracing::warn!("the relay of IST at {host}:{port} did not start: {error:#}");
                 format!("{error:#}")
             })
         });
@@ -261,7 +261,7 @@ fn receive(
                 return Ok(DonorSends::WriteSets(at, None));
             }
             Message::WriteSetsFail { why } => {
-                tracing::warn!("no deep IST after all: {}", printable(&why));
+                tracing::warn!("deep IST broke off, so files are sent: {}", printable(&why));
                 spool.store()?;
                 return link.recv().map(|first| DonorSends::Files(Box::new(first)));
             }

@@ -47,7 +47,7 @@ pub(super) struct Loader<'a> {
 
 /// A failure of the server to take something.
 pub(super) fn refused(what: &str, error: &SqlError) -> Failure {
-    let text = format!("this node's server does not take {what}: {error}");
+    let text = format!("this node's server refused {what}: {error}");
     Failure::new(Kind::Refused, text)
         .hint("change it on the donor, or give this node the donor's settings and version")
 }

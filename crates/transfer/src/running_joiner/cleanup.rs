@@ -51,7 +51,7 @@ pub(super) fn after_failure(joiner: &Joiner<'_>, error: &anyhow::Error, data: Da
     };
     if let Err(why) = left {
         tracing::warn!(
-            "{} may not know of the failure, and databases {INCOMING}* may be left there, which the next transfer removes: {why:#}",
+            "cannot clean up {}; databases {INCOMING}* may stay there until the next transfer: {why:#}",
             joiner.name()
         );
     }
@@ -87,7 +87,7 @@ fn tell(joiner: &Joiner<'_>, session: &mut Session, error: &anyhow::Error, data:
     let path = joiner.datadir.join(log::file_name("joiner"));
     match session.write_file(&path, lines.concat().as_bytes()) {
         Ok(()) => tracing::info!("the reason is in {} on the joiner's host", path.display()),
-        Err(e) => tracing::warn!("{} takes no file with the reason: {e}", joiner.name()),
+        Err(e) => tracing::warn!("cannot write the reason into a file on the host of {}: {e}", joiner.name()),
     }
 }
 

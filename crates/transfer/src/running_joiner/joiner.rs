@@ -178,7 +178,7 @@ impl<'a> Joiner<'a> {
         })?;
         session.stay_local().map_err(|e| match e.is_denied() {
             true => self.lacks(&mut session, &["SUPER"]),
-            false => self.refused("a session outside of replication", &e),
+            false => self.refused("SET SESSION wsrep_on=OFF", &e),
         })?;
         Ok(session)
     }
@@ -190,17 +190,20 @@ impl<'a> Joiner<'a> {
         }
         if error.is_lost() {
             let why = self.proxy.why().unwrap_or_else(|| Failure::new(Kind::Peer, error.to_string()));
-            return Failure::new(why.kind, format!("{} was lost while it took {what}: {why}", self.name()))
-                .hint("its error log says why if it has ended");
+            return Failure::new(
+                why.kind,
+                format!("{} was lost while it processed {what}: {why}", self.name()),
+            )
+            .hint("its error log says why if it has ended");
         }
-        Failure::new(Kind::Refused, format!("{} does not take {what}: {error}", self.name()))
+        Failure::new(Kind::Refused, format!("{} refused {what}: {error}", self.name()))
             .hint("change it on the donor, or give the joiner the donor's settings and version")
     }
 
     /// It must be a server that waits for a state of this group, and not the donor's: its data will be replaced.
     fn is_the_one(&mut self, session: &mut Session, donor: &Login) -> Result<()> {
         let ask = |session: &mut Session, name: &str| {
-            session.status(name).map_err(|e| self.refused("a question", &e)).map(Option::unwrap_or_default)
+            session.status(name).map_err(|e| self.refused("a query", &e)).map(Option::unwrap_or_default)
         };
         let server = |e: SqlError| Failure::new(Kind::Server, e.to_string());
         let mut here = Session::open(donor, ANSWER_WITHIN)
@@ -218,7 +221,7 @@ impl<'a> Joiner<'a> {
             "it is the donor's own".to_owned()
         } else if !state.is_some_and(|state| WAITING.contains(&state)) {
             let comment = ask(session, "wsrep_local_state_comment")?;
-            format!("it waits for no state (wsrep_local_state_comment is {comment:?})")
+            format!("it is not waiting for a state transfer (wsrep_local_state_comment is {comment:?})")
         } else if !members.is_empty() && !members.iter().any(|(uuid, ..)| *uuid == member) {
             format!("it is no member of this group (wsrep_gcomm_uuid is {member:?})")
         } else {
@@ -226,7 +229,7 @@ impl<'a> Joiner<'a> {
             return Ok(());
         };
         let text = format!(
-            "the server at {} is not the joiner: {why}; nothing there was touched",
+            "the server at {} is not the joiner: {why}; nothing there was changed",
             self.proxy.server()
         );
         Err(Failure::new(Kind::Refused, text)
@@ -235,7 +238,7 @@ impl<'a> Joiner<'a> {
     }
 
     fn read_settings(&mut self, session: &mut Session) -> Result<()> {
-        let all = session.variables().map_err(|e| self.refused("a question", &e))?;
+        let all = session.variables().map_err(|e| self.refused("a query", &e))?;
         let get = |name: &str| all.get(name).cloned().unwrap_or_default();
         self.version = get("version");
         self.lower_case_table_names = get("lower_case_table_names").parse().unwrap_or(0);
@@ -253,7 +256,7 @@ impl<'a> Joiner<'a> {
 
     /// What an earlier transfer has left.
     fn read_note(&mut self, session: &mut Session) -> Result<()> {
-        let all = session.databases().map_err(|e| self.refused("a question", &e))?;
+        let all = session.databases().map_err(|e| self.refused("a query", &e))?;
         let Some(left) = all.iter().find(|database| database.name == NOTE) else { return Ok(()) };
         let note = Note::read(&left.comment);
         self.was_replaced = note.replacing;
@@ -298,14 +301,14 @@ impl<'a> Joiner<'a> {
         let files = &self.secure_file_priv;
         if !files.is_empty() && !self.datadir.starts_with(Path::new(files)) {
             let text = format!(
-                "{} writes no file into its datadir (secure_file_priv={files}), where views and triggers are kept",
+                "{} cannot write files into its datadir, where views and triggers are kept (secure_file_priv={files})",
                 self.name()
             );
             return Err(Failure::new(Kind::Refused, text)
-                .hint("take secure_file_priv out of its option file for the time of the transfer")
+                .hint("remove secure_file_priv from its option file until the transfer is over")
                 .into());
         }
-        let question = |e: &SqlError| self.refused("a question", e);
+        let question = |e: &SqlError| self.refused("a query", e);
         let account = session.current_user().map_err(|e| question(&e))?;
         let has = session.privileges(&account).map_err(|e| question(&e))?;
         let missing: Vec<&str> =

@@ -99,7 +99,7 @@ impl Callers {
         if self.refused <= LOGGED || self.logged.is_none_or(|last| last.elapsed() >= LOG_EVERY) {
             self.logged = Some(Instant::now());
             let n = self.refused;
-            tracing::warn!("{from} connected where IST is expected and is no donor (number {n}): {why}");
+            tracing::warn!("refused {from} at the port of IST, because it is no donor (refusal {n}): {why}");
         }
     }
 

@@ -57,8 +57,9 @@ pub fn run(words: &[String]) -> Result<()> {
     let endpoints =
         relay::endpoints(options, &datadir).map_err(|why| Failure::new(Kind::Configuration, why))?;
     // Without it an archiver does not leave the port, which then shows.
-    let _claim = port::claim(&datadir, CLAIM_WITHIN, cancel)
-        .inspect_err(|why| tracing::warn!("no claim to the port of IST: {why:#}"));
+    let _claim = port::claim(&datadir, CLAIM_WITHIN, cancel).inspect_err(|why| {
+        tracing::warn!("cannot claim the port of IST, so the archiver may keep it: {why:#}")
+    });
     cancel.check()?;
     let listeners = match port::listen(&endpoints, PORT_WITHIN, cancel) {
         Ok(listeners) => listeners,
@@ -164,7 +165,7 @@ impl Passage<'_> {
                 }
                 if greeting.as_mut().is_none_or(Greeting::is_stale) {
                     greeting = self.provider().unwrap_or_else(|error| {
-                        tracing::warn!("IST cannot reach our provider: {error:#}");
+                        tracing::warn!("cannot pass IST on to this node's provider: {error:#}");
                         None
                     });
                 }
@@ -200,7 +201,7 @@ impl Passage<'_> {
         let mut last = lock(&self.last_tls);
         match (SocketTls::load(files), last.as_ref()) {
             (Ok(tls), _) => *last = Some(tls),
-            (Err(error), Some(_)) => tracing::warn!("the certificate read before is used again: {error:#}"),
+            (Err(error), Some(_)) => tracing::warn!("using the certificate that was read before: {error:#}"),
             (Err(error), None) => return Err(error),
         }
         Ok(last.clone())
@@ -263,7 +264,7 @@ impl Passage<'_> {
             let ReplayRate { write_sets, bytes } = rate;
             tracing::info!("deep IST: the server applied {write_sets} write-sets ({}) a second", size(bytes));
             if let Err(error) = rate::remember(&self.datadir, rate) {
-                tracing::warn!("how fast that was is not remembered: {error:#}");
+                tracing::warn!("cannot store how fast the server applied them: {error:#}");
             }
         }
         let removed = crate::disk::durable::remove_if_there(&spool::path(&self.datadir, inserted.history));

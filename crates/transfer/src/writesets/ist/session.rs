@@ -73,7 +73,7 @@ impl Verdicts {
 
 /// Connects to our provider; `None` when it does not expect IST.
 pub(super) fn connect(provider: SocketAddr, tls: Option<&SocketTls>, cancel: &Cancel) -> Result<Option<End>> {
-    let at = || format!("cannot connect to our provider at {provider}");
+    let at = || format!("cannot connect to this node's provider at {provider}");
     let socket = match std::net::TcpStream::connect_timeout(&provider, GREETING_WITHIN) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         connected => Arc::new(connected.with_context(at)?),
@@ -209,7 +209,7 @@ impl Session<'_> {
                             }
                             if !splice.insert_from(position.seqno) {
                                 tracing::info!(
-                                    "IST begins at {first}: nothing is inserted behind {position}"
+                                    "the donor's IST begins at {first}: no write-sets need to be inserted after {position}"
                                 );
                             }
                         }

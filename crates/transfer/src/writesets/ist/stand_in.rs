@@ -65,18 +65,18 @@ fn stand_in(mut node: Node<'_>, told: &Told, cancel: &Cancel) {
     while cancel.sleep(TURN_EVERY).is_ok() {
         node.look();
         if port::is_claimed(&node.datadir) {
-            told.tell("is left to the process that a state transfer started".to_owned());
+            told.tell("is received by the relay that a state transfer started".to_owned());
             continue;
         }
         let (endpoints, unread) = match &node.endpoints {
             Ok(found) => found.clone(),
             Err(why) => {
-                told.tell(format!("goes to the server itself: {why}"));
+                told.tell(format!("goes directly to the server: {why}"));
                 continue;
             }
         };
         match port::listen(&endpoints, Duration::ZERO, cancel) {
-            Err(why) => told.tell(format!("finds nobody of ours: {why:#}")),
+            Err(why) => told.tell(format!("has no listener: {why:#}")),
             Ok(listeners) => {
                 let (host, port) = &endpoints.advertised;
                 let unread = unread.map_or(String::new(), |why| format!(", unread: {why}"));
@@ -84,7 +84,7 @@ fn stand_in(mut node: Node<'_>, told: &Told, cancel: &Cancel) {
                 if let Err(why) = serve(&mut node, endpoints, unread.is_empty(), listeners, cancel)
                     && why.downcast_ref::<Failure>().is_none_or(|failure| failure.kind != Kind::Stopped)
                 {
-                    tracing::warn!("IST does not pass through for a moment: {why:#}");
+                    tracing::warn!("IST is interrupted until this process listens again: {why:#}");
                 }
             }
         }
@@ -284,7 +284,7 @@ mod tests {
                 let cancel = Cancel::new();
                 let claim = port::claim(dir.path(), SOON, &cancel).unwrap();
                 let listeners = port::listen(&endpoints(at, of_provider), SOON, &cancel).unwrap();
-                wait("it says so", || stand_in.says("is left to"));
+                wait("it says so", || stand_in.says("is received by the relay"));
                 drop((listeners, claim));
                 wait("it listens again", || stand_in.says("passes through"));
             }
@@ -328,6 +328,6 @@ mod tests {
         drop(stand_in);
         assert!(TcpStream::connect(then).is_err(), "it has ended");
         let none = Running::beside(dir.path(), Box::new(|| Err("ist.recv_bind is not set".to_owned())));
-        wait("it says why not", || none.says("goes to the server itself: ist.recv_bind is not set"));
+        wait("it says why not", || none.says("goes directly to the server: ist.recv_bind is not set"));
     }
 }

@@ -42,7 +42,7 @@ pub fn position(layout: &Layout, said: Option<&GraState>) -> Result<Result<State
 /// # Errors
 /// In words why not.
 pub fn judge(found: StateId, said: Option<&GraState>, noted: Option<StateId>) -> Result<StateId, String> {
-    let Some(said) = said else { return Err("it has no grastate.dat that reads".to_owned()) };
+    let Some(said) = said else { return Err("its grastate.dat is missing or unreadable".to_owned()) };
     if !found.is_defined() {
         return Err("its files hold no position".to_owned());
     }
@@ -119,7 +119,7 @@ mod tests {
             (Some(said(nil, -1)), None, Some("not to be trusted")),
             (Some(said(nil, -1)), Some(at(6)), Some("not to be trusted")),
             (Some(said(nil, -1)), Some(at(7)), None),
-            (None, Some(at(7)), Some("no grastate.dat")),
+            (None, Some(at(7)), Some("grastate.dat is missing")),
         ] {
             match (judge(at(7), said.as_ref(), noted), says) {
                 (Ok(position), None) => assert_eq!(position, at(7)),
