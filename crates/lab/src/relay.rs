@@ -59,7 +59,7 @@ impl Relay {
         Ok(())
     }
 
-    /// From now on nothing passes, nobody is told, and connections are taken all the same.
+    /// From now on nothing passes, nobody is told, and connections are taken anyway.
     pub fn swallow(&self) {
         self.shared.swallows.store(true, Ordering::Release);
     }

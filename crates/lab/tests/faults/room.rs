@@ -84,7 +84,7 @@ fn without_room_for_both(user: User) -> Result<()> {
         set_sst(pair.donor(), &["rlimit=8M", "compress=none"])?;
         pair.start_joiner()?;
         let status = StatusReader::of(pair.joiner());
-        // The second one goes on with what the first one had received: little is left to come.
+        // The second one reuses what the first one had received, so little is left to send.
         until("some has come", Duration::from_secs(60), || {
             Ok(status.read().is_some_and(|s| s.wire_bytes > Some(6 << 20)))
         })

@@ -23,9 +23,9 @@ use crate::sql::{Session, SqlError};
 
 /// Tables that are moved with one statement.
 const MOVED_AT_ONCE: usize = 50;
-/// Databases that a server has by itself, and in which a donor's tables may be all the same.
+/// Databases that a server has by itself, and in which a donor's tables may be anyway.
 const OF_SERVER: [&str; 2] = ["mysql", "sys"];
-/// ER_DB_DROP_RMDIR: the tables are gone, and a file of somebody else's is there.
+/// ER_DB_DROP_RMDIR: the tables are gone, and a file of another program is there.
 const NOT_EMPTY: u16 = 1010;
 /// The file with the options of a database.
 const OPTIONS: &str = "db.opt";

@@ -104,7 +104,7 @@ pub fn write(datadir: &Path, changes: &Changes) -> Result<()> {
 /// Takes the file away and returns what it asks of process `pid`; `None` if there is none, or it is for another process.
 ///
 /// # Errors
-/// It is not what `rejoin set` writes. It is gone all the same, unless the disk does not permit that.
+/// It is not what `rejoin set` writes. It is gone anyway, unless the disk does not permit that.
 pub fn take(datadir: &Path, pid: u32) -> Result<Option<(u32, Vec<Change>)>> {
     let path = changes_file(datadir);
     let Some(text) = read(&path).with_context(|| path.display().to_string()).transpose() else {
