@@ -134,7 +134,7 @@ fn transfer(
         Role::Joiner => None,
     };
     // The watch starts before anything that may wait: waiting for an earlier transfer must also end with our server.
-    parent::watch(server, socket, cancel.clone(), on_abrupt_end())?;
+    parent::watch(server, role, socket, cancel.clone(), on_abrupt_end())?;
     parent::end_with_the_shell();
     // A joiner holds the lock from its start to its end; a donor takes it only while it removes something.
     let lock =

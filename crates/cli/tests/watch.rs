@@ -41,7 +41,7 @@ impl Transfer {
         fs::rename(new, path).unwrap();
     }
 
-    /// Runs `begin ARGUMENTS`, tells the states of a transfer to whoever watches, and returns what was printed.
+    /// Runs `begin ARGUMENTS`, reports the states of a transfer, and returns what was printed.
     fn watched(mut self, begin: impl Fn(&[String]) -> Command) -> String {
         self.says("receiving", "sending", 45, 3000);
         let (data, options) = (self.dir.path().join("data"), self.dir.path().join("my.cnf"));

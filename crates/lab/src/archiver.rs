@@ -77,7 +77,7 @@ impl Archiver {
         })
     }
 
-    /// Waits until it says this of how IST comes to the node's server.
+    /// Waits until it says this about how IST reaches the node's server.
     ///
     /// # Errors
     /// It ended, or this takes too long.

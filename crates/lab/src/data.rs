@@ -37,8 +37,8 @@ pub fn sysbench_tables(node: &Node, tables: u32, rows: u32) -> Result<()> {
     process::run(prepare, Duration::from_secs(900)).context("sysbench prepare").map(drop)
 }
 
-/// Creates `count` small tables `t0`, ... in a database: by several sessions, and on this node alone, so that whoever joins
-/// later gets them with everything else.
+/// Creates `count` small tables `t0`, ... in a database: by several sessions, and on this node alone, so that nodes that
+/// join later get them with everything else.
 pub fn small_tables(node: &Node, database: &str, count: u32) -> Result<()> {
     more_small_tables(node, database, 0..count)
 }

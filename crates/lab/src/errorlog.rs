@@ -8,7 +8,7 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogMark(pub(crate) u64);
 
-/// Errors the server logs in joins that go well. None so far; whoever adds one says when it is harmless, and makes the
+/// Errors the server logs in joins that go well. None so far. If you add one, say when it is harmless, and make the
 /// text narrow enough not to cover an error of the program under test.
 const EXPECTED: [&str; 0] = [];
 

@@ -1,7 +1,7 @@
 //! TCP ports that no other node of any lab on this machine uses.
 //!
-//! Ports are handed out in blocks, below the range the kernel takes outgoing ports from. A block belongs to whoever
-//! holds an abstract unix socket of its name: that lock needs no file and ends with its process.
+//! Ports are handed out in blocks, below the range the kernel takes outgoing ports from. A block belongs to the
+//! process that holds an abstract unix socket of its name: that lock needs no file and ends with its process.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::linux::net::SocketAddrExt;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 const BUFFER: usize = 64 << 10;
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Passes on what comes to its port, until it is cut or goes away.
+/// Passes on what arrives at its port, until it is cut or dropped.
 #[derive(Debug)]
 pub struct Relay {
     port: u16,
@@ -59,7 +59,7 @@ impl Relay {
         Ok(())
     }
 
-    /// From now on nothing passes, nobody is told, and connections are taken all the same.
+    /// From now on nothing passes, nobody is told, and connections are taken anyway.
     pub fn swallow(&self) {
         self.shared.swallows.store(true, Ordering::Release);
     }

@@ -20,8 +20,8 @@ pub fn skip(needs: &str) -> Result<()> {
     std::io::stderr().write_all(line.as_bytes()).context("standard error")
 }
 
-/// Runs the body of `test` where it may mount without anybody else's noticing: the whole test once more, in a mount namespace
-/// of its own, and for who is not root in a user namespace too. Skipped where the kernel, or a container, does not allow it.
+/// Runs the body of `test` where its mounts are invisible to other processes: runs the whole test again in a mount namespace of its
+/// own, and without root in a user namespace too. Skipped if the kernel, or a container, does not allow that.
 pub fn with_own_mounts(test: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
     if std::env::var_os(AGAIN).is_some() {
         return body();

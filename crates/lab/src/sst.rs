@@ -153,7 +153,7 @@ impl Node {
         }
     }
 
-    /// Every file of this node's data directories, except what is written while a transfer comes to nothing.
+    /// Every file of this node's data directories, except those that are written while a transfer fails.
     pub fn files(&self) -> Result<Listing> {
         let mut found = Listing::new();
         for dir in self.data_dirs() {

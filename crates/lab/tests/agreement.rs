@@ -10,7 +10,7 @@ fn what_does_not_match_is_refused_and_nothing_is_touched() -> Result<()> {
     // With snapshot=auto rows would come where files cannot (tests/logical.rs).
     let cluster = Cluster::builder().sst_of(1, "snapshot=online").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
-    // The donor has keys, but nothing is encrypted yet: that is no reason to refuse anybody.
+    // The donor has keys, but nothing is encrypted yet: that is no reason to refuse a joiner.
     let keys = cluster.dir().join("keys.txt");
     std::fs::write(&keys, "1;770A8A65DA156D24EE2A093277530142\n")?;
     let filename = format!("file_key_management_filename={}", keys.display());

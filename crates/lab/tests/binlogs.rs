@@ -1,4 +1,4 @@
-//! The binary log of a joiner goes on with the donor's GTID state, whatever each of them logs.
+//! The binary log of a joiner continues from the donor's GTID state, whatever each of them logs.
 
 use std::fs;
 use std::time::Duration;

@@ -31,7 +31,7 @@ fn an_archive_that_does_not_reach_back_or_is_damaged_is_not_used() -> Result<()>
     outage.start_archiver()?;
     outage.position += FAR;
     outage.write_beyond(None, || Ok(()))?;
-    gets_files(&outage.cluster, "are wanted; the donor's archive")?;
+    gets_files(&outage.cluster, "are needed; the donor's archive")?;
 
     outage.goes_on()?;
     outage.write_beyond(None, || Ok(()))?;

@@ -43,7 +43,7 @@ fn an_empty_node_starts_from_a_backup_and_gets_write_sets_only() -> Result<()> {
     outage.wait_archived()?;
     let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
 
-    // Not prepared as far as anybody knows: files are sent.
+    // The backup does not say that it is prepared, so files are sent.
     let kind = ["xtrabackup_checkpoints", "mariadb_backup_checkpoints"].map(|name| to.join(name));
     let kind = kind.into_iter().find(|path| path.exists()).context("no checkpoints file")?;
     let text = fs::read_to_string(&kind)?;

@@ -72,7 +72,7 @@ fn a_node_comes_back_where_ist_is_encrypted_and_strangers_are_at_its_port() -> R
     loads.into_iter().try_for_each(|load| load.stop().map(drop))?;
     outage.came_by_write_sets(n3, mark)?;
     ensure!(connected > 10, "only {connected} strangers reached the port");
-    ensure!(answered == 0, "{answered} strangers without a certificate heard the provider's greeting");
+    ensure!(answered == 0, "{answered} strangers without a certificate received the provider's greeting");
     outage.all_are_equal()?;
 
     takes_ist(n1, n3)?;

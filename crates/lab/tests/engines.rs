@@ -48,7 +48,7 @@ fn engines_that_cannot_travel_are_named_on_both_hosts() -> Result<()> {
             "the rows of CONNECT tables are not in the datadir; only their definitions are sent: eng.connect_t",
             "the rows of SPIDER tables are not in the datadir; only their definitions are sent: eng.spider_t",
             "#rocksdb: a directory of another engine",
-            "eng.mrn: not a file of the server's that is known",
+            "eng.mrn: not a known file of the server",
         ] {
             ensure!(log.contains(words), "{words:?} is not in:\n{}", process::tail(&log, 60));
         }

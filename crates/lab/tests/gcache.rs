@@ -65,7 +65,7 @@ fn wait_quiet(node: &Node) -> Result<(i64, i64)> {
         if now == before {
             return Ok(now);
         }
-        ensure!(Instant::now() < deadline, "{} does not come to rest", node.name());
+        ensure!(Instant::now() < deadline, "the cache of {} keeps changing", node.name());
         before = now;
     }
 }

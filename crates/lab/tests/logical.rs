@@ -367,7 +367,7 @@ fn ddl_meanwhile_changes_nothing_in_the_result() -> Result<()> {
     n1.wait_synced_again(Duration::from_secs(20))?;
     let log = n2.log_since_start();
     ensure!(log.contains("the donor's logical snapshot begins again"), "{}", process::tail(&log, 30));
-    ensure!(log.contains("the new datadir is made anew"), "{}", process::tail(&log, 30));
+    ensure!(log.contains("the new datadir is discarded and created again"), "{}", process::tail(&log, 30));
     compare::assert_equal(n1, n2)
 }
 

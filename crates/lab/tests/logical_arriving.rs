@@ -26,7 +26,7 @@ fn rows_are_in_tables_before_all_have_come() -> Result<()> {
     compare::assert_equal(n1, n2)?;
     let log = n2.log_since_start();
     let (all, after) = loading(&log).with_context(|| process::tail(&log, 30))?;
-    ensure!(after < all / 2.0, "{after} of {all} s after the last row had come");
+    ensure!(after < all / 2.0, "{after} of {all} s after the last row had arrived");
     ensure!(!n2.datadir().join(".rejoin/server").exists(), "the private server's directory is left");
     Ok(())
 }
@@ -48,10 +48,10 @@ fn wait_for_rows(joiner: &Node) -> Result<()> {
     }
 }
 
-/// How long loading took, and how much of that was after the last row had come, in seconds.
+/// How long loading took, and how much of that was after the last row had arrived, in seconds.
 fn loading(log: &str) -> Option<(f64, f64)> {
     let line = log.lines().find(|line| line.contains("[INFO] loaded "))?;
-    let (all, after) = line.split_once(" s of them after the last row had come")?.0.rsplit_once(", ")?;
+    let (all, after) = line.split_once(" s of them after the last row had arrived")?.0.rsplit_once(", ")?;
     let all = all.rsplit_once(" in ")?.1.split(' ').next()?.parse().ok()?;
     Some((all, after.parse().ok()?))
 }
@@ -85,7 +85,8 @@ fn parts_of_a_void_snapshot_are_not_sent_again() -> Result<()> {
     Ok(())
 }
 
-/// What the joiner's server does not take ends the transfer when the donor has had time to begin again, and the donor hears why.
+/// If the joiner's server refuses a table, the transfer ends once the donor has had time to begin its snapshot again, and the donor
+/// logs the reason.
 #[test]
 fn a_refusal_ends_the_transfer_while_rows_arrive() -> Result<()> {
     let cluster = slow("100k").mysqld_of(2, "innodb_page_size=4k").build()?;
@@ -96,7 +97,7 @@ fn a_refusal_ends_the_transfer_while_rows_arrive() -> Result<()> {
     let (mark, began) = (n1.log_mark(), Instant::now());
     let log = n2.fail_to_join()?;
     let took = began.elapsed();
-    let words = "this node's server does not take sbtest.long_key: Specified key was too long";
+    let words = "this node's server refused sbtest.long_key: Specified key was too long";
     ensure!(log.contains(words), "{}", process::tail(&log, 30));
     ensure!(took < Duration::from_secs(60), "it took {took:?}");
     n1.wait_synced_again(Duration::from_secs(20))?;

@@ -41,7 +41,7 @@ fn tables_with_every_kind_of_key_come_in_ranges_to_other_system_files() -> Resul
     n1.wait_synced_again(Duration::from_secs(20))?;
     compare::assert_equal(n1, n2)?;
     each_was_divided(n1)?;
-    // The server goes on with these files, and starts on them again.
+    // The server works with these files, and starts on them again.
     for (name, bytes) in [("system1", 10 << 20), ("system2", 12 << 20)] {
         let found = std::fs::metadata(n2.datadir().join(name)).with_context(|| name.to_owned())?.len();
         ensure!(found >= bytes, "{name} has {found} bytes");

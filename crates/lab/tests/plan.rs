@@ -43,7 +43,7 @@ impl Ground {
         (0..30).try_for_each(|n| writer.exec(&[&format!("INSERT INTO sbtest.some VALUES ({n})")]))?;
         ground.joiner().stop()?;
         ground.keep()?;
-        // Something is missing, whoever is asked first.
+        // A write-set is missing, no matter which member is asked first.
         writer.exec(&["INSERT INTO sbtest.some VALUES (30)"])?;
         let others = ground.members().iter().filter(|node| node.name() != writer.name());
         others
@@ -305,7 +305,7 @@ fn named(json: &Value) -> Vec<String> {
     members.filter_map(|m| Some(m["name"].as_str()?.to_owned())).collect()
 }
 
-/// Without anybody to ask, the last view change tells, with its age.
+/// If no member can be asked, the last view change describes the group, and the plan says how old it is.
 fn seen_last(ground: &Ground) -> Result<()> {
     let (json, code) = ground.plan(&[])?;
     ensure!(json["age_s"].is_number() && named(&json).len() >= 2, "{json:#}");

@@ -162,7 +162,7 @@ fn of_three_the_one_that_took_no_part_stays_primary() -> Result<()> {
         Ok(())
     })?;
     let log = joiner.log_since_start();
-    ensure!(log.contains("joiner: state transfer failed: the donor gave up: our own server"), "{log}");
+    ensure!(log.contains("joiner: state transfer failed: the donor gave up: the donor's server"), "{log}");
     donor.join().context("the donor comes back")?;
 
     group.begin()?;
@@ -200,7 +200,7 @@ fn of_three_the_one_that_took_no_part_stays_primary() -> Result<()> {
     ensure!(donor.wait_exit(SOON).is_some(), "the donor's server does not end");
     donor.join().context("the donor comes back")?;
 
-    // A joiner that ends of its own while its donor dies: the first failure is its own, and it waits all the same.
+    // A joiner that ends of its own while its donor dies: the first failure is its own, and it waits anyway.
     group.begin()?;
     group.survive(&[other], "kill -9 of the donor's server after the joiner's disk failed", || {
         break_staging(joiner)?;

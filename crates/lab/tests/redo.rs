@@ -28,7 +28,7 @@ fn three_rows_and_a_large_log() -> Result<()> {
     let waits = waits(donor)?;
     ensure!(waits > 40 << 20, "there are {waits} bytes of redo since the checkpoint");
     joiner.join()?;
-    said(donor, "no checkpoint is asked for: Access denied")?;
+    said(donor, "cannot request a checkpoint: Access denied")?;
     joiner.wait_tidy()?;
 
     // The right is missing: all of the redo is sent, and that is said.
@@ -160,7 +160,7 @@ fn said(node: &Node, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// What was measured, for whoever runs a test with `--nocapture`.
+/// Prints the measurements; shown if a test is run with `--nocapture`.
 fn figures(text: &str) -> Result<()> {
     writeln!(std::io::stderr(), "{text}").context("stderr")
 }

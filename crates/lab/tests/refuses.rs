@@ -195,7 +195,7 @@ fn try_on_copy(node: &Node, files: &SystemFiles, in_all_ways: bool) -> Result<St
     let copy = node.dir().join("copy");
     let _ = fs::remove_dir_all(&copy);
     copy_tree(&node.datadir(), &copy)?;
-    // The install runs here as whoever runs the tests; a verb of root's would have become the server's user.
+    // Here the install runs as the user who runs the tests. A verb started by root would switch to the server's user.
     User::for_servers()?.own(&copy)?;
     let stands = |name: &str| files.get(name).is_some_and(|(_, guard)| *guard);
     let (system, aria) = (stands("ibdata1"), stands("aria_log_control"));

@@ -77,7 +77,7 @@ fn a_running_server_takes_ist_whether_or_not_it_was_started_with_a_state_transfe
     n2.exec(&["INSERT INTO sbtest.sbtest1 (k) VALUES (4)"])?;
     n1.join()?;
     says(n1, "IST follows from")?;
-    archiver.wait_until_ist("is left to the process that a state transfer started")?;
+    archiver.wait_until_ist("is received by the relay that a state transfer started")?;
     assert_eq!(checked(&cluster, n1)?, "ok");
     is_cut_off_and_comes_back(n1, n2).context("with a relay of its own")?;
 

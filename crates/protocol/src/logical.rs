@@ -97,7 +97,7 @@ pub struct Rows {
 pub struct SystemTable {
     /// Its name.
     pub name: String,
-    /// The rows come with the donor's program, and are of use only to a server of its series.
+    /// The rows belong to the donor's program, so only a server of the same series can use them.
     pub of_program: bool,
     /// Its rows.
     pub rows: Rows,

@@ -122,12 +122,12 @@ fn span(ms: u64) -> String {
 }
 
 fn of_unfinished(this: &Transfer) -> Verdict {
-    // The host that failed by itself tells more than the one that heard of it.
+    // Prefer the host that failed first: the other one only repeats that its peer gave up.
     let failures = || this.records().filter_map(|record| Some((record, record.failure()?)));
-    let heard = |reason: &str| {
+    let is_repeated = |reason: &str| {
         ["the donor gave up: ", "the joiner gave up: "].iter().any(|gave| reason.starts_with(gave))
     };
-    let cause = failures().find(|(_, reason)| !heard(reason)).or_else(|| failures().next());
+    let cause = failures().find(|(_, reason)| !is_repeated(reason)).or_else(|| failures().next());
     match cause {
         Some((record, reason)) => {
             let phase = record.phases.iter().rev().find(|phase| Part::of(&phase.name) != Part::After);

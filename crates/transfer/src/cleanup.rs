@@ -61,7 +61,7 @@ pub fn run(words: &[String]) -> Result<()> {
         Witness::Status => tracing::info!("the node is Synced"),
         Witness::Greeting => {
             tracing::info!(
-                "the server accepts clients, so the node is taken for Synced: without a login its state is not known"
+                "the server accepts clients; assuming that the node is Synced, because without a login its state is unknown"
             )
         }
     }

@@ -3,6 +3,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use formats::wsrep::invocation::Role;
 use rejoin_transfer::cancel::Cancel;
 use rejoin_transfer::server::{parent, version};
 
@@ -17,7 +18,7 @@ fn says_which_server_it_has() {
         return;
     }
     let server = parent::find_server(None);
-    let watched = parent::watch(server, None, Cancel::new(), || ()).is_ok();
+    let watched = parent::watch(server, Role::Donor, None, Cancel::new(), || ()).is_ok();
     println!(
         "server {:?} version {:?} watched {watched}",
         server.map(|s| s.pid),

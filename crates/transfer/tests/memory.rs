@@ -212,7 +212,7 @@ fn send(queue: &SendQueue<'_>, entries: &[FileEntry]) {
             let range = range_fingerprint(&KEY, &block_fingerprints(&KEY, &content(entry)));
             theirs.add(Some(entry.size), &[range]);
         }
-        assert!(queue.compare().unwrap().together().hear(group[0].id, theirs.fingerprint()));
+        assert!(queue.compare().unwrap().together().answered(group[0].id, theirs.fingerprint()));
     }
     for entry in entries {
         queue.announce(entry).unwrap();

@@ -152,7 +152,7 @@ fn archive_run(options: &RunOptions) -> Result<()> {
     let ist = Told::default();
     let find = {
         let datadir = datadir.clone();
-        Box::new(move || wanted.ist_door(&datadir))
+        Box::new(move || wanted.ist_endpoints(&datadir))
     };
     let stand_in = stand_in::start(datadir.clone(), find, ist.clone(), cancel.clone())?;
     let ring = cache.join(formats::galera::gcache::FILE_NAME);

@@ -277,8 +277,7 @@ struct OfArchive {
 }
 
 impl OfArchive {
-    /// By the archive that is there, else by what sysbench's rows came to (docs/archive.md); its size by --archive-size, else
-    /// 10 GiB.
+    /// The ratio of the archive, or without one that of sysbench's rows (docs/archive.md); the size from --archive-size, or 10 GiB.
     fn at(options: &Size) -> Result<OfArchive> {
         let dir = match &options.archive {
             Some(dir) => Some(dir.clone()),

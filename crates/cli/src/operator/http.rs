@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 server for requests without a body: one request for each connection, everything bounded.
 //!
-//! Whoever connects can cost it a thread and some KiB for a few seconds, and no more. Connections beyond the limit end the oldest
-//! one, so that a client which sends its request at once is answered however many others send nothing.
+//! A client can cost it at most a thread and some KiB for a few seconds. A connection beyond the limit ends the oldest one, so
+//! a client that sends its request at once is answered even if many others send nothing.
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -47,7 +47,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub fn run(options: &Options) -> Result<()> {
     let node = Node::of(&options.of)?;
     let mut own = Metrics::default();
-    // What cannot be read is absent, and the rest is told all the same.
+    // What cannot be read is absent, and the rest is told anyway.
     if let Err(error) = node.add_own(&mut own) {
         complain(&format!("there are no metrics of the previous state: {error:#}"));
     }
@@ -81,7 +81,7 @@ impl Node {
     /// Finds the node, and becomes the owner of its datadir.
     ///
     /// # Errors
-    /// It is no datadir, or of somebody else.
+    /// It is no datadir, or belongs to another user.
     pub fn of(of: &Of) -> Result<Node> {
         let wanted = of.node.wanted()?;
         let datadir = wanted.layout()?.datadir;

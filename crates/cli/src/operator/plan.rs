@@ -15,7 +15,7 @@ use transfer::advisor::plan::predict::{Prediction, Speeds, Way, predict};
 use transfer::advisor::plan::transfer::Estimate;
 use transfer::failure::{Failure, Kind};
 use transfer::human::{size, span};
-use transfer::server::ist_door::IST_DOOR_HINT;
+use transfer::server::ist_endpoints::IST_OPTIONS_HINT;
 
 use super::answer::Answer;
 use super::which::{UNKNOWN, Which, become_the_servers_user};
@@ -201,7 +201,7 @@ fn sent(sends: &Result<Estimate, String>) -> String {
 /// The donor decides by the same estimate, unless `ist` under its `[sst]` says otherwise.
 fn deep_ist(deep: &DeepIst) -> String {
     if let Some(why) = &deep.closed {
-        return format!("the archive has what is missing, but {why} (hint: {IST_DOOR_HINT})");
+        return format!("the archive has what is missing, but {why} (hint: {IST_OPTIONS_HINT})");
     }
     let instead = instead(deep);
     let from = deep.base.as_ref().map_or(String::new(), |base| {

@@ -118,7 +118,7 @@ impl Pages {
         if let Some(status) = self.node.status()? {
             self.node.add_transfers(&mut metrics, &status);
         }
-        // What cannot be read is absent, and the rest is told all the same.
+        // What cannot be read is absent, and the rest is told anyway.
         if let Err(error) = self.node.add_own(&mut metrics) {
             self.warn(format!("there are no metrics of the previous state: {error:#}"));
         }

@@ -18,11 +18,11 @@ use transfer::server::health::is_running;
 use super::status::read;
 use super::which::Which;
 
-/// How long the transfer may take to hear of it: it looks once a second, unless its server is slow to answer.
-const HEARD_WITHIN: Duration = Duration::from_secs(15);
-/// How long its status may take to show it.
-const TRUE_WITHIN: Duration = Duration::from_secs(5);
-/// How often we look whether it did.
+/// How long the transfer may take to read the file: it looks once a second, unless its server is slow to answer.
+const READ_WITHIN: Duration = Duration::from_secs(15);
+/// How long its status may take to show the new limit.
+const EFFECTIVE_WITHIN: Duration = Duration::from_secs(5);
+/// How often we look.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What to change.
@@ -37,7 +37,7 @@ pub struct Options {
     set: Vec<String>,
 }
 
-/// Passes it to the donor's program and waits until that has it.
+/// Passes the changes to the donor's program, and waits until they are in effect.
 pub fn run(options: &Options) -> Result<()> {
     let asked: Vec<Change> = options.set.iter().map(|text| Change::parse(text)).collect::<Result<_>>()?;
     if asked.len() > CHANGES_MAX {
@@ -52,8 +52,8 @@ pub fn run(options: &Options) -> Result<()> {
     let pid = donating(&datadir)?.pid;
     let set = options.set.clone();
     changes::write(&datadir, &Changes { pid, uid, set })?;
-    wait_until_heard(&datadir, pid)?;
-    wait_until_true(&datadir, pid, &asked)?;
+    wait_until_read(&datadir, pid)?;
+    wait_until_effective(&datadir, pid, &asked)?;
     let words: Vec<String> = asked.into_iter().map(Change::in_words).collect();
     let text = format!("{} (the running transfer, process {pid})", words.join("; "));
     options.answer.say(&text, &json!({"pid": pid, "set": options.set}));
@@ -79,12 +79,12 @@ fn donating(datadir: &Path) -> Result<Status, Failure> {
     Ok(status)
 }
 
-/// The transfer takes the file away.
-fn wait_until_heard(datadir: &Path, pid: u32) -> Result<(), Failure> {
+/// Waits until the transfer has removed the file.
+fn wait_until_read(datadir: &Path, pid: u32) -> Result<(), Failure> {
     let (file, began) = (changes_file(datadir), Instant::now());
     while file.symlink_metadata().is_ok() {
         let over = donating(datadir).is_err();
-        if over || began.elapsed() > HEARD_WITHIN {
+        if over || began.elapsed() > READ_WITHIN {
             let _ = remove_if_there(&file);
             let why = if over { "has ended" } else { "does not answer" };
             let text = format!("the transfer (process {pid}) {why}; nothing was changed");
@@ -95,11 +95,11 @@ fn wait_until_heard(datadir: &Path, pid: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// It takes the file away also when it does not believe it, and at its end. Its status, which it writes twice a second, tells
-/// what counts.
-fn wait_until_true(datadir: &Path, pid: u32, asked: &[Change]) -> Result<(), Failure> {
+/// The transfer also removes a file that it refuses, and removes the file when it ends. So wait until its status, which it writes
+/// twice a second, shows the change.
+fn wait_until_effective(datadir: &Path, pid: u32, asked: &[Change]) -> Result<(), Failure> {
     let began = Instant::now();
-    let is_true = |status: &Status| {
+    let is_effective = |status: &Status| {
         let rlimit = asked.iter().rev().find_map(|change| match change {
             Change::Rlimit(rate) => Some(*rate),
             Change::AdaptiveThrottle(_) => None,
@@ -111,11 +111,11 @@ fn wait_until_true(datadir: &Path, pid: u32, asked: &[Change]) -> Result<(), Fai
         rlimit.is_none_or(|rate| status.rlimit == rate)
             && adaptive.is_none_or(|on| status.adaptive_throttle == Some(on))
     };
-    while began.elapsed() < TRUE_WITHIN {
+    while began.elapsed() < EFFECTIVE_WITHIN {
         // Without a limit it may be over by now.
         let status = read(&datadir.join(STATUS_FILE)).ok().flatten().filter(|status| status.pid == pid);
         match status {
-            Some(status) if is_true(&status) => return Ok(()),
+            Some(status) if is_effective(&status) => return Ok(()),
             Some(status) if is_running(&status, datadir) => std::thread::sleep(LOOK_EVERY),
             _ => {
                 let text = format!("the transfer (process {pid}) has ended meanwhile");

@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
     require_datadir(&datadir)?;
     let path = datadir.join(STATUS_FILE);
     if options.watch {
-        // Whoever reads JSON reads nothing else.
+        // With --json, stdout has nothing but JSON.
         watch(&path, &datadir, !options.json)?;
     }
     if options.json {

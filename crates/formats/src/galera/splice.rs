@@ -1,8 +1,8 @@
 //! Write-sets put in front of a donor's own IST stream, as a state machine without I/O.
 //!
-//! A joiner's provider lets its donor begin at any seqno up to the joiner's position + 1. Whoever sits between the two may
-//! therefore insert what lies between that position and the first seqno that the donor's provider sends. Everything else
-//! passes as it is.
+//! A joiner's provider lets its donor begin at any seqno up to the joiner's position + 1. A process between
+//! the two may therefore insert the write-sets between that position and the first seqno that the donor's provider sends.
+//! Everything else passes unchanged.
 //!
 //! The caller feeds what the donor has sent and does what [`Splice::next`] says. It holds the stream at the first ordered
 //! message until it knows the joiner's position, which it then gives with [`Splice::insert_from`] or

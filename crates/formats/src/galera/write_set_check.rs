@@ -79,7 +79,7 @@ impl WriteSetCheck {
             return Ok(true);
         }
         let Some(&part) = self.parts.last() else {
-            // Bytes behind the last part: whoever sends them is told before all have come.
+            // Bytes follow the last part: fail before all of them have arrived.
             return if self.held.len() < 8 {
                 Ok(false)
             } else {

@@ -39,8 +39,8 @@ pub struct PageChange<'a> {
     pub change: Change<'a>,
 }
 
-/// A change of a page. All ranges are within the largest page; whoever applies them must check that they are
-/// within this page.
+/// A change of a page. All ranges are within the largest page; the code that applies them must check that they
+/// are within this page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<'a> {
     /// Initialised: all zero except for its number, its tablespace and its (empty) neighbours.

@@ -43,7 +43,7 @@ pub struct Options {
     /// The cases; may be given again, separated by commas. All when not given.
     #[arg(long, value_enum, value_delimiter = ',')]
     case: Vec<Case>,
-    /// The methods, likewise.
+    /// The methods, separated by commas; all of them by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     method: Vec<Contender>,
     /// A line for `[sst]` of all nodes; may be given again.

@@ -9,7 +9,7 @@ use rejoin_lab::follow::{Follower, Line};
 /// How long a join may take.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// A full transfer that came to its end.
+/// A full transfer that finished.
 pub struct Observed {
     /// From the joiner's start to Synced.
     pub took: Duration,

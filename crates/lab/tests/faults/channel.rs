@@ -1,5 +1,4 @@
-//! Who else may come to a joiner's port, and what becomes of them: the joiner's program waits, strangers come, and the
-//! true donor completes all the same.
+//! Strangers at a joiner's port: the waiting joiner's program refuses them, and the real donor completes its transfer nevertheless.
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -34,8 +33,8 @@ fn strangers_are_refused_and_the_donor_completes() -> Result<()> {
     let without = fakes.donor_call(fakes.donor_line(&address, 0, ""), "").start()?.end(SOON)?;
     refused(&without, "secret")?;
 
-    // The true donor comes through somebody who listens, and waits for its server to stand still.
-    let (tap, heard) = tap(port)?;
+    // The real donor connects through an eavesdropper, and waits until its server stands still.
+    let (tap, recorded) = tap(port)?;
     let through = address.replace(&format!(":{port}"), &format!(":{tap}"));
     let mut donor = fakes.full(&through, &auth)?;
     assert_eq!(donor.line(SOON)?, "flush tables");
@@ -47,7 +46,7 @@ fn strangers_are_refused_and_the_donor_completes() -> Result<()> {
     let other = call.env("WSREP_SST_OPT_REMOTE_AUTH", &auth).start()?.end(SOON)?;
     refused(&other, "another donor is already connected")?;
     second.server().kill()?;
-    replay(port, &heard.lock().map_err(|_| anyhow::anyhow!("the tap died"))?)?;
+    replay(port, &recorded.lock().map_err(|_| anyhow::anyhow!("the tap died"))?)?;
 
     fakes.stand_still()?;
     let donor = donor.end(SOON)?;
@@ -144,11 +143,11 @@ impl rustls::client::danger::ServerCertVerifier for Gullible {
     }
 }
 
-/// Passes every connection on to `port` and keeps what the first client said.
+/// Passes every connection on to `port`, and records what the first client sends.
 fn tap(port: u16) -> Result<(u16, Arc<Mutex<Vec<u8>>>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let (at, heard) = (listener.local_addr()?.port(), Arc::new(Mutex::new(Vec::new())));
-    let first = Arc::clone(&heard);
+    let (at, recorded) = (listener.local_addr()?.port(), Arc::new(Mutex::new(Vec::new())));
+    let first = Arc::clone(&recorded);
     std::thread::spawn(move || {
         for (n, client) in listener.incoming().map_while(Result::ok).enumerate() {
             let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { return };
@@ -158,7 +157,7 @@ fn tap(port: u16) -> Result<(u16, Arc<Mutex<Vec<u8>>>)> {
             std::thread::spawn(move || pass(down, up, None));
         }
     });
-    Ok((at, heard))
+    Ok((at, recorded))
 }
 
 fn pass(mut from: TcpStream, mut to: TcpStream, keep: Option<Arc<Mutex<Vec<u8>>>>) {
@@ -174,11 +173,11 @@ fn pass(mut from: TcpStream, mut to: TcpStream, keep: Option<Arc<Mutex<Vec<u8>>>
     let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
-/// Says again what the true donor said, byte by byte.
-fn replay(port: u16, heard: &[u8]) -> Result<()> {
-    ensure!(heard.len() > 200, "the tap heard {} bytes", heard.len());
+/// Sends again what the real donor sent, byte by byte.
+fn replay(port: u16, recorded: &[u8]) -> Result<()> {
+    ensure!(recorded.len() > 200, "the tap recorded {} bytes", recorded.len());
     let mut client = connect(port)?;
-    client.write_all(heard)?;
+    client.write_all(recorded)?;
     let _ = client.read_to_end(&mut Vec::new());
     Ok(())
 }

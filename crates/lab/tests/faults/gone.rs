@@ -106,7 +106,7 @@ fn a_joiner_that_refuses(pair: &Pair, joiner: &AbsentJoiner) -> Result<()> {
 }
 
 fn a_donor_that_is_stopped_while_it_dials(pair: &Pair, joiner: &AbsentJoiner) -> Result<()> {
-    // Whoever connects to it hears nothing.
+    // It accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0")?;
     joiner.is_at(&silent.local_addr()?.to_string())?;
     pair.joiner().begin(&[])?;
@@ -130,7 +130,7 @@ fn a_donor_that_is_stopped_in_a_transfer(pair: &mut Pair) -> Result<()> {
     stops_in_order(pair, || ())?;
     until("the joiner's program ends", SOON, || Ok(program(pair.joiner()).is_empty()))?;
     pair.joiners_server_ended()?;
-    pair.reason_in_both_logs(pair.joiner(), "joiner", "the donor gave up: our own server (process ")?;
+    pair.reason_in_both_logs(pair.joiner(), "joiner", "the donor gave up: the donor's server (process ")?;
     start_donor_again(pair)
 }
 

@@ -18,7 +18,7 @@ use crate::verbs::{VERBS, command, run};
 /// Owner, mode and content.
 type Seen = (u32, u32, Vec<u8>);
 
-/// A directory that only whoever runs the tests can enter: root, mostly.
+/// A directory that only the user who runs the tests can enter, which is usually root.
 struct Victim(PathBuf);
 
 impl Victim {
@@ -174,8 +174,8 @@ fn records_and_links_that_were_planted_change_nothing_outside() -> Result<()> {
     let (code, said) = root("release", "roots")?;
     ensure!(code == Some(5) && said.contains("roots.json"), "{code:?}: {said}");
 
-    // A database that is a link is an operator's right, so it is the rights of the server's user that keep it harmless. (Whoever
-    // is that user may change what is his own.)
+    // An operator may make a database a link, so only the permissions of the server's user keep it harmless. (That user may
+    // change his own files.)
     if User::for_servers()?.switch {
         let way = node.datadir().join("way");
         symlink(&victim.0, &way)?;

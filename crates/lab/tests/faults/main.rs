@@ -1,5 +1,5 @@
-//! What must hold when something goes wrong, or when somebody means harm: with the real program, and with real servers
-//! wherever a server has a part in it.
+//! What must hold when something fails, or when an attacker interferes. Tested with the real program, and with real servers
+//! if a server takes part.
 mod all_killed;
 mod channel;
 mod contract;

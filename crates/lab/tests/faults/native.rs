@@ -1,4 +1,4 @@
-//! Which snapshot serves, and what both hosts hear of it: rights, settings, corruption, an overrun log, killed sessions.
+//! Which snapshot is taken, and what both hosts log about it: rights, settings, corruption, an overrun log, killed sessions.
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The old datadir: there until the new one is complete, and to be had back until the node was Synced.
+//! The old datadir: it stays until the new one is complete, and can be restored until the node was Synced.
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -130,7 +130,7 @@ impl Pair {
     ///
     /// A 10.11 server that learns from its script and from the group at the same moment that there will be no state hangs
     /// in its own abort once in a while; its programs are gone by then, so that is not what is tested here.
-    #[expect(clippy::print_stderr, reason = "whoever runs the tests should know")]
+    #[expect(clippy::print_stderr, reason = "shown to the user who runs the tests")]
     pub fn joiners_server_ended(&self) -> Result<()> {
         // Outside of a primary component no word of the group comes: the program ends after 25.5 s.
         if self.joiner().wait_exit(Duration::from_secs(45)).is_none() {

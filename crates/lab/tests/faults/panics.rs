@@ -29,7 +29,7 @@ enum Role {
 
 use Role::{Donor, Joiner};
 
-/// How a thread comes to panic.
+/// A thread that panics, and when.
 struct Case {
     thread: Thread,
     role: Role,
@@ -37,7 +37,7 @@ struct Case {
     after: Duration,
     /// Under `[sst]` of both.
     sst: Vec<&'static str>,
-    /// The other side knows this one already, and hears the reason.
+    /// The other side is connected already, and receives the reason.
     is_told: bool,
 }
 
@@ -121,7 +121,7 @@ fn cases(thread: Thread) -> Vec<Case> {
         Thread::ArchiveWriter | Thread::ArchiveReader | Thread::RelayStandIn | Thread::RelayListener => {
             vec![]
         }
-        // Of the server of metrics, likewise.
+        // Threads of the server of metrics.
         Thread::HttpConnection | Thread::CacheMetrics => vec![],
         // Started by a panic: below.
         Thread::LastResort => vec![],
@@ -208,7 +208,7 @@ fn panics(fakes: &Fakes, case: &Case) -> Result<()> {
 fn both_end(case: &Case, donor: Run, joiner: Run) -> Result<(Ended, Ended)> {
     let donor = donor.end(END * 2)?;
     if case.thread == Thread::Resolver {
-        // Nobody has called the joiner: its server hears from the group that nobody will.
+        // No donor has connected to the joiner. Its server learns from the group that none will, and stops its program.
         joiner.signal(Signal::TERM)?;
     }
     Ok((donor, joiner.end(END)?))

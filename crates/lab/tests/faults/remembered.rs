@@ -55,7 +55,7 @@ fn neither_host_reads_what_has_not_changed_and_a_wrong_memory_is_noticed() -> Re
     join_again(joiner)?;
     let both = records(donor, joiner)?;
     for Record { role, bytes, plan, .. } in &both {
-        // One range in a hundred and at least one are read all the same, and the system's own files.
+        // One range in a hundred and at least one are read anyway, and the system's own files.
         ensure!(bytes.remembered > cold - cold / 5, "{role} remembered {bytes:?}, {cold} are cold\n{plan:?}");
         let small = bytes.total.saturating_sub(cold + hot) + (4 << 20);
         ensure!(bytes.read < hot + small + cold / 10, "{role} read {bytes:?}, {hot} are hot and {cold} cold");
@@ -159,6 +159,6 @@ fn plant_wrong_fingerprints(node: &Node) -> Result<()> {
     }
     ensure!(wrong.len() > 20, "{} remembers only {} tables", node.name(), wrong.len());
     store::save(&datadir, &key, wrong.finish(&list.written()))?;
-    // The server's user must be able to read it, whoever runs this test.
+    // The server's user must be able to read it, even if another user runs this test.
     rejoin_lab::places::User::for_servers()?.own(&datadir.join(store::LIST))
 }

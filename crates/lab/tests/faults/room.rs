@@ -84,7 +84,7 @@ fn without_room_for_both(user: User) -> Result<()> {
         set_sst(pair.donor(), &["rlimit=8M", "compress=none"])?;
         pair.start_joiner()?;
         let status = StatusReader::of(pair.joiner());
-        // The second one goes on with what the first one had received: little is left to come.
+        // The second one reuses what the first one had received, so little is left to send.
         until("some has come", Duration::from_secs(60), || {
             Ok(status.read().is_some_and(|s| s.wire_bytes > Some(6 << 20)))
         })
@@ -157,7 +157,7 @@ fn what_is_nearly_the_same_fits(pair: &Pair, mounted: &Mounted) -> Result<()> {
     compare::assert_equal(pair.donor(), pair.joiner())
 }
 
-/// Somebody else's file, as large as there is room, and its length.
+/// Fills the disk with a file of another program. Returns its path and length.
 fn fill(node: &Node) -> Result<(PathBuf, u64)> {
     let filler = node.datadir().join("of-somebody-else");
     let full = File::create(&filler).and_then(|mut file| io::copy(&mut io::repeat(1), &mut file));

@@ -59,7 +59,7 @@ fn odd_files(donor: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Somebody takes a file away from a server that has it open: to leave it out would lose a table.
+/// A file that the server has open is made unreadable: leaving it out would lose a table.
 fn refuses_what_was_taken_from_the_server(pair: &mut Pair) -> Result<()> {
     pair.donor().exec(&["SELECT COUNT(*) FROM sbtest.sbtest1"])?;
     let table = pair.donor().datadir().join("sbtest/sbtest1.ibd");

@@ -31,7 +31,7 @@ fn the_joiners_server_is_told(pair: &mut Pair) -> Result<()> {
     pair.donor_is_released()?;
     pair.old_data_is_untouched()?;
     pair.reason_in_both_logs(pair.joiner(), "joiner", "received a signal to stop")?;
-    pair.reason_in_both_logs(pair.donor(), "donor", "the joiner gave up: our own server (process ")
+    pair.reason_in_both_logs(pair.donor(), "donor", "the joiner gave up: the joiner's server (process ")
 }
 
 fn the_joiners_server(pair: &mut Pair) -> Result<()> {
@@ -42,8 +42,8 @@ fn the_joiners_server(pair: &mut Pair) -> Result<()> {
     until("the group gave the joiner up", SOON, || Ok(pair.donor().status("wsrep_cluster_size")? == "1"))?;
     pair.donor_is_released()?;
     pair.old_data_is_untouched()?;
-    pair.reason_in_both_logs(pair.joiner(), "joiner", "our own server (process ")?;
-    pair.reason_in_both_logs(pair.donor(), "donor", "the joiner gave up: our own server (process ")?;
+    pair.reason_in_both_logs(pair.joiner(), "joiner", "the joiner's server (process ")?;
+    pair.reason_in_both_logs(pair.donor(), "donor", "the joiner gave up: the joiner's server (process ")?;
     pair.joins_now()?;
     compare::assert_equal(pair.donor(), pair.joiner())
 }
@@ -59,8 +59,8 @@ fn the_donors_server(pair: &mut Pair) -> Result<()> {
     pair.nothing_is_left()?;
     pair.joiners_server_ended()?;
     ensure!(pair.joiner().log_since_start().contains("at the latest in 12 s"), "{}", words_of(pair.joiner()));
-    pair.reason_in_both_logs(pair.donor(), "donor", "our own server (process ")?;
-    pair.reason_in_both_logs(pair.joiner(), "joiner", "the donor gave up: our own server (process ")?;
+    pair.reason_in_both_logs(pair.donor(), "donor", "the donor's server (process ")?;
+    pair.reason_in_both_logs(pair.joiner(), "joiner", "the donor gave up: the donor's server (process ")?;
     let grastate = pair.donor().datadir().join("grastate.dat");
     let text = std::fs::read_to_string(&grastate)?.replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1");
     std::fs::write(grastate, text)?;
@@ -117,7 +117,7 @@ fn a_server_that_dies_while_nobody_has_come() -> Result<()> {
     let ended = joiner.end(SOON)?;
     ensure!(killed.elapsed() < PROMPTLY, "it took {:?}", killed.elapsed());
     assert_eq!(ended.code, Some(16), "{}", ended.stderr);
-    ensure!(ended.stderr.contains("our own server (process "), "{}", ended.stderr);
+    ensure!(ended.stderr.contains("the joiner's server (process "), "{}", ended.stderr);
     fakes.nothing_is_left()
 }
 

@@ -14,7 +14,7 @@ pub const VERBS: [&str; 3] = ["finish", "release", "rollback"];
 /// `EBUSY`.
 const BUSY: i32 = 16;
 
-/// A verb on a node's datadir, by whoever runs the tests.
+/// A verb on a node's datadir, run by the user who runs the tests.
 pub fn command(cluster: &Cluster, node: &Node, verb: &str) -> Command {
     let mut command = Command::new(cluster.program_dir().join("rejoin"));
     command.arg(verb).arg("--datadir").arg(node.datadir()).arg("--defaults-file").arg(node.option_file());

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rejoin_lab::repeated::Repeated;
 use rejoin_lab::{Cluster, Node, data, process, sql};
 
-use crate::{ROWS, TABLES, joined_by_mariabackup};
+use crate::fixture::{ROWS, TABLES, joined_by_mariabackup};
 
 /// Joins while tables are made again. One is enough, as a rule, for mariadb-backup to lose some.
 const ROUNDS: usize = 3;

@@ -25,12 +25,12 @@ const LATE: &str = "timed out";
 /// What an operator has set is not enough.
 const CONFIGURATION: &str = "Invalid argument";
 
-fn unheard<'a>(donor: &'a str, joiner: &'a str) -> Failure<'a> {
-    Failure { donor, joiner, is_told: false }
+fn unreported<'a>(donor: &'a str, joiner: &'a str) -> Failure<'a> {
+    Failure { donor, joiner, is_reported: false }
 }
 
-fn told(donor: &str) -> Failure<'_> {
-    Failure { donor, joiner: REFUSED, is_told: true }
+fn reported(donor: &str) -> Failure<'_> {
+    Failure { donor, joiner: REFUSED, is_reported: true }
 }
 
 /// Where the next donor of this running server is told to connect.
@@ -52,7 +52,7 @@ fn a_wrong_account_and_too_few_rights_on_the_joiner_are_named() -> Result<()> {
     n1.bootstrap()?;
     let_in(n1, PASSWORD, ALL)?;
     stand_alone(n2)?;
-    let denied = unheard("Access denied for user 'copier'@'127.0.0.1'", REFUSED);
+    let denied = unreported("Access denied for user 'copier'@'127.0.0.1'", REFUSED);
     fails_and_keeps_its_data(n1, n2, &denied).context("no such account")?;
     let_in(n2, "Another-1", "SELECT")?;
     fails_and_keeps_its_data(n1, n2, &denied).context("a wrong password")?;
@@ -64,7 +64,7 @@ fn a_wrong_account_and_too_few_rights_on_the_joiner_are_named() -> Result<()> {
     }
     let grant = "GRANT INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, RELOAD ON *.* TO `copier`@`%`;";
     // With the right to write a file, the reason is on its host too.
-    let lacks = Failure { donor: grant, joiner: CONFIGURATION, is_told: true };
+    let lacks = Failure { donor: grant, joiner: CONFIGURATION, is_reported: true };
     fails_and_keeps_its_data(n1, n2, &lacks).context("too few rights")
 }
 
@@ -94,9 +94,9 @@ fn what_the_donors_account_lacks_is_named_and_enough() -> Result<()> {
     let findings = rejoin(&cluster, "check", n1, &[])?["findings"].to_string();
     ensure!(findings.contains("GRANT SELECT ON *.* TO `copier`@`localhost`;"), "{findings}");
     ensure!(findings.contains("wsrep_sst_method = mysqldump: this node cannot donate"), "{findings}");
-    for (right, is_told) in [("SELECT", false), ("LOCK TABLES", true)] {
+    for (right, is_reported) in [("SELECT", false), ("LOCK TABLES", true)] {
         let grant = format!("GRANT {right} ON *.* TO `copier`@`localhost`;");
-        let lacks = Failure { donor: &grant, joiner: CONFIGURATION, is_told };
+        let lacks = Failure { donor: &grant, joiner: CONFIGURATION, is_reported };
         fails_and_keeps_its_data(n1, n2, &lacks).context(right)?;
         n1.exec(&[&grant])?;
     }
@@ -126,12 +126,12 @@ fn what_a_joiners_server_refuses_is_named() -> Result<()> {
     ])?;
     stand_alone(n2)?;
     let_in(n2, PASSWORD, ALL)?;
-    let elsewhere = unheard("writes no file into its datadir (secure_file_priv=", REFUSED);
+    let elsewhere = unreported("where views and triggers are kept (secure_file_priv=", REFUSED);
     fails_and_keeps_its_data(n1, n2, &elsewhere)?;
     n2.stop()?;
     n2.add_options("mysqld", &["secure_file_priv="])?;
     starts_again(n2)?;
-    fails_and_keeps_its_data(n1, n2, &told("does not take wide.rows: Row size too large"))
+    fails_and_keeps_its_data(n1, n2, &reported("refused wide.rows: Row size too large"))
 }
 
 /// The joiner's server is killed while rows arrive.
@@ -149,7 +149,7 @@ fn a_joiner_that_dies_in_the_middle_is_no_harm() -> Result<()> {
     n2.kill();
     n1.wait_synced_again(Duration::from_secs(30))?;
     let log = n1.log_text();
-    ensure!(log.contains("was lost while it took"), "{}", process::tail(&log, 40));
+    ensure!(log.contains("was lost while it processed"), "{}", process::tail(&log, 40));
     is_free(n1)?;
     // Its old data is there, and the next try gets through.
     starts_again(n2)?;
@@ -174,18 +174,18 @@ fn a_link_that_is_cut_in_the_middle_is_named() -> Result<()> {
     std::thread::scope(|scope| -> Result<()> {
         let cuts = scope.spawn(|| link.wait_passed(2 << 20).map(|()| link.cut()));
         // The server tries again, and then nothing listens.
-        let lost = unheard("was lost while it took rows of sbtest.", BROKEN);
+        let lost = unreported("was lost while it processed rows of sbtest.", BROKEN);
         fails_and_keeps_its_data(n1, n2, &lost)?;
         cuts.join().expect("no panic")
     })?;
-    ensure!(n1.log_text().contains("is not reached: Connection refused"), "{}", n1.log_text());
+    ensure!(n1.log_text().contains("cannot be reached: Connection refused"), "{}", n1.log_text());
     told_to_join(n2, n1)?;
     has_the_donors_data(n1, n2)
 }
 
 /// The link breaks while the old data is replaced: no later word says that it is as it was.
 #[test]
-fn a_link_that_is_cut_in_the_exchange_is_told_as_that() -> Result<()> {
+fn a_link_that_is_cut_in_the_exchange_is_reported_as_that() -> Result<()> {
     let cluster = builder().build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
@@ -203,14 +203,14 @@ fn a_link_that_is_cut_in_the_exchange_is_told_as_that() -> Result<()> {
     }
     link.cut();
     let lost = "has lost its old data and has not the donor's yet; it must join again, or be restored";
-    ended_by_the_group(n1, n2, &unheard(lost, BROKEN), marks)?;
+    ended_by_the_group(n1, n2, &unreported(lost, BROKEN), marks)?;
     starts_again(n2)?;
     let shown = n2.rows("SHOW DATABASES")?.concat();
     ensure!(!shown.iter().any(|name| name == "old_shop"), "{shown:?}");
     n2.exec(&["REVOKE RELOAD ON *.* FROM copier@'%'"])?;
     let marks = (n1.log_mark(), n2.log_mark());
     told_to_join(n2, n1)?;
-    ended_by_the_group(n1, n2, &unheard("lacks RELOAD", CONFIGURATION), marks)?;
+    ended_by_the_group(n1, n2, &unreported("lacks RELOAD", CONFIGURATION), marks)?;
     let file = newest_file(n2)?;
     ensure!(file.contains("lacks RELOAD") && file.contains(lost), "{file}");
     starts_again(n2)?;
@@ -271,18 +271,18 @@ fn a_joiner_that_does_not_answer_is_named() -> Result<()> {
 
     let nobody = n2.ports().spare(0);
     receives_at(n2, nobody)?;
-    let refused = format!("the joiner's server at 127.0.0.1:{nobody} is not reached: Connection refused");
-    fails_and_keeps_its_data(n1, n2, &unheard(&refused, BROKEN))?;
+    let refused = format!("the joiner's server at 127.0.0.1:{nobody} cannot be reached: Connection refused");
+    fails_and_keeps_its_data(n1, n2, &unreported(&refused, BROKEN))?;
 
     let silent = TcpListener::bind(("127.0.0.1", 0))?;
     receives_at(n2, silent.local_addr()?.port())?;
-    let words = "took a connection and said nothing within 10 s";
-    fails_and_keeps_its_data(n1, n2, &unheard(words, LATE)).context("a silent port")?;
+    let words = "accepted the connection and sent nothing within 10 s";
+    fails_and_keeps_its_data(n1, n2, &unreported(words, LATE)).context("a silent port")?;
 
     let link = behind_a_link(n2)?;
     std::thread::scope(|scope| -> Result<()> {
         let swallows = scope.spawn(|| swallows_what_is_on_its_way(&link));
-        let late = unheard("does not answer any more", LATE);
+        let late = unreported("no longer answers", LATE);
         fails_and_keeps_its_data(n1, n2, &late).context("a link that swallows")?;
         swallows.join().expect("no panic")
     })
@@ -331,13 +331,13 @@ fn a_donors_program_that_is_killed_costs_nothing() -> Result<()> {
     stand_alone(n2)?;
     let_in(n2, PASSWORD, ALL)?;
     let grant = "GRANT RELOAD ON *.* TO `copier`@`localhost`;";
-    let lacks = Failure { donor: grant, joiner: CONFIGURATION, is_told: true };
+    let lacks = Failure { donor: grant, joiner: CONFIGURATION, is_reported: true };
     fails_and_keeps_its_data(n1, n2, &lacks)?;
     n1.exec(&[grant])?;
     let marks = (n1.log_mark(), n2.log_mark());
     let _link = killed_in_the_middle(n1, n2)?;
     // Nobody is left who could say why: the server does.
-    ended_by_the_group(n1, n2, &unheard("wsrep_sst_mysqldump", "failed"), marks)?;
+    ended_by_the_group(n1, n2, &unreported("wsrep_sst_mysqldump", "failed"), marks)?;
     starts_again(n2)?;
     told_to_join(n2, n1)?;
     has_the_donors_data(n1, n2)

@@ -101,7 +101,7 @@ pub struct Failure<'a> {
     /// What the joiner's log says: the text of the number with which the donor's program ends.
     pub joiner: &'a str,
     /// The joiner's operator finds the reason there too, and nothing that came is left.
-    pub is_told: bool,
+    pub is_reported: bool,
 }
 
 /// A joiner that cannot be given the state ends, because the group has none for it. Its old data is there when it starts again, and
@@ -113,7 +113,7 @@ pub fn fails_and_keeps_its_data(n1: &Node, n2: &Node, failure: &Failure<'_>) -> 
     ended_by_the_group(n1, n2, failure, marks)?;
     assert_eq!(n1.value("SELECT COUNT(*) FROM mysql.global_priv")?, accounts);
     starts_again(n2)?;
-    if failure.is_told {
+    if failure.is_reported {
         let file = newest_file(n2)?;
         ensure!(file.contains(failure.donor) && file.contains("is as it was before the transfer"), "{file}");
         ensure!(!file.contains(PASSWORD), "{file}");

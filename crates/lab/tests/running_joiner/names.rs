@@ -34,7 +34,7 @@ fn names_get_lower_case_or_are_refused() -> Result<()> {
     let one = Failure {
         donor: "Shop.Orders and Shop.orders of the donor are one name",
         joiner: "Protocol error",
-        is_told: true,
+        is_reported: true,
     };
     fails_and_keeps_its_data(n1, n2, &one)?;
     ensure!(!n1.log_text().contains("beside the joiner's old data"), "something was loaded before");

@@ -36,7 +36,7 @@ fn a_panic_beside_the_joiners_server_ends_the_transfer() -> Result<()> {
     n1.exec(&["CREATE TABLE sbtest.plain (a INT PRIMARY KEY) ENGINE=MyISAM"])?;
     stand_alone(n2)?;
     let_in(n2, PASSWORD, "ALL PRIVILEGES")?;
-    for (thread, name, is_told) in [
+    for (thread, name, is_reported) in [
         ("sql listener", "sql listener", false),
         ("sql connection", "sql connection", false),
         // The second connection is made when tables are locked and databases have been made for what comes; later ones work.
@@ -44,7 +44,7 @@ fn a_panic_beside_the_joiners_server_ends_the_transfer() -> Result<()> {
     ] {
         panics_in(&cluster, thread)?;
         let reason = format!("internal error: thread `{name}` panicked at crates/transfer/src/threads.rs:");
-        let failure = Failure { donor: &reason, joiner: "Operation canceled", is_told };
+        let failure = Failure { donor: &reason, joiner: "Operation canceled", is_reported };
         let began = Instant::now();
         fails_and_keeps_its_data(n1, n2, &failure).context(thread)?;
         ensure!(began.elapsed() < ENDS_WITHIN, "{thread}: {:?}", began.elapsed());

@@ -27,7 +27,7 @@ impl Compare<'_> {
             match link.recv()? {
                 Message::JoinersFile { file, size } => self.note(file, |theirs| theirs.size = Some(size))?,
                 Message::GroupFingerprint { first, fingerprint } => {
-                    if !self.together().hear(first, fingerprint) {
+                    if !self.together().answered(first, fingerprint) {
                         return Err(not_asked(first).into());
                     }
                 }
@@ -36,7 +36,7 @@ impl Compare<'_> {
                 {
                     self.note(file, |theirs| {
                         for (range, fingerprint) in (first..).zip(fingerprints) {
-                            theirs.hear(range, fingerprint);
+                            theirs.add(range, fingerprint);
                         }
                     })?;
                 }
@@ -59,7 +59,7 @@ impl Compare<'_> {
                     })?;
                 }
                 Message::Rebuilt { file, offset, failed } => {
-                    if !self.pending_rebuilds().hear(file, offset, &failed) {
+                    if !self.pending_rebuilds().rebuilt(file, offset, &failed) {
                         let text = format!(
                             "the joiner rebuilt blocks of file number {} that it was not sent",
                             file.0
@@ -90,7 +90,7 @@ impl Compare<'_> {
             change(theirs);
         }
         files.close_if_done(file);
-        self.heard.notify_all();
+        self.answered.notify_all();
         Ok(())
     }
 }

@@ -66,7 +66,8 @@ pub struct Compare<'a> {
     /// Blocks that the joiner rebuilds.
     pending_rebuilds: PendingRebuilds,
     pub(super) files: Mutex<Files>,
-    pub(super) heard: Condvar,
+    /// An answer has arrived.
+    pub(super) answered: Condvar,
     /// Groups of small files.
     pub(super) together: Groups,
     /// Only if the snapshot blocks writes: whether to send at once or to wait for the joiner's answers.
@@ -91,7 +92,7 @@ impl<'a> Compare<'a> {
     pub fn new(key: FingerprintKey, parts: Parts, cancel: &'a Cancel) -> Compare<'a> {
         let (ask, asked) = mpsc::channel();
         let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
-        let (files, heard, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
+        let (files, answered, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         let (pending_rebuilds, together) = (PendingRebuilds::default(), Groups::default());
         let (patience, rebuilt) = (None, AtomicU64::new(0));
         let (unread, wrong) = (AtomicU64::new(0), Mutex::default());
@@ -100,7 +101,7 @@ impl<'a> Compare<'a> {
             parts,
             pending_rebuilds,
             files,
-            heard,
+            answered,
             together,
             patience,
             ask,
@@ -385,7 +386,7 @@ impl<'a> Compare<'a> {
                 return Ok(found);
             }
             self.cancel.check()?;
-            files = self.heard.wait_timeout(files, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+            files = self.answered.wait_timeout(files, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -16,7 +16,7 @@ fn what_was_handed_over_is_one_entry_and_late_fingerprints_are_dropped() {
         |change: &mut dyn FnMut(&mut Theirs)| change(lock(&compare.files).get_mut(entry.id).unwrap());
     theirs(&mut |theirs| {
         // The length may come last.
-        (0..2000).for_each(|range| theirs.hear(range, Fingerprint::default()));
+        (0..2000).for_each(|range| theirs.add(range, Fingerprint::default()));
         theirs.size = Some(Some(2 * size));
         // Our file had 1000 ranges when it was asked for: fingerprints beyond them are dropped.
         assert_eq!((theirs.ranges_asked(), theirs.ranges.len()), (1000, 1000));
@@ -25,7 +25,7 @@ fn what_was_handed_over_is_one_entry_and_late_fingerprints_are_dropped() {
         compare.look(entry.id, range * u64::from(RANGE_BYTES), &[0], true, false).unwrap();
     }
     theirs(&mut |theirs| {
-        theirs.hear(5, Fingerprint::default());
+        theirs.add(5, Fingerprint::default());
         assert_eq!((theirs.ranges.len(), theirs.used.len(), theirs.close().asked.len()), (1, 1, 0));
     });
     // Only the entry is left of a file that was handed over completely.

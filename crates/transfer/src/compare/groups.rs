@@ -58,7 +58,7 @@ pub struct Leaving<'a> {
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         self.together.lock().leaving.remove(&self.group.first());
-        self.together.heard.notify_all();
+        self.together.answered.notify_all();
     }
 }
 
@@ -66,7 +66,7 @@ impl Drop for Leaving<'_> {
 #[derive(Debug, Default)]
 pub struct Groups {
     state: Mutex<State>,
-    heard: Condvar,
+    answered: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -246,12 +246,12 @@ impl Groups {
     }
 
     /// Takes the joiner's fingerprint of a group. Returns false if there is no such group.
-    pub fn hear(&self, first: FileId, fingerprint: Fingerprint) -> bool {
+    pub fn answered(&self, first: FileId, fingerprint: Fingerprint) -> bool {
         let mut state = self.lock();
         let is_one = state.first_of.get(first) == Some(first);
         if is_one {
             state.theirs.insert(first, fingerprint);
-            self.heard.notify_all();
+            self.answered.notify_all();
         }
         is_one
     }
@@ -266,7 +266,7 @@ impl Groups {
     pub fn theirs(&self, first: FileId) -> Option<Fingerprint> {
         let state = self.lock();
         let waited =
-            self.heard.wait_timeout_while(state, LOOK_EVERY, |state| !state.theirs.contains_key(&first));
+            self.answered.wait_timeout_while(state, LOOK_EVERY, |state| !state.theirs.contains_key(&first));
         waited.unwrap_or_else(PoisonError::into_inner).0.theirs.get(&first).copied()
     }
 
@@ -286,7 +286,7 @@ impl Groups {
         let Some(first) = state.first_of.get(file) else { return Ok(Put::Apart) };
         while state.leaving.contains(&first) {
             cancel.check()?;
-            state = self.heard.wait_timeout(state, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.answered.wait_timeout(state, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }
         let Some(group) = state.waiting.get_mut(&first) else { return Ok(Put::Apart) };
         let size = group.entries.iter().find(|entry| entry.id == file).map_or(0, |entry| entry.size);

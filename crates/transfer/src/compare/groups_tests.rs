@@ -86,9 +86,9 @@ fn the_joiners_fingerprint_of_a_group_is_waited_for() {
     let together = Groups::default();
     together.expect(vec![file(1, 3), file(2, 4)], &[3; 32]);
     assert_eq!(together.theirs(FileId(1)), None);
-    assert!(!together.hear(FileId(2), [1; 16]), "not the first of any");
+    assert!(!together.answered(FileId(2), [1; 16]), "not the first of any");
     assert!(![1, 2].into_iter().any(|file| together.is_answered(FileId(file))));
-    assert!(together.hear(FileId(1), [1; 16]));
+    assert!(together.answered(FileId(1), [1; 16]));
     let answered: Vec<bool> = (1..=3).map(|file| together.is_answered(FileId(file))).collect();
     assert_eq!(answered, [true, true, false]);
     assert_eq!(together.theirs(FileId(1)), Some([1; 16]));

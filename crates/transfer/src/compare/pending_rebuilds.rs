@@ -79,7 +79,7 @@ impl PendingRebuilds {
 
     /// The joiner has all blocks of a range, except those that begin at an offset in `failed`, counted from the range.
     /// Returns false if it was sent none there.
-    pub fn hear(&self, file: FileId, offset: u64, failed: &[u32]) -> bool {
+    pub fn rebuilt(&self, file: FileId, offset: u64, failed: &[u32]) -> bool {
         let mut state = self.lock();
         let Some(blocks) = state.ranges.remove(&(file, offset)) else { return false };
         state.bytes -= length(&blocks);
@@ -124,8 +124,8 @@ mod tests {
             !pending_rebuilds.lock().is_confirmed(file, range + 5)
                 && pending_rebuilds.lock().is_confirmed(file, 2 * range)
         );
-        assert!(!pending_rebuilds.hear(file, 0, &[]), "nobody asked");
-        assert!(pending_rebuilds.hear(file, range, &[32768]));
+        assert!(!pending_rebuilds.rebuilt(file, 0, &[]), "nobody asked");
+        assert!(pending_rebuilds.rebuilt(file, range, &[32768]));
         assert!(!pending_rebuilds.lock().is_confirmed(file, range) && !pending_rebuilds.lock().is_empty());
         assert_eq!(pending_rebuilds.lock().pop_failed(), Some(block(range + 32768)));
         assert!(
@@ -137,7 +137,7 @@ mod tests {
         let much = Block { file, offset: 0, bytes: vec![0; KEPT_MAX] };
         pending_rebuilds.keep(file, 0, vec![much]);
         assert!(!pending_rebuilds.lock().has_room());
-        assert!(pending_rebuilds.hear(file, 0, &[7]), "it cannot name what it was not sent");
+        assert!(pending_rebuilds.rebuilt(file, 0, &[7]), "it cannot name what it was not sent");
         assert!(pending_rebuilds.lock().has_room() && pending_rebuilds.lock().is_empty());
     }
 }

@@ -78,7 +78,7 @@ impl Theirs {
 
     /// Takes a fingerprint from the joiner. It may arrive before the length of its file, because several threads of the
     /// joiner answer. The fingerprint of a range that was handed over already is dropped.
-    pub fn hear(&mut self, range: u32, fingerprint: Fingerprint) {
+    pub fn add(&mut self, range: u32, fingerprint: Fingerprint) {
         if range < fingerprint::ranges(self.ours) && !self.used.overlaps(one(range)) {
             self.ranges.insert(range, fingerprint);
         }

@@ -183,7 +183,7 @@ pub fn managed(layout: &Layout) -> Result<ManagedFiles> {
         files.push(ManagedFile { path: found.path, what, class, size, allocated, keep_overruled: wanted });
     };
     let databases = walk::walk(layout, &mut |_, _| {}, &mut take)?.databases;
-    // Last, so that a list worked through in order empties a directory before it comes to it.
+    // Last, so that a list processed in order empties a directory before its own entry.
     for path in databases {
         files.push(ManagedFile {
             path,

@@ -219,7 +219,7 @@ fn top_level(flavor: &dyn Flavor, name: &str, meta: &Metadata) -> What {
         InDatadir::Own | InDatadir::TransferMarker => What::Own,
         InDatadir::LeftOut(why) => What::LeftOut(why.to_owned()),
         InDatadir::Unknown if is_a_programs(name) => What::Own,
-        InDatadir::Unknown => What::LeftOut("not a file of the server's that is known".to_owned()),
+        InDatadir::Unknown => What::LeftOut("not a known file of the server".to_owned()),
     }
 }
 

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_change_a_name_is_heard_of_and_nothing_else_is() {
+    fn every_way_to_change_a_name_is_reported_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for name in ["read", "gone", "from", "written", "replaced", "new", "linked"] {

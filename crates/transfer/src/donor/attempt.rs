@@ -223,10 +223,10 @@ impl DonorSession<'_> {
             };
             let threads: Vec<_> = (0..send_queue.connections()).map(connection).collect();
             let comparing = send_queue.compare().map(|compare| {
-                let (asks, hears) = (send_queue.connections(), send_queue.connections() + 1);
+                let (asks, answers) = (send_queue.connections(), send_queue.connections() + 1);
                 let ask = move || self.talk(asks, |link| compare.send_questions(link));
-                let hear = move || self.talk(hears, |link| compare.receive_answers(link));
-                [scoped(scope, Thread::Questions, ask), scoped(scope, Thread::Answers, hear)]
+                let receive = move || self.talk(answers, |link| compare.receive_answers(link));
+                [scoped(scope, Thread::Questions, ask), scoped(scope, Thread::Answers, receive)]
             });
             // Close the queues after a panic too: the connections wait for their end.
             let given = caught(source).and_then(|given| send_queue.settle().map(|()| given));

@@ -274,7 +274,7 @@ impl History {
                 let cache = self.cache.as_ref().and_then(WriteSetStore::range);
                 let cache = cache.map_or("nothing".to_owned(), |(first, last)| format!("{first} to {last}"));
                 return Ok(Err(format!(
-                    "the write-sets {from} to {to} are wanted; the donor's archive {}, and its provider's cache {cache}",
+                    "the write-sets {from} to {to} are needed; the donor's archive {}, and its provider's cache {cache}",
                     self.in_words()
                 )));
             }

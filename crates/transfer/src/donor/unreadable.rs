@@ -1,5 +1,5 @@
 //! Files that the server's user may not read. A stray file is left out with a warning, because the server cannot use it
-//! either. A file that the server has open, or that InnoDB knows, is part of the data: somebody changed its permissions
+//! either. A file that the server has open, or that InnoDB knows, is part of the data: its permissions were changed
 //! while the server was running.
 use std::collections::HashSet;
 use std::fs;

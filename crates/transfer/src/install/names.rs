@@ -25,7 +25,7 @@ pub const ROOTS: &str = "roots.json";
 pub const SERVER: &str = "server";
 /// The directory in which mariadb-backup prepares a backup ([`crate::receive::prepared`]).
 pub const PREPARE: &str = "prepare";
-/// Working directories in which other programs work. Unlike the others they have subdirectories, and nothing in them is of use after
+/// Working directories in which other programs work. Unlike the others they have subdirectories, and their content is useless once
 /// the program has ended.
 pub const OF_PROGRAMS: [&str; 2] = [SERVER, PREPARE];
 /// The provider's state file; the previous state has a copy under the same name.

@@ -27,7 +27,7 @@ use crate::install::files::Disk;
 use crate::install::in_place;
 use crate::job::Job;
 use crate::peer::link::Link;
-use crate::server::ist_door::IST_DOOR_HINT;
+use crate::server::ist_endpoints::IST_OPTIONS_HINT;
 use crate::settings::IstChoice;
 use crate::writesets::ist::rate;
 use crate::writesets::ist::relay::{self, Relay};
@@ -67,11 +67,11 @@ impl OwnIst {
     /// From the disk.
     pub fn prepare(job: &Job) -> Result<OwnIst> {
         let recorded = trust::provider_says(&job.datadir);
-        let door = relay::door(&job.options, &job.datadir);
-        let relay = door.and_then(|door| {
+        let endpoints = relay::endpoints(&job.options, &job.datadir);
+        let relay = endpoints.and_then(|endpoints| {
             Relay::start(job).map_err(|error| {
-                let (host, port) = door.advertised;
-                tracing::warn!("IST at {host}:{port} does not pass through this program: {error:#}");
+                let (host, port) = endpoints.advertised;
+                tracing::warn!("the relay of IST at {host}:{port} did not start: {error:#}");
                 format!("{error:#}")
             })
         });
@@ -148,7 +148,7 @@ impl OwnIst {
         }
         let relay = match &mut self.relay {
             Ok(relay) => relay,
-            Err(why) => return Ok(Err(format!("{why} ({IST_DOOR_HINT})"))),
+            Err(why) => return Ok(Err(format!("{why} ({IST_OPTIONS_HINT})"))),
         };
         if let Some(why) = relay.passes_unread() {
             return Ok(Err(why.to_owned()));
@@ -261,7 +261,7 @@ fn receive(
                 return Ok(DonorSends::WriteSets(at, None));
             }
             Message::WriteSetsFail { why } => {
-                tracing::warn!("no deep IST after all: {}", printable(&why));
+                tracing::warn!("deep IST broke off, so files are sent: {}", printable(&why));
                 spool.store()?;
                 return link.recv().map(|first| DonorSends::Files(Box::new(first)));
             }

@@ -29,9 +29,9 @@ pub(super) fn wait_after_failure(job: &Job, error: &anyhow::Error) {
     log::error(&format!("joiner: state transfer failed: {error:#}"));
     job.progress.ledger.update(|record| record.outcome = Some(format!("{error:#}")));
     tracing::warn!(
-        "this program ends with its server, which the group ends when it expels the donor or the donor's server reports the \
-         failure; at the latest in {seconds} s (evs.inactive_timeout and evs.install_timeout). An earlier end could cost the \
-         other members their quorum"
+        "waiting for the group to end this server, which happens when the donor's server reports the failure or the group expels the \
+         donor; this program ends at the latest in {seconds} s (evs.inactive_timeout and evs.install_timeout). Ending earlier \
+         could cost the other members their quorum"
     );
     // Nothing more arrives, so the progress must not show how much is left.
     job.progress.copies_nothing();

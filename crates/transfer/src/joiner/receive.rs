@@ -140,7 +140,7 @@ fn serve(link: &mut Link, shared: &Shared<'_>, base: Option<&Base<'_>>, begun: i
     };
     begun();
     match (first, base) {
-        (Message::Asks, Some(base)) => base.hear(link).map(|()| 0),
+        (Message::Asks, Some(base)) => base.receive_questions(link).map(|()| 0),
         (Message::Answers, Some(base)) => base.answer(link).map(|()| 0),
         (first, _) => receiver::receive_ranges(link, first, shared),
     }

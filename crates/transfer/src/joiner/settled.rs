@@ -203,7 +203,7 @@ impl SettledStaging {
             position: &position,
             made,
         })?;
-        // A database without a file has nothing to retire, but its directory must be removed all the same.
+        // A database without a file has nothing to retire, but its directory must be removed anyway.
         let empty =
             |d: &PathBuf| !plan.directories.contains(d) && !plan.emptied.contains(d) && !used.contains(d);
         let empty: Vec<PathBuf> = databases.into_iter().filter(empty).collect();

@@ -41,7 +41,7 @@ impl Steering {
         let mut rate = self.controller.next(verdict.strain, read);
         let in_vain = self.controller.slows_in_vain() && !self.judge.is_better_slowed();
         if in_vain {
-            // What the server bears all the same has other causes, and is what later seconds are compared with.
+            // What the server bears anyway has other causes, and is what later seconds are compared with.
             self.judge.take_as_before();
             self.controller.start_over();
             rate = None;
@@ -92,7 +92,7 @@ mod tests {
     }
 
     /// Other programs of the host took the processors from the server after a transfer of 2.5 GB had begun: it was read at
-    /// 24 MB/s to its end, and the server waited all the same.
+    /// 24 MB/s to its end, and the server waited anyway.
     #[test]
     fn a_strain_that_has_other_causes_slows_nothing_for_long() {
         let steps = run(&mut calm(), 120, |_| 0.9);

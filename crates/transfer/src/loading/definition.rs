@@ -51,6 +51,6 @@ pub(crate) fn check(session: &mut Session, database: &str, table: &Table, conten
         return Ok(());
     }
     let text =
-        format!("{} is defined otherwise than on the donor: {ours} instead of {theirs}", in_words(table));
+        format!("{} has another definition than on the donor: {ours} instead of {theirs}", in_words(table));
     Err(Failure::new(Kind::Server, text).into())
 }

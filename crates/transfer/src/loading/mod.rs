@@ -95,7 +95,9 @@ fn load_last(job: &Job, layout: &Layout, homes: &Homes, arriving: &Arriving<'_>)
         job.cancel.check()?;
         // A row can be refused because the donor's table was changed meanwhile: then nothing of it counts.
         if loaded.is_err() && arriving.begins_again(begun.number, NOTICED_WITHIN, &job.cancel)? {
-            tracing::info!("the donor's snapshot begins again: the new datadir is made anew");
+            tracing::info!(
+                "the donor's snapshot begins again: the new datadir is discarded and created again"
+            );
             continue;
         }
         return loaded;
@@ -150,7 +152,7 @@ fn log_loaded(complete: &Complete, rows: u64, since: Instant) {
     let (seconds, after) = (since.elapsed().as_secs_f64(), complete.since.elapsed().as_secs_f64());
     let rate = size((bytes as f64 / seconds.max(0.001)) as u64);
     tracing::info!(
-        "loaded {rows} rows of {} tables, {} in {seconds:.1} s ({rate}/s), {after:.1} s of them after the last row had come",
+        "loaded {rows} rows of {} tables, {} in {seconds:.1} s ({rate}/s), {after:.1} s of them after the last row had arrived",
         complete.contents.tables.len(),
         size(bytes)
     );

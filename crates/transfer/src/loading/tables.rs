@@ -47,7 +47,7 @@ pub(super) struct Loader<'a> {
 
 /// A failure of the server to take something.
 pub(super) fn refused(what: &str, error: &SqlError) -> Failure {
-    let text = format!("this node's server does not take {what}: {error}");
+    let text = format!("this node's server refused {what}: {error}");
     Failure::new(Kind::Refused, text)
         .hint("change it on the donor, or give this node the donor's settings and version")
 }
@@ -105,7 +105,7 @@ impl Loader<'_> {
         in_threads(Thread::Loader, self.threads.max(1), &|| {
             if let Err(error) = self.steps(&over) {
                 lock(&failed).get_or_insert(error);
-                // What the others do is in vain, and may be the largest table: their statements end with the server.
+                // The other threads may be loading the largest table, for nothing. Killing the server ends their statements.
                 over.store(true, Ordering::Release);
                 self.server.kill();
             }

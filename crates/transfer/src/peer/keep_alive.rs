@@ -36,7 +36,7 @@ impl Link {
                 work()
             });
             let mut pinged = Instant::now();
-            self.heard.1 = pinged;
+            self.last_received.1 = pinged;
             let lost = loop {
                 if self.lost {
                     break None;
@@ -78,7 +78,7 @@ impl Link {
         if pinged.elapsed() >= PING_EVERY {
             self.ping(&self.activity(doing))?;
             *pinged = Instant::now();
-            // Again: the joiner may have begun an attempt since it heard of it.
+            // Send it again: the joiner may have begun an attempt since.
             self.total_told = 0;
         }
         self.tell_total()?;
@@ -89,7 +89,7 @@ impl Link {
         if self.pending.is_none() {
             self.pending = self.next(None)?;
         }
-        self.listen_for_silence()?;
+        self.check_silence()?;
         if done.is_none() && self.pending.is_some() {
             return Ok(false);
         }
@@ -152,13 +152,13 @@ impl Link {
         }
     }
 
-    /// Fails when nothing came from the peer for the stall timeout.
-    pub(super) fn listen_for_silence(&mut self) -> Result<()> {
+    /// Fails if nothing arrived from the peer within the stall timeout.
+    pub(super) fn check_silence(&mut self) -> Result<()> {
         let received = self.wire.traffic().received();
-        if received != self.heard.0 || self.pending.is_some() {
-            self.heard = (received, Instant::now());
+        if received != self.last_received.0 || self.pending.is_some() {
+            self.last_received = (received, Instant::now());
         }
-        match self.heard.1.elapsed() >= self.stall {
+        match self.last_received.1.elapsed() >= self.stall {
             true => Err(self.failure(WireError::Silent(self.stall))),
             false => Ok(()),
         }

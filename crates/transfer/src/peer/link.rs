@@ -53,8 +53,8 @@ pub struct Link {
     /// An `Abort` was sent.
     aborted: bool,
     looked: Instant,
-    /// Received bytes at the last time when something arrived, and that time.
-    pub(super) heard: (u64, Instant),
+    /// The number of bytes received so far, and when it last grew.
+    pub(super) last_received: (u64, Instant),
     /// The progress that holds what the donor waits for.
     pub(super) waits: Option<Arc<Progress>>,
     /// The total that the joiner was told last.
@@ -87,7 +87,7 @@ impl Link {
             gave_up: false,
             aborted: false,
             looked: Instant::now(),
-            heard: (0, Instant::now()),
+            last_received: (0, Instant::now()),
             waits: None,
             total_told: 0,
             dispensable: false,
@@ -193,7 +193,7 @@ impl Link {
     /// silence if we are gone.
     pub fn recv(&mut self) -> Result<Message> {
         let mut pinged = Instant::now();
-        self.heard.1 = pinged;
+        self.last_received.1 = pinged;
         while self.pending.is_none() {
             self.attend(IDLE, &mut pinged, None)?;
         }
@@ -337,7 +337,7 @@ impl Link {
                         let text = printable(&text);
                         tracing::info!("{} says: {text}", self.side.other().name());
                         let joiner = self.waits.as_ref().filter(|_| self.side == Side::Joiner);
-                        joiner.into_iter().for_each(|progress| progress.ledger.heard(&text));
+                        joiner.into_iter().for_each(|progress| progress.ledger.donor_says(&text));
                     }
                     Message::Total { bytes } => {
                         let joiner = self.waits.as_ref().filter(|_| self.side == Side::Joiner);

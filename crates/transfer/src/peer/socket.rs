@@ -17,9 +17,9 @@ pub(crate) fn keep_alive(socket: &TcpStream) -> io::Result<()> {
     Ok(sockopt::set_tcp_keepcnt(socket, 5)?)
 }
 
-/// Keeps the kernel from taking megabytes that a slow link carries seconds later: whoever writes waits for the link, and the
-/// sender learns from that how fast it is. What is on its way is not limited (TCP_NOTSENT_LOWAT, Linux' ip-sysctl.rst). Without
-/// it a transfer works as well, and knows less.
+/// Keeps the kernel from taking megabytes that a slow link carries seconds later, so that a writer waits for the link, and the
+/// sender learns how fast the link is. Bytes in flight are not limited (TCP_NOTSENT_LOWAT, Linux' ip-sysctl.rst). If the kernel
+/// refuses, the transfer works as well, with worse estimates.
 pub(crate) fn limit_unsent(socket: &TcpStream) {
     if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT) {
         tracing::debug!("what waits unsent in the kernel is not limited: {error}");

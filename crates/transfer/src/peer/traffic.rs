@@ -1,7 +1,7 @@
 //! Counters of a connection.
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of a connection on the wire, TLS included; shared with whoever shows the progress.
+/// Bytes of a connection on the wire, TLS included; shared with the code that shows the progress.
 #[derive(Debug, Default)]
 pub struct Traffic {
     pub(super) sent: AtomicU64,

@@ -32,12 +32,13 @@ use homes::Homes;
 use process::Process;
 use program::Program;
 
-/// How long the server may take to start. To end it may take as long as the transfer: it writes everything that is in its buffer pool,
-/// and what it has done would be in vain.
+/// How long the server may take to start. Its end has no limit of its own: it writes its whole buffer pool, and killing it would waste
+/// all that was loaded.
 const START_WITHIN: Duration = Duration::from_secs(300);
-/// How long it may take to answer a login while it starts, and how long to take the word that it must end.
+/// How long it may take to answer a login while it starts ...
 const LOGIN_WITHIN: Duration = Duration::from_secs(1);
-const HEARD_WITHIN: Duration = Duration::from_secs(60);
+/// ... and to take the statement that shuts it down.
+const SHUTDOWN_LOGIN_WITHIN: Duration = Duration::from_secs(60);
 /// How long one statement may take: the transfer's own limits end it, by ending the server.
 const STATEMENT_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often it is looked at while it starts or ends.
@@ -110,7 +111,7 @@ impl PrivateServer {
     /// # Errors
     /// It does not end, or not in order.
     pub fn stop(mut self, homes: &Homes, cancel: &Cancel) -> Result<()> {
-        let mut session = Session::open(&self.login, HEARD_WITHIN)?;
+        let mut session = Session::open(&self.login, SHUTDOWN_LOGIN_WITHIN)?;
         session.shut_down().map_err(|e| failed(homes, &format!("does not end: {e}")))?;
         loop {
             match self.process.ended()? {

@@ -217,7 +217,7 @@ impl<'a> Base<'a> {
     }
 
     /// Receives the donor's questions over `link`, until the last one.
-    pub fn hear(&self, link: &mut Link) -> Result<()> {
+    pub fn receive_questions(&self, link: &mut Link) -> Result<()> {
         while self.take(link.recv()?)? {}
         Ok(())
     }

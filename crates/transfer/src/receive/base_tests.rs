@@ -67,9 +67,9 @@ fn files_that_are_asked_for_together_get_one_fingerprint() {
     let (say, said) = mpsc::sync_channel(64);
     std::thread::scope(|scope| {
         scope.spawn(|| base.fingerprint_pieces(&say).unwrap());
-        let heard: Vec<Message> = said.iter().take(expected.len()).collect();
+        let sent: Vec<Message> = said.iter().take(expected.len()).collect();
         base.take(Message::CompareEnd).unwrap();
-        assert_eq!(heard, expected);
+        assert_eq!(sent, expected);
     });
 
     // From then on files that were asked for are known by their numbers, and no others.
@@ -127,8 +127,8 @@ fn no_more_of_a_file_is_marked_than_the_donor_has() {
     ];
     std::thread::scope(|scope| {
         scope.spawn(|| base.fingerprint_pieces(&say).unwrap());
-        let heard: Vec<Message> = said.iter().take(expected.len()).collect();
-        assert_eq!(heard, expected);
+        let sent: Vec<Message> = said.iter().take(expected.len()).collect();
+        assert_eq!(sent, expected);
         base.take(Message::SplitGroup { first: FileId(2) }).unwrap();
         let each: Vec<Message> = said.iter().take(3).collect();
         assert!(

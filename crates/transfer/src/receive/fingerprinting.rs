@@ -31,7 +31,7 @@ const PIECE: u32 = 4;
 #[derive(Clone, Copy)]
 struct Recalled {
     whole: Whole,
-    /// It is read all the same.
+    /// It is read anyway.
     checked: bool,
 }
 

@@ -134,7 +134,7 @@ pub(super) fn read_back(
     cancel: &Cancel,
 ) -> Result<u64> {
     let (parts, sum) = (Mutex::new(files.flat_map(parts_of)), AtomicU64::new(0));
-    // The others do not read to the end before the error is heard of.
+    // Stops the other threads: the error is reported only after all of them have ended.
     let failed = AtomicBool::new(false);
     let next = || if failed.load(Ordering::Relaxed) { None } else { lock(&parts).next() };
     let read = || -> Result<()> {

@@ -11,7 +11,7 @@ pub(super) struct Rebuilt {
     pub parts: Vec<(u32, u32)>,
     /// Their bytes, one after the other.
     pub data: Vec<u8>,
-    /// Blocks that could not be rebuilt: start and length likewise.
+    /// Blocks that could not be rebuilt: start and length of each.
     pub failed: Vec<(u32, u32)>,
 }
 

@@ -102,7 +102,7 @@ impl Memory {
         self.recall.as_ref()?.list().get(at)
     }
 
-    /// Whether a range of a recalled file is read all the same.
+    /// Whether a range of a recalled file is read anyway.
     pub fn is_checked(&self, at: u32, range: u32) -> bool {
         let checked = |recall: &Recall| {
             recall.list().get(at).is_none_or(|record| recall.is_checked(at, &record, range))

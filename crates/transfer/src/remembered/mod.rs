@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`trust`] | when a fingerprint may be remembered, and when it counts later |
 //! | [`store`] | the two files: the key, and the encrypted list |
-//! | [`recall`] | the list in one transfer, and which ranges are read all the same |
+//! | [`recall`] | the list in one transfer, and which ranges are read anyway |
 //! | [`front`] | the first pages of a tablespace |
 //! | [`learn`] | files that are read now, whose fingerprints may be remembered |
 //! | [`memory`] | all of that in one transfer |

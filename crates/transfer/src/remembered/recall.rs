@@ -16,14 +16,14 @@ const CHECKED: u64 = 100;
 #[derive(Debug)]
 pub struct Recall {
     list: Remembered,
-    /// Chooses the ranges that are read all the same, anew for each transfer.
+    /// Chooses the ranges that are read anyway, anew for each transfer.
     seed: u64,
     /// A range of the first file of which something is recalled: at least one is read in each transfer.
     certain: OnceLock<(u32, u32)>,
 }
 
 impl Recall {
-    /// Chooses what is read all the same.
+    /// Chooses what is read anyway.
     ///
     /// # Errors
     /// The system gives no random numbers.
@@ -44,7 +44,7 @@ impl Recall {
         Some((at, self.list.get(at)?))
     }
 
-    /// Whether a range of a recalled file is read all the same.
+    /// Whether a range of a recalled file is read anyway.
     pub fn is_checked(&self, at: u32, record: &FileRecord<'_>, range: u32) -> bool {
         let chosen = |n: u64| (self.seed.rotate_left(32) % n.max(1)) as u32;
         let certain = self.certain.get_or_init(|| (at, chosen(u64::from(record.count()))));

@@ -7,7 +7,7 @@ use formats::mariadb::system_tables::is_made_by_server;
 use protocol::logical::{Contents, SystemTable, Table};
 use protocol::policy::series;
 
-use super::farewell::{self, Data, remove_incoming};
+use super::cleanup::{self, Data, remove_incoming};
 use super::incoming::{Incoming, Place, waits};
 use super::joiner::Joiner;
 use super::note::NOTE;
@@ -23,9 +23,9 @@ use crate::sql::{Session, SqlError};
 
 /// Tables that are moved with one statement.
 const MOVED_AT_ONCE: usize = 50;
-/// Databases that a server has by itself, and in which a donor's tables may be all the same.
+/// Databases that a server has by itself, and in which a donor's tables may be anyway.
 const OF_SERVER: [&str; 2] = ["mysql", "sys"];
-/// ER_DB_DROP_RMDIR: the tables are gone, and a file of somebody else's is there.
+/// ER_DB_DROP_RMDIR: the tables are gone, and a file of another program is there.
 const NOT_EMPTY: u16 = 1010;
 /// The file with the options of a database.
 const OPTIONS: &str = "db.opt";
@@ -61,7 +61,7 @@ pub(super) fn half_done(joiner: &Joiner<'_>, error: anyhow::Error) -> anyhow::Er
         "{} has lost its old data and has not the donor's yet; it must join again, or be restored",
         joiner.name()
     ));
-    farewell::say(joiner, &error, Data::Neither);
+    cleanup::after_failure(joiner, &error, Data::Neither);
     error
 }
 
@@ -89,12 +89,12 @@ impl Exchange<'_> {
         }
         self.write_texts()?;
         let flushed = self.session.reload_tables();
-        flushed.map_err(|e| self.refuses("a new look at its tables", &e))?;
+        flushed.map_err(|e| self.refuses("FLUSH TABLES", &e))?;
         self.replace_system(incoming, parts)?;
         let removed = remove_incoming(self.session).and_then(|()| self.session.drop_database(NOTE));
-        removed.map_err(|e| self.refuses("the end of the databases in which tables came", &e))?;
+        removed.map_err(|e| self.refuses("DROP DATABASE of the incoming tables", &e))?;
         let flushed = self.session.reload_accounts();
-        flushed.map_err(|e| self.refuses("a new look at its accounts", &e))?;
+        flushed.map_err(|e| self.refuses("FLUSH PRIVILEGES", &e))?;
         if self.joiner.log_bin {
             let restarted = self.session.restart_binlog(binlog_state.unwrap_or_default());
             restarted.map_err(|e| self.refuses("the GTID state of the donor's binary log", &e))?;
@@ -108,24 +108,22 @@ impl Exchange<'_> {
 
     /// Removes what the joiner has: its databases, and tables in those of the server.
     fn remove_old(&mut self, places: &[Place]) -> Result<()> {
-        let databases = self.session.databases().map_err(|e| self.refuses("a question", &e))?;
+        let databases = self.session.databases().map_err(|e| self.refuses("a query", &e))?;
         let names = databases.iter().map(|database| &database.name);
         let is_data = |name: &&String| !OF_SERVER.contains(&name.as_str()) && !is_foreign(name);
         for database in names.filter(is_data) {
             match self.session.drop_database(database) {
                 Err(e) if e.code == NOT_EMPTY => {
                     tracing::warn!(
-                        "{}: files of somebody else are in the database {database}: {e}",
+                        "{}: the database {database} has files of another program and stays, without tables: {e}",
                         self.joiner.name()
                     );
                 }
-                dropped => {
-                    dropped.map_err(|e| self.refuses(&format!("the end of the database {database}"), &e))?
-                }
+                dropped => dropped.map_err(|e| self.refuses(&format!("DROP DATABASE {database}"), &e))?,
             }
         }
         let same_series = series(&Some(self.joiner.version.clone())) == series(&self.contents.server_version);
-        let listed = self.session.listed().map_err(|e| self.refuses("a question", &e))?;
+        let listed = self.session.listed().map_err(|e| self.refuses("a query", &e))?;
         for table in listed.iter().filter(|table| OF_SERVER.contains(&table.database.as_str())) {
             let is_table = matches!(table.kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED" | "SEQUENCE");
             let comes = places.iter().any(|place| place.home == table.database && place.table == table.name);
@@ -133,7 +131,7 @@ impl Exchange<'_> {
             if is_table && !is_made_by_server(&table.database, &table.name) && (comes || same_series) {
                 let dropped = self.session.drop_table(&table.database, &table.name);
                 dropped.map_err(|e| {
-                    self.refuses(&format!("the end of {}.{}", table.database, table.name), &e)
+                    self.refuses(&format!("DROP TABLE {}.{}", table.database, table.name), &e)
                 })?;
             }
         }
@@ -157,7 +155,7 @@ impl Exchange<'_> {
                 .map(|place| ((place.database.clone(), place.table.clone()), place.home.clone()))
                 .collect();
             let moved = self.session.move_tables(&moves);
-            moved.map_err(|e| self.refuses("tables at their places", &e))?;
+            moved.map_err(|e| self.refuses("RENAME TABLE of the incoming tables", &e))?;
         }
         for place in places.iter().filter(|place| !place.later.is_empty()) {
             let same = |table: &&Table| table.database == place.home && table.name == place.table;
@@ -193,7 +191,7 @@ impl Exchange<'_> {
         let rows = &mut |session: &mut Session, system: &SystemTable, columns: &[Option<String>]| {
             let mut count = 0;
             for path in &system.rows.parts {
-                let part = parts.get(path).with_context(|| format!("the part {path} never came"))?;
+                let part = parts.get(path).with_context(|| format!("the part {path} never arrived"))?;
                 let at = ("mysql", system.name.as_str());
                 let what = format!("rows of mysql.{}", system.name);
                 count += incoming.load_into(session, &what, at, &system.rows, columns, part.clone())?;

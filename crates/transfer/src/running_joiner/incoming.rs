@@ -12,7 +12,7 @@ use formats::mariadb::show_create::{defer_keys, defer_references};
 use protocol::logical::{Content, Contents, Rows, SystemTable, Table};
 use zstd::stream::read::Decoder;
 
-use super::farewell::remove_incoming;
+use super::cleanup::remove_incoming;
 use super::joiner::Joiner;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
@@ -95,7 +95,7 @@ impl<'a> Incoming<'a> {
         let Some(plugins) = contents.system.iter().find(|system| system.name == "plugin") else {
             return Ok(());
         };
-        let there = session.plugins().map_err(|e| self.joiner.refused("a question", &e))?;
+        let there = session.plugins().map_err(|e| self.joiner.refused("a query", &e))?;
         for (plugin, library) in plugins_of(plugins, early)? {
             let loaded = there.iter().any(|there| there.eq_ignore_ascii_case(&plugin));
             if loaded || !is_engine(&library) {
@@ -181,7 +181,7 @@ impl<'a> Incoming<'a> {
             let Some(table) = table_at(&place) else { return Ok(0) };
             let count = if let Content::Rows(rows) = &table.content { rows.count } else { 0 };
             if count != loaded {
-                let text = format!("{loaded} of {count} rows of {} have come", in_words(table));
+                let text = format!("received {loaded} of {count} rows of {}", in_words(table));
                 return Err(Failure::new(Kind::Server, text).into());
             }
             if matches!(table.content, Content::Discarded) {
@@ -217,7 +217,7 @@ impl Receiver for Incoming<'_> {
         check_names(contents, self.joiner.lower_case_table_names)?;
         let mut session = self.joiner.session()?;
         remove_incoming(&mut session)
-            .map_err(|e| self.joiner.refused("the end of an earlier transfer", &e))?;
+            .map_err(|e| self.joiner.refused("DROP DATABASE of an earlier transfer", &e))?;
         self.joiner.leave_note(&mut session, false)?;
         self.joiner.prepare(&mut session)?;
         let is_system = |packed: &Packed| {
@@ -229,7 +229,7 @@ impl Receiver for Incoming<'_> {
         self.load_engines(&mut session, contents, &system)?;
         for number in 0..contents.databases.len() {
             let made = session.create_database(&format!("{INCOMING}{number}"));
-            made.map_err(|e| self.joiner.refused("a database for what comes", &e))?;
+            made.map_err(|e| self.joiner.refused("CREATE DATABASE for the incoming tables", &e))?;
         }
         let mut tables = HashMap::new();
         for table in &contents.tables {

@@ -10,7 +10,7 @@ use formats::wsrep::credentials::Account;
 
 use super::account_for;
 use super::note::{FOR_THE_TIME, NOTE, Note};
-use super::road::Road;
+use super::proxy::Proxy;
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
@@ -40,7 +40,7 @@ pub(super) struct Joiner<'a> {
     /// The transfer.
     pub job: &'a Job,
     at: (String, u16),
-    road: Road,
+    proxy: Proxy,
     login: Login,
     idle: Mutex<Vec<Session>>,
     /// Its version.
@@ -71,15 +71,15 @@ impl<'a> Joiner<'a> {
     /// It is not reached, lets us not in, or is another server.
     pub fn find(job: &'a Job, donor: &Login, account: Option<&Account>) -> Result<Joiner<'a>> {
         let address = address(job)?;
-        let road = road_to(&address, job, &job.cancel)?;
-        job.progress.count(road.counter());
-        let account = account_for(&road.server(), account)?;
-        let at = Listens::Proxied { socket: road.socket(), server: road.server() };
+        let proxy = proxy_to(&address, job, &job.cancel)?;
+        job.progress.count(proxy.counter());
+        let account = account_for(&proxy.server(), account)?;
+        let at = Listens::Proxied { socket: proxy.socket(), server: proxy.server() };
         let login = Login { at, account: Some(account) };
         let mut joiner = Joiner {
             job,
             at: address,
-            road,
+            proxy,
             login,
             idle: Mutex::default(),
             version: String::new(),
@@ -93,12 +93,12 @@ impl<'a> Joiner<'a> {
             before: Vec::new(),
         };
         let mut session = joiner.enter()?;
-        let encrypted = if joiner.road.is_encrypted() { "with TLS" } else { "without TLS: it offers none" };
+        let encrypted = if joiner.proxy.is_encrypted() { "with TLS" } else { "without TLS: it offers none" };
         tracing::info!("logged in to {} {encrypted}", joiner.name());
         joiner.is_the_one(&mut session, donor)?;
         joiner.read_settings(&mut session)?;
         joiner.read_note(&mut session)?;
-        job.progress.ledger.connected(&joiner.road.server(), &format!("MariaDB {}", joiner.version));
+        job.progress.ledger.connected(&joiner.proxy.server(), &format!("MariaDB {}", joiner.version));
         joiner.loads(&mut session)?;
         joiner.give_back(session);
         Ok(joiner)
@@ -106,12 +106,12 @@ impl<'a> Joiner<'a> {
 
     /// The server in words.
     pub fn name(&self) -> String {
-        format!("the joiner's server at {}", self.road.server())
+        format!("the joiner's server at {}", self.proxy.server())
     }
 
     /// Bytes that it got.
     pub fn sent(&self) -> u64 {
-        self.road.sent()
+        self.proxy.sent()
     }
 
     /// A session whose statements stay on that server.
@@ -145,14 +145,14 @@ impl<'a> Joiner<'a> {
     }
 
     fn enter(&self) -> Result<Session> {
-        let entered = self.enter_by(&self.road, &self.login, STATEMENT_WITHIN);
+        let entered = self.enter_by(&self.proxy, &self.login, STATEMENT_WITHIN);
         // A transfer that is over has ended its connections: the server said nothing.
         entered.map_err(|failure| self.job.cancel.check().err().unwrap_or(failure).into())
     }
 
-    /// Another road to the server.
-    pub fn road_to_it(&self, cancel: &Cancel) -> Result<Road> {
-        road_to(&self.at, self.job, cancel)
+    /// Another proxy to the server.
+    pub fn proxy_to_it(&self, cancel: &Cancel) -> Result<Proxy> {
+        proxy_to(&self.at, self.job, cancel)
     }
 
     /// The account with which the server is entered.
@@ -164,10 +164,10 @@ impl<'a> Joiner<'a> {
     ///
     /// # Errors
     /// The server is not reached, or lets us not in.
-    pub fn enter_by(&self, road: &Road, login: &Login, patience: Duration) -> Result<Session, Failure> {
+    pub fn enter_by(&self, proxy: &Proxy, login: &Login, patience: Duration) -> Result<Session, Failure> {
         let mut session = Session::open(login, patience).map_err(|refused| {
             // What happened on the way counts before what our client made of it.
-            road.why().unwrap_or_else(|| {
+            proxy.why().unwrap_or_else(|| {
                 let text = format!("no login to {}: {}", self.name(), refused.answers);
                 let hint = "wsrep_sst_auth of the donor must be an account that may log in to the joiner's server from the donor's host";
                 Failure::new(Kind::Refused, text).hint(refused.advice.map_or_else(
@@ -178,7 +178,7 @@ impl<'a> Joiner<'a> {
         })?;
         session.stay_local().map_err(|e| match e.is_denied() {
             true => self.lacks(&mut session, &["SUPER"]),
-            false => self.refused("a session outside of replication", &e),
+            false => self.refused("SET SESSION wsrep_on=OFF", &e),
         })?;
         Ok(session)
     }
@@ -189,18 +189,21 @@ impl<'a> Joiner<'a> {
             return cancelled;
         }
         if error.is_lost() {
-            let why = self.road.why().unwrap_or_else(|| Failure::new(Kind::Peer, error.to_string()));
-            return Failure::new(why.kind, format!("{} was lost while it took {what}: {why}", self.name()))
-                .hint("its error log says why if it has ended");
+            let why = self.proxy.why().unwrap_or_else(|| Failure::new(Kind::Peer, error.to_string()));
+            return Failure::new(
+                why.kind,
+                format!("{} was lost while it processed {what}: {why}", self.name()),
+            )
+            .hint("its error log says why if it has ended");
         }
-        Failure::new(Kind::Refused, format!("{} does not take {what}: {error}", self.name()))
+        Failure::new(Kind::Refused, format!("{} refused {what}: {error}", self.name()))
             .hint("change it on the donor, or give the joiner the donor's settings and version")
     }
 
     /// It must be a server that waits for a state of this group, and not the donor's: its data will be replaced.
     fn is_the_one(&mut self, session: &mut Session, donor: &Login) -> Result<()> {
         let ask = |session: &mut Session, name: &str| {
-            session.status(name).map_err(|e| self.refused("a question", &e)).map(Option::unwrap_or_default)
+            session.status(name).map_err(|e| self.refused("a query", &e)).map(Option::unwrap_or_default)
         };
         let server = |e: SqlError| Failure::new(Kind::Server, e.to_string());
         let mut here = Session::open(donor, ANSWER_WITHIN)
@@ -218,7 +221,7 @@ impl<'a> Joiner<'a> {
             "it is the donor's own".to_owned()
         } else if !state.is_some_and(|state| WAITING.contains(&state)) {
             let comment = ask(session, "wsrep_local_state_comment")?;
-            format!("it waits for no state (wsrep_local_state_comment is {comment:?})")
+            format!("it is not waiting for a state transfer (wsrep_local_state_comment is {comment:?})")
         } else if !members.is_empty() && !members.iter().any(|(uuid, ..)| *uuid == member) {
             format!("it is no member of this group (wsrep_gcomm_uuid is {member:?})")
         } else {
@@ -226,8 +229,8 @@ impl<'a> Joiner<'a> {
             return Ok(());
         };
         let text = format!(
-            "the server at {} is not the joiner: {why}; nothing there was touched",
-            self.road.server()
+            "the server at {} is not the joiner: {why}; nothing there was changed",
+            self.proxy.server()
         );
         Err(Failure::new(Kind::Refused, text)
             .hint("see wsrep_node_address, wsrep_sst_receive_address and port of the joiner")
@@ -235,7 +238,7 @@ impl<'a> Joiner<'a> {
     }
 
     fn read_settings(&mut self, session: &mut Session) -> Result<()> {
-        let all = session.variables().map_err(|e| self.refused("a question", &e))?;
+        let all = session.variables().map_err(|e| self.refused("a query", &e))?;
         let get = |name: &str| all.get(name).cloned().unwrap_or_default();
         self.version = get("version");
         self.lower_case_table_names = get("lower_case_table_names").parse().unwrap_or(0);
@@ -253,7 +256,7 @@ impl<'a> Joiner<'a> {
 
     /// What an earlier transfer has left.
     fn read_note(&mut self, session: &mut Session) -> Result<()> {
-        let all = session.databases().map_err(|e| self.refused("a question", &e))?;
+        let all = session.databases().map_err(|e| self.refused("a query", &e))?;
         let Some(left) = all.iter().find(|database| database.name == NOTE) else { return Ok(()) };
         let note = Note::read(&left.comment);
         self.was_replaced = note.replacing;
@@ -298,14 +301,14 @@ impl<'a> Joiner<'a> {
         let files = &self.secure_file_priv;
         if !files.is_empty() && !self.datadir.starts_with(Path::new(files)) {
             let text = format!(
-                "{} writes no file into its datadir (secure_file_priv={files}), where views and triggers are kept",
+                "{} cannot write files into its datadir, where views and triggers are kept (secure_file_priv={files})",
                 self.name()
             );
             return Err(Failure::new(Kind::Refused, text)
-                .hint("take secure_file_priv out of its option file for the time of the transfer")
+                .hint("remove secure_file_priv from its option file until the transfer is over")
                 .into());
         }
-        let question = |e: &SqlError| self.refused("a question", e);
+        let question = |e: &SqlError| self.refused("a query", e);
         let account = session.current_user().map_err(|e| question(&e))?;
         let has = session.privileges(&account).map_err(|e| question(&e))?;
         let missing: Vec<&str> =
@@ -382,9 +385,9 @@ impl<'a> Joiner<'a> {
     }
 }
 
-fn road_to((host, port): &(String, u16), job: &Job, cancel: &Cancel) -> Result<Road> {
+fn proxy_to((host, port): &(String, u16), job: &Job, cancel: &Cancel) -> Result<Proxy> {
     let settings = &job.settings;
-    Road::to(host, *port, settings.certificates.donor.as_ref(), settings.stall, settings.rlimit, cancel)
+    Proxy::to(host, *port, settings.certificates.donor.as_ref(), settings.stall, settings.rlimit, cancel)
 }
 
 /// Host and port of the server, as ours passed them: in one argument, or, an older one, in two.

@@ -12,18 +12,18 @@
 //! | module | owns |
 //! |---|---|
 //! | `joiner` | the joiner's server: its sessions, what it must be, settings that are changed for the time |
-//! | `road` | the connections to it: TLS where it offers it, and no password without |
+//! | `proxy` | the connections to it: TLS where it offers it, and no password without |
 //! | `incoming` | tables and rows on their way |
 //! | `exchange` | the new data takes the place of the old one |
-//! | `note` | what one transfer leaves there for the next |
-//! | `farewell` | what is left there of a transfer that failed: the reason, and nothing else |
-//! | `voice` | what the snapshot says of itself |
+//! | `note` | the record that one transfer leaves there for the next |
+//! | `cleanup` | after a failure: removes what arrived, and leaves the reason there |
+//! | `voice` | the progress of the snapshot, for the status of the transfer |
+mod cleanup;
 mod exchange;
-mod farewell;
 mod incoming;
 mod joiner;
 mod note;
-mod road;
+mod proxy;
 mod voice;
 
 use anyhow::{Context, Result};
@@ -45,7 +45,7 @@ use crate::server::version::server_version;
 use crate::snapshot::declined::{Declined, SnapshotError};
 use crate::snapshot::logical::{Isolation, Logical};
 use crate::sql::Login;
-use farewell::Data;
+use cleanup::Data;
 use incoming::Incoming;
 use joiner::Joiner;
 use voice::Voice;
@@ -139,7 +139,7 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
         joiner.leave_note(&mut session, true)?;
         Ok((read, session))
     });
-    let (read, session) = loaded.inspect_err(|error| farewell::say(joiner, error, Data::Old))?;
+    let (read, session) = loaded.inspect_err(|error| cleanup::after_failure(joiner, error, Data::Old))?;
     let state = read.position.state;
     job.progress.ledger.update(|record| record.position.after = Some(state.to_string()));
     let exchanged = exchange::exchange(job, joiner, &incoming, &read, session);
@@ -149,7 +149,7 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
         Isolation::Server(_) => job.args.gtid.clone().unwrap_or_default(),
         Isolation::BackupLocks => state.to_string(),
     };
-    joiner.starts_at(&position).inspect_err(|error| farewell::say(joiner, error, Data::New))?;
+    joiner.starts_at(&position).inspect_err(|error| cleanup::after_failure(joiner, error, Data::New))?;
     tracing::info!("{} has the state {state}", joiner.name());
     Ok(state)
 }

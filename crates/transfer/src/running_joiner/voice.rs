@@ -1,4 +1,5 @@
-//! What the snapshot says of itself while it is read. Rows do not go this way: the joiner's server gets them at once.
+//! Passes the progress of the snapshot on to the status of the transfer. Rows do not pass through here: the joiner's server gets them
+//! at once.
 use std::time::Duration;
 
 use anyhow::Result;

@@ -1,5 +1,5 @@
 //! Options of a running transfer that an operator changes (`rejoin set`), and the file in the datadir by which they reach its
-//! program. The program takes the file away when it has read it, so `rejoin set` knows that it was heard.
+//! program. The program removes the file once it has read it, so `rejoin set` knows that it arrived.
 //!
 //! The file is written by the datadir's owner, but it is read like anything from elsewhere: no link is followed, its
 //! owner and its length are checked, and its values go through the same parsers as those under `[sst]`.
@@ -104,7 +104,7 @@ pub fn write(datadir: &Path, changes: &Changes) -> Result<()> {
 /// Takes the file away and returns what it asks of process `pid`; `None` if there is none, or it is for another process.
 ///
 /// # Errors
-/// It is not what `rejoin set` writes. It is gone all the same, unless the disk does not permit that.
+/// It is not what `rejoin set` writes. It is gone anyway, unless the disk does not permit that.
 pub fn take(datadir: &Path, pid: u32) -> Result<Option<(u32, Vec<Change>)>> {
     let path = changes_file(datadir);
     let Some(text) = read(&path).with_context(|| path.display().to_string()).transpose() else {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use formats::wsrep::credentials::Account;
-use formats::wsrep::invocation::SstArgs;
+use formats::wsrep::invocation::{Role, SstArgs};
 
 use super::options::ServerOptions;
 use super::parent::{self, ServerProcess};
@@ -54,7 +54,7 @@ impl Companion {
         let server = ServerProcess { pid: pid.parse().context("the server's process id is no number")? };
         let args = SstArgs::parse(words);
         let (options, cancel) = (ServerOptions::load(&args)?, Cancel::new());
-        parent::watch(Some(server), None, cancel.clone(), || {})?;
+        parent::watch(Some(server), Role::Joiner, None, cancel.clone(), || {})?;
         Ok(Companion { args, options, cancel })
     }
 

@@ -48,7 +48,7 @@ pub fn collect(args: &SstArgs, options: &ServerOptions, donor: bool) -> Credenti
     Credentials { local, remote: given.remote.or_else(|| from_env(REMOTE_AUTH)) }
 }
 
-/// An 11.8 server makes no account for a method called `rsync` and hands over this name with a password all the same. It is
+/// An 11.8 server makes no account for a method called `rsync` and hands over this name with a password anyway. It is
 /// an account only if an operator made one.
 fn is_nobody(account: &Account) -> bool {
     account.user == "rsync"

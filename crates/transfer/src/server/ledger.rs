@@ -59,8 +59,8 @@ impl Ledger {
         });
     }
 
-    /// Notes a line of the donor, if it is its plan.
-    pub fn heard(&self, line: &str) {
+    /// Records a line that the donor sent, if it is its plan.
+    pub fn donor_says(&self, line: &str) {
         if line.starts_with(PLAN) {
             self.update(|record| record.plan.get_or_insert_default().words = line.to_owned());
         }
@@ -255,8 +255,8 @@ mod tests {
         let ledger = ledger();
         ledger.attempt(SnapshotKind::Online, "");
         ledger.count(FileId(1), &Table { sent: 5, ..Table::default() });
-        ledger.heard("plan: incremental, about 5 B");
-        ledger.heard("the consistency point is at");
+        ledger.donor_says("plan: incremental, about 5 B");
+        ledger.donor_says("the consistency point is at");
         assert_eq!(ledger.record(9, 7).plan.expect("a plan").words, "plan: incremental, about 5 B");
         ledger.attempt(SnapshotKind::Blocking, "no login");
         ledger.count(FileId(2), &Table { sent: 3, ..Table::default() });

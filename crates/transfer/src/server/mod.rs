@@ -15,7 +15,7 @@
 //! | [`health`] | whether a transfer makes progress |
 //! | [`ledger`], `tables` | what the record of a transfer is made from |
 //! | [`recorder`], [`records`] | the record, a file beside the log; reading records |
-//! | [`ist_door`] | where IST comes in, and whether it can pass through us |
+//! | [`ist_endpoints`] | where donors connect for IST, and whether it can pass through us |
 //! | [`log`] | the error log's lines and the log file of one transfer |
 //! | [`metrics`] | the progress as Prometheus metrics |
 //! | [`niceness`] | our out-of-memory score and priority |
@@ -37,7 +37,7 @@ pub mod credentials;
 pub mod descriptors;
 pub mod error_log;
 pub mod health;
-pub mod ist_door;
+pub mod ist_endpoints;
 pub mod ledger;
 pub mod log;
 pub mod markers;

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
+use formats::wsrep::invocation::Role;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -72,9 +73,11 @@ pub fn end_with_the_shell() {
 }
 
 /// Cancels the transfer when the server dies, when it closes `socket`, or on a signal. Ends the process if it
-/// has not ended within 1.5 s. `on_abrupt_end` removes files that must not stay; it runs at most once here.
+/// has not ended within 1.5 s. `on_abrupt_end` removes files that must not stay; it runs at most once here. The peer gets the
+/// reason too, so it says with `role` whose server it is.
 pub fn watch(
     server: Option<ServerProcess>,
+    role: Role,
     socket: Option<ClientSocket>,
     cancel: Cancel,
     on_abrupt_end: impl FnOnce() + Send + 'static,
@@ -83,10 +86,11 @@ pub fn watch(
         .map_err(|e| Failure::new(Kind::Server, format!("cannot watch signals: {e}")))?;
     let (tell, told) = std::sync::mpsc::channel::<Duration>();
     if let Some(server) = server {
-        watch_server(server, cancel.clone(), tell.clone())?;
+        let name = name_of(server, role);
+        watch_server(server, name.clone(), cancel.clone(), tell.clone())?;
         if let Some(socket) = socket {
             let (cancel, tell) = (cancel.clone(), tell.clone());
-            threads::spawn(Thread::SocketWatch, move || watch_socket(server, &socket, &cancel, &tell))?;
+            threads::spawn(Thread::SocketWatch, move || watch_socket(&name, &socket, &cancel, &tell))?;
         }
     }
     let reason = cancel.clone();
@@ -109,12 +113,21 @@ pub fn watch(
     threads::spawn(Thread::Grace, grace).map(drop)
 }
 
+fn name_of(server: ServerProcess, role: Role) -> String {
+    let whose = match role {
+        Role::Donor => "the donor's",
+        Role::Joiner => "the joiner's",
+    };
+    format!("{whose} server (process {})", server.pid)
+}
+
 fn watch_server(
     server: ServerProcess,
+    name: String,
     cancel: Cancel,
     tell: std::sync::mpsc::Sender<Duration>,
 ) -> Result<(), Failure> {
-    let gone = format!("our own server (process {}) died", server.pid);
+    let gone = format!("{name} died");
     let fd = match Pid::from_raw(server.pid as i32).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
         Some(Ok(fd)) => fd,
         _ => return Err(Failure::new(Kind::Server, gone)),
@@ -125,10 +138,7 @@ fn watch_server(
             // This is not checked again: the cancel has reached everyone.
             if !told && has_pending_stop(server.pid) {
                 told = true;
-                cancel.end_now(
-                    Kind::Server,
-                    format!("our own server (process {}) received a signal to stop", server.pid),
-                );
+                cancel.end_now(Kind::Server, format!("{name} received a signal to stop"));
                 let _ = tell.send(GRACE);
             }
         }
@@ -139,7 +149,7 @@ fn watch_server(
 }
 
 fn watch_socket(
-    server: ServerProcess,
+    server: &str,
     socket: &ClientSocket,
     cancel: &Cancel,
     tell: &std::sync::mpsc::Sender<Duration>,
@@ -150,7 +160,7 @@ fn watch_socket(
     // The sockets of a killed server are closed too. Its death is then the better reason, so we wait for it
     // briefly.
     thread::sleep(SOCKET_EVERY);
-    cancel.end_now(Kind::Server, format!("our own server (process {}) is shutting down", server.pid));
+    cancel.end_now(Kind::Server, format!("{server} is shutting down"));
     let _ = tell.send(GRACE_AT_SHUTDOWN);
 }
 

@@ -50,7 +50,7 @@ impl Recorder {
     }
 }
 
-/// Readers get the old or the new record. Whoever may read the log may read it.
+/// Readers get the old or the new record. Its permissions are those of the log.
 fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let temporary = path.with_extension(&RECORD_IN_THE_MAKING[1..]);
     let written = OpenOptions::new()

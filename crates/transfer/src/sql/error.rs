@@ -31,7 +31,7 @@ impl SqlError {
         self.code == OVER
     }
 
-    /// The server does not pause the provider: somebody else has.
+    /// The server does not pause the provider, because another session has paused it.
     pub fn hangs() -> SqlError {
         SqlError { code: HANGS, text: "the server has not paused replication yet".to_owned() }
     }

@@ -107,8 +107,8 @@ impl Session {
         self.run(&format!("SELECT 1 FROM {} LIMIT 0", aliased.join(", ")))
     }
 
-    /// Whether this account may read every table, by whichever grants and roles. The server looks at that before it looks whether
-    /// there is such a database: only who may read all of them hears that this one is not there.
+    /// Whether this account may read every table, by any grants and roles. The server checks that before it looks for the database,
+    /// so only an account that may read all databases is told that this one does not exist.
     ///
     /// # Errors
     /// The session is gone.
@@ -122,8 +122,8 @@ impl Session {
         }
     }
 
-    /// The values of the first row after `from` that ends a range: one row in `every` does, about, wherever it is. So the same rows
-    /// are divided alike while others come and go.
+    /// The values of the first row after `from` that ends a range. About one row in `every` does, depending on its values only, so the
+    /// same rows are divided in the same way while others are inserted and deleted.
     ///
     /// # Errors
     /// From the server.

@@ -72,7 +72,7 @@ impl Session {
         self.run("SET SESSION wsrep_on = OFF")
     }
 
-    /// This session only looks at the load: whoever looks for holders of locks, or for DDL, must not take it for one.
+    /// Marks this session as one that only measures the load: searches for lock holders and for DDL skip it.
     pub fn stands_by(&mut self) {
         if !std::mem::replace(&mut self.bystander, true) {
             lock(&BYSTANDERS).push(self.id());

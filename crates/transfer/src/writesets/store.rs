@@ -1,5 +1,5 @@
-//! Where write-sets come from: one trait over the provider's cache and an archive of it, so that whoever lists, verifies or
-//! sends write-sets need not know which of them it reads.
+//! Where write-sets come from: one trait over the provider's cache and an archive of it, so that the code that lists,
+//! verifies or sends write-sets need not know which of them it reads.
 use anyhow::Result;
 use formats::galera::conf_change::ConfChange;
 use formats::galera::gcache::Action;
@@ -22,7 +22,7 @@ pub struct StoredAction {
     pub bytes: Vec<u8>,
 }
 
-/// Whoever takes actions one after the other, and says whether it wants more.
+/// Takes actions one after the other. Returns whether it wants more.
 pub type Take<'a> = dyn FnMut(StoredAction) -> Result<bool> + 'a;
 
 /// A store of write-sets: the provider's ring and pages, or an archive.

@@ -139,13 +139,13 @@ fn transfer(port: u16) -> anyhow::Result<(Duration, u64, Duration)> {
 
 /// Processor time of the thread that accepts connections.
 fn accepting() -> Duration {
-    let of_door = |task: std::fs::DirEntry| {
+    let of_listener = |task: std::fs::DirEntry| {
         let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
         let time = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
         (name.trim() == "listener").then(|| time.split(' ').next()?.parse().ok()).flatten()
     };
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    Duration::from_nanos(tasks.filter_map(of_door).max().unwrap_or(0))
+    Duration::from_nanos(tasks.filter_map(of_listener).max().unwrap_or(0))
 }
 
 fn donate(dialer: &Dialer) -> anyhow::Result<()> {

@@ -86,7 +86,7 @@ fn workers_carry_their_chunks() {
 
 #[test]
 fn nothing_is_lost_when_reads_and_writes_time_out_in_the_middle() {
-    let (_door, mut joiner, mut donor, _) = pair();
+    let (_listener, mut joiner, mut donor, _) = pair();
     let sender = std::thread::spawn(move || {
         let mut payload = vec![0; 1 << 20];
         for index in 0..24 {
@@ -114,7 +114,7 @@ fn nothing_is_lost_when_reads_and_writes_time_out_in_the_middle() {
 
 #[test]
 fn a_silent_peer_is_noticed() {
-    let (_door, mut joiner, _donor, _) = pair();
+    let (_listener, mut joiner, _donor, _) = pair();
     joiner.link.set_stall(Duration::from_secs(1));
     let began = Instant::now();
     let received = joiner.link.recv();
@@ -125,7 +125,7 @@ fn a_silent_peer_is_noticed() {
 
 #[test]
 fn a_ping_is_a_sign_of_life() {
-    let (_door, mut joiner, mut donor, _) = pair();
+    let (_listener, mut joiner, mut donor, _) = pair();
     joiner.link.set_stall(Duration::from_secs(1));
     let pinger = std::thread::spawn(move || {
         for _ in 0..6 {
@@ -151,7 +151,7 @@ fn pour(link: &mut Link) -> anyhow::Result<()> {
 
 #[test]
 fn a_peer_that_takes_nothing_is_noticed() {
-    let (_door, joiner, mut donor, _) = pair();
+    let (_listener, joiner, mut donor, _) = pair();
     donor.link.set_stall(Duration::from_secs(1));
     fails(pour(&mut donor.link), Kind::Timeout, "accepted no data for 1 s");
     drop(joiner);
@@ -168,13 +168,13 @@ fn cancel_in(delay: Duration, cancel: &Cancel) -> std::thread::JoinHandle<Instan
 
 #[test]
 fn cancel_ends_a_blocked_receive_and_a_blocked_send() {
-    let (_door, joiner, _, mut donor, donors) = pair_with_cancels();
+    let (_listener, joiner, _, mut donor, donors) = pair_with_cancels();
     let stopper = cancel_in(Duration::from_millis(1200), &donors);
     fails(pour(&mut donor.link), Kind::Server, "the server is gone");
     assert!(stopper.join().unwrap().elapsed() < Duration::from_millis(500));
     drop(joiner);
 
-    let (_door, mut joiner, joiners, donor, _) = pair_with_cancels();
+    let (_listener, mut joiner, joiners, donor, _) = pair_with_cancels();
     let stopper = cancel_in(Duration::from_millis(500), &joiners);
     fails(joiner.link.recv(), Kind::Server, "the server is gone");
     assert!(stopper.join().unwrap().elapsed() < Duration::from_millis(500));
@@ -183,7 +183,7 @@ fn cancel_ends_a_blocked_receive_and_a_blocked_send() {
 
 #[test]
 fn the_reason_of_an_abort_arrives_although_we_are_cancelled() {
-    let (_door, mut joiner, _, mut donor, donors) = pair_with_cancels();
+    let (_listener, mut joiner, _, mut donor, donors) = pair_with_cancels();
     donors.cancel(Kind::Disk, "read error");
     let began = Instant::now();
     let aborting = std::thread::spawn(move || donor.link.abort("cannot read ibdata1: Input/output error"));
@@ -195,7 +195,7 @@ fn the_reason_of_an_abort_arrives_although_we_are_cancelled() {
 
 #[test]
 fn an_abort_reaches_a_sender() {
-    let (_door, mut joiner, mut donor, _) = pair();
+    let (_listener, mut joiner, mut donor, _) = pair();
     let aborting = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(600));
         joiner.link.abort("no space left");
@@ -206,7 +206,7 @@ fn an_abort_reaches_a_sender() {
 
 #[test]
 fn an_abort_does_not_wait_for_a_peer_that_is_stuck() {
-    let (_door, _joiner, _, mut donor, donors) = pair_with_cancels();
+    let (_listener, _joiner, _, mut donor, donors) = pair_with_cancels();
     let stopper = cancel_in(Duration::from_millis(800), &donors);
     pour(&mut donor.link).unwrap_err();
     stopper.join().unwrap();
@@ -218,11 +218,11 @@ fn an_abort_does_not_wait_for_a_peer_that_is_stuck() {
 
 #[test]
 fn a_closed_connection_is_named() {
-    let (_door, mut joiner, donor, _) = pair();
+    let (_listener, mut joiner, donor, _) = pair();
     drop(donor);
     let words = format!("{} closed the connection", joiner.link.peer());
     fails(joiner.link.recv(), Kind::Peer, &words);
-    let (_door, mut joiner, donor, _) = pair();
+    let (_listener, mut joiner, donor, _) = pair();
     donor.link.close();
     let words = format!("{} closed the connection", joiner.link.peer());
     fails(joiner.link.recv(), Kind::Peer, &words);
@@ -230,7 +230,7 @@ fn a_closed_connection_is_named() {
 
 #[test]
 fn the_last_message_arrives_although_we_leave_with_unread_input() {
-    let (_door, joiner, mut donor, _) = pair();
+    let (_listener, joiner, mut donor, _) = pair();
     donor.link.ping("waiting").unwrap();
     std::thread::sleep(Duration::from_millis(50));
     let leaving = std::thread::spawn(move || {
@@ -251,7 +251,7 @@ fn the_last_message_arrives_although_we_leave_with_unread_input() {
 
 #[test]
 fn work_keeps_the_link_alive() {
-    let (_door, mut joiner, mut donor, _) = pair();
+    let (_listener, mut joiner, mut donor, _) = pair();
     donor.link.set_stall(Duration::from_secs(3));
     let waiting = std::thread::spawn(move || (donor.link.recv().unwrap(), donor));
     let worked = joiner.link.keep_alive_while("verifying", || {
@@ -281,7 +281,7 @@ fn work_keeps_the_link_alive() {
 #[test]
 fn work_ends_when_the_peer_gives_up_or_goes() {
     for abort in [true, false] {
-        let (_door, mut joiner, joiners, mut donor, _) = pair_with_cancels();
+        let (_listener, mut joiner, joiners, mut donor, _) = pair_with_cancels();
         let leaving = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(300));
             if abort {

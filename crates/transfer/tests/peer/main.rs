@@ -1,4 +1,4 @@
-//! Two ends of real connections on loopback, and everybody who is not the other end.
+//! Both ends of real connections on loopback, and strangers.
 #![allow(clippy::unwrap_used, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "not the program: threads are started as they come")]
 

@@ -140,14 +140,14 @@ fn run_with(
         let compare = send_queue.compare().unwrap();
         let sends = scope.spawn(move || send_queue.send(0, &mut data).map(drop));
         let questions = scope.spawn(move || compare.send_questions(&mut asks));
-        let hears = scope
+        let answering = scope
             .spawn(move || compare.receive_answers(&mut answers).inspect_err(|e| donors.cancel_by_worker(e)));
         let talks = scope.spawn(move || talk(&mut joiner));
         let given = source(send_queue).and_then(|()| send_queue.settle());
         send_queue.close(given.is_err());
-        let heard = hears.join().unwrap();
+        let answered = answering.join().unwrap();
         talks.join().unwrap();
-        heard?;
+        answered?;
         given?;
         sends.join().unwrap()?;
         questions.join().unwrap()

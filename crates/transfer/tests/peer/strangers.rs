@@ -1,4 +1,4 @@
-//! Everybody who must not be let in, and that the true donor is let in all the same.
+//! Strangers are refused, and the real donor is admitted nevertheless.
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ fn a_proof_is_for_one_worker_number_and_one_side() {
 
 #[test]
 fn a_joiner_that_does_not_know_the_secret_is_refused() {
-    // Same certificate, other secret: it welcomes everybody, but cannot prove itself.
+    // Same certificate, other secret: it welcomes any client, but cannot prove itself.
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["x".into()]).unwrap().self_signed(&key).unwrap();
     let mut config =
@@ -186,7 +186,7 @@ fn silent_clients_do_not_hold_up_the_donor() {
 }
 
 #[test]
-fn a_door_closes_although_a_client_is_being_greeted() {
+fn a_listener_closes_while_a_client_is_being_greeted() {
     let (listener, _) = open();
     let address = listener.address();
     let _silent = TcpStream::connect(address).unwrap();

@@ -61,7 +61,7 @@ fn give_both(send_queue: &SendQueue<'_>) -> anyhow::Result<()> {
 }
 
 impl Joiner {
-    /// Hears what is asked, and answers with a fingerprint.
+    /// Receives the questions, and answers with a fingerprint.
     fn answer_groups(&mut self, fingerprint: Fingerprint) {
         assert_eq!(self.asks.recv().unwrap(), Message::Asks);
         assert_eq!(self.answers.recv().unwrap(), Message::Answers);

@@ -16,7 +16,7 @@ pub enum Limit {
     Processor,
 }
 
-/// How near a join, or a part of one, came to each of the machine's ceilings: 1 is the ceiling.
+/// How close a join, or a part of it, was to each of the machine's ceilings: 1 is the ceiling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Nearness {
     /// `None` where the disk below the nodes is not known.

@@ -1,4 +1,4 @@
-//! What all joins came to, as Markdown.
+//! The measurements of all joins, as Markdown.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::commands::storm::figures::spread;
 /// Of the slowest of disk read, link and disk write, and of `cat` of the slower node's files.
 const GOAL: f64 = 0.9;
 
-/// How near one phase of a trial came to the ceilings.
+/// How close one phase of a trial was to the ceilings.
 type Near = fn(&Trial) -> Nearness;
 
 /// The table, for `contenders` in this order.

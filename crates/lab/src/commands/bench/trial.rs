@@ -135,12 +135,12 @@ impl Trial {
         Ok(trial)
     }
 
-    /// How near the transfer came to the machine's ceilings.
+    /// How close the transfer was to the machine's ceilings.
     pub fn transfer_nearness(&self) -> Nearness {
         Nearness::of(&self.transfer, self.wire, &self.ceilings)
     }
 
-    /// How near the join came to them, from the joiner's start to Synced.
+    /// How close the join was to them, from the joiner's start to Synced.
     pub fn synced_nearness(&self) -> Nearness {
         Nearness::of(&self.synced, self.wire, &self.ceilings)
     }

@@ -157,7 +157,7 @@ fn wait_for(joiner: &Node, moment: Moment) -> Result<bool> {
     };
     let mut looks = 0u32;
     while !reached() {
-        ensure!(began.elapsed() < JOINERS_END, "the join does not come to the moment of the fault");
+        ensure!(began.elapsed() < JOINERS_END, "the join did not reach the moment of the fault");
         looks += 1;
         // Not too often: it is a login.
         if looks.is_multiple_of(200) && (!joiner.is_alive() || joiner.is_synced()) {

@@ -41,7 +41,7 @@ pub fn limits(options: &Options, series: Series, all: &mut Vec<Measured>) -> Res
                 );
                 let measured = match fixture.measure(&case, method, Some(load)) {
                     Ok(measured) => measured,
-                    // That is a result; the others are measured all the same.
+                    // That is a result; the others are measured anyway.
                     Err(error) => {
                         println!("  {case}: {error:#}");
                         fixture.donor().wait_synced_again(Duration::from_secs(60))?;

@@ -1,4 +1,4 @@
-//! What a transfer came to.
+//! The measurements of one transfer.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -127,7 +127,7 @@ impl Measured {
         Measured { limit: Some(limit), ..self }
     }
 
-    /// For whoever waits for it.
+    /// One line for the terminal.
     pub fn line(&self) -> String {
         format!(
             "  {}, {}: {:.1} s, {:.1} MB on the network, {} of redo to replay of {:.1}, recovery {:.1} s\n    {}",

@@ -1,4 +1,4 @@
-//! What all transfers came to, a row for each size.
+//! The measurements of all transfers, a row for each size.
 
 use super::transfer::Transfer;
 use super::{FILLERS, SYSBENCH_TABLES, Size};

@@ -1,4 +1,4 @@
-//! What all rounds came to.
+//! The results of all rounds.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -22,7 +22,7 @@ const CALM: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 /// How many reasons are shown of a wrong round.
 const SHOWN: usize = 6;
 
-/// What a round came to.
+/// The result of a round.
 pub struct Round {
     number: usize,
     case: Case,

@@ -61,7 +61,7 @@ pub struct Facts {
     pub announced: Vec<AnnouncedAddress>,
     /// Ports that must be free.
     pub ports: Vec<Port>,
-    /// Whether somebody listens where donors connect for IST, if it is to pass through us.
+    /// Whether a process listens where donors connect for IST, if it is to pass through us.
     pub relay: Option<PortState>,
     /// Members that the configuration names. They are contacted only while the server is down.
     pub neighbours: Vec<Neighbour>,

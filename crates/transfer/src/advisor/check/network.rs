@@ -6,7 +6,7 @@ use std::time::Duration;
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 
 use super::facts::{AnnouncedAddress, Facts, Neighbour, Port, PortState};
-use crate::server::ist_door::ist_door;
+use crate::server::ist_endpoints::ist_endpoints;
 use crate::threads::{Thread, scoped};
 
 /// Galera's port, unless the node's address or `base_port` names another.
@@ -120,8 +120,8 @@ pub(super) fn ports(facts: &Facts) -> Vec<Port> {
 /// Where donors connect for IST, if a process of ours has to listen there.
 pub(super) fn relay(facts: &Facts) -> Option<PortState> {
     let node_address = facts.setting("wsrep_node_address");
-    let door = ist_door(&facts.provider_options(), node_address, &facts.datadir.path).ok()?;
-    let (host, port) = &door.advertised;
+    let endpoints = ist_endpoints(&facts.provider_options(), node_address, &facts.datadir.path).ok()?;
+    let (host, port) = &endpoints.advertised;
     Some(try_port(host, *port))
 }
 

@@ -12,7 +12,7 @@ use crate::datadir::server_on;
 use crate::failure::{Failure, Kind};
 use crate::server::command_line::arguments_of_server;
 use crate::server::compiled_in;
-use crate::server::ist_door::IstDoor;
+use crate::server::ist_endpoints::IstEndpoints;
 use crate::server::options::ServerOptions;
 use crate::server::provider_options;
 use crate::server::users::user_of_name;
@@ -80,10 +80,10 @@ impl Wanted {
     ///
     /// # Errors
     /// In words, why it does not pass through us.
-    pub fn ist_door(&self, datadir: &Path) -> Result<IstDoor, String> {
+    pub fn ist_endpoints(&self, datadir: &Path) -> Result<IstEndpoints, String> {
         let server = server_on::process_in(datadir).and_then(|server| arguments_of_server(server.pid?));
         let (_, options) = load(self, &server.unwrap_or_default()).map_err(|error| format!("{error:#}"))?;
-        relay::door(&options, datadir)
+        relay::endpoints(&options, datadir)
     }
 
     /// The arguments of a program of that server; the command line of a running server comes last.

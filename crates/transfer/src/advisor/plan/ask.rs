@@ -63,7 +63,7 @@ impl Asking {
     pub fn group(&self, donors: &[String], sample: Duration) -> Result<Group> {
         let mut said: Vec<Said> = Vec::new();
         for donor in donors {
-            let one = self.hear(&listens(donor)?, sample).map_err(|why| {
+            let one = self.query(&listens(donor)?, sample).map_err(|why| {
                 Failure::new(Kind::Configuration, format!("no response from member {donor}: {why}"))
                     .hint("that member must accept the account in wsrep_sst_auth of this node's option files; an SST does not need it")
             })?;
@@ -101,7 +101,7 @@ impl Asking {
                 known.push(said.swap_remove(at).known());
                 continue;
             }
-            known.push(match self.hear_over_network(&address) {
+            known.push(match self.query_over_network(&address) {
                 Ok(one) if one.uuid == uuid => one.known(),
                 Ok(one) => unasked(&uuid, &name, view.as_ref(), format!("{address} is {}", one.member.name)),
                 Err(why) => unasked(&uuid, &name, view.as_ref(), why),
@@ -110,15 +110,15 @@ impl Asking {
         Ok(known)
     }
 
-    fn hear_over_network(&self, address: &str) -> Result<Said, String> {
+    fn query_over_network(&self, address: &str) -> Result<Said, String> {
         let account = self.account.as_ref().filter(|account| !account.user.is_empty());
         account.ok_or("no account is configured")?;
         let at = ListenAddress::parse(address).map_err(|e| e.to_string())?;
         let port = at.port.filter(|port| *port != 0).ok_or("it does not announce its client address")?;
-        self.hear(&Listens::Network(at.host, port), Duration::ZERO)
+        self.query(&Listens::Network(at.host, port), Duration::ZERO)
     }
 
-    fn hear(&self, at: &Listens, sample: Duration) -> Result<Said, String> {
+    fn query(&self, at: &Listens, sample: Duration) -> Result<Said, String> {
         let login = Login { at: at.clone(), account: self.account.clone() };
         let mut session = Session::open(&login, ANSWER_WITHIN).map_err(|why| why.to_string())?;
         self.ask(at, &mut session, sample).map_err(|e| e.to_string())

@@ -78,7 +78,8 @@ pub fn collect(
         // A server that runs gets no write-sets from an archive.
         archives: if gets_rows(&options) { vec![] } else { archives(&group, archive)? },
         rate: rate::remembered(&layout.datadir),
-        door: relay::door(&options, &layout.datadir).and_then(|door| relay::is_readable(&door)),
+        relay: relay::endpoints(&options, &layout.datadir)
+            .and_then(|endpoints| relay::is_readable(&endpoints)),
         group,
     })
 }

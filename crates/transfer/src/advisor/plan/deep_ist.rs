@@ -82,7 +82,7 @@ pub(super) struct Question<'a> {
 /// the donor must join.
 pub(super) fn predict(
     archives: &[ArchiveReach],
-    door: &Result<(), String>,
+    relay: &Result<(), String>,
     question: &Question<'_>,
 ) -> Option<DeepIst> {
     let (history, newest) = question.group;
@@ -108,7 +108,7 @@ pub(super) fn predict(
         // The donor's own option, which is not known here.
         rlimit: None,
     });
-    Some(DeepIst { ways, write_sets, bytes, closed: door.clone().err(), base: base.cloned() })
+    Some(DeepIst { ways, write_sets, bytes, closed: relay.clone().err(), base: base.cloned() })
 }
 
 #[cfg(test)]

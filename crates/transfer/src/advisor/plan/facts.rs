@@ -38,8 +38,8 @@ pub struct Facts {
     pub archives: Vec<ArchiveReach>,
     /// How fast its server applied write-sets in its last deep IST, if that is known.
     pub rate: Option<ReplayRate>,
-    /// Why a deep IST cannot come in on this node as it is set up.
-    pub door: Result<(), String>,
+    /// Whether IST can pass through a relay of ours as this node is set up; if not, why.
+    pub relay: Result<(), String>,
     /// The group.
     pub group: Group,
 }

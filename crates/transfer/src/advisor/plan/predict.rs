@@ -163,7 +163,7 @@ fn instead(way: &Way, facts: &Facts, position: Option<Seqno>) -> Option<DeepIst>
         rate: facts.rate,
         sends: known.sends.as_ref().ok(),
     };
-    deep_ist::predict(&facts.archives, &facts.door, &question)
+    deep_ist::predict(&facts.archives, &facts.relay, &question)
 }
 
 /// A full ring drops one write-set for each new one; one that is not full drops none yet.

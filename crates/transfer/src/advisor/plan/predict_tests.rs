@@ -33,7 +33,7 @@ fn facts(position: Position) -> Facts {
         base: None,
         archives: Vec::new(),
         rate: None,
-        door: Ok(()),
+        relay: Ok(()),
         group: Group { history, newest, members, age: None, pace },
     }
 }

@@ -84,7 +84,7 @@ fn compare_all(pairs: &[Pair], report: Report) -> Result<Report> {
     let work = || -> Result<()> {
         let mut buffers = pair::buffers();
         while let Some(pair) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            // The others do not compare everything before the error is heard of.
+            // An error stops the other threads: it is reported only after all of them have ended.
             let found = pair::compare(pair, &mut buffers);
             let found = found.inspect_err(|_| next.store(pairs.len(), Ordering::Relaxed))?;
             report.lock().unwrap_or_else(PoisonError::into_inner).take(pair, found);

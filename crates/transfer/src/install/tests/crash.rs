@@ -59,7 +59,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// Rolls back likewise; `by_start`: the program's next start finishes it, not the operator.
+    /// Rolls back in the same way; `by_start`: the program's next start finishes it, not the operator.
     pub fn rollback(&self, sim: &Sim, stops: &[usize], by_start: bool) -> Result<bool> {
         let again = || -> Result<()> {
             let datadir = &self.world.datadir;

@@ -245,7 +245,7 @@ fn what_other_programs_left_is_removed_and_counted() {
         }
     };
     leave();
-    // Before anybody asks what has room.
+    // Before the free space is determined.
     roots::clear_after_programs(&Disk, dir.path()).unwrap();
     assert!(!dir.path().join(".rejoin/server").exists() && !dir.path().join(".rejoin/prepare").exists());
     assert!(!root.join("server").exists());

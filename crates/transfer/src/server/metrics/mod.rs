@@ -50,8 +50,8 @@ pub fn in_seconds(ms: u64) -> f64 {
     ms as f64 / 1000.0
 }
 
-/// The file of a role, or of the node, in a directory of the textfile collector. Whoever writes the metrics of a role writes this
-/// file, so that no series is there twice.
+/// The file of a role, or of the node, in a directory of the textfile collector. All programs write the metrics of a role to
+/// this one file, so that no series exists twice.
 pub fn file_of(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("rejoin_{name}.prom"))
 }

@@ -143,7 +143,7 @@ fn read_in_threads(copier: Copier<'_>, threads: usize, work: &(dyn Fn() -> Resul
 }
 
 fn work(copier: Copier<'_>, queue: &Mutex<PageQueue<'_>>) -> Result<()> {
-    // Otherwise the others would read everything before the error is heard of.
+    // Stop the other threads: the error is reported only after all of them have ended.
     read_pieces(copier, queue).inspect_err(|_| lock(queue).over = true)
 }
 

@@ -25,7 +25,7 @@ use crate::remembered::trust::state_of;
 use crate::snapshot::declined::Declined;
 use crate::snapshot::sink::SnapshotSink;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ran {
     /// Files whose fingerprints are remembered now.

@@ -1,4 +1,4 @@
-//! What a donor does not read, and what it reads all the same.
+//! What a donor does not read, and what it reads anyway.
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -53,7 +53,7 @@ pub(super) fn describe(session: &mut Session, listed: &Listed) -> Result<Describ
     let period = |column: &&Column| matches!(column.generated.as_deref(), Some("ROW START" | "ROW END"));
     if let Some(of_transactions) = columns.iter().filter(period).find(|column| column.data_type == "bigint") {
         let text = format!(
-            "the table {database}.{name} has its history by numbers of transactions ({}), which mean nothing on another server",
+            "the table {database}.{name} has transaction-precise history ({}), whose transaction ids mean nothing on another server",
             of_transactions.name
         );
         return Err(Declined::Layout(text).into());

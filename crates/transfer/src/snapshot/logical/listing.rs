@@ -26,7 +26,7 @@ const PER_SECOND: u64 = 50 << 20;
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 /// How the file of a view begins.
 const VIEW: &[u8] = b"TYPE=VIEW\n";
-/// How the server shows a name that is no encoded one: a directory or file of somebody else's.
+/// How the server shows a name that it did not encode: a directory or file of another program.
 const NOT_ENCODED: &str = "#mysql50#";
 /// Tables that are named at most.
 const NAMED: usize = 5;
@@ -46,7 +46,7 @@ pub(super) enum Kind {
     Not,
 }
 
-/// Whether a database is no part of the data: a directory of somebody else's, or what was left of a transfer to this server.
+/// Whether a database is no part of the data: a directory of another program, or what a transfer to this server has left.
 pub(crate) fn is_foreign(database: &str) -> bool {
     database.starts_with(NOT_ENCODED) || database.starts_with(INCOMING)
 }

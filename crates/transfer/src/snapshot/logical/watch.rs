@@ -1,6 +1,6 @@
-//! Ends the sessions of a snapshot early. A session hears nothing while its server sends nothing: it sorts, or waits for a disk or a
-//! lock. So one thread looks at all that may end the snapshot, and ends the sessions with another one, which was opened beforehand:
-//! later the server may take no more.
+//! Ends the sessions of a snapshot early. A session cannot be interrupted while it waits for its server, which may be sorting, or
+//! waiting for a disk or a lock. So one thread watches everything that may end the snapshot, and kills the sessions over one that was
+//! opened beforehand: later the server may accept no more connections.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -157,7 +157,7 @@ impl<'a> Stages<'a> {
                 && lock(&self.asked).is_some_and(|asked| asked.elapsed() > WAITS_AT_MOST);
             if waits && !self.held_up.swap(true, Ordering::AcqRel) {
                 tracing::warn!(
-                    "mariadb-backup has waited {} s for its backup locks while replication is paused: it is ended",
+                    "stopping mariadb-backup: it has waited {} s for its backup locks while replication is paused",
                     WAITS_AT_MOST.as_secs()
                 );
                 end_session(login);

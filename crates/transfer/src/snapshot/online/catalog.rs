@@ -171,7 +171,7 @@ impl Catalog {
     }
 
     /// Discards the copy of a file that is gone or could not be found. If it is seen again, it counts as a new file.
-    pub fn renounce(&mut self, id: FileId) {
+    pub fn discard(&mut self, id: FileId) {
         let Some(at) = (id.0 as usize).checked_sub(1).filter(|at| *at < self.files.len()) else { return };
         let file = &mut self.files[at];
         file.present = false;

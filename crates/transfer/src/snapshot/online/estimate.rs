@@ -153,7 +153,7 @@ mod tests {
     }
 
     /// A donor under load: 38 MB of redo had been written while 2.4 GB were copied, over 370 MB of pages that were copied
-    /// before. It was asked for a checkpoint all the same, and these pages were read again at 50 MB/s.
+    /// before. It was asked for a checkpoint anyway, and these pages were read again at 50 MB/s.
     #[test]
     fn pages_that_were_copied_before_count_when_a_checkpoint_is_asked_for() {
         let prices = Prices::new(Some(500 * MB), None, 0.0);

@@ -152,7 +152,7 @@ impl Known {
 mod tests {
     use super::*;
 
-    /// There can be hundreds of thousands of each: whoever adds to them sees it here.
+    /// There can be hundreds of thousands of each, so this test fails if they grow.
     #[test]
     fn a_file_takes_few_bytes() {
         assert_eq!(size_of::<Listed>(), 24);

@@ -182,7 +182,7 @@ impl<'a> Lister<'a> {
 }
 
 impl Always {
-    /// A dangling link in the datadir may come to lead to a database without a change of its own.
+    /// A dangling link in the datadir can become a database without being changed itself.
     fn remember_dangling(&mut self, roots: &Roots, names: impl Iterator<Item = String>) {
         let datadir = &roots.layout.datadir;
         let dangles = |name: &String| datadir.join(name).is_symlink() && !datadir.join(name).is_dir();

@@ -7,7 +7,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`sql_checks`] | privileges and settings, checked before the start |
-//! | [`stage`] | the backup locks, in a guard; the server releases them by itself when it hears nothing from us |
+//! | [`stage`] | the backup locks, in a guard; the server releases them by itself if our session stays silent |
 //! | [`log_file`] | reading ranges of the live log by LSN |
 //! | [`tail`] | following the log in a thread of its own |
 //! | [`spool`] | the bounded queue behind it, in memory and in a file; redo that a newer checkpoint makes needless is dropped there |

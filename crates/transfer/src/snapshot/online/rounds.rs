@@ -270,7 +270,7 @@ impl Rounds<'_, '_> {
         for _ in 0..LISTINGS {
             // What is new stays to be copied by the next pass.
             self.lister.refresh(catalog)?;
-            renounce(catalog, |file| !file.present);
+            discard(catalog, |file| !file.present);
             let is_copy = |f: &&Known| f.present && is_copy(f);
             let there = catalog.files().iter().filter(is_copy).map(|f| f.id);
             let todo = there.filter(|id| left.as_ref().is_none_or(|left| left.contains(id)));
@@ -284,7 +284,7 @@ impl Rounds<'_, '_> {
             }
         }
         let missed = left.unwrap_or_default();
-        renounce(catalog, |file| missed.contains(&file.id));
+        discard(catalog, |file| missed.contains(&file.id));
         Ok(read)
     }
 
@@ -345,7 +345,7 @@ fn is_copy(file: &Known) -> bool {
     file.care == Care::Pages && file.copied().is_some()
 }
 
-fn renounce(catalog: &mut Catalog, which: impl Fn(&Known) -> bool) {
+fn discard(catalog: &mut Catalog, which: impl Fn(&Known) -> bool) {
     let ids: Vec<_> = catalog.files().iter().filter(|f| is_copy(f) && which(f)).map(|f| f.id).collect();
-    ids.into_iter().for_each(|id| catalog.renounce(id));
+    ids.into_iter().for_each(|id| catalog.discard(id));
 }

@@ -124,7 +124,7 @@ impl Stage {
         let question = Box::new(move |session: &mut Session| drop(tell.send(question(session))));
         let sent = self.questions.as_ref().is_some_and(|questions| questions.send(question).is_ok());
         let answer = match sent {
-            true => self.hear(&told, patience),
+            true => self.wait_for(&told, patience),
             false => Err(SqlError::lost()),
         };
         if answer.as_ref().is_err_and(|e| e.is_lost() || e.is_over() || e.is_hanging()) {
@@ -133,7 +133,7 @@ impl Stage {
         answer
     }
 
-    fn hear<T>(&self, told: &Receiver<Answer<T>>, patience: Duration) -> Answer<T> {
+    fn wait_for<T>(&self, told: &Receiver<Answer<T>>, patience: Duration) -> Answer<T> {
         let until = Instant::now() + patience;
         loop {
             match told.recv_timeout(LOOK) {

@@ -44,7 +44,7 @@ impl Output<'_> {
         let mut seen = lock(self.seen);
         seen.state = match server {
             Some(pid) => format!("following server process {pid}"),
-            None => "following the files of no server that can be seen".to_owned(),
+            None => "following the cache's files; no server process is visible".to_owned(),
         };
         if seen.history.replace(history) != Some(history) {
             tracing::info!("{} (history {history})", seen.state);
@@ -86,7 +86,7 @@ impl Output<'_> {
         if first <= last {
             tracing::warn!("write-sets {first} to {last} are missing in the archive: {reason}");
         } else {
-            tracing::warn!("what follows write-set {last} does not continue the archive: {reason}");
+            tracing::warn!("the write-sets after {last} do not continue the archive: {reason}");
         }
         self.block(history, BlockKind::Gap(reason), first, last, Vec::new())
     }

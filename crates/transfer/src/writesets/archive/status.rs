@@ -30,7 +30,7 @@ pub struct Status {
     pub updated_ms: u64,
     /// The datadir whose server it follows.
     pub datadir: String,
-    /// How IST comes to this node's server.
+    /// How IST reaches this node's server.
     pub ist: Option<String>,
     /// The history that it follows.
     pub history: Option<String>,

@@ -48,7 +48,7 @@ pub struct Block {
     pub body: Vec<u8>,
 }
 
-/// An archive that is open for writing. Whoever has one holds the lock of its directory.
+/// An archive that is open for writing. It holds the lock of its directory.
 pub struct Writer {
     dir: PathBuf,
     /// Closed segments, and last the one that is written.

@@ -18,7 +18,7 @@ use super::certificates::SocketTls;
 use super::session::Donor;
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::peer::end::End;
-use crate::server::ist_door::Transport;
+use crate::server::ist_endpoints::Transport;
 
 /// At most this many at once.
 const AT_ONCE: usize = 128;
@@ -75,7 +75,7 @@ impl Callers {
         loses.is_some()
     }
 
-    /// Takes one in. Whoever greets it says in the answer whether it has sent anything.
+    /// Admits a caller. The thread that greets it sets the returned flag once the caller has sent anything.
     pub fn admit(&mut self, from: SocketAddr, socket: &Arc<TcpStream>) -> Arc<AtomicBool> {
         let spoke = Arc::<AtomicBool>::default();
         let (socket, since) = (socket.clone(), Instant::now());
@@ -99,7 +99,7 @@ impl Callers {
         if self.refused <= LOGGED || self.logged.is_none_or(|last| last.elapsed() >= LOG_EVERY) {
             self.logged = Some(Instant::now());
             let n = self.refused;
-            tracing::warn!("{from} connected where IST is expected and is no donor (number {n}): {why}");
+            tracing::warn!("refused {from} at the port of IST, because it is no donor (refusal {n}): {why}");
         }
     }
 

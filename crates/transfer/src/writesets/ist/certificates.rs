@@ -21,7 +21,7 @@ use rustls::{
 
 use crate::peer::own_certificates::{certificates, unusable, words};
 use crate::peer::tls::{crypto, signed_by};
-use crate::server::ist_door::SocketCertificates;
+use crate::server::ist_endpoints::SocketCertificates;
 
 /// Both roles, with what is in the files now.
 #[derive(Debug, Clone)]

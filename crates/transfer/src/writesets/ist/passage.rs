@@ -23,7 +23,7 @@ use super::callers::{self, Callers};
 use super::certificates::SocketTls;
 use super::port::{self, accept};
 use super::rate;
-use super::relay::{door, is_readable};
+use super::relay::{self, is_readable};
 use super::session::{Donor, Ends, Greeting, Inserted, Session, Verdict, Verdicts, connect};
 use super::spool;
 use crate::cancel::{Cancel, LOOK_EVERY};
@@ -33,14 +33,14 @@ use crate::job;
 use crate::panics::caught;
 use crate::peer::end::End;
 use crate::server::companion::Companion;
-use crate::server::ist_door::{IstDoor, Transport};
+use crate::server::ist_endpoints::{IstEndpoints, Transport};
 use crate::server::log;
 use crate::server::synced;
 use crate::threads::{self, Thread, lock, scoped};
 
 /// How long the relay of an earlier life of the server may still have a claim to the port ...
 const CLAIM_WITHIN: Duration = Duration::from_secs(3);
-/// ... and how long anybody may still have the port itself.
+/// ... and how long another process may still have the port itself.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
 /// How often to look whether a connection has answered the greeting, while there are any.
 const ANSWERS_EVERY: Duration = Duration::from_millis(5);
@@ -54,21 +54,23 @@ pub fn run(words: &[String]) -> Result<()> {
     let companion = Companion::begin(words)?;
     let Companion { args, options, cancel } = &companion;
     let datadir = job::datadir_of(args)?;
-    let door = door(options, &datadir).map_err(|why| Failure::new(Kind::Configuration, why))?;
+    let endpoints =
+        relay::endpoints(options, &datadir).map_err(|why| Failure::new(Kind::Configuration, why))?;
     // Without it an archiver does not leave the port, which then shows.
-    let _claim = port::claim(&datadir, CLAIM_WITHIN, cancel)
-        .inspect_err(|why| tracing::warn!("no claim to the port of IST: {why:#}"));
+    let _claim = port::claim(&datadir, CLAIM_WITHIN, cancel).inspect_err(|why| {
+        tracing::warn!("cannot claim the port of IST, so the archiver may keep it: {why:#}")
+    });
     cancel.check()?;
-    let listeners = match port::listen(&door, PORT_WITHIN, cancel) {
+    let listeners = match port::listen(&endpoints, PORT_WITHIN, cancel) {
         Ok(listeners) => listeners,
         Err(error) => {
             say(&format!("{error:#}"));
             return Ok(());
         }
     };
-    let unreadable = is_readable(&door).err();
+    let unreadable = is_readable(&endpoints).err();
     match &unreadable {
-        None => say(&format!("listening {}:{}", door.advertised.0, door.advertised.1)),
+        None => say(&format!("listening {}:{}", endpoints.advertised.0, endpoints.advertised.1)),
         Some(why) => say(&format!("unread {why}")),
     }
     let (socket, account) = companion.login(&datadir);
@@ -78,7 +80,7 @@ pub fn run(words: &[String]) -> Result<()> {
     let last_tls = Mutex::default();
     let first = |seqno: Seqno| say(&format!("first {seqno}"));
     let (verdicts, first) = (&*verdicts, &first);
-    let passage = Passage { datadir, socket, account, door, last_tls, verdicts, first, cancel };
+    let passage = Passage { datadir, socket, account, endpoints, last_tls, verdicts, first, cancel };
     let served = match unreadable {
         None => passage.serve(listeners),
         Some(_) => passage.serve_unread(&listeners),
@@ -110,21 +112,21 @@ pub(super) struct Passage<'a> {
     /// The server's socket for clients, and an account there.
     pub socket: PathBuf,
     pub account: Option<Account>,
-    pub door: IstDoor,
+    pub endpoints: IstEndpoints,
     pub last_tls: Mutex<Option<SocketTls>>,
     pub verdicts: &'a Verdicts,
-    /// Hears the first seqno that a donor sends by itself.
+    /// Called with the first seqno that a donor sends by itself.
     pub first: &'a (dyn Fn(Seqno) + Sync),
     pub cancel: &'a Cancel,
 }
 
 impl Passage<'_> {
-    /// Greets whoever connects, and passes on what the first one sends that answers as a donor's provider does; one at a
-    /// time, until it is cancelled. The port is free then, before the last connection has ended.
+    /// Greets every client that connects, and passes on what the first one sends that answers as a donor's provider does: one
+    /// donor at a time, until it is cancelled. The port is free then, even before the last connection has ended.
     pub fn serve(&self, mut listeners: Vec<TcpListener>) -> Result<()> {
         let (tell, greeted) = channel::<(SocketAddr, Result<Donor>)>();
         let mut callers = Callers::default();
-        // Our provider, as long as nobody has answered its greeting; and whether somebody has.
+        // Our provider, until a donor has answered its greeting; and whether one has.
         let mut greeting: Option<Greeting> = None;
         let passing = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -163,7 +165,7 @@ impl Passage<'_> {
                 }
                 if greeting.as_mut().is_none_or(Greeting::is_stale) {
                     greeting = self.provider().unwrap_or_else(|error| {
-                        tracing::warn!("IST cannot reach our provider: {error:#}");
+                        tracing::warn!("cannot pass IST on to this node's provider: {error:#}");
                         None
                     });
                 }
@@ -195,11 +197,11 @@ impl Passage<'_> {
     /// What is in the files of the provider's certificates now: they may have been renewed. While they are being replaced,
     /// what was in them before.
     fn tls(&self) -> Result<Option<SocketTls>> {
-        let Some(files) = &self.door.certificates else { return Ok(None) };
+        let Some(files) = &self.endpoints.certificates else { return Ok(None) };
         let mut last = lock(&self.last_tls);
         match (SocketTls::load(files), last.as_ref()) {
             (Ok(tls), _) => *last = Some(tls),
-            (Err(error), Some(_)) => tracing::warn!("the certificate read before is used again: {error:#}"),
+            (Err(error), Some(_)) => tracing::warn!("using the certificate that was read before: {error:#}"),
             (Err(error), None) => return Err(error),
         }
         Ok(last.clone())
@@ -207,12 +209,12 @@ impl Passage<'_> {
 
     /// Our provider's greeting, if it expects IST.
     fn provider(&self) -> Result<Option<Greeting>> {
-        let tls = self.tls()?.filter(|_| self.door.inside != Transport::Plain);
-        Greeting::of(self.door.provider, tls.as_ref(), self.cancel)
+        let tls = self.tls()?.filter(|_| self.endpoints.inside != Transport::Plain);
+        Greeting::of(self.endpoints.provider, tls.as_ref(), self.cancel)
     }
 
     fn greet(&self, stream: Arc<TcpStream>, hello: &[u8; HEADER_LEN], spoke: &AtomicBool) -> Result<Donor> {
-        callers::greet(stream, self.door.outside, self.tls()?.as_ref(), hello, spoke, self.cancel)
+        callers::greet(stream, self.endpoints.outside, self.tls()?.as_ref(), hello, spoke, self.cancel)
     }
 
     /// One donor's connection. Answers what was inserted when all of it went to the server.
@@ -239,7 +241,7 @@ impl Passage<'_> {
 
     /// One connection of those.
     fn pass_unread(&self, stream: TcpStream) -> Result<()> {
-        let Some(provider) = connect(self.door.provider, None, self.cancel)? else { return Ok(()) };
+        let Some(provider) = connect(self.endpoints.provider, None, self.cancel)? else { return Ok(()) };
         let donor = End::plain(Arc::new(stream), self.cancel)?;
         let mut ends = Ends { provider, donor, cancel: self.cancel };
         let passed = ends.pass();
@@ -262,7 +264,7 @@ impl Passage<'_> {
             let ReplayRate { write_sets, bytes } = rate;
             tracing::info!("deep IST: the server applied {write_sets} write-sets ({}) a second", size(bytes));
             if let Err(error) = rate::remember(&self.datadir, rate) {
-                tracing::warn!("how fast that was is not remembered: {error:#}");
+                tracing::warn!("cannot store how fast the server applied them: {error:#}");
             }
         }
         let removed = crate::disk::durable::remove_if_there(&spool::path(&self.datadir, inserted.history));

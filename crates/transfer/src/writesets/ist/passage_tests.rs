@@ -30,7 +30,7 @@ fn a_provider_that_cannot_be_reached_ends_only_that_connection() {
     let outside = TcpListener::bind("127.0.0.1:0").unwrap();
     outside.set_nonblocking(true).unwrap();
     let at = outside.local_addr().unwrap();
-    let door = IstDoor {
+    let endpoints = IstEndpoints {
         advertised: (at.ip().to_string(), at.port()),
         outside: Transport::Plain,
         // No address to which anything can be connected.
@@ -42,7 +42,7 @@ fn a_provider_that_cannot_be_reached_ends_only_that_connection() {
     let (datadir, socket) = (dir.path().to_owned(), dir.path().join("s.sock"));
     let last_tls = Mutex::default();
     let (account, verdicts, first, cancel) = (None, &verdicts, &|_: Seqno| (), &cancel);
-    let passage = Passage { datadir, socket, account, door, last_tls, verdicts, first, cancel };
+    let passage = Passage { datadir, socket, account, endpoints, last_tls, verdicts, first, cancel };
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| passage.serve_unread(&[outside]));
         for _ in 0..2 {
@@ -62,7 +62,7 @@ fn silent_callers_do_not_keep_the_donor_out() {
         (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     outside.set_nonblocking(true).unwrap();
     let at = outside.local_addr().unwrap();
-    let door = IstDoor {
+    let endpoints = IstEndpoints {
         advertised: (at.ip().to_string(), at.port()),
         outside: Transport::Plain,
         provider: inside.local_addr().unwrap(),
@@ -74,7 +74,7 @@ fn silent_callers_do_not_keep_the_donor_out() {
     let (datadir, socket) = (dir.path().to_owned(), dir.path().join("s.sock"));
     let last_tls = Mutex::default();
     let (account, verdicts, first, cancel) = (None, &verdicts, &|_: Seqno| (), &cancel);
-    let passage = Passage { datadir, socket, account, door, last_tls, verdicts, first, cancel };
+    let passage = Passage { datadir, socket, account, endpoints, last_tls, verdicts, first, cancel };
     let (read, took) = std::thread::scope(|scope| {
         scope.spawn(|| passage.serve(vec![outside]).unwrap_err());
         let reading = scope.spawn(|| provider(&inside, None));

@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::cancel::{Cancel, LOOK_EVERY};
-use crate::server::ist_door::IstDoor;
+use crate::server::ist_endpoints::IstEndpoints;
 
 /// How often a claim, or a port, that another process has is tried again.
 const TRY_EVERY: Duration = Duration::from_millis(20);
@@ -44,20 +44,24 @@ pub(super) fn claim(datadir: &Path, within: Duration, cancel: &Cancel) -> Result
 /// Whether the relay of a state transfer has claimed the port.
 pub(super) fn is_claimed(datadir: &Path) -> bool {
     let Ok(dir) = File::open(datadir) else { return false };
-    // Held for an instant only; whoever claims it tries again.
+    // Held for an instant only; a process that claims the port meanwhile tries again.
     flock(&dir, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
 /// Listens on every address that the name means, waiting for another process to leave.
 ///
 /// # Errors
-/// It cannot; [`ErrorKind::AddrInUse`] if somebody has not left in time.
-pub(super) fn listen(door: &IstDoor, within: Duration, cancel: &Cancel) -> Result<Vec<TcpListener>> {
-    let (host, port) = &door.advertised;
+/// It cannot; [`ErrorKind::AddrInUse`] if another process has the port for all that time.
+pub(super) fn listen(
+    endpoints: &IstEndpoints,
+    within: Duration,
+    cancel: &Cancel,
+) -> Result<Vec<TcpListener>> {
+    let (host, port) = &endpoints.advertised;
     let addresses: Vec<SocketAddr> = (host.as_str(), *port)
         .to_socket_addrs()
         .with_context(|| format!("ist.recv_addr={host} does not resolve"))?
-        .filter(|address| *address != door.provider)
+        .filter(|address| *address != endpoints.provider)
         .collect();
     let until = Instant::now() + within;
     loop {

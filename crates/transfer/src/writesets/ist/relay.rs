@@ -15,7 +15,7 @@ use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::server::companion;
-use crate::server::ist_door::{IstDoor, ist_door};
+use crate::server::ist_endpoints::{IstEndpoints, ist_endpoints};
 use crate::server::options::ServerOptions;
 use crate::server::provider_options;
 
@@ -25,22 +25,22 @@ pub const VERB: &str = "relay-ist";
 /// How long a relay may take to say that it listens.
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Where IST comes in on this node, or why it cannot pass through us.
+/// Where donors connect for IST on this node, and where its provider listens.
 ///
 /// # Errors
-/// In words, why not.
-pub fn door(options: &ServerOptions, datadir: &Path) -> Result<IstDoor, String> {
+/// Why IST cannot pass through us, in words.
+pub fn endpoints(options: &ServerOptions, datadir: &Path) -> Result<IstEndpoints, String> {
     let provider = provider_options::parse(options.server("wsrep-provider-options").unwrap_or_default());
-    ist_door(&provider, options.server("wsrep-node-address"), datadir)
+    ist_endpoints(&provider, options.server("wsrep-node-address"), datadir)
 }
 
-/// Whether we can read what passes through it, so that something can be put before that.
+/// Whether we can read the IST that passes through, so that write-sets can be inserted before it.
 ///
 /// # Errors
-/// In words, why not.
-pub fn is_readable(door: &IstDoor) -> Result<(), String> {
+/// Why not, in words.
+pub fn is_readable(endpoints: &IstEndpoints) -> Result<(), String> {
     let load = |files| SocketTls::load(files).map(drop);
-    let loaded = door.certificates.as_ref().map_or(Ok(()), load);
+    let loaded = endpoints.certificates.as_ref().map_or(Ok(()), load);
     loaded.map_err(|why| format!("the provider encrypts IST, and {why:#}"))
 }
 
@@ -49,9 +49,10 @@ pub fn is_readable(door: &IstDoor) -> Result<(), String> {
 pub struct Relay {
     orders: ChildStdin,
     answers: ChildStdout,
-    heard: Vec<u8>,
+    /// Bytes that arrived and do not end a line yet.
+    received: Vec<u8>,
     first: Option<Seqno>,
-    /// Why it cannot put anything before what it passes on.
+    /// Why it cannot insert anything, if so.
     unread: Option<String>,
 }
 
@@ -68,7 +69,7 @@ impl Relay {
             .context("cannot start the process that passes IST on")?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (orders, answers) = pipes.context("the process that passes IST on has no pipes")?;
-        let mut relay = Relay { orders, answers, heard: Vec::new(), first: None, unread: None };
+        let mut relay = Relay { orders, answers, received: Vec::new(), first: None, unread: None };
         let silent =
             || Failure::new(Kind::Server, "the process that passes IST on does not say that it listens");
         let said = relay.line(LISTENS_WITHIN, &job.cancel)?.ok_or_else(silent)?;
@@ -82,7 +83,7 @@ impl Relay {
         }
     }
 
-    /// Why nothing can be put before what it passes on, if nothing can.
+    /// Why it cannot insert anything into what it passes on; none if it can.
     pub fn passes_unread(&self) -> Option<&str> {
         self.unread.as_deref()
     }
@@ -111,12 +112,12 @@ impl Relay {
             .context("the process that passes IST on is gone")
     }
 
-    /// None when there is none in time, or no more.
+    /// The next line of the process; none if it sends none in time, or has closed its end.
     fn line(&mut self, within: Duration, cancel: &Cancel) -> Result<Option<String>> {
         let until = Instant::now() + within;
         loop {
-            if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
-                let line = self.heard.drain(..=end).collect::<Vec<_>>();
+            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let line = self.received.drain(..=end).collect::<Vec<_>>();
                 return Ok(Some(String::from_utf8_lossy(&line).trim().to_owned()));
             }
             cancel.check()?;
@@ -126,9 +127,11 @@ impl Relay {
                 let mut buffer = [0; 256];
                 match self.answers.read(&mut buffer) {
                     Ok(0) => return Ok(None),
-                    Ok(n) => self.heard.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+                    Ok(n) => self.received.extend_from_slice(buffer.get(..n).unwrap_or_default()),
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error).context("cannot hear the process that passes IST on"),
+                    Err(error) => {
+                        return Err(error).context("cannot read from the process that passes IST on");
+                    }
                 }
             } else if left.is_zero() {
                 return Ok(None);

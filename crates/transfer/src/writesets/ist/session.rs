@@ -73,7 +73,7 @@ impl Verdicts {
 
 /// Connects to our provider; `None` when it does not expect IST.
 pub(super) fn connect(provider: SocketAddr, tls: Option<&SocketTls>, cancel: &Cancel) -> Result<Option<End>> {
-    let at = || format!("cannot connect to our provider at {provider}");
+    let at = || format!("cannot connect to this node's provider at {provider}");
     let socket = match std::net::TcpStream::connect_timeout(&provider, GREETING_WITHIN) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         connected => Arc::new(connected.with_context(at)?),
@@ -118,7 +118,7 @@ impl Greeting {
     }
 }
 
-/// Whoever has answered the greeting as a provider does.
+/// A peer that has answered the greeting as a provider does.
 #[derive(Debug)]
 pub(super) struct Donor {
     end: End,
@@ -164,7 +164,7 @@ pub(super) struct Session<'a> {
     pub datadir: &'a Path,
     pub verdicts: &'a Verdicts,
     pub cancel: &'a Cancel,
-    /// Hears the first seqno that the donor sends by itself.
+    /// Called with the first seqno that the donor sends by itself.
     pub first: &'a (dyn Fn(Seqno) + Sync),
 }
 
@@ -190,7 +190,7 @@ impl Session<'_> {
         let mut history = Uuid::NIL;
         loop {
             match splice.next(&held)? {
-                Step::Read => match ends.hear(&mut buffer)? {
+                Step::Read => match ends.read_donor(&mut buffer)? {
                     0 => return Ok(None),
                     n => held.extend_from_slice(buffer.get(..n).unwrap_or_default()),
                 },
@@ -209,7 +209,7 @@ impl Session<'_> {
                             }
                             if !splice.insert_from(position.seqno) {
                                 tracing::info!(
-                                    "IST begins at {first}: nothing is inserted behind {position}"
+                                    "the donor's IST begins at {first}: no write-sets need to be inserted after {position}"
                                 );
                             }
                         }
@@ -318,7 +318,7 @@ impl Ends<'_> {
     }
 
     /// Waits for bytes of the donor's; 0 when one of the two has closed.
-    fn hear(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    fn read_donor(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
             self.cancel.check()?;
             if self.provider_has_gone()? {
@@ -337,7 +337,7 @@ impl Ends<'_> {
     pub fn pass(&mut self) -> Result<()> {
         let mut buffer = vec![0; BUFFER];
         loop {
-            match self.hear(&mut buffer)? {
+            match self.read_donor(&mut buffer)? {
                 0 => break,
                 n => self.provider.write(buffer.get(..n).unwrap_or_default())?,
             }

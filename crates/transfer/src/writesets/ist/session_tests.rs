@@ -11,7 +11,7 @@ use super::super::callers;
 use super::super::certificates::tests::Authority;
 use super::super::spool::Spool;
 use super::*;
-use crate::server::ist_door::{SocketCertificates, Transport};
+use crate::server::ist_endpoints::{SocketCertificates, Transport};
 
 const HISTORY: Uuid = Uuid([9; 16]);
 
@@ -91,7 +91,7 @@ fn pair() -> (Arc<TcpStream>, TcpStream) {
     (Arc::new(listener.accept().unwrap().0), there)
 }
 
-/// Greets whoever is at the other end.
+/// Greets the peer.
 fn greeted(socket: Arc<TcpStream>, tls: Encrypted<'_>, hello: &[u8; HEADER_LEN]) -> Result<Donor> {
     let speaks = if tls.is_some() { Transport::Tls } else { Transport::Plain };
     callers::greet(socket, speaks, tls, hello, &AtomicBool::default(), &Cancel::new())
@@ -223,7 +223,7 @@ fn only_the_group_is_greeted_where_ist_is_encrypted() {
     let shared = Authority::new("shared").itself();
     assert_eq!(judged(&load(&shared), Some(&load(&shared)), Transport::Tls), Ok(()));
     assert!(judged(&load(&shared), Some(&load(&two)), Transport::Tls).is_err());
-    // With socket.dynamic whoever begins TLS gets it, and the others are greeted plainly.
+    // With socket.dynamic a peer that begins TLS gets TLS, and others are greeted in plain text.
     assert_eq!(judged(&ours, Some(&load(&two)), Transport::Dynamic), Ok(()));
     assert_eq!(judged(&ours, None, Transport::Dynamic), Ok(()));
 }

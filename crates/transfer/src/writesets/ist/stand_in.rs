@@ -1,8 +1,8 @@
-//! The relay of a server that was started without a state transfer: nobody else would listen where donors connect, and a node
-//! that was cut off could take no IST while its server runs.
+//! The relay of a server that was started without a state transfer. Without it no process would listen where donors connect, and
+//! a node that was cut off could not receive IST while its server runs.
 //!
-//! It belongs to the archiver's process, listens as long as no state transfer's relay has claimed the port (`port`),
-//! and passes IST on as it is. Where it listens follows from the options of the server that runs.
+//! It is part of the archiver's process. It listens while no state transfer's relay has claimed the port (`port`), and passes IST
+//! on unchanged. The options of the running server determine where it listens.
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -18,18 +18,18 @@ use super::session::{Verdict, Verdicts};
 use crate::cancel::Cancel;
 use crate::datadir::server_on;
 use crate::failure::{Failure, Kind};
-use crate::server::ist_door::IstDoor;
+use crate::server::ist_endpoints::IstEndpoints;
 use crate::threads::{self, Thread, lock, scoped};
 
-/// How often it is looked whether a state transfer's relay claims the port, or has left it.
+/// How often it checks whether a state transfer's relay has claimed the port, or has left it.
 const TURN_EVERY: Duration = Duration::from_millis(100);
-/// How often it is looked whether another server runs: it may have other options.
+/// How often it checks whether another server runs, which may have other options.
 const SERVER_EVERY: Duration = Duration::from_secs(1);
 
-/// Where IST comes in by the options of the node's server, or why it does not come through us.
-pub type FindDoor = dyn Fn() -> Result<IstDoor, String> + Send + Sync;
+/// Finds the endpoints of IST in the options of the node's server, or why IST does not pass through us.
+pub type FindEndpoints = dyn Fn() -> Result<IstEndpoints, String> + Send + Sync;
 
-/// What the stand-in does, as others may read it.
+/// What the stand-in does, for other threads to read.
 #[derive(Clone, Debug, Default)]
 pub struct Told(Arc<Mutex<Option<String>>>);
 
@@ -54,7 +54,7 @@ impl Told {
 /// The thread cannot be started.
 pub fn start(
     datadir: PathBuf,
-    find: Box<FindDoor>,
+    find: Box<FindEndpoints>,
     told: Told,
     cancel: Cancel,
 ) -> Result<JoinHandle<()>, Failure> {
@@ -65,26 +65,26 @@ fn stand_in(mut node: Node<'_>, told: &Told, cancel: &Cancel) {
     while cancel.sleep(TURN_EVERY).is_ok() {
         node.look();
         if port::is_claimed(&node.datadir) {
-            told.tell("is left to the process that a state transfer started".to_owned());
+            told.tell("is received by the relay that a state transfer started".to_owned());
             continue;
         }
-        let (door, unread) = match &node.door {
+        let (endpoints, unread) = match &node.endpoints {
             Ok(found) => found.clone(),
             Err(why) => {
-                told.tell(format!("goes to the server itself: {why}"));
+                told.tell(format!("goes directly to the server: {why}"));
                 continue;
             }
         };
-        match port::listen(&door, Duration::ZERO, cancel) {
-            Err(why) => told.tell(format!("finds nobody of ours: {why:#}")),
+        match port::listen(&endpoints, Duration::ZERO, cancel) {
+            Err(why) => told.tell(format!("has no listener: {why:#}")),
             Ok(listeners) => {
-                let (host, port) = &door.advertised;
+                let (host, port) = &endpoints.advertised;
                 let unread = unread.map_or(String::new(), |why| format!(", unread: {why}"));
                 told.tell(format!("passes through at {host}:{port}{unread}"));
-                if let Err(why) = serve(&mut node, door, unread.is_empty(), listeners, cancel)
+                if let Err(why) = serve(&mut node, endpoints, unread.is_empty(), listeners, cancel)
                     && why.downcast_ref::<Failure>().is_none_or(|failure| failure.kind != Kind::Stopped)
                 {
-                    tracing::warn!("IST does not pass through for a moment: {why:#}");
+                    tracing::warn!("IST is interrupted until this process listens again: {why:#}");
                 }
             }
         }
@@ -94,7 +94,7 @@ fn stand_in(mut node: Node<'_>, told: &Told, cancel: &Cancel) {
 /// Passes IST on until it is another one's turn, the server has other options, or everything is over.
 fn serve(
     node: &mut Node<'_>,
-    door: IstDoor,
+    endpoints: IstEndpoints,
     is_readable: bool,
     listeners: Vec<TcpListener>,
     cancel: &Cancel,
@@ -103,10 +103,10 @@ fn serve(
     verdicts.set(Verdict::Through);
     let passage = Passage {
         datadir: node.datadir.clone(),
-        // Of use where something is inserted, which nothing is here.
+        // Used only to insert write-sets, which the archiver does not do.
         socket: PathBuf::new(),
         account: None,
-        door,
+        endpoints,
         last_tls: Mutex::default(),
         verdicts: &verdicts,
         first: &|_| (),
@@ -131,21 +131,21 @@ fn serve(
 /// A node as it is now.
 struct Node<'a> {
     datadir: PathBuf,
-    find: &'a FindDoor,
+    find: &'a FindEndpoints,
     /// Its server, if one runs that can be seen.
     server: Option<u32>,
-    /// Where IST comes in, and why what comes cannot be read if it cannot; or why nothing comes through us.
-    door: Result<(IstDoor, Option<String>), String>,
+    /// The endpoints, with the reason if IST cannot be read; or why IST does not pass through us.
+    endpoints: Result<(IstEndpoints, Option<String>), String>,
     looked: Instant,
 }
 
 impl Node<'_> {
-    fn new(datadir: PathBuf, find: &FindDoor) -> Node<'_> {
+    fn new(datadir: PathBuf, find: &FindEndpoints) -> Node<'_> {
         let server = server_of(&datadir);
-        Node { server, door: found(find), datadir, find, looked: Instant::now() }
+        Node { server, endpoints: found(find), datadir, find, looked: Instant::now() }
     }
 
-    /// Looks, now and then, whether there is another server. True when IST comes in elsewhere than before, or in another way.
+    /// Looks, now and then, whether another server runs. True if the endpoints have changed.
     fn look(&mut self) -> bool {
         if self.looked.elapsed() < SERVER_EVERY {
             return false;
@@ -156,13 +156,13 @@ impl Node<'_> {
             return false;
         }
         self.server = server_of(&self.datadir);
-        let door = found(self.find);
+        let endpoints = found(self.find);
         // A server that cannot be seen from here may run. An option file that is being replaced says nothing of it.
-        if self.server.is_none() && door.is_err() && self.door.is_ok() {
+        if self.server.is_none() && endpoints.is_err() && self.endpoints.is_ok() {
             return false;
         }
-        let before = std::mem::replace(&mut self.door, door);
-        self.door != before
+        let before = std::mem::replace(&mut self.endpoints, endpoints);
+        self.endpoints != before
     }
 }
 
@@ -170,10 +170,10 @@ fn server_of(datadir: &Path) -> Option<u32> {
     server_on::process_in(datadir)?.pid
 }
 
-fn found(find: &FindDoor) -> Result<(IstDoor, Option<String>), String> {
-    let door = find()?;
-    let unread = is_readable(&door).err();
-    Ok((door, unread))
+fn found(find: &FindEndpoints) -> Result<(IstEndpoints, Option<String>), String> {
+    let endpoints = find()?;
+    let unread = is_readable(&endpoints).err();
+    Ok((endpoints, unread))
 }
 
 #[cfg(test)]
@@ -186,7 +186,7 @@ mod tests {
 
     use super::super::session::tests::{donor, plain, provider};
     use super::*;
-    use crate::server::ist_door::Transport;
+    use crate::server::ist_endpoints::Transport;
 
     const SOON: Duration = Duration::from_secs(20);
 
@@ -195,8 +195,8 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
-    fn door(advertised: SocketAddr, provider: SocketAddr) -> IstDoor {
-        IstDoor {
+    fn endpoints(advertised: SocketAddr, provider: SocketAddr) -> IstEndpoints {
+        IstEndpoints {
             advertised: (advertised.ip().to_string(), advertised.port()),
             outside: Transport::Plain,
             provider,
@@ -217,7 +217,7 @@ mod tests {
     struct Running(Cancel, Option<JoinHandle<()>>, Told);
 
     impl Running {
-        fn beside(datadir: &Path, find: Box<FindDoor>) -> Running {
+        fn beside(datadir: &Path, find: Box<FindEndpoints>) -> Running {
             let (cancel, told) = (Cancel::new(), Told::default());
             let thread = start(datadir.to_owned(), find, told.clone(), cancel.clone()).unwrap();
             Running(cancel, Some(thread), told)
@@ -240,7 +240,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (at, inside) = (free(), TcpListener::bind("127.0.0.1:0").unwrap());
         let of_provider = inside.local_addr().unwrap();
-        let stand_in = Running::beside(dir.path(), Box::new(move || Ok(door(at, of_provider))));
+        let stand_in = Running::beside(dir.path(), Box::new(move || Ok(endpoints(at, of_provider))));
         wait("it listens", || stand_in.says(&format!("passes through at {at}")));
         for from in [8, 30] {
             let read = std::thread::scope(|scope| {
@@ -257,13 +257,13 @@ mod tests {
         assert_eq!(early.read(&mut [0]).unwrap_or(0), 0);
     }
 
-    /// Although somebody is being greeted who does not answer.
+    /// Even while a client is being greeted that does not answer.
     #[test]
     fn the_relay_of_a_state_transfer_gets_the_port_and_gives_it_back() {
         let dir = tempfile::tempdir().unwrap();
         let (at, inside) = (free(), TcpListener::bind("127.0.0.1:0").unwrap());
         let of_provider = inside.local_addr().unwrap();
-        let stand_in = Running::beside(dir.path(), Box::new(move || Ok(door(at, of_provider))));
+        let stand_in = Running::beside(dir.path(), Box::new(move || Ok(endpoints(at, of_provider))));
         wait("it listens", || stand_in.says("passes through"));
         let over = AtomicBool::new(false);
         let longest = std::thread::scope(|scope| {
@@ -283,8 +283,8 @@ mod tests {
                 silent.read_exact(&mut [0; 24]).unwrap();
                 let cancel = Cancel::new();
                 let claim = port::claim(dir.path(), SOON, &cancel).unwrap();
-                let listeners = port::listen(&door(at, of_provider), SOON, &cancel).unwrap();
-                wait("it says so", || stand_in.says("is left to"));
+                let listeners = port::listen(&endpoints(at, of_provider), SOON, &cancel).unwrap();
+                wait("it says so", || stand_in.says("is received by the relay"));
                 drop((listeners, claim));
                 wait("it listens again", || stand_in.says("passes through"));
             }
@@ -295,7 +295,7 @@ mod tests {
         assert!(longest < Duration::from_secs(1), "nobody listened for {longest:?}");
     }
 
-    /// For how long nobody listened there, whoever it should have been.
+    /// The longest time during which no process listened there.
     fn longest_silence(at: SocketAddr, over: &AtomicBool) -> Duration {
         let (mut longest, mut last) = (Duration::ZERO, Instant::now());
         while !over.load(Ordering::Acquire) {
@@ -315,8 +315,8 @@ mod tests {
         let (then, moved) = (second.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
         let has_moved = moved.clone();
         let find = move || match has_moved.load(Ordering::Acquire) {
-            false => Ok(door(first, inside)),
-            true => Ok(door(then, inside)),
+            false => Ok(endpoints(first, inside)),
+            true => Ok(endpoints(then, inside)),
         };
         let stand_in = Running::beside(dir.path(), Box::new(find));
         wait("it listens", || stand_in.says(&first.to_string()));
@@ -328,6 +328,6 @@ mod tests {
         drop(stand_in);
         assert!(TcpStream::connect(then).is_err(), "it has ended");
         let none = Running::beside(dir.path(), Box::new(|| Err("ist.recv_bind is not set".to_owned())));
-        wait("it says why not", || none.says("goes to the server itself: ist.recv_bind is not set"));
+        wait("it says why not", || none.says("goes directly to the server: ist.recv_bind is not set"));
     }
 }

@@ -18,8 +18,8 @@ use crate::disk::durable;
 /// Name of the note, in the datadir.
 const NOTE: &str = "rejoin-ist-try";
 
-/// The provider's own word on the data. It must be read before the server hears where we listen: then the provider
-/// replaces it.
+/// What the provider recorded about the data. Read it before the server is told where we listen, because the provider replaces
+/// it then.
 pub fn provider_says(datadir: &Path) -> Option<GraState> {
     GraState::parse(&std::fs::read_to_string(datadir.join(grastate::FILE_NAME)).ok()?).ok()
 }
@@ -42,7 +42,7 @@ pub fn position(layout: &Layout, said: Option<&GraState>) -> Result<Result<State
 /// # Errors
 /// In words why not.
 pub fn judge(found: StateId, said: Option<&GraState>, noted: Option<StateId>) -> Result<StateId, String> {
-    let Some(said) = said else { return Err("it has no grastate.dat that reads".to_owned()) };
+    let Some(said) = said else { return Err("its grastate.dat is missing or unreadable".to_owned()) };
     if !found.is_defined() {
         return Err("its files hold no position".to_owned());
     }
@@ -119,7 +119,7 @@ mod tests {
             (Some(said(nil, -1)), None, Some("not to be trusted")),
             (Some(said(nil, -1)), Some(at(6)), Some("not to be trusted")),
             (Some(said(nil, -1)), Some(at(7)), None),
-            (None, Some(at(7)), Some("no grastate.dat")),
+            (None, Some(at(7)), Some("grastate.dat is missing")),
         ] {
             match (judge(at(7), said.as_ref(), noted), says) {
                 (Ok(position), None) => assert_eq!(position, at(7)),

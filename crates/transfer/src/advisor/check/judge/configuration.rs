@@ -4,7 +4,7 @@ use formats::wsrep::address::ListenAddress;
 use super::super::Findings;
 use super::super::facts::{Facts, PortState, Server};
 use crate::peer::Side;
-use crate::server::ist_door::{IST_DOOR_HINT, IstDoor, ist_door};
+use crate::server::ist_endpoints::{IST_OPTIONS_HINT, IstEndpoints, ist_endpoints};
 use crate::settings::{IstChoice, SnapshotChoice};
 use crate::writesets::ist::relay::is_readable;
 
@@ -31,17 +31,17 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
     if !wanted && !begun {
         return;
     }
-    match ist_door(&options, facts.setting("wsrep_node_address"), &facts.datadir.path) {
-        Ok(door) => {
-            relay(facts, &door, findings);
-            if let Err(why) = is_readable(&door) {
+    match ist_endpoints(&options, facts.setting("wsrep_node_address"), &facts.datadir.path) {
+        Ok(endpoints) => {
+            relay(facts, &endpoints, findings);
+            if let Err(why) = is_readable(&endpoints) {
                 let text =
                     format!("a member's archive cannot bring this node back, only files or IST: {why}");
                 let hint = "a certificate of X.509 version 3 and a key without a password, readable for the server's user";
                 findings.note("deep-ist", text, hint);
                 return;
             }
-            let (host, port) = door.advertised;
+            let (host, port) = endpoints.advertised;
             findings.ok(
                 "deep-ist",
                 format!("IST comes in at {host}:{port}: archived write-sets can be put before it"),
@@ -50,15 +50,15 @@ fn deep_ist(facts: &Facts, findings: &mut Findings) {
         Err(why) => findings.note(
             "deep-ist",
             format!("a member's archive cannot bring this node back, only files or IST: {why}"),
-            IST_DOOR_HINT,
+            IST_OPTIONS_HINT,
         ),
     }
 }
 
-/// Whether anybody listens where donors connect for IST: the provider does not. The relay of a state transfer lives as long as
-/// the server that it was started for; a server that was started without one has the archiver.
-fn relay(facts: &Facts, door: &IstDoor, findings: &mut Findings) {
-    let (host, port) = &door.advertised;
+/// Checks that a process listens where donors connect for IST, because the provider does not. The relay of a state transfer lives as
+/// long as the server that it was started for; for a server that was started without one, the archiver listens.
+fn relay(facts: &Facts, endpoints: &IstEndpoints, findings: &mut Findings) {
+    let (host, port) = &endpoints.advertised;
     let why = match &facts.relay {
         None => return,
         Some(PortState::Taken) => {

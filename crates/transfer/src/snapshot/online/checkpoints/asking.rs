@@ -33,7 +33,7 @@ impl Checkpoints<'_> {
                 tracing::info!("a checkpoint took {:.1} s", began.elapsed().as_secs_f64());
             }
             Err(e) => {
-                self.sink.tell(&format!("no checkpoint is asked for: {e}; {why}"));
+                self.sink.tell(&format!("cannot request a checkpoint: {e}; {why}"));
                 state.figures.refused = Some(e);
             }
         }

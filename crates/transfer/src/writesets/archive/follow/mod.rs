@@ -121,7 +121,7 @@ impl Follower {
             return Ok(None);
         }
         let began = Instant::now();
-        // Pages that come from now on are heard of.
+        // Pages that are created from now on are reported.
         self.watch.clear();
         let dir = self.dir().to_owned();
         self.watch.add("cache", &dir);

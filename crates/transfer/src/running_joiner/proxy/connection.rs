@@ -61,7 +61,7 @@ impl Shared {
             // What came in clear after the greeting would count as said in TLS.
             if !said.is_empty() {
                 return Err(self
-                    .broken(&io::Error::other("it says more than its greeting before TLS"))
+                    .broken(&io::Error::other("it sent data after its greeting and before TLS"))
                     .into());
             }
             server.write(&packet(number, &request)).map_err(broken)?;
@@ -78,7 +78,7 @@ impl Shared {
     fn connect(&self) -> Result<TcpStream> {
         let cannot = |why: &io::Error| {
             let kind = if why.kind() == io::ErrorKind::TimedOut { Kind::Timeout } else { Kind::Peer };
-            Failure::new(kind, format!("the joiner's server at {} is not reached: {why}", self.name()))
+            Failure::new(kind, format!("the joiner's server at {} cannot be reached: {why}", self.name()))
                 .hint("it must listen for clients there: see wsrep_node_address, port and bind-address of the joiner, and firewalls")
         };
         let addresses = (self.host.as_str(), self.port).to_socket_addrs().map_err(|e| cannot(&e))?;
@@ -202,7 +202,7 @@ impl Shared {
         }
         let seconds = STEP_WITHIN.as_secs();
         let text = format!(
-            "the joiner's server at {} took a connection and said nothing within {seconds} s",
+            "the joiner's server at {} accepted the connection and sent nothing within {seconds} s",
             self.name()
         );
         Failure::new(Kind::Timeout, text)
@@ -217,7 +217,7 @@ impl Shared {
             }
             io::ErrorKind::TimedOut => {
                 self.silent.fetch_add(1, Ordering::AcqRel);
-                Failure::new(Kind::Timeout, format!("the joiner's server at {name} does not answer any more"))
+                Failure::new(Kind::Timeout, format!("the joiner's server at {name} no longer answers"))
             }
             _ => Failure::new(
                 Kind::Peer,

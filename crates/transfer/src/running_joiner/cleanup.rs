@@ -39,7 +39,7 @@ impl Data {
 }
 
 /// Leaves the joiner's server, as far as it can be reached. `error` is why the transfer failed.
-pub(super) fn say(joiner: &Joiner<'_>, error: &anyhow::Error, data: Data) {
+pub(super) fn after_failure(joiner: &Joiner<'_>, error: &anyhow::Error, data: Data) {
     let cancel = &joiner.job.cancel;
     let left = if cancel.is_ended_now() {
         // Our own server waits for our end, or is gone.
@@ -47,22 +47,22 @@ pub(super) fn say(joiner: &Joiner<'_>, error: &anyhow::Error, data: Data) {
     } else if kind_of(error) == Kind::Timeout && cancel.check().is_ok() {
         Err(anyhow!("it does not answer"))
     } else {
-        leave(joiner, error, data)
+        clean_up(joiner, error, data)
     };
     if let Err(why) = left {
         tracing::warn!(
-            "{} may not know of the failure, and databases {INCOMING}* may be left there, which the next transfer removes: {why:#}",
+            "cannot clean up {}; databases {INCOMING}* may stay there until the next transfer: {why:#}",
             joiner.name()
         );
     }
 }
 
-fn leave(joiner: &Joiner<'_>, error: &anyhow::Error, data: Data) -> Result<()> {
+fn clean_up(joiner: &Joiner<'_>, error: &anyhow::Error, data: Data) -> Result<()> {
     // The connections of the transfer may be broken, or cancelled.
-    let road = joiner.road_to_it(&Cancel::new())?;
-    let at = Listens::Proxied { socket: road.socket(), server: road.server() };
+    let proxy = joiner.proxy_to_it(&Cancel::new())?;
+    let at = Listens::Proxied { socket: proxy.socket(), server: proxy.server() };
     let login = Login { at, account: joiner.account() };
-    let mut session = joiner.enter_by(&road, &login, STEP_WITHIN)?;
+    let mut session = joiner.enter_by(&proxy, &login, STEP_WITHIN)?;
     tell(joiner, &mut session, error, data);
     // First, because dropping very many tables can take longer than is waited for.
     joiner.put_back(&mut session);
@@ -87,7 +87,7 @@ fn tell(joiner: &Joiner<'_>, session: &mut Session, error: &anyhow::Error, data:
     let path = joiner.datadir.join(log::file_name("joiner"));
     match session.write_file(&path, lines.concat().as_bytes()) {
         Ok(()) => tracing::info!("the reason is in {} on the joiner's host", path.display()),
-        Err(e) => tracing::warn!("{} takes no file with the reason: {e}", joiner.name()),
+        Err(e) => tracing::warn!("cannot write the reason into a file on the host of {}: {e}", joiner.name()),
     }
 }
 

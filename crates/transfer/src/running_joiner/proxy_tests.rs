@@ -25,21 +25,21 @@ fn read_packet(stream: &mut impl Read) -> Vec<u8> {
     payload
 }
 
-fn log_in_to(answers: impl FnOnce(TcpStream) -> Vec<u8> + Send + 'static) -> (Vec<u8>, Road) {
+fn log_in_to(answers: impl FnOnce(TcpStream) -> Vec<u8> + Send + 'static) -> (Vec<u8>, Proxy) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = std::thread::spawn(move || answers(listener.accept().unwrap().0));
     let second = Duration::from_secs(1);
-    let road = Road::to("127.0.0.1", port, None, second, None, &Cancel::new()).unwrap();
-    let at = Listens::Proxied { socket: road.socket(), server: road.server() };
+    let proxy = Proxy::to("127.0.0.1", port, None, second, None, &Cancel::new()).unwrap();
+    let at = Listens::Proxied { socket: proxy.socket(), server: proxy.server() };
     let account = Account::from_pair("copier:Open.Sesame-7");
     assert!(Session::open(&Login { at, account }, Duration::from_secs(5)).is_err());
-    (server.join().unwrap(), road)
+    (server.join().unwrap(), proxy)
 }
 
 #[test]
 fn a_server_that_nobody_vouches_for_gets_no_password() {
-    let (sent, road) = log_in_to(|mut stream| {
+    let (sent, proxy) = log_in_to(|mut stream| {
         stream.write_all(&packet(0, &greeting())).unwrap();
         let answer = read_packet(&mut stream);
         assert!(answer.windows(6).any(|name| name == b"copier"));
@@ -48,7 +48,7 @@ fn a_server_that_nobody_vouches_for_gets_no_password() {
         stream.read_to_end(&mut sent).unwrap();
         sent
     });
-    let why = road.why().unwrap();
+    let why = proxy.why().unwrap();
     assert!(why.text.contains("asks for the password itself"), "{why}");
     // No packet after the answer to the greeting: neither the password nor the request for a key.
     assert_eq!(sent, b"");
@@ -56,15 +56,15 @@ fn a_server_that_nobody_vouches_for_gets_no_password() {
 
 #[test]
 fn what_is_no_server_is_named() {
-    let (_, road) = log_in_to(|mut stream| {
+    let (_, proxy) = log_in_to(|mut stream| {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
         Vec::new()
     });
-    let why = road.why().unwrap();
+    let why = proxy.why().unwrap();
     assert!(why.text.contains("does not speak the protocol of a MariaDB server"), "{why}");
 }
 
-/// A server that lets everybody in and then reads nothing any more, whatever it is asked.
+/// A server that accepts any login and then stops reading.
 fn lets_in(listener: &TcpListener) -> TcpStream {
     let mut stream = listener.accept().unwrap().0;
     stream.write_all(&packet(0, &greeting())).unwrap();
@@ -73,8 +73,8 @@ fn lets_in(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-fn enter(road: &Road) -> UnixStream {
-    let mut client = UnixStream::connect(road.socket()).unwrap();
+fn enter(proxy: &Proxy) -> UnixStream {
+    let mut client = UnixStream::connect(proxy.socket()).unwrap();
     read_packet(&mut client);
     client.write_all(&packet(1, b"copier")).unwrap();
     read_packet(&mut client);
@@ -86,15 +86,15 @@ fn a_server_that_is_silent_on_one_connection_is_waited_for_on_none() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = std::thread::spawn(move || [lets_in(&listener), lets_in(&listener)]);
-    let road = Road::to("127.0.0.1", port, None, Duration::from_secs(1), None, &Cancel::new()).unwrap();
-    let (mut waits, mut sends) = (enter(&road), enter(&road));
+    let proxy = Proxy::to("127.0.0.1", port, None, Duration::from_secs(1), None, &Cancel::new()).unwrap();
+    let (mut waits, mut sends) = (enter(&proxy), enter(&proxy));
     let _open = server.join().unwrap();
     // This fits into the buffers on the way and is acknowledged, so that nothing more is sent; that does not.
     waits.write_all(&packet(0, b"\x03SELECT 1")).unwrap();
     let rows = std::thread::spawn(move || while sends.write_all(&[0; 1 << 16]).is_ok() {});
     waits.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert_eq!(waits.read(&mut [0; 16]).unwrap(), 0);
-    let why = road.why().unwrap();
-    assert!(why.text.contains("does not answer any more"), "{why}");
+    let why = proxy.why().unwrap();
+    assert!(why.text.contains("no longer answers"), "{why}");
     rows.join().unwrap();
 }

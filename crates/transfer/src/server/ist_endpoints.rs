@@ -1,4 +1,4 @@
-//! Where IST comes in on this node, and whether what comes can pass through a process of ours.
+//! Where donors connect for IST, where the provider listens, and whether IST can pass through a process of ours in between.
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -9,33 +9,33 @@ use super::provider_options::{ProviderOptions, is_on};
 /// Port of the group unless something else is said.
 const GROUP_PORT: u16 = 4567;
 
-/// What the two options must be.
-pub const IST_DOOR_HINT: &str =
+/// How to set the two options.
+pub const IST_OPTIONS_HINT: &str =
     "ist.recv_addr=ADDRESS OF THIS HOST; ist.recv_bind=127.0.0.1 in wsrep_provider_options of the joiner";
 
-/// Where donors connect, and where the provider listens behind it: on loopback, at the same port.
+/// Where donors connect for IST, and where the provider listens: on loopback, at the same port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IstDoor {
+pub struct IstEndpoints {
     /// Where donors connect: host and port.
     pub advertised: (String, u16),
-    /// How they do.
+    /// The transport that donors use there.
     pub outside: Transport,
     /// Where the provider listens.
     pub provider: SocketAddr,
-    /// What it speaks there.
+    /// The transport that it uses there.
     pub inside: Transport,
     /// Its certificates, if it has any.
     pub certificates: Option<SocketCertificates>,
 }
 
-/// What a provider speaks on a connection of IST.
+/// How a provider transports IST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// Nothing is encrypted.
     Plain,
     /// TLS only.
     Tls,
-    /// TLS with whoever begins it, otherwise plain (`socket.dynamic`).
+    /// TLS with a peer that begins it, otherwise plain (`socket.dynamic`).
     Dynamic,
 }
 
@@ -60,16 +60,16 @@ impl SocketCertificates {
     }
 }
 
-/// Reads `ist.recv_addr`, `ist.recv_bind` and `socket.*`; `node_address` is `wsrep_node_address`. The server's own directory
-/// is its datadir, from which relative names of files begin.
+/// Reads `ist.recv_addr`, `ist.recv_bind` and `socket.*`; `node_address` is `wsrep_node_address`. Relative file names start
+/// at the datadir.
 ///
 /// # Errors
-/// In words why nothing can pass through us.
-pub fn ist_door(
+/// Why IST cannot pass through us, in words.
+pub fn ist_endpoints(
     options: &ProviderOptions,
     node_address: Option<&str>,
     datadir: &Path,
-) -> Result<IstDoor, String> {
+) -> Result<IstEndpoints, String> {
     let given = |name: &str| options.get(name).map(String::as_str);
     let bind = given("ist.recv_bind").ok_or("ist.recv_bind is not set")?;
     let address = given("ist.recv_addr").ok_or("ist.recv_addr is not set")?;
@@ -95,10 +95,10 @@ pub fn ist_door(
     // The provider replaces a port of ist.recv_addr by the one that it listens on.
     let port = bind_port.unwrap_or(base.saturating_add(1));
     let provider = SocketAddr::new(ip, port);
-    Ok(IstDoor { advertised: (host, port), outside, provider, inside, certificates })
+    Ok(IstEndpoints { advertised: (host, port), outside, provider, inside, certificates })
 }
 
-/// None where the provider encrypts nothing.
+/// None if the provider encrypts nothing.
 fn certificates(options: &ProviderOptions, datadir: &Path) -> Result<Option<SocketCertificates>, String> {
     let file = |name: &str| options.get(name).filter(|path| !path.is_empty()).map(|path| datadir.join(path));
     if options.get("socket.ssl").is_some_and(|value| !is_on(value)) {
@@ -129,19 +129,19 @@ mod tests {
 
     const BOTH: &str = "ist.recv_addr=10.0.0.1;ist.recv_bind=127.0.0.1";
 
-    fn door(text: &str) -> Result<IstDoor, String> {
-        ist_door(&parse(text), Some("10.0.0.1:5567"), Path::new("/data"))
+    fn endpoints(text: &str) -> Result<IstEndpoints, String> {
+        ist_endpoints(&parse(text), Some("10.0.0.1:5567"), Path::new("/data"))
     }
 
     #[test]
-    fn the_door_of_ist() {
-        let open = door("ist.recv_addr=tcp://10.0.0.1:9;ist.recv_bind=127.0.0.1").unwrap();
+    fn the_endpoints_of_ist() {
+        let open = endpoints("ist.recv_addr=tcp://10.0.0.1:9;ist.recv_bind=127.0.0.1").unwrap();
         assert_eq!(open.advertised, ("10.0.0.1".to_owned(), 5568));
         assert_eq!(open.provider.to_string(), "127.0.0.1:5568");
-        let given = door("base_port=1;ist.recv_addr=n1;ist.recv_bind=127.0.0.1:4999").unwrap();
+        let given = endpoints("base_port=1;ist.recv_addr=n1;ist.recv_bind=127.0.0.1:4999").unwrap();
         assert_eq!((given.advertised.1, given.provider.port()), (4999, 4999));
         let alone = parse("ist.recv_addr=n1;ist.recv_bind=[::1]");
-        let alone = ist_door(&alone, None, Path::new("/data")).unwrap();
+        let alone = ist_endpoints(&alone, None, Path::new("/data")).unwrap();
         assert_eq!(alone.provider.to_string(), "[::1]:4568");
         for (text, says) in [
             ("ist.recv_addr=10.0.0.1", "ist.recv_bind is not set"),
@@ -150,7 +150,7 @@ mod tests {
             ("ist.recv_addr=127.0.0.1;ist.recv_bind=127.0.0.1", "where the provider itself listens"),
             ("ist.recv_addr=n1;ist.recv_bind=127.0.0.1;socket.ssl_key=k.pem", "not both set"),
         ] {
-            let why = door(text).unwrap_err();
+            let why = endpoints(text).unwrap_err();
             assert!(why.contains(says), "{text}: {why}");
         }
     }
@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn what_is_encrypted() {
         let speaks = |more: &str| {
-            let door = door(&format!("{BOTH};{more}")).unwrap();
-            (door.outside, door.inside)
+            let endpoints = endpoints(&format!("{BOTH};{more}")).unwrap();
+            (endpoints.outside, endpoints.inside)
         };
         let keys = "socket.ssl_cert=c.pem;socket.ssl_key=/k.pem";
         assert_eq!(speaks(""), (Transport::Plain, Transport::Plain));
@@ -169,10 +169,10 @@ mod tests {
         assert_eq!(speaks("socket.dynamic=yes"), (Transport::Plain, Transport::Plain));
         let schemes = "ist.recv_addr=tcp://10.0.0.1;ist.recv_bind=ssl://127.0.0.1";
         assert_eq!(speaks(&format!("{keys};{schemes}")), (Transport::Plain, Transport::Tls));
-        let files = door(&format!("{BOTH};{keys}")).unwrap().certificates.unwrap();
+        let files = endpoints(&format!("{BOTH};{keys}")).unwrap().certificates.unwrap();
         assert_eq!((files.cert.as_path(), files.key.as_path()), ("/data/c.pem".as_ref(), "/k.pem".as_ref()));
         assert_eq!(files.trusted(), ("/data/c.pem".as_ref(), "socket.ssl_cert"));
-        let with_ca = door(&format!("{BOTH};{keys};socket.ssl_ca=ca")).unwrap().certificates.unwrap();
+        let with_ca = endpoints(&format!("{BOTH};{keys};socket.ssl_ca=ca")).unwrap().certificates.unwrap();
         assert_eq!(with_ca.trusted(), ("/data/ca".as_ref(), "socket.ssl_ca"));
     }
 }

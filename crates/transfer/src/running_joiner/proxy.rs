@@ -27,8 +27,8 @@ use crate::peer::tls;
 use crate::send::throttle::Throttle;
 use crate::threads::{self, Thread, lock};
 
-/// The way to one server.
-pub(super) struct Road {
+/// The proxy for one server, with a socket of its own.
+pub(super) struct Proxy {
     directory: PathBuf,
     shared: Arc<Shared>,
 }
@@ -56,7 +56,7 @@ struct Shared {
     cancel: Cancel,
 }
 
-impl Road {
+impl Proxy {
     /// Listens for our own client. The server is gone if it takes nothing for `gone_after`, and gets at most `rlimit` bytes a
     /// second.
     ///
@@ -69,7 +69,7 @@ impl Road {
         gone_after: Duration,
         rlimit: Option<u64>,
         cancel: &Cancel,
-    ) -> Result<Road> {
+    ) -> Result<Proxy> {
         let shared = Arc::new(Shared {
             host: host.to_owned(),
             port,
@@ -88,13 +88,13 @@ impl Road {
         let directory = std::env::temp_dir().join(format!("rejoin-{name}"));
         let cannot = || format!("cannot make {} for a socket", directory.display());
         DirBuilder::new().mode(0o700).create(&directory).with_context(cannot)?;
-        let road = Road { directory, shared };
+        let proxy = Proxy { directory, shared };
         let listener =
-            UnixListener::bind(road.socket()).with_context(|| road.socket().display().to_string())?;
+            UnixListener::bind(proxy.socket()).with_context(|| proxy.socket().display().to_string())?;
         listener.set_nonblocking(true)?;
-        let shared = Arc::clone(&road.shared);
+        let shared = Arc::clone(&proxy.shared);
         threads::spawn(Thread::SqlListener, move || shared.serve(&listener))?;
-        Ok(road)
+        Ok(proxy)
     }
 
     /// Where our client connects.
@@ -117,7 +117,7 @@ impl Road {
         self.shared.sent.load(Ordering::Relaxed)
     }
 
-    /// Counts these bytes, also when the road is gone.
+    /// Counts these bytes, also when the proxy is gone.
     pub fn counter(&self) -> impl Fn() -> u64 + Send + use<> {
         let shared = Arc::clone(&self.shared);
         move || shared.sent.load(Ordering::Relaxed)
@@ -129,7 +129,7 @@ impl Road {
     }
 }
 
-impl Drop for Road {
+impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Release);
         let _ = fs::remove_dir_all(&self.directory);
@@ -181,5 +181,5 @@ fn wait(fds: &mut [PollFd<'_>]) {
 }
 
 #[cfg(test)]
-#[path = "road_tests.rs"]
+#[path = "proxy_tests.rs"]
 mod tests;
