@@ -14,7 +14,7 @@
 //! | [`cost_model`] | which of several ways costs least, as measured |
 //! | [`throttle`] | the rate limit |
 mod connection_queue;
-mod connections;
+pub mod connections;
 pub mod cost_model;
 pub mod file_list;
 pub mod in_flight;
