@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::node::Node;
 use crate::places::User;
 use crate::process;
+use crate::usage;
 
 /// How long it may take for what a test waits for.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -60,6 +61,11 @@ impl Archiver {
     /// What it said.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.with_file_name("archiver.log")).unwrap_or_default()
+    }
+
+    /// The most bytes it ever had in memory.
+    pub fn most_memory(&self) -> u64 {
+        usage::high_water(self.child.id())
     }
 
     /// Where the archive is.

@@ -99,7 +99,7 @@ impl HighWater {
 }
 
 /// The most bytes a process ever had resident, since it became its program; 0 when it is gone.
-fn high_water(pid: u32) -> u64 {
+pub(crate) fn high_water(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());

@@ -18,6 +18,9 @@ use transfer::writesets::store::{StoredAction, WriteSetStore};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// An archiver runs for months beside a server.
+const MEMORY: u64 = 64 << 20;
+
 fn rejoin(args: &[&str]) -> Result<String> {
     let mut command = Command::new(places::rejoin_binary()?);
     command.args(args);
@@ -232,7 +235,8 @@ fn large_transactions_go_through_page_files() -> Result<()> {
     ensure!(n1.log_text().contains("gcache.page."), "no page file was used");
     n1.stop()?;
     archiver.wait_for(n1.grastate()?.seqno)?;
-    let dir = archiver.dir().to_owned();
+    let (dir, memory) = (archiver.dir().to_owned(), archiver.most_memory());
+    ensure!((1 << 20..MEMORY).contains(&memory), "the archiver took {memory} bytes");
     archiver.stop()?;
     actions(&dir)?;
     ensure!(verify(&dir)?.contains(" 0 faults"), "{}", verify(&dir)?);

@@ -57,6 +57,11 @@ pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Res
     for warning in &verdict.warnings {
         tracing::warn!("{warning}");
     }
+    if job.options.server_bool("innodb-log-archive").is_ok_and(|on| on == Some(true)) {
+        let text = "innodb_log_archive=ON on the joiner (its server would not start beside the redo log that a transfer installs)";
+        let hint = "remove the option from the joiner's option file; on the Synced node, SET GLOBAL innodb_log_archive=ON";
+        return Err(Failure::new(Kind::Refused, text).hint(hint));
+    }
     match verdict.refusals.is_empty() {
         true => Ok(verdict),
         false => Err(Failure::new(Kind::Refused, verdict.refusals.join("; "))),
