@@ -2,9 +2,9 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, mount, mount_remount};
 
 use crate::places::{self, User};
@@ -43,11 +43,30 @@ impl Mounted {
         let mut make = Command::new(places::program(&format!("mkfs.{kind}"))?);
         make.arg("-q").arg(&image);
         process::run(make, Duration::from_secs(30))?;
-        let mut mount = Command::new("mount");
-        mount.args(["-t", kind, "-o", "loop"]).args([&image, datadir]);
-        let mounted = Mounted::over(datadir, || process::run(mount, Duration::from_secs(10)).map(drop))?;
+        let mounted = Mounted::over(datadir, || mount_image(kind, datadir))?;
         user.own(datadir)?;
         Ok(mounted)
+    }
+
+    /// A made one of this kind, mounted again. `between` gets its image while it is not mounted.
+    pub fn again(self, kind: &str, between: impl FnOnce(&Path) -> Result<()>) -> Result<Mounted> {
+        let datadir = self.0.clone();
+        let image = datadir.with_extension(kind);
+        drop(self);
+        // The device goes when the filesystem has written everything.
+        let (losetup, began) = (places::program("losetup")?, Instant::now());
+        let in_use = || -> Result<bool> {
+            let mut list = Command::new(&losetup);
+            list.arg("-j").arg(&image);
+            Ok(!process::run(list, Duration::from_secs(10))?.is_empty())
+        };
+        while in_use()? {
+            ensure!(began.elapsed() < Duration::from_secs(20), "{} is still mounted", image.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        between(&image)?;
+        mount_image(kind, &datadir)?;
+        Ok(Mounted(datadir))
     }
 
     /// What is in the datadir is on it then.
@@ -78,6 +97,13 @@ impl Mounted {
         let stat = rustix::fs::fstatvfs(&root)?;
         Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
     }
+}
+
+/// Mounts the image of a filesystem that lies beside this directory.
+fn mount_image(kind: &str, datadir: &Path) -> Result<()> {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", kind, "-o", "loop"]).args([&datadir.with_extension(kind), datadir]);
+    process::run(mount, Duration::from_secs(10)).map(drop)
 }
 
 /// Runs a test's body where it may mount: here for root, else the whole test once more in a user namespace of its own.

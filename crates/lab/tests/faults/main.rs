@@ -19,6 +19,7 @@ mod old_state;
 mod pair;
 mod panics;
 mod remembered;
+mod remembered_volume;
 mod retries;
 mod room;
 mod server_uses;

@@ -1,9 +1,12 @@
 //! When a list counts, and what is kept of it.
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use protocol::remembered::FileState;
+
 use super::*;
-use crate::remembered::testing::{KEY, misremembering, plant, remembering};
+use crate::remembered::testing::{KEY, misremembering, plant, plant_in_state, remembering};
 
 struct Datadir {
     dir: tempfile::TempDir,
@@ -61,6 +64,87 @@ fn a_file_is_recalled_in_its_state_only() {
         std::thread::sleep(std::time::Duration::from_millis(20));
         change(&here.file);
         assert!(!here.found(&memory), "change {number}");
+    }
+}
+
+/// Does something to a file and then sets the time of its last change back, as `cp -p`, `tar` and `rsync -t` do.
+fn with_its_time(file: &Path, change: impl FnOnce(&Path)) {
+    let before = fs::metadata(file).unwrap().modified().unwrap();
+    change(file);
+    fs::File::options().write(true).open(file).unwrap().set_modified(before).unwrap();
+    assert_eq!(fs::metadata(file).unwrap().modified().unwrap(), before);
+}
+
+/// Another content of the same length.
+fn other(file: &Path) -> Vec<u8> {
+    fs::read(file).unwrap().iter().map(|byte| byte ^ 1).collect()
+}
+
+/// The name, the length and the time of its last change are those of before; the content is not.
+#[test]
+fn a_file_that_was_replaced_or_restored_is_read_whatever_its_time_says() {
+    let changes: [(&str, fn(&Path)); 5] = [
+        ("TRUNCATE TABLE: made anew, perhaps with the same inode", |file| {
+            let content = other(file);
+            fs::remove_file(file).unwrap();
+            fs::write(file, content).unwrap();
+        }),
+        ("ALTER TABLE, OPTIMIZE: another file gets its name", |file| {
+            let altered = file.with_file_name("#sql-alter-1-2.frm");
+            fs::write(&altered, other(file)).unwrap();
+            fs::rename(&altered, file).unwrap();
+        }),
+        ("DISCARD, a copy of the file, IMPORT TABLESPACE: pages are written where they lie", |file| {
+            let exported = file.with_extension("exported");
+            let copied = std::process::Command::new("cp").arg("-p").args([file, exported.as_path()]).status();
+            assert!(copied.unwrap().success());
+            fs::remove_file(file).unwrap();
+            fs::rename(&exported, file).unwrap();
+            fs::File::options().write(true).open(file).unwrap().write_all_at(b"I", 3).unwrap();
+        }),
+        ("IMPORT TABLESPACE of the file itself, which was moved away and back", |file| {
+            let away = file.with_extension("away");
+            fs::rename(file, &away).unwrap();
+            fs::rename(&away, file).unwrap();
+            fs::File::options().write(true).open(file).unwrap().write_all_at(b"I", 3).unwrap();
+        }),
+        ("restored from a backup where it lies (rsync --inplace -t)", |file| {
+            fs::File::options().write(true).open(file).unwrap().write_all_at(&other(file), 0).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let here = datadir();
+        let memory = remembering(here.at(), &[&here.file]);
+        let before = look(&here.file).unwrap().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        with_its_time(&here.file, change);
+        let after = look(&here.file).unwrap().unwrap();
+        assert_eq!((after.modified, after.signature.size), (before.modified, before.signature.size), "{what}");
+        assert!(here.found(&remembering(here.at(), &[&here.file])), "{what}: it can be remembered again");
+        assert!(!here.found(&memory), "{what}");
+    }
+}
+
+/// A filesystem that was mounted again has another mount, and mostly another device; a restored volume has one or both, although
+/// everything that the inode says is as before.
+#[test]
+fn every_part_of_the_state_counts() {
+    let parts: [(&str, fn(&mut FileState)); 8] = [
+        ("another major number of the device", |state| state.device.0 += 1),
+        ("another minor number of the device", |state| state.device.1 += 1),
+        ("the same device, mounted again", |state| state.mount += 1),
+        ("another inode", |state| state.inode += 1),
+        ("the same inode, given to another file", |state| state.birth += 1),
+        ("another length", |state| state.size -= 1),
+        ("another mtime", |state| state.modified += 1),
+        ("another ctime", |state| state.changed += 1),
+    ];
+    let now = trust::moment().unwrap();
+    for (what, part) in parts {
+        let here = datadir();
+        plant_in_state(here.at(), &[&here.file], &now, part, |_| {});
+        let memory = Memory::open(here.at()).unwrap().unwrap();
+        assert!(memory.files() == 1 && !here.found(&memory), "{what}");
     }
 }
 

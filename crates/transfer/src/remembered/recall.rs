@@ -93,6 +93,22 @@ mod tests {
         assert!(first != second && checked(&recalls[0]) == first, "the same ones within a transfer");
     }
 
+    /// Blocks that were exchanged under a mounted filesystem change no state of a file. Nothing protects then but what is read
+    /// all the same: of 100 wrong ranges, transfers find one with a chance of 1 - 0.99^100 = 63 %, of a single one with 1 %.
+    #[test]
+    fn blocks_exchanged_behind_the_filesystems_back_are_found_by_chance() {
+        let found_of = |wrong: usize| {
+            let is_found = |_: &usize| {
+                let found = checked(&recall(10, 100));
+                // Not in the first file, of which one range is certain.
+                found.iter().any(|(inode, range)| *inode == 5 && (*range as usize) < wrong)
+            };
+            (0..200).filter(is_found).count()
+        };
+        assert!((95..160).contains(&found_of(100)), "of 200");
+        assert!(found_of(1) < 15, "it does not find everything");
+    }
+
     #[test]
     fn at_least_one_range_is_read() {
         let chosen: Vec<_> = (0..40).map(|_| checked(&recall(1, 5))).collect();

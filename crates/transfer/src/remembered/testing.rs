@@ -3,7 +3,7 @@ use std::path::Path;
 
 use protocol::fingerprint::FingerprintKey;
 use protocol::limits::RANGE_BYTES;
-use protocol::remembered::{Builder, FileRecord, Written};
+use protocol::remembered::{Builder, FileRecord, FileState, Written};
 
 use super::front::Front;
 use super::learn::record_of;
@@ -16,6 +16,17 @@ pub(crate) const KEY: FingerprintKey = [6; 32];
 
 /// Has the node remember these files as they are now, with this change to every record of a range.
 pub(crate) fn plant(datadir: &Path, files: &[&Path], written: &Written, change: impl Fn(&mut [u8])) {
+    plant_in_state(datadir, files, written, |_| {}, change);
+}
+
+/// As [`plant`], of files that were in this state.
+pub(crate) fn plant_in_state(
+    datadir: &Path,
+    files: &[&Path],
+    written: &Written,
+    state: impl Fn(&mut FileState),
+    change: impl Fn(&mut [u8]),
+) {
     let mut list = Builder::default();
     for path in files {
         let (bytes, seen) = (std::fs::read(path).unwrap(), look(path).unwrap().unwrap());
@@ -25,8 +36,9 @@ pub(crate) fn plant(datadir: &Path, files: &[&Path], written: &Written, change: 
         let front = Front::of(&bytes);
         let pages = front.as_ref().map(Front::encoded_pages).unwrap_or_default();
         let front = front.as_ref().map(|front| front.kept(&pages));
-        let ranges = ranges.concat();
-        assert!(list.push(&FileRecord { state: trust::state_of(&seen), front, ranges: &ranges }));
+        let (ranges, mut then) = (ranges.concat(), trust::state_of(&seen));
+        state(&mut then);
+        assert!(list.push(&FileRecord { state: then, front, ranges: &ranges }));
     }
     store::take_key(datadir, &KEY).unwrap();
     store::save(datadir, &KEY, list.finish(written)).unwrap();

@@ -41,7 +41,7 @@ fn redo_is_a_part_of_the_total_and_changes_it_in_steps() {
     // The joiner has the donor's word, whatever that is.
     progress.total_is(u64::MAX);
     progress.expect_redo(1, true);
-    assert!(progress.status().total_bytes > 0 && text_of(&progress.status()).contains(": 0 % of "));
+    assert!(progress.status().total_bytes > 0 && text_of(&progress.status(), None).contains(": 0 % of "));
 }
 
 #[test]

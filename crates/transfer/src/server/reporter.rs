@@ -70,6 +70,31 @@ impl Stillness {
     }
 }
 
+/// How fast what is left gets less.
+#[derive(Default)]
+struct Remaining {
+    /// When it was looked at last, in milliseconds of the transfer, and how many bytes were left then.
+    before: Option<(u64, u64)>,
+}
+
+impl Remaining {
+    /// The first look, as soon as it is known how many bytes there are.
+    fn begin(&mut self, status: &Status) {
+        if self.before.is_none() && status.total_bytes > 0 {
+            self.before = Some((status.elapsed_ms, left_of(status)));
+        }
+    }
+
+    /// Milliseconds until nothing is left if it goes on as since the last look. `None` if no end is in sight: what is left has
+    /// not become less, because a busy server writes as much redo as is sent, or because nothing is sent.
+    fn after(&mut self, status: &Status) -> Option<u64> {
+        let left = left_of(status);
+        let (then, before) = self.before.replace((status.elapsed_ms, left))?;
+        let less = before.checked_sub(left).filter(|less| *less > 0)?;
+        left.saturating_mul(status.elapsed_ms.saturating_sub(then)).checked_div(less)
+    }
+}
+
 /// Where the progress is written to.
 pub struct Places {
     /// The status file.
@@ -86,6 +111,7 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
     let mut recorded: Option<(Instant, String)> = None;
     let mut warned = false;
     let mut stillness = Stillness::default();
+    let mut remaining = Remaining::default();
     let mut said = (0, 0);
     loop {
         let ended = progress.ended.load(Ordering::Acquire);
@@ -97,6 +123,7 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
         last_status = Some(Instant::now());
         let mut status = progress.status();
         status.idle_ms = stillness.after(&status);
+        remaining.begin(&status);
         write_status(&places.status_file, &status);
         let is_new = |(at, phase): &(Instant, String)| at.elapsed() >= RECORD_EVERY || *phase != status.phase;
         if recorded.as_ref().is_none_or(is_new) {
@@ -116,7 +143,8 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
             return;
         }
         if last_log.elapsed() > LOG_EVERY && status.total_bytes > 0 {
-            log_line(&status);
+            let left_ms = remaining.after(&status);
+            tracing::info!("{}", text_of(&status, left_ms));
             last_log = Instant::now();
         }
         thread::park_timeout(SAMPLE_EVERY);
@@ -145,21 +173,25 @@ fn report_to_server(report: &Report, status: &Status, said: (u64, u64)) -> (u64,
     (status.total_bytes, status.done_bytes)
 }
 
-fn log_line(status: &Status) {
-    tracing::info!("{}", text_of(status));
+/// Bytes that are still to be handled.
+fn left_of(status: &Status) -> u64 {
+    status.total_bytes.saturating_sub(status.done_bytes)
 }
 
-/// The remaining time is omitted while it depends on another program, and while more work follows than was
-/// known.
-pub(super) fn text_of(status: &Status) -> String {
+/// The line about a running transfer. The remaining time is omitted while no end is in sight, while it depends on another
+/// program, and while more work follows than was known.
+pub(super) fn text_of(status: &Status, left_ms: Option<u64>) -> String {
     let Status { phase, done_bytes: done, total_bytes: total, .. } = status;
-    let left = total.saturating_sub(*done);
+    let left = left_of(status);
     let percent = if left == 0 { 99 } else { (done * 100 / total.max(&1)).min(99) };
     let so_far =
         format!("{phase}: {percent} % of {}, {} on the network", size(*total), size(status.wire_bytes));
     let known = left > 0 && !phase.starts_with("waiting for ");
-    let left = left.saturating_mul(status.elapsed_ms).checked_div(*done).filter(|_| known);
-    left.map_or_else(|| so_far.clone(), |left| format!("{so_far}, about {} s left", left / 1000))
+    match left_ms.filter(|_| known) {
+        // Never 0 s: something is left.
+        Some(left_ms) => format!("{so_far}, about {} s left", left_ms.div_ceil(1000).max(1)),
+        None => so_far,
+    }
 }
 
 #[cfg(test)]
@@ -181,20 +213,52 @@ mod tests {
         assert_eq!(idle, [0, 500, 0, 1000, 0, 300]);
     }
 
-    #[test]
-    fn a_line_promises_nothing_that_is_not_known() {
-        let status = |phase: &str, done: u64| Status {
+    /// After so many seconds, with so many MiB done and in all.
+    fn at(phase: &str, seconds: u64, done: u64, total: u64) -> Status {
+        Status {
             phase: phase.to_owned(),
             done_bytes: done << 20,
-            total_bytes: 100 << 20,
+            total_bytes: total << 20,
             wire_bytes: 7 << 20,
-            elapsed_ms: 5000,
+            elapsed_ms: seconds * 1000,
             ..Status::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_line_promises_nothing_that_is_not_known() {
+        let text = |phase: &str, done, left_ms| text_of(&at(phase, 5, done, 100), left_ms);
         let so_far = "of 100.0 MiB, 7.0 MiB on the network";
-        assert_eq!(text_of(&status("sending", 50)), format!("sending: 50 % {so_far}, about 5 s left"));
-        assert_eq!(text_of(&status("sending", 0)), format!("sending: 0 % {so_far}"));
-        assert_eq!(text_of(&status("sending", 100)), format!("sending: 99 % {so_far}"));
-        assert_eq!(text_of(&status("waiting for X", 50)), format!("waiting for X: 50 % {so_far}"));
+        assert_eq!(text("sending", 50, Some(5000)), format!("sending: 50 % {so_far}, about 5 s left"));
+        assert_eq!(text("sending", 50, None), format!("sending: 50 % {so_far}"));
+        assert_eq!(text("sending", 100, Some(0)), format!("sending: 99 % {so_far}"));
+        assert_eq!(text("waiting for X", 50, Some(5000)), format!("waiting for X: 50 % {so_far}"));
+        // Something is left, so some time is.
+        assert_eq!(text("sending", 99, Some(3)), format!("sending: 99 % {so_far}, about 1 s left"));
+        assert_eq!(text("sending", 99, Some(0)), format!("sending: 99 % {so_far}, about 1 s left"));
+    }
+
+    /// With `rlimit` below the redo's rate the lines said `about 0 s left` for minutes: 98 % were done, and that remained so.
+    #[test]
+    fn no_time_is_named_while_no_end_is_in_sight() {
+        let mut remaining = Remaining::default();
+        remaining.begin(&at("starting", 0, 0, 0));
+        let mut left = |seconds, done, total| {
+            let status = at("sending", seconds, done, total);
+            remaining.begin(&status);
+            remaining.after(&status)
+        };
+        // The first line has nothing to compare with.
+        assert_eq!(left(1, 0, 1000), None);
+        assert_eq!(left(11, 500, 1000), Some(10_000));
+        // Redo grows as fast as it is sent, or faster.
+        assert_eq!(left(21, 980, 1000), Some(416));
+        assert_eq!(left(31, 1180, 1200), None);
+        assert_eq!(left(41, 1280, 1310), None);
+        // Nothing is sent.
+        assert_eq!(left(51, 1280, 1310), None);
+        // More is sent than comes.
+        assert_eq!(left(61, 1400, 1420), Some(20_000));
+        assert_eq!(left(71, 1420, 1420), Some(0));
     }
 }

@@ -19,6 +19,7 @@ use anyhow::Result;
 use formats::innodb::redo_header::Checkpoint;
 use formats::{Lsn, SpaceId};
 
+use super::backlog::Backlog;
 use super::dirty::Dirty;
 use super::estimate::{Prices, Redo};
 use super::log_file::LogFile;
@@ -65,6 +66,7 @@ pub struct Checkpoints<'a> {
     stop: AtomicBool,
     began: Instant,
     began_at: Lsn,
+    backlog: Mutex<Backlog>,
     state: Mutex<State>,
 }
 
@@ -153,6 +155,7 @@ impl<'a> Checkpoints<'a> {
             stop: AtomicBool::new(false),
             began: now,
             began_at: end,
+            backlog: Mutex::new(Backlog::new(now)),
             state: Mutex::new(state),
         }
     }
@@ -203,6 +206,11 @@ impl<'a> Checkpoints<'a> {
         let written = self.tail.current().0.saturating_sub(self.began_at.0) as f64;
         let written = written / self.began.elapsed().as_secs_f64().max(0.1);
         Prices::new(rate.link, rate.limit, written).reading_at(rate.reading)
+    }
+
+    /// The redo that waits, from estimate to estimate.
+    pub fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        lock(&self.backlog)
     }
 
     /// True while the server is working on a requested checkpoint.

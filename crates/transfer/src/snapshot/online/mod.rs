@@ -20,7 +20,7 @@
 //! | [`catalog`] | what was copied of each file; `copying` copies and records it |
 //! | [`reread`] | reading again the pages that redo below a newer checkpoint changes |
 //! | [`checkpoints`] | the server's checkpoints while files are copied, and when one is requested; `holding` says how long pages wait for it |
-//! | [`estimate`] | the cost of redo, and of a newer checkpoint |
+//! | [`estimate`] | the cost of redo, and of a newer checkpoint; `backlog` says when more is written than can be sent |
 //! | [`outlook`] | the amount of redo, predicted before a transfer |
 //! | [`rounds`] | moving the start of recovery to a newer checkpoint, so that less redo is sent and replayed |
 //! | `point` | repeating the consistency point until it succeeds, and copying in between |
@@ -31,6 +31,7 @@
 //! | [`holders`] | which session holds the lock that we wait for |
 //! | `manifest` | the head of the log that is sent, and the list of files |
 //! | [`snapshot`] | the whole snapshot from top to bottom; `summary` implements the trait for the donor's role |
+mod backlog;
 mod barrier;
 pub mod catalog;
 pub mod checkpoints;

@@ -44,7 +44,7 @@
 //! MiB in the tail and as much that is not parsed yet, 24 MB for [`Dirty`], and a buffer of 1 MiB for each of at most
 //! 16 threads. The catalog of files comes on top (docs/figures.md gives the memory of the program by number of tables).
 //! A mini-transaction may take 32 MB by the format's limit; a server writes few above 1 MiB.
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use formats::Lsn;
@@ -74,10 +74,6 @@ const LISTINGS: u32 = 3;
 const TAIL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the server may take for a checkpoint that is requested between rounds.
 const ASKED_PATIENCE: Duration = Duration::from_secs(120);
-
-/// Both hosts are told if sending the redo takes longer than this many seconds and redo is written faster than it can
-/// be sent.
-const TELL_FROM_S: f64 = 10.0;
 
 /// What the rounds saved, and what they cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,6 +173,7 @@ impl Rounds<'_, '_> {
         // Pages that must be read again anyway are part of the cost of every choice.
         let owed = self.out.owed().map(|lsn| self.again(catalog, lsn));
         let redo = self.checkpoints.redo_from(from);
+        self.checkpoints.backlog().note(redo.bytes, Instant::now());
         let stay = owed.map_or_else(|| prices.redo(redo), |again| prices.round(again, redo));
         let mut best = (stay, Next::Stay);
         for newer in usable {
@@ -203,17 +200,8 @@ impl Rounds<'_, '_> {
 
     /// All redo is sent. If redo is written faster than it can be sent, both hosts are told the consequence.
     fn stay(&self, prices: Prices, redo: Redo) -> Next {
-        let seconds = redo.bytes as f64 / prices.link();
-        if prices.written > prices.link() && seconds > TELL_FROM_S {
-            let mb = |bytes: f64| bytes / 1e6;
-            self.copy.copier.sink.tell(&format!(
-                "the donor writes {:.1} MB/s of redo and {:.1} MB/s can be sent: pages become dirty faster than they are \
-                 sent, so {:.0} MB of redo are sent, in about {seconds:.0} s; a higher rlimit, a faster link or less load \
-                 on the donor would help",
-                mb(prices.written),
-                mb(prices.link()),
-                mb(redo.bytes as f64),
-            ));
+        if let Some(words) = self.checkpoints.backlog().in_words(prices, redo.bytes, Instant::now()) {
+            self.copy.copier.sink.tell(&words);
         }
         Next::Stay
     }
