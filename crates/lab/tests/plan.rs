@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rejoin_lab::load::{Intensity, Load};
-use rejoin_lab::{Builder, Cluster, Node, compare, copy_tree, data, process};
+use rejoin_lab::{Builder, Cluster, Node, compare, copy_tree, data, process, sst};
 use serde_json::Value;
 
 /// Small write-sets, many of them.
@@ -134,6 +134,8 @@ impl Ground {
         let (kind, donor) = want;
         if kind == "sst" {
             self.as_much_as_estimated(&json).with_context(|| title.to_owned())?;
+            let snapshot = json["snapshot"].as_str().with_context(|| format!("no snapshot: {json:#}"))?;
+            sst::assert_snapshot(self.joiner(), snapshot).with_context(|| title.to_owned())?;
         }
         let as_meant =
             happened.kind == kind && donor.is_none_or(|name| happened.donor.as_deref() == Some(name));

@@ -35,7 +35,9 @@ use crate::server::{credentials, synced};
 use crate::sql::Login;
 use crate::threads::Thread;
 use attempt::{DonorSession, Offered, Sent, TransferContext};
+pub(crate) use choice::{NEWER, not_blocking, not_online};
 use expected::{Position, expect, position_given};
+pub(crate) use mariabackup::{ANOTHER_SERIES, needs_keys, neither, not_mariabackup};
 use offer::{Accepted, accepted};
 
 /// How long we wait before our own end after the joiner has ended, so that our server and the group learn of it

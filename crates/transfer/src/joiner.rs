@@ -49,6 +49,7 @@ use crate::server::error_log::ErrorLog;
 use crate::server::retries;
 use crate::threads::Thread;
 pub use agree::MARGIN_BYTES;
+pub(crate) use agree::ROWS_OF_FILES;
 use agree::Room;
 pub(crate) use backup::Backup;
 use base_command::Base as BaseDirectory;

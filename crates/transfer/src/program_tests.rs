@@ -172,5 +172,5 @@ fn it_is_stopped_for_a_while_at_a_line() {
     let began = Instant::now();
     // While the shell starts the next program it cannot be stopped.
     program.run(&mut shell("echo x >&2; sleep 600")).unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() < Duration::from_secs(50));
 }

@@ -11,6 +11,7 @@ mod gcache_text;
 mod http;
 mod metrics;
 mod plan;
+mod plan_json;
 mod release;
 mod report;
 mod rollback;

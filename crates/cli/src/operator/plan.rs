@@ -4,20 +4,22 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
-use serde_json::{Value, json};
 use transfer::advisor::plan::choice::Rule;
 use transfer::advisor::plan::collect::collect;
 use transfer::advisor::plan::costs::Cost;
 use transfer::advisor::plan::deep_ist::DeepIst;
+use transfer::advisor::plan::demand::Room;
 use transfer::advisor::plan::facts::{Facts, Known, Origin, Position};
 use transfer::advisor::plan::kind::TransferKind;
 use transfer::advisor::plan::predict::{Prediction, Speeds, Way, predict};
+use transfer::advisor::plan::snapshot::Predicted;
 use transfer::advisor::plan::transfer::Estimate;
 use transfer::failure::{Failure, Kind};
 use transfer::human::{size, span};
 use transfer::server::ist_endpoints::IST_OPTIONS_HINT;
 
 use super::answer::Answer;
+use super::plan_json::as_json;
 use super::which::{UNKNOWN, Which, become_the_servers_user};
 
 /// How long the write rate of a member is measured.
@@ -91,15 +93,8 @@ fn lines(facts: &Facts, prediction: &Prediction) -> Vec<(&'static str, String)> 
     if let Some(sends) = &prediction.sends {
         lines.push(("sends", sent(sends)));
     }
-    match &prediction.kind {
-        Some(TransferKind::Rows(why)) => {
-            lines.push(("kind", format!("logical: rows instead of files ({why})")));
-        }
-        Some(TransferKind::Nothing(why)) => {
-            lines.push(("kind", format!("none: this node will refuse ({why})")))
-        }
-        Some(TransferKind::Files) | None => {}
-    }
+    lines.extend(prediction.kind.as_ref().map(|kind| ("kind", kind_of(kind, prediction))));
+    lines.extend(prediction.room.map(|room| ("room", room_for(room))));
     if let Some(deep) = &prediction.deep_ist {
         lines.push(("deep IST", deep_ist(deep)));
     }
@@ -198,6 +193,31 @@ fn sent(sends: &Result<Estimate, String>) -> String {
     }
 }
 
+/// The snapshot, why it is not the online one, and what it does to the donor.
+fn kind_of(kind: &TransferKind, prediction: &Prediction) -> String {
+    let pause = prediction.pause.map(|pause| format!(": {}", pause.in_words())).unwrap_or_default();
+    match kind {
+        TransferKind::Files(Predicted { kind, why }) if why.is_empty() => {
+            format!("files of the {} snapshot{pause}", kind.name())
+        }
+        TransferKind::Files(Predicted { kind, why }) => {
+            format!("files of the {} snapshot ({why}){pause}", kind.name())
+        }
+        TransferKind::Rows(why) => format!("logical: rows instead of files ({why})"),
+        TransferKind::Nothing(why) => format!("none: the transfer will be refused ({why})"),
+    }
+}
+
+fn room_for(room: Room) -> String {
+    let Room { needed, whole, free } = room;
+    let (most, note) = if whole { ("", ", whatever of it is here already") } else { ("at most ", "") };
+    format!(
+        "{most}{} beside this node's data{note}; {} are free on the filesystem of its datadir",
+        size(needed),
+        size(free)
+    )
+}
+
 /// The donor decides by the same estimate, unless `ist` under its `[sst]` says otherwise.
 fn deep_ist(deep: &DeepIst) -> String {
     if let Some(why) = &deep.closed {
@@ -248,90 +268,4 @@ fn reason(rule: Rule) -> &'static str {
         Rule::FirstInSegment => "the first Synced member of this segment",
         Rule::LastElsewhere => "no other member is in this segment; the last Synced one elsewhere",
     }
-}
-
-fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
-    let state = facts.position.state();
-    let (kind, donor, rule) = match &prediction.way {
-        Way::NothingMissing => ("nothing-missing", None, None),
-        Way::Ahead { .. } => ("ahead", None, None),
-        Way::Ist { donor, rule, .. } => ("ist", Some(donor), Some(rule)),
-        Way::Sst { donor, rule } => ("sst", Some(donor), Some(rule)),
-        Way::Waits => ("waits", None, None),
-        Way::Refused => ("refused", None, None),
-    };
-    let members = facts.group.members.iter().map(|known| {
-        json!({
-            "name": known.member.name,
-            "state": known.member.state.to_string(),
-            "segment": known.member.segment,
-            "stateless": known.member.stateless,
-            "lowest_cached": known.member.lowest_cached.map(|lowest| lowest.0),
-            "asked": known.from == Origin::Asked,
-        })
-    });
-    json!({
-        "position": state.map(|state| state.to_string()),
-        "position_from": match facts.position {
-            Position::Noted(_) => "grastate.dat",
-            Position::Recovered(_) => "innodb",
-            Position::None(_) => "none",
-            Position::Unknown(_) => "unknown",
-        },
-        "history": facts.group.history.to_string(),
-        "newest": facts.group.newest.0,
-        "age_s": facts.group.age.map(|age| age.as_secs()),
-        "members": members.collect::<Vec<_>>(),
-        "known": facts.group.age.is_none(),
-        "way": kind,
-        "donor": donor,
-        "rule": rule,
-        "safe": prediction.safe.0,
-        "sends": prediction.sends.as_ref().map(|sends| match sends {
-            Ok(Estimate { all, about, at_least, why, redo }) => json!({
-                "bytes": about,
-                "at_least_bytes": at_least,
-                "at_most_bytes": all,
-                "why": why,
-                "redo": redo.map(|redo| {
-                    json!({"bytes": redo.bytes, "rounds": redo.rounds, "recovery_s": redo.recovery.as_secs_f64()})
-                }),
-            }),
-            Err(why) => json!({"bytes": null, "at_least_bytes": null, "at_most_bytes": null, "why": why}),
-        }),
-        "kind": prediction.kind.as_ref().map(|kind| match kind {
-            TransferKind::Files => "files",
-            TransferKind::Rows(_) => "logical",
-            TransferKind::Nothing(_) => "refused",
-        }),
-        "kind_why": prediction.kind.as_ref().and_then(|kind| match kind {
-            TransferKind::Files => None,
-            TransferKind::Rows(why) | TransferKind::Nothing(why) => Some(why),
-        }),
-        "deep_ist": prediction.deep_ist.as_ref().map(|deep| json!({
-            "write_sets": deep.write_sets,
-            "bytes": deep.bytes,
-            "cheaper": deep.ways.map(|ways| ways.replay_is_cheaper()),
-            "replay_s": deep.ways.map(|ways| ways.replay().as_secs_f64()),
-            "files_s": deep.ways.map(|ways| ways.transfer().as_secs_f64()),
-            "closed": deep.closed,
-            "base": deep.base.as_ref().map(|base| json!({
-                "dir": base.dir.to_string_lossy(),
-                "position": base.position.to_string(),
-                "bytes": base.bytes,
-            })),
-        })),
-        "no_base": facts.base.as_ref().and_then(|base| base.as_ref().err()),
-        "costs": prediction.costs.iter().map(|cost| json!({
-            "way": cost.back.name(),
-            "takes_s": cost.takes.map(|takes| takes.as_secs_f64()),
-            "of": cost.of,
-        })).collect::<Vec<_>>(),
-        "missing": prediction.missing,
-        "ahead": match prediction.way { Way::Ahead { by } => by, _ => 0 },
-        "missing_bytes": prediction.missing_bytes,
-        "lasts_at_least_s": prediction.lasts_at_least.map(|lasts| lasts.as_secs()),
-        "data_bytes": facts.data,
-        "advice": prediction.advice,
-    })
 }

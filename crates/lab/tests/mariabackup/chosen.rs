@@ -1,11 +1,22 @@
 //! When `snapshot=auto` takes mariadb-backup, and what it takes where that is not possible.
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::{Cluster, compare, data, process, sst};
+use serde_json::Value;
 
 use crate::fixture::{ROWS, TABLES, changed, joined_by_mariabackup, script};
+
+/// What `rejoin plan` says to the joiner, which is down, where the donor's redo log counts as unknown.
+fn planned(cluster: &Cluster) -> Result<Value> {
+    let mut command = Command::new(cluster.program_dir().join("rejoin"));
+    command.env("REJOIN_UNKNOWN_REDO", "1");
+    command.args(["plan", "--json", "--defaults-file"]).arg(cluster.node(2).option_file());
+    let out = command.arg("--donor").arg(cluster.node(1).socket()).output()?;
+    serde_json::from_slice(&out.stdout).with_context(|| format!("{out:?}"))
+}
 
 /// `snapshot=auto` takes mariadb-backup if the online snapshot cannot read the redo log.
 #[test]
@@ -30,6 +41,14 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
         let line = "snapshot: mariabackup (the layout of the redo log is not supported";
         ensure!(log.contains(line), "{}: {}", node.name(), process::tail(&log, 30));
     }
+
+    joiner.stop()?;
+    joiner.remove_grastate()?;
+    let plan = planned(&cluster)?;
+    ensure!(plan["snapshot"] == "mariabackup" && plan["pause"]["what"] == "replication", "{plan:#}");
+    ensure!(plan["room"]["whole"] == true, "{plan:#}");
+    joiner.join()?;
+    joined_by_mariabackup(donor, joiner)?;
 
     // If the program is missing or fails on either host, the blocking snapshot is taken, and both logs say why.
     let fails = |name: &str, when: &str| {
@@ -56,6 +75,11 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
             &format!("{}{}", node.name(), path.file_name().unwrap_or_default().to_string_lossy().len()),
         )?;
         joiner.remove_grastate()?;
+        // That there is no program shows beforehand, that it fails does not.
+        let plan = planned(&cluster)?;
+        let said = plan["kind_why"].as_str().unwrap_or_default();
+        let is_seen = plan["snapshot"] == "blocking" && plan["pause"]["what"] == "writes" && said.contains(why);
+        ensure!(is_seen == (path == Path::new("/nowhere")), "{why}: {plan:#}");
         joiner.join().with_context(|| why.to_owned())?;
         sst::assert_snapshot(joiner, "blocking")?;
         for node in [donor, joiner] {
@@ -75,6 +99,8 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
     joiner.stop()?;
     donor.add_options("sst", &["snapshot=online-or-blocking"])?;
     joiner.remove_grastate()?;
+    let plan = planned(&cluster)?;
+    ensure!(plan["snapshot"] == "blocking", "{plan:#}");
     joiner.join()?;
     sst::assert_snapshot(joiner, "blocking")?;
     let log = joiner.log_text();

@@ -20,7 +20,7 @@ use crate::sql::{ANSWER_WITHIN, Session};
 const OVERRUNS_MAX: u32 = 2;
 
 /// A server of another series may not be able to apply the donor's redo.
-const NEWER: &str = "the joiner's server is of a newer series, or a version is not known: it gets files without redo to apply";
+pub(crate) const NEWER: &str = "the joiner's server is of a newer series, or a version is not known: it gets files without redo to apply";
 
 impl DonorSession<'_> {
     /// Sends everything from the first snapshot that is not declined. When this returns, the server has been
@@ -175,7 +175,8 @@ fn not_granted(why: &str) -> Failure {
     failure.hint("end the session that holds the lock on the donor, or raise consistency-point-timeout under [sst] there")
 }
 
-fn not_blocking(why: &str) -> Failure {
+/// The failure where [`Permission::Never`] is set.
+pub(crate) fn not_blocking(why: &str) -> Failure {
     let text = format!("only the blocking snapshot is possible ({why}), and blocking=never forbids it");
     let failure = Failure::new(Kind::Refused, text);
     failure.hint(
@@ -193,7 +194,8 @@ fn not_logical(declined: &Declined, reason: &str) -> Failure {
     }
 }
 
-fn not_online(why: &str) -> Failure {
+/// The failure where `snapshot=online` is set.
+pub(crate) fn not_online(why: &str) -> Failure {
     let failure = Failure::new(Kind::Refused, format!("the online snapshot is not possible: {why}"));
     failure.hint("with snapshot=auto under [sst] the donor takes the blocking snapshot instead")
 }

@@ -26,6 +26,9 @@ const TRIPS_MAX: u32 = 8;
 /// How long we wait before it is taken again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Why mariadb-backup is not tried for a joiner that must get files without redo.
+pub(crate) const ANOTHER_SERIES: &str = "the joiner's server may be of another series";
+
 /// How often it was taken for nothing.
 #[derive(Default)]
 struct Tries {
@@ -57,7 +60,7 @@ impl DonorSession<'_> {
     pub(super) fn unreadable(&self, link: &mut Link, reason: &str) -> Result<Sent> {
         match self.mariabackup(link, reason)? {
             Ok(sent) => Ok(sent),
-            Err(why) => self.blocking(link, &format!("{reason}; not with mariadb-backup either: {why}")),
+            Err(why) => self.blocking(link, &neither(reason, &why)),
         }
     }
 
@@ -105,7 +108,7 @@ impl DonorSession<'_> {
     /// The program, if both hosts have one that can be used.
     fn tool(&self, link: &mut Link) -> Result<Result<Tool, String>> {
         if self.accepted.without_redo {
-            return Ok(Err("the joiner's server may be of another series".to_owned()));
+            return Ok(Err(ANOTHER_SERIES.to_owned()));
         }
         let job = self.job;
         let found = Tool::find(&job.options, server_version(job.server).as_deref(), &job.cancel);
@@ -116,9 +119,7 @@ impl DonorSession<'_> {
         };
         let listed = scan::scan(self.layout, self.engines)?;
         if let Some(encrypted) = first_encrypted(self.layout, &self.job.options, &listed.files) {
-            return Ok(Err(format!(
-                "{encrypted} is encrypted, and the joiner would need the keys to prepare it"
-            )));
+            return Ok(Err(needs_keys(&encrypted)));
         }
         if !self.context.prepares {
             return Ok(Err("the joiner's program is too old to prepare a backup".to_owned()));
@@ -132,7 +133,18 @@ impl DonorSession<'_> {
     }
 }
 
-fn not_mariabackup(why: &str) -> Failure {
+/// Why this file of the donor's, or this option, rules mariadb-backup out.
+pub(crate) fn needs_keys(encrypted: &str) -> String {
+    format!("{encrypted} is encrypted, and the joiner would need the keys to prepare it")
+}
+
+/// Why the blocking snapshot is taken if neither the online one nor mariadb-backup is possible.
+pub(crate) fn neither(online: &str, mariabackup: &str) -> String {
+    format!("{online}; not with mariadb-backup either: {mariabackup}")
+}
+
+/// The failure where `snapshot=mariabackup` is set.
+pub(crate) fn not_mariabackup(why: &str) -> Failure {
     let failure =
         Failure::new(Kind::Refused, format!("the snapshot of mariadb-backup is not possible: {why}"));
     failure

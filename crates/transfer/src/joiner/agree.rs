@@ -26,7 +26,7 @@ pub const MARGIN_BYTES: u64 = 64 << 20;
 const SECOND_COPIES: u64 = 3;
 
 /// One byte in this many of the donor's files is packed rows, about, which a joiner keeps until they are loaded.
-const ROWS_OF_FILES: u64 = 2;
+pub(crate) const ROWS_OF_FILES: u64 = 2;
 
 /// The share of all bytes by which a sample may be wrong: if none of 256 sampled blocks differs, one block in 85 may
 /// still differ.

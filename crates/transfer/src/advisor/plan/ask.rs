@@ -143,7 +143,7 @@ impl Asking {
         let cache = cache_dir(&provider, &datadir);
         let archive = Some(default_dir(&datadir)).filter(|dir| is_socket(at) && is_archive(dir));
         let others = session.members()?;
-        let kind = self.joiner.takes(at, &variables).ok();
+        let kind = self.joiner.takes(at, session, &variables).ok();
         let sends = match &kind {
             Some(TransferKind::Rows(_)) => Estimate::of_rows(session)?,
             _ => self.here.estimate(at, session, &variables)?,

@@ -20,6 +20,7 @@ use crate::datadir::managed;
 use crate::datadir::recognise::require_datadir;
 use crate::datadir::recovered_position::{InnodbFiles, Recovered, recovered_position};
 use crate::datadir::server_on::server_on;
+use crate::disk::filesystem::bytes_available;
 use crate::failure::{Failure, Kind};
 use crate::joiner;
 use crate::server::options::ServerOptions;
@@ -65,6 +66,7 @@ pub fn collect(
     let name = options.node_name();
     group.members.retain(|known| known.from == Origin::Asked || known.member.name != name);
     let keeps = provider.get("gcache.recover").is_none_or(|value| is_on(value));
+    let gets_rows = gets_rows(&options);
     let lowest = cache.ok().filter(|cache| cache.preamble().history == group.history && keeps);
     Ok(Facts {
         name,
@@ -74,9 +76,11 @@ pub fn collect(
         lowest_cached: lowest.and_then(|cache| cache.range()).map(|(first, _)| first),
         lineage: Lineage::read(&layout.datadir),
         data: old.iter().map(|file| file.allocated).sum(),
+        free: bytes_available(&layout.datadir).ok(),
+        gets_rows,
         base: base(&options, &layout),
         // A server that runs gets no write-sets from an archive.
-        archives: if gets_rows(&options) { vec![] } else { archives(&group, archive)? },
+        archives: if gets_rows { vec![] } else { archives(&group, archive)? },
         rate: rate::remembered(&layout.datadir),
         relay: relay::endpoints(&options, &layout.datadir)
             .and_then(|endpoints| relay::is_readable(&endpoints)),

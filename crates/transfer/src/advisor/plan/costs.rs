@@ -122,7 +122,7 @@ fn by_files(known: &Known<'_>) -> Vec<Cost> {
     match known.kind {
         Some(TransferKind::Nothing(_)) => Vec::new(),
         Some(TransferKind::Rows(_)) => vec![everything(Back::Rows)],
-        Some(TransferKind::Files) | None => {
+        Some(TransferKind::Files(_)) | None => {
             let incremental = incremental.map(|(takes, of)| Cost { back: Back::Incremental, takes, of });
             incremental.into_iter().chain([everything(Back::Full)]).collect()
         }
@@ -136,7 +136,10 @@ fn moved(files: u64, sent: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use protocol::message::SnapshotKind;
+
     use super::super::choice::Rule;
+    use super::super::snapshot::Predicted;
     use super::*;
 
     const GIB: u64 = 1 << 30;
@@ -173,7 +176,8 @@ mod tests {
             [Incremental, BaseAndDeepIst, Full]
         );
         assert_eq!(order(&estimate(Some(10 * GIB)), None, None), [Full], "nothing matches");
-        assert_eq!(order(&estimate(None), Some(&TransferKind::Files), None), [Full, Incremental]);
+        let blocking = Predicted { kind: SnapshotKind::Blocking, why: String::new() };
+        assert_eq!(order(&estimate(None), Some(&TransferKind::Files(blocking)), None), [Full, Incremental]);
         assert_eq!(order(&some, Some(&TransferKind::Rows(String::new())), None), [Rows]);
         assert!(order(&some, Some(&TransferKind::Nothing(String::new())), None).is_empty());
         let closed = DeepIst { closed: Some("ist.recv_bind is not set".to_owned()), ..deep(1, None) };

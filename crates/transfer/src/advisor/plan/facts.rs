@@ -31,6 +31,10 @@ pub struct Facts {
     pub lineage: Option<Lineage>,
     /// Bytes of its data files.
     pub data: u64,
+    /// Bytes that are free on the filesystem of its datadir, if that is known.
+    pub free: Option<u64>,
+    /// It gets rows while its server runs.
+    pub gets_rows: bool,
     /// The backup that `base` or `base-command` offers as the start of a deep IST, or why there is none; none if neither is
     /// set.
     pub base: Option<Result<Base, String>>,
@@ -101,7 +105,7 @@ pub struct Known {
     pub from: Origin,
     /// What rejoin would send from it, or why that is not known.
     pub sends: Result<Estimate, String>,
-    /// Whether that would be files; none if that is not known.
+    /// Whether that would be files, and of which snapshot; none if that is not known.
     pub kind: Option<TransferKind>,
     /// Its archive of write-sets, if it is on this host.
     pub archive: Option<PathBuf>,

@@ -1,5 +1,5 @@
-//! What the settings of two nodes lead to: files, definitions and rows instead of them, or a refusal. The joiner compares them in
-//! the same way when a transfer begins.
+//! What the settings of two nodes lead to: files of which snapshot, definitions and rows instead of them, or a refusal. The two
+//! programs compare them in the same way when a transfer begins.
 use std::collections::BTreeMap;
 
 use anyhow::Result;
@@ -7,29 +7,33 @@ use formats::wsrep::invocation::SstArgs;
 use protocol::message::Logical;
 use protocol::policy::{self, Allowed, NodeFacts};
 
+use super::snapshot::{Asked, Donor, Predicted};
 use crate::advisor::check::program;
+use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
 use crate::datadir::of_server::layout_of;
 use crate::datadir::own_position::server_using;
 use crate::server::command_line::arguments_of_server;
 use crate::server::options::ServerOptions;
-use crate::settings::{Settings, SnapshotChoice};
-use crate::sql::Listens;
+use crate::settings::Settings;
+use crate::snapshot::mariabackup::tool::Tool;
+use crate::sql::{Listens, Session};
 
 /// What would travel from a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransferKind {
-    /// Files.
-    Files,
+    /// Files, from this snapshot.
+    Files(Predicted),
     /// Definitions and rows, for this reason: the logical snapshot.
     Rows(String),
-    /// Nothing: the joiner refuses, for this reason.
+    /// Nothing: one of both hosts refuses, for this reason.
     Nothing(String),
 }
 
 /// A stopped node, as far as it decides what it can take.
 pub(super) struct Joiner {
     facts: NodeFacts,
+    options: ServerOptions,
     /// `allow-upgrade`.
     upgrade: bool,
     /// It gets rows while its server runs.
@@ -44,14 +48,19 @@ impl Joiner {
     pub fn of(layout: &Layout, options: &ServerOptions) -> Result<Joiner> {
         let facts = layout.facts(program::server_version(None, options));
         let upgrade = Settings::read(options)?.allow_upgrade;
-        Ok(Joiner { facts, upgrade, gets_rows: program::gets_rows(options) })
+        Ok(Joiner { facts, options: options.clone(), upgrade, gets_rows: program::gets_rows(options) })
     }
 
     /// What would travel from the member with these global variables.
     ///
     /// # Errors
     /// A variable is not valid.
-    pub fn takes(&self, at: &Listens, variables: &BTreeMap<String, String>) -> Result<TransferKind> {
+    pub fn takes(
+        &self,
+        at: &Listens,
+        session: &mut Session,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<TransferKind> {
         // The donor asks for nothing but names that this server can write.
         if self.gets_rows {
             return Ok(TransferKind::Rows(
@@ -59,51 +68,81 @@ impl Joiner {
             ));
         }
         let (layout, _) = layout_of(variables)?;
-        let donor = layout.facts(variables.get("version").cloned());
-        Ok(kind(&donor, &self.facts, self.upgrade, snapshot_of(at, &layout)))
+        let version = variables.get("version");
+        let facts = layout.facts(version.cloned());
+        let own = own_options(at, &layout);
+        let donor = Asked {
+            session,
+            layout: own.as_ref().map_or(&layout, |(layout, _)| layout),
+            version: version.map(String::as_str),
+            options: own.as_ref().map(|(_, options)| options),
+        };
+        let tool =
+            || Tool::find(&self.options, self.facts.server_version.as_deref(), &Cancel::new());
+        Ok(kind(&facts, &self.facts, self.upgrade, &donor.look(&tool)))
     }
 }
 
-/// `snapshot` of a member: from its option files if it runs on this host, otherwise the default.
-fn snapshot_of(at: &Listens, layout: &Layout) -> SnapshotChoice {
-    let own = || {
-        let pid = matches!(at, Listens::Socket(_)).then(|| server_using(layout).ok()?)??.pid?;
-        let args = SstArgs { mysqld_args: arguments_of_server(pid)?, ..SstArgs::default() };
-        Some(Settings::read(&ServerOptions::load(&args).ok()?).ok()?.snapshot)
-    };
-    own().unwrap_or(SnapshotChoice::Auto)
+/// The option files of a member, if it runs on this host, and where they say that its files are.
+fn own_options(at: &Listens, layout: &Layout) -> Option<(Layout, ServerOptions)> {
+    let pid = matches!(at, Listens::Socket(_)).then(|| server_using(layout).ok()?)??.pid?;
+    let args = SstArgs { mysqld_args: arguments_of_server(pid)?, ..SstArgs::default() };
+    let options = ServerOptions::load(&args).ok()?;
+    Some((Layout::resolve(&args, &options).ok()?, options))
 }
 
-fn kind(donor: &NodeFacts, joiner: &NodeFacts, upgrade: bool, snapshot: SnapshotChoice) -> TransferKind {
-    let verdict = policy::compare(donor, joiner, Allowed { upgrade, logical: snapshot.logical() });
+fn kind(donor: &NodeFacts, joiner: &NodeFacts, upgrade: bool, takes: &Donor) -> TransferKind {
+    let logical = takes.snapshot.logical();
+    let verdict = policy::compare(donor, joiner, Allowed { upgrade, logical });
     match (verdict.refusals.is_empty(), verdict.logical.is_empty()) {
         (false, _) => TransferKind::Nothing(verdict.refusals.join("; ")),
         (true, false) => TransferKind::Rows(verdict.logical.join("; ")),
-        (true, true) if snapshot.logical() == Logical::Always => {
+        (true, true) if logical == Logical::Always => {
             TransferKind::Rows("snapshot=logical is set on the donor".to_owned())
         }
-        (true, true) => TransferKind::Files,
+        (true, true) => {
+            takes.predict(verdict.without_redo).map_or_else(TransferKind::Nothing, TransferKind::Files)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use protocol::message::SnapshotKind;
+
     use super::*;
+    use crate::settings::{Blocking, SnapshotChoice};
 
     #[test]
     fn what_travels_depends_on_both_nodes() {
-        let node = |page_size| NodeFacts {
-            server_version: Some("10.11.19-MariaDB".to_owned()),
+        let node = |page_size, version: &str| NodeFacts {
+            server_version: Some(version.to_owned()),
             page_size,
             ..NodeFacts::default()
         };
-        let of = |page_size, snapshot| kind(&node(16384), &node(page_size), false, snapshot);
-        assert_eq!(of(16384, SnapshotChoice::Auto), TransferKind::Files);
+        let takes = |snapshot| Donor {
+            snapshot,
+            blocking: Blocking::Auto,
+            not_online: None,
+            not_mariabackup: None,
+            is_here: true,
+        };
+        let own = "10.11.19-MariaDB";
+        let of =
+            |page_size, snapshot| kind(&node(16384, own), &node(page_size, own), false, &takes(snapshot));
+        let online = Predicted { kind: SnapshotKind::Online, why: String::new() };
+        assert_eq!(of(16384, SnapshotChoice::Auto), TransferKind::Files(online));
         let rows = TransferKind::Rows("innodb_page_size differs: donor 16384, joiner 4096".to_owned());
         assert_eq!(of(4096, SnapshotChoice::Auto), rows);
         assert_eq!(of(4096, SnapshotChoice::Logical), rows);
         let set = TransferKind::Rows("snapshot=logical is set on the donor".to_owned());
         assert_eq!(of(16384, SnapshotChoice::Logical), set);
         assert!(matches!(of(4096, SnapshotChoice::Online), TransferKind::Nothing(_)));
+
+        // A joiner of a newer series may not be able to apply the donor's redo.
+        let auto = takes(SnapshotChoice::Auto);
+        let newer = kind(&node(16384, own), &node(16384, "11.8.6-MariaDB"), true, &auto);
+        let is_blocking = |from: &Predicted| from.kind == SnapshotKind::Blocking;
+        assert!(matches!(&newer, TransferKind::Files(from) if is_blocking(from)), "{newer:?}");
     }
 }

@@ -1,7 +1,7 @@
 use formats::Uuid;
 use formats::wsrep::state_id::StateId;
 
-use super::super::facts::{Group, Known, Pace};
+use super::super::facts::{Group, Known, Origin, Pace, Position};
 use super::*;
 use crate::datadir::lineage::Lineage;
 
@@ -30,6 +30,8 @@ fn facts(position: Position) -> Facts {
         lowest_cached: None,
         lineage: None,
         data: 1_000_000,
+        free: Some(1 << 30),
+        gets_rows: false,
         base: None,
         archives: Vec::new(),
         rate: None,
@@ -145,4 +147,33 @@ fn a_node_that_is_ahead_of_its_group_is_told_what_either_choice_costs() {
     // The numbers of another history do not compare.
     let other = StateId { uuid: Uuid::NIL, seqno: Seqno(10_007) };
     assert!(matches!(predict(&facts(Position::Noted(other)), Speeds::default()).way, Way::Sst { .. }));
+}
+
+#[test]
+fn a_snapshot_of_which_kind_says_what_it_demands() {
+    use protocol::message::SnapshotKind;
+
+    use super::super::snapshot::Predicted;
+    let with = |kind, free| {
+        let mut facts = facts(Position::Noted(at(500)));
+        (facts.group.members[0].kind, facts.free) = (Some(kind), Some(free));
+        facts.group.members[0].sends =
+            Ok(Estimate { all: 9 << 30, about: Some(1 << 30), at_least: 0, why: String::new(), redo: None });
+        predict(&facts, Speeds::default())
+    };
+    let files = |kind| TransferKind::Files(Predicted { kind, why: "why".to_owned() });
+    let blocking = with(files(SnapshotKind::Blocking), 1 << 30);
+    let takes = blocking.costs.iter().find(|cost| cost.back == costs::Back::Incremental).unwrap().takes;
+    assert!(takes.is_some() && blocking.pause == Some(Pause::Whole(takes)), "{blocking:?}");
+    assert!(blocking.advice.is_empty(), "less than a whole set may do: {:?}", blocking.advice);
+
+    let backup = with(files(SnapshotKind::Mariabackup), 1 << 30);
+    assert_eq!(backup.pause, Some(Pause::Backup));
+    assert!(backup.advice[0].contains("in-place=never"), "{:?}", backup.advice);
+    assert!(with(files(SnapshotKind::Mariabackup), 1 << 40).advice.is_empty());
+    let rows = with(TransferKind::Rows("why".to_owned()), 1 << 30);
+    assert!(rows.pause.is_none() && rows.advice[0].contains("never in place"), "{rows:?}");
+    // By write-sets nothing of the kind is needed.
+    let ist = predict(&facts(Position::Noted(at(9_500))), Speeds::default());
+    assert_eq!((ist.pause, ist.room), (None, None));
 }

@@ -11,6 +11,9 @@ use crate::disk::direct::{ALIGN, Buffer, Direct};
 use crate::disk::identity::{Identity, look, look_at};
 use crate::snapshot::declined::Declined;
 
+/// Since this series of MariaDB the redo log is one circular file, which the online snapshot follows.
+pub const CIRCULAR_SINCE: (u32, u32) = (10, 8);
+
 /// How long an unreadable head is read again: the server may be replacing the log.
 const HEAD_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -44,6 +47,12 @@ impl LogFile {
                 result => return result,
             }
         }
+    }
+
+    /// Why this log cannot be followed, if its head shows that it has the layout of another server version. It is read once.
+    pub fn unknown_layout(path: &Path) -> Option<Declined> {
+        let error = Self::try_open(path).err().filter(is_format)?;
+        error.downcast().ok()
     }
 
     fn try_open(path: &Path) -> Result<LogFile> {

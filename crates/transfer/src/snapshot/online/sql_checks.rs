@@ -65,6 +65,28 @@ pub fn check_for_backup(session: &mut Session, datadir: &Path) -> Result<Facts, 
     Ok(facts)
 }
 
+/// As [`check`], as far as another account than the donor's can tell: its server's settings, not the privileges.
+///
+/// # Errors
+/// A [`Declined`] reason.
+pub fn check_settings(session: &mut Session) -> Result<(), Declined> {
+    if archives_redo(session).map_err(lost)? {
+        return Err(Declined::RedoArchived);
+    }
+    check_settings_for_backup(session)
+}
+
+/// As [`check_settings`], for a backup by mariadb-backup.
+///
+/// # Errors
+/// A [`Declined`] reason.
+pub fn check_settings_for_backup(session: &mut Session) -> Result<(), Declined> {
+    match read_facts(session).map_err(lost)?.galera {
+        true => check_pauses(session),
+        false => Ok(()),
+    }
+}
+
 /// As [`check_locks`], where the server itself holds every write-set back: no backup locks are taken.
 ///
 /// # Errors

@@ -87,7 +87,10 @@ fn relay(facts: &Facts, endpoints: &IstEndpoints, findings: &mut Findings) {
 
 /// Whether mariadb-backup can serve where the online snapshot cannot read what the server writes.
 fn backup(facts: &Facts, findings: &mut Findings) {
-    let only = facts.settings.as_ref().is_ok_and(|settings| settings.snapshot == SnapshotChoice::Mariabackup);
+    let chosen = facts.settings.as_ref().map(|settings| settings.snapshot);
+    let only = chosen == Ok(SnapshotChoice::Mariabackup);
+    // To a joiner whose server runs rows are given, whatever `snapshot` says.
+    let falls_back = chosen == Ok(SnapshotChoice::Auto) && !facts.gives_rows();
     let lacks_process = facts.live().is_some_and(|live| !live.sees_others);
     match &facts.backup_tool {
         Ok(_) if lacks_process && only => findings.error(
@@ -100,6 +103,14 @@ fn backup(facts: &Facts, findings: &mut Findings) {
             "backup",
             format!("snapshot=mariabackup, and {why}: this node cannot donate"),
             "install mariadb-backup of the server's version on every node, or set snapshot=auto under [sst]",
+        ),
+        Err(why) if falls_back => findings.note(
+            "backup",
+            format!(
+                "{why}: with snapshot=auto a transfer to or from this node blocks the donor's writes where the online snapshot \
+                 cannot read the donor's redo log or files"
+            ),
+            "install mariadb-backup of the server's series on every node (or name it with mariabackup= under [sst])",
         ),
         Err(why) => findings.ok("backup", format!("mariadb-backup is not used, also where the online snapshot cannot be: {why}")),
     }

@@ -92,7 +92,12 @@ fn backups_and_bases() {
     assert!(found(&stopped(), "backup", Ok).contains("10.11.19"));
     let without =
         |lines: &str| Facts { backup_tool: Err("it is not installed".to_owned()), ..with_sst(lines) };
-    assert!(found(&without(""), "backup", Ok).contains("not used"));
+    assert!(found(&without(""), "backup", Note).contains("blocks the donor's writes"));
+    assert!(found(&without("snapshot=auto\n"), "backup", Note).contains("not installed"));
+    for chosen in ["online", "online-or-blocking", "blocking", "logical"] {
+        let not_used = found(&without(&format!("snapshot={chosen}\n")), "backup", Ok);
+        assert!(not_used.contains("not used"), "{chosen}: {not_used}");
+    }
     assert!(found(&without("snapshot=mariabackup\n"), "backup", Error).contains("not installed"));
     let mut poor = running();
     set_sst(&mut poor, "snapshot=mariabackup\n");

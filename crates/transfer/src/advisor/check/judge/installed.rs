@@ -3,12 +3,10 @@ use protocol::policy::series;
 
 use super::super::Findings;
 use super::super::facts::{Facts, Program};
+use crate::snapshot::online::log_file::CIRCULAR_SINCE;
 
 /// Server series that every release is tested with.
 const TESTED: [(u32, u32); 2] = [(10, 11), (11, 8)];
-/// Since this series the redo log is one circular file, which the online snapshot follows
-/// (docs/online-snapshot.md).
-const CIRCULAR_REDO: (u32, u32) = (10, 8);
 /// The provider that is tested: 26.4, or 4 without the API's number in front.
 const PROVIDER: &str = "4.";
 /// Version of the wsrep API.
@@ -67,7 +65,7 @@ fn server(facts: &Facts, findings: &mut Findings) {
     };
     match series(&facts.version) {
         Some(series) if TESTED.contains(&series) => findings.ok("version", format!("MariaDB {text}")),
-        Some(series) if series < CIRCULAR_REDO => findings.warning(
+        Some(series) if series < CIRCULAR_SINCE => findings.warning(
             "version",
             format!(
                 "MariaDB {text}: its redo log cannot be followed, so it can donate only with the blocking snapshot"
