@@ -44,7 +44,7 @@ fn a_filesystem_that_was_mounted_again_is_read() -> Result<()> {
     ensure!(third.read == first.read, "not everything was read after another mount: {first:?} {third:?}");
     ensure!(fingerprint(&cluster, node)?.read < first.read / 4, "it is remembered anew");
 
-    let block_bytes = rustix::fs::statvfs(&node.datadir())?.f_frsize;
+    let block_bytes = rustix::fs::statvfs(node.datadir())?.f_frsize;
     let _mounted = mounted.again("ext4", |image| exchange_a_block(image, block_bytes))?;
     let fourth = fingerprint(&cluster, node)?;
     ensure!(seen()? == before, "the file says nothing of it: {before:?}, {:?}", seen()?);
@@ -65,9 +65,8 @@ fn fingerprint(cluster: &Cluster, node: &Node) -> Result<Ran> {
     command.arg("--defaults-file").arg(node.option_file());
     let output = command.output().context("rejoin")?;
     let said = String::from_utf8_lossy(&output.stdout);
-    let ran: serde_json::Value = serde_json::from_str(&said).with_context(|| {
-        format!("{said}{}", String::from_utf8_lossy(&output.stderr))
-    })?;
+    let ran: serde_json::Value = serde_json::from_str(&said)
+        .with_context(|| format!("{said}{}", String::from_utf8_lossy(&output.stderr)))?;
     let number = |key: &str| ran[key].as_u64().with_context(|| format!("no {key}: {said}"));
     Ok(Ran { remembered: number("bytes")?, read: number("read_bytes")? })
 }
@@ -86,7 +85,9 @@ fn tables(node: &Node) -> Result<Vec<String>> {
 /// Sets the times of files to those of a long time ago. No program can do that to a mounted filesystem.
 fn make_old(image: &Path, files: &[String]) -> Result<()> {
     let set = |file: &String| {
-        ["ctime", "mtime", "crtime"].map(|time| format!("set_inode_field \"{file}\" {time} 20240101000000\n")).concat()
+        ["ctime", "mtime", "crtime"]
+            .map(|time| format!("set_inode_field \"{file}\" {time} 20240101000000\n"))
+            .concat()
     };
     debugfs(image, &files.iter().map(set).collect::<String>()).map(drop)
 }

@@ -78,7 +78,8 @@ fn it_is_chosen_where_the_online_snapshot_cannot_read_the_log() -> Result<()> {
         // That there is no program shows beforehand, that it fails does not.
         let plan = planned(&cluster)?;
         let said = plan["kind_why"].as_str().unwrap_or_default();
-        let is_seen = plan["snapshot"] == "blocking" && plan["pause"]["what"] == "writes" && said.contains(why);
+        let is_seen =
+            plan["snapshot"] == "blocking" && plan["pause"]["what"] == "writes" && said.contains(why);
         ensure!(is_seen == (path == Path::new("/nowhere")), "{why}: {plan:#}");
         joiner.join().with_context(|| why.to_owned())?;
         sst::assert_snapshot(joiner, "blocking")?;

@@ -83,7 +83,8 @@ fn other(file: &Path) -> Vec<u8> {
 /// The name, the length and the time of its last change are those of before; the content is not.
 #[test]
 fn a_file_that_was_replaced_or_restored_is_read_whatever_its_time_says() {
-    let changes: [(&str, fn(&Path)); 5] = [
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 5] = [
         ("TRUNCATE TABLE: made anew, perhaps with the same inode", |file| {
             let content = other(file);
             fs::remove_file(file).unwrap();
@@ -119,7 +120,11 @@ fn a_file_that_was_replaced_or_restored_is_read_whatever_its_time_says() {
         std::thread::sleep(std::time::Duration::from_millis(20));
         with_its_time(&here.file, change);
         let after = look(&here.file).unwrap().unwrap();
-        assert_eq!((after.modified, after.signature.size), (before.modified, before.signature.size), "{what}");
+        assert_eq!(
+            (after.modified, after.signature.size),
+            (before.modified, before.signature.size),
+            "{what}"
+        );
         assert!(here.found(&remembering(here.at(), &[&here.file])), "{what}: it can be remembered again");
         assert!(!here.found(&memory), "{what}");
     }
@@ -129,7 +134,8 @@ fn a_file_that_was_replaced_or_restored_is_read_whatever_its_time_says() {
 /// everything that the inode says is as before.
 #[test]
 fn every_part_of_the_state_counts() {
-    let parts: [(&str, fn(&mut FileState)); 8] = [
+    type Part = fn(&mut FileState);
+    let parts: [(&str, Part); 8] = [
         ("another major number of the device", |state| state.device.0 += 1),
         ("another minor number of the device", |state| state.device.1 += 1),
         ("the same device, mounted again", |state| state.mount += 1),

@@ -77,8 +77,7 @@ impl Joiner {
             version: version.map(String::as_str),
             options: own.as_ref().map(|(_, options)| options),
         };
-        let tool =
-            || Tool::find(&self.options, self.facts.server_version.as_deref(), &Cancel::new());
+        let tool = || Tool::find(&self.options, self.facts.server_version.as_deref(), &Cancel::new());
         Ok(kind(&facts, &self.facts, self.upgrade, &donor.look(&tool)))
     }
 }

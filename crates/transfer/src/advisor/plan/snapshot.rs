@@ -134,7 +134,8 @@ impl Asked<'_> {
     /// Looks in the order in which the donor does.
     fn not_mariabackup(&mut self, joiners: &dyn Fn() -> Result<Tool, String>) -> Result<(), String> {
         if let Some(options) = self.options {
-            Tool::find(options, self.version, &Cancel::new()).map_err(|why| format!("on the donor: {why}"))?;
+            Tool::find(options, self.version, &Cancel::new())
+                .map_err(|why| format!("on the donor: {why}"))?;
             // Files that we may not read are left to the donor.
             let listed = scan::scan(self.layout, &EnginePolicy::from_options(options)).ok();
             let encrypted = listed.and_then(|listed| first_encrypted(self.layout, options, &listed.files));

@@ -84,7 +84,10 @@ mod tests {
         backlog.note(200 * MIB, after(110));
         backlog.note(250 * MIB, after(115));
         let words = backlog.in_words(slow, 250 * MIB, after(120)).unwrap();
-        assert!(words.contains("and for 20.0 s the redo that waits has not become less; 250.0 MiB"), "{words}");
+        assert!(
+            words.contains("and for 20.0 s the redo that waits has not become less; 250.0 MiB"),
+            "{words}"
+        );
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Ways {
 
     /// Both estimates, for both logs.
     pub fn in_words(&self) -> String {
-        let limit = self.rlimit.map_or_else(String::new, |limit| format!(" (rlimit: {} a second)", size(limit)));
+        let limit =
+            self.rlimit.map_or_else(String::new, |limit| format!(" (rlimit: {} a second)", size(limit)));
         format!(
             "{} write-sets ({}) to replay, about {:.0} s {}; a transfer of files would send about {} of {}, about {:.0} s{limit}",
             self.write_sets,
@@ -102,19 +103,34 @@ mod tests {
     #[test]
     fn few_write_sets_beside_much_data_are_replayed() {
         let (rate, rlimit) = (None, None);
-        let ways =
-            Ways { write_sets: 60_000, write_set_bytes: 60 << 20, rate, files: 100 << 30, sent: 1 << 30, rlimit };
+        let ways = Ways {
+            write_sets: 60_000,
+            write_set_bytes: 60 << 20,
+            rate,
+            files: 100 << 30,
+            sent: 1 << 30,
+            rlimit,
+        };
         assert!(ways.replay_is_cheaper() && ways.replay() == Duration::from_secs(12));
         let many = Ways { write_sets: 50_000_000, ..ways };
         assert!(!many.replay_is_cheaper());
         assert!(!Ways { write_set_bytes: 100 << 30, ..ways }.replay_is_cheaper());
         assert_eq!(
-            Ways { write_sets: 10_000, write_set_bytes: 1 << 20, rate, files: 500 << 20, sent: 60 << 20, rlimit }
-                .in_words(),
+            Ways {
+                write_sets: 10_000,
+                write_set_bytes: 1 << 20,
+                rate,
+                files: 500 << 20,
+                sent: 60 << 20,
+                rlimit
+            }
+            .in_words(),
             "10000 write-sets (1.0 MiB) to replay, about 2 s (assuming 5000 write-sets or 20.0 MiB a second); a transfer of \
              files would send about 60.0 MiB of 500.0 MiB, about 5 s"
         );
-        assert!(Ways { write_sets: 0, write_set_bytes: 0, rate, files: 0, sent: 0, rlimit }.replay_is_cheaper());
+        assert!(
+            Ways { write_sets: 0, write_set_bytes: 0, rate, files: 0, sent: 0, rlimit }.replay_is_cheaper()
+        );
     }
 
     #[test]
