@@ -1,6 +1,7 @@
 //! Deep IST on real servers: a node that was away longer than every provider's cache reaches comes back by archived
 //! write-sets, and no file is sent. `lab outages` has the same under more kinds of outages, as often as one likes.
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ fn an_archive_that_does_not_reach_back_or_is_damaged_is_not_used() -> Result<()>
     outage.write_beyond(None, || Ok(()))?;
     outage.wait_archived()?;
     outage.stop_archiver()?;
+    is_noted(&outage.cluster, &dir)?;
     for segment in Archive::open(&dir)?.segments() {
         let mut bytes = fs::read(&segment.path)?;
         // All over its second half: what the third node wants is at the end.
@@ -47,8 +49,8 @@ fn an_archive_that_does_not_reach_back_or_is_damaged_is_not_used() -> Result<()>
     gets_files(&outage.cluster, "no deep IST")
 }
 
-/// `rejoin plan` for the third node names the archive of the first.
-fn is_predicted(cluster: &Cluster) -> Result<()> {
+/// What `rejoin plan` says for the third node: write-sets of the first one's archive.
+fn planned(cluster: &Cluster) -> Result<Value> {
     let mut command = Command::new(cluster.program_dir().join("rejoin"));
     command.args(["plan", "--json", "--defaults-file"]).arg(cluster.node(3).option_file());
     command.arg("--donor").arg(cluster.node(1).socket());
@@ -57,7 +59,26 @@ fn is_predicted(cluster: &Cluster) -> Result<()> {
     let deep = &json["deep_ist"];
     ensure!(json["way"] == "sst" && json["donor"] == "n1", "{json:#}");
     ensure!(deep["write_sets"].as_i64() > Some(FAR) && deep["closed"].is_null(), "{json:#}");
+    Ok(json)
+}
+
+/// `rejoin plan` names the archive of the first node.
+fn is_predicted(cluster: &Cluster) -> Result<()> {
+    let json = planned(cluster)?;
+    ensure!(json["deep_ist"]["reaches"] == "yes", "{json:#}");
     Ok(())
+}
+
+/// `rejoin plan` knows of an archive that it cannot read, as on another host, because the first node told of it when it sent files.
+fn is_noted(cluster: &Cluster, archive: &Path) -> Result<()> {
+    let elsewhere = archive.with_extension("elsewhere");
+    fs::rename(archive, &elsewhere)?;
+    let json = planned(cluster)?;
+    let (told, reaches) = (&json["archives"][0], json["deep_ist"]["reaches"].as_str());
+    ensure!(told["member"] == "n1" && told["said_s"].as_u64() > Some(0), "{json:#}");
+    ensure!(told["first"].as_i64() <= told["last"].as_i64(), "{json:#}");
+    ensure!(reaches.is_some_and(|reaches| reaches.starts_with("if-it-")), "{json:#}");
+    Ok(fs::rename(elsewhere, archive)?)
 }
 
 /// Stopped, and left behind by two nodes that write and change tables; `try_first` may break a first try.

@@ -136,6 +136,9 @@ fn check_fields(message: &Message) -> Result<(), CodecError> {
         {
             Err(CodecError::FieldTooLong("a reason"))
         }
+        Message::ArchiveReach { history, .. } if history.len() > TEXT_BYTES_MAX => {
+            Err(CodecError::FieldTooLong("a history"))
+        }
         Message::CanIst(CanIst::Yes { rate: Some(rate), .. }) if !rate.is_possible() => {
             Err(CodecError::FieldTooLong("a rate"))
         }

@@ -37,8 +37,10 @@ pub mod capability {
     pub const DEEP_IST: u64 = 2;
     /// The joiner answers whether it can prepare a backup of mariadb-backup.
     pub const PREPARE: u64 = 4;
+    /// The joiner takes note of how far the donor's archive of write-sets reaches.
+    pub const ARCHIVE_REACH: u64 = 8;
     /// All this program has.
-    pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE;
+    pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE | ARCHIVE_REACH;
 }
 
 /// Proof that the sender knows the one-time secret of this transfer, bound to one TLS session.

@@ -8,7 +8,7 @@
 //!     Greeting ->                                    chosen version, own proof; or a refusal
 //!                      <- Bypass | Offer
 //!     Accept ->                                      after Bypass the transfer is over: IST follows
-//!                      <- AskIst                     when the donor has an archive of write-sets
+//!                      <- ArchiveReach, AskIst       when the donor has an archive of write-sets
 //!     CanIst, Sample ->                              then WriteSets, WriteSetBytes ..., WriteSetsEnd and Stored may be all
 //!                      <- AskPrepare                 before an attempt that mariadb-backup makes
 //!     CanPrepare ->

@@ -274,6 +274,16 @@ pub enum Message {
         /// What is wrong.
         what: String,
     },
+    /// Donor, after its offer was accepted: what its archive of write-sets holds without a gap up to its newest one. The joiner
+    /// notes it for the next time that it is away.
+    ArchiveReach {
+        /// The history, a UUID.
+        history: String,
+        /// The first write-set.
+        first: i64,
+        /// The last one.
+        last: i64,
+    },
 }
 
 impl Message {
@@ -328,6 +338,7 @@ impl Message {
             Message::AskPrepare { .. } => "AskPrepare",
             Message::CanPrepare { .. } => "CanPrepare",
             Message::NotPrepared { .. } => "NotPrepared",
+            Message::ArchiveReach { .. } => "ArchiveReach",
         }
     }
 }

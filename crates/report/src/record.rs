@@ -53,6 +53,8 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// Positions (`UUID:SEQNO`).
     pub position: Positions,
+    /// Joiner: what the donor's archive of write-sets held, if the donor said so.
+    pub archive: Option<Archive>,
     /// What was expected before anything was sent.
     pub plan: Option<Plan>,
     /// What happened.
@@ -119,6 +121,18 @@ pub struct Positions {
     pub before: Option<String>,
     /// Of the state that was sent.
     pub after: Option<String>,
+}
+
+/// An archive of write-sets: what it holds without a gap, up to its newest one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Archive {
+    /// The history, a UUID.
+    pub history: String,
+    /// The first write-set.
+    pub first: i64,
+    /// The last one.
+    pub last: i64,
 }
 
 /// What was expected. Estimates that were not made are absent.
@@ -317,6 +331,7 @@ impl Record {
         names.extend(
             [&mut self.id, &mut self.position.before, &mut self.position.after].into_iter().flatten(),
         );
+        names.extend(self.archive.iter_mut().map(|archive| &mut archive.history));
         names.extend(self.phases.iter_mut().chain(&mut self.waits).map(|phase| &mut phase.name));
         names.extend(self.tables.iter_mut().chain(&mut self.other_tables).map(|table| &mut table.name));
         names.extend(self.attempts.iter_mut().map(|attempt| &mut attempt.snapshot));
@@ -340,49 +355,5 @@ fn cut(text: &mut String, chars: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn what_is_missing_is_empty_and_what_is_unknown_is_passed_over() {
-        let text = r#"{"schema":1,"role":"donor","began_ms":5,"written_ms":7,"phase_of_moon":{"x":[1]}}"#;
-        let record = Record::parse(text).unwrap();
-        assert_eq!((record.role.as_str(), record.ms(), record.is_ok()), ("donor", 2, false));
-        assert_eq!(Record::parse(&record.to_text()), Ok(record));
-    }
-
-    #[test]
-    fn what_is_no_record_is_refused_with_a_reason() {
-        for (text, why) in [
-            ("", "not the record"),
-            ("[]", "not the record"),
-            (r#"{"role":"joiner","phase":"x"}"#, "no schema"),
-            (r#"{"schema":2}"#, "schema 2"),
-            (r#"{"schema":1,"bytes":{"sent":-1}}"#, "not the record"),
-        ] {
-            assert!(Record::parse(text).unwrap_err().contains(why), "{text}");
-        }
-        assert!(Record::parse(&" ".repeat(5 << 20)).unwrap_err().contains("longer"));
-    }
-
-    #[test]
-    fn a_record_is_bounded() {
-        let mut record = Record { schema: SCHEMA, node: "ä".repeat(9000), ..Record::default() };
-        record.samples = vec![Sample::default(); 9000];
-        record.tables = vec![Table { name: "x".repeat(9000), ..Table::default() }; 9000];
-        record.outcome = Some("y".repeat(100_000));
-        let read = Record::parse(&record.to_text()).unwrap();
-        assert_eq!((read.samples.len(), read.tables.len()), (SAMPLES_MAX, TABLES_MAX));
-        assert_eq!(read.node.chars().count(), NAME_MAX + 1);
-        assert!(record.to_text().len() < 200_000);
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_is_too_odd(text in "\\PC{0,300}") {
-            let _ = Record::parse(&text);
-        }
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

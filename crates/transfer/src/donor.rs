@@ -83,8 +83,17 @@ pub fn run(job: &Job) -> Result<()> {
                 };
                 let deep_ist = capabilities & capability::DEEP_IST != 0;
                 let prepares = capabilities & capability::PREPARE != 0;
+                let notes_reach = capabilities & capability::ARCHIVE_REACH != 0;
                 let (account, throttle) = (credentials.local, Arc::clone(governor.throttle()));
-                let context = TransferContext { dialer, compression, account, throttle, deep_ist, prepares };
+                let context = TransferContext {
+                    dialer,
+                    compression,
+                    account,
+                    throttle,
+                    deep_ist,
+                    prepares,
+                    notes_reach,
+                };
                 let outcome = caught(|| transfer(job, &mut link, &context, *terms));
                 (link, outcome)
             }

@@ -309,6 +309,10 @@ impl<'a> Transfer<'a> {
         let first = link.recv()?;
         // The donor has received our answer, so it need not connect again.
         self.listener.begun(Connection::Control);
+        let first = match deep_ist::noted_reach(self.job, &first)? {
+            true => link.recv()?,
+            false => first,
+        };
         match first {
             Message::AskIst { fingerprints } => ist.answer(self, link, fingerprints.as_ref()),
             first => Ok(DonorSends::Files(Box::new(first))),

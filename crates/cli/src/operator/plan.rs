@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use transfer::advisor::plan::choice::Rule;
 use transfer::advisor::plan::collect::collect;
 use transfer::advisor::plan::costs::Cost;
-use transfer::advisor::plan::deep_ist::DeepIst;
+use transfer::advisor::plan::deep_ist::{DeepIst, Reaches};
 use transfer::advisor::plan::demand::Room;
 use transfer::advisor::plan::facts::{Facts, Known, Origin, Position};
 use transfer::advisor::plan::kind::TransferKind;
@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, value_name = "SOCKET|HOST[:PORT]")]
     donor: Vec<String>,
     /// Archive of write-sets of the donor, or a copy of it; default: that of a
-    /// member on this host
+    /// member on this host, or what members told at earlier transfers
     #[arg(long, value_name = "DIR")]
     archive: Option<PathBuf>,
     /// Write-sets per second that this node applies, to compare IST with SST
@@ -95,6 +95,9 @@ fn lines(facts: &Facts, prediction: &Prediction) -> Vec<(&'static str, String)> 
     }
     lines.extend(prediction.kind.as_ref().map(|kind| ("kind", kind_of(kind, prediction))));
     lines.extend(prediction.room.map(|room| ("room", room_for(room))));
+    if matches!(prediction.way, Way::Sst { .. }) {
+        lines.extend(facts.archives.iter().map(|archive| ("archive", archive.in_words())));
+    }
     if let Some(deep) = &prediction.deep_ist {
         lines.push(("deep IST", deep_ist(deep)));
     }
@@ -220,10 +223,16 @@ fn room_for(room: Room) -> String {
 
 /// The donor decides by the same estimate, unless `ist` under its `[sst]` says otherwise.
 fn deep_ist(deep: &DeepIst) -> String {
+    let has = if deep.reaches() == Reaches::Yes { "has" } else { "may have" };
     if let Some(why) = &deep.closed {
-        return format!("the archive has what is missing, but {why} (hint: {IST_OPTIONS_HINT})");
+        return format!("the archive {has} what is missing, but {why} (hint: {IST_OPTIONS_HINT})");
     }
-    let instead = instead(deep);
+    let kept = match deep.reaches() {
+        Reaches::No | Reaches::Yes => "",
+        Reaches::IfItStayed => ", if the archive has kept as many write-sets as it had",
+        Reaches::IfItGrew => ", if the archive has kept more write-sets than it had",
+    };
+    let instead = format!("{}{kept}", instead(deep));
     let from = deep.base.as_ref().map_or(String::new(), |base| {
         format!(
             " from {} at {}, {} of which are installed first",

@@ -87,12 +87,20 @@ pub(super) fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
             "replay_s": deep.ways.map(|ways| ways.replay().as_secs_f64()),
             "files_s": deep.ways.map(|ways| ways.transfer().as_secs_f64()),
             "closed": deep.closed,
+            "reaches": deep.reaches(),
             "base": deep.base.as_ref().map(|base| json!({
                 "dir": base.dir.to_string_lossy(),
                 "position": base.position.to_string(),
                 "bytes": base.bytes,
             })),
         })),
+        "archives": facts.archives.iter().map(|archive| json!({
+            "member": archive.member,
+            "history": archive.history.to_string(),
+            "first": archive.first.0,
+            "last": archive.last.0,
+            "said_s": archive.said_ms.map(|ms| ms / 1000),
+        })).collect::<Vec<_>>(),
         "no_base": facts.base.as_ref().and_then(|base| base.as_ref().err()),
         "costs": prediction.costs.iter().map(|cost| json!({
             "way": cost.back.name(),

@@ -2,7 +2,9 @@
 use proptest::prelude::*;
 use rejoin_protocol::codec::{self, CodecError, Lengths, PREFIX_BYTES};
 use rejoin_protocol::inventory::{FileEntry, FileId, FileRole, Place};
-use rejoin_protocol::limits::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_WRITE_SETS_MAX};
+use rejoin_protocol::limits::{
+    HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_WRITE_SETS_MAX, TEXT_BYTES_MAX,
+};
 use rejoin_protocol::message::{CanIst, Message, ReplayRate};
 
 #[test]
@@ -78,4 +80,17 @@ proptest! {
     fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), packed in any::<bool>(), payload in 0usize..10) {
         let _ = codec::decode(&bytes, Lengths { header: bytes.len(), packed, payload });
     }
+}
+
+#[test]
+fn a_history_that_is_longer_than_a_text_is_refused() {
+    let with = |len: usize| {
+        let message = Message::ArchiveReach { history: "u".repeat(len), first: i64::MIN, last: i64::MAX };
+        let mut out = Vec::new();
+        codec::encode(&message, 0, &mut out).expect("encode");
+        let (prefix, header) = out.split_first_chunk::<PREFIX_BYTES>().expect("prefix");
+        codec::decode(header, codec::lengths(*prefix).expect("lengths")).map(|decoded| decoded == message)
+    };
+    assert_eq!(with(TEXT_BYTES_MAX), Ok(true));
+    assert_eq!(with(TEXT_BYTES_MAX + 1), Err(CodecError::FieldTooLong("a history")));
 }

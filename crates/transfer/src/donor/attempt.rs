@@ -45,6 +45,8 @@ pub(super) struct TransferContext {
     pub deep_ist: bool,
     /// The joiner answers whether it can prepare a backup.
     pub prepares: bool,
+    /// The joiner notes how far the archive of write-sets reaches.
+    pub notes_reach: bool,
 }
 
 /// A state that was sent completely: its files and its position.

@@ -73,6 +73,11 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
             return none(format!("the donor's archive: {error:#}"));
         }
     };
+    if session.context.notes_reach
+        && let Some(reach) = history.reach_in_archive()
+    {
+        link.send(&reach)?;
+    }
     let given = match position_given(job) {
         Ok(given) => given,
         Err(error) => return none(format!("{error:#}")),
@@ -260,6 +265,13 @@ impl History {
             return Err(format!("the joiner is at {joiner}, ahead of the group at {group}"));
         }
         Ok(())
+    }
+
+    /// What the archive holds, for the joiner to note.
+    fn reach_in_archive(&self) -> Option<Message> {
+        let (first, last) = self.archive.range()?;
+        let history = self.archive.history().to_string();
+        Some(Message::ArchiveReach { history, first: first.0, last: last.0 })
     }
 
     /// Whether archive and cache contain all write-sets from `from` to `to`, all of them final; otherwise the reason.

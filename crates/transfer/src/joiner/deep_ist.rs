@@ -3,15 +3,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use formats::Seqno;
 use formats::galera::grastate::GraState;
 use formats::wsrep::state_id::StateId;
+use formats::{Seqno, Uuid};
 use protocol::chunk::Packing;
 use protocol::fingerprint::FingerprintKey;
 use protocol::hello::cut;
 use protocol::limits::TEXT_BYTES_MAX;
 use protocol::message::{CanIst, Message};
-use report::record::Method;
+use report::record::{Archive, Method};
 
 use super::Transfer;
 use super::agree::MARGIN_BYTES;
@@ -58,6 +58,20 @@ pub(super) enum DonorSends {
 pub(super) fn discard(datadir: &Path) -> Result<()> {
     trust::remove_note(datadir)?;
     spool::discard(datadir)
+}
+
+/// Records what the donor says of its archive, for `rejoin plan`, if that is what this message says.
+pub(super) fn noted_reach(job: &Job, message: &Message) -> Result<bool> {
+    let Message::ArchiveReach { history, first, last } = message else { return Ok(false) };
+    let parsed = history.parse::<Uuid>().ok().filter(|_| first <= last);
+    let history = parsed.ok_or_else(|| {
+        let text = format!("the donor says that its archive has {first} to {last} of {}", printable(history));
+        Failure::new(Kind::Peer, text)
+    })?;
+    tracing::debug!("the donor's archive has the write-sets {first} to {last} of {history}");
+    let archive = Archive { history: history.to_string(), first: *first, last: *last };
+    job.progress.ledger.update(|record| record.archive = Some(archive));
+    Ok(true)
 }
 
 impl OwnIst {

@@ -1,9 +1,10 @@
 //! Recommendations to an operator: what would be better than what is predicted, and what the prediction assumes.
 use super::choice::{Choice, Member};
+use super::deep_ist::{DeepIst, Reaches};
 use super::demand::Room;
 use super::facts::{Facts, Known, Origin, Position};
 use super::kind::TransferKind;
-use super::predict::{Prediction, Speeds, Way};
+use super::predict::{Prediction, Speeds, Way, instead};
 use crate::human::size;
 
 /// A saving of less than one part in this many is no reason to choose another donor.
@@ -29,6 +30,7 @@ pub(super) fn of(
         Way::Ist { .. } => advice.extend(ist_or_rather_not(facts, prediction, speeds)),
         Way::Sst { .. } | Way::Refused | Way::Waits => {
             let better = better_donor(facts, members, ask, &prediction.way);
+            let better = better.or_else(|| donor_with_archive(facts, prediction, ask));
             advice.extend(better.or_else(|| nearest_donor(facts, ask, &prediction.way)));
             advice.extend(more_room(prediction));
         }
@@ -102,14 +104,49 @@ fn better_donor(
     })
 }
 
+/// Recommends a member whose archive of write-sets reaches back to this node more surely than that of the chosen donor, if any does.
+fn donor_with_archive(
+    facts: &Facts,
+    prediction: &Prediction,
+    ask: &dyn Fn(&str) -> Choice,
+) -> Option<String> {
+    let Way::Sst { donor, .. } = &prediction.way else { return None };
+    let chosen = prediction.deep_ist.as_ref().map_or(Reaches::No, DeepIst::reaches);
+    let others = facts.group.members.iter().filter(|known| known.member.name != *donor);
+    let pays = |deep: &DeepIst| {
+        deep.closed.is_none()
+            && deep.reaches() > chosen
+            && deep.ways.is_none_or(|ways| ways.replay_is_cheaper())
+    };
+    let able = others.filter_map(|known| Some((instead(known, facts).filter(pays)?, &known.member.name)));
+    let able = able.filter(|(_, name)| is_chosen(facts, ask, name));
+    let (deep, name) = able.max_by_key(|(deep, _)| deep.reaches())?;
+    let so = match deep.reaches() {
+        Reaches::No | Reaches::Yes => ", so",
+        Reaches::IfItStayed => "; if it has kept as many since,",
+        Reaches::IfItGrew => "; if it has kept more since,",
+    };
+    let (set, archive) = (name_donor(name), deep.archive.in_words());
+    Some(format!("{set}: {archive}{so} it can send {} write-sets instead of files", deep.write_sets))
+}
+
+/// Whether Galera chooses this member if it is named.
+fn is_chosen(facts: &Facts, ask: &dyn Fn(&str) -> Choice, name: &str) -> bool {
+    let is_it = |index: usize| facts.group.members.get(index).is_some_and(|known| known.member.name == name);
+    matches!(ask(name), Choice::Donor { index, .. } if is_it(index))
+}
+
+fn name_donor(name: &str) -> String {
+    format!("set wsrep_sst_donor={name}, (with the comma) on this node")
+}
+
 /// Recommends the member whose data is most similar, with the setting that would choose it. Each node writes
 /// its own pages, so if members' files cannot be read, the best guess is the donor of the last transfer.
 fn nearest_donor(facts: &Facts, ask: &dyn Fn(&str) -> Choice, way: &Way) -> Option<String> {
     let Way::Sst { donor, .. } = way else { return None };
     let members = &facts.group.members;
-    let gives = |name: &str| matches!(ask(name), Choice::Donor { index, .. } if members.get(index).is_some_and(|known| known.member.name == name));
+    let gives = |name: &str| is_chosen(facts, ask, name);
     let about = |known: &Known| known.sends.as_ref().ok().and_then(|sends| sends.about);
-    let set = |name: &str| format!("set wsrep_sst_donor={name}, (with the comma) on this node");
     let of_chosen = members.iter().find(|known| known.member.name == *donor).and_then(about);
     let least = members
         .iter()
@@ -119,12 +156,17 @@ fn nearest_donor(facts: &Facts, ask: &dyn Fn(&str) -> Choice, way: &Way) -> Opti
     if let (Some(of_chosen), Some((about, name))) = (of_chosen, least) {
         let worth_it = of_chosen - of_chosen / LITTLE > about;
         return worth_it.then(|| {
-            format!("{}: it would send about {} instead of {}", set(name), size(about), size(of_chosen))
+            format!(
+                "{}: it would send about {} instead of {}",
+                name_donor(name),
+                size(about),
+                size(of_chosen)
+            )
         });
     }
     let nearest = &facts.lineage.as_ref()?.donor;
     (donor != nearest && gives(nearest))
-        .then(|| format!("{}: this node's data came from there, so least differs", set(nearest)))
+        .then(|| format!("{}: this node's data came from there, so least differs", name_donor(nearest)))
 }
 
 /// Replaying may take longer than receiving the data.

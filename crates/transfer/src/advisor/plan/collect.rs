@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use formats::Uuid;
 
+use super::archives::archives;
 use super::ask::{Asking, number, of_view};
 use super::costs::Base;
-use super::deep_ist::ArchiveReach;
 use super::facts::{Facts, Group, Known, Origin, Position};
 use super::kind::Joiner;
 use super::transfer::Here;
@@ -32,7 +32,7 @@ use crate::writesets::ist::{rate, relay};
 /// Collects for the node that `wanted` names, which must be stopped. `donors` are members to query, each a
 /// unix socket or `HOST[:PORT]`; without any, the group is the one that this node's own gcache saw last.
 /// `archive` is an archive of write-sets that the donor would use, or a copy of it; archives of members on this host are
-/// found. `sample` is how long the write rate is measured.
+/// found, and donors of earlier transfers told of theirs. `sample` is how long the write rate is measured.
 ///
 /// # Errors
 /// The node is running, its options cannot be read, no member responds, or there is no information about the
@@ -80,7 +80,7 @@ pub fn collect(
         gets_rows,
         base: base(&options, &layout),
         // A server that runs gets no write-sets from an archive.
-        archives: if gets_rows { vec![] } else { archives(&group, archive)? },
+        archives: if gets_rows { vec![] } else { archives(&group, archive, &layout.datadir)? },
         rate: rate::remembered(&layout.datadir),
         relay: relay::endpoints(&options, &layout.datadir)
             .and_then(|endpoints| relay::is_readable(&endpoints)),
@@ -109,15 +109,6 @@ fn base(options: &ServerOptions, layout: &Layout) -> Option<Result<Base, String>
     let described =
         |backup: joiner::Backup| Base { position: backup.position, bytes: backup.bytes(), dir: dir.clone() };
     Some(found.map(described).map_err(|why| format!("{}: {why}", dir.display())))
-}
-
-fn archives(group: &Group, given: Option<&Path>) -> Result<Vec<ArchiveReach>> {
-    let given = given.map(|dir| ArchiveReach::read(dir, None)).transpose()?.flatten();
-    let beside = group.members.iter().filter_map(|known| {
-        // One that is not ours to read is as good as none.
-        ArchiveReach::read(known.archive.as_deref()?, Some(known.member.name.clone())).ok()?
-    });
-    Ok(given.into_iter().chain(beside).collect())
 }
 
 /// The position that a start would pass to the provider.

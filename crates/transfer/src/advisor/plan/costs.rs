@@ -5,7 +5,7 @@ use std::time::Duration;
 use formats::wsrep::state_id::StateId;
 use protocol::message::ReplayRate;
 
-use super::deep_ist::DeepIst;
+use super::deep_ist::{DeepIst, Reaches};
 use super::kind::TransferKind;
 use super::predict::Way;
 use super::transfer::Estimate;
@@ -102,7 +102,12 @@ fn replayed(back: Back, write_sets: u64, write_set_bytes: u64, rate: Option<Repl
 }
 
 fn by_archive(deep: &DeepIst, rate: Option<ReplayRate>) -> Cost {
-    let replayed = |back| replayed(back, deep.write_sets, deep.bytes, rate);
+    let replayed = |back| {
+        let cost = replayed(back, deep.write_sets, deep.bytes, rate);
+        let sure = deep.reaches() == Reaches::Yes;
+        let of = if sure { cost.of } else { format!("{}, if its archive has kept them", cost.of) };
+        Cost { of, ..cost }
+    };
     let Some(base) = &deep.base else { return replayed(Back::DeepIst) };
     let cost = replayed(Back::BaseAndDeepIst);
     // Copied, where the filesystem cannot share them; the donor counts only what it has to do with.
@@ -136,8 +141,10 @@ fn moved(files: u64, sent: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use formats::Seqno;
     use protocol::message::SnapshotKind;
 
+    use super::super::archives::ArchiveReach;
     use super::super::choice::Rule;
     use super::super::snapshot::Predicted;
     use super::*;
@@ -153,9 +160,11 @@ mod tests {
     }
 
     fn deep(write_sets: u64, base: Option<u64>) -> DeepIst {
-        let position = "2f0eaefd-0000-11f0-a0a0-000000000000:7".parse().unwrap();
+        let position: StateId = "2f0eaefd-0000-11f0-a0a0-000000000000:7".parse().unwrap();
         let base = base.map(|bytes| Base { dir: "/backup".into(), position, bytes });
-        DeepIst { ways: None, write_sets, bytes: write_sets * 500, closed: None, base }
+        let (history, first, last) = (position.uuid, Seqno(1), Seqno(9));
+        let archive = ArchiveReach { member: None, history, first, last, bytes_each: None, said_ms: None };
+        DeepIst { ways: None, write_sets, bytes: write_sets * 500, closed: None, base, archive }
     }
 
     fn order(sends: &Estimate, kind: Option<&TransferKind>, deep_ist: Option<&DeepIst>) -> Vec<Back> {
@@ -186,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_ist_is_the_only_way_where_galera_decides_for_it() {
-        let way = Way::Ist { donor: "n1".to_owned(), rule: Rule::Named, from: formats::Seqno(8) };
+        let way = Way::Ist { donor: "n1".to_owned(), rule: Rule::Named, from: Seqno(8) };
         let some = estimate(Some(1));
         let known = |rate| {
             let (sends, deep_ist) = (Some(&some), None);

@@ -1,51 +1,12 @@
 //! Whether the donor's archive would bring the node back, where Galera decides for an SST.
-use std::path::Path;
-
-use anyhow::Result;
 use formats::{Seqno, Uuid};
 use protocol::message::ReplayRate;
+use serde::Serialize;
 
+use super::archives::ArchiveReach;
 use super::costs::Base;
 use super::transfer::Estimate;
-use crate::writesets::archive::Archive;
 use crate::writesets::ist::cost::Ways;
-
-/// What an archive holds, as far as a prediction needs it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ArchiveReach {
-    /// The name of the member whose archive it is; none if the operator gave its directory.
-    pub member: Option<String>,
-    /// Its history.
-    pub history: Uuid,
-    /// The first write-set of its newest range.
-    pub first: Seqno,
-    /// The last one.
-    pub last: Seqno,
-    /// Mean bytes of a write-set in it.
-    pub bytes_each: f64,
-}
-
-impl ArchiveReach {
-    /// Reads an archive's headers. None if it is empty.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    pub fn read(dir: &Path, member: Option<String>) -> Result<Option<ArchiveReach>> {
-        let archive = Archive::open(dir)?;
-        let (runs, _) = archive.runs();
-        let count: i64 = runs.iter().map(|run| run.last.0 - run.first.0 + 1).sum();
-        let (_, bytes) = archive.bytes();
-        let bytes_each = bytes as f64 / count.max(1) as f64;
-        let newest = archive.newest_run();
-        Ok(newest.map(|run| ArchiveReach {
-            member,
-            history: run.history,
-            first: run.first,
-            last: run.last,
-            bytes_each,
-        }))
-    }
-}
 
 /// A prediction of deep IST.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +21,33 @@ pub struct DeepIst {
     pub closed: Option<String>,
     /// The backup from which it starts, if it does not start from this node's own files.
     pub base: Option<Base>,
+    /// The archive that they come from.
+    pub archive: ArchiveReach,
+}
+
+/// How sure it is that an archive reaches back to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reaches {
+    /// No archive is known that does.
+    No,
+    /// It does if it has kept more write-sets since its member told of it than it had then.
+    IfItGrew,
+    /// It does if it has kept as many as it had then.
+    IfItStayed,
+    /// It was read just now.
+    Yes,
+}
+
+impl DeepIst {
+    /// How sure it is that the archive reaches back.
+    pub fn reaches(&self) -> Reaches {
+        match self.archive.said_ms {
+            None => Reaches::Yes,
+            Some(_) if self.archive.count() >= self.write_sets => Reaches::IfItStayed,
+            Some(_) => Reaches::IfItGrew,
+        }
+    }
 }
 
 /// What there is to predict from.
@@ -76,10 +64,12 @@ pub(super) struct Question<'a> {
     pub rate: Option<ReplayRate>,
     /// What files would cost.
     pub sends: Option<&'a Estimate>,
+    /// Mean bytes of the group's write-sets.
+    pub bytes_each: f64,
 }
 
 /// Whether one of the archives reaches back to the node's files, or to its backup if that is newer. The archive and the cache of
-/// the donor must join.
+/// the donor must join; one of which the donor told earlier has gone on since, as far as is known.
 pub(super) fn predict(
     archives: &[ArchiveReach],
     relay: &Result<(), String>,
@@ -94,11 +84,13 @@ pub(super) fn predict(
         archive.member.as_deref().is_none_or(|member| member == donor)
             && archive.history == history
             && archive.first.0 <= position.0.saturating_add(1)
-            && (archive.last >= newest || cached.is_some_and(|low| low.0 <= archive.last.0.saturating_add(1)))
+            && (archive.said_ms.is_some()
+                || archive.last >= newest
+                || cached.is_some_and(|low| low.0 <= archive.last.0.saturating_add(1)))
     };
     let archive = archives.iter().find(reaches)?;
     let write_sets = newest.0.saturating_sub(position.0).max(0).unsigned_abs();
-    let bytes = (archive.bytes_each * write_sets as f64) as u64;
+    let bytes = (archive.bytes_each.unwrap_or(question.bytes_each) * write_sets as f64) as u64;
     let ways = question.sends.map(|sends| Ways {
         write_sets,
         write_set_bytes: bytes,
@@ -108,7 +100,8 @@ pub(super) fn predict(
         // The donor's own option, which is not known here.
         rlimit: None,
     });
-    Some(DeepIst { ways, write_sets, bytes, closed: relay.clone().err(), base: base.cloned() })
+    let (closed, base, archive) = (relay.clone().err(), base.cloned(), archive.clone());
+    Some(DeepIst { ways, write_sets, bytes, closed, base, archive })
 }
 
 #[cfg(test)]
@@ -119,7 +112,8 @@ mod tests {
 
     fn archive(member: Option<&str>, first: i64, last: i64) -> ArchiveReach {
         let (history, member) = (HISTORY.parse().expect("a uuid"), member.map(str::to_owned));
-        ArchiveReach { member, history, first: Seqno(first), last: Seqno(last), bytes_each: 500.0 }
+        let (first, last) = (Seqno(first), Seqno(last));
+        ArchiveReach { member, history, first, last, bytes_each: Some(500.0), said_ms: None }
     }
 
     fn asked(archives: &[ArchiveReach], position: i64, cached: i64) -> Option<DeepIst> {
@@ -136,8 +130,8 @@ mod tests {
         let donor = ("n1", Some(Seqno(cached)));
         let sends =
             Estimate { all: 1 << 30, about: Some(1 << 20), at_least: 0, why: String::new(), redo: None };
-        let question =
-            Question { group, position: position.map(Seqno), base, donor, rate: None, sends: Some(&sends) };
+        let (position, sends) = (position.map(Seqno), Some(&sends));
+        let question = Question { group, position, base, donor, rate: None, sends, bytes_each: 400.0 };
         predict(archives, &Ok(()), &question)
     }
 
@@ -156,6 +150,26 @@ mod tests {
         }
         // The archive alone, also of an operator's copy.
         assert!(asked(&[archive(None, 5_001, 10_000)], 5_000, 10_001).is_some());
+    }
+
+    #[test]
+    fn an_archive_of_which_the_donor_told_earlier_has_gone_on_since() {
+        let said = |first, last| ArchiveReach {
+            bytes_each: None,
+            said_ms: Some(1_000),
+            ..archive(Some("n1"), first, last)
+        };
+        let found = asked(&[said(1, 4_000)], 5_000, 9_000).expect("nothing is against it");
+        assert_eq!((found.write_sets, found.bytes, found.reaches()), (5_000, 2_000_000, Reaches::IfItGrew));
+        let found = asked(&[said(1, 5_000)], 5_000, 9_000).expect("nothing is against it");
+        assert_eq!(found.reaches(), Reaches::IfItStayed);
+        // It began later, or is another member's.
+        assert_eq!(asked(&[said(5_002, 9_500)], 5_000, 9_000), None);
+        let of_n2 = ArchiveReach { member: Some("n2".to_owned()), ..said(1, 5_000) };
+        assert_eq!(asked(&[of_n2], 5_000, 9_000), None);
+        let now = asked(&[archive(Some("n1"), 1, 9_500)], 5_000, 9_000).expect("it reaches");
+        assert_eq!(now.reaches(), Reaches::Yes);
+        assert!(Reaches::Yes > Reaches::IfItStayed && Reaches::IfItGrew > Reaches::No);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use formats::wsrep::state_id::StateId;
 use formats::{Seqno, Uuid};
 use protocol::message::ReplayRate;
 
+use super::archives::ArchiveReach;
 use super::choice::Member;
 use super::costs::Base;
-use super::deep_ist::ArchiveReach;
 use super::kind::TransferKind;
 use super::transfer::Estimate;
 use crate::datadir::lineage::Lineage;
@@ -38,7 +38,7 @@ pub struct Facts {
     /// The backup that `base` or `base-command` offers as the start of a deep IST, or why there is none; none if neither is
     /// set.
     pub base: Option<Result<Base, String>>,
-    /// Archives of write-sets, of members on this host or named by the operator.
+    /// Archives of write-sets: named by the operator, of members on this host, or of which members told at a transfer.
     pub archives: Vec<ArchiveReach>,
     /// How fast its server applied write-sets in its last deep IST, if that is known.
     pub rate: Option<ReplayRate>,

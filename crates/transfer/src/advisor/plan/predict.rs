@@ -115,7 +115,7 @@ pub fn predict(facts: &Facts, speeds: Speeds) -> Prediction {
     let mut prediction = Prediction {
         lasts_at_least: lasts(&way, facts, state.map(|state| state.seqno)),
         safe: safe(&members, newest),
-        deep_ist: instead(&way, facts, state.map(|state| state.seqno)),
+        deep_ist: donor_of(&way, facts).and_then(|known| instead(known, facts)),
         sends: donor_of(&way, facts).map(|known| known.sends.clone()),
         kind: donor_of(&way, facts).and_then(|known| known.kind.clone()),
         way,
@@ -167,16 +167,17 @@ fn donor_of<'a>(way: &Way, facts: &'a Facts) -> Option<&'a Known> {
     facts.group.members.iter().find(|known| known.member.name == *donor)
 }
 
-/// Write-sets instead of files, if the archive of the chosen donor reaches back to the position.
-fn instead(way: &Way, facts: &Facts, position: Option<Seqno>) -> Option<DeepIst> {
-    let known = donor_of(way, facts)?;
+/// Write-sets instead of files, if the archive of this member reaches back to the position.
+pub(super) fn instead(known: &Known, facts: &Facts) -> Option<DeepIst> {
+    let position = facts.position.state().filter(|state| state.uuid == facts.group.history);
     let question = Question {
         group: (facts.group.history, facts.group.newest),
-        position,
+        position: position.map(|state| state.seqno),
         base: facts.base.as_ref().and_then(|base| base.as_ref().ok()),
         donor: (&known.member.name, known.member.lowest_cached),
         rate: facts.rate,
         sends: known.sends.as_ref().ok(),
+        bytes_each: facts.group.pace.map_or(0.0, |pace| pace.bytes_each),
     };
     deep_ist::predict(&facts.archives, &facts.relay, &question)
 }

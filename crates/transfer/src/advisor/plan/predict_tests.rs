@@ -177,3 +177,37 @@ fn a_snapshot_of_which_kind_says_what_it_demands() {
     let ist = predict(&facts(Position::Noted(at(9_500))), Speeds::default());
     assert_eq!((ist.pause, ist.room), (None, None));
 }
+
+#[test]
+fn another_member_whose_archive_reaches_back_is_named() {
+    use super::super::archives::ArchiveReach;
+    let reach = |member: &str, first, last, said_ms| {
+        let (member, history) = (Some(member.to_owned()), HISTORY.parse().unwrap());
+        ArchiveReach { member, history, first: Seqno(first), last: Seqno(last), bytes_each: None, said_ms }
+    };
+    let with = |archives: &[ArchiveReach]| {
+        predict(&Facts { archives: archives.to_vec(), ..facts(Position::Noted(at(500))) }, Speeds::default())
+    };
+    let of_n2 = reach("n2", 1, 9_600, Some(1_000));
+    let advised = with(std::slice::from_ref(&of_n2));
+    let text = &advised.advice[0];
+    assert!(advised.deep_ist.is_none() && text.starts_with("set wsrep_sst_donor=n2,"), "{advised:?}");
+    assert!(
+        text.contains("n2's archive reached back to 1 (9600 write-sets); if it has kept as many"),
+        "{text}"
+    );
+    assert!(text.ends_with("it can send 9500 write-sets instead of files"), "{text}");
+    // That of the chosen donor reaches as surely, or less so.
+    let of_n1 = |last| reach("n1", 1, last, Some(2_000));
+    let both = with(&[of_n2.clone(), of_n1(9_700)]);
+    assert!(both.deep_ist.is_some() && both.advice.is_empty(), "{both:?}");
+    let short = with(&[of_n2.clone(), of_n1(100)]);
+    assert!(short.deep_ist.is_some() && short.advice[0].contains("n2's archive"), "{short:?}");
+    let now = with(&[of_n1(9_700), reach("n2", 1, 9_600, None)]);
+    assert!(now.advice[0].contains("n2's archive reaches back to 1 (9600 write-sets), so it can"), "{now:?}");
+    // It began too late, or this node cannot take it.
+    assert!(with(&[reach("n2", 502, 9_600, None)]).advice.is_empty());
+    let door = Err("ist.recv_bind is not set".to_owned());
+    let closed = Facts { archives: vec![of_n2], door, ..facts(Position::Noted(at(500))) };
+    assert!(predict(&closed, Speeds::default()).advice.is_empty());
+}
