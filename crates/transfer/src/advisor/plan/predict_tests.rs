@@ -207,7 +207,7 @@ fn another_member_whose_archive_reaches_back_is_named() {
     assert!(now.advice[0].contains("n2's archive reaches back to 1 (9600 write-sets), so it can"), "{now:?}");
     // It began too late, or this node cannot take it.
     assert!(with(&[reach("n2", 502, 9_600, None)]).advice.is_empty());
-    let door = Err("ist.recv_bind is not set".to_owned());
-    let closed = Facts { archives: vec![of_n2], door, ..facts(Position::Noted(at(500))) };
+    let relay = Err("ist.recv_bind is not set".to_owned());
+    let closed = Facts { archives: vec![of_n2], relay, ..facts(Position::Noted(at(500))) };
     assert!(predict(&closed, Speeds::default()).advice.is_empty());
 }
