@@ -17,6 +17,7 @@ use report::record::{Method, Plan};
 
 use super::attempt::DonorSession;
 use super::expected::{Position, expect, position_given, receive_sample, unexpected};
+use crate::cancel::Cancel;
 use crate::compare::comparison::Parts;
 use crate::datadir::sample::shared;
 use crate::failure::{Failure, Kind, kind_of};
@@ -24,6 +25,8 @@ use crate::human::{printable, size};
 use crate::job::Job;
 use crate::peer::link::Link;
 use crate::peer::secret::random_bytes;
+use crate::send::connections::hold_back;
+use crate::send::throttle::Throttle;
 use crate::server::provider_options;
 use crate::settings::IstChoice;
 use crate::writesets::archive::{Archive, default_dir, is_archive};
@@ -147,7 +150,8 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     job.progress.phase("sending write-sets", &format!("{from} to {to}"));
     let from = from.max(next);
     link.send(&Message::WriteSets { from: from.0, to: to.0, domain: given.1 })?;
-    let mut sender = Sender { link, waiting: Vec::new(), bytes: 0 };
+    let throttle = &*session.context.throttle;
+    let mut sender = Sender { link, throttle, cancel: &job.cancel, waiting: Vec::new(), bytes: 0 };
     let sent = if from <= to { history.read(from, to, &mut |action| sender.take(&action)) } else { Ok(()) };
     // A broken link ends the transfer. A broken archive does not: files are sent instead.
     let (sent, bytes) = match sent {
@@ -170,9 +174,11 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     Ok(ControlFlow::Continue(given))
 }
 
-/// Sends IST messages in pieces of at most `RANGE_BYTES`.
+/// Sends IST messages in pieces of at most `RANGE_BYTES`, within the rate limit.
 struct Sender<'a> {
     link: &'a mut Link,
+    throttle: &'a Throttle,
+    cancel: &'a Cancel,
     waiting: Vec<u8>,
     bytes: u64,
 }
@@ -201,7 +207,9 @@ impl Sender<'_> {
         let packing = if packed.is_some() { Packing::Zstd } else { Packing::Plain };
         self.bytes += piece.len() as u64;
         let message = Message::WriteSetBytes { len: piece.len() as u32, packing };
-        self.link.send_with_payload(&message, packed.as_deref().unwrap_or(piece))
+        let payload = packed.as_deref().unwrap_or(piece);
+        hold_back(self.link, self.throttle, payload.len(), self.cancel)?;
+        self.link.send_with_payload(&message, payload)
     }
 
     /// Sends the remaining bytes. Returns how many were sent in all, before compression.

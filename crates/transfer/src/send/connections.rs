@@ -140,7 +140,10 @@ fn bytes_of(chunk: &Chunk) -> Table {
 
 /// Waits for the rate limit, which may change meanwhile. Pings: with a low limit and many workers, the wait exceeds the time
 /// after which the joiner takes us for dead.
-fn hold_back(link: &mut Link, throttle: &Throttle, bytes: usize, cancel: &Cancel) -> Result<()> {
+///
+/// # Errors
+/// Cancelled, or the joiner is gone.
+pub fn hold_back(link: &mut Link, throttle: &Throttle, bytes: usize, cancel: &Cancel) -> Result<()> {
     let (ticket, mut pinged) = (throttle.pay(bytes), Instant::now());
     loop {
         let wait = throttle.wait(ticket);

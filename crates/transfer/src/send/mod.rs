@@ -6,7 +6,7 @@
 //! | `range` | compares, packs and queues the bytes of one range |
 //! | `sink` | the queues as a snapshot sees them |
 //! | `connection_queue` | the queue of one data connection |
-//! | `connections` | the threads that send what is in these queues |
+//! | [`connections`] | the threads that send what is in these queues |
 //! | [`file_list`] | the final list of files, for the joiner |
 //! | [`zeros`] | finding zeros |
 //! | [`packer`] | compression with zstd |
@@ -14,7 +14,7 @@
 //! | [`cost_model`] | which of several ways costs least, as measured |
 //! | [`throttle`] | the rate limit |
 mod connection_queue;
-mod connections;
+pub mod connections;
 pub mod cost_model;
 pub mod file_list;
 pub mod in_flight;
