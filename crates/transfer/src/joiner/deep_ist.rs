@@ -262,7 +262,9 @@ fn receive(
             }
             Message::WriteSetsFail { why } => {
                 tracing::warn!("no deep IST after all: {}", printable(&why));
-                spool.store()?;
+                // The room for files was counted before the write-sets took any.
+                drop(spool);
+                spool::discard(&job.datadir)?;
                 return link.recv().map(|first| DonorSends::Files(Box::new(first)));
             }
             other => return Err(unexpected(&other, "WriteSetBytes").into()),
