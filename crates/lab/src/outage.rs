@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::archiver::Archiver;
-use crate::ddl::{Repertoire, Storm, create_shared};
+use crate::ddl::{Repertoire, Storm, create_shared, write_swapped};
 use crate::errorlog::LogMark;
 use crate::load::{Intensity, Load};
 use crate::repeated::Repeated;
@@ -220,16 +220,19 @@ impl Outage {
         Ok([Load::start(self.cluster.node(1), intensity)?, Load::start(self.cluster.node(2), intensity)?])
     }
 
-    /// Both others change tables.
+    /// Both others change tables, and write to those that swap their names.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn storms(&self, seed: u64) -> Result<[Repeated; 2]> {
-        let start = |node: usize| {
-            let repertoire = Repertoire::Shared { node };
-            Storm { seed: seed + node as u64, every: DDL_EVERY, repertoire }.start(self.cluster.node(node))
-        };
-        Ok([start(1)?, start(2)?])
+    pub fn storms(&self, seed: u64) -> Result<Vec<Repeated>> {
+        let mut all = Vec::new();
+        for number in [1, 2] {
+            let (node, seed) = (self.cluster.node(number), seed + number as u64);
+            let repertoire = Repertoire::Shared { node: number };
+            all.push(Storm { seed, every: DDL_EVERY, repertoire }.start(node)?);
+            all.push(write_swapped(node, seed)?);
+        }
+        Ok(all)
     }
 
     /// A node came back by write-sets: both logs say so, and no file was sent.
