@@ -13,7 +13,7 @@ use crate::sql;
 mod alone;
 mod shared;
 
-pub use shared::{SWAPPED, create_shared};
+pub use shared::{create_shared, write_swapped};
 
 /// What to do, how often.
 #[derive(Debug, Clone, Copy)]

@@ -24,6 +24,7 @@ mod config;
 pub mod data;
 pub mod ddl;
 mod errorlog;
+pub mod failed_ddl;
 pub mod follow;
 mod installation;
 pub mod link;

@@ -45,12 +45,15 @@ pub struct Bucket {
 }
 
 impl Network {
-    /// A switch, and an interface for each node. With `transfers` a second one each, for state transfers alone.
+    /// A switch, and an interface for each node. With `transfers` a second one of both, for state transfers alone.
     pub fn new(cluster: &Path, nodes: usize, transfers: bool) -> Result<Network> {
         let hold = || Holder::new(cluster).context("a network of its own needs root and network namespaces");
         let network = Network { switch: hold()?, nodes: (0..nodes).map(|_| hold()).collect::<Result<_>>()? };
-        ip(network.switch.pid(), "link add switch type bridge")?;
-        ip(network.switch.pid(), "link set switch up")?;
+        // One switch for both would let a node's second interface answer for the address of its first.
+        for switch in ["switch", "transfers"].into_iter().take(1 + usize::from(transfers)) {
+            ip(network.switch.pid(), &format!("link add {switch} type bridge"))?;
+            ip(network.switch.pid(), &format!("link set {switch} up"))?;
+        }
         for number in 1..=nodes {
             let wire = network.wire(number);
             let (port, holder) = (wire.port(), wire.holder);
@@ -124,10 +127,10 @@ impl Wire {
     }
 
     fn add_transfers(&self) -> Result<()> {
-        let (port, holder) = (format!("transfer{}", self.number), self.holder);
+        let (port, holder) = (self.transfer_port(), self.holder);
         ip(self.switch, &format!("link add {port} type veth peer name eth1 netns {holder}"))?;
         ip(self.switch, &format!("link set {port} up"))?;
-        ip(self.switch, &format!("link set {port} master switch"))?;
+        self.reconnect_transfers()?;
         ip(holder, &format!("addr add {}/24 dev eth1", self.transfer_address()))?;
         ip(holder, "link set eth1 up")
     }
@@ -149,8 +152,22 @@ impl Wire {
         ip(self.switch, &format!("link set {} master switch", self.port()))
     }
 
+    /// The same as [`Wire::cut`] for state transfers alone, where these have a network to themselves.
+    pub fn cut_transfers(&self) -> Result<()> {
+        ip(self.switch, &format!("link set {} nomaster", self.transfer_port()))
+    }
+
+    /// Ends [`Wire::cut_transfers`].
+    pub fn reconnect_transfers(&self) -> Result<()> {
+        ip(self.switch, &format!("link set {} master transfers", self.transfer_port()))
+    }
+
     fn port(&self) -> String {
         format!("port{}", self.number)
+    }
+
+    fn transfer_port(&self) -> String {
+        format!("transfer{}", self.number)
     }
 }
 

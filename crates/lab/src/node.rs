@@ -239,13 +239,33 @@ impl Node {
 
     /// Cuts the node off: what it sends and what is sent to it goes nowhere.
     pub fn cut(&self) -> Result<()> {
-        self.surroundings.wire.as_ref().context("the cluster has no network of its own")?.cut()
+        self.wire()?.cut()
+    }
+
+    /// Ends [`Node::cut`].
+    pub fn reconnect(&self) -> Result<()> {
+        self.wire()?.reconnect()
+    }
+
+    /// As [`Node::cut`], of state transfers alone: needs a cluster with a network for them
+    /// ([`crate::Builder::transfer_network`]).
+    pub fn cut_transfers(&self) -> Result<()> {
+        self.wire()?.cut_transfers()
+    }
+
+    /// Ends [`Node::cut_transfers`].
+    pub fn reconnect_transfers(&self) -> Result<()> {
+        self.wire()?.reconnect_transfers()
     }
 
     /// What this node sends of state transfers passes at `rate` bytes a second at most: needs a cluster with a network for
     /// them ([`crate::Builder::transfer_network`]).
     pub fn shape_transfers(&self, rate: u64) -> Result<()> {
-        self.surroundings.wire.as_ref().context("the cluster has no network of its own")?.shape(rate)
+        self.wire()?.shape(rate)
+    }
+
+    fn wire(&self) -> Result<&Wire> {
+        self.surroundings.wire.as_ref().context("the cluster has no network of its own")
     }
 
     /// `command` where this node's ports are.
@@ -254,11 +274,6 @@ impl Node {
             Some(wire) => wire.inside(&command),
             None => command,
         }
-    }
-
-    /// Ends [`Node::cut`].
-    pub fn reconnect(&self) -> Result<()> {
-        self.surroundings.wire.as_ref().context("the cluster has no network of its own")?.reconnect()
     }
 
     // ---- error log -----------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::archiver::Archiver;
-use crate::ddl::{Repertoire, Storm, create_shared};
+use crate::ddl::{Repertoire, Storm, create_shared, write_swapped};
 use crate::errorlog::LogMark;
+use crate::failed_ddl::{APPLIER_ERROR, FailedDdl};
 use crate::load::{Intensity, Load};
 use crate::repeated::Repeated;
 use crate::{Builder, Cluster, Node, compare, data, process, sql};
@@ -101,6 +102,8 @@ pub struct Outage {
     archiver: Option<Archiver>,
     /// Where the others are.
     pub position: i64,
+    /// The end of each node's log when the others left.
+    logs: Vec<LogMark>,
 }
 
 impl Outage {
@@ -115,7 +118,7 @@ impl Outage {
         data::sysbench_tables(n1, FEW.tables, FEW.rows)?;
         create_shared(n1)?;
         cluster.nodes()[1..].iter().try_for_each(|node| node.join().map(drop))?;
-        let mut outage = Outage { cluster, archiver, position: 0 };
+        let mut outage = Outage { cluster, archiver, position: 0, logs: Vec::new() };
         outage.goes_on()?;
         Ok(outage)
     }
@@ -163,7 +166,7 @@ impl Outage {
         self.archiver.take().map_or(Ok(()), Archiver::stop)
     }
 
-    /// Those that came back leave again.
+    /// Those that came back leave again. Nobody may write meanwhile.
     ///
     /// # Errors
     /// One does not end.
@@ -176,6 +179,7 @@ impl Outage {
             last = last.max(node.grastate()?.seqno);
         }
         self.position = last;
+        self.logs = self.cluster.nodes().iter().map(Node::log_mark).collect();
         Ok(())
     }
 
@@ -220,16 +224,19 @@ impl Outage {
         Ok([Load::start(self.cluster.node(1), intensity)?, Load::start(self.cluster.node(2), intensity)?])
     }
 
-    /// Both others change tables.
+    /// Both others change tables, and write to those that swap their names.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn storms(&self, seed: u64) -> Result<[Repeated; 2]> {
-        let start = |node: usize| {
-            let repertoire = Repertoire::Shared { node };
-            Storm { seed: seed + node as u64, every: DDL_EVERY, repertoire }.start(self.cluster.node(node))
-        };
-        Ok([start(1)?, start(2)?])
+    pub fn storms(&self, seed: u64) -> Result<Vec<Repeated>> {
+        let mut all = Vec::new();
+        for number in [1, 2] {
+            let (node, seed) = (self.cluster.node(number), seed + number as u64);
+            let repertoire = Repertoire::Shared { node: number };
+            all.push(Storm { seed, every: DDL_EVERY, repertoire }.start(node)?);
+            all.push(write_swapped(node, seed)?);
+        }
+        Ok(all)
     }
 
     /// A node came back by write-sets: both logs say so, and no file was sent.
@@ -245,23 +252,65 @@ impl Outage {
         Ok(())
     }
 
-    /// All nodes that run are equal, and none has complained.
+    /// All nodes that run are equal, none has complained, and the same DDL has failed on all of them. Answers how many
+    /// statements that were.
     ///
     /// # Errors
-    /// They are not, or one has.
-    pub fn all_are_equal(&self) -> Result<()> {
-        let running: Vec<&Node> = self.cluster.nodes().iter().filter(|node| node.is_alive()).collect();
-        let (first, others) = running.split_first().context("no node runs")?;
-        others.iter().try_for_each(|node| compare::assert_equal(first, node))?;
-        for node in running {
-            // Of a statement that fails on every node.
-            let errors = node.unexpected_errors(&["Slave SQL: Error"]);
+    /// They are not, one has, or a statement failed on some of them only.
+    pub fn all_are_equal(&self) -> Result<usize> {
+        self.every_object_is_equal()?;
+        for node in self.running() {
+            // Whether DDL failed on every node is looked at below.
+            let errors = node.unexpected_errors(&[APPLIER_ERROR]);
             ensure!(errors.is_empty(), "{}: {errors:#?}", node.name());
             let inconsistent = node.log_since_start().contains("Inconsistency detected");
             ensure!(!inconsistent, "{} found one", node.name());
         }
-        Ok(())
+        self.same_ddl_failed()
     }
+
+    /// Every object is the same on all nodes that run.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn every_object_is_equal(&self) -> Result<()> {
+        let running = self.running();
+        let (first, others) = running.split_first().context("no node runs")?;
+        others.iter().try_for_each(|node| compare::assert_equal(first, node))
+    }
+
+    fn running(&self) -> Vec<&Node> {
+        self.cluster.nodes().iter().filter(|node| node.is_alive()).collect()
+    }
+
+    /// An error of an applier is right if the same statement failed on all nodes that executed it.
+    fn same_ddl_failed(&self) -> Result<usize> {
+        let first = FailedDdl::of(&self.cluster.node(1).log_since(self.log_when_they_left(0)));
+        for (i, node) in self.cluster.nodes().iter().enumerate().filter(|(_, node)| node.is_alive()) {
+            let is_member = i < 2;
+            let log = match is_member {
+                true => node.log_since(self.log_when_they_left(i)),
+                false => node.log_since_start(),
+            };
+            let failed = FailedDdl::of(&log);
+            let unexplained = failed.unexplained();
+            ensure!(unexplained.is_empty(), "{}: not of DDL: {unexplained:#?}", node.name());
+            let all = is_member || replayed_from(&log).is_some_and(|from| from <= self.position);
+            let differs = first.difference(&failed, all).map(|how| format!("n1 and {}: {how}", node.name()));
+            ensure!(differs.is_none(), "DDL failed on some nodes only: {}", differs.unwrap_or_default());
+        }
+        Ok(first.count())
+    }
+
+    fn log_when_they_left(&self, node: usize) -> LogMark {
+        self.logs.get(node).copied().unwrap_or_default()
+    }
+}
+
+/// The position from which a node's server applied write-sets of an archive, by its log. None if files were sent.
+pub fn replayed_from(log: &str) -> Option<i64> {
+    let (_, plan) = log.rsplit_once("plan: deep IST from ").filter(|_| !log.contains("snapshot: "))?;
+    plan.split_once(": ")?.0.rsplit_once(':')?.1.parse().ok()
 }
 
 /// A node's log since its start has this text.

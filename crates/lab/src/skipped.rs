@@ -20,6 +20,14 @@ pub fn skip(needs: &str) -> Result<()> {
     std::io::stderr().write_all(line.as_bytes()).context("standard error")
 }
 
+/// What a cluster with a network of its own needs and has not got.
+pub fn missing_for_own_network() -> Option<&'static str> {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "true"]);
+    let may = rustix::process::geteuid().is_root() && process::run(unshare, Duration::from_secs(30)).is_ok();
+    (!may).then_some("root and network namespaces (unshare --net)")
+}
+
 /// Runs the body of `test` where its mounts are invisible to other processes: runs the whole test again in a mount namespace of its
 /// own, and without root in a user namespace too. Skipped if the kernel, or a container, does not allow that.
 pub fn with_own_mounts(test: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -90,6 +90,28 @@ fn returns_by(outage: &Outage, dir: &Path) -> Result<Option<String>> {
     }
 }
 
+/// The group does not notice, and no object shows it.
+#[test]
+fn ddl_that_failed_on_one_node_alone_is_seen() -> Result<()> {
+    let mut outage = Outage::begin(builder(1).build()?)?;
+    let (n1, n3) = (outage.cluster.node(1), outage.cluster.node(3));
+    n3.join()?;
+    let create = "CREATE OR REPLACE TABLE storm.alone (a INT PRIMARY KEY)";
+    // One that fails on all.
+    n1.exec(&[create])?;
+    n1.exec(&["RENAME TABLE storm.alone TO storm.part0"]).expect_err("storm.part0 is there");
+    outage.every_object_is_equal()?;
+    ensure!(outage.all_are_equal()? > 0, "no failed DDL was seen");
+
+    n3.exec(&["SET SESSION wsrep_on=OFF", "DROP TABLE storm.alone"])?;
+    n1.exec(&["ALTER TABLE storm.alone COMMENT='there'", create])?;
+    outage.every_object_is_equal()?;
+    let wrong = format!("{:#}", outage.all_are_equal().expect_err("nobody saw it"));
+    let says = "DDL failed on some nodes only: n1 and n3: of 1 and 2 statements that failed, number 1 from the last one";
+    ensure!(wrong.contains(says) && wrong.contains("'storm.alone' doesn't exist"), "{wrong}");
+    outage.stop_archiver()
+}
+
 #[test]
 fn a_flipped_verdict_and_a_lost_write_set_are_seen() -> Result<()> {
     let mut outage = Outage::begin(builder(1).build()?)?;

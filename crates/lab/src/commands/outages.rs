@@ -154,7 +154,10 @@ impl Fixture {
         storms.into_iter().try_for_each(|storm| storm.stop().map(drop))?;
         loads.into_iter().try_for_each(|load| load.stop().map(drop))?;
         let missed = n1.status("wsrep_last_committed")?.parse::<i64>()? - position;
-        self.outage.all_are_equal()?;
-        Ok(format!("{missed} write-sets missed, {:.1} s to Synced", took.as_secs_f64()))
+        let failed = self.outage.all_are_equal()?;
+        let seconds = took.as_secs_f64();
+        Ok(format!(
+            "{missed} write-sets missed, {seconds:.1} s to Synced, {failed} DDL statements failed alike"
+        ))
     }
 }

@@ -1,15 +1,20 @@
 //! The storm two nodes make together.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use fastrand::Rng;
 
 use super::{account, alter_table, create_table};
 use crate::node::Node;
+use crate::repeated::Repeated;
 use crate::sql;
 
 /// Pairs of tables that swap their names: `storm.swap1a` and `storm.swap1b`, ... Rows tell by `home` which table they
 /// were made in, and each pair holds its own number of rows.
-pub const SWAPPED: u32 = 3;
+const SWAPPED: u32 = 3;
+/// Time from one update of their rows to the next.
+const UPDATE_EVERY: Duration = Duration::from_millis(10);
 
 /// Makes what the storms of both nodes meet at.
 pub fn create_shared(node: &Node) -> Result<()> {
@@ -39,6 +44,20 @@ pub fn create_shared(node: &Node) -> Result<()> {
     (1..=2).try_for_each(|n| {
         let columns = "id INT AUTO_INCREMENT PRIMARY KEY, n BIGINT";
         sql::exec(&mut conn, &format!("CREATE TABLE storm.triggered{n} ({columns})"))
+    })
+}
+
+/// Updates rows of both tables of each pair until it is stopped, by the names that the tables have at that moment. An update
+/// that reached the other table of its pair makes the nodes differ.
+///
+/// # Errors
+/// No thread can be started.
+pub fn write_swapped(node: &Node, seed: u64) -> Result<Repeated> {
+    let mut rng = Rng::with_seed(seed);
+    Repeated::start(node, "swapped", UPDATE_EVERY, move |conn| {
+        let table = format!("storm.swap{}{}", rng.u32(1..=SWAPPED), if rng.bool() { "a" } else { "b" });
+        let id = rng.u32(1..=400);
+        sql::exec(conn, &format!("UPDATE {table} SET n = n + 1 WHERE id = {id}"))
     })
 }
 

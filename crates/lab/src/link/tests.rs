@@ -3,14 +3,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::time::Instant;
 
 use super::*;
 use crate::cleanup::ClusterDir;
 use crate::network::Network;
-use crate::skipped::skip;
-use crate::{process, tun};
+use crate::skipped::{missing_for_own_network, skip};
+use crate::tun;
 
 const ROUND_TRIP: Duration = Duration::from_millis(40);
 /// Bytes a second.
@@ -39,13 +38,11 @@ struct Trips {
 
 /// What has to be there and is not.
 fn missing() -> Option<&'static str> {
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--net", "true"]);
-    if !rustix::process::geteuid().is_root() || process::run(unshare, PATIENCE).is_err() {
-        return Some("root and network namespaces (unshare --net)");
-    }
-    let device = fs::File::options().read(true).write(true).open(tun::DEVICE);
-    device.is_err().then_some("the device /dev/net/tun")
+    let device = || {
+        let device = fs::File::options().read(true).write(true).open(tun::DEVICE);
+        device.is_err().then_some("the device /dev/net/tun")
+    };
+    missing_for_own_network().or_else(device)
 }
 
 impl Hosts {

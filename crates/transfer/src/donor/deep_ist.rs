@@ -178,7 +178,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     Ok(ControlFlow::Continue(given))
 }
 
-/// Sends IST messages in pieces of at most `RANGE_BYTES`.
+/// Sends IST messages in pieces of at most `RANGE_BYTES`, within the rate limit.
 struct Sender<'a> {
     session: &'a DonorSession<'a>,
     link: &'a mut Link,

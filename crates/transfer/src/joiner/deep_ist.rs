@@ -276,7 +276,9 @@ fn receive(
             }
             Message::WriteSetsFail { why } => {
                 tracing::warn!("deep IST broke off, so files are sent: {}", printable(&why));
-                spool.store()?;
+                // The room for files was counted before the write-sets took any.
+                drop(spool);
+                spool::discard(&job.datadir)?;
                 return link.recv().map(|first| DonorSends::Files(Box::new(first)));
             }
             other => return Err(unexpected(&other, "WriteSetBytes").into()),

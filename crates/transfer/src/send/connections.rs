@@ -140,6 +140,9 @@ fn bytes_of(chunk: &Chunk) -> Table {
 
 /// Waits for the rate limit, and pings: with a low limit and many workers, the wait exceeds the time after which the joiner takes
 /// us for dead.
+///
+/// # Errors
+/// Cancelled, or the joiner is gone.
 pub fn hold_back(link: &mut Link, throttle: &Throttle, bytes: usize, cancel: &Cancel) -> Result<()> {
     let mut pinged = Instant::now();
     throttle.hold_back(bytes, cancel, || {

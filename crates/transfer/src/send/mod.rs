@@ -6,7 +6,7 @@
 //! | `range` | compares, packs and queues the bytes of one range |
 //! | `sink` | the queues as a snapshot sees them |
 //! | `connection_queue` | the queue of one data connection |
-//! | `connections` | the threads that send what is in these queues |
+//! | [`connections`] | the threads that send what is in these queues |
 //! | [`file_list`] | the final list of files, for the joiner |
 //! | [`zeros`] | finding zeros |
 //! | [`packer`] | compression with zstd |

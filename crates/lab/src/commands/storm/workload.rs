@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use fastrand::Rng;
-use rejoin_lab::ddl::{Repertoire, SWAPPED, Storm};
+use rejoin_lab::ddl::{Repertoire, Storm, write_swapped};
 use rejoin_lab::load::{Intensity, Load, LoadReport, Sysbench};
 use rejoin_lab::repeated::Repeated;
 use rejoin_lab::{Node, sql};
@@ -66,16 +66,6 @@ impl Workload {
         all.map(Repeated::stop).try_for_each(|stopped| stopped.map(drop))?;
         Ok(Passed { tps, besides: self.besides.finish(donor)? })
     }
-}
-
-/// Rows of both tables of each pair change all the time, whatever their tables are called.
-fn write_swapped(node: &Node, seed: u64) -> Result<Repeated> {
-    let mut rng = Rng::with_seed(seed);
-    Repeated::start(node, "swapped", Duration::from_millis(10), move |conn| {
-        let table = format!("storm.swap{}{}", rng.u32(1..=SWAPPED), if rng.bool() { "a" } else { "b" });
-        let id = rng.u32(1..=400);
-        sql::exec(conn, &format!("UPDATE {table} SET n = n + 1 WHERE id = {id}"))
-    })
 }
 
 /// Connections that measure what clients of both nodes feel.

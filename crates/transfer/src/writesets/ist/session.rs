@@ -213,6 +213,9 @@ impl Session<'_> {
                                 );
                             }
                         }
+                        // The joiner's program has ended without an order. If its transfer failed, the server ends without
+                        // any write-set, and the next start needs the note.
+                        Some(_) if trust::is_noted(self.datadir) && !self.settled(ends)? => return Ok(None),
                         Some(_) => splice.insert_nothing(),
                         None => return Ok(None),
                     }

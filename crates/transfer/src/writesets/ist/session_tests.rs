@@ -174,6 +174,35 @@ fn ist_passes_as_it_is() {
     assert_eq!(played(dir.path(), 8, Verdict::Splice(at(7)), 0, None), ((8..=12).collect(), Some(8)));
 }
 
+/// The joiner's program failed, and ends before its server.
+#[test]
+fn the_note_stays_if_the_server_ends_without_a_write_set() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("grastate.dat"), format!("uuid: {}\nseqno: -1\n", Uuid::NIL)).unwrap();
+    trust::write_note(dir.path(), at(3)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (verdicts, cancel) = (Verdicts::new(), Cancel::new());
+    verdicts.set(Verdict::Through);
+    let session = Session { datadir: dir.path(), verdicts: &verdicts, cancel: &cancel, first: &|_| () };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut peer = listener.accept().unwrap().0;
+            peer.write_all(&plain(Kind::Handshake, 0)).unwrap();
+            peer.read_exact(&mut [0; HEADER_LEN]).unwrap();
+            peer.write_all(&plain(Kind::Control, 0)).unwrap();
+            peer.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            peer.read_exact(&mut [0]).expect_err("a write-set came");
+        });
+        let greeting = Greeting::of(address, None, &cancel).unwrap().unwrap();
+        let (here, there) = pair();
+        scope.spawn(move || donor(there, None, 8));
+        let donor = greeted(here, None, &greeting.hello).unwrap();
+        assert!(session.run(greeting, donor).unwrap().is_none());
+    });
+    assert_eq!(trust::position_noted(dir.path()), Some(at(3)));
+}
+
 #[test]
 fn nobody_is_greeted_where_no_ist_is_expected() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

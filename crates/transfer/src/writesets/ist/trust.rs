@@ -75,6 +75,11 @@ fn noted(datadir: &Path) -> Option<StateId> {
     std::fs::read_to_string(note(datadir)).ok()?.trim().parse().ok()
 }
 
+/// Whether a try has left its note: nothing was applied since.
+pub fn is_noted(datadir: &Path) -> bool {
+    note(datadir).exists()
+}
+
 /// Notes that a try begins at `position`.
 ///
 /// # Errors
