@@ -170,7 +170,7 @@ fn programs_that_are_killed_while_write_sets_travel_cost_only_the_rest() -> Resu
         Ok(())
     })
     .context("the joiner's server is killed")?;
-    failed(n1, marks[0], "the joiner gave up: our own server (process ")?;
+    failed(n1, marks[0], "the joiner gave up: the joiner's server (process ")?;
 
     gets_the_rest(&outage)?;
     loads.into_iter().try_for_each(|load| load.stop().map(drop))?;
@@ -250,7 +250,7 @@ fn files_follow_when_the_archive_is_found_damaged_after_some_of_it_was_sent() ->
     ensure!(spooled(n3)? == 0, "write-sets take the room of files");
     n3.wait_synced(DEFAULT_TIMEOUT)?;
     says(n3, "plan: deep IST from")?;
-    says(n3, "no deep IST after all: seqnos ")?;
+    says(n3, "deep IST broke off, so files are sent: seqnos ")?;
     let donor = n1.log_since(mark);
     let named = |line: &str| line.contains("no deep IST: seqnos ") && line.contains("are damaged");
     ensure!(donor.lines().any(named), "{donor}");
