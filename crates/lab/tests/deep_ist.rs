@@ -69,14 +69,14 @@ fn is_predicted(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// `rejoin plan` knows of an archive that it cannot read, as on another host, because the first node told of it when it sent files.
+/// `rejoin plan` knows of an archive that it cannot read, as on another host, because the first node reported it when it sent files.
 fn is_noted(cluster: &Cluster, archive: &Path) -> Result<()> {
     let elsewhere = archive.with_extension("elsewhere");
     fs::rename(archive, &elsewhere)?;
     let json = planned(cluster)?;
-    let (told, reaches) = (&json["archives"][0], json["deep_ist"]["reaches"].as_str());
-    ensure!(told["member"] == "n1" && told["said_s"].as_u64() > Some(0), "{json:#}");
-    ensure!(told["first"].as_i64() <= told["last"].as_i64(), "{json:#}");
+    let (reported, reaches) = (&json["archives"][0], json["deep_ist"]["reaches"].as_str());
+    ensure!(reported["member"] == "n1" && reported["reported_s"].as_u64() > Some(0), "{json:#}");
+    ensure!(reported["first"].as_i64() <= reported["last"].as_i64(), "{json:#}");
     ensure!(reaches.is_some_and(|reaches| reaches.starts_with("if-it-")), "{json:#}");
     Ok(fs::rename(elsewhere, archive)?)
 }

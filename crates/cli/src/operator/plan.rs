@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, value_name = "SOCKET|HOST[:PORT]")]
     donor: Vec<String>,
     /// Archive of write-sets of the donor, or a copy of it; default: that of a
-    /// member on this host, or what members told at earlier transfers
+    /// member on this host, or what members reported earlier
     #[arg(long, value_name = "DIR")]
     archive: Option<PathBuf>,
     /// Write-sets per second that this node applies, to compare IST with SST

@@ -99,7 +99,7 @@ pub(super) fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
             "history": archive.history.to_string(),
             "first": archive.first.0,
             "last": archive.last.0,
-            "said_s": archive.said_ms.map(|ms| ms / 1000),
+            "reported_s": archive.reported_ms.map(|ms| ms / 1000),
         })).collect::<Vec<_>>(),
         "no_base": facts.base.as_ref().and_then(|base| base.as_ref().err()),
         "costs": prediction.costs.iter().map(|cost| json!({

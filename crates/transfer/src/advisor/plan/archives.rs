@@ -1,5 +1,5 @@
-//! How far members' archives of write-sets reach: those that can be read here and now, and those of which the donors of earlier
-//! transfers told this node.
+//! How far members' archives of write-sets reach: those that can be read here and now, and those that the donors of earlier
+//! transfers reported.
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -26,8 +26,8 @@ pub struct ArchiveReach {
     pub last: Seqno,
     /// Mean bytes of a write-set in it, if that is known.
     pub bytes_each: Option<f64>,
-    /// When its member told of it, as the donor of a transfer, in milliseconds since 1970; none if it was read just now.
-    pub said_ms: Option<u64>,
+    /// When its member reported this, as the donor of a transfer, in milliseconds since 1970; none if it was read just now.
+    pub reported_ms: Option<u64>,
 }
 
 impl ArchiveReach {
@@ -48,7 +48,7 @@ impl ArchiveReach {
             first: run.first,
             last: run.last,
             bytes_each,
-            said_ms: None,
+            reported_ms: None,
         }))
     }
 
@@ -64,7 +64,7 @@ impl ArchiveReach {
             None => "the named archive".to_owned(),
         };
         let (first, count) = (self.first, self.count());
-        match self.said_ms {
+        match self.reported_ms {
             None => format!("{whose} reaches back to {first} ({count} write-sets)"),
             Some(ms) => {
                 let at = local_time(ms);
@@ -74,8 +74,8 @@ impl ArchiveReach {
     }
 }
 
-/// All archives that are known of: the one in the directory `given`, those of members on this host, and those of which other
-/// members of the group told this node earlier.
+/// All archives that are known of: the one in the directory `given`, those of members on this host, and those that other
+/// members of the group reported earlier.
 ///
 /// # Errors
 /// `given` cannot be read.
@@ -89,35 +89,36 @@ pub(super) fn archives(group: &Group, given: Option<&Path>, datadir: &Path) -> R
     let mut records = Records::default();
     if records.add(datadir).is_ok() {
         let is_member = |name: &String| group.members.iter().any(|known| known.member.name == *name);
-        for said in said(&records.records) {
-            let is_read = all.iter().any(|known| known.member == said.member);
-            if !is_read && said.member.as_ref().is_some_and(is_member) {
-                all.push(said);
+        for reported in reported(&records.records) {
+            let is_read = all.iter().any(|known| known.member == reported.member);
+            if !is_read && reported.member.as_ref().is_some_and(is_member) {
+                all.push(reported);
             }
         }
     }
     Ok(all)
 }
 
-/// What each donor said last. One that did not tell of an archive in its last transfer has none any more.
-fn said(records: &[Record]) -> Vec<ArchiveReach> {
+/// What each donor reported last. One that reported no archive in its last transfer has none any more.
+fn reported(records: &[Record]) -> Vec<ArchiveReach> {
     let mut last: BTreeMap<&str, (u64, Option<ArchiveReach>)> = BTreeMap::new();
     for record in records.iter().filter(|record| record.role == "joiner") {
         // A donor that sent nothing did not get as far as its archive.
-        let told =
+        let has_reported =
             record.archive.is_some() || matches!(record.method, Some(Method::Files | Method::WriteSets));
-        let Some(donor) = record.peer.as_ref().and_then(|peer| peer.name.as_deref()).filter(|_| told) else {
+        let Some(donor) = record.peer.as_ref().and_then(|peer| peer.name.as_deref()).filter(|_| has_reported)
+        else {
             continue;
         };
         let at = record.connected_ms.unwrap_or(record.began_ms);
         if last.get(donor).is_none_or(|(known, _)| *known <= at) {
-            last.insert(donor, (at, said_in(record, donor, at)));
+            last.insert(donor, (at, reported_in(record, donor, at)));
         }
     }
     last.into_values().filter_map(|(_, reach)| reach).collect()
 }
 
-fn said_in(record: &Record, donor: &str, at: u64) -> Option<ArchiveReach> {
+fn reported_in(record: &Record, donor: &str, at: u64) -> Option<ArchiveReach> {
     let archive = record.archive.as_ref()?;
     Some(ArchiveReach {
         member: Some(donor.to_owned()),
@@ -125,7 +126,7 @@ fn said_in(record: &Record, donor: &str, at: u64) -> Option<ArchiveReach> {
         first: Seqno(archive.first),
         last: Seqno(archive.last),
         bytes_each: None,
-        said_ms: Some(at),
+        reported_ms: Some(at),
     })
 }
 
@@ -152,24 +153,24 @@ mod tests {
         }
     }
 
-    fn names(said: &[ArchiveReach]) -> Vec<(&str, i64)> {
-        said.iter().map(|reach| (reach.member.as_deref().unwrap_or_default(), reach.first.0)).collect()
+    fn names(all: &[ArchiveReach]) -> Vec<(&str, i64)> {
+        all.iter().map(|reach| (reach.member.as_deref().unwrap_or_default(), reach.first.0)).collect()
     }
 
     #[test]
     fn the_last_word_of_each_donor_counts() {
         let two = [record("n2", 30, Some(7)), record("n1", 10, Some(1)), record("n2", 20, Some(5))];
-        assert_eq!(names(&said(&two)), [("n1", 1), ("n2", 7)]);
-        let reach = &said(&two)[0];
-        assert_eq!((reach.count(), reach.said_ms), (900, Some(10)));
+        assert_eq!(names(&reported(&two)), [("n1", 1), ("n2", 7)]);
+        let reach = &reported(&two)[0];
+        assert_eq!((reach.count(), reach.reported_ms), (900, Some(10)));
         assert!(reach.in_words().starts_with("as of the transfer at 1970-01-0"), "{}", reach.in_words());
         assert!(reach.in_words().ends_with(", n1's archive reached back to 1 (900 write-sets)"));
 
         let gone = [record("n1", 10, Some(1)), record("n1", 20, None)];
-        assert!(said(&gone).is_empty());
-        // A transfer that was over before the donor could tell.
+        assert!(reported(&gone).is_empty());
+        // A transfer that was over before the donor could report.
         let early = [record("n1", 10, Some(1)), Record { method: None, ..record("n1", 20, None) }];
-        assert_eq!(names(&said(&early)), [("n1", 1)]);
+        assert_eq!(names(&reported(&early)), [("n1", 1)]);
         let unlike = [
             Record { role: "donor".to_owned(), ..record("n1", 10, Some(1)) },
             Record { peer: None, ..record("n1", 10, Some(1)) },
@@ -178,11 +179,11 @@ mod tests {
                 ..record("n1", 10, None)
             },
         ];
-        assert!(said(&unlike).is_empty());
+        assert!(reported(&unlike).is_empty());
     }
 
     #[test]
-    fn records_in_the_datadir_tell_of_members_of_the_group_only() {
+    fn records_in_the_datadir_count_for_members_of_the_group_only() {
         let dir = tempfile::tempdir().unwrap();
         let write = |number: u32, text: &str| {
             std::fs::write(dir.path().join(format!("rejoin-joiner-2026010{number}-000000-1.json")), text)

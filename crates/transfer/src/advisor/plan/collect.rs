@@ -32,7 +32,7 @@ use crate::writesets::ist::{rate, relay};
 /// Collects for the node that `wanted` names, which must be stopped. `donors` are members to query, each a
 /// unix socket or `HOST[:PORT]`; without any, the group is the one that this node's own gcache saw last.
 /// `archive` is an archive of write-sets that the donor would use, or a copy of it; archives of members on this host are
-/// found, and donors of earlier transfers told of theirs. `sample` is how long the write rate is measured.
+/// found, and donors of earlier transfers have reported theirs. `sample` is how long the write rate is measured.
 ///
 /// # Errors
 /// The node is running, its options cannot be read, no member responds, or there is no information about the

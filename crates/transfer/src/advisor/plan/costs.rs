@@ -163,7 +163,8 @@ mod tests {
         let position: StateId = "2f0eaefd-0000-11f0-a0a0-000000000000:7".parse().unwrap();
         let base = base.map(|bytes| Base { dir: "/backup".into(), position, bytes });
         let (history, first, last) = (position.uuid, Seqno(1), Seqno(9));
-        let archive = ArchiveReach { member: None, history, first, last, bytes_each: None, said_ms: None };
+        let archive =
+            ArchiveReach { member: None, history, first, last, bytes_each: None, reported_ms: None };
         DeepIst { ways: None, write_sets, bytes: write_sets * 500, closed: None, base, archive }
     }
 

@@ -31,7 +31,7 @@ pub struct DeepIst {
 pub enum Reaches {
     /// No archive is known that does.
     No,
-    /// It does if it has kept more write-sets since its member told of it than it had then.
+    /// It does if it has kept more write-sets since its member reported it than it had then.
     IfItGrew,
     /// It does if it has kept as many as it had then.
     IfItStayed,
@@ -42,7 +42,7 @@ pub enum Reaches {
 impl DeepIst {
     /// How sure it is that the archive reaches back.
     pub fn reaches(&self) -> Reaches {
-        match self.archive.said_ms {
+        match self.archive.reported_ms {
             None => Reaches::Yes,
             Some(_) if self.archive.count() >= self.write_sets => Reaches::IfItStayed,
             Some(_) => Reaches::IfItGrew,
@@ -69,7 +69,7 @@ pub(super) struct Question<'a> {
 }
 
 /// Whether one of the archives reaches back to the node's files, or to its backup if that is newer. The archive and the cache of
-/// the donor must join; one of which the donor told earlier has gone on since, as far as is known.
+/// the donor must join; one that was reported earlier has gone on since, as far as is known.
 pub(super) fn predict(
     archives: &[ArchiveReach],
     relay: &Result<(), String>,
@@ -84,7 +84,7 @@ pub(super) fn predict(
         archive.member.as_deref().is_none_or(|member| member == donor)
             && archive.history == history
             && archive.first.0 <= position.0.saturating_add(1)
-            && (archive.said_ms.is_some()
+            && (archive.reported_ms.is_some()
                 || archive.last >= newest
                 || cached.is_some_and(|low| low.0 <= archive.last.0.saturating_add(1)))
     };
@@ -113,7 +113,7 @@ mod tests {
     fn archive(member: Option<&str>, first: i64, last: i64) -> ArchiveReach {
         let (history, member) = (HISTORY.parse().expect("a uuid"), member.map(str::to_owned));
         let (first, last) = (Seqno(first), Seqno(last));
-        ArchiveReach { member, history, first, last, bytes_each: Some(500.0), said_ms: None }
+        ArchiveReach { member, history, first, last, bytes_each: Some(500.0), reported_ms: None }
     }
 
     fn asked(archives: &[ArchiveReach], position: i64, cached: i64) -> Option<DeepIst> {
@@ -153,19 +153,19 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_of_which_the_donor_told_earlier_has_gone_on_since() {
-        let said = |first, last| ArchiveReach {
+    fn an_archive_that_was_reported_earlier_has_gone_on_since() {
+        let reported = |first, last| ArchiveReach {
             bytes_each: None,
-            said_ms: Some(1_000),
+            reported_ms: Some(1_000),
             ..archive(Some("n1"), first, last)
         };
-        let found = asked(&[said(1, 4_000)], 5_000, 9_000).expect("nothing is against it");
+        let found = asked(&[reported(1, 4_000)], 5_000, 9_000).expect("nothing is against it");
         assert_eq!((found.write_sets, found.bytes, found.reaches()), (5_000, 2_000_000, Reaches::IfItGrew));
-        let found = asked(&[said(1, 5_000)], 5_000, 9_000).expect("nothing is against it");
+        let found = asked(&[reported(1, 5_000)], 5_000, 9_000).expect("nothing is against it");
         assert_eq!(found.reaches(), Reaches::IfItStayed);
         // It began later, or is another member's.
-        assert_eq!(asked(&[said(5_002, 9_500)], 5_000, 9_000), None);
-        let of_n2 = ArchiveReach { member: Some("n2".to_owned()), ..said(1, 5_000) };
+        assert_eq!(asked(&[reported(5_002, 9_500)], 5_000, 9_000), None);
+        let of_n2 = ArchiveReach { member: Some("n2".to_owned()), ..reported(1, 5_000) };
         assert_eq!(asked(&[of_n2], 5_000, 9_000), None);
         let now = asked(&[archive(Some("n1"), 1, 9_500)], 5_000, 9_000).expect("it reaches");
         assert_eq!(now.reaches(), Reaches::Yes);

@@ -38,7 +38,7 @@ pub struct Facts {
     /// The backup that `base` or `base-command` offers as the start of a deep IST, or why there is none; none if neither is
     /// set.
     pub base: Option<Result<Base, String>>,
-    /// Archives of write-sets: named by the operator, of members on this host, or of which members told at a transfer.
+    /// Archives of write-sets: named by the operator, of members on this host, or reported by a member at a transfer.
     pub archives: Vec<ArchiveReach>,
     /// How fast its server applied write-sets in its last deep IST, if that is known.
     pub rate: Option<ReplayRate>,

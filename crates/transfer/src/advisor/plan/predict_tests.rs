@@ -181,9 +181,16 @@ fn a_snapshot_of_which_kind_says_what_it_demands() {
 #[test]
 fn another_member_whose_archive_reaches_back_is_named() {
     use super::super::archives::ArchiveReach;
-    let reach = |member: &str, first, last, said_ms| {
+    let reach = |member: &str, first, last, reported_ms| {
         let (member, history) = (Some(member.to_owned()), HISTORY.parse().unwrap());
-        ArchiveReach { member, history, first: Seqno(first), last: Seqno(last), bytes_each: None, said_ms }
+        ArchiveReach {
+            member,
+            history,
+            first: Seqno(first),
+            last: Seqno(last),
+            bytes_each: None,
+            reported_ms,
+        }
     };
     let with = |archives: &[ArchiveReach]| {
         predict(&Facts { archives: archives.to_vec(), ..facts(Position::Noted(at(500))) }, Speeds::default())
