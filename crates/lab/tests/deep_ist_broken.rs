@@ -26,7 +26,7 @@ fn far_away(builder: Builder) -> Result<Outage> {
     let mut outage = Outage::begin(builder.build()?)?;
     let position = outage.position;
     outage.position += 4 * FAR;
-    // No DDL: a server that is killed between DDL and its position does it again, which no state transfer can mend.
+    // No DDL: a server that is killed after DDL and before it stores its position executes that DDL again, and no state transfer can repair that.
     outage.write_beyond(None, || Ok(()))?;
     outage.wait_archived()?;
     outage.position = position;

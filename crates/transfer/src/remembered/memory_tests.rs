@@ -95,7 +95,7 @@ fn a_file_that_was_replaced_or_restored_is_read_whatever_its_time_says() {
             fs::write(&altered, other(file)).unwrap();
             fs::rename(&altered, file).unwrap();
         }),
-        ("DISCARD, a copy of the file, IMPORT TABLESPACE: pages are written where they lie", |file| {
+        ("DISCARD, a copy of the file, IMPORT TABLESPACE: pages are written in place", |file| {
             let exported = file.with_extension("exported");
             let copied = std::process::Command::new("cp").arg("-p").args([file, exported.as_path()]).status();
             assert!(copied.unwrap().success());
@@ -109,7 +109,7 @@ fn a_file_that_was_replaced_or_restored_is_read_whatever_its_time_says() {
             fs::rename(&away, file).unwrap();
             fs::File::options().write(true).open(file).unwrap().write_all_at(b"I", 3).unwrap();
         }),
-        ("restored from a backup where it lies (rsync --inplace -t)", |file| {
+        ("restored from a backup in place (rsync --inplace -t)", |file| {
             fs::File::options().write(true).open(file).unwrap().write_all_at(&other(file), 0).unwrap();
         }),
     ];

@@ -35,7 +35,7 @@ pub struct Throttle {
 
 /// The right to send or read some bytes, once the budget has earned them.
 #[derive(Clone, Copy, Debug)]
-pub struct Ticket(f64);
+struct Ticket(f64);
 
 impl Throttle {
     /// `rate`: bytes per second that may be sent; `None` = no limit.
@@ -74,12 +74,12 @@ impl Throttle {
     }
 
     /// Takes the right to send `bytes` more, which [`Throttle::wait`] grants.
-    pub fn pay(&self, bytes: usize) -> Ticket {
+    fn pay(&self, bytes: usize) -> Ticket {
         lock(&self.sending).pay(bytes, Instant::now())
     }
 
     /// How long to wait before these bytes are sent, at the present rate.
-    pub fn wait(&self, ticket: Ticket) -> Duration {
+    fn wait(&self, ticket: Ticket) -> Duration {
         lock(&self.sending).wait(ticket, Instant::now())
     }
 

@@ -105,7 +105,7 @@ impl Output<'_> {
     }
 
     /// Whether what is held should be handed on first.
-    pub fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         self.pending.as_ref().is_some_and(|(_, since)| since.elapsed() >= BLOCK_AFTER)
     }
 

@@ -313,9 +313,7 @@ impl Follower {
                 outcome = Drained::Part;
                 break;
             }
-            if output.is_due() {
-                output.flush()?;
-            }
+            output.tick()?;
         }
         at.drop_done_pages(self.wanted());
         Ok(outcome)
