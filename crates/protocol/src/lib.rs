@@ -20,7 +20,7 @@
 //!                      <- Begin, Chunk | Same ..., WorkerDone
 //!     WorkerStored ->
 //!                      <- Hello (two more workers)   if files are compared: one for questions, one for answers
-//!                      <- Asks, CompareFiles ..., CompareEnd
+//!                      <- Asks, CompareFiles ..., CompareEnd   the end may come long before the last range
 //!                      <- Answers
 //!     JoinersFile, RangeFingerprints, Rebuilt ..., AnswersEnd ->   what the donor need not send; or WrongFingerprints
 //!                      <- Files ..., FilesEnd        what was sent, with its final names, and its position

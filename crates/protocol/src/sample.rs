@@ -79,6 +79,18 @@ impl Sample {
         let differs = (self.bytes as f64 * (1.0 - share) * (1.0 - alike)) as u64;
         Decision::Incremental { about: less(share), in_parts, at_least: differs.min(in_parts) }
     }
+
+    /// The most of a donor's `bytes` that the joiner probably has, if the donor shares this much of the sample: a standard
+    /// deviation more than that, and all that was not sampled. `None` if the sample says nothing of it.
+    pub fn may_share(&self, shared: Shared, bytes: u64) -> Option<u64> {
+        let (same, blocks) = (shared.same as f64, self.blocks.len());
+        if blocks < ENOUGH || self.more {
+            return None;
+        }
+        let share = ((same + same.sqrt() + 1.0) / blocks as f64).min(1.0);
+        let sampled = self.bytes.min(bytes);
+        Some((sampled as f64 * share) as u64 + (bytes - sampled))
+    }
 }
 
 /// The number of blocks to sample for this many bytes.
@@ -132,6 +144,17 @@ mod tests {
         assert_eq!(decide(sample(4, 9000, false), 4, 0.0), about(0, 0, 0));
         // Most bytes are in files that were not sampled, and the sampled ones are equal.
         assert_eq!(decide(sample(19, 20, false), 19, 0.0), about(1180, 1180, 0));
+    }
+
+    #[test]
+    fn what_may_be_shared_is_more_than_what_was_found() {
+        let may_share = |sample: Sample, same| sample.may_share(Shared { same, alike: 0.9 }, 100_000);
+        assert_eq!(may_share(sample(256, 90_000, false), 0), Some(10_000 + 351));
+        assert_eq!(may_share(sample(256, 90_000, false), 16), Some(10_000 + 7382));
+        assert_eq!(may_share(sample(256, 90_000, false), 256), Some(100_000));
+        assert_eq!(may_share(sample(256, 200_000, false), 0), Some(390));
+        assert_eq!(may_share(sample(10, 90_000, false), 0), None);
+        assert_eq!(may_share(sample(256, 90_000, true), 0), None, "leftovers are not sampled");
     }
 
     proptest! {

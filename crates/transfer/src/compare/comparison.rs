@@ -10,21 +10,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use protocol::chunk::is_zero;
-use protocol::delta::{self, Delta};
-use protocol::fingerprint::{self, BLOCK_BYTES, Fingerprint, FingerprintKey};
+use protocol::delta::Delta;
+use protocol::fingerprint::{self, FingerprintKey};
 use protocol::inventory::{FileEntry, FileId, batches, groups};
 use protocol::limits::RANGE_BYTES;
 use protocol::message::Message;
 
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::compare::groups::{Ask, Group, Groups, split};
-use crate::compare::pending_rebuilds::{Block, PendingRebuilds};
+use crate::compare::pending_rebuilds::PendingRebuilds;
 use crate::compare::theirs::{Files, Theirs, one};
+use crate::compare::worth::{Prospect, Weighed, Worth};
 use crate::send::cost_model::{Choice, CostModel, Window};
 use crate::threads::lock;
-
-/// Maximum number of ranges whose blocks are asked for ahead, in a file with differences.
-const CLOSER_AHEAD: u32 = 8;
 
 /// How long it is waited for the joiner's answers, or not, before the other way is measured: one range at first, because
 /// clients wait meanwhile.
@@ -57,14 +55,28 @@ pub struct Found {
     pub literals: Vec<u8>,
     /// Whether it waited for the joiner's answers, where that is measured.
     waited: Option<Choice>,
+    /// The joiner had described the range.
+    compared: bool,
+}
+
+impl Found {
+    fn same_bytes(&self) -> u64 {
+        self.same.iter().map(|(_, len)| u64::from(*len)).sum()
+    }
+
+    /// Bytes of blocks that the joiner rebuilds, without the pieces that are sent for them.
+    fn rebuilt_bytes(&self) -> u64 {
+        let blocks: u64 = self.deltas.iter().map(|delta| u64::from(delta.len)).sum();
+        blocks - self.literals.len() as u64
+    }
 }
 
 /// What is known of the joiner's files.
 pub struct Compare<'a> {
-    key: FingerprintKey,
+    pub(super) key: FingerprintKey,
     parts: Parts,
     /// Blocks that the joiner rebuilds.
-    pending_rebuilds: PendingRebuilds,
+    pub(super) pending_rebuilds: PendingRebuilds,
     pub(super) files: Mutex<Files>,
     /// An answer has arrived.
     pub(super) answered: Condvar,
@@ -72,6 +84,8 @@ pub struct Compare<'a> {
     pub(super) together: Groups,
     /// Only if the snapshot blocks writes: whether to send at once or to wait for the joiner's answers.
     pub(super) patience: Option<Mutex<CostModel>>,
+    /// Whether the rest is compared.
+    pub(super) worth: Worth,
     /// `None` once no more questions follow.
     ask: Mutex<Option<Sender<Message>>>,
     /// `None` once the connection has taken it.
@@ -94,7 +108,7 @@ impl<'a> Compare<'a> {
         let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
         let (files, answered, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         let (pending_rebuilds, together) = (PendingRebuilds::default(), Groups::default());
-        let (patience, rebuilt) = (None, AtomicU64::new(0));
+        let (patience, worth, rebuilt) = (None, Worth::default(), AtomicU64::new(0));
         let (unread, wrong) = (AtomicU64::new(0), Mutex::default());
         Compare {
             key,
@@ -104,6 +118,7 @@ impl<'a> Compare<'a> {
             answered,
             together,
             patience,
+            worth,
             ask,
             asked,
             same,
@@ -118,6 +133,12 @@ impl<'a> Compare<'a> {
     /// than sending it, as measured, and never long.
     pub fn held_still(self) -> Compare<'a> {
         Compare { patience: Some(Mutex::new(CostModel::new(WAIT_WINDOW, vec![1.0, 1.0]))), ..self }
+    }
+
+    /// Comparing ends midway if it costs more than it saves, as measured over `window` bytes at a time. `prospect`: what the
+    /// joiner may have in all.
+    pub fn may_stop(self, prospect: Prospect, window: u64) -> Compare<'a> {
+        Compare { worth: Worth::new(prospect, window), ..self }
     }
 
     /// Whether only the differing pieces of a block may be sent.
@@ -147,6 +168,9 @@ impl<'a> Compare<'a> {
 
     /// Asks what the joiner has of files that will be read in this order. Each file is asked about once.
     pub fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
+        if self.worth.is_stopped() {
+            return;
+        }
         let mut new = Vec::new();
         let mut files = lock(&self.files);
         for entry in entries {
@@ -179,6 +203,9 @@ impl<'a> Compare<'a> {
         let began = Instant::now();
         loop {
             self.cancel.check()?;
+            if self.worth.is_stopped() {
+                return Ok(false);
+            }
             let Some(theirs) = self.together.theirs(group.first()) else {
                 if self.patience.is_some() && began.elapsed() >= HELD_STILL_WAIT {
                     return Ok(false);
@@ -187,6 +214,7 @@ impl<'a> Compare<'a> {
             };
             if ours == theirs {
                 self.same.fetch_add(group.total_bytes(), Ordering::Relaxed);
+                self.worth.same(group.total_bytes());
                 self.used_up(&group.entries);
             }
             return Ok(ours == theirs);
@@ -207,6 +235,9 @@ impl<'a> Compare<'a> {
 
     /// Asks about each file of a group.
     pub fn ask_apart(&self, group: &Group) {
+        if self.worth.is_stopped() {
+            return;
+        }
         self.ask(Message::SplitGroup { first: group.first() });
     }
 
@@ -227,7 +258,7 @@ impl<'a> Compare<'a> {
         drop(lock(&self.ask).take());
     }
 
-    fn ask(&self, message: Message) {
+    pub(super) fn ask(&self, message: Message) {
         // Sending fails only if the connection is gone, and the transfer is cancelled then.
         if let Some(ask) = &*lock(&self.ask) {
             let _ = ask.send(message);
@@ -245,6 +276,10 @@ impl<'a> Compare<'a> {
             return Ok(Found::default());
         }
         let Ok(range) = u32::try_from(offset / range_bytes) else { return Ok(Found::default()) };
+        if self.worth.is_stopped() {
+            self.done_with(file, range);
+            return Ok(Found::default());
+        }
         let waited = self.patience.as_ref().filter(|_| wait).map(|patience| lock(patience).choose());
         let wait = wait && waited.is_none_or(|choice| choice.way == WAIT);
         let known = self.wait_for(file, wait, |theirs| {
@@ -263,7 +298,7 @@ impl<'a> Compare<'a> {
             return Ok(Found { waited, ..Found::default() });
         };
         let held = (size - offset).min(range_bytes) as u32;
-        let mut found = Found { waited, ..Found::default() };
+        let mut found = Found { waited, compared: true, ..Found::default() };
         let ours = fingerprint::block_fingerprints(&self.key, bytes);
         if held as usize == bytes.len() && fingerprint::range_fingerprint(&self.key, &ours) == theirs {
             found.same = vec![(0, held)];
@@ -279,85 +314,39 @@ impl<'a> Compare<'a> {
             }
         }
         self.done_with(file, range);
-        let same: u64 = found.same.iter().map(|(_, len)| u64::from(*len)).sum();
-        let rebuilt: u64 = found.deltas.iter().map(|delta| u64::from(delta.len)).sum();
-        let rebuilt = rebuilt - found.literals.len() as u64;
-        self.same.fetch_add(same + rebuilt, Ordering::Relaxed);
+        let rebuilt = found.rebuilt_bytes();
+        self.same.fetch_add(found.same_bytes() + rebuilt, Ordering::Relaxed);
         self.rebuilt.fetch_add(rebuilt, Ordering::Relaxed);
         Ok(found)
+    }
+
+    /// Records what a range of `len` bytes cost: comparing it, and then packing and queuing the `differing` bytes of it. If
+    /// comparing is given up for that, returns the reason, once.
+    pub fn weigh(
+        &self,
+        found: &Found,
+        len: usize,
+        differing: usize,
+        comparing: Duration,
+        sending: Duration,
+    ) -> Option<String> {
+        let saved = found.same_bytes() + found.rebuilt_bytes();
+        let bytes = if found.compared { found.same_bytes() + differing as u64 } else { 0 };
+        let reason = self.worth.weigh(len as u64, Weighed { bytes, saved, comparing, sending });
+        if reason.is_some() {
+            self.heard.notify_all();
+        }
+        // What the joiner rebuilds, it confirms on the connection that ends with the questions.
+        if self.worth.is_stopped() && self.pending_rebuilds.lock().is_empty() {
+            self.close();
+        }
+        reason
     }
 
     /// Records that `bytes` bytes were queued after `took`. This is the cost of waiting for answers or not.
     pub fn learn(&self, found: &Found, bytes: usize, took: Duration) {
         if let (Some(patience), Some(choice)) = (&self.patience, found.waited) {
             lock(patience).learn(choice, bytes as u64, took);
-        }
-    }
-
-    /// Finds the differing pieces of blocks that the joiner has in another version.
-    fn compare_pieces(
-        &self,
-        file: FileId,
-        range: u32,
-        bytes: &[u8],
-        ours: &[Fingerprint],
-        held: u32,
-        found: &mut Found,
-    ) -> Result<()> {
-        let block_bytes = BLOCK_BYTES as usize;
-        let is_same = |start: usize| {
-            found.same.iter().any(|(from, len)| (*from..*from + *len).contains(&(start as u32)))
-        };
-        let differs = |(number, block): &(usize, &[u8])| {
-            let start = number * block_bytes;
-            // False at the end of a file that is longer on one side.
-            let their_end = (held as usize).min(start + block_bytes);
-            start + block.len() == their_end && !is_same(start) && !is_zero(block)
-        };
-        let blocks: Vec<(usize, &[u8])> = bytes.chunks(block_bytes).enumerate().filter(differs).collect();
-        if blocks.is_empty() {
-            return Ok(());
-        }
-        let numbers = blocks.iter().map(|(number, _)| *number as u8).collect();
-        self.ask(Message::ComparePieces { file, range, blocks: numbers });
-        let fingerprints =
-            self.wait_for(file, true, |theirs| theirs.close().pieces.remove(&range))?.unwrap_or_default();
-        let offset = u64::from(range) * u64::from(RANGE_BYTES);
-        let mut kept = Vec::new();
-        for ((number, block), fingerprints) in blocks.into_iter().zip(fingerprints) {
-            let (start, whole) = (number * block_bytes, ours[number]);
-            let made = delta::diff(&self.key, start as u32, block, whole, &fingerprints, &mut found.literals);
-            if let Some(delta) = made {
-                found.deltas.push(delta);
-                kept.push(Block { file, offset: offset + start as u64, bytes: block.to_vec() });
-            }
-        }
-        if !kept.is_empty() {
-            self.pending_rebuilds.keep(file, offset, kept);
-        }
-        Ok(())
-    }
-
-    /// Asks for the blocks of a range that differs. The following ranges probably differ too, so their blocks are asked
-    /// for as well: more of them, the more ranges have differed.
-    fn compare_blocks(&self, file: FileId, range: u32) {
-        let mut files = lock(&self.files);
-        let Some(theirs) = files.get_mut(file) else { return };
-        let asked = theirs.ranges_asked();
-        let close = theirs.close();
-        let end = asked.min(range.saturating_add(1 + close.ahead));
-        close.ahead = (close.ahead * 2).clamp(1, CLOSER_AHEAD);
-        let wanted: Vec<u32> = (range..end).filter(|range| close.asked.insert(*range)).collect();
-        drop(files);
-        for range in wanted {
-            self.ask(Message::CompareBlocks { file, range });
-        }
-    }
-
-    /// A range was the same: fewer ranges are asked for ahead.
-    fn look_less_far(&self, file: FileId) {
-        if let Some(close) = lock(&self.files).get_mut(file).and_then(|theirs| theirs.close.as_mut()) {
-            close.ahead /= 2;
         }
     }
 
@@ -382,7 +371,7 @@ impl<'a> Compare<'a> {
         loop {
             let Some(theirs) = files.get_mut(file) else { return Ok(None) };
             let found = get(theirs);
-            if found.is_some() || !wait || is_late() {
+            if found.is_some() || !wait || is_late() || self.worth.is_stopped() {
                 return Ok(found);
             }
             self.cancel.check()?;

@@ -1,3 +1,4 @@
+use protocol::fingerprint::Fingerprint;
 use protocol::inventory::{FileRole, Place};
 
 use super::*;

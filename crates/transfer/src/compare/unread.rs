@@ -35,6 +35,9 @@ impl Compare<'_> {
         let Ok(range) = u32::try_from(offset / u64::from(RANGE_BYTES)) else { return Ok(false) };
         // A server that blocks writes is not made to wait for answers: what is not answered yet is read.
         let wait = wait && self.patience.is_none();
+        if self.worth.is_stopped() {
+            return Ok(false);
+        }
         let is_same = match self.together.standing(file) {
             Standing::MustBeRead => false,
             Standing::Same => true,
@@ -45,6 +48,7 @@ impl Compare<'_> {
             self.done_with(file, range);
             self.same.fetch_add(u64::from(len), Ordering::Relaxed);
             self.unread.fetch_add(u64::from(len), Ordering::Relaxed);
+            self.worth.same(u64::from(len));
         }
         Ok(is_same)
     }
@@ -56,6 +60,9 @@ impl Compare<'_> {
         }
         loop {
             self.cancel.check()?;
+            if self.worth.is_stopped() {
+                return Ok(false);
+            }
             match self.together.theirs(first) {
                 Some(theirs) if theirs == *ours => {
                     let settled = self.together.settle_unread(first);

@@ -8,10 +8,11 @@ use protocol::fingerprint::FingerprintKey;
 use protocol::message::{Attempt, Message, SnapshotKind};
 use protocol::sample::Sample;
 
-use super::decision::PlanInputs;
+use super::decision::{Comparing, PlanInputs};
 use super::expected::{Position, expect, receive_sample};
 use super::offer::Accepted;
 use crate::compare::comparison::{Compare, Parts};
+use crate::compare::worth;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::Skipped;
@@ -109,9 +110,9 @@ impl DonorSession<'_> {
     /// Makes one attempt: sends what `snapshot` reads through the queues to the joiner.
     fn attempt(&self, snapshot: &dyn Snapshot, link: &mut Link, reason: &str) -> Result<Sent, SnapshotError> {
         let job = self.job;
-        let key = self.begin(link, snapshot.kind(), reason)?;
+        let comparing = self.begin(link, snapshot.kind(), reason)?;
         job.progress.phase("sending", snapshot.kind().name());
-        let send_queue = self.send_queue(snapshot, key);
+        let send_queue = self.send_queue(snapshot, comparing);
         let (taken, chunks) = link
             .keep_alive_while("sending", || {
                 self.through(&send_queue, || Ok(snapshot.take(&send_queue, &job.cancel)))
@@ -158,9 +159,9 @@ impl DonorSession<'_> {
         super::login(self.job, self.context.account.as_ref())
     }
 
-    /// Begins an attempt. Returns the fingerprint key, or `None` if files are not compared. It is that of the remembered
+    /// Begins an attempt. Returns how files are compared, or `None` if they are not. The key is that of the remembered
     /// fingerprints, or a new one if nothing is remembered.
-    fn begin(&self, link: &mut Link, kind: SnapshotKind, reason: &str) -> Result<Option<FingerprintKey>> {
+    fn begin(&self, link: &mut Link, kind: SnapshotKind, reason: &str) -> Result<Option<Comparing>> {
         let (compare, incremental) = (self.accepted.compare, self.job.settings.incremental);
         let memory = self.memory.as_ref().filter(|memory| !memory.is_wrong());
         let remember = memory.map(|memory| memory.key());
@@ -183,13 +184,13 @@ impl DonorSession<'_> {
             inputs.permit(None)?;
         }
         let sample = begin(self.job, link, kind, reason, (key, remember), bytes)?;
-        let key = match kind {
+        let comparing = match kind {
             // A sample says nothing about rows: the joiner's leftovers of parts are compared.
             SnapshotKind::Logical => inputs.decide_by_rows(link, &self.job.progress.ledger, key)?,
             _ => inputs.decide(link, &self.job.progress.ledger, key, sample.as_ref())?,
         };
         expect(link.recv()?, &Message::Ready)?;
-        Ok(key)
+        Ok(comparing)
     }
 
     /// The outlook of our server's redo, or `None` if the server cannot be asked.
@@ -198,11 +199,17 @@ impl DonorSession<'_> {
         Outlook::of(&mut session, self.offered.tablespaces).ok()?
     }
 
-    fn send_queue(&self, snapshot: &dyn Snapshot, key: Option<FingerprintKey>) -> SendQueue<'_> {
+    fn send_queue(&self, snapshot: &dyn Snapshot, comparing: Option<Comparing>) -> SendQueue<'_> {
         let throttle = Arc::clone(&self.context.throttle);
         // The sooner a server that blocks writes is released the better.
         throttle.set_yields(!snapshot.blocks_writes());
-        let compare = key.map(|key| Compare::new(key, self.job.settings.delta, &self.job.cancel));
+        let compare = comparing.map(|Comparing { key, prospect }| {
+            let compare = Compare::new(key, self.job.settings.delta, &self.job.cancel);
+            match prospect {
+                Some(prospect) => compare.may_stop(prospect, worth::WINDOW),
+                None => compare,
+            }
+        });
         let compare = if snapshot.blocks_writes() { compare.map(Compare::held_still) } else { compare };
         SendQueue::new(
             self.accepted.workers,

@@ -6,6 +6,7 @@ use protocol::message::Message;
 use protocol::sample::{Decision, Sample};
 use report::record::Plan;
 
+use crate::compare::worth::Prospect;
 use crate::datadir::layout::Layout;
 use crate::datadir::sample::{in_words, shared};
 use crate::failure::Failure;
@@ -18,6 +19,14 @@ use crate::snapshot::online::outlook::Outlook;
 
 /// The sample is unreliable if the redo whose pages are not yet written is more than one byte in 50 of the data.
 const REDO_COUNTS: u64 = 50;
+
+/// How the joiner's files are compared.
+#[derive(Clone, Copy)]
+pub(super) struct Comparing {
+    pub key: FingerprintKey,
+    /// What the joiner may have in all, if comparing may end before the transfer does.
+    pub prospect: Option<Prospect>,
+}
 
 /// The inputs of the decision.
 pub(super) struct PlanInputs<'a> {
@@ -41,18 +50,19 @@ pub(super) struct PlanInputs<'a> {
 }
 
 impl PlanInputs<'_> {
-    /// Returns the key if the joiner's files are compared. Sends the plan to a joiner that gave a sample.
+    /// Returns how the joiner's files are compared, if they are. Sends the plan to a joiner that gave a sample.
     pub fn decide(
         &self,
         link: &mut Link,
         ledger: &Ledger,
         key: Option<FingerprintKey>,
         sample: Option<&Sample>,
-    ) -> Result<Option<FingerprintKey>> {
+    ) -> Result<Option<Comparing>> {
         let bytes = self.bytes;
         let unwritten = self.redo.map_or(0, |redo| redo.bytes);
         let full = |why: &str| (None, None, format!("plan: full, {} to send: {why}", size(bytes)));
         let mut plan = Plan { total: bytes, ..Plan::default() };
+        let mut may_share = None;
         let (key, about, line) = match (key, sample) {
             (Some(key), Some(sample)) => {
                 let shared = shared(self.layout, sample, &key, self.parts);
@@ -60,6 +70,7 @@ impl PlanInputs<'_> {
                 let words = in_words(decision, shared, sample.blocks.len(), bytes);
                 plan.sampled_blocks = Some(sample.blocks.len() as u64);
                 plan.equal_blocks = Some(shared.same as u64);
+                may_share = sample.may_share(shared, bytes);
                 match decision {
                     // The files of a busy server lag behind its redo, so the sample says little about what will be
                     // sent.
@@ -105,7 +116,10 @@ impl PlanInputs<'_> {
             self.permit(about)?;
             link.send(&Message::Plan { about })?;
         }
-        Ok(key)
+        // Comparing may end where sending everything would be permitted from the start.
+        let may_share = may_share.filter(|_| self.permit(None).is_ok());
+        let prospect = may_share.map(|shared| Prospect { all: bytes, shared });
+        Ok(key.map(|key| Comparing { key, prospect }))
     }
 
     /// As [`PlanInputs::decide`] for a logical snapshot, whose parts are compared only with those that the joiner has received before.
@@ -114,7 +128,7 @@ impl PlanInputs<'_> {
         link: &mut Link,
         ledger: &Ledger,
         key: Option<FingerprintKey>,
-    ) -> Result<Option<FingerprintKey>> {
+    ) -> Result<Option<Comparing>> {
         let words = format!("plan: full, the rows of {} of files", size(self.bytes));
         let plan = Plan { total: self.bytes, full: true, sent: Some(self.bytes), words, ..Plan::default() };
         announce(plan, link, ledger)?;
@@ -122,7 +136,7 @@ impl PlanInputs<'_> {
             self.permit(None)?;
             link.send(&Message::Plan { about: Some(self.bytes) })?;
         }
-        Ok(key)
+        Ok(key.map(|key| Comparing { key, prospect: None }))
     }
 
     /// Whether our limits permit to send about so many bytes of files, `None` for all of them, and the redo.

@@ -39,6 +39,8 @@ pub struct CostModel {
     kept: u32,
     /// No other way is tried.
     held: bool,
+    /// Ways that are not taken any more.
+    excluded: Vec<bool>,
 }
 
 /// A way that is in use.
@@ -75,8 +77,9 @@ impl CostModel {
     /// Nothing has been measured yet. The first way is taken first. A handicap of 1.0 is that of a way without costs that
     /// are not measured here.
     pub fn new(window: Window, handicaps: Vec<f64>) -> CostModel {
-        let costs = vec![None; handicaps.len()];
-        CostModel { window, handicaps, costs, turn: Turn::default(), kept: window.kept, held: false }
+        let (costs, excluded) = (vec![None; handicaps.len()], vec![false; handicaps.len()]);
+        let (turn, kept) = (Turn::default(), window.kept);
+        CostModel { window, handicaps, costs, turn, kept, held: false, excluded }
     }
 
     /// The way to take.
@@ -87,6 +90,21 @@ impl CostModel {
     /// Whether the cheapest way is kept without trying another one.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
+    }
+
+    /// A way is not taken any more, unless there is no other.
+    pub fn exclude(&mut self, way: usize) {
+        let Some(other) = self.permitted().find(|other| *other != way) else { return };
+        self.excluded[way] = true;
+        self.costs[way] = None;
+        if self.turn.way == way {
+            let number = self.turn.number.wrapping_add(1);
+            self.turn = Turn { number, way: self.cheapest().unwrap_or(other), ..Turn::default() };
+        }
+    }
+
+    fn permitted(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.costs.len()).filter(|way| !self.excluded[*way])
     }
 
     /// Records that `bytes` bytes took `took` in the way that was chosen.
@@ -143,14 +161,14 @@ impl CostModel {
 
     /// The way that follows a window.
     fn next(&mut self) -> usize {
-        let best = self.cheapest().unwrap_or(0);
+        let best = self.cheapest().unwrap_or(self.turn.way);
         if best != self.turn.way {
             if self.turn.trial {
                 let cost = |way: usize| self.weighted(way).unwrap_or(f64::INFINITY);
                 let longer = (cost(self.turn.way) / cost(best)).powi(2).clamp(2.0, LONGER_MAX);
                 self.kept = ((f64::from(self.kept) * longer) as u32).min(KEPT_MAX);
                 // The cheapest of all may be one that nobody has tried.
-                return self.costs.iter().position(Option::is_none).unwrap_or(best);
+                return self.permitted().find(|way| self.costs[*way].is_none()).unwrap_or(best);
             }
             return best;
         }
@@ -159,7 +177,7 @@ impl CostModel {
         }
         // The one that was measured longest ago, or never.
         let age = |way: &usize| self.costs.get(*way).and_then(|cost| cost.map(|(_, turn)| turn));
-        (0..self.costs.len()).filter(|way| *way != best).min_by_key(age).unwrap_or(best)
+        self.permitted().filter(|way| *way != best).min_by_key(age).unwrap_or(best)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One range of a file: compared with what the joiner has, packed, and queued.
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use protocol::chunk::{Chunk, digest};
@@ -25,6 +25,7 @@ impl SendQueue<'_> {
         };
         let (choice, way) = ways.choose();
         let found = self.look(entry.id, offset, bytes, way.parts)?;
+        let looked = began.elapsed();
         let differing = self.pack(entry, offset, bytes, &found, way.zstd)?;
         let took = began.elapsed();
         // Nothing waits for the joiner or for the link in the consistency point.
@@ -33,6 +34,9 @@ impl SendQueue<'_> {
             let reading = cycle.elapsed().saturating_sub(took);
             let share = differing as f64 / bytes.len().max(1) as f64;
             ways.learn(choice, way, differing as u64, took + reading.mul_f64(share));
+            if self.redo != Some(entry.id) {
+                self.weigh(&found, bytes.len(), differing, (looked, took.saturating_sub(looked)));
+            }
         }
         ways::range_is_done();
         if let Some(compare) = &self.compare {
@@ -41,6 +45,18 @@ impl SendQueue<'_> {
             self.progress.rebuilt_bytes.store(compare.rebuilt_bytes(), Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Gives up comparing if it costs more than it saves. `took`: comparing a range, and packing and queuing it.
+    fn weigh(&self, found: &Found, len: usize, differing: usize, took: (Duration, Duration)) {
+        let Some(compare) = &self.compare else { return };
+        if let Some(reason) = compare.weigh(found, len, differing, took.0, took.1) {
+            self.ways.drop_parts();
+            self.progress.tell(&reason);
+            self.progress.ledger.update(|record| {
+                record.plan.iter_mut().for_each(|plan| plan.words = format!("{}; {reason}", plan.words));
+            });
+        }
     }
 
     /// What the joiner has of a part of a range.

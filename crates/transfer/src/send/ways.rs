@@ -128,6 +128,12 @@ impl Ways {
         (choice, self.ways.get(choice.way).copied().unwrap_or(Way { parts: false, zstd: false }))
     }
 
+    /// Nothing is compared any more, so there are no parts.
+    pub fn drop_parts(&self) {
+        let mut model = lock(&self.model);
+        (0..self.ways.len()).filter(|way| self.ways[*way].parts).for_each(|way| model.exclude(way));
+    }
+
     /// Records that a connection was busy for so long with what it had to send.
     pub fn sent(&self, took: Duration) {
         self.connections.busy.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
@@ -177,6 +183,22 @@ mod tests {
         };
         assert!(tried(0.2));
         assert!(!tried(1.0));
+    }
+
+    #[test]
+    fn without_parts_the_other_ways_remain() {
+        let ways = Ways::new(Some(Parts::Auto), Compression::Auto, 2);
+        assert!(ways.choose().1.parts);
+        ways.drop_parts();
+        assert!((0..400).all(|_| {
+            let (choice, way) = ways.choose();
+            ways.learn(choice, way, 1 << 20, Duration::from_millis(1));
+            !way.parts
+        }));
+        // It is the only one that the operator permits: blocks are sent whole then.
+        let ways = Ways::new(Some(Parts::Always), Compression::Auto, 2);
+        ways.drop_parts();
+        assert_eq!(ways.choose().1, Way { parts: true, zstd: true });
     }
 
     #[test]

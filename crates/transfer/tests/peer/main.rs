@@ -4,6 +4,7 @@
 
 mod certificates;
 mod common;
+mod given_up;
 mod hostile;
 mod link;
 mod listener;

@@ -101,7 +101,7 @@ pub(super) fn run(
     run_with(|compare| compare, source, talk)
 }
 
-fn run_with(
+pub(super) fn run_with(
     change: impl FnOnce(Compare<'_>) -> Compare<'_>,
     source: impl FnOnce(&SendQueue<'_>) -> anyhow::Result<()> + Send,
     talk: impl FnOnce(&mut Joiner) + Send,
