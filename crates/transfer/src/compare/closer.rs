@@ -1,4 +1,6 @@
 //! What of a range differs: its blocks, and the pieces of these.
+use std::time::Instant;
+
 use anyhow::Result;
 use protocol::chunk::is_zero;
 use protocol::delta;
@@ -41,8 +43,10 @@ impl Compare<'_> {
         }
         let numbers = blocks.iter().map(|(number, _)| *number as u8).collect();
         self.ask(Message::ComparePieces { file, range, blocks: numbers });
+        let began = Instant::now();
         let fingerprints =
             self.wait_for(file, true, |theirs| theirs.close().pieces.remove(&range))?.unwrap_or_default();
+        found.waited(began.elapsed());
         let offset = u64::from(range) * u64::from(RANGE_BYTES);
         let mut kept = Vec::new();
         for ((number, block), fingerprints) in blocks.into_iter().zip(fingerprints) {

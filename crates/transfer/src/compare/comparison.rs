@@ -57,9 +57,16 @@ pub struct Found {
     waited: Option<Choice>,
     /// The joiner had described the range.
     compared: bool,
+    /// How long the joiner was waited for.
+    waiting: Duration,
 }
 
 impl Found {
+    /// The joiner was waited for.
+    pub(crate) fn waited(&mut self, time: Duration) {
+        self.waiting += time;
+    }
+
     fn same_bytes(&self) -> u64 {
         self.same.iter().map(|(_, len)| u64::from(*len)).sum()
     }
@@ -282,6 +289,7 @@ impl<'a> Compare<'a> {
         }
         let waited = self.patience.as_ref().filter(|_| wait).map(|patience| lock(patience).choose());
         let wait = wait && waited.is_none_or(|choice| choice.way == WAIT);
+        let (began, mut found) = (Instant::now(), Found { waited, ..Found::default() });
         let known = self.wait_for(file, wait, |theirs| {
             if theirs.used.overlaps(one(range)) {
                 return Some(None);
@@ -293,12 +301,13 @@ impl<'a> Compare<'a> {
                 _ => Some(None),
             }
         })?;
+        found.waited(began.elapsed());
         let Some(Some((size, theirs))) = known else {
             self.done_with(file, range);
-            return Ok(Found { waited, ..Found::default() });
+            return Ok(found);
         };
         let held = (size - offset).min(range_bytes) as u32;
-        let mut found = Found { waited, compared: true, ..Found::default() };
+        found.compared = true;
         let ours = fingerprint::block_fingerprints(&self.key, bytes);
         if held as usize == bytes.len() && fingerprint::range_fingerprint(&self.key, &ours) == theirs {
             found.same = vec![(0, held)];
@@ -306,7 +315,9 @@ impl<'a> Compare<'a> {
         } else if !is_zero(bytes) {
             // Zeros are not sent in any case; InnoDB's doublewrite buffer is an example.
             self.compare_blocks(file, range);
+            let began = Instant::now();
             let blocks = self.wait_for(file, wait, |theirs| theirs.close().blocks.remove(&range))?;
+            found.waited(began.elapsed());
             found.same =
                 fingerprint::same_parts(&ours, bytes.len() as u32, &blocks.unwrap_or_default(), held);
             if wait && parts {
@@ -320,18 +331,19 @@ impl<'a> Compare<'a> {
         Ok(found)
     }
 
-    /// Records what a range of `len` bytes cost: comparing it, and then packing and queuing the `differing` bytes of it. If
-    /// comparing is given up for that, returns the reason, once.
+    /// Records what a range of `len` bytes cost: comparing it, and then packing and queuing the `differing` bytes of it.
+    /// `hidden`: the connections are what everything waits for, so that waiting for the joiner costs nothing. If comparing is given
+    /// up for that, returns the reason, once.
     pub fn weigh(
         &self,
         found: &Found,
-        len: usize,
-        differing: usize,
-        comparing: Duration,
-        sending: Duration,
+        (len, differing): (usize, usize),
+        (comparing, sending): (Duration, Duration),
+        hidden: bool,
     ) -> Option<String> {
         let saved = found.same_bytes() + found.rebuilt_bytes();
         let bytes = if found.compared { found.same_bytes() + differing as u64 } else { 0 };
+        let comparing = if hidden { comparing.saturating_sub(found.waiting) } else { comparing };
         let reason = self.worth.weigh(len as u64, Weighed { bytes, saved, comparing, sending });
         if reason.is_some() {
             self.heard.notify_all();

@@ -2,8 +2,9 @@
 //! it: then the donor asks no more, the joiner reads its old files no further, and what was not compared is sent whole.
 //!
 //! Both sides of the decision are measured on the threads that hand over ranges: how long they compare, and how long they take to
-//! pack and queue what differs, which is what each saved byte would have taken too. So a slow link makes even little worth finding,
-//! and a fast one does not.
+//! pack and queue what differs, which is what each saved byte would have taken too. Where the connections are what everything waits
+//! for, waiting for the joiner's answers costs nothing, because other threads keep them busy. So a slow link makes even little worth
+//! finding, and a fast one does not.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub struct Weighed {
     pub bytes: u64,
     /// Those that need not be sent.
     pub saved: u64,
-    /// Time to compare it.
+    /// Time to compare it, without what is hidden behind the connections.
     pub comparing: Duration,
     /// Time to pack and to queue the rest.
     pub sending: Duration,

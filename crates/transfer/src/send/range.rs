@@ -35,7 +35,7 @@ impl SendQueue<'_> {
             let share = differing as f64 / bytes.len().max(1) as f64;
             ways.learn(choice, way, differing as u64, took + reading.mul_f64(share));
             if self.redo != Some(entry.id) {
-                self.weigh(&found, bytes.len(), differing, (looked, took.saturating_sub(looked)));
+                self.weigh(&found, (bytes.len(), differing), (looked, took.saturating_sub(looked)));
             }
         }
         ways::range_is_done();
@@ -47,10 +47,12 @@ impl SendQueue<'_> {
         Ok(())
     }
 
-    /// Gives up comparing if it costs more than it saves. `took`: comparing a range, and packing and queuing it.
-    fn weigh(&self, found: &Found, len: usize, differing: usize, took: (Duration, Duration)) {
+    /// Gives up comparing if it costs more than it saves. `bytes` of a range, and of those that differ; `took`: comparing it, and
+    /// packing and queuing it.
+    fn weigh(&self, found: &Found, bytes: (usize, usize), took: (Duration, Duration)) {
         let Some(compare) = &self.compare else { return };
-        if let Some(reason) = compare.weigh(found, len, differing, took.0, took.1) {
+        let hidden = self.ways.connections_are_the_limit();
+        if let Some(reason) = compare.weigh(found, bytes, took, hidden) {
             self.ways.drop_parts();
             self.progress.tell(&reason);
             self.progress.ledger.update(|record| {
@@ -63,11 +65,14 @@ impl SendQueue<'_> {
     fn look(&self, file: FileId, offset: u64, bytes: &[u8], parts: bool) -> Result<Found> {
         match &self.compare {
             Some(compare) if self.redo != Some(file) => {
-                let wait = !self.is_at_consistency_point();
+                let (wait, began) = (!self.is_at_consistency_point(), Instant::now());
                 if wait {
                     self.until(|state| state.has_room() && state.is_confirmed(file, offset))?;
                 }
-                compare.look(file, offset, bytes, wait, parts)
+                let rebuilt = began.elapsed();
+                let mut found = compare.look(file, offset, bytes, wait, parts)?;
+                found.waited(rebuilt);
+                Ok(found)
             }
             _ => Ok(Found::default()),
         }

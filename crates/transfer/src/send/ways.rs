@@ -128,6 +128,11 @@ impl Ways {
         (choice, self.ways.get(choice.way).copied().unwrap_or(Way { parts: false, zstd: false }))
     }
 
+    /// Whether the connections are what everything waits for.
+    pub fn connections_are_the_limit(&self) -> bool {
+        self.connections.are_the_limit()
+    }
+
     /// Nothing is compared any more, so there are no parts.
     pub fn drop_parts(&self) {
         let mut model = lock(&self.model);
