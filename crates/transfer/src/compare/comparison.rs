@@ -346,7 +346,7 @@ impl<'a> Compare<'a> {
         let comparing = if hidden { comparing.saturating_sub(found.waiting) } else { comparing };
         let reason = self.worth.weigh(len as u64, Weighed { bytes, saved, comparing, sending });
         if reason.is_some() {
-            self.heard.notify_all();
+            self.answered.notify_all();
         }
         // What the joiner rebuilds, it confirms on the connection that ends with the questions.
         if self.worth.is_stopped() && self.pending_rebuilds.lock().is_empty() {
