@@ -22,6 +22,11 @@ const THREADS: usize = 4;
 /// Threads that read files if `threads` is not set. They mostly wait for the disk, above all where files are small: with
 /// 20,000 tables on two processors eight compare in 0.65 of the time that two take.
 const READERS: u16 = 8;
+/// Each reader of a donor waits one round trip for the joiner's answer about what differs within a range. So many more of them
+/// where the joiner is far away, so that ranges are compared at half a gigabyte a second.
+const READERS_PER_MILLISECOND: f64 = 0.5;
+/// Each of them holds a few megabytes.
+const READERS_MAX: u16 = 24;
 
 /// Bytes of redo that may wait on the donor's disk.
 const SPILL_MAX: u64 = 4 << 30;
@@ -170,6 +175,17 @@ fn threads(options: &ServerOptions) -> Result<u16, Failure> {
 fn readers(options: &ServerOptions) -> Result<u16, Failure> {
     let threads = threads(options)?;
     Ok(if options.sst("threads").is_some() { threads } else { threads.max(READERS) })
+}
+
+impl Settings {
+    /// Threads of a donor that read data files for a joiner with this round trip.
+    pub fn readers_over(&self, round_trip: Duration) -> u16 {
+        if self.readers <= self.threads {
+            return self.readers;
+        }
+        let wanted = round_trip.as_secs_f64() * 1000.0 * READERS_PER_MILLISECOND;
+        self.readers.max((wanted as u16).min(READERS_MAX))
+    }
 }
 
 /// `base`, if it is set.

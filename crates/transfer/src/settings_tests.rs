@@ -2,18 +2,30 @@ use formats::wsrep::invocation::SstArgs;
 
 use super::*;
 
-fn of(lines: &str) -> Result<RoleCertificates> {
+fn settings(lines: &str) -> Result<Settings> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("my.cnf");
     std::fs::write(&file, format!("[sst]\n{lines}\n")).unwrap();
     let defaults_file = Some(file.to_string_lossy().into_owned());
     let options = ServerOptions::load(&SstArgs { defaults_file, ..SstArgs::default() })?;
-    Settings::read(&options).map(|settings| settings.certificates)
+    Settings::read(&options)
+}
+
+fn of(lines: &str) -> Result<RoleCertificates> {
+    settings(lines).map(|settings| settings.certificates)
 }
 
 fn own(ca: &[&str], cert: &str, key: &str) -> Option<OwnCertificates> {
     let ca = ca.iter().map(PathBuf::from).collect();
     Some(OwnCertificates { ca, cert: cert.into(), key: key.into() })
+}
+
+#[test]
+fn more_threads_read_for_a_joiner_far_away_unless_the_operator_says_how_many() {
+    let readers = |lines: &str, millis| settings(lines).unwrap().readers_over(Duration::from_millis(millis));
+    assert_eq!([0, 1, 20, 40, 300].map(|millis| readers("", millis)), [8, 8, 10, 20, 24]);
+    assert_eq!([0, 40].map(|millis| readers("threads=4", millis)), [4, 4]);
+    assert_eq!([0, 300].map(|millis| readers("threads=16", millis)), [16, 16]);
 }
 
 #[test]

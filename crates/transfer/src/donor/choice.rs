@@ -104,7 +104,7 @@ impl DonorSession<'_> {
             flush_within: settings.flush,
             hold_for,
             purged: self.accepted.empty_undo.then(|| self.login()),
-            threads: usize::from(settings.readers),
+            threads: self.readers(),
             allow_corrupt_pages: settings.allow_corrupt_pages,
             memory: self.memory.clone(),
         };
@@ -126,12 +126,16 @@ impl DonorSession<'_> {
         Ok(())
     }
 
+    fn readers(&self) -> usize {
+        usize::from(self.job.settings.readers_over(self.context.dialer.round_trip()))
+    }
+
     fn options(&self) -> Options {
         let job = self.job;
         Options {
             login: self.login(),
             roots: Roots { layout: self.layout.clone(), skipped: self.skipped.clone() },
-            threads: usize::from(job.settings.readers),
+            threads: self.readers(),
             budget: job.settings.consistency_point,
             desynced: 1,
             spill_dir: job.settings.spill_dir.clone().unwrap_or_else(|| job.datadir.clone()),

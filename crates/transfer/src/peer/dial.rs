@@ -2,6 +2,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,8 @@ pub struct Dialer {
     config: Arc<ClientConfig>,
     terms: Terms,
     cancel: Cancel,
+    /// The shortest time that a connection took, in microseconds.
+    fastest: AtomicU64,
 }
 
 impl Dialer {
@@ -62,7 +65,16 @@ impl Dialer {
         let config = tls::client(terms.certificates.as_ref(), invitation.pin)?;
         let host = bind::bare(host).to_owned();
         let run = random_bytes()?.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        Ok(Dialer { host, port, invitation, run, config, terms, cancel: cancel.clone() })
+        let (cancel, fastest) = (cancel.clone(), AtomicU64::new(u64::MAX));
+        Ok(Dialer { host, port, invitation, run, config, terms, cancel, fastest })
+    }
+
+    /// The time of a packet to the joiner and back: the shortest that a connection took. Zero before the first one.
+    pub fn round_trip(&self) -> Duration {
+        match self.fastest.load(Ordering::Relaxed) {
+            u64::MAX => Duration::ZERO,
+            micros => Duration::from_micros(micros),
+        }
     }
 
     /// Makes the control connection. If it is lost before the joiner has responded, it is made again for up
@@ -187,9 +199,14 @@ impl Dialer {
                 Err(e) => last = Some(e),
                 Ok(addresses) => {
                     for address in addresses {
-                        let until = end.min(Instant::now() + ONE_ADDRESS_WITHIN);
+                        let dialed = Instant::now();
+                        let until = end.min(dialed + ONE_ADDRESS_WITHIN);
                         match connect(address, until, &self.cancel)? {
-                            Ok(socket) => return Ok(socket),
+                            Ok(socket) => {
+                                let took = dialed.elapsed().as_micros() as u64;
+                                self.fastest.fetch_min(took, Ordering::Relaxed);
+                                return Ok(socket);
+                            }
                             Err(e) => {
                                 refused &= e.kind() == io::ErrorKind::ConnectionRefused;
                                 last = Some(e);
