@@ -150,6 +150,10 @@ impl SnapshotSink for SendQueue<'_> {
         self.throttle.gives_way() && !self.is_at_consistency_point()
     }
 
+    fn is_strained(&self) -> bool {
+        self.throttle.is_strained()
+    }
+
     fn rate(&self) -> Rate {
         let (bytes, micros) =
             (self.carried.0.load(Ordering::Relaxed), self.carried.1.load(Ordering::Relaxed));

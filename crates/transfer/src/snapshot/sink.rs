@@ -105,6 +105,11 @@ pub trait SnapshotSink: Sync {
         false
     }
 
+    /// Whether the donor's server is strained now, so that nothing more is asked of it than must be.
+    fn is_strained(&self) -> bool {
+        false
+    }
+
     /// The measured throughput and the limit, as far as they are known.
     fn rate(&self) -> Rate {
         Rate::default()
