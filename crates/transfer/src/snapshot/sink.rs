@@ -133,7 +133,7 @@ pub trait SnapshotSink: Sync {
     }
 }
 
-/// Throughput, in bytes per second.
+/// Throughput, in bytes per second, and the joiner's disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
     /// Measured throughput of the link.
@@ -142,6 +142,8 @@ pub struct Rate {
     pub limit: Option<u64>,
     /// How fast files may be read while the server needs the machine (`adaptive-throttle`).
     pub reading: Option<u64>,
+    /// How long the joiner's disk takes to read a page.
+    pub page_time: Option<Duration>,
 }
 
 /// Writes zeros, split at the boundaries of ranges, so that no range is sent in more parts than necessary.

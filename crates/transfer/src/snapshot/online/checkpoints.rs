@@ -205,12 +205,12 @@ impl<'a> Checkpoints<'a> {
         self.lock().figures.clone()
     }
 
-    /// The current speed of the link, the limit, and the rate at which redo is written.
+    /// The current speed of the link, the limit, the rate at which redo is written, and what is known of the joiner's disk.
     pub fn prices(&self) -> Prices {
         let rate = self.sink.rate();
         let written = self.tail.current().0.saturating_sub(self.began_at.0) as f64;
         let written = written / self.began.elapsed().as_secs_f64().max(0.1);
-        Prices::new(rate.link, rate.limit, written).reading_at(rate.reading)
+        Prices::new(rate.link, rate.limit, written).reading_at(rate.reading).recovering_at(rate.page_time)
     }
 
     /// The redo that waits, from estimate to estimate.

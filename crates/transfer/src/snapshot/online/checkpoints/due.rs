@@ -7,7 +7,7 @@ use formats::Lsn;
 use super::{Checkpoints, ESTIMATE_EVERY};
 use crate::human::size;
 use crate::snapshot::online::dirty::Touched;
-use crate::snapshot::online::estimate::{Again, Redo};
+use crate::snapshot::online::estimate::{Again, Prices, Redo};
 use crate::snapshot::online::holding::worth_holding;
 use crate::snapshot::online::outlook::recovery_in_words;
 
@@ -54,7 +54,7 @@ impl Checkpoints<'_> {
         let again = if none { Again::default() } else { self.copied_before(redo, done) };
         let Some(worth) = prices.ask_early(redo, again) else {
             if first && known {
-                self.tell_that_it_costs_more(redo);
+                self.tell_that_it_costs_more(&prices, redo);
             }
             return None;
         };
@@ -69,17 +69,17 @@ impl Checkpoints<'_> {
             "{} of redo since the last one{} would take about {:.1} s to send and to replay",
             size(redo.bytes),
             // The pages are not known until the tail has read the redo.
-            if known { format!(" ({})", recovery_in_words(redo)) } else { String::new() },
+            if known { format!(" ({})", recovery_in_words(&prices, redo)) } else { String::new() },
             worth.as_secs_f64()
         ))
     }
 
-    fn tell_that_it_costs_more(&self, redo: Redo) {
+    fn tell_that_it_costs_more(&self, prices: &Prices, redo: Redo) {
         if redo.bytes >= WORTH_TELLING && !std::mem::replace(&mut self.lock().told, true) {
             self.sink.tell(&format!(
                 "redo: {} since the donor's last checkpoint ({}): a newer one would save less than it costs",
                 size(redo.bytes),
-                recovery_in_words(redo)
+                recovery_in_words(prices, redo)
             ));
         }
     }
