@@ -141,7 +141,7 @@ throttle: programs
 	$(TARGET)/release/lab throttle --megabytes $(MEGABYTES) --repeat $(REPEAT)
 
 # What redo costs on the wire and in recovery, beside rsync and mariabackup; transfers below a limit. Needs root (networks of
-# its own). REDO_CASES=rows,full,tables,link,limit for some. The whole takes more than an hour.
+# its own). REDO_CASES=rows,full,tables,link,limit for some. The whole takes some hours.
 REDO_CASES ?= rows,full,tables,link,limit
 redo-table: programs
 	$(TARGET)/release/lab redo-table --case $(REDO_CASES)

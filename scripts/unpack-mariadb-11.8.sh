@@ -12,7 +12,7 @@ release=trixie
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=${1:-${CARGO_TARGET_DIR:-$root/target}/mariadb-$series}
 # Increase it when this script changes the layout of the files.
-layout=2
+layout=3
 
 die() {
     echo "MariaDB $series cannot be unpacked: $*" >&2
@@ -122,7 +122,7 @@ mkdir -p "$new/bin" "$new/sbin" "$new/real" "$new/lib" "$new/share"
     cp -a lib/mysql "$new/lib/"
     cp -a share/mariadb "$new/share/"
     cp -a bin/mariadb-install-db bin/wsrep_sst_* "$new/bin/"
-    for program in sbin/mariadbd bin/my_print_defaults bin/innochecksum bin/resolveip bin/mariadb-backup; do
+    for program in sbin/mariadbd bin/my_print_defaults bin/innochecksum bin/resolveip bin/mariadb-backup bin/mbstream; do
         name=$(basename "$program")
         cp -aL "$program" "$new/real/$name"
         cat >"$new/$program" <<'END'

@@ -39,8 +39,10 @@ pub mod capability {
     pub const PREPARE: u64 = 4;
     /// The joiner takes note of how far the donor's archive of write-sets reaches.
     pub const ARCHIVE_REACH: u64 = 8;
+    /// The donor counts with how long the joiner's disk takes for a page.
+    pub const PAGE_TIME: u64 = 16;
     /// All this program has.
-    pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE | ARCHIVE_REACH;
+    pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE | ARCHIVE_REACH | PAGE_TIME;
 }
 
 /// Proof that the sender knows the one-time secret of this transfer, bound to one TLS session.

@@ -9,11 +9,11 @@
 //!                      <- Bypass | Offer
 //!     Accept ->                                      after Bypass the transfer is over: IST follows
 //!                      <- ArchiveReach, AskIst       when the donor has an archive of write-sets
-//!     CanIst, Sample ->                              then WriteSets, WriteSetBytes ..., WriteSetsEnd and Stored may be all
+//!     CanIst, PageTime, Sample ->                    then WriteSets, WriteSetBytes ..., WriteSetsEnd and Stored may be all
 //!                      <- AskPrepare                 before an attempt that mariadb-backup makes
 //!     CanPrepare ->
 //!                      <- Attempt                    from which source; again when that did not serve
-//!     Sample ->                                      when the joiner's files are to be compared
+//!     PageTime, Sample ->                            when the joiner's files are to be compared
 //!                      <- Plan                       then too: about how much will be sent
 //!     Ready ->
 //!                      <- Hello (worker n)           further connections, same secret, same transfer

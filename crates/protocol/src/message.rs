@@ -284,6 +284,12 @@ pub enum Message {
         /// The last one.
         last: i64,
     },
+    /// Joiner, before a [`Message::Sample`]: how long its disk took for a block of it, with several reads in flight. Not sent if
+    /// the page cache was read, or too few blocks.
+    PageTime {
+        /// Nanoseconds for each block.
+        nanos: u64,
+    },
 }
 
 impl Message {
@@ -339,6 +345,7 @@ impl Message {
             Message::CanPrepare { .. } => "CanPrepare",
             Message::NotPrepared { .. } => "NotPrepared",
             Message::ArchiveReach { .. } => "ArchiveReach",
+            Message::PageTime { .. } => "PageTime",
         }
     }
 }

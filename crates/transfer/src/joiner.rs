@@ -89,11 +89,12 @@ pub fn run(job: &Job) -> Result<()> {
     // message.
     let (_link, agreed) = loop {
         let left = end.saturating_duration_since(Instant::now());
-        let Established { mut link, program, .. } = listener.admit_control(left, &job.cancel)?;
+        let Established { mut link, capabilities, program, .. } =
+            listener.admit_control(left, &job.cancel)?;
         job.connected(&mut link, &program);
         let agreed = caught(|| {
             Thread::Main.panic_on_purpose();
-            serve(job, &listener, &mut link, &mut ist, &mut base)
+            serve(job, &listener, (&mut link, capabilities), &mut ist, &mut base)
         });
         match agreed {
             // The donor will connect again.
@@ -188,7 +189,7 @@ fn invite_donor(job: &Job) -> Result<Listener> {
 fn serve(
     job: &Job,
     listener: &Listener,
-    link: &mut Link,
+    (link, capabilities): (&mut Link, u64),
     ist: &mut OwnIst,
     base: &mut BaseDirectory,
 ) -> Result<Agreed> {
@@ -202,7 +203,7 @@ fn serve(
             job.progress.ledger.update(|record| {
                 record.peer.iter_mut().for_each(|peer| peer.name = Some(offer.node.clone()));
             });
-            let transfer = Transfer::accept(job, listener, link, &offer, base)?;
+            let transfer = Transfer::accept(job, listener, (link, capabilities), &offer, base)?;
             let first = match transfer.by_write_sets(link, ist)? {
                 DonorSends::WriteSets(position, backup) => return Ok(Agreed::WriteSets(position, backup)),
                 DonorSends::Files(first) => *first,
@@ -240,6 +241,8 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
 struct Transfer<'a> {
     job: &'a Job,
     listener: &'a Listener,
+    /// What both programs support.
+    capabilities: u64,
     offer: &'a Offer,
     layout: Layout,
     /// The previous files, which will be replaced.
@@ -257,7 +260,7 @@ impl<'a> Transfer<'a> {
     fn accept(
         job: &'a Job,
         listener: &'a Listener,
-        link: &mut Link,
+        (link, capabilities): (&mut Link, u64),
         offer: &'a Offer,
         base: &'a mut BaseDirectory,
     ) -> Result<Transfer<'a>> {
@@ -299,7 +302,8 @@ impl<'a> Transfer<'a> {
             logical: verdict.logical.join("; "),
         })?;
         kept::save_grastate(&Disk, &job.datadir)?;
-        Ok(Transfer { job, listener, offer, layout, old, room, base, begun: false, memory: None })
+        let (begun, memory) = (false, None);
+        Ok(Transfer { job, listener, capabilities, offer, layout, old, room, base, begun, memory })
     }
 
     /// Receives write-sets of the donor's archive, if the donor sends these. Otherwise returns its first message

@@ -14,6 +14,7 @@ mod cases;
 mod fixture;
 mod limits;
 mod measured;
+mod writes;
 
 use super::bench::machine;
 use measured::{Measured, table};
@@ -29,7 +30,8 @@ pub enum Case {
     Tables,
     /// A part of all pages differs, at 1 Gbit/s.
     Link,
-    /// A donor that is written to, and limits below and above the rate of its redo: first `rlimit`, then a link of that rate.
+    /// A donor that is written to, and limits below and above the rate of its redo: first `rlimit`, then a link of that rate, with
+    /// the other methods too.
     Limit,
 }
 
@@ -77,7 +79,7 @@ impl Method {
 pub enum Series {
     /// The machine's own.
     System,
-    /// MariaDB 11.8, unpacked beside it. The method mariabackup is left out there.
+    /// MariaDB 11.8, unpacked beside it with its own mariabackup.
     #[value(name = "11.8")]
     Newer,
 }
@@ -128,10 +130,13 @@ pub struct Options {
     /// Megabytes of the case `limit`.
     #[arg(long, default_value_t = 218)]
     limit_megabytes: u64,
+    /// Megabytes of redo a second that its donor writes there; as many as it can when not given.
+    #[arg(long)]
+    writes: Option<f64>,
     /// Limits there, as parts of the rate of the redo.
     #[arg(long, value_delimiter = ',', default_value = "0.1,0.5,1,2")]
     limit: Vec<f64>,
-    /// Seconds after which a transfer there counts as one without an end.
+    /// `max-time` there: seconds after which the programs end a transfer. The lab ends the other methods' later.
     #[arg(long, default_value_t = 1800)]
     patience: u64,
     /// A line for `[sst]` of both nodes; may be given again.
@@ -154,10 +159,8 @@ impl Options {
         if self.case.is_empty() { all.to_vec() } else { self.case.clone() }
     }
 
-    fn methods(&self, series: Series) -> Vec<Method> {
-        let wanted = if self.method.is_empty() { &Method::ALL[..] } else { &self.method[..] };
-        let has = |method: &Method| series == Series::System || *method != Method::Mariabackup;
-        wanted.iter().copied().filter(has).collect()
+    fn methods(&self) -> Vec<Method> {
+        if self.method.is_empty() { Method::ALL.to_vec() } else { self.method.clone() }
     }
 }
 
@@ -175,7 +178,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(options: &Options, all: &mut Vec<Measured>) -> Result<()> {
-    ensure!(options.limit.iter().all(|part| *part > 0.0), "a limit must be above 0");
+    ensure!(options.limit.iter().chain(&options.writes).all(|part| *part > 0.0), "a limit must be above 0");
     for &series in &options.series {
         let wanted = options.cases();
         if wanted.iter().any(|case| matches!(case, Case::Rows | Case::Full)) {

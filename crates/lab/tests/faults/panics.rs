@@ -99,7 +99,7 @@ fn cases(thread: Thread) -> Vec<Case> {
         Thread::Handshake => vec![joiner().before_they_meet()],
         Thread::Admission => vec![joiner()],
         Thread::Receiver => vec![joiner().midway()],
-        Thread::Fingerprints => vec![joiner()],
+        Thread::Sampler | Thread::Fingerprints => vec![joiner()],
         Thread::Settling | Thread::ReadBack => vec![joiner().with("threads=2")],
         Thread::ProgramOutput | Thread::BackupReader | Thread::BackupWatch => {
             vec![donor().with("snapshot=mariabackup")]

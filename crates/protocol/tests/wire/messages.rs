@@ -132,6 +132,7 @@ fn one_of_each() -> Vec<Message> {
         Message::CanPrepare { why_not: "cannot run /nowhere".into() },
         Message::NotPrepared { why: "exit status 1".into() },
         Message::ArchiveReach { history: "u".into(), first: 1, last: 899 },
+        Message::PageTime { nanos: 12_500 },
     ]
 }
 

@@ -1,9 +1,13 @@
 //! Samples a few blocks of the joiner's files, and checks whether a donor has them: an estimate of what need
-//! not be sent.
+//! not be sent. How long the joiner's disk takes for them is an estimate of its server's recovery, which reads pages at
+//! such places too.
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use protocol::delta;
 use protocol::fingerprint::{BLOCK_BYTES, FingerprintKey, fingerprint};
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
@@ -11,10 +15,26 @@ use protocol::sample::{Decision, SAMPLE_BLOCKS, Sample, Sampled, Shared, blocks_
 
 use super::layout::Layout;
 use super::managed::{Managed, ManagedFiles};
+use crate::disk::direct::{Buffer, Direct, is_refused};
 use crate::human::size;
+use crate::threads::{Thread, each_in_threads};
+
+/// Reads in flight together: what a server's recovery gains by more depends on the disk (decision 0052).
+const IN_FLIGHT: u32 = 8;
+/// With fewer blocks than this, nothing is known of the disk.
+const TIMED_MIN: usize = 32;
+
+/// A sample, and how long the disk took for a block of it: `None` if the page cache was read, or too few blocks.
+pub(crate) struct Taken {
+    pub sample: Sample,
+    pub page_time: Option<Duration>,
+}
 
 /// Reads blocks from tables in the datadir. Unreadable blocks are skipped, because this is only an estimate.
-pub(crate) fn of(datadir: &Path, old: &ManagedFiles, key: &FingerprintKey, more: bool) -> Sample {
+///
+/// # Errors
+/// A thread cannot be started, or panicked.
+pub(crate) fn of(datadir: &Path, old: &ManagedFiles, key: &FingerprintKey, more: bool) -> Result<Taken> {
     let tables: Vec<(PathBuf, u64)> = old
         .iter()
         .filter(|file| file.what == Managed::Table && file.path.extension().is_some_and(|e| e == "ibd"))
@@ -22,21 +42,50 @@ pub(crate) fn of(datadir: &Path, old: &ManagedFiles, key: &FingerprintKey, more:
         .map(|file| (file.path, file.size))
         .collect();
     let sizes: Vec<u64> = tables.iter().map(|(_, size)| *size).collect();
-    let mut buffer = vec![0; BLOCK_BYTES as usize];
-    let mut blocks = Vec::new();
     let bytes = sizes.iter().sum();
-    for (file, block) in spread(&sizes, blocks_of(bytes)) {
-        let (at, _) = &tables[file];
-        let (Some(path), Ok(opened)) = (path_in(datadir, at), File::open(at)) else { continue };
-        let read = opened.read_exact_at(&mut buffer, block * u64::from(BLOCK_BYTES));
-        // Zeros are equal everywhere.
-        if read.is_ok() && buffer.iter().any(|byte| *byte != 0) && blocks.len() < SAMPLE_BLOCKS {
-            let path = path.to_owned();
-            let (fingerprint, pieces) = (fingerprint(key, &buffer), delta::few_fingerprints(key, &buffer));
-            blocks.push(Sampled { place: Place::Datadir, path, block, fingerprint, pieces });
+    let wanted = spread(&sizes, blocks_of(bytes)).into_iter();
+    let wanted: Vec<_> = wanted.take(SAMPLE_BLOCKS).map(|(file, block)| (&*tables[file].0, block)).collect();
+    let read = |(at, block): (&Path, u64)| {
+        let (Some(path), Ok((mut buffer, took))) = (path_in(datadir, at), read_block(at, block)) else {
+            return Ok(None);
+        };
+        let content = buffer.first(BLOCK_BYTES as usize);
+        // Zeros are equal everywhere, and a hole takes no time.
+        if content.iter().all(|byte| *byte == 0) {
+            return Ok(None);
         }
+        let (fingerprint, pieces) = (fingerprint(key, content), delta::few_fingerprints(key, content));
+        let sampled = Sampled { place: Place::Datadir, path: path.to_owned(), block, fingerprint, pieces };
+        Ok(Some((sampled, took)))
+    };
+    let read = each_in_threads(Thread::Sampler, IN_FLIGHT as usize, wanted, &read)?;
+    let (blocks, times): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
+    let page_time = time_of_one(times.into_iter().flatten().collect());
+    Ok(Taken { sample: Sample { blocks, bytes, more }, page_time })
+}
+
+/// Reads a block past the page cache, where the filesystem can, and measures how long that takes.
+fn read_block(path: &Path, block: u64) -> io::Result<(Buffer, Option<Duration>)> {
+    let (mut buffer, len, at) =
+        (Buffer::default(), BLOCK_BYTES as usize, block.saturating_mul(u64::from(BLOCK_BYTES)));
+    let file = Direct::open_untried(path, true)?;
+    let began = Instant::now();
+    match file.read_exact(&mut buffer, len, at) {
+        Ok(()) => Ok((buffer, file.is_direct().then(|| began.elapsed()))),
+        Err(e) if is_refused(&e) => {
+            Direct::open_untried(path, false)?.read_exact(&mut buffer, len, at)?;
+            Ok((buffer, None))
+        }
+        Err(e) => Err(e),
     }
-    Sample { blocks, bytes, more }
+}
+
+/// The time that the disk needs for each of many reads, if these were always in flight together. The middle one counts: one
+/// that waited for a processor says nothing of the disk.
+fn time_of_one(mut times: Vec<Duration>) -> Option<Duration> {
+    times.sort_unstable();
+    let middle = times.get(times.len() / 2).filter(|_| times.len() >= TIMED_MIN)?;
+    Some(*middle / IN_FLIGHT)
 }
 
 fn path_in<'p>(datadir: &Path, path: &'p Path) -> Option<&'p str> {
@@ -111,6 +160,14 @@ fn read_here(layout: &Layout, sampled: &Sampled) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_is_known_by_the_middle_of_enough_times() {
+        let times = |number| (1..=number).map(Duration::from_millis).collect();
+        assert_eq!(time_of_one(times(31)), None);
+        assert_eq!(time_of_one(times(63)), Some(Duration::from_millis(4)));
+        assert_eq!(time_of_one(Vec::new()), None);
+    }
 
     const MIB: u64 = 1 << 20;
 

@@ -91,6 +91,11 @@ impl Direct {
         &self.file
     }
 
+    /// Whether it is read past the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
     /// Reads at an aligned offset until `out` is full or the file ends. Returns the bytes read.
     ///
     /// # Errors

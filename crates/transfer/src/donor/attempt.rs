@@ -1,6 +1,7 @@
 //! One attempt to send a snapshot: what is agreed before it, and the connections that carry it.
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Result;
 use formats::wsrep::credentials::Account;
@@ -110,9 +111,9 @@ impl DonorSession<'_> {
     /// Makes one attempt: sends what `snapshot` reads through the queues to the joiner.
     fn attempt(&self, snapshot: &dyn Snapshot, link: &mut Link, reason: &str) -> Result<Sent, SnapshotError> {
         let job = self.job;
-        let comparing = self.begin(link, snapshot.kind(), reason)?;
+        let (comparing, page_time) = self.begin(link, snapshot.kind(), reason)?;
         job.progress.phase("sending", snapshot.kind().name());
-        let send_queue = self.send_queue(snapshot, comparing);
+        let send_queue = self.send_queue(snapshot, comparing).with_page_time(page_time);
         let (taken, chunks) = link
             .keep_alive_while("sending", || {
                 self.through(&send_queue, || Ok(snapshot.take(&send_queue, &job.cancel)))
@@ -160,8 +161,14 @@ impl DonorSession<'_> {
     }
 
     /// Begins an attempt. Returns how files are compared, or `None` if they are not. The key is that of the remembered
-    /// fingerprints, or a new one if nothing is remembered.
-    fn begin(&self, link: &mut Link, kind: SnapshotKind, reason: &str) -> Result<Option<Comparing>> {
+    /// fingerprints, or a new one if nothing is remembered. Also returns how long the joiner's disk takes to read a page, if
+    /// the joiner has told.
+    fn begin(
+        &self,
+        link: &mut Link,
+        kind: SnapshotKind,
+        reason: &str,
+    ) -> Result<(Option<Comparing>, Option<Duration>)> {
         let (compare, incremental) = (self.accepted.compare, self.job.settings.incremental);
         let memory = self.memory.as_ref().filter(|memory| !memory.is_wrong());
         let remember = memory.map(|memory| memory.key());
@@ -176,21 +183,32 @@ impl DonorSession<'_> {
         let (rlimit, limits) = (self.context.throttle.rate(), self.job.settings.limits);
         let parts = self.job.settings.delta != Parts::Never;
         let remembered = memory.map_or(0, |_| self.remembered);
-        let layout = self.layout;
-        let inputs =
-            PlanInputs { layout, bytes, remembered, compare, incremental, redo, rlimit, parts, limits };
+        let (layout, page_time) = (self.layout, None);
+        let inputs = PlanInputs {
+            layout,
+            bytes,
+            remembered,
+            compare,
+            incremental,
+            redo,
+            rlimit,
+            page_time,
+            parts,
+            limits,
+        };
         if key.is_none() {
             // A joiner that replaces its files in place deletes them when it receives the attempt.
             inputs.permit(None)?;
         }
-        let sample = begin(self.job, link, kind, reason, (key, remember), bytes)?;
+        let (sample, page_time) = begin(self.job, link, kind, reason, (key, remember), bytes)?.unzip();
+        let inputs = PlanInputs { page_time: page_time.flatten(), ..inputs };
         let comparing = match kind {
             // A sample says nothing about rows: the joiner's leftovers of parts are compared.
             SnapshotKind::Logical => inputs.decide_by_rows(link, &self.job.progress.ledger, key)?,
             _ => inputs.decide(link, &self.job.progress.ledger, key, sample.as_ref())?,
         };
         expect(link.recv()?, &Message::Ready)?;
-        Ok(comparing)
+        Ok((comparing, inputs.page_time))
     }
 
     /// The outlook of our server's redo, or `None` if the server cannot be asked.
@@ -263,7 +281,7 @@ impl DonorSession<'_> {
 }
 
 /// Begins an attempt and voids the previous one. With a fingerprint key the joiner answers with a sample of its
-/// files.
+/// files, and perhaps with how long its disk took for that.
 fn begin(
     job: &Job,
     link: &mut Link,
@@ -271,7 +289,7 @@ fn begin(
     reason: &str,
     (fingerprints, remember): (Option<FingerprintKey>, Option<FingerprintKey>),
     bytes: u64,
-) -> Result<Option<Sample>> {
+) -> Result<Option<(Sample, Option<Duration>)>> {
     job.progress.attempt(bytes);
     job.progress.ledger.attempt(kind, reason);
     tracing::info!("{}", protocol::message::snapshot_line(kind, reason));

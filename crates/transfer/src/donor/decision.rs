@@ -1,5 +1,7 @@
 //! Decides between a full and an incremental transfer. The decision and its estimate are logged on both hosts before
 //! anything is sent.
+use std::time::Duration;
+
 use anyhow::Result;
 use protocol::fingerprint::FingerprintKey;
 use protocol::message::Message;
@@ -43,6 +45,8 @@ pub(super) struct PlanInputs<'a> {
     pub redo: Option<Outlook>,
     /// The donor's option `rlimit`, in bytes per second.
     pub rlimit: Option<u64>,
+    /// How long the joiner's disk takes to read a page, if it has told.
+    pub page_time: Option<Duration>,
     /// Whether only the differing pieces of a block may be sent (the option `delta`).
     pub parts: bool,
     /// What the operator permits.
@@ -147,7 +151,7 @@ impl PlanInputs<'_> {
     }
 
     fn prices(&self) -> Prices {
-        Prices::new(None, self.rlimit, 0.0)
+        Prices::new(None, self.rlimit, 0.0).recovering_at(self.page_time)
     }
 }
 

@@ -96,7 +96,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     };
     let sample = match key {
         None => None,
-        Some(key) => Some((receive_sample(link)?, key)),
+        Some(key) => Some((receive_sample(link)?.0, key)),
     };
     let position: StateId = position
         .parse()

@@ -1,4 +1,6 @@
 //! The messages that must come next from the joiner, and the position that our server gave us.
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use formats::wsrep::state_id::StateId;
 use protocol::message::Message;
@@ -18,9 +20,14 @@ pub(super) fn position_given(job: &Job) -> Result<Position> {
     Ok((state, job.args.gtid_domain_id))
 }
 
-pub(super) fn receive_sample(link: &mut Link) -> Result<Sample> {
-    match link.recv()? {
-        Message::Sample(sample) => Ok(sample),
+/// The joiner's sample, and how long its disk took for a page of it, if it tells.
+pub(super) fn receive_sample(link: &mut Link) -> Result<(Sample, Option<Duration>)> {
+    let (page_time, next) = match link.recv()? {
+        Message::PageTime { nanos } => (Some(Duration::from_nanos(nanos)), link.recv()?),
+        next => (None, next),
+    };
+    match next {
+        Message::Sample(sample) => Ok((sample, page_time)),
         other => Err(unexpected(&other, "Sample").into()),
     }
 }

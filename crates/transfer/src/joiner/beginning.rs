@@ -1,6 +1,8 @@
 //! The beginning of an attempt, before a file arrives: the sample of the joiner's files, free space, limits, and the record that
 //! files are about to arrive.
 use anyhow::Result;
+use protocol::fingerprint::FingerprintKey;
+use protocol::hello::capability;
 use protocol::message::{Attempt, Message, SnapshotKind, snapshot_line};
 
 use super::Transfer;
@@ -8,7 +10,7 @@ use super::agree::{self, Estimate, Room};
 use super::beforehand::record_plan;
 use super::expected::unexpected;
 use super::incoming::IncomingTransfer;
-use crate::datadir::sample;
+use crate::datadir::sample::{self, Taken};
 use crate::failure::Failure;
 use crate::human::size;
 use crate::install::unfinished::Unfinished;
@@ -33,9 +35,7 @@ impl Transfer<'_> {
             return Ok(Estimate { sampled: 0, about: None });
         };
         let more = self.base.dir().is_some() || incoming.staging().has_leftovers();
-        let sample = sample::of(&self.layout.datadir, incoming.old(), key, more);
-        let sampled = sample.bytes;
-        link.send(&Message::Sample(sample))?;
+        let sampled = self.send_sample(link, key, more)?;
         match link.recv()? {
             Message::Plan { about } => {
                 record_plan(self.job, attempt.bytes, about);
@@ -46,6 +46,20 @@ impl Transfer<'_> {
             }
             other => Err(unexpected(&other, "Plan").into()),
         }
+    }
+
+    /// Sends fingerprints of a few blocks of our files, and before them, to a donor that counts with it, how long our disk took
+    /// for one. Returns how many bytes they represent. `more`: we have other files beside these.
+    pub(super) fn send_sample(&self, link: &mut Link, key: &FingerprintKey, more: bool) -> Result<u64> {
+        let taken = || sample::of(&self.layout.datadir, &self.old, key, more);
+        let Taken { sample, page_time } = link.keep_alive_while("sampling its files", taken)?;
+        tracing::debug!("the disk takes {page_time:?} to read a page");
+        if let Some(time) = page_time.filter(|_| self.capabilities & capability::PAGE_TIME != 0) {
+            link.send(&Message::PageTime { nanos: time.as_nanos() as u64 })?;
+        }
+        let bytes = sample.bytes;
+        link.send(&Message::Sample(sample))?;
+        Ok(bytes)
     }
 
     /// Reserves space before any file arrives, so that nobody else fills the disk meanwhile. Done for each attempt,

@@ -19,7 +19,6 @@ use super::backup::Backup;
 use super::expected::{Position, parse_position, unexpected};
 use super::settled::VerifiedStaging;
 use crate::datadir::layout::Layout;
-use crate::datadir::sample;
 use crate::disk::filesystem::bytes_available;
 use crate::failure::{Failure, Kind};
 use crate::human::{printable, size};
@@ -127,10 +126,7 @@ impl OwnIst {
         let rate = rate::remembered(&job.datadir);
         link.send(&Message::CanIst(CanIst::Yes { position: text, first: first.0, next, room, rate }))?;
         if let Some(key) = key {
-            let more = base.is_some();
-            let sample = link
-                .keep_alive_while("sampling its files", || Ok(sample::of(&layout.datadir, old, key, more)))?;
-            link.send(&Message::Sample(sample))?;
+            transfer.send_sample(link, key, base.is_some())?;
         }
         match link.recv()? {
             Message::WriteSets { from, to, domain } => {

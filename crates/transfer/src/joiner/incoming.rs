@@ -89,11 +89,6 @@ impl IncomingTransfer {
         &self.staging
     }
 
-    /// The files that the install replaces.
-    pub fn old(&self) -> &ManagedFiles {
-        &self.old
-    }
-
     /// Whether all bytes of a file have arrived.
     pub fn has_all_of(&self, file: &FileEntry) -> bool {
         lock(&self.coverage).missing(file).is_none()

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::controller::Strain;
 use super::sampler::Sampler;
 use super::steering::Steering;
 use crate::disk::durable::remove_if_there;
@@ -189,6 +190,7 @@ impl Watch {
             tracing::debug!("{step:?}, {sample:?}, {} read per second", size(read));
         }
         self.throttle.set_reading(step.rate);
+        self.throttle.set_strained(step.verdict.strain >= Strain::High);
         if step.slows() {
             load.reason.clone_from(&step.verdict.reason);
         }

@@ -7,6 +7,7 @@
 //! consistency point: what is read under locks does not wait for the link, within limits.
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use protocol::entries::Entries;
@@ -49,6 +50,8 @@ pub struct SendQueue<'a> {
     pub(super) waiting: AtomicUsize,
     /// Bytes of large payloads that were sent, and the microseconds that this took, summed over the connections.
     pub(super) carried: (AtomicU64, AtomicU64),
+    /// How long the joiner's disk takes to read a page, if it has measured that.
+    pub(super) page_time: Option<Duration>,
     /// Offset in the redo log up to which the joiner needs nothing.
     pub(super) redo_dropped: AtomicU64,
     pub(super) progress: &'a Progress,
@@ -80,10 +83,16 @@ impl<'a> SendQueue<'a> {
             at_consistency_point: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             carried: Default::default(),
+            page_time: None,
             redo_dropped: AtomicU64::new(0),
             progress,
             cancel,
         }
+    }
+
+    /// With what the joiner has measured of its disk.
+    pub fn with_page_time(self, page_time: Option<Duration>) -> SendQueue<'a> {
+        SendQueue { page_time, ..self }
     }
 
     /// Number of connections on which it sends.

@@ -150,11 +150,16 @@ impl SnapshotSink for SendQueue<'_> {
         self.throttle.gives_way() && !self.is_at_consistency_point()
     }
 
+    fn is_strained(&self) -> bool {
+        self.throttle.is_strained()
+    }
+
     fn rate(&self) -> Rate {
         let (bytes, micros) =
             (self.carried.0.load(Ordering::Relaxed), self.carried.1.load(Ordering::Relaxed));
         let seconds = micros as f64 / 1e6 / self.connections.len() as f64;
         let link = (bytes >= RATE_FROM).then(|| (bytes as f64 / seconds.max(1e-3)) as u64);
-        Rate { link, limit: self.throttle.rate(), reading: self.throttle.reading() }
+        let (limit, reading) = (self.throttle.rate(), self.throttle.reading());
+        Rate { link, limit, reading, page_time: self.page_time }
     }
 }

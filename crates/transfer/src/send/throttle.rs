@@ -23,6 +23,8 @@ pub struct Throttle {
     in_flight: InFlight,
     /// The server has clients, which wait for the disk.
     busy: AtomicBool,
+    /// The last second was hard for the server.
+    strained: AtomicBool,
     /// Bytes of files that were read.
     read: AtomicU64,
     /// The operator permits that reading is slowed for the server's sake (`adaptive-throttle`).
@@ -46,6 +48,7 @@ impl Throttle {
             in_flight: InFlight::default(),
             // Until it is known.
             busy: AtomicBool::new(true),
+            strained: AtomicBool::new(false),
             read: AtomicU64::new(0),
             adaptive: AtomicBool::new(false),
             yields: AtomicBool::new(false),
@@ -127,6 +130,16 @@ impl Throttle {
     /// Whether the server has clients that wait for the disk.
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Release);
+    }
+
+    /// Whether the server is strained now.
+    pub fn set_strained(&self, strained: bool) {
+        self.strained.store(strained, Ordering::Release);
+    }
+
+    /// The server is strained, and the transfer gives way to it.
+    pub fn is_strained(&self) -> bool {
+        self.gives_way() && self.strained.load(Ordering::Acquire)
     }
 
     /// Waits until so many bytes may be read from the disk beside what is being read.

@@ -105,6 +105,11 @@ pub trait SnapshotSink: Sync {
         false
     }
 
+    /// Whether the donor's server is strained now, so that nothing more is asked of it than must be.
+    fn is_strained(&self) -> bool {
+        false
+    }
+
     /// The measured throughput and the limit, as far as they are known.
     fn rate(&self) -> Rate {
         Rate::default()
@@ -128,7 +133,7 @@ pub trait SnapshotSink: Sync {
     }
 }
 
-/// Throughput, in bytes per second.
+/// Throughput, in bytes per second, and the joiner's disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
     /// Measured throughput of the link.
@@ -137,6 +142,8 @@ pub struct Rate {
     pub limit: Option<u64>,
     /// How fast files may be read while the server needs the machine (`adaptive-throttle`).
     pub reading: Option<u64>,
+    /// How long the joiner's disk takes to read a page.
+    pub page_time: Option<Duration>,
 }
 
 /// Writes zeros, split at the boundaries of ranges, so that no range is sent in more parts than necessary.

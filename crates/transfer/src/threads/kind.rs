@@ -77,6 +77,8 @@ kinds! {
     Admission = "admission",
     /// Joiner: receives on one connection.
     Receiver = "receiver",
+    /// Joiner: reads a few blocks of its old files.
+    Sampler = "sampler",
     /// Joiner: computes fingerprints of its old files.
     Fingerprints = "fingerprints",
     /// Joiner: prepares received files for the install.

@@ -8,7 +8,7 @@ use rejoin_lab::{Node, data, sql};
 
 use super::fixture::{Fixture, builder};
 use super::measured::Measured;
-use super::{Case, Method, Options, Series};
+use super::{Case, Options, Series};
 
 /// Of the case `tables`.
 const MANY: &str = "many";
@@ -127,6 +127,3 @@ fn change_pages(node: &Node, percent: u32, offset: u32) -> Result<()> {
     }
     Ok(())
 }
-
-/// What a donor's rejoin is measured with where the other methods have no such setting.
-pub const OURS: [Method; 2] = [Method::Rejoin, Method::NoSuper];

@@ -7,7 +7,8 @@ use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::wire::Wire;
 use rejoin_lab::{Builder, Cluster, Node, Snapshot, compare, data, sql};
 
-use super::measured::{Measured, Progressed};
+use super::measured::{Counted, Measured, Progressed};
+use super::writes::{Writes, rewrite};
 use super::{Method, Options, Series};
 use crate::commands::observed::Observed;
 
@@ -16,6 +17,8 @@ pub const TABLES: u32 = 4;
 const ROWS_MEGABYTES: u64 = 400;
 /// Rows that one statement rewrites.
 const STEP: u32 = 20_000;
+/// How much longer than `max-time` the lab waits.
+const OVER_PATIENCE: Duration = Duration::from_secs(60);
 /// What the account needs in any case, and what mariabackup needs beside it.
 const ACCOUNT: &str =
     "GRANT RELOAD, PROCESS, LOCK TABLES, BINLOG MONITOR ON *.* TO sst@localhost IDENTIFIED BY 'x'";
@@ -105,13 +108,8 @@ impl<'a> Fixture<'a> {
                 break;
             }
             let at = self.next.get();
-            let (table, from) = (at % TABLES + 1, at / TABLES * STEP % self.rows);
             self.next.set(at + 1);
-            let update = format!(
-                "UPDATE sbtest.sbtest{table} SET c = REVERSE(c), k = k + 1 WHERE id BETWEEN {from} AND {}",
-                from + STEP
-            );
-            sql::exec(&mut conn, &update)?;
+            sql::exec(&mut conn, &rewrite(at, STEP, self.rows))?;
         }
         Ok(())
     }
@@ -141,8 +139,9 @@ impl<'a> Fixture<'a> {
     }
 
     /// Threads that write to the donor.
-    pub fn load(&self, threads: u32, pause: Duration) -> Result<Load> {
-        Load::start(self.donor(), Intensity { threads, tables: TABLES, rows: self.rows, pause })
+    pub fn load(&self, threads: u32, pause: Duration) -> Result<Writes> {
+        let intensity = Intensity { threads, tables: TABLES, rows: self.rows, pause };
+        Load::start(self.donor(), intensity).map(Writes::Load)
     }
 
     /// The account's rights, and the donor's method.
@@ -154,27 +153,39 @@ impl<'a> Fixture<'a> {
         self.donor().exec(&[right, &format!("SET GLOBAL wsrep_sst_method='{}'", method.name())])
     }
 
-    /// One transfer, measured. `load` runs meanwhile and is stopped.
-    pub fn measure(&self, case: &str, method: Method, load: Option<Load>) -> Result<Measured> {
+    /// One transfer, measured; what `writes` meanwhile is stopped. That the operator's limit of time has ended it is a result.
+    pub fn measure(&self, case: &str, method: Method, writes: Option<Writes>) -> Result<Measured> {
         self.account(method)?;
         let (donor, joiner) = (self.donor(), self.joiner());
-        let waits = self.waits()?;
+        let redo_waited = self.waits()?;
         let (wire, progressed) = (Wire::of_transfers_to(joiner)?, Progressed::watch(donor, joiner)?);
+        let (mark, began) = (donor.log_mark(), Instant::now());
         let join = Observed::join_within(
             donor,
             joiner,
             &[&format!("--wsrep-sst-method={}", method.name())],
-            Duration::from_secs(self.options.patience),
+            Duration::from_secs(self.options.patience) + OVER_PATIENCE,
         );
-        let commits = load.map(Load::stop).transpose()?.map(|report| report.commits);
-        ensure!(commits != Some(0), "nothing was written meanwhile");
-        let (wire, progressed) = (wire.stop()?, progressed.stop()?);
-        let observed = join.with_context(|| format!("{case}, {}", method.title()))?;
-        observed.ran(method.name())?;
+        let took = began.elapsed();
+        let written = writes.map(Writes::stop).transpose()?;
+        ensure!(written != Some(0), "nothing was written meanwhile");
+        let counted = Counted { redo_waited, wire: wire.stop()?, percent: progressed.stop()? };
         let version = donor.installation().version();
-        let measured = Measured::of(case, method, version, waits, wire, progressed, &observed)?;
+        let measured = match join {
+            Ok(observed) => {
+                observed.ran(method.name())?;
+                Measured::of(case, method, version, &counted, &observed)?
+            }
+            Err(error) => {
+                donor.wait_synced_again(Duration::from_secs(60))?;
+                let given_up = took >= Duration::from_secs(self.options.patience);
+                let log = donor.log_since(mark);
+                Measured::broken(case, method, version, &counted, (took, given_up), &log)
+                    .with_context(|| format!("{case}, {}: {error:#}", method.title()))?
+            }
+        };
         println!("{}", measured.line());
-        if method.is_rejoin() && !self.options.unequal {
+        if measured.ended && method.is_rejoin() && !self.options.unequal {
             compare::assert_equal(donor, joiner).with_context(|| case.to_owned())?;
         }
         self.stop_joiner()?;
@@ -183,6 +194,6 @@ impl<'a> Fixture<'a> {
 
     /// The methods to be measured here.
     pub fn methods(&self) -> Vec<Method> {
-        self.options.methods(self.series)
+        self.options.methods()
     }
 }

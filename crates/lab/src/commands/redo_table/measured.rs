@@ -12,15 +12,20 @@ use serde::Serialize;
 use super::Method;
 use crate::commands::observed::Observed;
 
+/// In either log if the operator's limit of time has ended a transfer: each host is told the other's reason.
+const TIME_IS_OVER: &str = "the transfer took longer than max-time=";
+
 /// Seconds, and bytes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
     pub case: String,
     pub method: &'static str,
     pub server: String,
-    /// The joiner was Synced in time.
+    /// The joiner was Synced.
     pub ended: bool,
-    /// From the joiner's start to Synced.
+    /// What ended the transfer otherwise.
+    pub how: &'static str,
+    /// From the joiner's start to Synced, or to that end.
     pub seconds: f64,
     /// From the start of the joiner's program to what it tells its server; without mariabackup's fixed sleeps.
     pub transfer: f64,
@@ -48,14 +53,23 @@ pub struct Measured {
     pub told: Vec<String>,
 }
 
+/// What is counted from outside, whatever becomes of the transfer.
+pub struct Counted {
+    /// Bytes of redo since the donor's checkpoint when it began.
+    pub redo_waited: u64,
+    /// Bytes in both directions.
+    pub wire: u64,
+    /// The highest percentage in either status file.
+    pub percent: Option<u64>,
+}
+
 impl Measured {
+    /// A joiner that became Synced.
     pub fn of(
         case: &str,
         method: Method,
         version: &str,
-        redo_waited: u64,
-        wire: u64,
-        progressed: Option<u64>,
+        counted: &Counted,
         observed: &Observed,
     ) -> Result<Measured> {
         let log = observed.donor_log();
@@ -66,16 +80,15 @@ impl Measured {
             let (before, _) = redo?.1.split_once(words)?;
             bytes(before.rsplit(['(', ';', ',']).next()?)
         };
-        let told = ["redo: ", "pages become dirty faster", "plan: ", "checkpoint"];
-        let told =
-            log.lines().filter(|line| line.contains("WSREP_SST") && told.iter().any(|t| line.contains(t)));
         let said = log.lines().chain(observed.joiner_log_lines()).filter_map(percent_in).max();
+        let wire = counted.wire;
         let sent = wire as f64 / transfer.as_secs_f64().max(0.1);
         Ok(Measured {
             case: case.to_owned(),
             method: method.title(),
             server: version.to_owned(),
             ended: true,
+            how: "Synced",
             seconds: observed.took.saturating_sub(asleep).as_secs_f64(),
             transfer: transfer.as_secs_f64(),
             recovery: match observed.prepare() {
@@ -83,7 +96,7 @@ impl Measured {
                 None => observed.recovery()?.as_secs_f64(),
             },
             wire,
-            redo_waited,
+            redo_waited: counted.redo_waited,
             redo: redo.and_then(|(before, _)| bytes(before)),
             redo_dropped: after(" were not sent"),
             rounds: redo.and_then(|(_, rest)| {
@@ -92,34 +105,42 @@ impl Measured {
             reread: after(" of pages read again"),
             limit: None,
             sent,
-            percent: progressed.into_iter().chain(said).max(),
-            told: told
-                .map(|line| line.split_once("WSREP_SST: ").map_or(line, |(_, text)| text).to_owned())
-                .collect(),
+            percent: counted.percent.max(said),
+            told: told(&log),
         })
     }
 
-    /// A transfer that was given up after so many seconds.
-    pub fn without_end(case: &str, method: Method, version: &str, seconds: u64) -> Measured {
-        Measured {
+    /// A transfer that ended for lack of time after so long: by the operator's limit, or because the lab has `given_up`. `None`
+    /// if it failed for another reason. `log`: the donor's.
+    pub fn broken(
+        case: &str,
+        method: Method,
+        version: &str,
+        counted: &Counted,
+        (took, given_up): (Duration, bool),
+        log: &str,
+    ) -> Option<Measured> {
+        let how = if log.contains(TIME_IS_OVER) { "max-time" } else { "the lab" };
+        (given_up || log.contains(TIME_IS_OVER)).then(|| Measured {
             case: case.to_owned(),
             method: method.title(),
             server: version.to_owned(),
             ended: false,
-            seconds: seconds as f64,
-            transfer: 0.0,
+            how,
+            seconds: took.as_secs_f64(),
+            transfer: took.as_secs_f64(),
             recovery: 0.0,
-            wire: 0,
-            redo_waited: 0,
+            wire: counted.wire,
+            redo_waited: counted.redo_waited,
             redo: None,
             redo_dropped: None,
             rounds: None,
             reread: None,
             limit: None,
-            sent: 0.0,
-            percent: None,
-            told: Vec::new(),
-        }
+            sent: counted.wire as f64 / took.as_secs_f64().max(0.1),
+            percent: counted.percent.max(log.lines().filter_map(percent_in).max()),
+            told: told(log),
+        })
     }
 
     /// Under a limit of so many bytes a second.
@@ -127,12 +148,17 @@ impl Measured {
         Measured { limit: Some(limit), ..self }
     }
 
+    fn ended_by(&self) -> String {
+        if self.ended { self.how.to_owned() } else { format!("ended by {}", self.how) }
+    }
+
     /// One line for the terminal.
     pub fn line(&self) -> String {
         format!(
-            "  {}, {}: {:.1} s, {:.1} MB on the network, {} of redo to replay of {:.1}, recovery {:.1} s\n    {}",
+            "  {}, {}: {} after {:.1} s, {:.1} MB on the network, {} of redo to replay of {:.1}, recovery {:.1} s\n    {}",
             self.case,
             self.method,
+            self.ended_by(),
             self.seconds,
             self.wire as f64 / 1e6,
             self.redo.map_or("-".to_owned(), |redo| format!("{:.1} MB", redo as f64 / 1e6)),
@@ -143,10 +169,18 @@ impl Measured {
     }
 }
 
+/// What rejoin says of redo, of checkpoints, and of what is written faster than sent.
+fn told(log: &str) -> Vec<String> {
+    let words = ["redo: ", "pages become dirty faster", "plan: ", "checkpoint", TIME_IS_OVER];
+    let told =
+        log.lines().filter(|line| line.contains("WSREP_SST") && words.iter().any(|word| line.contains(word)));
+    told.map(|line| line.split_once("WSREP_SST: ").map_or(line, |(_, text)| text).to_owned()).collect()
+}
+
 /// As Markdown.
 pub fn table(all: &[Measured]) -> String {
     let mut text = String::from(
-        "| case | server | method | s to Synced | transfer s | recovery s (of all) | MB on the network | redo waiting, MB | redo to replay, MB (of what was sent) | rounds, MB read again | limit, sent MB/s | highest % |\n\
+        "| case | server | method | s to Synced, or to the end | transfer s | recovery s (of all) | MB on the network | redo waiting, MB | redo to replay, MB (of what was sent) | rounds, MB read again | limit, sent MB/s | highest % |\n\
          |---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     let mb = |bytes: u64| bytes as f64 / 1e6;
@@ -159,12 +193,12 @@ pub fn table(all: &[Measured]) -> String {
         let limit = m.limit.map_or("".to_owned(), |limit| format!("{:.2}, {:.2}", mb(limit), m.sent / 1e6));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {}{:.1} | {:.1} | {:.1} ({:.0} %) | {:.1} | {:.0} | {redo} | {rounds} | {limit} | {} |",
+            "| {} | {} | {} | {:.1}{} | {:.1} | {:.1} ({:.0} %) | {:.1} | {:.0} | {redo} | {rounds} | {limit} | {} |",
             m.case,
             m.server.split('-').next().unwrap_or_default().rsplit(' ').next().unwrap_or_default(),
             m.method,
-            if m.ended { "" } else { "no end in " },
             m.seconds,
+            if m.ended { String::new() } else { format!(" ({})", m.ended_by()) },
             m.transfer,
             m.recovery,
             m.recovery * 100.0 / m.seconds,
@@ -218,6 +252,22 @@ fn bytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_lack_of_time_is_a_result() {
+        let counted = Counted { redo_waited: 7, wire: 10_000_000, percent: Some(68) };
+        let broken = |given_up, log| {
+            let took = (Duration::from_secs(10), given_up);
+            Measured::broken("a case", Method::Rejoin, "11.8", &counted, took, log)
+        };
+        let log = "x WSREP_SST: [INFO] sending: 70 % of 1.0 GiB\n\
+                   x WSREP_SST: [ERROR] the transfer took longer than max-time=10 under [sst] on this node allows\n";
+        let measured = broken(false, log).unwrap();
+        assert_eq!((measured.how, measured.percent, measured.sent), ("max-time", Some(70), 1e6));
+        assert!(table(&[measured]).contains("| 10.0 (ended by max-time) |"));
+        assert_eq!(broken(true, "").unwrap().how, "the lab");
+        assert!(broken(false, "x WSREP_SST: [ERROR] the link is lost\n").is_none());
+    }
 
     #[test]
     fn what_the_program_says_is_read() {

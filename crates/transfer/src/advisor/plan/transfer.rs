@@ -1,10 +1,11 @@
 //! Estimates what rejoin would send of a member's data, as a transfer does at its start, without starting
 //! anything.
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use protocol::fingerprint::FingerprintKey;
-use protocol::sample::{Decision, Sample};
+use protocol::sample::Decision;
 
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
@@ -56,7 +57,7 @@ impl Estimate {
 /// This node's data to compare with.
 pub(super) enum Here {
     /// A few blocks of it.
-    Sampled(Sample, FingerprintKey),
+    Sampled(sample::Taken, FingerprintKey),
     /// Nothing is compared, for this reason.
     Nothing(&'static str),
 }
@@ -68,7 +69,7 @@ impl Here {
             return Ok(Here::Nothing("incremental=0 is set on this node"));
         }
         let key = random_bytes()?;
-        let sample = sample::of(&layout.datadir, old, &key, settings::base(options).is_some());
+        let sample = sample::of(&layout.datadir, old, &key, settings::base(options).is_some())?;
         Ok(Here::Sampled(sample, key))
     }
 
@@ -83,7 +84,7 @@ impl Here {
         let tablespaces = session.tablespaces()?.unwrap_or(0);
         let outlook = Outlook::of(session, tablespaces)?;
         // What its rlimit is, and what the link carries, shows when the transfer begins.
-        let prices = Prices::new(None, None, 0.0);
+        let prices = Prices::new(None, None, 0.0).recovering_at(self.page_time());
         let with_redo = |estimate: Estimate| match outlook {
             Some(outlook) => Estimate {
                 why: format!("{}; {}", estimate.why, outlook.in_words(&prices)),
@@ -101,6 +102,14 @@ impl Here {
         }
     }
 
+    /// How long this node's disk takes to read a page.
+    fn page_time(&self) -> Option<Duration> {
+        match self {
+            Here::Sampled(taken, _) => taken.page_time,
+            Here::Nothing(_) => None,
+        }
+    }
+
     fn beside(&self, at: &Listens, variables: &BTreeMap<String, String>) -> Result<Estimate> {
         let (layout, options) = layout_of(variables)?;
         // Another host's server may name a directory that is this node's own on this host.
@@ -113,7 +122,7 @@ impl Here {
         let files = scan::scan(&layout, &EnginePolicy::from_options(&options)).context(unread)?.files;
         let all = scan::bytes(&files, false);
         let (sample, key) = match self {
-            Here::Sampled(sample, key) => (sample, key),
+            Here::Sampled(taken, key) => (&taken.sample, key),
             Here::Nothing(why) => {
                 let why = format!("{} to send: {why}", size(all));
                 return Ok(Estimate { all, about: Some(all), at_least: all, why, redo: None });

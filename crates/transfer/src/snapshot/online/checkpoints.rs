@@ -5,9 +5,11 @@
 //! says that the redo since the last one costs more: early in the copy, and again when the copy is nearly done. Until
 //! the requested checkpoint is there, pages that it will write are held back, because they would have to be copied
 //! twice, but no longer than that saves. When the spool is nearly full, recovery is moved to a newer checkpoint at
-//! once.
+//! once. A server that is strained is not asked: what the redo costs instead is the transfer's time.
 mod asking;
 mod due;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -81,6 +83,8 @@ struct State {
     estimated: Instant,
     /// Both hosts were told that a checkpoint is not worth its cost.
     told: bool,
+    /// Both hosts were told that the server is strained.
+    told_of_strain: bool,
     /// Bytes that will have been read when the copy is complete.
     all: u64,
     copy_began: Instant,
@@ -134,6 +138,7 @@ impl<'a> Checkpoints<'a> {
             hold_until: now,
             estimated: now - ESTIMATE_EVERY,
             told: false,
+            told_of_strain: false,
             all: 0,
             copy_began: now,
             figures: Asked::default(),
@@ -200,12 +205,12 @@ impl<'a> Checkpoints<'a> {
         self.lock().figures.clone()
     }
 
-    /// The current speed of the link, the limit, and the rate at which redo is written.
+    /// The current speed of the link, the limit, the rate at which redo is written, and what is known of the joiner's disk.
     pub fn prices(&self) -> Prices {
         let rate = self.sink.rate();
         let written = self.tail.current().0.saturating_sub(self.began_at.0) as f64;
         let written = written / self.began.elapsed().as_secs_f64().max(0.1);
-        Prices::new(rate.link, rate.limit, written).reading_at(rate.reading)
+        Prices::new(rate.link, rate.limit, written).reading_at(rate.reading).recovering_at(rate.page_time)
     }
 
     /// The redo that waits, from estimate to estimate.
@@ -233,12 +238,13 @@ impl<'a> Checkpoints<'a> {
         seen.into_iter().filter(|c| c.lsn > from && self.dirty.passed(c)).collect()
     }
 
-    /// Asks the server for a checkpoint and waits until it is usable or was refused, for `at_most`.
+    /// Asks the server for a checkpoint and waits until it is usable or was refused, for `at_most`. A strained server is
+    /// asked once it is calm if that is within `calm_within`, otherwise not at all.
     ///
     /// # Errors
     /// Cancelled.
-    pub fn request(&self, at_most: Duration) -> Result<()> {
-        let until = Instant::now() + at_most;
+    pub fn request(&self, at_most: Duration, calm_within: Duration) -> Result<()> {
+        let began = Instant::now();
         let target = self.dirty.noted();
         let mut state = self.lock();
         let made = state.figures.made;
@@ -247,13 +253,13 @@ impl<'a> Checkpoints<'a> {
         loop {
             self.cancel.sleep(LOOK)?;
             let newest = Lsn(self.newest.load(Ordering::Acquire));
-            let state = self.lock();
-            if state.figures.refused.is_some() || Instant::now() > until {
-                return Ok(());
-            }
+            let mut state = self.lock();
+            let given_up = state.wanted && began.elapsed() >= calm_within && self.sink.is_strained();
+            let refused = state.figures.refused.is_some() || began.elapsed() > at_most;
             // It is usable once the tail has read its record.
             let usable = state.seen.last().is_none_or(|c| c.lsn == newest && self.dirty.passed(c));
-            if (newest >= target || state.figures.made > made) && usable {
+            if given_up || refused || (newest >= target || state.figures.made > made) && usable {
+                state.wanted = false;
                 return Ok(());
             }
         }

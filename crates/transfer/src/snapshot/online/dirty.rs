@@ -102,7 +102,8 @@ impl Dirty {
         self.note_records(mtr.start, mtr.end, mtr.records());
     }
 
-    fn note_records<'r>(
+    /// As [`Dirty::note`], for one that ends at `end`.
+    pub(super) fn note_records<'r>(
         &self,
         start: Lsn,
         end: Lsn,

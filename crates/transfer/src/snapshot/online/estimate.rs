@@ -1,6 +1,7 @@
 //! The cost of redo, and of a newer checkpoint, both in seconds until the joiner is Synced.
 //!
-//! The constants are rough, but they only have to show which way is cheaper. Redo is sent and applied, page by page of
+//! The constants are rough, but they only have to show which way is cheaper; a joiner's disk that is slower than they
+//! assume is measured (decision 0052). Redo is sent and applied, page by page of
 //! the joiner's disk and tablespace by tablespace. A newer checkpoint makes the donor's server write pages, and those
 //! that were copied before are sent again.
 use std::time::Duration;
@@ -11,8 +12,12 @@ use super::dirty::Touched;
 const LINK: f64 = 117e6;
 /// Bytes of redo per second that a server parses.
 const PARSE: f64 = 200e6;
-/// Seconds per page that recovery reads, changes and writes.
+/// Seconds per page that recovery reads, changes and writes, on a fast disk or one that is not known.
 const APPLY_PAGE: f64 = 60e-6;
+/// What recovery does to the disk for a page, in reads of one.
+const APPLY_READS: u32 = 2;
+/// The longest that counts for a read.
+const READ_MAX: Duration = Duration::from_secs(1);
 /// Seconds per tablespace that recovery opens and syncs.
 const APPLY_SPACE: f64 = 800e-6;
 /// Seconds per page that the donor's server writes for a checkpoint.
@@ -50,6 +55,8 @@ pub struct Prices {
     pages: f64,
     /// Bytes of redo per second that the server writes.
     pub written: f64,
+    /// Seconds per page of the joiner's recovery.
+    apply_page: f64,
 }
 
 impl Prices {
@@ -57,12 +64,23 @@ impl Prices {
     pub fn new(link: Option<u64>, limit: Option<u64>, written: f64) -> Prices {
         let link = link.map_or(LINK, |link| link.max(1) as f64);
         let link = limit.map_or(link, |limit| link.min(limit.max(1) as f64));
-        Prices { link, pages: link, written }
+        Prices { link, pages: link, written, apply_page: APPLY_PAGE }
     }
 
     /// The same while files are read at most at `rate` bytes per second.
     pub fn reading_at(self, rate: Option<u64>) -> Prices {
         Prices { pages: rate.map_or(self.pages, |rate| self.pages.min(rate.max(1) as f64)), ..self }
+    }
+
+    /// The same where a read of a page takes the joiner's disk so long; `None` if that was not measured.
+    pub fn recovering_at(self, page_time: Option<Duration>) -> Prices {
+        let page = page_time.map_or(0.0, |time| (time.min(READ_MAX) * APPLY_READS).as_secs_f64());
+        Prices { apply_page: self.apply_page.max(page), ..self }
+    }
+
+    /// How long that read takes, if the joiner's disk is slower than is assumed without a measurement.
+    pub fn slow_page(&self) -> Option<Duration> {
+        (self.apply_page > APPLY_PAGE).then(|| Duration::from_secs_f64(self.apply_page) / APPLY_READS)
     }
 
     /// Bytes per second that can be sent.
@@ -72,9 +90,13 @@ impl Prices {
 
     /// Seconds to send redo and to replay it.
     pub fn redo(&self, redo: Redo) -> f64 {
+        redo.bytes as f64 / self.link + self.recovery(redo)
+    }
+
+    /// Seconds to replay redo that has arrived.
+    pub fn recovery(&self, redo: Redo) -> f64 {
         let Touched { pages, spaces } = redo.touched;
-        let bytes = redo.bytes as f64;
-        bytes / self.link + bytes / PARSE + pages as f64 * APPLY_PAGE + spaces as f64 * APPLY_SPACE
+        redo.bytes as f64 / PARSE + pages as f64 * self.apply_page + spaces as f64 * APPLY_SPACE
     }
 
     /// Seconds to move recovery to an existing newer checkpoint: pages are sent again, and so are the rest of the redo
@@ -127,6 +149,26 @@ mod tests {
         let slow = Prices::new(Some(500 * MB), Some(MB), 0.0);
         assert!(ask(slow, redo(2, 100, 10)));
         assert_eq!(slow.link(), MB as f64);
+    }
+
+    /// Little redo over many pages is replayed at once by a fast disk. One that needs milliseconds for each page takes longer
+    /// than the donor for a checkpoint, or for sending these pages again.
+    #[test]
+    fn a_joiner_with_a_slow_disk_is_spared_the_recovery() {
+        let fast = Prices::new(Some(200 * MB), None, 0.0);
+        let slow = fast.recovering_at(Some(Duration::from_millis(2)));
+        let some = redo(4, 3_000, 4);
+        let ask = |prices: Prices| prices.ask_early(some, Again::default()).is_some();
+        assert!(!ask(fast) && ask(slow));
+        let again = Again { bytes: 3_000 * 16_384, files: 4 };
+        let takes = |prices: Prices| pays(prices.redo(some), prices.round(again, Redo::default()));
+        assert!(!takes(fast) && takes(slow));
+        assert!((12.0..12.1).contains(&slow.recovery(some)) && fast.recovery(some) < 0.3);
+        // A disk that is as fast as is assumed, or not known, changes nothing; one that never answers has a bound.
+        assert_eq!(fast.recovering_at(Some(Duration::from_micros(12))), fast);
+        assert_eq!(fast.recovering_at(None), fast);
+        assert_eq!([slow.slow_page(), fast.slow_page()], [Some(Duration::from_millis(2)), None]);
+        assert_eq!(fast.recovering_at(Some(Duration::MAX)).slow_page(), Some(READ_MAX));
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Outlook {
             false => Expected {
                 bytes: self.bytes,
                 rounds: 0,
-                recovery: recovery(if self.asks { least } else { most }),
+                recovery: recovery(prices, if self.asks { least } else { most }),
             },
         }
     }
@@ -67,9 +67,13 @@ impl Outlook {
             return format!("redo: {waits} to send, recovery in under 1 s");
         }
         let [least, most] = self.redo();
-        let replay = between(recovery(least), recovery(most));
-        let dear =
-            format!("redo: {waits} to send, {replay} of recovery on the joiner ({pages} changed pages)");
+        let replay = between(recovery(prices, least), recovery(prices, most));
+        let disk = prices.slow_page().map_or(String::new(), |took| {
+            format!("; its disk takes {:.1} ms to read one", took.as_secs_f64() * 1e3)
+        });
+        let dear = format!(
+            "redo: {waits} to send, {replay} of recovery on the joiner ({pages} changed pages{disk})"
+        );
         if !self.asks {
             return format!(
                 "{dear}; the donor's account lacks SUPER, so it cannot ask its server for a newer checkpoint, which would make \
@@ -79,7 +83,7 @@ impl Outlook {
         match (asks_early(least, prices), asks_early(most, prices)) {
             (true, _) => format!(
                 "redo: only what is written from now on, recovery in about 1 s; the donor will ask its server for a checkpoint \
-                 (1 round), which makes {waits} of redo over {pages} changed pages needless ({replay} of recovery)"
+                 (1 round), which makes {waits} of redo needless ({replay} of recovery on the joiner: {pages} changed pages{disk})"
             ),
             (false, true) => format!(
                 "{dear}; the donor will ask its server for a checkpoint if they are in many of its {} tablespaces",
@@ -111,18 +115,17 @@ fn between(least: Duration, most: Duration) -> String {
 }
 
 /// How long a server takes to replay redo that has arrived.
-pub fn recovery(redo: Redo) -> Duration {
-    let seconds = Prices::new(Some(u64::MAX), None, 0.0).redo(redo);
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+pub fn recovery(prices: &Prices, redo: Redo) -> Duration {
+    Duration::try_from_secs_f64(prices.recovery(redo)).unwrap_or(Duration::MAX)
 }
 
 /// The same in words, with the number of pages and tablespaces.
-pub fn recovery_in_words(redo: Redo) -> String {
+pub fn recovery_in_words(prices: &Prices, redo: Redo) -> String {
     // Pages are counted per stretch of the log, so their number may be higher than these bytes can change.
     let pages = redo.touched.pages.min(redo.bytes / LEAST_RECORD);
     let spaces = redo.touched.spaces.min(pages);
     let redo = Redo { touched: Touched { pages, spaces }, ..redo };
-    format!("{pages} pages of {spaces} tablespaces, about {} of recovery", span(recovery(redo)))
+    format!("{pages} pages of {spaces} tablespaces, about {} of recovery", span(recovery(prices, redo)))
 }
 
 #[cfg(test)]
@@ -139,7 +142,8 @@ mod tests {
         assert_eq!((with.bytes, with.rounds), (0, 1));
         let words = outlook(true).in_words(&prices);
         assert!(
-            words.contains("(1 round), which makes 741.0 MiB of redo over 24310 changed pages"),
+            words.contains("(1 round), which makes 741.0 MiB of redo needless (")
+                && words.ends_with(" of recovery on the joiner: 24310 changed pages)"),
             "{words}"
         );
         let without = outlook(false).expect(&prices);
@@ -165,6 +169,19 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_disk_of_the_joiner_counts_and_is_named() {
+        let prices = Prices::new(None, None, 0.0);
+        let outlook = Outlook { bytes: 4 * MIB, pages: 3_000, tablespaces: 4, asks: true };
+        assert!(outlook.in_words(&prices).ends_with("a newer checkpoint would save less than it costs"));
+        let slow = prices.recovering_at(Some(Duration::from_millis(4)));
+        let words = outlook.in_words(&slow);
+        assert!(words.ends_with(": 3000 changed pages; its disk takes 4.0 ms to read one)"), "{words}");
+        assert_eq!(outlook.expect(&slow).rounds, 1);
+        let without = Outlook { asks: false, ..outlook }.expect(&slow);
+        assert_eq!(without.recovery.as_secs(), 24);
+    }
+
+    #[test]
     fn how_many_tablespaces_are_changed_is_not_known_before() {
         let prices = Prices::new(None, None, 0.0);
         let outlook = Outlook { bytes: 2 * MIB, pages: 7_000, tablespaces: 20_000, asks: true };
@@ -179,8 +196,9 @@ mod tests {
     #[test]
     fn tablespaces_count_in_a_recovery() {
         let redo = |spaces| Redo { bytes: 33 * MIB, touched: Touched { pages: 9_000, spaces } };
-        assert!(recovery(redo(7_000)) > recovery(redo(0)));
-        let words = recovery_in_words(redo(7_000));
+        let prices = Prices::new(None, None, 0.0);
+        assert!(recovery(&prices, redo(7_000)) > recovery(&prices, redo(0)));
+        let words = recovery_in_words(&prices, redo(7_000));
         assert!(words.starts_with("9000 pages of 7000 tablespaces, about "), "{words}");
     }
 }

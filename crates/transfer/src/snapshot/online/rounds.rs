@@ -126,8 +126,8 @@ enum Next {
     Stay,
     /// Recovery is moved to this checkpoint.
     Take(Checkpoint),
-    /// The server is asked for a checkpoint.
-    Ask,
+    /// The server is asked for a checkpoint, which saves this much time.
+    Ask(Duration),
 }
 
 impl Rounds<'_, '_> {
@@ -143,9 +143,9 @@ impl Rounds<'_, '_> {
             self.checkpoints.catch_up(TAIL_PATIENCE)?;
             match self.choose(catalog, asked) {
                 Next::Stay => break,
-                Next::Ask => {
+                Next::Ask(saved) => {
                     asked = true;
-                    self.checkpoints.request(ASKED_PATIENCE)?;
+                    self.checkpoints.request(ASKED_PATIENCE, saved)?;
                 }
                 Next::Take(newer) => self.take(catalog, newer, &mut figures)?,
             }
@@ -165,7 +165,7 @@ impl Rounds<'_, '_> {
         let usable = self.checkpoints.usable(from);
         match (self.policy, usable.last()) {
             (Policy::Never, _) => return Next::Stay,
-            (Policy::Always, _) if !asked => return Next::Ask,
+            (Policy::Always, _) if !asked => return Next::Ask(ASKED_PATIENCE),
             (Policy::Always, Some(newest)) => return Next::Take(*newest),
             (Policy::Always, None) => return Next::Stay,
             (Policy::AsItPays, _) => {}
@@ -191,11 +191,13 @@ impl Rounds<'_, '_> {
             let making = if self.checkpoints.is_asking() { 0.0 } else { prices.checkpoint(newest.touched) };
             let cost = making + prices.round(again, Redo::default());
             if pays(best.0, cost) {
-                best = (cost, Next::Ask);
+                let saved = Duration::from_secs_f64((best.0 - cost).min(ASKED_PATIENCE.as_secs_f64()));
+                best = (cost, Next::Ask(saved));
             }
         }
         tracing::debug!("redo: {redo:?} would take {stay:.2} s, best is {:?} with {:.2} s", best.1, best.0);
-        if best.1 == Next::Ask || pays(stay, best.0) { best.1 } else { self.stay(prices, redo) }
+        let asks = matches!(best.1, Next::Ask(_));
+        if asks || pays(stay, best.0) { best.1 } else { self.stay(prices, redo) }
     }
 
     /// All redo is sent. If redo is written faster than it can be sent, both hosts are told the consequence.

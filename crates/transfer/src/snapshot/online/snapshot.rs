@@ -13,7 +13,7 @@ use super::checkpoints::{Asked, Checkpoints, CopyContext};
 use super::checks::Checks;
 use super::consistency_point::ConsistencyPoint;
 use super::dirty::Dirty;
-use super::estimate::Redo;
+use super::estimate::{Prices, Redo};
 use super::lister::Lister;
 use super::listing::Roots;
 use super::log_file::LogFile;
@@ -84,6 +84,8 @@ pub struct TakenOnline {
     pub bytes: u64,
     /// Redo that the joiner replays, and what it touches.
     pub redo: Redo,
+    /// Costs on this donor, link and joiner at the end.
+    pub prices: Prices,
     /// Newer checkpoints that recovery was moved to, and their cost.
     pub redo_rounds: rounds::Figures,
     /// Checkpoints that the server was asked for.
@@ -213,6 +215,7 @@ pub fn take(
     sink.finish(&manifest)?;
     Ok(TakenOnline {
         redo: Redo { bytes: point.end.0 - newest.lsn.0, touched: dirty.touched(newest.lsn) },
+        prices: checkpoints.prices(),
         redo_rounds,
         asked: checkpoints.asked(),
         manifest,

@@ -83,7 +83,7 @@ fn redo_line(taken: &TakenOnline) -> String {
     format!(
         "redo: {} to replay ({}); {} were not sent because of {} newer checkpoints ({} of pages read again{checkpoints})",
         size(taken.redo.bytes),
-        recovery_in_words(taken.redo),
+        recovery_in_words(&taken.prices, taken.redo),
         size(rounds.dropped),
         rounds.rounds,
         size(rounds.reread)

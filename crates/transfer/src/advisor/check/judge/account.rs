@@ -6,7 +6,7 @@ use super::super::{Findings, Level};
 use crate::human::{size, span};
 use crate::settings::SnapshotChoice;
 use crate::snapshot::online::dirty::Touched;
-use crate::snapshot::online::estimate::Redo;
+use crate::snapshot::online::estimate::{Prices, Redo};
 use crate::snapshot::online::outlook::recovery;
 
 /// Since this series the server creates an account with all privileges for each transfer, unless
@@ -97,7 +97,7 @@ fn saved(live: &Live, at_most: &str) -> String {
     let since = number("Innodb_lsn_current").zip(number("Innodb_lsn_last_checkpoint"));
     let Some(bytes) = since.map(|(end, last)| end.saturating_sub(last)) else { return String::new() };
     let pages = number("Innodb_buffer_pool_pages_dirty").unwrap_or(0);
-    let took = recovery(Redo { bytes, touched: Touched { pages, spaces: 0 } });
+    let took = recovery(&Prices::new(None, None, 0.0), Redo { bytes, touched: Touched { pages, spaces: 0 } });
     format!(" (at the moment {at_most}{} and about {} of recovery)", size(bytes), span(took))
 }
 

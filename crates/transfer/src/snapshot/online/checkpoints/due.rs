@@ -7,7 +7,7 @@ use formats::Lsn;
 use super::{Checkpoints, ESTIMATE_EVERY};
 use crate::human::size;
 use crate::snapshot::online::dirty::Touched;
-use crate::snapshot::online::estimate::{Again, Redo};
+use crate::snapshot::online::estimate::{Again, Prices, Redo};
 use crate::snapshot::online::holding::worth_holding;
 use crate::snapshot::online::outlook::recovery_in_words;
 
@@ -21,7 +21,9 @@ impl Checkpoints<'_> {
         if state.figures.refused.is_some() {
             return None;
         }
-        if std::mem::take(&mut state.wanted) {
+        let strained = self.sink.is_strained();
+        if state.wanted && !strained {
+            state.wanted = false;
             return Some("the copy is complete".to_owned());
         }
         // Nothing is asked of the server while it holds locks for us.
@@ -51,19 +53,15 @@ impl Checkpoints<'_> {
         let none = self.undecided.load(Ordering::Acquire) || self.spool.is_nearly_full();
         let again = if none { Again::default() } else { self.copied_before(redo, done) };
         let Some(worth) = prices.ask_early(redo, again) else {
-            if first
-                && known
-                && redo.bytes >= WORTH_TELLING
-                && !std::mem::replace(&mut self.lock().told, true)
-            {
-                self.sink.tell(&format!(
-                    "redo: {} since the donor's last checkpoint ({}): a newer one would save less than it costs",
-                    size(redo.bytes),
-                    recovery_in_words(redo)
-                ));
+            if first && known {
+                self.tell_that_it_costs_more(&prices, redo);
             }
             return None;
         };
+        if strained {
+            self.tell_of_strain();
+            return None;
+        }
         if first {
             self.lock().hold_until = Instant::now() + worth_holding(prices, redo, self.page_size);
         }
@@ -71,9 +69,28 @@ impl Checkpoints<'_> {
             "{} of redo since the last one{} would take about {:.1} s to send and to replay",
             size(redo.bytes),
             // The pages are not known until the tail has read the redo.
-            if known { format!(" ({})", recovery_in_words(redo)) } else { String::new() },
+            if known { format!(" ({})", recovery_in_words(&prices, redo)) } else { String::new() },
             worth.as_secs_f64()
         ))
+    }
+
+    fn tell_that_it_costs_more(&self, prices: &Prices, redo: Redo) {
+        if redo.bytes >= WORTH_TELLING && !std::mem::replace(&mut self.lock().told, true) {
+            self.sink.tell(&format!(
+                "redo: {} since the donor's last checkpoint ({}): a newer one would save less than it costs",
+                size(redo.bytes),
+                recovery_in_words(prices, redo)
+            ));
+        }
+    }
+
+    fn tell_of_strain(&self) {
+        if !std::mem::replace(&mut self.lock().told_of_strain, true) {
+            self.sink.tell(
+                "redo: a newer checkpoint would save more than it costs, but the donor's server is strained: it is asked for one \
+                 once it is calm",
+            );
+        }
     }
 
     /// What would be read again if this part of the files has been copied.
