@@ -151,7 +151,7 @@ fn metrics_and_probes_of_a_joiner_without_sql() {
     }
     for line in [
         running,
-        "rejoin_transfer_bytes{role=\"joiner\",kind=\"complete\"} 1",
+        "rejoin_transfer_complete_bytes{role=\"joiner\"} 1",
         "rejoin_transfer_phase{role=\"joiner\",phase=\"receiving\"} 1",
     ] {
         assert!(body.lines().any(|l| l == line), "{line:?} is not in\n{body}");

@@ -78,8 +78,6 @@ pub struct Compare<'a> {
     pub(super) asked: Mutex<Option<Receiver<Message>>>,
     /// Bytes that need not be sent.
     pub(super) same: AtomicU64,
-    /// Of these, bytes that the joiner rebuilds.
-    rebuilt: AtomicU64,
     /// Bytes that were handed over by their remembered fingerprints.
     pub(super) unread: AtomicU64,
     /// What the joiner had remembered and found wrong.
@@ -94,7 +92,6 @@ impl<'a> Compare<'a> {
         let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
         let (files, answered, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         let (pending_rebuilds, together) = (PendingRebuilds::default(), Groups::default());
-        let (patience, rebuilt) = (None, AtomicU64::new(0));
         let (unread, wrong) = (AtomicU64::new(0), Mutex::default());
         Compare {
             key,
@@ -103,11 +100,10 @@ impl<'a> Compare<'a> {
             files,
             answered,
             together,
-            patience,
+            patience: None,
             ask,
             asked,
             same,
-            rebuilt,
             unread,
             wrong,
             cancel,
@@ -133,11 +129,6 @@ impl<'a> Compare<'a> {
     /// Bytes that the joiner has.
     pub fn same_bytes(&self) -> u64 {
         self.same.load(Ordering::Relaxed)
-    }
-
-    /// Of these, bytes in blocks that the joiner rebuilds, without the pieces that are sent for them.
-    pub fn rebuilt_bytes(&self) -> u64 {
-        self.rebuilt.load(Ordering::Relaxed)
     }
 
     /// The groups of small files.
@@ -283,7 +274,6 @@ impl<'a> Compare<'a> {
         let rebuilt: u64 = found.deltas.iter().map(|delta| u64::from(delta.len)).sum();
         let rebuilt = rebuilt - found.literals.len() as u64;
         self.same.fetch_add(same + rebuilt, Ordering::Relaxed);
-        self.rebuilt.fetch_add(rebuilt, Ordering::Relaxed);
         Ok(found)
     }
 

@@ -68,7 +68,7 @@ impl Ledger {
 
     /// A new attempt begins. Nothing of an earlier one counts.
     pub fn attempt(&self, kind: SnapshotKind, reason: &str) {
-        *lock(&self.tables) = Tables::default();
+        lock(&self.tables).begin_again();
         let began_ms = self.now_ms();
         self.update(|record| {
             record.method = Some(Method::Files);
@@ -104,6 +104,13 @@ impl Ledger {
     /// Counts bytes of a file.
     pub fn count(&self, file: FileId, bytes: &Table) {
         lock(&self.tables).add(file, bytes);
+    }
+
+    /// Bytes of files, redo and write-sets so far, in all attempts.
+    pub(super) fn moved(&self) -> Table {
+        let mut moved = lock(&self.tables).moved();
+        moved.sent = moved.sent.saturating_add(lock(&self.record).bytes.write_sets);
+        moved
     }
 
     pub(super) fn phase(&self, name: &str) {
@@ -263,6 +270,7 @@ mod tests {
         ledger.end(record::OK);
         let record = ledger.record(9, 7);
         assert_eq!((record.bytes.sent, record.bytes.total, record.bytes.network), (3, 9, 7));
+        assert_eq!(ledger.moved().sent, 8, "what was given up was sent too");
         assert_eq!((record.attempts.len(), record.attempts[1].reason.as_str()), (2, "no login"));
         assert!(record.plan.is_none() && record.is_ok() && record.ended_ms.is_some());
     }
