@@ -129,22 +129,14 @@ impl Ledger {
     /// `for_whom`: `None` ends a wait.
     pub(super) fn wait(&self, for_whom: Option<&str>) {
         let now = self.now_ms();
-        self.update(|record| {
-            let waits = &mut record.waits;
-            match (waits.last_mut().filter(|wait| wait.ended_ms == 0), for_whom) {
-                // What is said of a wait may change while it lasts: the session that holds a lock, for how long.
-                (Some(wait), Some(whom)) if subject(&wait.name) == subject(whom) => {
-                    return whom.clone_into(&mut wait.name);
-                }
-                (Some(wait), _) => wait.ended_ms = now,
-                (None, _) => {}
-            }
-            if let Some(whom) = for_whom
-                && waits.len() < PHASES_MAX
-            {
-                waits.push(Phase { name: whom.to_owned(), began_ms: now, ended_ms: 0 });
-            }
-        });
+        // What is said of a wait may change while it lasts: the session that holds a lock, for how long.
+        self.update(|record| note(&mut record.waits, now, for_whom, |was, is| subject(was) == subject(is)));
+    }
+
+    /// `why`: `None` if files are read at full speed. The reason may change while they are not.
+    pub(super) fn slowed(&self, why: Option<&str>) {
+        let now = self.now_ms();
+        self.update(|record| note(&mut record.slowed, now, why, |_, _| true));
     }
 
     /// Notes the counts at this time. Every second one is dropped when there are too many, so that they cover the whole
@@ -170,7 +162,8 @@ impl Ledger {
         let total = record.plan.as_ref().filter(|_| total == 0).map_or(total, |plan| plan.total);
         record.written_ms = self.now_ms();
         end_last(&mut record.phases, now);
-        record.waits.iter_mut().filter(|wait| wait.ended_ms == 0).for_each(|wait| wait.ended_ms = now);
+        let noted = record.waits.iter_mut().chain(&mut record.slowed);
+        noted.filter(|noted| noted.ended_ms == 0).for_each(|noted| noted.ended_ms = now);
         let tables = lock(&self.tables);
         let (named, others, sum) = tables.sums();
         (record.tables, record.other_tables) = (named, others);
@@ -179,6 +172,20 @@ impl Ledger {
         record.bytes =
             record::Bytes { total, sent, reused, rebuilt, zero, redo, network, write_sets, ..record.bytes };
         record
+    }
+}
+
+/// Notes what begins, goes on (`same`) or ends now. The last one lasts while it has no end.
+fn note(noted: &mut Vec<Phase>, now: u64, what: Option<&str>, same: impl Fn(&str, &str) -> bool) {
+    match (noted.last_mut().filter(|last| last.ended_ms == 0), what) {
+        (Some(last), Some(what)) if same(&last.name, what) => return what.clone_into(&mut last.name),
+        (Some(last), _) => last.ended_ms = now,
+        (None, _) => {}
+    }
+    if let Some(what) = what
+        && noted.len() < PHASES_MAX
+    {
+        noted.push(Phase { name: what.to_owned(), began_ms: now, ended_ms: 0 });
     }
 }
 
@@ -242,6 +249,20 @@ mod tests {
         let names: Vec<&str> = record.waits.iter().map(|wait| wait.name.as_str()).collect();
         assert_eq!(names, ["a: y", "b", "c"]);
         assert!(record.waits.iter().all(|wait| wait.ended_ms >= wait.began_ms));
+    }
+
+    #[test]
+    fn slowed_times_are_one_until_the_speed_is_full_again() {
+        let ledger = ledger();
+        for why in
+            [Some("a log write takes 9 ms"), Some("a log write takes 14 ms"), None, None, Some("the disk")]
+        {
+            ledger.slowed(why);
+        }
+        let slowed = ledger.record(0, 0).slowed;
+        let names: Vec<&str> = slowed.iter().map(|slowed| slowed.name.as_str()).collect();
+        assert_eq!(names, ["a log write takes 14 ms", "the disk"]);
+        assert!(slowed.iter().all(|slowed| slowed.ended_ms >= slowed.began_ms));
     }
 
     #[test]

@@ -162,6 +162,7 @@ impl Progress {
 
     /// Whether the donor reads more slowly than it could, and why.
     pub fn set_slowed(&self, slowed: Option<Slowed>) {
+        self.ledger.slowed(slowed.as_ref().map(|slowed| slowed.reason.as_str()));
         *lock(&self.slowed) = slowed;
     }
 
