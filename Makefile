@@ -186,13 +186,16 @@ rpm: package-files
 	$(TOOLS)/cargo-generate-rpm -p crates/cli --payload-compress zstd
 	$(TOOLS)/cargo-generate-rpm -p crates/cli --payload-compress zstd --variant debuginfo \
 		--metadata-overwrite packaging/built/debuginfo.toml
+	@if command -v rpm >/dev/null; then scripts/check-rpm.sh; fi
 
 # A container image with the program, linked statically, and nothing else: target/image/rejoin.tar. See docs/kubernetes.md.
 image:
 	@REJOIN_COMMIT=$(COMMIT) scripts/image.sh
 
-# Tests the .deb on three Debian 12 machines: real systemd in containers, Debian's server. Needs root.
-package-test: deb
+# Tests the packages: lintian, rpm, then the .deb on three Debian 12 machines, real systemd in containers, with Debian's server. Needs root.
+package-test:
+	-@packaging/test/install-tools.sh
+	$(MAKE) deb rpm
 	packaging/test/run.sh $(CASES)
 
 # Runs every fuzz target for FUZZ_SECONDS. Needs a nightly toolchain and cargo-fuzz.
