@@ -24,7 +24,7 @@ DDL_EVERY    ?= 50
 # cargo's target directory.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail outages chaos strangers scale throttle redo-table bench figures deep-ist cold moment cluster mtr install uninstall deb rpm package-files package-test image fuzz clean
+.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail outages chaos strangers scale throttle redo-table bench figures deep-ist cold moment cluster mtr install uninstall deb rpm package-files package-test image image-test fuzz clean
 
 all: release
 
@@ -186,13 +186,22 @@ rpm: package-files
 	$(TOOLS)/cargo-generate-rpm -p crates/cli --payload-compress zstd
 	$(TOOLS)/cargo-generate-rpm -p crates/cli --payload-compress zstd --variant debuginfo \
 		--metadata-overwrite packaging/built/debuginfo.toml
+	@if command -v rpm >/dev/null; then scripts/check-rpm.sh; fi
 
 # A container image with the program, linked statically, and nothing else: target/image/rejoin.tar. See docs/kubernetes.md.
 image:
 	@REJOIN_COMMIT=$(COMMIT) scripts/image.sh
 
-# Tests the .deb on three Debian 12 machines: real systemd in containers, Debian's server. Needs root.
-package-test: deb
+# Real servers with the program of that image, under rejoin's name and under another method's.
+image-test: image build
+	-@scripts/unpack-mariadb-11.8.sh $(TARGET)/mariadb-11.8
+	REJOIN_BIN=$(CURDIR)/target/image/rejoin $(CARGO) test -p rejoin-lab --test versions -- under_the_name_of_rsync
+	REJOIN_BIN=$(CURDIR)/target/image/rejoin $(CARGO) test -p rejoin-lab --test joins
+
+# Tests the packages: lintian, rpm, then the .deb on three Debian 12 machines, real systemd in containers, with Debian's server. Needs root.
+package-test:
+	-@packaging/test/install-tools.sh
+	$(MAKE) deb rpm
 	packaging/test/run.sh $(CASES)
 
 # Runs every fuzz target for FUZZ_SECONDS. Needs a nightly toolchain and cargo-fuzz.

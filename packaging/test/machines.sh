@@ -5,15 +5,36 @@ suite=bookworm
 prefix="rejoin$$"
 declare -A machine=()
 
-# A bare system, and one with the server on top; both are made once. The mirror is the one that this host uses.
+# Ends the test where this machine cannot run it.
+not_run() {
+    echo "not run: $*"
+    exit 1
+}
+
+check_machine() {
+    [ "$(id -u)" -eq 0 ] || not_run "containers need root (sudo make package-test)"
+    unshare --mount --net --pid --fork true 2>/dev/null || not_run "this machine does not permit namespaces"
+    packaging/test/install-tools.sh
+    { [ -e "$cache/$suite.done" ] && [ -e "$cache/server.done" ]; } || fetches_packages ||
+        not_run "no package can be fetched from ${mirror:-a mirror of Debian $suite (set DEBIAN_MIRROR)}"
+}
+
+# Whether the mirror answers: DEBIAN_MIRROR, or the one that this host uses.
+fetches_packages() {
+    local file
+    mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' "Codename: $suite" 'Created-By: Packages' | head -n 1)}
+    [ -n "$mirror" ] || return 1
+    file=$(mktemp)
+    /usr/lib/apt/apt-helper download-file "$mirror/dists/$suite/InRelease" "$file" >/dev/null 2>&1 || { rm -f "$file"; return 1; }
+    rm -f "$file"
+}
+
+# A bare system, and one with the server on top; both are made once.
 make_layers() {
     mkdir -p "$cache"
     exec 9>"$cache/lock"
     flock 9
     if [ ! -e "$cache/$suite.done" ]; then
-        local mirror
-        mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' "Codename: $suite" 'Created-By: Packages' | head -n 1)}
-        [ -n "$mirror" ] || { echo "no mirror of Debian $suite: set DEBIAN_MIRROR" >&2; return 1; }
         echo "making a bare Debian $suite"
         rm -rf "$cache/$suite"
         debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,iproute2,procps,man-db \

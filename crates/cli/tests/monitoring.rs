@@ -143,8 +143,8 @@ fn prometheus_takes_what_the_program_prints() {
     let mut program = Command::new(at("wsrep_sst_sleep")).arg("600").current_dir(at("data")).spawn().unwrap();
     let status = |outcome: &str| {
         format!(
-            r#"{{"role":"donor","phase":"sending","done_bytes":1,"total_bytes":4,"wire_bytes":7,"reused_bytes":3,
-                "rebuilt_bytes":1,"attempts":1,"paused_us":18800,"corrupt_pages":0,"began_ms":1700000000000,
+            r#"{{"role":"donor","phase":"sending","done_bytes":1,"total_bytes":4,"wire_bytes":7,"attempts":1,
+                "paused_us":18800,"corrupt_pages":0,"began_ms":1700000000000,"totals":{{"donor":{{"sent_bytes":3}}}},
                 "elapsed_ms":1500,"idle_ms":20,"pid":{},"phases":[["sending \"x\"",9]],"outcome":{outcome},
                 "last_success_ms":{{"donor":1,"joiner":2}},"failures":{{"joiner":1}}}}"#,
             program.id()
@@ -276,7 +276,11 @@ fn prometheus_parses_the_expressions_of_the_dashboard() {
     let rules: Vec<Value> = expressions
         .iter()
         .enumerate()
-        .map(|(n, expr)| serde_json::json!({"record": format!("panel:{n}"), "expr": expr.replace("$instance", ".*")}))
+        .map(|(n, expr)| {
+            let expr =
+                expr.replace("$instance", ".*").replace("$__rate_interval", "1m").replace("$__range", "6h");
+            serde_json::json!({"record": format!("panel:{n}"), "expr": expr})
+        })
         .collect();
     // JSON is YAML.
     let file = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});

@@ -186,8 +186,8 @@ fn metrics_are_printed_or_written_and_a_probe_answers_by_its_exit_code() {
     assert!(err(&empty).contains("no metrics of the write-set cache"), "{}", err(&empty));
     let status = |role: &str| {
         let status = format!(
-            r#"{{"role":"{role}","phase":"sending","wire_bytes":7,"elapsed_ms":9000,"outcome":"ok",
-                "failures":{{"donor":2}}}}"#
+            r#"{{"role":"{role}","phase":"sending","read_bytes":7,"elapsed_ms":9000,"outcome":"ok",
+                "failures":{{"donor":2}},"totals":{{"donor":{{"sent_bytes":11}}}}}}"#
         );
         fs::write(data.join("rejoin-status.json"), status).unwrap();
     };
@@ -203,7 +203,8 @@ fn metrics_are_printed_or_written_and_a_probe_answers_by_its_exit_code() {
     for line in [
         "rejoin_transfer_running{role=\"donor\"} 0",
         "rejoin_transfer_success{role=\"donor\"} 1",
-        "rejoin_transfer_bytes{role=\"donor\",kind=\"network\"} 7",
+        "rejoin_transfer_read_bytes{role=\"donor\"} 7",
+        "rejoin_transfer_bytes_total{role=\"donor\",kind=\"sent\"} 11",
         "rejoin_transfer_duration_seconds{role=\"donor\"} 9",
     ] {
         assert!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
@@ -228,7 +229,11 @@ fn metrics_are_printed_or_written_and_a_probe_answers_by_its_exit_code() {
     // What the other role's last transfer said stays, and what a killed program said does not.
     status("joiner");
     assert!(place.rejoin("metrics", &data, &textfile).status.success());
-    assert!(read("rejoin_donor.prom").contains("kind=\"network\"} 7"), "{}", read("rejoin_donor.prom"));
+    assert!(
+        read("rejoin_donor.prom").contains("_read_bytes{role=\"donor\"} 7"),
+        "{}",
+        read("rejoin_donor.prom")
+    );
     assert!(read("rejoin_joiner.prom").contains("rejoin_transfer_success{role=\"joiner\"} 1"));
     fs::write(dir.join("rejoin_donor.prom"), "rejoin_transfer_running{role=\"donor\"} 1\n").unwrap();
     assert!(place.rejoin("metrics", &data, &textfile).status.success());

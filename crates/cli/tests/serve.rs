@@ -1,13 +1,14 @@
 //! `rejoin serve` as Prometheus, a kubelet and a hostile client see it.
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 const REJOIN: &str = env!("CARGO_BIN_EXE_rejoin");
@@ -151,7 +152,7 @@ fn metrics_and_probes_of_a_joiner_without_sql() {
     }
     for line in [
         running,
-        "rejoin_transfer_bytes{role=\"joiner\",kind=\"complete\"} 1",
+        "rejoin_transfer_complete_bytes{role=\"joiner\"} 1",
         "rejoin_transfer_phase{role=\"joiner\",phase=\"receiving\"} 1",
     ] {
         assert!(body.lines().any(|l| l == line), "{line:?} is not in\n{body}");
@@ -161,6 +162,93 @@ fn metrics_and_probes_of_a_joiner_without_sql() {
     assert_eq!(served.get("/livez").0, 503);
     drop(program);
     assert_eq!(served.get("/healthz"), (503, "no transfer is running\n".to_owned()));
+}
+
+/// A Prometheus that scrapes `rejoin serve` as docs/monitoring.md configures it, with the rules of contrib/.
+struct Prometheus {
+    server: Child,
+    address: String,
+}
+
+impl Prometheus {
+    fn of(served: &Served) -> Prometheus {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let page = fs::read_to_string(format!("{root}/docs/monitoring.md")).unwrap();
+        let blocks = page.split("```\n");
+        let scrape = blocks.into_iter().find(|block| block.starts_with("scrape_configs:")).unwrap();
+        assert!(scrape.contains("10.0.0.5:4570"), "{scrape}");
+        let config = format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
+             rule_files: [\"{root}/contrib/prometheus/rejoin.rules.yml\"]\n{}",
+            scrape.replace("10.0.0.5:4570", &served.address)
+        );
+        let at = |name: &str| served.dir.path().join(name).display().to_string();
+        fs::write(at("prometheus.yml"), config).unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let server = Command::new("prometheus")
+            .arg(format!("--config.file={}", at("prometheus.yml")))
+            .arg(format!("--storage.tsdb.path={}", at("tsdb")))
+            .arg(format!("--web.listen-address={address}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("prometheus: {error}; scripts/install-deps.sh installs it"));
+        Prometheus { server, address }
+    }
+
+    /// What it answers; nothing while it starts.
+    fn ask(&self, path: &str) -> Option<Value> {
+        let mut stream = TcpStream::connect(&self.address).ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+        serde_json::from_str(rest(&mut stream).split_once("\r\n\r\n")?.1).ok()
+    }
+
+    fn until(&self, path: &str, is_it: impl Fn(&Value) -> bool) {
+        let until = SystemTime::now() + PATIENCE;
+        let mut said = None;
+        while !said.as_ref().is_some_and(&is_it) {
+            assert!(SystemTime::now() < until, "{path}: {said:#?}");
+            std::thread::sleep(Duration::from_millis(100));
+            said = self.ask(path);
+        }
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn a_prometheus_scrapes_it_and_an_alert_fires() {
+    let served = Served::new();
+    let program = Program::on(&served);
+    program.write_status(&served, Duration::from_secs(601));
+    let prometheus = Prometheus::of(&served);
+    let first = |said: &Value| said["data"]["result"][0].clone();
+    prometheus.until("/api/v1/query?query=rejoin_transfer_running", |said| {
+        let series = first(said);
+        series["value"][1] == "1"
+            && series["metric"]["role"] == "joiner"
+            && series["metric"]["job"] == "rejoin"
+    });
+    prometheus.until("/api/v1/metadata?metric=rejoin_transfer_bytes_total", |said| {
+        said["data"]["rejoin_transfer_bytes_total"][0]["type"] == "counter"
+    });
+    let fires = |name: &str| {
+        prometheus.until("/api/v1/alerts", |said| {
+            let alerts = said["data"]["alerts"].as_array();
+            alerts.is_some_and(|alerts| {
+                alerts.iter().any(|alert| alert["labels"]["alertname"] == name && alert["state"] == "firing")
+            })
+        });
+    };
+    fires("RejoinTransferStalled");
+    // Its program is killed, and the next scrape knows that.
+    drop(program);
+    fires("RejoinTransferFailed");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 pub const SCHEMA: u32 = 1;
 /// Records that are longer than this are not read.
 pub const RECORD_BYTES_MAX: u64 = 4 << 20;
-/// Most phases, and most waits, in a record.
+/// Most phases, most waits and most times of reading slowly in a record.
 pub const PHASES_MAX: usize = 200;
 /// Most samples in a record.
 pub const SAMPLES_MAX: usize = 500;
@@ -67,6 +67,8 @@ pub struct Record {
     pub phases: Vec<Phase>,
     /// What was waited for, within the phases.
     pub waits: Vec<Phase>,
+    /// Donor: when it read its files more slowly than it could, for its server's sake, and why.
+    pub slowed: Vec<Phase>,
     /// Counts over time.
     pub samples: Vec<Sample>,
     /// Bytes by table, the largest first.
@@ -325,6 +327,7 @@ impl Record {
         self.pauses.truncate(ATTEMPTS_MAX);
         self.phases.truncate(PHASES_MAX);
         self.waits.truncate(PHASES_MAX);
+        self.slowed.truncate(PHASES_MAX);
         self.samples.truncate(SAMPLES_MAX);
         self.tables.truncate(TABLES_MAX);
         let mut names = vec![&mut self.program, &mut self.role, &mut self.node];
@@ -332,7 +335,8 @@ impl Record {
             [&mut self.id, &mut self.position.before, &mut self.position.after].into_iter().flatten(),
         );
         names.extend(self.archive.iter_mut().map(|archive| &mut archive.history));
-        names.extend(self.phases.iter_mut().chain(&mut self.waits).map(|phase| &mut phase.name));
+        let times = self.phases.iter_mut().chain(&mut self.waits).chain(&mut self.slowed);
+        names.extend(times.map(|phase| &mut phase.name));
         names.extend(self.tables.iter_mut().chain(&mut self.other_tables).map(|table| &mut table.name));
         names.extend(self.attempts.iter_mut().map(|attempt| &mut attempt.snapshot));
         names.extend(self.pauses.iter_mut().map(|pause| &mut pause.what));

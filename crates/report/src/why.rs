@@ -104,6 +104,10 @@ pub fn verdict(this: &Transfer, before: Option<(usize, &Transfer)>) -> Verdict {
         let (now, then) = (ms_in(main, *part), ms_in(before.main(), *part));
         if slower { now.saturating_sub(then) } else { then.saturating_sub(now) }
     };
+    let head = format!("{} {word} than #{number}:", span(now.abs_diff(then)));
+    if slower && lost_ms(main).saturating_sub(lost_ms(before.main())) > (now - then) / 2 {
+        return (head, because_of_attempts(main));
+    }
     let Some(part) = Part::ALL.into_iter().max_by_key(changed) else { return alone() };
     let took = |record: &Record| span(ms_in(record, part));
     let because = match part {
@@ -114,7 +118,25 @@ pub fn verdict(this: &Transfer, before: Option<(usize, &Transfer)>) -> Verdict {
     let link = if part == Part::Wait { ": " } else { ", because " };
     let because = because.map(|because| format!("{link}{because}")).unwrap_or_default();
     let rest = format!(" {} took {} instead of {}{because}.", part.name(), took(main), took(before.main()));
-    (format!("{} {word} than #{number}:", span(now.abs_diff(then))), rest)
+    (head, rest)
+}
+
+/// Milliseconds of attempts that were given up.
+fn lost_ms(record: &Record) -> u64 {
+    let (first, last) = (record.attempts.first(), record.attempts.last());
+    first.zip(last).map_or(0, |(first, last)| last.began_ms.saturating_sub(first.began_ms))
+}
+
+fn because_of_attempts(record: &Record) -> String {
+    let given_up = match record.attempts.len() {
+        2 => "an attempt that was".to_owned(),
+        count => format!("{} attempts that were", count - 1),
+    };
+    let last = record.attempts.last().map_or(String::new(), |last| match last.reason.as_str() {
+        "" => format!("; the last one had the {} snapshot", last.snapshot),
+        reason => format!("; the last one had the {} snapshot ({reason})", last.snapshot),
+    });
+    format!(" {} went by in {given_up} given up{last}.", span(lost_ms(record)))
 }
 
 fn span(ms: u64) -> String {
@@ -168,9 +190,19 @@ fn because_of_bytes(this: &Transfer, before: &Transfer) -> Option<String> {
     let per_second =
         |record: &Record, bytes: u64| bytes as f64 * 1000.0 / ms_in(record, Part::Move).max(1) as f64;
     let few = |sent: u64, all: u64| sent < all / 10;
-    let (bytes_now, bytes_then, few) = match few(sent_now, all_now) && few(sent_then, all_then) {
-        true => (all_now, all_then, true),
-        false => (sent_now, sent_then, false),
+    let few = few(sent_now, all_now) && few(sent_then, all_then);
+    // What is remembered need not be read, so that comparing it takes no time.
+    let remembered = on_both(this, before, |record| record.bytes.remembered);
+    let remembers = few && remembered.0 != remembered.1;
+    let (bytes_now, bytes_then) = match few {
+        true if remembers => on_both(this, before, |record| record.bytes.read),
+        true => (all_now, all_then),
+        false => (sent_now, sent_then),
+    };
+    let what = match few {
+        true if remembers => "read to be compared",
+        true => "compared",
+        false => "sent",
     };
     let (speed_now, speed_then) = (per_second(now, bytes_now), per_second(then, bytes_then));
     // How many times longer by bytes, and by speed.
@@ -179,9 +211,11 @@ fn because_of_bytes(this: &Transfer, before: &Transfer) -> Option<String> {
     let slower = now.ms() > then.ms();
     let more = if slower { by_bytes >= by_speed } else { by_bytes <= by_speed };
     if more {
-        let what = if few { "compared" } else { "sent" };
         let mut text = format!("{} were {what} instead of {}", size(bytes_now), size(bytes_then));
-        if let Some(plan) = this
+        if remembers {
+            let (now, then) = (size(remembered.0), size(remembered.1));
+            text.push_str(&format!(" ({now} were remembered instead of {then})"));
+        } else if let Some(plan) = this
             .plan()
             .map(|plan| plan.words.split("; ").next().unwrap_or_default())
             .filter(|w| !w.is_empty())
@@ -190,119 +224,38 @@ fn because_of_bytes(this: &Transfer, before: &Transfer) -> Option<String> {
         }
         return Some(text);
     }
-    let what = if few { "compared" } else { "sent" };
     let speed = |speed: f64| size(speed as u64);
-    let mut text = format!("data was {what} at {}/s instead of {}/s", speed(speed_now), speed(speed_then));
+    let text = format!("data was {what} at {}/s instead of {}/s", speed(speed_now), speed(speed_then));
+    Some(text + &slower.then(|| what_slowed(this, before)).flatten().unwrap_or_default())
+}
+
+/// What is known to have made this transfer slower than the one before.
+fn what_slowed(this: &Transfer, before: &Transfer) -> Option<String> {
     let limit = |transfer: &Transfer| transfer.donor.as_ref().and_then(|donor| donor.settings.rlimit);
-    if let Some(limit) = limit(this).filter(|_| slower && limit(before) != limit(this)) {
-        text.push_str(&format!(" (the donor's rlimit was {}/s)", size(limit)));
+    if let Some(limit) = limit(this).filter(|_| limit(before) != limit(this)) {
+        return Some(format!(" (the donor's rlimit was {}/s)", size(limit)));
     }
-    Some(text)
+    // The donor gave way to its server for much of the time, and for longer than before.
+    let slowed = |transfer: &Transfer| {
+        let times = transfer.donor.iter().flat_map(|donor| &donor.slowed);
+        times.map(Phase::ms).fold(0, u64::saturating_add)
+    };
+    let (now, then) = (slowed(this), slowed(before));
+    let longest = this.donor.as_ref()?.slowed.iter().max_by_key(|slowed| slowed.ms())?;
+    let much = now > then && now > ms_in(this.main(), Part::Move) / 4;
+    let why = &longest.name;
+    much.then(|| format!(" (for {} the donor read more slowly for its server's sake: {why})", span(now)))
+}
+
+/// A figure of this transfer and of the one before, of the hosts that recorded both.
+fn on_both(this: &Transfer, before: &Transfer, of: impl Fn(&Record) -> u64) -> (u64, u64) {
+    let hosts = [(&this.joiner, &before.joiner), (&this.donor, &before.donor)];
+    let hosts = hosts.into_iter().filter_map(|(this, before)| this.as_ref().zip(before.as_ref()));
+    hosts.fold((0, 0), |sum: (u64, u64), (this, before)| {
+        (sum.0.saturating_add(of(this)), sum.1.saturating_add(of(before)))
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::{Bytes, OK, Plan, Settings};
-
-    const MIB: u64 = 1 << 20;
-
-    fn verdict(this: &Transfer, before: Option<(usize, &Transfer)>) -> String {
-        let (head, rest) = super::verdict(this, before);
-        head + &rest
-    }
-
-    fn transfer(phases: &[(&str, u64)], sent: u64) -> Transfer {
-        let mut at = 1_000_000;
-        let phases: Vec<Phase> = phases
-            .iter()
-            .map(|(name, ms)| {
-                let phase = Phase { name: (*name).to_owned(), began_ms: at, ended_ms: at + ms };
-                at += ms;
-                phase
-            })
-            .collect();
-        let bytes = Bytes { total: 1000 * MIB, sent, ..Bytes::default() };
-        let record = Record {
-            role: "joiner".into(),
-            method: Some(Method::Files),
-            phases,
-            bytes,
-            began_ms: 1_000_000,
-            ended_ms: Some(at),
-            outcome: Some(OK.to_owned()),
-            ..Record::default()
-        };
-        Transfer { joiner: Some(record), donor: None }
-    }
-
-    #[test]
-    fn more_bytes_are_a_reason() {
-        let before = transfer(&[("starting", 100), ("receiving", 2000), ("installing", 500)], 200 * MIB);
-        let mut now = transfer(&[("starting", 100), ("receiving", 10_000), ("installing", 600)], 1000 * MIB);
-        if let Some(joiner) = &mut now.joiner {
-            joiner.plan = Some(Plan {
-                words: "plan: full, 1000.0 MiB to send: why; redo: x".into(),
-                ..Plan::default()
-            });
-        }
-        assert_eq!(
-            verdict(&now, Some((1, &before))),
-            "8.1 s slower than #1: comparing and sending took 10.0 s instead of 2.0 s, because 1000.0 MiB were sent instead \
-             of 200.0 MiB (plan: full, 1000.0 MiB to send: why)."
-        );
-        assert!(
-            verdict(&before, Some((2, &now)))
-                .starts_with("8.1 s faster than #2: comparing and sending took 2.0 s")
-        );
-        assert_eq!(verdict(&before, None), "Sent 200.0 MiB of 1000.0 MiB.");
-        assert!(verdict(&before, Some((1, &before))).starts_with("As long as #1."));
-    }
-
-    #[test]
-    fn a_slow_network_and_its_limit_are_a_reason() {
-        let before = transfer(&[("receiving", 2000)], 500 * MIB);
-        let mut now = transfer(&[("receiving", 50_000)], 500 * MIB);
-        let settings = Settings { rlimit: Some(10 * MIB), ..Settings::default() };
-        now.donor = Some(Record { outcome: Some(OK.into()), settings, ..Record::default() });
-        let text = verdict(&now, Some((1, &before)));
-        assert!(
-            text.contains("at 10.0 MiB/s instead of 250.0 MiB/s (the donor's rlimit was 10.0 MiB/s)"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_wait_is_a_reason_and_names_the_holder() {
-        let before = transfer(&[("receiving", 2000)], 500 * MIB);
-        let mut now = transfer(&[("receiving", 42_000)], 500 * MIB);
-        if let Some(joiner) = &mut now.joiner {
-            let name = "waiting for the consistency point: session 7 of app holds a lock".to_owned();
-            joiner.waits = vec![Phase { name, began_ms: 1_001_000, ended_ms: 1_041_000 }];
-        }
-        let text = verdict(&now, Some((1, &before)));
-        let expected = "40.0 s slower than #1: waiting for a lock or the server took 40.0 s instead of 0.0 s: waiting for the \
-                        consistency point: session 7 of app holds a lock.";
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn a_failure_is_told_by_the_host_that_knows_it() {
-        let mut failed = transfer(&[("receiving", 2000), ("failed; waiting", 9000)], 5);
-        if let Some(joiner) = &mut failed.joiner {
-            joiner.outcome = Some("the donor gave up: a page is damaged".into());
-            let donor =
-                Record { role: "donor".into(), outcome: Some("a page is damaged".into()), ..joiner.clone() };
-            failed.donor = Some(donor);
-        }
-        assert_eq!(
-            verdict(&failed, None),
-            "Failed on the donor after 2.0 s in phase “receiving”: a page is damaged"
-        );
-        let mut killed = transfer(&[("receiving", 2000)], 5);
-        if let Some(joiner) = &mut killed.joiner {
-            (joiner.outcome, joiner.ended_ms, joiner.written_ms) = (None, None, joiner.began_ms + 2000);
-        }
-        assert!(verdict(&killed, None).starts_with("No outcome is recorded"), "{}", verdict(&killed, None));
-    }
-}
+#[path = "why_tests.rs"]
+mod tests;

@@ -1,5 +1,7 @@
 # Three machines with nothing but Debian's files and two lines; two join the first.
 install_rejoin
+on 2 dpkg-query -W -f '${Conffiles}' rejoin | has ' /etc/mysql/mariadb.conf.d/70-rejoin.cnf '
+on 2 dpkg-query -W -f '${Depends}' rejoin | has '^libc6 (>= '
 on 2 rejoin --version | has -E '^commit [0-9a-f]{12}'
 on 2 wsrep_sst_rejoin --version | has '^protocol '
 for page in rejoin rejoin-check wsrep_sst_rejoin 5:rejoin; do
@@ -30,7 +32,8 @@ served() {
     on 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/4570 && printf "GET /metrics HTTP/1.1\r\n\r\n" >&3 && cat <&3' >"$work/served" 2>&1 &&
         grep -q '^rejoin_gcache_last_seqno' "$work/served"
 }
-wait_until 30 served || { cat "$work/served"; on 2 journalctl -u rejoin-serve; false; }
+# The cache is read with the lowest priority.
+wait_until 120 served || { cat "$work/served"; on 2 journalctl -u rejoin-serve; false; }
 # Its last transfer may have been the one that it donated.
 has -E '^rejoin_transfer_success\{role="(joiner|donor)"\} 1' "$work/served"
 on 2 sh -c '[ "$(stat -c %U /proc/$(systemctl show -p MainPID --value rejoin-serve))" = mysql ]'
@@ -53,7 +56,7 @@ archived() { on 3 rejoin archive status --json >"$work/archived" 2>&1 && grep -q
 sql 1 "CREATE TABLE shop.archived (id INT PRIMARY KEY)"
 # The newest some hundred write-sets may still change their flags, so that they are not archived yet.
 sql 1 "$(for ((i = 0; i < 1000; i++)); do echo "INSERT INTO shop.archived VALUES ($i);"; done)"
-wait_until 60 archived || { cat "$work/archived"; on 3 journalctl -u rejoin-archive; false; }
+wait_until 120 archived || { cat "$work/archived"; on 3 journalctl -u rejoin-archive; false; }
 on 3 rejoin archive verify
 on 3 sh -c '[ "$(stat -c %U /proc/$(systemctl show -p MainPID --value rejoin-archive))" = mysql ]'
 sql 1 "DROP TABLE shop.archived"

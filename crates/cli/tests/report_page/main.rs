@@ -212,6 +212,9 @@ fn what_is_given_is_shown_and_nothing_else() {
     let page = String::from_utf8(last.stdout).unwrap();
     assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"), "{page}");
     assert!(page.contains("2 transfers, recorded on n2") && !page.contains("#3 "), "{page}");
+    let missing = "Of 2 transfers the donor's record is not here, which may say more: <code>rejoin-donor-*.json</code> in the \
+                   datadir of n1.";
+    assert!(page.contains(missing) && !page.contains("the joiner's record"), "{page}");
     // One host's record alone, by its name.
     let joiner = shape(1).joiner();
     let name = format!("n2/rejoin-joiner-{}-7.json", joiner.began_ms);

@@ -41,6 +41,7 @@ pub fn page(records: Vec<Record>, last: usize, unread: &[Unread], made_ms: u64) 
         true => out.push_str("<p class=\"empty\">There is no record of a transfer.</p>\n"),
         false => overview::write(&mut out, &transfers),
     }
+    ["donor", "joiner"].into_iter().for_each(|role| missing(&mut out, &transfers, role));
     for (index, transfer) in transfers.iter().enumerate() {
         details(&mut out, index, transfers.len(), transfer);
     }
@@ -68,15 +69,41 @@ fn summary(transfers: &[Transfer], made_ms: u64) -> String {
     )
 }
 
+/// Writes where the records of this role are that would tell more.
+fn missing(out: &mut String, transfers: &[Transfer], role: &str) {
+    let without = transfers.iter().filter(|transfer| transfer.records().all(|record| record.role != role));
+    let others: Vec<Option<String>> = without.map(|transfer| peer(transfer.main())).collect();
+    if others.is_empty() {
+        return;
+    }
+    let mut nodes: Vec<&str> = others.iter().flatten().map(String::as_str).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let of = if nodes.is_empty() { "the other host".to_owned() } else { nodes.join(", ") };
+    let _ = writeln!(
+        out,
+        "<p class=\"made missing\">Of {} the {role}'s record is not here, which may say more: <code>rejoin-{role}-*.json</code> in the \
+         datadir of {}.</p>",
+        match others.len() {
+            1 => "one transfer".to_owned(),
+            count => format!("{count} transfers"),
+        },
+        Text(&of)
+    );
+}
+
+/// The other host, as a record names it.
+fn peer(record: &Record) -> Option<String> {
+    let peer = record.peer.as_ref()?;
+    Some(peer.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| peer.address.clone()))
+}
+
 /// `NODE from DONOR`, as far as the names are known.
 fn title(transfer: &Transfer) -> String {
     let named = |record: &Option<Record>| {
         record.as_ref().map(|record| record.node.clone()).filter(|name| !name.is_empty())
     };
-    let told = |record: &Option<Record>| {
-        let peer = record.as_ref()?.peer.as_ref()?;
-        Some(peer.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| peer.address.clone()))
-    };
+    let told = |record: &Option<Record>| peer(record.as_ref()?);
     let unknown = || "(unknown)".to_owned();
     let joiner = named(&transfer.joiner).or_else(|| told(&transfer.donor)).unwrap_or_else(unknown);
     let donor = named(&transfer.donor).or_else(|| told(&transfer.joiner)).unwrap_or_else(unknown);

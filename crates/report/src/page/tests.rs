@@ -26,6 +26,7 @@ fn record(text: &str) -> Record {
         pauses: vec![Pause { what: text.to_owned(), ended_ms: 1_700_000_005_000, took_us: 5000 }],
         phases: vec![phase(1_700_000_000_000, 1_700_000_009_000)],
         waits: vec![phase(1_700_000_003_000, 1_700_000_004_000)],
+        slowed: vec![phase(1_700_000_002_000, 1_700_000_003_000)],
         samples: vec![Sample { ms: 0, network: 0, done: 0 }, Sample { ms: 9000, network: 30, done: 100 }],
         tables: vec![Table { name: text.to_owned(), sent: 50, reused: 50, ..Table::default() }],
         ..Record::default()

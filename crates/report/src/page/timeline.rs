@@ -77,6 +77,9 @@ fn legend(out: &mut String, transfer: &Transfer) {
     for part in Part::ALL.into_iter().filter(|part| is_there(*part)) {
         let _ = write!(out, "<li><i class=\"{}\"></i>{}</li>", part.class(), part.name());
     }
+    if transfer.records().any(|record| !record.slowed.is_empty()) {
+        out.push_str("<li><i class=\"slowed\"></i>slowed for the donor's server</li>");
+    }
     if transfer.records().any(|record| !record.pauses.is_empty()) {
         out.push_str("<li><i class=\"pause\"></i>replication paused or writes blocked</li>");
     }
@@ -112,6 +115,11 @@ fn lane(out: &mut String, record: &Record, shift: i128, axis: &Axis) {
     for wait in &record.waits {
         let (x, width) = place(wait);
         rect(out, "wait", (x, width.max(SEEN)), (18, 12), &format!("{}: {}", wait.name, span(wait.ms())));
+    }
+    for slowed in &record.slowed {
+        let (x, width) = place(slowed);
+        let words = format!("slowed: {}: {}", slowed.name, span(slowed.ms()));
+        rect(out, "slowed", (x, width.max(SEEN)), (24, 6), &words);
     }
     for pause in &record.pauses {
         let took_ms = pause.took_us / 1000;
@@ -152,6 +160,9 @@ fn table(out: &mut String, record: &Record, shift: i128, axis: &Axis) {
     }
     for wait in &record.waits {
         row(&format!("wait: {}", wait.name), wait.began_ms, &span(wait.ms()));
+    }
+    for slowed in &record.slowed {
+        row(&format!("slowed: {}", slowed.name), slowed.began_ms, &span(slowed.ms()));
     }
     for pause in &record.pauses {
         let name = format!("pause: {}", pause.what);

@@ -99,8 +99,6 @@ pub struct Compare<'a> {
     pub(super) asked: Mutex<Option<Receiver<Message>>>,
     /// Bytes that need not be sent.
     pub(super) same: AtomicU64,
-    /// Of these, bytes that the joiner rebuilds.
-    rebuilt: AtomicU64,
     /// Bytes that were handed over by their remembered fingerprints.
     pub(super) unread: AtomicU64,
     /// What the joiner had remembered and found wrong.
@@ -115,7 +113,7 @@ impl<'a> Compare<'a> {
         let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
         let (files, answered, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         let (pending_rebuilds, together) = (PendingRebuilds::default(), Groups::default());
-        let (patience, worth, rebuilt) = (None, Worth::default(), AtomicU64::new(0));
+        let worth = Worth::default();
         let (unread, wrong) = (AtomicU64::new(0), Mutex::default());
         Compare {
             key,
@@ -124,12 +122,11 @@ impl<'a> Compare<'a> {
             files,
             answered,
             together,
-            patience,
+            patience: None,
             worth,
             ask,
             asked,
             same,
-            rebuilt,
             unread,
             wrong,
             cancel,
@@ -161,11 +158,6 @@ impl<'a> Compare<'a> {
     /// Bytes that the joiner has.
     pub fn same_bytes(&self) -> u64 {
         self.same.load(Ordering::Relaxed)
-    }
-
-    /// Of these, bytes in blocks that the joiner rebuilds, without the pieces that are sent for them.
-    pub fn rebuilt_bytes(&self) -> u64 {
-        self.rebuilt.load(Ordering::Relaxed)
     }
 
     /// The groups of small files.
@@ -325,9 +317,7 @@ impl<'a> Compare<'a> {
             }
         }
         self.done_with(file, range);
-        let rebuilt = found.rebuilt_bytes();
-        self.same.fetch_add(found.same_bytes() + rebuilt, Ordering::Relaxed);
-        self.rebuilt.fetch_add(rebuilt, Ordering::Relaxed);
+        self.same.fetch_add(found.same_bytes() + found.rebuilt_bytes(), Ordering::Relaxed);
         Ok(found)
     }
 

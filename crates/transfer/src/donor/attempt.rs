@@ -1,6 +1,5 @@
 //! One attempt to send a snapshot: what is agreed before it, and the connections that carry it.
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -140,8 +139,6 @@ impl DonorSession<'_> {
     fn log_reused(&self, link: &mut Link, send_queue: &SendQueue<'_>) -> Result<()> {
         if let Some(compare) = send_queue.compare() {
             let same = compare.same_bytes();
-            self.job.progress.reused_bytes.store(same, Ordering::Relaxed);
-            self.job.progress.rebuilt_bytes.store(compare.rebuilt_bytes(), Ordering::Relaxed);
             let mut line = format!("incremental: the joiner already had {}", size(same));
             let unread = compare.unread_bytes();
             if unread > 0 {

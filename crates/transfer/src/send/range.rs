@@ -1,5 +1,4 @@
 //! One range of a file: compared with what the joiner has, packed, and queued.
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,8 +40,6 @@ impl SendQueue<'_> {
         ways::range_is_done();
         if let Some(compare) = &self.compare {
             compare.learn(&found, bytes.len(), took);
-            self.progress.reused_bytes.store(compare.same_bytes(), Ordering::Relaxed);
-            self.progress.rebuilt_bytes.store(compare.rebuilt_bytes(), Ordering::Relaxed);
         }
         Ok(())
     }

@@ -45,7 +45,6 @@ impl SnapshotSink for SendQueue<'_> {
         }
         self.push_same(&self.announced(file)?, offset, len)?;
         ways::range_is_done();
-        self.progress.reused_bytes.store(compare.same_bytes(), Ordering::Relaxed);
         self.progress.remembered_bytes.store(compare.unread_bytes(), Ordering::Relaxed);
         Ok(true)
     }

@@ -68,7 +68,7 @@ impl Ledger {
 
     /// A new attempt begins. Nothing of an earlier one counts.
     pub fn attempt(&self, kind: SnapshotKind, reason: &str) {
-        *lock(&self.tables) = Tables::default();
+        lock(&self.tables).begin_again();
         let began_ms = self.now_ms();
         self.update(|record| {
             record.method = Some(Method::Files);
@@ -106,6 +106,13 @@ impl Ledger {
         lock(&self.tables).add(file, bytes);
     }
 
+    /// Bytes of files, redo and write-sets so far, in all attempts.
+    pub(super) fn moved(&self) -> Table {
+        let mut moved = lock(&self.tables).moved();
+        moved.sent = moved.sent.saturating_add(lock(&self.record).bytes.write_sets);
+        moved
+    }
+
     pub(super) fn phase(&self, name: &str) {
         let now = self.now_ms();
         self.update(|record| {
@@ -122,22 +129,14 @@ impl Ledger {
     /// `for_whom`: `None` ends a wait.
     pub(super) fn wait(&self, for_whom: Option<&str>) {
         let now = self.now_ms();
-        self.update(|record| {
-            let waits = &mut record.waits;
-            match (waits.last_mut().filter(|wait| wait.ended_ms == 0), for_whom) {
-                // What is said of a wait may change while it lasts: the session that holds a lock, for how long.
-                (Some(wait), Some(whom)) if subject(&wait.name) == subject(whom) => {
-                    return whom.clone_into(&mut wait.name);
-                }
-                (Some(wait), _) => wait.ended_ms = now,
-                (None, _) => {}
-            }
-            if let Some(whom) = for_whom
-                && waits.len() < PHASES_MAX
-            {
-                waits.push(Phase { name: whom.to_owned(), began_ms: now, ended_ms: 0 });
-            }
-        });
+        // What is said of a wait may change while it lasts: the session that holds a lock, for how long.
+        self.update(|record| note(&mut record.waits, now, for_whom, |was, is| subject(was) == subject(is)));
+    }
+
+    /// `why`: `None` if files are read at full speed. The reason may change while they are not.
+    pub(super) fn slowed(&self, why: Option<&str>) {
+        let now = self.now_ms();
+        self.update(|record| note(&mut record.slowed, now, why, |_, _| true));
     }
 
     /// Notes the counts at this time. Every second one is dropped when there are too many, so that they cover the whole
@@ -163,7 +162,8 @@ impl Ledger {
         let total = record.plan.as_ref().filter(|_| total == 0).map_or(total, |plan| plan.total);
         record.written_ms = self.now_ms();
         end_last(&mut record.phases, now);
-        record.waits.iter_mut().filter(|wait| wait.ended_ms == 0).for_each(|wait| wait.ended_ms = now);
+        let noted = record.waits.iter_mut().chain(&mut record.slowed);
+        noted.filter(|noted| noted.ended_ms == 0).for_each(|noted| noted.ended_ms = now);
         let tables = lock(&self.tables);
         let (named, others, sum) = tables.sums();
         (record.tables, record.other_tables) = (named, others);
@@ -172,6 +172,20 @@ impl Ledger {
         record.bytes =
             record::Bytes { total, sent, reused, rebuilt, zero, redo, network, write_sets, ..record.bytes };
         record
+    }
+}
+
+/// Notes what begins, goes on (`same`) or ends now. The last one lasts while it has no end.
+fn note(noted: &mut Vec<Phase>, now: u64, what: Option<&str>, same: impl Fn(&str, &str) -> bool) {
+    match (noted.last_mut().filter(|last| last.ended_ms == 0), what) {
+        (Some(last), Some(what)) if same(&last.name, what) => return what.clone_into(&mut last.name),
+        (Some(last), _) => last.ended_ms = now,
+        (None, _) => {}
+    }
+    if let Some(what) = what
+        && noted.len() < PHASES_MAX
+    {
+        noted.push(Phase { name: what.to_owned(), began_ms: now, ended_ms: 0 });
     }
 }
 
@@ -238,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn slowed_times_are_one_until_the_speed_is_full_again() {
+        let ledger = ledger();
+        for why in
+            [Some("a log write takes 9 ms"), Some("a log write takes 14 ms"), None, None, Some("the disk")]
+        {
+            ledger.slowed(why);
+        }
+        let slowed = ledger.record(0, 0).slowed;
+        let names: Vec<&str> = slowed.iter().map(|slowed| slowed.name.as_str()).collect();
+        assert_eq!(names, ["a log write takes 14 ms", "the disk"]);
+        assert!(slowed.iter().all(|slowed| slowed.ended_ms >= slowed.began_ms));
+    }
+
+    #[test]
     fn samples_are_thinned_over_the_whole_time() {
         let mut samples = Vec::new();
         for ms in 0..20_000u64 {
@@ -263,6 +291,7 @@ mod tests {
         ledger.end(record::OK);
         let record = ledger.record(9, 7);
         assert_eq!((record.bytes.sent, record.bytes.total, record.bytes.network), (3, 9, 7));
+        assert_eq!(ledger.moved().sent, 8, "what was given up was sent too");
         assert_eq!((record.attempts.len(), record.attempts[1].reason.as_str()), (2, "no login"));
         assert!(record.plan.is_none() && record.is_ok() && record.ended_ms.is_some());
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use report::Record;
 
 use super::ledger::Ledger;
-use super::status::{OK, Status};
+use super::status::{OK, Status, Totals};
 use crate::clock::now_ms;
 use crate::threads::lock;
 
@@ -30,10 +30,8 @@ pub struct Progress {
     last_success_ms: Mutex<BTreeMap<String, u64>>,
     /// How many transfers of each role have failed since.
     failures: Mutex<BTreeMap<String, u64>>,
-    /// Bytes of files that the joiner already had.
-    pub reused_bytes: AtomicU64,
-    /// Of these, bytes in blocks that the joiner made from its own version.
-    pub rebuilt_bytes: AtomicU64,
+    /// What the transfers of each role came to, without this one.
+    earlier: Mutex<BTreeMap<String, Totals>>,
     /// Bytes of this host's files that were read, to be sent or compared.
     pub read_bytes: AtomicU64,
     /// Bytes of this host's files that were not read, because their fingerprints were remembered.
@@ -99,8 +97,7 @@ impl Progress {
             phases: Mutex::default(),
             last_success_ms: Mutex::default(),
             failures: Mutex::default(),
-            reused_bytes: AtomicU64::new(0),
-            rebuilt_bytes: AtomicU64::new(0),
+            earlier: Mutex::default(),
             read_bytes: AtomicU64::new(0),
             remembered_bytes: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
@@ -165,6 +162,7 @@ impl Progress {
 
     /// Whether the donor reads more slowly than it could, and why.
     pub fn set_slowed(&self, slowed: Option<Slowed>) {
+        self.ledger.slowed(slowed.as_ref().map(|slowed| slowed.reason.as_str()));
         *lock(&self.slowed) = slowed;
     }
 
@@ -214,15 +212,7 @@ impl Progress {
 
     /// So many bytes are about to be sent instead, as far as is known.
     pub fn copies(&self, bytes: u64) {
-        let counters = [
-            &self.done_bytes,
-            &self.reused_bytes,
-            &self.rebuilt_bytes,
-            &self.read_bytes,
-            &self.remembered_bytes,
-            &self.corrupt_pages,
-        ];
-        for counter in counters {
+        for counter in [&self.done_bytes, &self.read_bytes, &self.remembered_bytes, &self.corrupt_pages] {
             counter.store(0, Ordering::Relaxed);
         }
         self.total_bytes.store(bytes, Ordering::Relaxed);
@@ -318,10 +308,28 @@ impl Progress {
         let Some(mut last) = last else { return };
         if last.outcome.is_none() {
             // Its program was killed.
-            *last.failures.entry(last.role).or_default() += 1;
+            *last.failures.entry(last.role.clone()).or_default() += 1;
+            last.totals.entry(last.role).or_default().failed += 1;
         }
+        *lock(&self.earlier) = last.totals;
         *lock(&self.last_success_ms) = last.last_success_ms;
         *lock(&self.failures) = last.failures;
+    }
+
+    /// What the transfers of each role came to, with this one as it is now.
+    fn totals(&self) -> BTreeMap<String, Totals> {
+        let moved = self.ledger.moved();
+        let ended = lock(&self.outcome).as_ref().map(|outcome| outcome == OK);
+        let mut totals = lock(&self.earlier).clone();
+        totals.entry(self.role.to_owned()).or_default().add(Totals {
+            sent_bytes: moved.sent,
+            reused_bytes: moved.reused,
+            rebuilt_bytes: moved.rebuilt,
+            network_bytes: self.wire_bytes(),
+            succeeded: u64::from(ended == Some(true)),
+            failed: u64::from(ended == Some(false)),
+        });
+        totals
     }
 
     pub(super) fn status(&self) -> Status {
@@ -341,8 +349,6 @@ impl Progress {
             done_bytes: self.done_bytes.load(Ordering::Relaxed).min(total_bytes),
             total_bytes,
             wire_bytes: self.wire_bytes(),
-            reused_bytes: self.reused_bytes.load(Ordering::Relaxed),
-            rebuilt_bytes: self.rebuilt_bytes.load(Ordering::Relaxed),
             read_bytes: self.read_bytes.load(Ordering::Relaxed),
             remembered_bytes: self.remembered_bytes.load(Ordering::Relaxed),
             attempts: self.attempts.load(Ordering::Relaxed),
@@ -353,6 +359,7 @@ impl Progress {
             idle_ms: 0,
             last_success_ms: lock(&self.last_success_ms).clone(),
             failures: lock(&self.failures).clone(),
+            totals: self.totals(),
             elapsed_ms: self.began.elapsed().as_millis() as u64,
             pid: std::process::id(),
             outcome: lock(&self.outcome).clone(),

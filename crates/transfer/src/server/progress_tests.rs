@@ -1,3 +1,7 @@
+use protocol::inventory::FileId;
+use protocol::message::SnapshotKind;
+use report::record::Table;
+
 use super::super::reporter::text_of;
 use super::*;
 
@@ -52,6 +56,36 @@ fn the_status_file_of_an_older_version_is_read() {
     assert_eq!((status.pid, status.began_ms, status.phases.len()), (5, 0, 0));
 }
 
+/// What a transfer has moved is added to what earlier ones did, with the attempts that were given up.
+#[test]
+fn bytes_are_counted_over_all_attempts_and_transfers() {
+    let donor = || {
+        let progress = Progress::new("donor");
+        progress.count(|| 50);
+        progress
+    };
+    let sends = |progress: &Progress, sent, reused| {
+        progress.ledger.attempt(SnapshotKind::Online, "");
+        let bytes = Table { sent, reused, rebuilt: 1, ..Table::default() };
+        progress.ledger.count(FileId(1), &bytes);
+    };
+    let first = donor();
+    sends(&first, 700, 0);
+    sends(&first, 30, 4);
+    first.ledger.update(|record| record.bytes.write_sets = 1000);
+    let totals = first.status().totals["donor"];
+    assert_eq!((totals.sent_bytes, totals.reused_bytes, totals.rebuilt_bytes), (1730, 4, 2));
+    assert_eq!(totals.network_bytes, 50);
+    first.end(OK);
+    let second = donor();
+    second.follow(Some(first.status()));
+    assert_eq!(second.status().totals["donor"].sent_bytes, 1730);
+    sends(&second, 5, 6);
+    let totals = second.status().totals["donor"];
+    assert_eq!((totals.sent_bytes, totals.reused_bytes, totals.rebuilt_bytes), (1735, 10, 3));
+    assert_eq!((totals.network_bytes, totals.succeeded, totals.failed), (100, 1, 0));
+}
+
 #[test]
 fn phases_and_successes_are_kept() {
     let progress = Progress::new("joiner");
@@ -59,18 +93,24 @@ fn phases_and_successes_are_kept() {
         role: "joiner".to_owned(),
         last_success_ms: [("donor".to_owned(), 5)].into(),
         failures: [("donor".to_owned(), 1), ("joiner".to_owned(), 2)].into(),
+        totals: [("donor".to_owned(), Totals { sent_bytes: 9, succeeded: 3, ..Totals::default() })].into(),
         ..Status::default()
     };
     progress.follow(Some(last));
     let failures = |progress: &Progress| progress.status().failures.into_iter().collect::<Vec<_>>();
     let expected = |joiner| vec![("donor".to_owned(), 1), ("joiner".to_owned(), joiner)];
     assert_eq!(failures(&progress), expected(3), "the last program was killed");
+    let ended = |progress: &Progress, role: &str| {
+        let totals = progress.status().totals[role];
+        (totals.sent_bytes, totals.succeeded, totals.failed)
+    };
+    assert_eq!((ended(&progress, "donor"), ended(&progress, "joiner")), ((9, 3, 0), (0, 0, 1)));
     progress.phase("receiving", "");
     progress.end("broken");
     assert_eq!(progress.status().last_success_ms.keys().collect::<Vec<_>>(), ["donor"]);
-    assert_eq!(failures(&progress), expected(4));
+    assert_eq!((failures(&progress), ended(&progress, "joiner")), (expected(4), (0, 0, 2)));
     progress.end(OK);
-    assert_eq!(failures(&progress), expected(1)[..1]);
+    assert_eq!((failures(&progress), ended(&progress, "joiner")), (expected(1)[..1].to_vec(), (0, 1, 1)));
     let status = progress.status();
     assert_eq!(status.last_success_ms.keys().collect::<Vec<_>>(), ["donor", "joiner"]);
     let names = |status: &Status| status.phases.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();

@@ -31,10 +31,6 @@ pub struct Status {
     pub total_bytes: u64,
     /// Bytes sent and received over the network, with the overhead of encryption.
     pub wire_bytes: u64,
-    /// Bytes of the donor's files that the joiner already had. Only the donor knows them.
-    pub reused_bytes: u64,
-    /// Of these, bytes in blocks that the joiner rebuilt from its own version.
-    pub rebuilt_bytes: u64,
     /// Bytes of this host's files that were read, to be sent or compared.
     pub read_bytes: u64,
     /// Bytes of this host's files that were not read, because their fingerprints were remembered.
@@ -71,6 +67,41 @@ pub struct Status {
     pub last_success_ms: BTreeMap<String, u64>,
     /// How many transfers of each role have failed since then.
     pub failures: BTreeMap<String, u64>,
+    /// What the transfers of each role came to, this one included.
+    pub totals: BTreeMap<String, Totals>,
+}
+
+/// What all transfers of a role on this node came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    /// Bytes of files, redo and write-sets that were sent, before compression.
+    pub sent_bytes: u64,
+    /// Bytes that the joiner had.
+    pub reused_bytes: u64,
+    /// Bytes that the joiner took from its own version of a block.
+    pub rebuilt_bytes: u64,
+    /// Bytes sent and received over the network, with the overhead of encryption.
+    pub network_bytes: u64,
+    /// Transfers that succeeded.
+    pub succeeded: u64,
+    /// Transfers that failed, or whose program was killed.
+    pub failed: u64,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, other: Totals) {
+        for (sum, more) in [
+            (&mut self.sent_bytes, other.sent_bytes),
+            (&mut self.reused_bytes, other.reused_bytes),
+            (&mut self.rebuilt_bytes, other.rebuilt_bytes),
+            (&mut self.network_bytes, other.network_bytes),
+            (&mut self.succeeded, other.succeeded),
+            (&mut self.failed, other.failed),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
 }
 
 impl Status {

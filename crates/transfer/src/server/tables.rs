@@ -23,6 +23,8 @@ pub(super) struct Tables {
     others: Table,
     /// Smaller tables are not kept.
     least: u64,
+    /// Bytes of attempts that were given up.
+    voided: Table,
 }
 
 impl Tables {
@@ -81,6 +83,26 @@ impl Tables {
         add(table.map_or(&mut self.others, |(_, table)| table), bytes);
     }
 
+    /// Another attempt begins: nothing of the one before counts, except in [`Tables::moved`].
+    pub fn begin_again(&mut self) {
+        *self = Tables { voided: self.moved(), ..Tables::default() };
+    }
+
+    /// Bytes of files and redo in all attempts.
+    pub fn moved(&self) -> Table {
+        let mut moved = self.sum();
+        moved.sent = moved.sent.saturating_add(self.redo_sent);
+        add(&mut moved, &self.voided);
+        moved
+    }
+
+    /// Bytes of all tables, without redo.
+    fn sum(&self) -> Table {
+        let mut sum = self.others.clone();
+        self.tables.values().for_each(|(_, table)| add(&mut sum, table));
+        sum
+    }
+
     /// Bytes of redo that were sent.
     pub fn redo_sent(&self) -> u64 {
         self.redo_sent
@@ -97,9 +119,7 @@ impl Tables {
         let mut others = self.others.clone();
         tables.drain(TABLES_MAX.min(tables.len())..).for_each(|table| add(&mut others, &table));
         others.name = "(all other tables)".to_owned();
-        let mut sum = Table::default();
-        tables.iter().chain([&others]).for_each(|table| add(&mut sum, table));
-        (tables, (others.all() > 0).then_some(others), sum)
+        (tables, (others.all() > 0).then_some(others), self.sum())
     }
 }
 

@@ -35,7 +35,8 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for (Metric { name, help }, lines) in &self.0 {
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{lines}");
+            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}");
         }
         text
     }

@@ -1,9 +1,10 @@
 //! Every metric of this project with what it means: docs/monitoring.md, the dashboard and the alert rules in `contrib/` use these
 //! and no others.
 //!
-//! Names follow <https://prometheus.io/docs/practices/naming/>: base units (bytes, seconds), the unit as suffix.
+//! Names follow <https://prometheus.io/docs/practices/naming/>: base units (bytes, seconds), the unit as suffix, and `_total` at the
+//! end of what only grows.
 
-/// A metric. All are gauges (docs/decisions/0033).
+/// A metric: a counter if its name ends with `_total`, otherwise a gauge (docs/decisions/0033).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
     /// Its name.
@@ -35,8 +36,18 @@ metrics! {
         "How many transfers have failed since the last successful one.";
     ATTEMPTS: "rejoin_transfer_attempts",
         "How often the donor has begun to send files in the current or last transfer: more than 1 if a snapshot was given up.";
-    BYTES: "rejoin_transfer_bytes",
-        "Bytes of the current or last transfer: of all files (total), of them complete, on the network, not sent because the joiner had them (reused), and made by the joiner from its own version of a block (rebuilt); of this host's files, read, and not read because their fingerprints were remembered (remembered).";
+    SIZE: "rejoin_transfer_size_bytes",
+        "Bytes of all files and the redo, or of the write-sets, of the current or last transfer.";
+    COMPLETE: "rejoin_transfer_complete_bytes", "Bytes of the current or last transfer that are complete.";
+    READ: "rejoin_transfer_read_bytes",
+        "Bytes of this host's files that the current or last transfer has read, to send or compare them.";
+    REMEMBERED: "rejoin_transfer_remembered_bytes",
+        "Bytes of this host's files that the current or last transfer need not read, because their fingerprints were remembered.";
+    BYTES: "rejoin_transfer_bytes_total",
+        "Bytes in all transfers: sent, before compression; reused, because the joiner had them; rebuilt by the joiner from its own version of a block.";
+    NETWORK: "rejoin_transfer_network_bytes_total",
+        "Bytes that all transfers have sent and received, with the overhead of encryption.";
+    TRANSFERS: "rejoin_transfers_total", "Transfers that have ended, by outcome: ok or failed.";
     PHASE: "rejoin_transfer_phase", "1 for the phase of the running transfer.";
     PHASE_DURATION: "rejoin_transfer_phase_duration_seconds",
         "How long each phase of the current or last transfer has taken.";

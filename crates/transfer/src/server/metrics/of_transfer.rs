@@ -19,17 +19,13 @@ pub fn of_transfer(metrics: &mut Metrics, status: &Status, runs: bool) {
         one(names::SUCCESS, yes(status.outcome.as_deref() == Some(OK)));
     }
     one(names::ATTEMPTS, status.attempts as f64);
-    let mut kinds =
-        vec![("total", status.total_bytes), ("complete", status.done_bytes), ("network", status.wire_bytes)];
-    kinds.extend([("read", status.read_bytes), ("remembered", status.remembered_bytes)]);
+    one(names::SIZE, status.total_bytes as f64);
+    one(names::COMPLETE, status.done_bytes as f64);
+    one(names::READ, status.read_bytes as f64);
+    one(names::REMEMBERED, status.remembered_bytes as f64);
     if status.role == DONOR {
         one(names::PAUSE, status.paused_us as f64 / 1e6);
         one(names::CORRUPT_PAGES, status.corrupt_pages as f64);
-        kinds.push(("reused", status.reused_bytes.saturating_sub(status.rebuilt_bytes)));
-        kinds.push(("rebuilt", status.rebuilt_bytes));
-    }
-    for (kind, bytes) in kinds {
-        metrics.add(names::BYTES, &[role, ("kind", kind)], bytes as f64);
     }
     if let Some((phase, _)) = status.phases.last().filter(|_| runs) {
         metrics.add(names::PHASE, &[role, ("phase", phase)], 1.0);
@@ -39,7 +35,7 @@ pub fn of_transfer(metrics: &mut Metrics, status: &Status, runs: bool) {
     }
 }
 
-/// What is known of earlier transfers of a role.
+/// What is known of all transfers of a role.
 pub fn of_history(metrics: &mut Metrics, status: &Status, role: &str) {
     let label = ("role", role);
     if let Some(ms) = status.last_success_ms.get(role) {
@@ -47,6 +43,16 @@ pub fn of_history(metrics: &mut Metrics, status: &Status, role: &str) {
     }
     let failures = status.failures.get(role).copied().unwrap_or_default();
     metrics.add(names::FAILURES, &[label], failures as f64);
+    let totals = status.totals.get(role).copied().unwrap_or_default();
+    for (kind, bytes) in
+        [("sent", totals.sent_bytes), ("reused", totals.reused_bytes), ("rebuilt", totals.rebuilt_bytes)]
+    {
+        metrics.add(names::BYTES, &[label, ("kind", kind)], bytes as f64);
+    }
+    metrics.add(names::NETWORK, &[label], totals.network_bytes as f64);
+    for (outcome, count) in [(OK, totals.succeeded), ("failed", totals.failed)] {
+        metrics.add(names::TRANSFERS, &[label, ("outcome", outcome)], count as f64);
+    }
 }
 
 fn yes(is: bool) -> f64 {
@@ -56,6 +62,7 @@ fn yes(is: bool) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::status::Totals;
 
     fn text(status: &Status, runs: bool) -> String {
         let mut metrics = Metrics::default();
@@ -64,14 +71,22 @@ mod tests {
         metrics.text()
     }
 
+    fn totals() -> Totals {
+        Totals {
+            sent_bytes: 100,
+            reused_bytes: 30,
+            rebuilt_bytes: 20,
+            network_bytes: 60,
+            succeeded: 2,
+            failed: 5,
+        }
+    }
+
     fn donor() -> Status {
         Status {
             role: "donor".to_owned(),
             total_bytes: 300,
             done_bytes: 200,
-            wire_bytes: 100,
-            reused_bytes: 50,
-            rebuilt_bytes: 20,
             attempts: 2,
             paused_us: 18_800,
             corrupt_pages: 3,
@@ -80,6 +95,7 @@ mod tests {
             idle_ms: 250,
             phases: vec![("a \"b\"\\".into(), 1), ("sending".into(), 1250)],
             failures: [("donor".to_owned(), 4)].into(),
+            totals: [("donor".to_owned(), totals())].into(),
             ..Status::default()
         }
     }
@@ -96,8 +112,15 @@ mod tests {
             "rejoin_transfer_pause_seconds{role=\"donor\"} 0.0188",
             "rejoin_transfer_corrupt_pages{role=\"donor\"} 3",
             "rejoin_transfer_consecutive_failures{role=\"donor\"} 4",
-            "rejoin_transfer_bytes{role=\"donor\",kind=\"reused\"} 30",
-            "rejoin_transfer_bytes{role=\"donor\",kind=\"rebuilt\"} 20",
+            "rejoin_transfer_size_bytes{role=\"donor\"} 300",
+            "rejoin_transfer_complete_bytes{role=\"donor\"} 200",
+            "# TYPE rejoin_transfer_bytes_total counter",
+            "rejoin_transfer_bytes_total{role=\"donor\",kind=\"sent\"} 100",
+            "rejoin_transfer_bytes_total{role=\"donor\",kind=\"reused\"} 30",
+            "rejoin_transfer_bytes_total{role=\"donor\",kind=\"rebuilt\"} 20",
+            "rejoin_transfer_network_bytes_total{role=\"donor\"} 60",
+            "rejoin_transfers_total{role=\"donor\",outcome=\"ok\"} 2",
+            "rejoin_transfers_total{role=\"donor\",outcome=\"failed\"} 5",
             "rejoin_transfer_phase{role=\"donor\",phase=\"sending\"} 1",
             "rejoin_transfer_phase_duration_seconds{role=\"donor\",phase=\"sending\"} 1.25",
             "rejoin_transfer_phase_duration_seconds{role=\"donor\",phase=\"a \\\"b\\\"\\\\\"} 0.001",
@@ -105,7 +128,7 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
         }
         assert!(!text.contains("_success"), "it has not ended: {text}");
-        assert_eq!(text.matches("# HELP rejoin_transfer_bytes ").count(), 1, "{text}");
+        assert_eq!(text.matches("# HELP rejoin_transfer_bytes_total ").count(), 1, "{text}");
     }
 
     #[test]
@@ -116,7 +139,9 @@ mod tests {
         assert!(ended.contains("rejoin_transfer_success{role=\"joiner\"} 1\n"), "{ended}");
         assert!(ended.contains("rejoin_transfer_last_success_time_seconds{role=\"joiner\"} 7\n"), "{ended}");
         assert!(ended.contains("rejoin_transfer_consecutive_failures{role=\"joiner\"} 0\n"), "{ended}");
-        for absent in ["kind=\"reused\"", "kind=\"rebuilt\"", "_pause_", "_corrupt_", "_idle_", "_phase{"] {
+        // Counters begin at 0, so that their growth in the first transfer is seen.
+        assert!(ended.contains("rejoin_transfer_bytes_total{role=\"joiner\",kind=\"sent\"} 0\n"), "{ended}");
+        for absent in ["_pause_", "_corrupt_", "_idle_", "_phase{"] {
             assert!(!ended.contains(absent), "{absent}: {ended}");
         }
         status.outcome = None;

@@ -1,0 +1,162 @@
+use super::*;
+use crate::record::{self, Bytes, OK, Plan, Settings};
+
+const MIB: u64 = 1 << 20;
+
+fn verdict(this: &Transfer, before: Option<(usize, &Transfer)>) -> String {
+    let (head, rest) = super::verdict(this, before);
+    head + &rest
+}
+
+fn transfer(phases: &[(&str, u64)], sent: u64) -> Transfer {
+    let mut at = 1_000_000;
+    let phases: Vec<Phase> = phases
+        .iter()
+        .map(|(name, ms)| {
+            let phase = Phase { name: (*name).to_owned(), began_ms: at, ended_ms: at + ms };
+            at += ms;
+            phase
+        })
+        .collect();
+    let bytes = Bytes { total: 1000 * MIB, sent, ..Bytes::default() };
+    let record = Record {
+        role: "joiner".into(),
+        method: Some(Method::Files),
+        phases,
+        bytes,
+        began_ms: 1_000_000,
+        ended_ms: Some(at),
+        outcome: Some(OK.to_owned()),
+        ..Record::default()
+    };
+    Transfer { joiner: Some(record), donor: None }
+}
+
+#[test]
+fn more_bytes_are_a_reason() {
+    let before = transfer(&[("starting", 100), ("receiving", 2000), ("installing", 500)], 200 * MIB);
+    let mut now = transfer(&[("starting", 100), ("receiving", 10_000), ("installing", 600)], 1000 * MIB);
+    if let Some(joiner) = &mut now.joiner {
+        joiner.plan =
+            Some(Plan { words: "plan: full, 1000.0 MiB to send: why; redo: x".into(), ..Plan::default() });
+    }
+    assert_eq!(
+        verdict(&now, Some((1, &before))),
+        "8.1 s slower than #1: comparing and sending took 10.0 s instead of 2.0 s, because 1000.0 MiB were sent instead \
+         of 200.0 MiB (plan: full, 1000.0 MiB to send: why)."
+    );
+    assert!(
+        verdict(&before, Some((2, &now)))
+            .starts_with("8.1 s faster than #2: comparing and sending took 2.0 s")
+    );
+    assert_eq!(verdict(&before, None), "Sent 200.0 MiB of 1000.0 MiB.");
+    assert!(verdict(&before, Some((1, &before))).starts_with("As long as #1."));
+}
+
+#[test]
+fn a_slow_network_and_its_limit_are_a_reason() {
+    let before = transfer(&[("receiving", 2000)], 500 * MIB);
+    let mut now = transfer(&[("receiving", 50_000)], 500 * MIB);
+    let settings = Settings { rlimit: Some(10 * MIB), ..Settings::default() };
+    now.donor = Some(Record { outcome: Some(OK.into()), settings, ..Record::default() });
+    let text = verdict(&now, Some((1, &before)));
+    assert!(
+        text.contains("at 10.0 MiB/s instead of 250.0 MiB/s (the donor's rlimit was 10.0 MiB/s)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_donor_that_gave_way_is_a_reason() {
+    let before = transfer(&[("receiving", 2000)], 500 * MIB);
+    let mut now = transfer(&[("receiving", 20_000)], 500 * MIB);
+    let name = "a write of the server's log takes 14.2 ms, 3.1 ms before".to_owned();
+    let slowed = vec![Phase { name, began_ms: 1_002_000, ended_ms: 1_014_000 }];
+    now.donor = Some(Record { outcome: Some(OK.into()), slowed, ..Record::default() });
+    let text = verdict(&now, Some((1, &before)));
+    let expected = "data was sent at 25.0 MiB/s instead of 250.0 MiB/s (for 12.0 s the donor read more slowly for its \
+                    server's sake: a write of the server's log takes 14.2 ms, 3.1 ms before).";
+    assert!(text.ends_with(expected), "{text}");
+    // Where that was little of the time it explains nothing.
+    if let Some(donor) = &mut now.donor {
+        donor.slowed[0].ended_ms = 1_004_000;
+    }
+    assert!(verdict(&now, Some((1, &before))).ends_with("250.0 MiB/s."));
+}
+
+#[test]
+fn attempts_that_were_given_up_are_a_reason() {
+    let before = transfer(&[("receiving", 4000)], 500 * MIB);
+    let mut now = transfer(
+        &[("receiving", 9000), ("waiting for the donor to begin", 50), ("receiving", 4500)],
+        500 * MIB,
+    );
+    if let Some(joiner) = &mut now.joiner {
+        let attempt = |began_ms, snapshot: &str, reason: &str| record::Attempt {
+            began_ms,
+            snapshot: snapshot.to_owned(),
+            reason: reason.to_owned(),
+        };
+        joiner.attempts = vec![
+            attempt(1_000_000, "online", ""),
+            attempt(1_009_050, "blocking", "the redo log is encrypted"),
+        ];
+    }
+    assert_eq!(
+        verdict(&now, Some((1, &before))),
+        "9.6 s slower than #1: 9.1 s went by in an attempt that was given up; the last one had the blocking snapshot (the \
+         redo log is encrypted)."
+    );
+}
+
+#[test]
+fn files_that_are_no_longer_remembered_are_a_reason() {
+    let mut before = transfer(&[("receiving", 400)], MIB);
+    let mut now = transfer(&[("receiving", 6400)], MIB);
+    let reads = |transfer: &mut Transfer, read, remembered| {
+        if let Some(joiner) = &mut transfer.joiner {
+            (joiner.bytes.read, joiner.bytes.remembered) = (read, remembered);
+        }
+    };
+    reads(&mut before, 10 * MIB, 990 * MIB);
+    reads(&mut now, 1000 * MIB, 0);
+    assert_eq!(
+        verdict(&now, Some((1, &before))),
+        "6.0 s slower than #1: comparing and sending took 6.4 s instead of 0.4 s, because 1000.0 MiB were read to be compared \
+         instead of 10.0 MiB (0 B were remembered instead of 990.0 MiB)."
+    );
+}
+
+#[test]
+fn a_wait_is_a_reason_and_names_the_holder() {
+    let before = transfer(&[("receiving", 2000)], 500 * MIB);
+    let mut now = transfer(&[("receiving", 42_000)], 500 * MIB);
+    if let Some(joiner) = &mut now.joiner {
+        let name = "waiting for the consistency point: session 7 of app holds a lock".to_owned();
+        joiner.waits = vec![Phase { name, began_ms: 1_001_000, ended_ms: 1_041_000 }];
+    }
+    let text = verdict(&now, Some((1, &before)));
+    let expected = "40.0 s slower than #1: waiting for a lock or the server took 40.0 s instead of 0.0 s: waiting for the \
+                    consistency point: session 7 of app holds a lock.";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_failure_is_told_by_the_host_that_knows_it() {
+    let mut failed = transfer(&[("receiving", 2000), ("failed; waiting", 9000)], 5);
+    if let Some(joiner) = &mut failed.joiner {
+        joiner.outcome = Some("the donor gave up: a page is damaged".into());
+        let donor =
+            Record { role: "donor".into(), outcome: Some("a page is damaged".into()), ..joiner.clone() };
+        failed.donor = Some(donor);
+    }
+    assert_eq!(
+        verdict(&failed, None),
+        "Failed on the donor after 2.0 s in phase “receiving”: a page is damaged"
+    );
+    let mut killed = transfer(&[("receiving", 2000)], 5);
+    if let Some(joiner) = &mut killed.joiner {
+        (joiner.outcome, joiner.ended_ms, joiner.written_ms) = (None, None, joiner.began_ms + 2000);
+    }
+    assert!(verdict(&killed, None).starts_with("No outcome is recorded"), "{}", verdict(&killed, None));
+}
