@@ -97,9 +97,9 @@ chaos: programs
 strangers: programs
 	$(TARGET)/release/lab strangers
 
-# The same transfer by each method: to an empty node, idle and under write load, and where nothing has changed, REPEAT times in
-# turn. A table with medians and with what limited each (disk, link, processors), also in target/bench.json and, as a picture,
-# target/bench.svg. BENCH_CASE=full,loaded,same selects cases, LINK=125 has transfers pass a link of 125 MB/s (needs root),
+# The same transfer by each method: to an empty node, idle and under write load, where nothing has changed, and where 40 % of the
+# pages have, REPEAT times in turn. A table with medians and with what limited each (disk, link, processors), also in
+# target/bench.json and, as a picture, target/bench.svg. BENCH_CASE=full,loaded,same,changed selects cases, LINK=125 has transfers pass a link of 125 MB/s (needs root),
 # LATENCY=40 beside it gives that a round trip of 40 ms.
 # The figures depend on the machine, so run nothing else meanwhile.
 # BY_ROWS=1 measures definitions and rows instead of files: snapshot=logical beside the method mysqldump, mariadb-dump, and LOAD DATA.
