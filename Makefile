@@ -24,7 +24,7 @@ DDL_EVERY    ?= 50
 # cargo's target directory.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail outages chaos strangers scale throttle redo-table bench figures deep-ist cold moment cluster mtr install uninstall deb rpm package-files package-test image fuzz clean
+.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail outages chaos strangers scale throttle redo-table bench figures grid deep-ist cold moment cluster mtr install uninstall deb rpm package-files package-test image fuzz clean
 
 all: release
 
@@ -118,10 +118,19 @@ figures: programs
 	$(TARGET)/release/lab figures --churn $(CHURN) --changed $(CHANGED) \
 		$(if $(LINK),--link $(LINK)) $(if $(LATENCY),--latency $(LATENCY))
 
+# What delta and compress choose by themselves beside each fixed choice: four links by four shares of pages that differ, as many
+# turns as MINUTES allow. A table, also in target/grid.json. Needs root.
+MINUTES ?= 35
+GRID_MEGABYTES ?= 200,600,1000,1000
+grid: programs
+	$(TARGET)/release/lab figures --grid --minutes $(MINUTES) --grid-megabytes $(GRID_MEGABYTES) --json $(TARGET)/grid.json
+
 # What neither host reads because it has not changed: bytes and seconds, with and without memory, and by rsync.
+# COLD_MEGABYTES=5000,10000,20000 HOT_MEGABYTES=1000 has three sizes with the same table that changes.
 COLD_MEGABYTES ?= 2000
+HOT_MEGABYTES ?=
 cold: programs
-	$(TARGET)/release/lab cold --megabytes $(COLD_MEGABYTES) --repeat $(REPEAT)
+	$(TARGET)/release/lab cold --megabytes $(COLD_MEGABYTES) --repeat $(REPEAT) $(if $(HOT_MEGABYTES),--hot-megabytes $(HOT_MEGABYTES))
 
 # The cost of 20,000 tables and a MyISAM table of 1 GiB at the consistency point.
 moment: programs
