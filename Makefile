@@ -66,7 +66,7 @@ joins: programs
 	$(TARGET)/release/lab joins --method $(METHOD) --rounds $(ROUNDS)
 
 # Full transfers while two nodes write and change tables; every joiner must equal both. ROUNDS=100 takes most of an hour.
-# CASE=plain,binlog,undo,import,temporary,encrypted,mariabackup,logical selects cases, DDL_EVERY=0 does writes only.
+# CASE=plain,binlog,undo,import,temporary,encrypted,mariabackup,logical,remembered selects cases, DDL_EVERY=0 does writes only.
 STORM = storm --rounds $(ROUNDS) $(if $(CASE),--case $(CASE))
 storm: programs
 	$(TARGET)/release/lab $(STORM) --ddl-every $(DDL_EVERY) --method $(METHOD)
