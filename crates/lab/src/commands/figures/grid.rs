@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use rejoin_lab::page_cache;
 
 use super::fixture::Fixture;
 use super::trial::{self, Contender, Trial, Trials};
@@ -157,7 +158,7 @@ fn cell(place: &Place, fixture: &Fixture, pages: f64, all: &[Trials]) -> Result<
         link: place.name,
         link_bytes_per_second: link.map(|link| link.rate),
         link_round_trip_seconds: link.and_then(|link| Some(link.round_trip?.as_secs_f64())),
-        data_bytes: (fixture.megabytes()? * 1e6) as u64,
+        data_bytes: page_cache::bytes_on_disk(&page_cache::data_files(&fixture.donor().datadir())?),
         pages_asked: pages,
         pages_differing: fixture.pages()?.differing(),
         methods: all.iter().filter_map(MethodRecord::of).collect(),
