@@ -24,7 +24,7 @@ DDL_EVERY    ?= 50
 # cargo's target directory.
 TARGET       := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail outages chaos strangers scale throttle redo-table bench figures deep-ist cold moment cluster mtr install uninstall deb rpm package-files package-test image image-test fuzz clean
+.PHONY: all build release deps programs demo test quick check joins storm storm-can-fail outages chaos strangers scale throttle redo-table bench figures grid deep-ist cold moment cluster mtr install uninstall deb rpm package-files package-test image image-test fuzz clean
 
 all: release
 
@@ -66,7 +66,7 @@ joins: programs
 	$(TARGET)/release/lab joins --method $(METHOD) --rounds $(ROUNDS)
 
 # Full transfers while two nodes write and change tables; every joiner must equal both. ROUNDS=100 takes most of an hour.
-# CASE=plain,binlog,undo,import,temporary,encrypted,mariabackup,logical selects cases, DDL_EVERY=0 does writes only.
+# CASE=plain,binlog,undo,import,temporary,encrypted,mariabackup,logical,remembered selects cases, DDL_EVERY=0 does writes only.
 STORM = storm --rounds $(ROUNDS) $(if $(CASE),--case $(CASE))
 storm: programs
 	$(TARGET)/release/lab $(STORM) --ddl-every $(DDL_EVERY) --method $(METHOD)
@@ -97,9 +97,9 @@ chaos: programs
 strangers: programs
 	$(TARGET)/release/lab strangers
 
-# The same transfer by each method: to an empty node, idle and under write load, and where nothing has changed, REPEAT times in
-# turn. A table with medians and with what limited each (disk, link, processors), also in target/bench.json and, as a picture,
-# target/bench.svg. BENCH_CASE=full,loaded,same selects cases, LINK=125 has transfers pass a link of 125 MB/s (needs root),
+# The same transfer by each method: to an empty node, idle and under write load, where nothing has changed, and where 40 % of the
+# pages have, REPEAT times in turn. A table with medians and with what limited each (disk, link, processors), also in
+# target/bench.json and, as a picture, target/bench.svg. BENCH_CASE=full,loaded,same,changed selects cases, LINK=125 has transfers pass a link of 125 MB/s (needs root),
 # LATENCY=40 beside it gives that a round trip of 40 ms.
 # The figures depend on the machine, so run nothing else meanwhile.
 # BY_ROWS=1 measures definitions and rows instead of files: snapshot=logical beside the method mysqldump, mariadb-dump, and LOAD DATA.
@@ -118,10 +118,19 @@ figures: programs
 	$(TARGET)/release/lab figures --churn $(CHURN) --changed $(CHANGED) \
 		$(if $(LINK),--link $(LINK)) $(if $(LATENCY),--latency $(LATENCY))
 
+# What delta and compress choose by themselves beside each fixed choice: four links by four shares of pages that differ, as many
+# turns as MINUTES allow. A table, also in target/grid.json. Needs root.
+MINUTES ?= 35
+GRID_MEGABYTES ?= 200,600,1000,1000
+grid: programs
+	$(TARGET)/release/lab figures --grid --minutes $(MINUTES) --grid-megabytes $(GRID_MEGABYTES) --json $(TARGET)/grid.json
+
 # What neither host reads because it has not changed: bytes and seconds, with and without memory, and by rsync.
+# COLD_MEGABYTES=5000,10000,20000 HOT_MEGABYTES=1000 has three sizes with the same table that changes.
 COLD_MEGABYTES ?= 2000
+HOT_MEGABYTES ?=
 cold: programs
-	$(TARGET)/release/lab cold --megabytes $(COLD_MEGABYTES) --repeat $(REPEAT)
+	$(TARGET)/release/lab cold --megabytes $(COLD_MEGABYTES) --repeat $(REPEAT) $(if $(HOT_MEGABYTES),--hot-megabytes $(HOT_MEGABYTES))
 
 # The cost of 20,000 tables and a MyISAM table of 1 GiB at the consistency point.
 moment: programs

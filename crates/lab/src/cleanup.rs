@@ -58,7 +58,7 @@ fn end_with_signals() {
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            for dir in live().iter() {
+            for dir in live().iter().rev() {
                 remove(dir);
             }
             let _ = signal_hook::low_level::emulate_default_handler(signal);

@@ -19,6 +19,11 @@ const SESSIONS: u32 = 4;
 /// What a row of sysbench takes on disk with its index and the room pages leave.
 const ROW_BYTES: u64 = 250;
 
+/// Rows of a page that sysbench has filled.
+const ROWS_OF_A_PAGE: f64 = 70.0;
+/// Rows that a statement of [`rewrite_pages`] looks at: what a transaction leaves to purge stays small.
+const REWRITTEN_AT_ONCE: u32 = 10_000;
+
 /// Bytes of a call of `RANDOM_BYTES`, calls for each row, and rows for each statement of [`filler`].
 const FILLER_BYTES: usize = 1024;
 const FILLER_PARTS: usize = 60;
@@ -80,6 +85,30 @@ pub fn filler(node: &Node, table: &str, megabytes: u64) -> Result<()> {
     })
 }
 
+/// Rewrites rows of each of `tables` sysbench tables, chosen at random: of pages a share `before` of which had been rewritten
+/// like that, a share `after` of 1 is then. Each row has the same bytes in another order, so that it compresses as before, and
+/// its place. Pages of the secondary index stay as they are.
+pub fn rewrite_pages(node: &Node, tables: u32, before: f64, after: f64) -> Result<()> {
+    let share = rows_between(before, after);
+    let mut conn = sql::connect(&node.socket(), Duration::from_secs(600))?;
+    for n in 1..=tables {
+        let table = format!("{DATABASE}.sbtest{n}");
+        let last: u32 = node.value(&format!("SELECT MAX(id) FROM {table}"))?.parse()?;
+        for from in (1..=last).step_by(REWRITTEN_AT_ONCE as usize) {
+            let to = from + REWRITTEN_AT_ONCE - 1;
+            let rows = format!("id BETWEEN {from} AND {to} AND RAND() < {share}");
+            let turned = "CONCAT(SUBSTRING(c, 13), LEFT(c, 12))";
+            sql::exec(&mut conn, &format!("UPDATE {table} SET c = {turned} WHERE {rows}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The share of all rows: a page is as it was when none of its rows is chosen.
+fn rows_between(before: f64, after: f64) -> f64 {
+    1.0 - ((1.0 - after) / (1.0 - before)).powf(1.0 / ROWS_OF_A_PAGE)
+}
+
 /// A sysbench command against a node; the caller adds threads, times and the verb.
 pub fn sysbench(node: &Node, script: &str, tables: u32, rows: u32) -> Result<Command> {
     // Run as we are, but not longer than we are.
@@ -99,4 +128,19 @@ pub fn disk_bytes(datadir: &Path) -> Result<u64> {
     let output = du.output().context("du")?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.split_whitespace().next().and_then(|n| n.parse().ok()).context("what du says")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_rows_are_many_pages() {
+        assert_eq!((rows_between(0.0, 0.0), rows_between(0.4, 1.0)), (0.0, 1.0));
+        let share = rows_between(0.0, 0.4);
+        assert!((0.007..0.008).contains(&share), "{share}");
+        // In two steps as in one.
+        let both = 1.0 - (1.0 - rows_between(0.0, 0.1)) * (1.0 - rows_between(0.1, 0.4));
+        assert!((both - share).abs() < 1e-12, "{both} and {share}");
+    }
 }

@@ -3,13 +3,19 @@
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod commands;
 
+use commands::filesystem::Filesystem;
+
 /// Real MariaDB Galera clusters on this machine, for demonstrations and scenarios.
 #[derive(Parser)]
 struct Cli {
+    /// All nodes are on a filesystem of this kind, in a file behind a loop device, instead of the temporary directory's. Needs root.
+    #[arg(long, global = true, value_enum)]
+    filesystem: Option<Filesystem>,
     #[command(subcommand)]
     command: Command,
 }
@@ -49,7 +55,22 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    // After the clusters that are on it.
+    let _filesystem = cli.filesystem.map(Filesystem::make).transpose()?;
+    if let Some(filesystem) = cli.filesystem {
+        println!("All nodes are on {}, in a file behind a loop device.", filesystem.name());
+    }
+    match cli.command {
         Command::Demo(options) => commands::demo::run(&options),
         Command::Joins(options) => commands::joins::run(&options),
         Command::Storm(options) => commands::storm::run(&options),
@@ -65,12 +86,5 @@ fn main() -> ExitCode {
         Command::RedoTable(options) => commands::redo_table::run(&options),
         Command::Throttle(options) => commands::throttle::run(&options),
         Command::Cluster(options) => commands::cluster::run(&options),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("FAILED: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::mount::{MountFlags, mount, mount_remount};
 
+use crate::cleanup::ClusterDir;
 use crate::places::{self, User};
 use crate::skipped::with_own_mounts;
 use crate::{copy_tree, process};
@@ -38,10 +39,20 @@ impl Mounted {
 
     /// One that `mkfs.KIND` makes in a file beside the datadir. What is never written takes no room.
     pub fn made(kind: &str, datadir: &Path, gigabytes: u64, user: User) -> Result<Mounted> {
+        Mounted::made_with(kind, &[], datadir, gigabytes, user)
+    }
+
+    fn made_with(
+        kind: &str,
+        options: &[&str],
+        datadir: &Path,
+        gigabytes: u64,
+        user: User,
+    ) -> Result<Mounted> {
         let image = datadir.with_extension(kind);
         std::fs::File::create(&image)?.set_len(gigabytes << 30)?;
         let mut make = Command::new(places::program(&format!("mkfs.{kind}"))?);
-        make.arg("-q").arg(&image);
+        make.arg("-q").args(options).arg(&image);
         process::run(make, Duration::from_secs(30))?;
         let mounted = Mounted::over(datadir, || mount_image(kind, datadir))?;
         user.own(datadir)?;
@@ -97,6 +108,46 @@ impl Mounted {
         let stat = rustix::fs::fstatvfs(&root)?;
         Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
     }
+}
+
+/// A filesystem that all clusters of this program are on, as long as this lives.
+#[derive(Debug)]
+pub struct ClusterFilesystem {
+    _mounted: Mounted,
+    // After what is mounted in it.
+    _dir: ClusterDir,
+}
+
+impl ClusterFilesystem {
+    /// One that `mkfs.KIND` makes with these options, in a file that may grow as long as there is room. Before any cluster is made.
+    pub fn make(kind: &str, options: &[&str]) -> Result<Self> {
+        let user = User::for_servers()?;
+        if let Some(missing) = Mounted::what_is_missing_for(kind, user)? {
+            return Err(anyhow!("a filesystem of its own needs {kind} in a file: {missing}"));
+        }
+        let dir = ClusterDir::new()?;
+        let stat = rustix::fs::statvfs(dir.path())?;
+        let gigabytes = (stat.f_bavail * stat.f_frsize) >> 30;
+        let at = dir.path().join("fs");
+        std::fs::create_dir(&at)?;
+        let mounted = Mounted::made_with(kind, options, &at, gigabytes, user)?;
+        past_the_page_cache(&at.with_extension(kind))?;
+        tempfile::env::override_temp_dir(&at)
+            .map_err(|other| anyhow!("clusters are in {} already", other.display()))?;
+        Ok(Self { _mounted: mounted, _dir: dir })
+    }
+}
+
+/// Has the loop device of a mounted image read and write past the page cache: else the host's memory is taken for its disk.
+fn past_the_page_cache(image: &Path) -> Result<()> {
+    let losetup = |args: &[&str], what: &Path| {
+        let mut losetup = Command::new(places::program("losetup")?);
+        losetup.args(args).arg(what);
+        process::run(losetup, Duration::from_secs(10))
+    };
+    let device = losetup(&["--noheadings", "--output", "NAME", "--associated"], image)?;
+    losetup(&["--direct-io=on"], Path::new(device.trim())).context("a loop device past the page cache")?;
+    Ok(())
 }
 
 /// Mounts the image of a filesystem that lies beside this directory.

@@ -14,7 +14,7 @@ pub(super) mod fixture;
 pub(super) mod limit;
 pub(super) mod machine;
 mod plot;
-mod results;
+pub(super) mod results;
 mod rows;
 pub(super) mod samples;
 mod svg;
@@ -112,8 +112,11 @@ fn measure(
     let turn = Turn { contender: contenders[0], case: Case::Full, repetition: 0, ceilings, cat: None };
     Trial::run(fixture, turn).context("the first join")?;
     // Before clients have written: files must have been left alone to be remembered.
-    let cases = [Case::Same, Case::Full, Case::Loaded];
+    let cases = [Case::Same, Case::Changed, Case::Full, Case::Loaded];
     for case in Options::chosen(&cases, &options.case) {
+        if case == Case::Changed {
+            fixture.make_same(false).context("the same files")?;
+        }
         for repetition in 1..=options.repeat {
             let cat = (case == Case::Same).then(|| same(fixture)).transpose()?;
             for &contender in contenders.iter().filter(|contender| contender.takes_part(case)) {
@@ -136,7 +139,7 @@ fn measure(
 /// Gives the joiner the donor's files.
 fn same(fixture: &Fixture) -> Result<fixture::Cat> {
     println!("giving the joiner the same files, once the donor's have been left alone for two minutes ...");
-    fixture.make_same().context("the same files")?;
+    fixture.make_same(true).context("the same files")?;
     let cat = fixture.cat()?;
     println!(
         "  cat of the data files: donor {:.2} s, joiner {:.2} s, both at once {:.2} s",

@@ -1,31 +1,37 @@
 //! `lab cold`: a node comes back to a cluster of which most tables have not changed. With what both hosts remember, without
-//! it, and by rsync: bytes that each host read, and seconds. Then what the table that changes costs in a cluster of its own.
+//! it, and by rsync: bytes that each host read, and seconds, at one size or several with the same table that changes. What that
+//! table costs alone stands beside it.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use rejoin_lab::page_cache::forget_all;
 use rejoin_lab::{Cluster, compare, data};
 
 use super::bench::fixture::builder;
 use super::bench::machine;
+use super::median;
 use super::observed::Observed;
 use super::record::Counted;
 
 /// How long files must have been left alone before a donor remembers them, and a little more.
 const SETTLED: Duration = Duration::from_secs(123);
-/// One of them is written to while the joiner is away.
-const TABLES: u32 = 20;
+/// Tables that do not change, of each size: with the one that does, twenty.
+const OTHERS: u64 = 19;
 
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// Megabytes in twenty tables: one of sysbench, which is written to, and others of random bytes.
-    #[arg(long, default_value_t = 2000)]
-    megabytes: u64,
-    /// Turns.
-    #[arg(long, default_value_t = 3)]
+    /// Megabytes in twenty tables: one of sysbench, which is written to, and others of random bytes. Further, larger numbers
+    /// (5000,10000,20000) add tables that do not change.
+    #[arg(long, value_delimiter = ',', default_value = "2000")]
+    megabytes: Vec<u64>,
+    /// Megabytes of the table that is written to, whatever the others have. A twentieth of the first size when not given.
+    #[arg(long)]
+    hot_megabytes: Option<u64>,
+    /// Turns at each size.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// A line for `[sst]` of both nodes; may be given again.
     #[arg(long)]
@@ -42,107 +48,150 @@ struct Took {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
+    let hot = options.hot_megabytes.unwrap_or(options.megabytes[0] / (OTHERS + 1));
+    let sizes = [&[hot], &options.megabytes[..]].concat();
+    ensure!(
+        sizes.is_sorted_by(|a, b| a < b),
+        "sizes must ascend from {hot} MB, of the table that is written to"
+    );
     println!("{}.\n", machine::line()?);
-    turns(options)?;
-    // In the same table.
-    hot_alone(options)?;
-    println!(
-        "\nNothing of either datadir is in the page cache before a transfer. MB are of the hosts' own files."
-    );
-    Ok(())
-}
-
-/// A cluster whose donor has the table that changes and so many others, settled on the disk, and whose joiner has all of it.
-fn pair(options: &Options, others: u32) -> Result<(Cluster, Took)> {
     let cluster = builder(2, &options.sst).build()?;
-    let (donor, joiner) = (cluster.node(1), cluster.node(2));
-    donor.bootstrap()?;
-    data::sysbench_tables(donor, 1, data::rows_of(options.megabytes, TABLES)?)?;
-    let megabytes = options.megabytes / u64::from(TABLES);
-    (1..=others).try_for_each(|n| data::filler(donor, &format!("filler{n}"), megabytes))?;
-    donor.write_pages()?;
-    std::thread::sleep(SETTLED);
-    joiner.wipe()?;
-    let full = join(&cluster, "rejoin", 1, 0)?;
-    Ok((cluster, full))
-}
-
-/// The table that changes, in a cluster that has no other: both hosts read all of it.
-fn hot_alone(options: &Options) -> Result<()> {
-    let (cluster, _) = pair(options, 0)?;
-    (1..=options.repeat).try_for_each(|turn| {
-        row(turn, "the table that changes alone", &join(&cluster, "rejoin", 0, turn)?, None);
-        Ok(())
-    })
-}
-
-fn turns(options: &Options) -> Result<()> {
-    let (cluster, full) = pair(options, TABLES - 1)?;
     let donor = cluster.node(1);
-    let all = data::disk_bytes(&donor.datadir())? as f64 / 1e6;
-    let hot = donor.datadir().join("sbtest/sbtest1.ibd").metadata()?.len() as f64 / 1e6;
-    println!(
-        "{all:.0} MB on disk; the table that changes has {hot:.0} MB. The first, full transfer took {:.1} s.\n",
-        full.seconds
-    );
-    println!(
-        "| turn | | transfer (SST), s | of reading everything | MB read, donor | joiner | MB remembered, donor | joiner |"
-    );
-    println!("|---|---|---:|---:|---:|---:|---:|---:|");
-    for turn in 1..=options.repeat {
-        let mut reading = None;
-        for (name, remembers) in [("rejoin, remember-fingerprints=0", 0), ("rejoin", 1)] {
-            let took = join(&cluster, "rejoin", remembers, turn * 10 + remembers)?;
-            row(turn, name, &took, Some(*reading.get_or_insert(took.seconds)));
-        }
-        if turn == options.repeat {
-            // The last one: it writes all files of the joiner.
-            row(turn, "rsync", &join(&cluster, "rsync", 1, turn * 10 + 2)?, reading);
-        }
+    donor.bootstrap()?;
+    data::sysbench_tables(donor, 1, data::rows_of(hot, 1)?)?;
+    cluster.node(2).wipe()?;
+    println!("{HEAD}");
+    let mut run = Run { cluster: &cluster, repeat: options.repeat, changes: 0, alone: None };
+    run.hot_alone()?;
+    let mut by_size = Vec::new();
+    for step in sizes.windows(2) {
+        run.grow(step[0], step[1])?;
+        by_size.push(run.turns()?);
+    }
+    println!("{NOTES}");
+    if let [smallest, .., largest] = by_size[..] {
+        println!(
+            "With the same table that changes, the largest size takes {:.2} of the smallest one's seconds.",
+            largest / smallest
+        );
     }
     Ok(())
 }
 
-fn row(turn: u32, name: &str, took: &Took, reading: Option<f64>) {
-    let mb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
-    let figures = match took.bytes {
-        None => "| | | |".to_owned(),
-        Some([donor, joiner]) => format!(
-            "{} | {} | {} | {} |",
-            mb(donor.read),
-            mb(joiner.read),
-            mb(donor.remembered),
-            mb(joiner.remembered)
-        ),
-    };
-    let part = reading.map_or_else(String::new, |reading| format!("{:.2}", took.seconds / reading));
-    println!("| {turn} | {name} | {:.2} | {part} | {figures}", took.seconds);
+const HEAD: &str = "\
+| MB on disk | turn | | transfer (SST), s | of reading everything | of the table that changes alone | MB read, donor | joiner | MB remembered, donor | joiner |
+|---:|---|---|---:|---:|---:|---:|---:|---:|---:|";
+
+const NOTES: &str = "
+Nothing of either datadir is in the page cache before a transfer. MB are of the hosts' own files. The table that changes alone:
+by the median of its turns, before there were others.";
+
+/// One pair of nodes, and what was found so far.
+struct Run<'a> {
+    cluster: &'a Cluster,
+    repeat: u32,
+    /// How often the table was changed.
+    changes: u32,
+    /// Seconds for the table that changes, without others.
+    alone: Option<f64>,
 }
 
-/// Stops the joiner, changes some rows of one table, and lets it come back.
-fn join(cluster: &Cluster, method: &str, remembers: u32, change: u32) -> Result<Took> {
-    let (donor, joiner) = (cluster.node(1), cluster.node(2));
-    if joiner.is_alive() {
+impl Run<'_> {
+    /// The table that changes, as long as there is no other: both hosts read all of it.
+    fn hot_alone(&mut self) -> Result<()> {
+        self.join("rejoin", 0)?;
+        let mut all = Vec::new();
+        for turn in 1..=self.repeat {
+            let took = self.join("rejoin", 0)?;
+            self.row(turn, "the table that changes, alone", &took, None)?;
+            all.push(took.seconds);
+        }
+        self.alone = Some(median(all));
+        Ok(())
+    }
+
+    /// Adds tables that do not change, and gives the joiner everything once the donor's files are settled on the disk.
+    fn grow(&mut self, from: u64, to: u64) -> Result<()> {
+        let (donor, joiner) = (self.cluster.node(1), self.cluster.node(2));
         joiner.wait_tidy()?;
         joiner.stop()?;
+        (1..=OTHERS)
+            .try_for_each(|n| data::filler(donor, &format!("filler{to}_{n}"), (to - from) / OTHERS))?;
+        donor.write_pages()?;
+        std::thread::sleep(SETTLED);
+        joiner.wipe()?;
+        let full = self.join("rejoin", 1)?;
+        self.row(0, "rejoin, to an empty node", &full, None)
     }
-    donor.exec(&[
-        &format!("UPDATE sbtest.sbtest1 SET c = 'changed by {change}' WHERE id % 7 = {}", change % 7),
-        &format!("SET GLOBAL wsrep_sst_method='{method}'"),
-    ])?;
-    let line = format!("remember-fingerprints={remembers}");
-    [donor, joiner].into_iter().try_for_each(|node| node.add_options("sst", &[&line]))?;
-    compare::wait_purged(donor, 50, Duration::from_secs(600))?;
-    donor.checkpoint()?;
-    rustix::fs::sync();
-    [donor, joiner].into_iter().try_for_each(|node| forget_all(&node.datadir()))?;
-    joiner.remove_grastate()?;
-    let observed = Observed::join(donor, joiner, &[&format!("--wsrep-sst-method={method}")])?;
-    observed.ran(method)?;
-    compare::assert_equal(donor, joiner)?;
-    let bytes = match method {
-        "rejoin" => Some([Counted::on(donor)?, Counted::on(joiner)?]),
-        _ => None,
-    };
-    Ok(Took { seconds: observed.sst()?.as_secs_f64(), bytes })
+
+    /// Answers the median of what it takes with what is remembered.
+    fn turns(&mut self) -> Result<f64> {
+        let mut remembering = Vec::new();
+        for turn in 1..=self.repeat {
+            let reading = self.join("rejoin", 0)?;
+            self.row(turn, "rejoin, remember-fingerprints=0", &reading, Some(reading.seconds))?;
+            let took = self.join("rejoin", 1)?;
+            self.row(turn, "rejoin", &took, Some(reading.seconds))?;
+            remembering.push(took.seconds);
+            if turn == self.repeat {
+                // The last one: it writes all files of the joiner.
+                let rsync = self.join("rsync", 1)?;
+                self.row(turn, "rsync", &rsync, Some(reading.seconds))?;
+            }
+        }
+        Ok(median(remembering))
+    }
+
+    fn row(&self, turn: u32, name: &str, took: &Took, reading: Option<f64>) -> Result<()> {
+        let mb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+        let figures = match took.bytes {
+            None => "| | | |".to_owned(),
+            Some([donor, joiner]) => format!(
+                "{} | {} | {} | {} |",
+                mb(donor.read),
+                mb(joiner.read),
+                mb(donor.remembered),
+                mb(joiner.remembered)
+            ),
+        };
+        let part = |of: Option<f64>| of.map_or_else(String::new, |of| format!("{:.2}", took.seconds / of));
+        let disk = data::disk_bytes(&self.cluster.node(1).datadir())? as f64 / 1e6;
+        println!(
+            "| {disk:.0} | {turn} | {name} | {:.2} | {} | {} | {figures}",
+            took.seconds,
+            part(reading),
+            part(self.alone)
+        );
+        Ok(())
+    }
+
+    /// Stops the joiner, changes some rows of one table, and lets it come back.
+    fn join(&mut self, method: &str, remembers: u32) -> Result<Took> {
+        let (donor, joiner) = (self.cluster.node(1), self.cluster.node(2));
+        if joiner.is_alive() {
+            joiner.wait_tidy()?;
+            joiner.stop()?;
+        }
+        self.changes += 1;
+        let change = self.changes;
+        donor.exec(&[
+            &format!("UPDATE sbtest.sbtest1 SET c = 'changed by {change}' WHERE id % 7 = {}", change % 7),
+            &format!("SET GLOBAL wsrep_sst_method='{method}'"),
+        ])?;
+        let line = format!("remember-fingerprints={remembers}");
+        [donor, joiner].into_iter().try_for_each(|node| node.add_options("sst", &[&line]))?;
+        compare::wait_purged(donor, 50, Duration::from_secs(600))?;
+        donor.checkpoint()?;
+        rustix::fs::sync();
+        [donor, joiner].into_iter().try_for_each(|node| forget_all(&node.datadir()))?;
+        joiner.remove_grastate()?;
+        let observed = Observed::join(donor, joiner, &[&format!("--wsrep-sst-method={method}")])?;
+        observed.ran(method)?;
+        compare::assert_equal(donor, joiner)?;
+        let bytes = match method {
+            "rejoin" => Some([Counted::on(donor)?, Counted::on(joiner)?]),
+            _ => None,
+        };
+        Ok(Took { seconds: observed.sst()?.as_secs_f64(), bytes })
+    }
 }

@@ -11,6 +11,7 @@ use clap::Args;
 use rejoin_lab::data;
 
 mod fixture;
+mod grid;
 mod pairs;
 mod trial;
 
@@ -20,7 +21,7 @@ use fixture::Fixture;
 use trial::{Contender, Trial, Trials};
 
 /// What to measure.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Options {
     /// Megabytes of sysbench tables.
     #[arg(long, default_value_t = 200)]
@@ -57,10 +58,15 @@ pub struct Options {
     /// Look at pairs of pages only: what each way to send a page would take. Nothing is transferred but by rejoin.
     #[arg(long)]
     pairs: bool,
+    #[command(flatten)]
+    grid: grid::GridOptions,
 }
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
+    if options.grid.is_asked() {
+        return grid::run(options);
+    }
     ensure!(!options.churn.is_empty() && !options.changed.is_empty(), "nothing to measure");
     let contenders = match (&options.method[..], options.pairs) {
         (_, true) => vec![Contender::Rejoin],
@@ -98,7 +104,11 @@ fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result
         } else {
             let cell = if fixture.path().is_some() { " |" } else { "" };
             println!("| {changed} % | {}{cell}", fixture.pages()?.row());
-            own.extend(trial::own_choice(&all).map(|text| format!("{changed} %: {text}.")));
+            own.extend(trial::own_choice(&all).map(|[synced, transfer]| {
+                format!(
+                    "{changed} %: by itself {synced:.2} of the best fixed choice's seconds to Synced, {transfer:.2} of the transfer's."
+                )
+            }));
         }
     }
     if !own.is_empty() {
@@ -115,18 +125,24 @@ fn by_changes(options: &Options, contenders: &[Contender], churn: f64) -> Result
     Ok(())
 }
 
-/// How long nodes are waited for.
 /// Each contender joins so many times, in turns with the others.
 fn in_turns(fixture: &Fixture, contenders: &[Contender], options: &Options) -> Result<Vec<Trials>> {
-    let mut all: Vec<Trials> = contenders.iter().map(|_| Trials(Vec::new())).collect();
-    for _ in 0..options.repeat {
-        for (contender, trials) in contenders.iter().zip(&mut all) {
-            trials.0.push(Trial::run(fixture, *contender, options.loaded).context(contender.name())?);
-        }
-    }
+    let mut all = Trials::none_of(contenders);
+    (0..options.repeat).try_for_each(|_| one_turn(fixture, contenders, options.loaded, &mut all))?;
     Ok(all)
 }
 
+/// Each contender joins once more.
+fn one_turn(fixture: &Fixture, contenders: &[Contender], loaded: bool, all: &mut [Trials]) -> Result<()> {
+    contenders.iter().zip(all).try_for_each(|(contender, trials)| {
+        // Without clients every turn does the same.
+        let compare = loaded || trials.0.is_empty();
+        trials.0.push(Trial::run(fixture, *contender, loaded, compare).context(contender.name())?);
+        Ok(())
+    })
+}
+
+/// How long nodes are waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Rows that a transaction of sysbench's `oltp_write_only` rewrites: two updates, and one that is deleted and inserted.

@@ -7,6 +7,7 @@ pub mod cold;
 pub mod deep_ist;
 pub mod demo;
 pub mod figures;
+pub mod filesystem;
 pub mod joins;
 mod link;
 pub mod moment;

@@ -16,6 +16,7 @@ pub mod figures;
 mod fixture;
 mod judge;
 pub mod log_report;
+mod old_tables;
 mod round;
 mod workload;
 

@@ -13,11 +13,18 @@ pub enum Case {
     Loaded,
     /// A joiner that has the same files.
     Same,
+    /// A joiner that had the same files before 40 % of the pages changed.
+    Changed,
 }
 
 impl Case {
     /// In the order of the table.
-    pub const ALL: [Self; 3] = [Self::Full, Self::Loaded, Self::Same];
+    pub const ALL: [Self; 4] = [Self::Full, Self::Loaded, Self::Same, Self::Changed];
+
+    /// Whether all of the data is sent.
+    pub fn is_full(self) -> bool {
+        matches!(self, Self::Full | Self::Loaded)
+    }
 
     /// As it is given on the command line.
     pub fn name(self) -> &'static str {
@@ -25,6 +32,7 @@ impl Case {
             Self::Full => "full",
             Self::Loaded => "loaded",
             Self::Same => "same",
+            Self::Changed => "changed",
         }
     }
 
@@ -34,6 +42,7 @@ impl Case {
             Self::Full => "to an empty node, idle",
             Self::Loaded => "to an empty node, under write load",
             Self::Same => "nothing changed",
+            Self::Changed => "40 % of the pages changed",
         }
     }
 }
@@ -101,7 +110,7 @@ impl Contender {
     pub fn takes_part(self, case: Case) -> bool {
         match self {
             Self::Unremembered => case == Case::Same,
-            Self::Frozen => case != Case::Same,
+            Self::Frozen => case.is_full(),
             Self::Rejoin | Self::Rsync | Self::RsyncWan | Self::Mariabackup => true,
         }
     }

@@ -16,6 +16,8 @@ const TABLES: u32 = 4;
 /// How long a donor's tables must have been left alone before it remembers them, and a little more.
 const SETTLED: Duration = Duration::from_secs(123);
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Pages of the tables that change before each join of [`Case::Changed`], of 1.
+const CHANGED: f64 = 0.4;
 /// Transactions that purge may leave: a few are no matter.
 const PURGE_LEAVES: u64 = 50;
 /// The same for all nodes and methods.
@@ -104,10 +106,15 @@ impl Fixture {
     /// writes, and never brings anything into it.)
     pub fn prepare(&self, contender: Contender, case: Case) -> Result<()> {
         let joiner = self.joiner();
-        if case == Case::Same {
-            joiner.remove_grastate()?
-        } else {
+        if case.is_full() {
             joiner.wipe()?
+        } else {
+            joiner.remove_grastate()?
+        }
+        if case == Case::Changed {
+            data::rewrite_pages(self.donor(), TABLES, 0.0, CHANGED)?;
+            compare::wait_caught_up(self.donor(), self.other(), PATIENCE)?;
+            compare::wait_purged(self.donor(), PURGE_LEAVES, PATIENCE)?;
         }
         [self.donor(), joiner].iter().try_for_each(|node| node.add_options("sst", contender.settings()))?;
         let method = format!("SET GLOBAL wsrep_sst_method='{}'", contender.method());
@@ -127,11 +134,14 @@ impl Fixture {
         Ok(())
     }
 
-    /// Gives the joiner the donor's files by a transfer that does not count, after which both hosts remember them, and stops it.
-    pub fn make_same(&self) -> Result<()> {
+    /// Gives the joiner the donor's files by a transfer that does not count, and stops it. With `settled` files both hosts remember
+    /// them afterwards.
+    pub fn make_same(&self, settled: bool) -> Result<()> {
         compare::wait_purged(self.donor(), PURGE_LEAVES, PATIENCE)?;
         self.prepare(Contender::Rejoin, Case::Full)?;
-        self.wait_settled()?;
+        if settled {
+            self.wait_settled()?;
+        }
         let (donor, joiner) = (self.donor(), self.joiner());
         joiner.begin(&["--wsrep-sst-method=rejoin"])?;
         joiner.wait_synced(PATIENCE)?;

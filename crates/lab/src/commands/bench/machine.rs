@@ -20,7 +20,7 @@ pub fn line() -> Result<String> {
     Ok(format!(
         "{cores} cores ({model}), {:.0} GiB of memory, {}, Linux {}, {}; joiner, donor and clients share it",
         kib as f64 / f64::from(1 << 20),
-        disk(&std::env::temp_dir())?,
+        disk(&tempfile::env::temp_dir())?,
         kernel.release().to_string_lossy(),
         Installation::system()?.version(),
     ))
@@ -41,11 +41,12 @@ fn disk(path: &Path) -> Result<String> {
     let queues = [format!("{number}/queue"), format!("{number}/../queue")];
     let rotational =
         queues.iter().find_map(|queue| fs::read_to_string(format!("/sys/dev/block/{queue}/rotational")).ok());
-    let kind = match (link.to_string_lossy().contains("virtio"), rotational.as_deref().map(str::trim)) {
-        (true, _) => "virtual disk",
-        (_, Some("0")) => "solid state",
-        (_, Some(_)) => "rotating disk",
-        (_, None) => "unknown kind of disk",
+    let kind = match rotational.as_deref().map(str::trim) {
+        _ if link.to_string_lossy().contains("virtio") => "virtual disk",
+        _ if name.starts_with("loop") => "a file",
+        Some("0") => "solid state",
+        Some(_) => "rotating disk",
+        None => "unknown kind of disk",
     };
     Ok(format!("{filesystem} on {name} ({kind})"))
 }

@@ -12,6 +12,7 @@ pub fn plot(results: &Results, contenders: &[Contender]) -> Plot {
     let cache = if results.cold { "nothing" } else { "all" };
     let mut notes = lines(&format!("{}.", results.machine));
     notes.push(format!("The page cache had {cache} of the donor's files before each join."));
+    notes.push("Beside each bar: what the transfer came nearest to being limited by, in percent of what that can do.".to_owned());
     Plot {
         title: format!("Seconds to Synced of a node with {:.1} GB of data", results.data_bytes as f64 / 1e9),
         notes,
@@ -49,6 +50,7 @@ fn joined(label: &str, mut trials: Vec<&TrialRecord>) -> Option<Bar> {
         least,
         most,
         part: (before, before + middle.transfer_seconds),
+        note: middle.transfer.nearest(),
     })
 }
 
@@ -58,7 +60,7 @@ fn read(mut seconds: Vec<f64>) -> Option<Bar> {
     let (least, most) = (*seconds.first()?, *seconds.last()?);
     let value = seconds[seconds.len() / 2];
     let label = "cat of both nodes' files".to_owned();
-    Some(Bar { label, value, least, most, part: (0.0, value) })
+    Some(Bar { label, value, least, most, part: (0.0, value), note: String::new() })
 }
 
 /// Broken between words.
@@ -104,6 +106,7 @@ mod tests {
         let ours = &full.bars[0];
         assert_eq!((ours.least, ours.value, ours.most), (6.0, 7.0, 8.0));
         assert!((ours.part.0 - 1.4).abs() < 1e-9 && (ours.part.1 - 4.9).abs() < 1e-9, "{:?}", ours.part);
+        assert_eq!(ours.note, "processors 50 %");
         assert!(plot.svg().contains("2.9 GB"));
     }
 

@@ -17,7 +17,7 @@ const fn row(name: &'static str, digits: usize, value: fn(&Trial) -> Option<f64>
 }
 
 /// Of every case; a row that has no values in one is left out there.
-pub const ALWAYS: [Row; 27] = [
+pub const ALWAYS: [Row; 28] = [
     row("start to Synced, s", 1, |t| seconds(t.observed.took)),
     row("of that before the method's program runs, s", 1, |t| seconds(t.observed.before().ok()?)),
     row("of that the transfer (SST), s", 1, |t| seconds(t.observed.sst().ok()?)),
@@ -26,6 +26,7 @@ pub const ALWAYS: [Row; 27] = [
     row("recovery by the joiner's server, s [2]", 1, |t| seconds(t.observed.recovery().ok()?)),
     row("MB on the network [3]", 0, |t| megabytes(t.wire)),
     row("CPU of the programs, both hosts, s [4]", 1, |t| Some(t.programs)),
+    row("... for each GB of data", 1, |t| Some(t.programs / (t.data as f64 / 1e9))),
     row("CPU of the donor's server, s [5]", 1, |t| Some(t.server)),
     row("peak memory of the donor's programs, MB [6]", 0, |t| megabytes(t.memory[0])),
     row("peak memory of the joiner's programs, MB [6]", 0, |t| megabytes(t.memory[1])),
@@ -65,8 +66,7 @@ pub const LOADED: [Row; 10] = [
 
 /// Bytes of data a second, where all of it is sent.
 pub fn rate(trial: &Trial) -> Option<f64> {
-    let full = trial.cat.is_none();
-    full.then(|| trial.data as f64 / trial.transfer.seconds)
+    trial.case.is_full().then(|| trial.data as f64 / trial.transfer.seconds)
 }
 
 /// Of the slowest of what all bytes have to pass.

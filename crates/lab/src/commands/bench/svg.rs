@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 /// Pixels.
-const WIDTH: f64 = 920.0;
+const WIDTH: f64 = 1000.0;
 /// Where bars begin and end.
 const LEFT: f64 = 260.0;
-const RIGHT: f64 = WIDTH - 170.0;
+const RIGHT: f64 = WIDTH - 260.0;
 const BAR: f64 = 16.0;
 const ROW: f64 = 26.0;
 const HEAD: f64 = 96.0;
@@ -65,6 +65,8 @@ pub struct Bar {
     pub most: f64,
     /// What of it is of the stronger colour: from, to.
     pub part: (f64, f64),
+    /// What is beside its value; may be empty.
+    pub note: String,
 }
 
 impl Plot {
@@ -141,10 +143,9 @@ impl Bar {
         if several {
             range(out, (x(self.least), x(self.most)), middle);
         }
-        let words = match several {
-            true => format!("{:.1} ({:.1} to {:.1})", self.value, self.least, self.most),
-            false => format!("{:.1}", self.value),
-        };
+        let range = if several { format!(" ({:.1} to {:.1})", self.least, self.most) } else { String::new() };
+        let comma = if self.note.is_empty() { "" } else { ", " };
+        let words = format!("{:.1}{range}{comma}{}", self.value, self.note);
         text(out, "label", "start", (x(self.most.max(self.value)) + 10.0, middle + 4.5), &words);
     }
 }
@@ -209,6 +210,7 @@ mod tests {
             least: value - 0.5,
             most: value + 1.0,
             part: (0.5, value - 0.2),
+            note: if value > 10.0 { "disk 75 %".to_owned() } else { String::new() },
         };
         Plot {
             title: "2 < 3 & \"so on\"".to_owned(),
@@ -252,6 +254,10 @@ mod tests {
     fn it_is_well_formed_and_labels_are_escaped() {
         let svg = plot().svg();
         assert_well_formed(&svg);
+        assert!(
+            svg.contains(">6.7 (6.2 to 7.7)<") && svg.contains(">21.9 (21.4 to 22.9), disk 75 %<"),
+            "{svg}"
+        );
         assert!(svg.contains("x&lt;y&gt;") && svg.contains("A &amp; B") && !svg.contains("<b>"), "{svg}");
         assert_eq!(escape("a\u{1}b\"c"), "a b&quot;c");
     }

@@ -128,7 +128,7 @@ impl Trial {
             observed,
         };
         trial.check_what_was_read()?;
-        if case == Case::Same && contender.is_rejoin() {
+        if !case.is_full() && contender.is_rejoin() {
             joiner.wait_tidy()?;
         }
         joiner.stop()?;

@@ -86,6 +86,12 @@ impl Fixture {
         compare::wait_purged(self.donor(), PURGE_LEAVES, PATIENCE)
     }
 
+    /// As [`Fixture::change`], rows of so many pages: see [`data::rewrite_pages`].
+    pub fn change_pages(&self, before: f64, after: f64) -> Result<()> {
+        data::rewrite_pages(self.donor(), TABLES, before, after)?;
+        compare::wait_purged(self.donor(), PURGE_LEAVES, PATIENCE)
+    }
+
     /// The joiner as it was when it left, nothing to flush on the donor, and all files in the page cache.
     pub fn prepare(&self, method: &str) -> Result<()> {
         ensure!(!self.joiner().is_alive(), "the joiner runs");

@@ -33,6 +33,11 @@ pub struct Count {
 }
 
 impl Count {
+    /// Of 1, how much differs.
+    pub fn differing(&self) -> f64 {
+        (self.all - self.same) as f64 / self.all.max(1) as f64
+    }
+
     /// A line of the table of figures.
     pub fn row(&self) -> String {
         let differ = self.all - self.same;

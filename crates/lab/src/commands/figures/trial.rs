@@ -97,7 +97,7 @@ Each figure is the median of the method's turns.
 
 /// What a join took.
 pub struct Trial {
-    contender: Contender,
+    pub contender: Contender,
     observed: Observed,
     wire: u64,
     used: Option<LinkUse>,
@@ -111,8 +111,8 @@ struct LinkUse {
 }
 
 impl Trial {
-    /// Puts the joiner back, lets it join, compares it and stops it.
-    pub fn run(fixture: &Fixture, contender: Contender, loaded: bool) -> Result<Self> {
+    /// Puts the joiner back, lets it join, compares it if that is asked for, and stops it.
+    pub fn run(fixture: &Fixture, contender: Contender, loaded: bool, compare: bool) -> Result<Self> {
         let (method, lines) = contender.settings();
         let (donor, joiner) = (fixture.donor(), fixture.joiner());
         donor.add_options("sst", &lines)?;
@@ -131,18 +131,25 @@ impl Trial {
             ensure!(clients.stop()?.commits > 0, "nothing was written meanwhile");
         }
         observed.ran(method)?;
-        compare::assert_equal(donor, joiner)?;
+        if compare {
+            compare::assert_equal(donor, joiner)?;
+        }
         joiner.stop()?;
         Ok(Self { contender, observed, wire, used })
     }
 
     /// Seconds from the joiner's start to Synced.
-    fn to_synced(&self) -> f64 {
+    pub fn to_synced(&self) -> f64 {
         self.observed.took.as_secs_f64()
     }
 
+    /// Bytes on the network.
+    pub fn wire(&self) -> f64 {
+        self.wire as f64
+    }
+
     /// Seconds of the state transfer.
-    fn transfer(&self) -> f64 {
+    pub fn transfer(&self) -> f64 {
         let asleep = self.observed.asleep().unwrap_or_default();
         self.observed.sst().map_or(f64::NAN, |sst| sst.saturating_sub(asleep).as_secs_f64())
     }
@@ -152,14 +159,19 @@ impl Trial {
 pub struct Trials(pub Vec<Trial>);
 
 impl Trials {
-    fn median(&self, of: impl Fn(&Trial) -> f64) -> f64 {
+    /// A place for the joins of each contender.
+    pub fn none_of(contenders: &[Contender]) -> Vec<Self> {
+        contenders.iter().map(|_| Self(Vec::new())).collect()
+    }
+
+    pub fn median(&self, of: impl Fn(&Trial) -> f64) -> f64 {
         median(self.0.iter().map(of))
     }
 
     /// A line of the table.
     pub fn row(&self) -> String {
         let Some(first) = self.0.first() else { return String::new() };
-        let (transfer, wire) = (self.median(Trial::transfer), self.median(|trial| trial.wire as f64));
+        let (transfer, wire) = (self.median(Trial::transfer), self.median(Trial::wire));
         let mut row = format!(
             "{} | {:.1} | {transfer:.1} | {:.3} |",
             first.contender.name(),
@@ -173,21 +185,18 @@ impl Trials {
     }
 }
 
-/// How the program's own choice compares with the best of those that were fixed; nothing where either was not tried.
-pub fn own_choice(all: &[Trials]) -> Option<String> {
+/// The program's own choice by the best of those that were fixed, in seconds to Synced and of the transfer; nothing where either
+/// was not tried.
+pub fn own_choice(all: &[Trials]) -> Option<[f64; 2]> {
     let of = |contender: Contender| {
         all.iter().find(|trials| trials.0.first().is_some_and(|trial| trial.contender == contender))
     };
     let own = of(Contender::Rejoin)?;
-    let best = |value: fn(&Trial) -> f64| {
+    let by_best = |value: fn(&Trial) -> f64| {
         let fixed = Contender::FIXED.into_iter().filter_map(|fixed| Some(of(fixed)?.median(value)));
-        fixed.min_by(f64::total_cmp)
+        Some(own.median(value) / fixed.min_by(f64::total_cmp)?)
     };
-    Some(format!(
-        "by itself {:.2} of the best fixed choice's seconds to Synced, {:.2} of the transfer's",
-        own.median(Trial::to_synced) / best(Trial::to_synced)?,
-        own.median(Trial::transfer) / best(Trial::transfer)?
-    ))
+    Some([by_best(Trial::to_synced)?, by_best(Trial::transfer)?])
 }
 
 impl LinkUse {

@@ -34,7 +34,7 @@ fn kept(kinds: &[&[Size]]) -> u64 {
 
 /// Fails, before anything is made, if the disk has not that much room.
 pub fn ensure_room(kinds: &[&[Size]], template: Option<&Path>) -> Result<()> {
-    let nodes = std::env::temp_dir();
+    let nodes = tempfile::env::temp_dir();
     let Some(template) = template else { return has(&nodes, needed(kinds)) };
     std::fs::create_dir_all(template).with_context(|| template.display().to_string())?;
     if nodes.metadata()?.dev() == template.metadata()?.dev() {
@@ -73,8 +73,8 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_refused_with_numbers() {
-        let refused = has(&std::env::temp_dir(), u64::MAX).unwrap_err().to_string();
+        let refused = has(&tempfile::env::temp_dir(), u64::MAX).unwrap_err().to_string();
         assert!(refused.contains("GB free") && refused.contains("TMPDIR"), "{refused}");
-        has(&std::env::temp_dir(), 1).unwrap();
+        has(&tempfile::env::temp_dir(), 1).unwrap();
     }
 }

@@ -11,6 +11,7 @@ use rejoin_lab::repeated::Repeated;
 use rejoin_lab::{Cluster, Node, sql};
 
 use super::log_report::SnapshotKind;
+use super::old_tables;
 
 /// A case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,6 +32,8 @@ pub enum Case {
     Mariabackup,
     /// The joiner has other pages, so that rows come instead of files.
     Logical,
+    /// Both hosts remember many tables, and the donor's clients begin to write to some of them while it gives.
+    Remembered,
 }
 
 /// What happens on the donor besides, for one round.
@@ -45,7 +48,7 @@ const UNDO_ROWS: u32 = 3000;
 const CUT: &str = "Innodb_undo_truncations";
 
 impl Case {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Plain,
         Self::Binlog,
         Self::Undo,
@@ -54,12 +57,15 @@ impl Case {
         Self::Encrypted,
         Self::Mariabackup,
         Self::Logical,
+        Self::Remembered,
     ];
 
     /// Lines of `[mysqld]`.
     pub fn lines(self) -> &'static [&'static str] {
         match self {
-            Self::Plain | Self::Import | Self::Temporary | Self::Encrypted => &["skip_log_bin"],
+            Self::Plain | Self::Import | Self::Temporary | Self::Encrypted | Self::Remembered => {
+                &["skip_log_bin"]
+            }
             Self::Binlog | Self::Mariabackup | Self::Logical => &["log_bin=binlog", "log_slave_updates=ON"],
             Self::Undo => &[
                 "skip_log_bin",
@@ -120,6 +126,7 @@ impl Case {
                 "CREATE TABLE storm.undo (id INT PRIMARY KEY, n INT, pad CHAR(250))",
                 &format!("INSERT INTO storm.undo SELECT seq, 0, MD5(seq) FROM storm.seq_1_to_{UNDO_ROWS}"),
             ]),
+            Self::Remembered => old_tables::create(donor),
             _ => Ok(()),
         }
     }
@@ -130,6 +137,7 @@ impl Case {
             Self::Undo => Some(fill_undo(donor)?),
             Self::Import => Some(import(donor)?),
             Self::Temporary => Some(temporary_tables(donor)?),
+            Self::Remembered => Some(old_tables::write(donor)?),
             Self::Plain | Self::Binlog | Self::Encrypted | Self::Mariabackup | Self::Logical => None,
         };
         Ok(Besides { case: self, work, truncations: truncations(donor) })
@@ -151,6 +159,11 @@ impl Besides {
                 let why = all.last_error.unwrap_or_default();
                 ensure!(all.failed == 0, "temporary tables of the donor's clients were lost: {why}");
                 Ok(Some(format!("{} changes of temporary tables", all.done)))
+            }
+            Case::Remembered => {
+                let why = all.last_error.unwrap_or_default();
+                ensure!(all.done > 0, "nothing was written to old tables while the donor gave: {why}");
+                Ok(Some(format!("{} writes to old tables", all.done)))
             }
             Case::Import => Ok(Some(format!("{} imports, {} refused", all.done, all.failed))),
             _ => {

@@ -8,6 +8,7 @@ use rejoin_lab::{Cluster, Installation, Node, data, ddl};
 
 use super::Options;
 use super::case::Case;
+use super::old_tables;
 use super::workload::TABLES;
 
 /// A cluster that rounds of one case share.
@@ -40,7 +41,11 @@ impl Fixture {
         other.wipe()?;
         other.join()?;
         donor.wait_synced_again(Duration::from_secs(30))?;
-        Ok(Self { case, cluster, last_join: Cell::new(Duration::from_secs(4)) })
+        let fixture = Self { case, cluster, last_join: Cell::new(Duration::from_secs(4)) };
+        if case == Case::Remembered {
+            old_tables::remember(&fixture)?;
+        }
+        Ok(fixture)
     }
 
     pub fn donor(&self) -> &Node {

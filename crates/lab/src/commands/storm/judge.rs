@@ -4,6 +4,7 @@ use std::fmt;
 
 use rejoin_lab::compare::{self, Difference};
 use rejoin_lab::{LogMark, Node, process, sst};
+use transfer::remembered::memory::WRONG;
 
 use super::fixture::Fixture;
 use super::log_report::{LogReport, SnapshotKind};
@@ -127,6 +128,7 @@ impl Logs {
         };
         let joiners = found.beside.iter().all(|list| !list.is_empty()) || !found.damage.is_empty();
         let mut reasons = self.positions(fixture);
+        reasons.extend(wrongly_remembered(&self.texts(fixture)));
         for (node, mark) in fixture.nodes().into_iter().zip(self.marks) {
             let errors = node.unexpected_errors_since(mark, &ALLOWED).into_iter();
             reasons.extend(errors.map(|line| format!("{}: {line}", node.name())));
@@ -199,6 +201,11 @@ fn said_of(found: &compare::Found, fixture: &Fixture) -> Vec<String> {
         all.extend(alone.map(|difference| format!("beside {name} alone: {difference}")));
     }
     all.iter().map(|line| line.chars().take(600).collect()).collect()
+}
+
+/// Nothing here changes a file behind its filesystem's back, so a remembered fingerprint is never wrong.
+fn wrongly_remembered(texts: &[String; 3]) -> Option<String> {
+    texts.iter().flat_map(|text| text.lines()).find(|line| line.contains(WRONG)).map(str::to_owned)
 }
 
 fn thrown_out(texts: &[String; 3]) -> Option<String> {

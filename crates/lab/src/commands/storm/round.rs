@@ -15,6 +15,7 @@ use super::case::{self, Case};
 use super::fixture::Fixture;
 use super::judge::{Logs, Verdict, Wrong};
 use super::log_report::{LogReport, SnapshotKind};
+use super::old_tables;
 use super::workload::{Giving, Passed, Probes, Workload};
 
 /// The time without a join is as long as the last join, within these.
@@ -55,7 +56,7 @@ pub fn run(fixture: &Fixture, options: &Options, number: usize, rng: &mut Rng) -
     let began = Instant::now();
     let joiner = fixture.joiner();
     // A new machine, or one that comes back with what it had.
-    if number.is_multiple_of(2) {
+    if number.is_multiple_of(2) || fixture.case == Case::Remembered {
         joiner.remove_grastate()?
     } else {
         joiner.wipe()?
@@ -139,6 +140,9 @@ fn judge(
     ensure!(logs.texts(fixture)[2].contains(&asked), "the joiner did not ask for a transfer");
     if fixture.case == Case::Import && case::leave_out_discarded(fixture.donor(), fixture.joiner())? {
         notes.push("copied between DISCARD and IMPORT".to_owned());
+    }
+    if fixture.case == Case::Remembered {
+        notes.push(old_tables::remembered(fixture)?);
     }
     if logs.truncated_undo_first(fixture) {
         notes.push("the joiner's server truncated undo tablespaces before it read its position".to_owned());

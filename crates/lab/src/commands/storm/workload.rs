@@ -97,7 +97,7 @@ pub struct Giving {
 
 impl Giving {
     /// `wsrep_local_state` of a node that gives a state.
-    const DONOR: &str = "2";
+    pub const DONOR: &str = "2";
 
     pub fn watch(donor: &Node) -> Result<Self> {
         let seen = Arc::new(Mutex::new(None));
