@@ -75,20 +75,35 @@ pub fn spawn(thread: Thread, body: impl FnOnce() + Send + 'static) -> Result<Joi
 pub struct Running<'scope, T>(Result<ScopedJoinHandle<'scope, Result<T>>, Failure>);
 
 /// Starts a thread of a scope. One that cannot be started counts as one that has failed, and cancels the transfer.
-#[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     thread: Thread,
     body: impl FnOnce() -> Result<T> + Send + 'scope,
 ) -> Running<'scope, T> {
+    try_scoped(scope, thread, body).unwrap_or_else(|failure| {
+        cancel_transfer(&failure);
+        Running(Err(failure))
+    })
+}
+
+/// Starts a thread of a scope that the caller can do without.
+///
+/// # Errors
+/// The system cannot start one.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+pub fn try_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    thread: Thread,
+    body: impl FnOnce() -> Result<T> + Send + 'scope,
+) -> Result<Running<'scope, T>, Failure> {
     let body = move || {
         caught(|| {
             thread.panic_on_purpose();
             body()
         })
     };
-    let started = thread.builder().spawn_scoped(scope, body).map_err(|e| thread.cannot_start(&e));
-    Running(started.inspect_err(cancel_transfer))
+    let started = thread.builder().spawn_scoped(scope, body).map_err(|e| thread.cannot_start(&e))?;
+    Ok(Running(Ok(started)))
 }
 
 impl<T> Running<'_, T> {

@@ -67,7 +67,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     let job = session.job;
     let none = |why: String| Ok(ControlFlow::Break(format!("no deep IST: {why}")));
     // Our own provider's cache is large, so it is read only once the joiner can use it.
-    let mut history = match open_store(dir) {
+    let mut history = match open_store(job, dir) {
         Ok(archive) => History { archive, cache: None },
         Err(error) => {
             return none(format!("the donor's archive: {error:#}"));
@@ -291,7 +291,7 @@ impl History {
                 )));
             }
             job.cancel.sleep(LOOK)?;
-            self.archive = open_store(dir)?;
+            self.archive = open_store(job, dir)?;
             // A cache is read from end to end, which takes seconds if it is large. Once it has `to`, only the state of that
             // is read again.
             if self.cache.as_ref().and_then(WriteSetStore::range).is_none_or(|(_, high)| high < to) {
@@ -363,10 +363,10 @@ impl History {
 }
 
 /// Opens the archive's directory, which contains segments, or a copy of a provider's cache.
-fn open_store(dir: &Path) -> Result<Box<dyn WriteSetStore + Send>> {
+fn open_store(job: &Job, dir: &Path) -> Result<Box<dyn WriteSetStore + Send>> {
     match is_archive(dir) {
         true => Ok(Box::new(Archive::open(dir)?)),
-        false => Ok(Box::new(Gcache::open(dir)?)),
+        false => Ok(Box::new(Gcache::open_unless(dir, &job.cancel)?)),
     }
 }
 
@@ -375,5 +375,6 @@ fn own_cache(job: &Job) -> Option<Gcache> {
     let options = provider_options::parse(job.options.server("wsrep-provider-options").unwrap_or_default());
     let name = options.get("gcache.name").map_or(formats::galera::gcache::FILE_NAME, String::as_str);
     let path = provider_options::cache_dir(&options, &job.datadir).join(name);
-    Gcache::open(&path).inspect_err(|why| tracing::debug!("no cache of our own: {why:#}")).ok()
+    let cache = Gcache::open_unless(&path, &job.cancel);
+    cache.inspect_err(|why| tracing::debug!("no cache of our own: {why:#}")).ok()
 }

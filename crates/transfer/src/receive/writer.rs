@@ -12,6 +12,7 @@ use protocol::inventory::FileId;
 use crate::disk::copy::clear;
 use crate::disk::direct::{ALIGN, Buffer};
 use crate::disk::direct_write::Output;
+use crate::disk::durable::write_behind;
 use crate::failure::{Failure, Kind};
 use crate::receive::digests::Piece;
 use crate::receive::read_back;
@@ -27,9 +28,6 @@ const CATCH_UP: u64 = 2 << 20;
 /// Pieces that one thread writes before it reads the first of them back. What the donor sends again soon is then read once only.
 /// Fewer than [`OPEN_FILES`], so that its file is still open.
 const BEHIND: usize = OPEN_FILES / 2;
-
-/// In bytes. The kernel is not asked to begin with fewer: the sync writes the blocks of neighbouring small files together.
-const WRITE_BEHIND_MIN: u64 = 16 << 10;
 
 /// What arrived of a range: parts (start within the range, length), and their bytes one after the other.
 pub type Came<'a> = (&'a [(u32, u32)], &'a [u8]);
@@ -287,16 +285,6 @@ fn pieces<'a>((parts, data): Came<'a>) -> impl Iterator<Item = (u32, &'a [u8])> 
         rest = after;
         Some((start, part))
     })
-}
-
-/// Has the kernel begin to write what was just written, so that not everything is left for the sync at the end, and
-/// the page cache of a host that may have other servers is not filled with it. This is only advice: the sync writes
-/// what the kernel has not.
-fn write_behind(file: &File, range: Range<u64>) {
-    let length = std::num::NonZeroU64::new(range.end - range.start);
-    if let Some(length) = length.filter(|length| length.get() >= WRITE_BEHIND_MIN) {
-        let _ = rustix::fs::fadvise(file, range.start, Some(length), rustix::fs::Advice::DontNeed);
-    }
 }
 
 fn check(offset: u64, parts: &[(u32, u32)], data: &[u8]) -> Result<(), Failure> {

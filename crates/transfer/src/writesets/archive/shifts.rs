@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::server::niceness;
-use crate::threads::{Thread, scoped};
+use crate::threads::{Running, Thread, try_scoped};
 
 /// No work is behind after less than this.
 const BEHIND_FOR: Duration = Duration::from_millis(200);
@@ -49,16 +49,17 @@ impl Shift {
     }
 }
 
-/// Does the work in shifts: on the calling thread those at its own priority, the others on threads of that kind.
+/// Does the work in shifts: on the calling thread those at its own priority, the others on threads of that kind. As long as no
+/// such thread can be started, one shift at the usual priority follows another.
 ///
 /// # Errors
-/// Those of the work; a thread cannot be started.
+/// Those of the work.
 pub(super) fn in_shifts(
     thread: Thread,
     behind_for: Duration,
     mut work: impl FnMut(&Shift) -> Result<Ended> + Send,
 ) -> Result<()> {
-    let work = &mut work;
+    let (work, mut refused) = (&mut work, false);
     loop {
         if work(&Shift::Usual(Instant::now()))? == Ended::Work {
             return Ok(());
@@ -68,16 +69,29 @@ pub(super) fn in_shifts(
                 niceness::be_last();
                 work(&Shift::Low(behind_for))
             };
-            scoped(scope, thread, at_lowest).join()
+            try_scoped(scope, thread, at_lowest).map(Running::join)
         });
-        if low? == Ended::Work {
-            return Ok(());
+        match low {
+            Ok(ended) => {
+                refused = false;
+                if ended? == Ended::Work {
+                    return Ok(());
+                }
+            }
+            // The archiver outlives a moment in which its user has too many threads.
+            Err(failure) => {
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!("{failure}; until that succeeds, its work has the usual priority");
+                }
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
     use super::*;
 
     #[test]
@@ -101,5 +115,37 @@ mod tests {
         })
         .unwrap();
         assert_eq!(priorities, [usual, niceness::LAST, usual, niceness::LAST]);
+    }
+
+    /// Runs this test again in another process, where a thread's stack has no room.
+    #[test]
+    fn the_work_goes_on_where_no_thread_can_be_started() {
+        const NO_ROOM: &str = "REJOIN_TEST_NO_ROOM";
+        if std::env::var_os(NO_ROOM).is_none() {
+            let name = "writesets::archive::shifts::tests::the_work_goes_on_where_no_thread_can_be_started";
+            let program = std::env::current_exe().unwrap();
+            let again =
+                std::process::Command::new(program).args(["--exact", name]).env(NO_ROOM, "1").output();
+            let again = again.unwrap();
+            let said = String::from_utf8_lossy(&again.stdout);
+            assert!(again.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let usual = niceness::own_priority();
+        let before = getrlimit(Resource::As);
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = pages.split_whitespace().next().unwrap().parse().unwrap();
+        let now = pages * rustix::param::page_size() as u64;
+        setrlimit(Resource::As, Rlimit { current: Some(now + (1 << 20)), ..before }).unwrap();
+        let mut priorities = Vec::with_capacity(3);
+        in_shifts(Thread::ArchiveReader, BEHIND_FOR, |_| {
+            priorities.push(niceness::own_priority());
+            if priorities.len() == 2 {
+                setrlimit(Resource::As, before).unwrap();
+            }
+            Ok(if priorities.len() == 3 { Ended::Work } else { Ended::Shift })
+        })
+        .unwrap();
+        assert_eq!(priorities, [usual, usual, niceness::LAST]);
     }
 }

@@ -11,6 +11,7 @@ use formats::galera::write_set::{self, WriteSetHeader};
 
 use super::mapped::Mapped;
 use super::window::Window;
+use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::writesets::store::verify_action;
 
@@ -101,14 +102,22 @@ impl Gcache {
     /// # Errors
     /// There is no such file, it cannot be read, or it is not a valid ring file.
     pub fn open(path: &Path) -> Result<Gcache> {
+        Self::open_unless(path, &Cancel::new())
+    }
+
+    /// The same, until it is cancelled: a cache is read from end to end.
+    ///
+    /// # Errors
+    /// Like [`Gcache::open`]; cancelled.
+    pub fn open_unless(path: &Path, cancel: &Cancel) -> Result<Gcache> {
         let path = if path.is_dir() { path.join(gcache::FILE_NAME) } else { path.to_owned() };
-        let mut last = Self::read(&path)?;
+        let mut last = Self::read(&path, cancel)?;
         for _ in 1..READS {
             // A closed file, or that of a dead server, does not change.
             if last.seqnos.runs() <= 1 || !matches!(last.in_use, InUse::By(_) | InUse::Unknown) {
                 break;
             }
-            let again = Self::read(&path)?;
+            let again = Self::read(&path, cancel)?;
             let same = again.seqnos == last.seqnos;
             last = again;
             if same {
@@ -118,7 +127,7 @@ impl Gcache {
         Ok(last)
     }
 
-    fn read(path: &Path) -> Result<Gcache> {
+    fn read(path: &Path, cancel: &Cancel) -> Result<Gcache> {
         let failed = || format!("cannot read {}", path.display());
         let mut window = Window::open(path).with_context(failed)?;
         let refuse = |text: String| Failure::new(Kind::Configuration, format!("{}: {text}", path.display()));
@@ -137,9 +146,10 @@ impl Gcache {
         let bytes = window.len().with_context(failed)?;
         let oldest = preamble.offset.filter(|_| preamble.synced);
         let layout = Layout::ring(bytes, preamble.aligned());
-        let ring = ring::scan(layout, oldest, &mut |at| window.header(at)).with_context(failed)?;
+        let mut header = |at| header_unless(&mut window, at, cancel);
+        let ring = ring::scan(layout, oldest, &mut header).with_context(failed)?;
         let mut seqnos = ring.seqnos.clone();
-        let pages = pages_beside(path, &mapped, &mut seqnos)?;
+        let pages = pages_beside(path, &mapped, &mut seqnos, cancel)?;
         Ok(Gcache { path: path.to_owned(), bytes, preamble, in_use, pages, ring, seqnos })
     }
 
@@ -311,8 +321,13 @@ pub(super) fn read_payload(window: &Window, entry: &Entry) -> Result<Payload> {
     Ok(Payload::Bad(wrong))
 }
 
+fn header_unless(window: &mut Window, at: u64, cancel: &Cancel) -> Result<Option<[u8; HEADER_LEN]>> {
+    cancel.check()?;
+    Ok(window.header(at)?)
+}
+
 /// Returns the page files beside the ring, and adds the history of those in use to `seqnos`.
-fn pages_beside(ring: &Path, mapped: &Mapped, seqnos: &mut Seqnos) -> Result<Vec<Page>> {
+fn pages_beside(ring: &Path, mapped: &Mapped, seqnos: &mut Seqnos, cancel: &Cancel) -> Result<Vec<Page>> {
     let dir = ring.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut paths = Vec::new();
     for entry in dir.read_dir().with_context(|| dir.display().to_string())? {
@@ -333,7 +348,8 @@ fn pages_beside(ring: &Path, mapped: &Mapped, seqnos: &mut Seqnos) -> Result<Vec
         let mut own = Seqnos::default();
         let layout = Layout::page(bytes);
         let counted = if live { &mut *seqnos } else { &mut own };
-        let stretch = ring::stretch(layout, 0, bytes, &mut |at| window.header(at), counted)?;
+        let mut header = |at| header_unless(&mut window, at, cancel);
+        let stretch = ring::stretch(layout, 0, bytes, &mut header, counted)?;
         let range = stretch.first.zip(stretch.last);
         pages.push(Page { path, bytes, live, range, stretch });
     }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use formats::Uuid;
 
 use super::files::{self, Tail, Walked};
+use crate::cancel::Cancel;
 
 /// Places that are remembered ahead of the next action: bounds the memory.
 const AHEAD_MAX: usize = 20_000;
@@ -53,7 +54,10 @@ impl Attached {
     }
 
     /// Walks the files as far as they go. True when the place in the ring was overwritten.
-    pub(super) fn walk(&mut self, wanted: i64) -> Result<bool> {
+    ///
+    /// # Errors
+    /// They cannot be read; cancelled.
+    pub(super) fn walk(&mut self, wanted: i64, cancel: &Cancel) -> Result<bool> {
         let mut lost = false;
         for (n, tail) in self.tails.iter_mut().enumerate() {
             let Some(tail) = tail else { continue };
@@ -64,7 +68,7 @@ impl Attached {
                 }
                 places.len() < AHEAD_MAX
             };
-            lost |= tail.walk(&mut found)? == Walked::Lost;
+            lost |= tail.walk(&mut found, cancel)? == Walked::Lost;
         }
         Ok(lost)
     }

@@ -9,6 +9,7 @@ use formats::galera::gcache::{Action, BufferHeader, HEADER_LEN, Order, PREAMBLE_
 use formats::galera::ring::Layout;
 use formats::{Seqno, Uuid};
 
+use crate::cancel::Cancel;
 use crate::writesets::archive::segment::read_at;
 use crate::writesets::gcache::Gcache;
 
@@ -124,13 +125,17 @@ impl Tail {
     }
 
     /// Walks on and tells of each action that has a seqno, until `found` wants no more.
-    pub fn walk(&mut self, found: &mut dyn FnMut(i64, u64) -> bool) -> Result<Walked> {
+    ///
+    /// # Errors
+    /// The file cannot be read; cancelled.
+    pub fn walk(&mut self, found: &mut dyn FnMut(i64, u64) -> bool, cancel: &Cancel) -> Result<Walked> {
         if self.layout.store == Store::Page {
             // A page may be seen before it has its full size.
             self.layout = Layout::page(self.file.metadata()?.len());
         }
         self.look_again(found)?;
         loop {
+            cancel.check()?;
             let file = &self.file;
             let mut read = |at| raw_header(file, at);
             let Some(header) = self.layout.buffer(self.at, &mut read)? else {

@@ -91,7 +91,8 @@ impl Follower {
             if is_too_much || shift.is_over(self.caught_up) {
                 return Ok(Ended::Shift);
             }
-            let attached = self.attached.take().map_or_else(|| self.attach(), |attached| Ok(Some(attached)));
+            let attached =
+                self.attached.take().map_or_else(|| self.attach(cancel), |attached| Ok(Some(attached)));
             let (state, wait) = match attached {
                 Ok(Some(attached)) => {
                     self.attached = self.stay(attached, output, cancel, shift)?;
@@ -116,7 +117,7 @@ impl Follower {
     }
 
     /// Looks through the cache and begins where the archive ends.
-    fn attach(&mut self) -> Result<Option<Attached>> {
+    fn attach(&mut self, cancel: &Cancel) -> Result<Option<Attached>> {
         if !self.ring.exists() {
             return Ok(None);
         }
@@ -125,7 +126,7 @@ impl Follower {
         self.watch.clear();
         let dir = self.dir().to_owned();
         self.watch.add("cache", &dir);
-        let cache = Gcache::open(&self.ring)?;
+        let cache = Gcache::open_unless(&self.ring, cancel)?;
         let history = cache.preamble().history;
         if history.is_nil() {
             return Ok(None);
@@ -176,7 +177,7 @@ impl Follower {
         output.follows(at.history, at.server);
         while cancel.check().is_ok() && !shift.is_over(self.caught_up) {
             self.take_new_pages(&mut at)?;
-            let lost = at.walk(self.wanted())?;
+            let lost = at.walk(self.wanted(), cancel)?;
             output.sees(Seqno(at.tails.iter().flatten().map(Tail::highest).max().unwrap_or(0)));
             let taken = self.drain(&mut at, output)?;
             output.tick()?;
@@ -199,7 +200,7 @@ impl Follower {
             match ahead {
                 // In no file, though a later one is: looked for everywhere before it counts as lost.
                 Some(_) if !at.looked_through => {
-                    match self.attach()? {
+                    match self.attach(cancel)? {
                         Some(again) if again.history == at.history => at = again.adopting(at),
                         _ => return Ok(None),
                     }

@@ -94,6 +94,8 @@ fn take_large(
     let (mut check, mut hash, mut offset) = (WriteSetCheck::default(), Xxh3::new(), 0);
     output.flush()?;
     while offset < total {
+        // A whole transaction may take minutes.
+        output.cancel.check()?;
         let wanted = (total - offset).min(PIECE as u64);
         let piece = read_at(&tail.file, at + HEADER_LEN as u64 + offset, wanted as usize)?;
         if piece.len() as u64 != wanted {
@@ -120,4 +122,51 @@ fn take_large(
         offset += wanted;
     }
     Ok(Taken::Action { digest: hash.digest() ^ u64::from(header.skipped), large: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::cancel::Cancel;
+    use crate::failure::{Kind, kind_of};
+    use crate::writesets::gcache::Gcache;
+
+    const STOPPED: &[u8] =
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../formats/tests/data/gcache_stopped.bin"));
+
+    /// Each of these takes as long as the provider's files are large.
+    #[test]
+    fn a_stop_ends_whatever_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let cancel = Cancel::new();
+        let ring = dir.path().join("galera.cache");
+        std::fs::write(&ring, STOPPED).unwrap();
+        let cache = Gcache::open_unless(&ring, &cancel).unwrap();
+        let mut tail = Tail::ring(&ring, &cache, None, true).unwrap();
+
+        // A page with one released write-set of 2 MiB.
+        let size = HEADER_LEN + 2 * PIECE;
+        let mut bytes = vec![0; size];
+        bytes[0] = 7;
+        bytes[16..20].copy_from_slice(&(size as u32).to_le_bytes());
+        bytes[20..24].copy_from_slice(&[1, 0, 2, 0]);
+        let path = dir.path().join("gcache.page.000000");
+        std::fs::write(&path, bytes).unwrap();
+        let page = Tail::page(&path).unwrap().unwrap();
+        let (queue, blocks) = sync_channel(1);
+        let seen = Mutex::default();
+        let mut output = Output { queue, seen: &seen, cancel: &cancel, pending: None };
+        let mut take_it = || take(&page, 0, Seqno(7), false, Some((Uuid::NIL, &mut output)));
+        assert!(matches!(take_it(), Ok(Taken::Damaged(_))), "it would be read");
+
+        cancel.cancel(Kind::Stopped, "told to end");
+        let is_stop = |error: Option<anyhow::Error>| error.is_some_and(|e| kind_of(&e) == Kind::Stopped);
+        assert!(is_stop(take_it().err()), "a large write-set");
+        assert!(is_stop(tail.walk(&mut |_, _| true, &cancel).err()), "a walk");
+        assert!(is_stop(Gcache::open_unless(&ring, &cancel).err()), "a whole cache");
+        assert!(blocks.try_recv().is_err());
+    }
 }
