@@ -56,5 +56,6 @@ impl Cost {
 }
 
 fn sum(seconds: &BTreeMap<String, f64>) -> f64 {
-    seconds.values().sum()
+    // The sum of nothing would be -0.0.
+    seconds.values().fold(0.0, |sum, seconds| sum + seconds)
 }
