@@ -1,5 +1,6 @@
 //! What processes cost, as the kernel counts it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -98,6 +99,49 @@ impl HighWater {
     }
 }
 
+/// A thread that reads the processor time of each descendant of a process. What the kernel tells of children that ended is one sum
+/// for all programs.
+#[derive(Debug)]
+pub struct ProgramSeconds(Watcher<Programs>);
+
+#[derive(Debug)]
+struct Programs {
+    of: u32,
+    /// Name and seconds of each process, as of the last look.
+    seen: BTreeMap<u32, (String, f64)>,
+}
+
+impl ProgramSeconds {
+    const EVERY: Duration = Duration::from_millis(50);
+
+    /// Of what the process `pid` starts.
+    pub fn watch(pid: u32) -> Result<Self> {
+        let nothing = Programs { of: pid, seen: BTreeMap::new() };
+        Watcher::start("processor time", Self::EVERY, nothing, Programs::look).map(Self)
+    }
+
+    /// The seconds of each program, by its name.
+    pub fn stop(self) -> Result<BTreeMap<String, f64>> {
+        let mut sums = BTreeMap::new();
+        for (name, seconds) in self.0.stop()?.seen.into_values() {
+            *sums.entry(name).or_default() += seconds;
+        }
+        Ok(sums)
+    }
+}
+
+impl Programs {
+    fn look(&mut self) {
+        for pid in process::children(self.of) {
+            let exe = fs::read_link(format!("/proc/{pid}/exe")).ok();
+            let name = exe.and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()));
+            if let (Some(name), Ok(seconds)) = (name, CpuSeconds::of(pid)) {
+                self.seen.insert(pid, (name, seconds.own));
+            }
+        }
+    }
+}
+
 /// The most bytes a process ever had resident, since it became its program; 0 when it is gone.
 pub(crate) fn high_water(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -132,6 +176,16 @@ mod tests {
         assert!(Command::new("sh").args(["-c", burn]).status().unwrap().success());
         let used = CpuSeconds::of(std::process::id()).unwrap().since(before);
         assert!(used.children > 0.02, "{used:?}");
+    }
+
+    #[test]
+    fn a_program_is_counted_under_its_own_name() {
+        let watch = ProgramSeconds::watch(std::process::id()).unwrap();
+        let burn = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
+        assert!(Command::new("sh").args(["-c", burn]).status().unwrap().success());
+        let sh = crate::places::program("sh").unwrap().canonicalize().unwrap();
+        let sums = watch.stop().unwrap();
+        assert!(sums[sh.file_name().unwrap().to_str().unwrap()] > 0.02, "{sums:?}");
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub struct Options {
     /// at all. Cases, methods and writers do not count then.
     #[arg(long)]
     by_rows: bool,
+    /// Another build of the program, which takes turns with this one.
+    #[arg(long, requires = "by_rows")]
+    against: Option<PathBuf>,
 }
 
 impl Options {

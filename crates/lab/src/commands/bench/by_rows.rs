@@ -2,18 +2,21 @@
 //!
 //! One table has more than half of all bytes; the others have keys of several kinds. Every table has secondary keys.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rejoin_lab::{Builder, Node, compare};
+use rejoin_lab::{Builder, Cluster, Node, compare, places};
 
 mod alone;
+mod cost;
 mod tables;
 
 use super::{Options, machine};
-use crate::commands::observed::Observed;
 use crate::commands::storm::log_report::{LogReport, SnapshotKind};
 use alone::{Alone, Way};
+use cost::Cost;
 
 /// The account of the shipped method; it logs in over the network.
 const ACCOUNT: [&str; 4] = [
@@ -29,6 +32,8 @@ const NO_MEMBER: [&str; 3] = ["--wsrep-on=OFF", "--wsrep-provider=none", "--wsre
 struct Measured {
     way: String,
     seconds: f64,
+    /// Processor seconds of everything that took part, where that is known.
+    processors: Option<f64>,
     /// What is known of the parts of it.
     parts: String,
 }
@@ -54,8 +59,14 @@ pub fn run(options: &Options) -> Result<()> {
         println!("  {}: {:.1} s ({})", measured.way, measured.seconds, measured.parts);
         all.push(measured);
     };
+    let own = places::rejoin_binary()?;
+    let against = options.against.iter().map(|build| ("of --against", build));
     for repetition in 1..=options.repeat {
-        add(logical(donor, joiner).with_context(|| format!("snapshot=logical, {repetition}"))?);
+        for (name, build) in [("", &own)].into_iter().chain(against.clone()) {
+            place(&cluster, build)?;
+            let what = || format!("snapshot=logical {name}, {repetition}");
+            add(logical(donor, joiner, name).with_context(what)?);
+        }
     }
     add(mysqldump(donor, shipped).context("the method mysqldump")?);
     add(alone.pipe(donor).context("mariadb-dump | mariadb")?);
@@ -72,11 +83,18 @@ fn builder(options: &Options) -> Builder {
     builder.sst_of(1, "snapshot=logical").mysqld_of(2, "wsrep_sst_donor=n1").provider("gcache.size", "512M")
 }
 
-/// An empty node gets rows from us.
-fn logical(donor: &Node, joiner: &Node) -> Result<Measured> {
+/// Makes this build the program of all nodes. None of them runs it at the moment.
+fn place(cluster: &Cluster, build: &Path) -> Result<()> {
+    let program = cluster.program_dir().join("rejoin");
+    fs::remove_file(&program).with_context(|| program.display().to_string())?;
+    fs::copy(build, &program).map(drop).with_context(|| format!("copying {}", build.display()))
+}
+
+/// An empty node gets rows from us, by the build of this name.
+fn logical(donor: &Node, joiner: &Node, build: &str) -> Result<Measured> {
     joiner.wipe()?;
     let mark = donor.log_mark();
-    let observed = Observed::join(donor, joiner, &[])?;
+    let (observed, cost) = Cost::of_join(donor, joiner, &[])?;
     let snapshot = LogReport::read(&donor.log_since(mark)).snapshot;
     ensure!(matches!(snapshot, Some(SnapshotKind::Logical(_))), "the snapshot was {snapshot:?}");
     compare::assert_equal(donor, joiner)?;
@@ -85,16 +103,18 @@ fn logical(donor: &Node, joiner: &Node) -> Result<Measured> {
         log.iter().find_map(|line| Some(line.split_once(words)?.1.split(" (2").next()?.to_owned()))
     };
     let parts = format!(
-        "transfer {:.1} s; read {}; private server {}; loaded {}",
+        "transfer {:.1} s; read {}; private server {}; loaded {}; {}",
         observed.sst()?.as_secs_f64(),
         said(" rows in ").unwrap_or_default(),
         said("a private server runs on a new datadir: ").unwrap_or_default(),
         said("[INFO] loaded ").unwrap_or_default(),
+        cost.in_words()
     );
     let seconds = observed.took.as_secs_f64();
     joiner.stop()?;
     donor.wait_synced_again(Duration::from_secs(60))?;
-    Ok(Measured { way: "snapshot=logical, start to Synced".to_owned(), seconds, parts })
+    let way = ["snapshot=logical", build].join(" ").trim_end().to_owned() + ", start to Synced";
+    Ok(Measured { way, seconds, processors: Some(cost.all()), parts })
 }
 
 /// A new node, whose server is up, gets them from the shipped method.
@@ -104,7 +124,7 @@ fn mysqldump(donor: &Node, joiner: &Node) -> Result<Measured> {
     joiner.stop()?;
     donor.exec(&["SET GLOBAL wsrep_sst_method='mysqldump'"])?;
     let address = format!("--wsrep-sst-receive-address=127.0.0.1:{}", joiner.ports().client());
-    let observed = Observed::join(donor, joiner, &["--wsrep-sst-method=mysqldump", &address])?;
+    let (observed, cost) = Cost::of_join(donor, joiner, &["--wsrep-sst-method=mysqldump", &address])?;
     // The server does not log the command line of this one; the program itself says what it was.
     ensure!(observed.donor_log().contains("mysqldump"), "the donor did not run wsrep_sst_mysqldump");
     let (from, to) = observed.giving()?;
@@ -115,7 +135,8 @@ fn mysqldump(donor: &Node, joiner: &Node) -> Result<Measured> {
     Ok(Measured {
         way: "method mysqldump, start to Synced".to_owned(),
         seconds: observed.took.as_secs_f64(),
-        parts: format!("the donor gave for {:.1} s", (to - from).as_secs_f64()),
+        processors: Some(cost.all()),
+        parts: format!("the donor gave for {:.1} s; {}", (to - from).as_secs_f64(), cost.in_words()),
     })
 }
 
@@ -123,10 +144,14 @@ fn table(all: &[Measured], bytes: f64) -> String {
     let best = all.iter().filter(|one| one.way.starts_with("LOAD DATA")).map(|one| one.seconds);
     let best = best.fold(f64::INFINITY, f64::min);
     let shipped = all.iter().find(|one| one.way.starts_with("method")).map_or(0.0, |one| one.seconds);
-    let mut text = "| way | s | MB/s | speed : method mysqldump | speed : the fastest LOAD DATA | |\n|---|---:|---:|---:|---:|---|\n".to_owned();
-    for Measured { way, seconds, parts } in all {
+    let mut text =
+        "| way | s | processor s | MB/s | speed : method mysqldump | speed : the fastest LOAD DATA | |\n\
+                    |---|---:|---:|---:|---:|---:|---|\n"
+            .to_owned();
+    for Measured { way, seconds, processors, parts } in all {
+        let processors = processors.map(|seconds| format!("{seconds:.1}")).unwrap_or_default();
         text += &format!(
-            "| {way} | {seconds:.1} | {:.1} | {:.2} | {:.2} | {parts} |\n",
+            "| {way} | {seconds:.1} | {processors} | {:.1} | {:.2} | {:.2} | {parts} |\n",
             bytes / 1e6 / seconds,
             shipped / seconds,
             best / seconds

@@ -6,8 +6,9 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rejoin_lab::places::{User, program};
+use rejoin_lab::usage::CpuSeconds;
 use rejoin_lab::{Node, Snapshot, process, sql};
 
 use super::{Measured, NO_MEMBER, since, tables};
@@ -92,6 +93,7 @@ impl<'a> Alone<'a> {
         Ok(Measured {
             way: "mariadb-dump | mariadb".to_owned(),
             seconds,
+            processors: None,
             parts: "into a running server".to_owned(),
         })
     }
@@ -122,7 +124,11 @@ impl<'a> Alone<'a> {
 
     /// Loads these files, and ends the server in order.
     pub fn load(&self, files: &Files, way: Way) -> Result<Measured> {
+        // Of servers that have ended.
+        let ended = || CpuSeconds::of(std::process::id()).map(|used| used.children);
+        let before = ended()?;
         self.start(&[&NO_MEMBER[..], &AS_PRIVATE[..]].concat())?;
+        let started = CpuSeconds::of(self.node.pid().context("no server")?)?.own;
         let began = Instant::now();
         let mut adds = Vec::new();
         let mut conn = self.node.connect()?;
@@ -176,6 +182,7 @@ impl<'a> Alone<'a> {
         Ok(Measured {
             way: way.name(),
             seconds,
+            processors: Some(ended()? - before - started),
             parts: format!("loaded after {rows:.1} s, then ended in order"),
         })
     }
