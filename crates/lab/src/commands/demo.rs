@@ -1,10 +1,12 @@
 //! `lab demo`: a node is lost, much is written, and it comes back by what changed, from another donor than the one that
 //! first fed it, though the transfer breaks off in the middle.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use rejoin_lab::archiver::Archiver;
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::progress::{StatusReader, sent};
 use rejoin_lab::wire::Wire;
@@ -48,7 +50,10 @@ pub fn run(options: &Options) -> Result<()> {
     let cluster = Cluster::builder().nodes(3).provider("gcache.size", GCACHE).build()?;
     let story = Story { cluster, rows };
     let mut told = vec![story.begin()?];
+    let archiver = Archiver::start(story.node(2))?;
     story.away(options)?;
+    archiver.stop()?;
+    story.ways_back()?;
     told.extend(story.back()?);
     story.is_equal()?;
     for method in ["rsync", "mariabackup"] {
@@ -128,6 +133,38 @@ impl Story {
 
     fn is_past(&self, position: i64) -> Result<bool> {
         Ok(self.node(1).cached_downto()? > position + 1 && self.node(2).cached_downto()? > position + 1)
+    }
+
+    /// What the program says about node 3 before its start: the ways back, and those that other settings would open.
+    fn ways_back(&self) -> Result<()> {
+        let (donor, joiner) = (self.node(2), self.node(3));
+        joiner.add_options("mysqld", &["wsrep_sst_donor=n2"])?;
+        let sockets = [1, 2].map(|n| self.node(n).socket().display().to_string());
+        let plan = ["plan", "--donor", &sockets[0], "--donor", &sockets[1]];
+        println!("rejoin plan, on node 3, with the archive of write-sets that node 2 has:");
+        self.says(&plan, &["way", "sends", "kind", "archive", "deep IST", "cheapest"])?;
+        println!("... and with snapshot=logical on node 2, for a node 3 of another series or page size:");
+        donor.add_options("sst", &["snapshot=logical"])?;
+        self.says(&plan, &["kind"])?;
+        donor.add_options("sst", &["snapshot=auto"])?;
+        println!("rejoin check, on node 3, with last night's backup as the base of a new node:");
+        joiner.add_options("sst", &["base-command=/bin/cp -a /backup/last-night/."])?;
+        self.says(&["check"], &["base-command"])?;
+        joiner.add_options("sst", &["base-command="])
+    }
+
+    /// Shows the lines of an answer about node 3 that have these subjects.
+    fn says(&self, args: &[&str], subjects: &[&str]) -> Result<()> {
+        let mut command = Command::new(self.cluster.program_dir().join("rejoin"));
+        command.args(args).arg("--defaults-file").arg(self.node(3).option_file());
+        let out = command.output()?;
+        let text = String::from_utf8_lossy(&out.stdout);
+        for subject in subjects {
+            let about = |line: &&str| line.split("  ").any(|part| part.trim_start().starts_with(subject));
+            let line = text.lines().find(about);
+            println!("  {}", line.with_context(|| format!("nothing about {subject}: {text}"))?);
+        }
+        Ok(())
     }
 
     /// From node 2, cut in the middle, and again.
