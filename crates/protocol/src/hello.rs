@@ -37,8 +37,9 @@ pub mod capability {
     pub const DEEP_IST: u64 = 2;
     /// The joiner answers whether it can prepare a backup of mariadb-backup.
     pub const PREPARE: u64 = 4;
-    /// The joiner takes note of how far the donor's archive of write-sets reaches.
-    pub const ARCHIVE_REACH: u64 = 8;
+    /// The joiner takes note of how far the donor's archive of write-sets reaches, also before IST. (8 was that of builds which
+    /// did not expect it there.)
+    pub const ARCHIVE_REACH: u64 = 16;
     /// All this program has.
     pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE | ARCHIVE_REACH;
 }
