@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::node::Node;
 use crate::places::User;
 use crate::process;
-use crate::usage;
+use crate::usage::{self, CpuSeconds};
 
 /// How long it may take for what a test waits for.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -110,6 +110,19 @@ impl Archiver {
             ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {status:?}: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Seconds of processor time that it has used, and bytes of actions that it has archived for them.
+    ///
+    /// # Errors
+    /// It ended, or says nothing for too long.
+    pub fn used(&mut self) -> Result<(f64, f64)> {
+        // At the moment at which it says how many bytes that are.
+        let told = |status: &Value| status["updated_ms"].as_u64();
+        let last = self.status().as_ref().and_then(told);
+        self.wait(|status| told(status) != last)?;
+        let bytes = self.status().and_then(|status| status["action_bytes"].as_f64());
+        Ok((CpuSeconds::of(self.child.id())?.own, bytes.context("no bytes in its status")?))
     }
 
     /// What it last said of itself in the archive's directory.

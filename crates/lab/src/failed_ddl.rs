@@ -45,14 +45,21 @@ impl FailedDdl {
         found
     }
 
-    /// Lines of appliers whose error was not that of DDL.
-    pub fn unexplained(&self) -> &[String] {
-        &self.unexplained
-    }
-
     /// How many statements failed.
     pub fn count(&self) -> usize {
         self.errors.len()
+    }
+
+    /// What speaks against another node that executed the same statements if `all`, otherwise the last ones of them: an applier's
+    /// error that was not of DDL, or a [`FailedDdl::difference`].
+    pub fn objection(&self, other: &FailedDdl, all: bool) -> Option<String> {
+        if let [first, ..] = other.unexplained.as_slice() {
+            return Some(format!(
+                "{} errors of appliers are not of DDL, as {first:?}",
+                other.unexplained.len()
+            ));
+        }
+        self.difference(other, all).map(|how| format!("DDL failed on some nodes only: {how}"))
     }
 
     /// How `other` differs: a node that executed the same statements if `all`, otherwise the last ones of them.
@@ -135,8 +142,8 @@ mod tests {
     fn the_same_statements_fail_on_all_nodes() {
         let first = read(&[sent(THERE), applied(2, GONE), "other [Note] lines\n".to_owned(), sent(GONE)]);
         let second = read(&[applied(6, THERE), sent(GONE), applied(7, GONE)]);
-        assert_eq!((first.count(), first.unexplained().len()), (3, 0));
-        assert_eq!(first.difference(&second, true), None);
+        assert_eq!(first.count(), 3);
+        assert_eq!(first.objection(&second, true), None);
         // One that joined in the middle.
         let third = read(&[applied(2, GONE), applied(7, GONE)]);
         assert_eq!(first.difference(&third, false), None);
@@ -158,6 +165,7 @@ mod tests {
         // Another error, and a statement that did not fail.
         assert!(differs(&[applied(2, THERE), applied(2, THERE)], true).is_some());
         assert!(differs(&[applied(2, GONE)], true).is_some());
+        assert!(first.objection(&read(&[applied(2, GONE)]), true).is_some());
         assert!(differs(&[applied(2, THERE)], false).is_some());
     }
 
@@ -165,10 +173,13 @@ mod tests {
     fn an_error_that_no_thread_ignores_is_not_ddl() {
         let one = applied(2, GONE);
         let error = one.lines().next().unwrap().to_owned();
-        assert_eq!(FailedDdl::of(&error).unexplained(), [error.as_str()]);
+        assert_eq!(FailedDdl::of(&error).unexplained, [error.as_str()]);
         // Another thread's word does not count, nor one about another error.
         let lines = [error.clone() + "\n", applied(7, GONE), applied(2, THERE)];
-        assert_eq!(read(&lines).unexplained(), [error]);
+        assert_eq!(read(&lines).unexplained, [error]);
+        // Also where the same statements failed.
+        let objection = read(&lines[1..]).objection(&read(&lines), true);
+        assert!(objection.is_some_and(|what| what.starts_with("1 errors of appliers are not of DDL")));
     }
 
     #[test]

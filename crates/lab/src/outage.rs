@@ -292,12 +292,9 @@ impl Outage {
                 true => node.log_since(self.log_when_they_left(i)),
                 false => node.log_since_start(),
             };
-            let failed = FailedDdl::of(&log);
-            let unexplained = failed.unexplained();
-            ensure!(unexplained.is_empty(), "{}: not of DDL: {unexplained:#?}", node.name());
             let all = is_member || replayed_from(&log).is_some_and(|from| from <= self.position);
-            let differs = first.difference(&failed, all).map(|how| format!("n1 and {}: {how}", node.name()));
-            ensure!(differs.is_none(), "DDL failed on some nodes only: {}", differs.unwrap_or_default());
+            let objection = first.objection(&FailedDdl::of(&log), all);
+            ensure!(objection.is_none(), "n1 and {}: {}", node.name(), objection.unwrap_or_default());
         }
         Ok(first.count())
     }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::outage::{CALM, FAR, Outage, builder, says};
 use rejoin_lab::{Cluster, Node, compare, process};
+use report::Record;
+use report::record::{Bytes, Method};
 use serde_json::Value;
+use transfer::server::records::Records;
 use transfer::writesets::archive::Archive;
 
 /// The first node's archive must not be used: the third node gets files, and both say why.
@@ -33,7 +36,9 @@ fn an_archive_that_does_not_reach_back_or_is_damaged_is_not_used() -> Result<()>
     outage.position += FAR;
     outage.write_beyond(None, || Ok(()))?;
     gets_files(&outage.cluster, "are needed; the donor's archive")?;
+    outage.goes_on()?;
 
+    is_noted_before_ist(&outage.cluster)?;
     outage.goes_on()?;
     outage.write_beyond(None, || Ok(()))?;
     outage.wait_archived()?;
@@ -81,6 +86,26 @@ fn is_noted(cluster: &Cluster, archive: &Path) -> Result<()> {
     Ok(fs::rename(elsewhere, archive)?)
 }
 
+/// A node to which IST follows learns how far the first one's archive reaches.
+fn is_noted_before_ist(cluster: &Cluster) -> Result<()> {
+    let (n1, n3) = (cluster.node(1), cluster.node(3));
+    n1.exec(&["UPDATE sbtest.sbtest1 SET k = k + 1"])?;
+    n3.join()?;
+    says(n3, "IST follows from")?;
+    let record = newest_record(n3)?;
+    let (method, donor, archive) = (record.method, record.peer.and_then(|peer| peer.name), record.archive);
+    ensure!(method == Some(Method::Ist) && donor.as_deref() == Some("n1"), "{method:?} {donor:?}");
+    ensure!(archive.as_ref().is_some_and(|archive| archive.last > archive.first), "{archive:?}");
+    Ok(())
+}
+
+/// The record of a node's last transfer.
+fn newest_record(node: &Node) -> Result<Record> {
+    let mut found = Records::default();
+    found.add(&node.datadir())?;
+    found.records.into_iter().max_by_key(|record| record.began_ms).context("no record")
+}
+
 /// Stopped, and left behind by two nodes that write and change tables; `try_first` may break a first try.
 fn comes_back(try_first: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
     let mut outage = Outage::begin(builder(1).build()?)?;
@@ -99,6 +124,12 @@ fn comes_back(try_first: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
     loads.into_iter().try_for_each(|load| load.stop().map(drop))?;
     outage.came_by_write_sets(n3, mark)?;
     says(n3, basis)?;
+    // The joiner knew how much would come.
+    let Bytes { total, write_sets, .. } = newest_record(n3)?.bytes;
+    ensure!(
+        (write_sets..=4 * write_sets).contains(&total),
+        "{write_sets} bytes of write-sets, {total} in all"
+    );
     ensure!(n1.log_since(mark).contains(basis), "{}", n1.log_since(mark));
     outage.all_are_equal()?;
     outage.stop_archiver()

@@ -136,8 +136,8 @@ fn check_fields(message: &Message) -> Result<(), CodecError> {
         {
             Err(CodecError::FieldTooLong("a reason"))
         }
-        Message::ArchiveReach { history, .. } if history.len() > TEXT_BYTES_MAX => {
-            Err(CodecError::FieldTooLong("a history"))
+        Message::ArchiveReach { node, history, .. } if node.len().max(history.len()) > TEXT_BYTES_MAX => {
+            Err(CodecError::FieldTooLong("a name or a history"))
         }
         Message::CanIst(CanIst::Yes { rate: Some(rate), .. }) if !rate.is_possible() => {
             Err(CodecError::FieldTooLong("a rate"))

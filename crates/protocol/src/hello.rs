@@ -37,7 +37,7 @@ pub mod capability {
     pub const DEEP_IST: u64 = 2;
     /// The joiner answers whether it can prepare a backup of mariadb-backup.
     pub const PREPARE: u64 = 4;
-    /// The joiner takes note of how far the donor's archive of write-sets reaches.
+    /// The joiner takes note of how far the donor's archive of write-sets reaches, also before IST.
     pub const ARCHIVE_REACH: u64 = 8;
     /// The donor counts with how long the joiner's disk takes for a page.
     pub const PAGE_TIME: u64 = 16;

@@ -274,9 +274,11 @@ pub enum Message {
         /// What is wrong.
         what: String,
     },
-    /// Donor, after its offer was accepted: what its archive of write-sets holds without a gap up to its newest one. The joiner
-    /// notes it for the next time that it is away.
+    /// Donor, after its offer was accepted, or before [`Message::Bypass`]: what its archive of write-sets holds without a gap up
+    /// to its newest one. The joiner notes it for the next time that it is away.
     ArchiveReach {
+        /// The donor's node name.
+        node: String,
         /// The history, a UUID.
         history: String,
         /// The first write-set.

@@ -61,10 +61,11 @@ pub fn run(job: &Job) -> Result<()> {
         let left = end.saturating_duration_since(Instant::now());
         let Established { mut link, capabilities, program, .. } = dialer.dial_control(left)?;
         job.connected(&mut link, &program);
+        let notes_reach = capabilities & capability::ARCHIVE_REACH != 0;
         let agreed = caught(|| {
             Thread::Main.panic_on_purpose();
             Ok(match job.args.bypass {
-                true => Agreed::Bypass(bypass(job, &mut link)?),
+                true => Agreed::Bypass(bypass(job, &mut link, notes_reach)?),
                 false => Agreed::Transfer(Box::new(agree(job, &mut link, credentials.local.as_ref())?)),
             })
         });
@@ -83,7 +84,6 @@ pub fn run(job: &Job) -> Result<()> {
                 };
                 let deep_ist = capabilities & capability::DEEP_IST != 0;
                 let prepares = capabilities & capability::PREPARE != 0;
-                let notes_reach = capabilities & capability::ARCHIVE_REACH != 0;
                 let (account, throttle) = (credentials.local, Arc::clone(governor.throttle()));
                 let context = TransferContext {
                     dialer,
@@ -122,8 +122,11 @@ fn login(job: &Job, account: Option<&Account>) -> Login {
 }
 
 /// Tells the joiner that IST follows, and from which position.
-fn bypass(job: &Job, link: &mut Link) -> Result<Position> {
+fn bypass(job: &Job, link: &mut Link, notes_reach: bool) -> Result<Position> {
     let (state, domain) = position_given(job)?;
+    if notes_reach {
+        deep_ist::tell_reach(job, link)?;
+    }
     link.send(&Message::Bypass { position: state.to_string(), domain })?;
     accepted(link.recv()?, Logical::Never)?;
     job.progress.ledger.ist_follows(state);

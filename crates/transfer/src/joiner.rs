@@ -193,7 +193,12 @@ fn serve(
     ist: &mut OwnIst,
     base: &mut BaseDirectory,
 ) -> Result<Agreed> {
-    match link.recv()? {
+    let first = link.recv()?;
+    let first = match deep_ist::noted_reach(job, &first)? {
+        true => link.recv()?,
+        false => first,
+    };
+    match first {
         Message::Bypass { position, domain } => {
             bypass(job, link, &position, domain).map(Agreed::NothingNeeded)
         }

@@ -98,17 +98,20 @@ impl Bench {
     /// Commits a second of clients that never rest, with an archiver and without. Which of the two comes first changes from
     /// turn to turn: on its own, the rate rises for minutes (5 % between two halves that were both without an archiver).
     fn cost(&mut self, options: &Options) -> Result<()> {
-        let (mut with, mut without) = (Vec::new(), Vec::new());
+        let (mut with, mut without, mut used) = (Vec::new(), Vec::new(), (0.0, 0.0));
         let intensity =
             Intensity { threads: options.writers, tables: TABLES, rows: self.rows, pause: Duration::ZERO };
         let load = Load::start(self.archives(), intensity)?;
         for turn in 0..2 * options.repeat {
             // With, without; without, with.
             if matches!(turn % 4, 0 | 3) {
-                self.archiver = Some(Archiver::start(self.archives())?);
-                self.archiver.iter_mut().try_for_each(Archiver::wait_until_it_follows)?;
+                let mut archiver = Archiver::start(self.archives())?;
+                archiver.wait_until_it_follows()?;
+                let before = archiver.used()?;
                 with.push(span(options));
-                self.archiver.take().map_or(Ok(()), Archiver::stop)?;
+                let after = archiver.used()?;
+                used = (used.0 + after.0 - before.0, used.1 + after.1 - before.1);
+                archiver.stop()?;
             } else {
                 without.push(span(options));
             }
@@ -127,6 +130,10 @@ impl Bench {
             median(with),
             median(without.iter().copied()),
             without.len()
+        );
+        println!(
+            "The archiver used {:.1} ms of processor time for each MB of write-sets.",
+            1e9 * used.0 / used.1
         );
         Ok(())
     }

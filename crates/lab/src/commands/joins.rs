@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use fastrand::Rng;
 use rejoin_lab::ddl::{Repertoire, Storm};
+use rejoin_lab::failed_ddl::{APPLIER_ERROR, FailedDdl};
 use rejoin_lab::load::{Intensity, Load, Sysbench};
 use rejoin_lab::states::{Foreign, JoinerState};
 use rejoin_lab::{Cluster, compare, data, sample_schema};
@@ -93,6 +94,7 @@ fn join(
         let row = rng.u32(0..1000);
         donor.exec(&[&format!("UPDATE sbtest.sbtest{table} SET c = UUID() WHERE id % 1000 = {row}")])?;
     }
+    let others_mark = other.log_mark();
     let every = Duration::from_millis(options.ddl_every);
     let repertoire = Repertoire::Alone { sysbench_tables: TABLES };
     let storm = Storm { seed: rng.u64(..), every, repertoire }.start(other)?;
@@ -120,9 +122,12 @@ fn join(
         println!("    {files}");
     }
     compare::assert_equal(donor, joiner)?;
-    // The storm also runs what cannot work; it fails on the appliers as it did where it came from.
-    let errors = joiner.unexpected_errors(&["Slave SQL: Error"]);
+    let errors = joiner.unexpected_errors(&[APPLIER_ERROR]);
     ensure!(errors.is_empty(), "errors in the joiner's log:\n{}", errors.join("\n"));
+    // The storm also runs what cannot work.
+    let sent = FailedDdl::of(&other.log_since(others_mark));
+    let objection = sent.objection(&FailedDdl::of(&joiner.log_since(mark)), false);
+    ensure!(objection.is_none(), "{} and {}: {}", other.name(), joiner.name(), objection.unwrap_or_default());
     joiner.stop()?;
     Ok(Round { state, joined, longest: load.longest, ddl: storm.done, tps: tps? })
 }

@@ -83,14 +83,17 @@ proptest! {
 }
 
 #[test]
-fn a_history_that_is_longer_than_a_text_is_refused() {
-    let with = |len: usize| {
-        let message = Message::ArchiveReach { history: "u".repeat(len), first: i64::MIN, last: i64::MAX };
+fn a_name_or_a_history_that_is_longer_than_a_text_is_refused() {
+    let with = |name: usize, history: usize| {
+        let (node, history) = ("n".repeat(name), "u".repeat(history));
+        let message = Message::ArchiveReach { node, history, first: i64::MIN, last: i64::MAX };
         let mut out = Vec::new();
         codec::encode(&message, 0, &mut out).expect("encode");
         let (prefix, header) = out.split_first_chunk::<PREFIX_BYTES>().expect("prefix");
         codec::decode(header, codec::lengths(*prefix).expect("lengths")).map(|decoded| decoded == message)
     };
-    assert_eq!(with(TEXT_BYTES_MAX), Ok(true));
-    assert_eq!(with(TEXT_BYTES_MAX + 1), Err(CodecError::FieldTooLong("a history")));
+    assert_eq!(with(TEXT_BYTES_MAX, TEXT_BYTES_MAX), Ok(true));
+    for (name, history) in [(TEXT_BYTES_MAX + 1, 1), (1, TEXT_BYTES_MAX + 1)] {
+        assert_eq!(with(name, history), Err(CodecError::FieldTooLong("a name or a history")));
+    }
 }

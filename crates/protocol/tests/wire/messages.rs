@@ -131,7 +131,7 @@ fn one_of_each() -> Vec<Message> {
         Message::AskPrepare { version: "10.11.19-MariaDB".into() },
         Message::CanPrepare { why_not: "cannot run /nowhere".into() },
         Message::NotPrepared { why: "exit status 1".into() },
-        Message::ArchiveReach { history: "u".into(), first: 1, last: 899 },
+        Message::ArchiveReach { node: "n1".into(), history: "u".into(), first: 1, last: 899 },
         Message::PageTime { nanos: 12_500 },
     ]
 }

@@ -27,7 +27,7 @@ use crate::peer::secret::random_bytes;
 use crate::send::connections::hold_back;
 use crate::server::provider_options;
 use crate::settings::IstChoice;
-use crate::writesets::archive::{Archive, default_dir, is_archive};
+use crate::writesets::archive::{Archive, RangeStatus, Status, default_dir, is_archive};
 use crate::writesets::gcache::Gcache;
 use crate::writesets::ist::cost::Ways;
 use crate::writesets::store::{StoredAction, Take, WriteSetStore};
@@ -44,9 +44,7 @@ const VERSION: u8 = formats::galera::ist::VERSION_OLDEST;
 /// Sends write-sets instead of files. `None` if files are to be sent; if there is an archive, both logs say why.
 pub(super) fn send_write_sets(session: &DonorSession<'_>, link: &mut Link) -> Result<Option<Position>> {
     let job = session.job;
-    let Some(dir) = archive_dir(job).filter(|_| job.settings.ist != IstChoice::Never) else {
-        return Ok(None);
-    };
+    let Some(dir) = archive_dir(job) else { return Ok(None) };
     match attempt(session, link, &dir)? {
         ControlFlow::Continue(position) => Ok(Some(position)),
         ControlFlow::Break(why) => {
@@ -57,10 +55,20 @@ pub(super) fn send_write_sets(session: &DonorSession<'_>, link: &mut Link) -> Re
     }
 }
 
+/// Tells a joiner to which IST follows what the archive holds, as its archiver last said: reading the archive takes longer than
+/// such a transfer.
+pub(super) fn tell_reach(job: &Job, link: &mut Link) -> Result<()> {
+    let running = archive_dir(job).and_then(|dir| Status::read(&dir)).filter(Status::is_running);
+    let Some(range) = running.and_then(|mut status| status.ranges.pop()) else { return Ok(()) };
+    let RangeStatus { history, first, last, .. } = range;
+    link.send(&Message::ArchiveReach { node: job.options.node_name(), history, first, last })
+}
+
 /// The directory of this node's archive: the option `archive`, or the default of `rejoin archive run` if an archive
-/// is there.
+/// is there. `None` with `ist=never`.
 fn archive_dir(job: &Job) -> Option<PathBuf> {
-    job.settings.archive.clone().or_else(|| Some(default_dir(&job.datadir)).filter(|dir| is_archive(dir)))
+    let default = || Some(default_dir(&job.datadir)).filter(|dir| is_archive(dir));
+    job.settings.archive.clone().or_else(default).filter(|_| job.settings.ist != IstChoice::Never)
 }
 
 fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<ControlFlow<String, Position>> {
@@ -74,7 +82,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         }
     };
     if session.context.notes_reach
-        && let Some(reach) = history.reach_in_archive()
+        && let Some(reach) = history.reach_in_archive(job)
     {
         link.send(&reach)?;
     }
@@ -150,10 +158,13 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         let (write_sets, write_set_bytes) = (Some(write_sets), Some(write_set_bytes));
         record.plan = Some(Plan { words: line, total: all, write_sets, write_set_bytes, ..Plan::default() });
     });
-    job.progress.copies(write_set_bytes);
     job.progress.phase("sending write-sets", &format!("{from} to {to}"));
+    // An earlier try may have brought the first ones.
+    let brought = next.0.saturating_sub(from.0).max(0) as f64 / write_sets.max(1) as f64;
+    job.progress.copies((write_set_bytes as f64 * (1.0 - brought).max(0.0)) as u64);
     let from = from.max(next);
     link.send(&Message::WriteSets { from: from.0, to: to.0, domain: given.1 })?;
+    link.tell_total()?;
     let mut sender = Sender { session, link, waiting: Vec::new(), bytes: 0 };
     let sent = if from <= to { history.read(from, to, &mut |action| sender.take(&action)) } else { Ok(()) };
     // A broken link ends the transfer. A broken archive does not: files are sent instead.
@@ -215,7 +226,7 @@ impl Sender<'_> {
         let message = Message::WriteSetBytes { len: piece.len() as u32, packing };
         self.link.send_with_payload(&message, payload)?;
         job.progress.has_sent(self.bytes);
-        Ok(())
+        self.link.tell_total()
     }
 
     /// Sends the remaining bytes. Returns how many were sent in all, before compression.
@@ -268,10 +279,10 @@ impl History {
     }
 
     /// What the archive holds, for the joiner to note.
-    fn reach_in_archive(&self) -> Option<Message> {
+    fn reach_in_archive(&self, job: &Job) -> Option<Message> {
         let (first, last) = self.archive.range()?;
-        let history = self.archive.history().to_string();
-        Some(Message::ArchiveReach { history, first: first.0, last: last.0 })
+        let (node, history) = (job.options.node_name(), self.archive.history().to_string());
+        Some(Message::ArchiveReach { node, history, first: first.0, last: last.0 })
     }
 
     /// Whether archive and cache contain all write-sets from `from` to `to`, all of them final; otherwise the reason.

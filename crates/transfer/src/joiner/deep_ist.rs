@@ -1,5 +1,6 @@
 //! The joiner's side of deep IST: whether write-sets can bring this node back, and receiving them.
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -61,7 +62,7 @@ pub(super) fn discard(datadir: &Path) -> Result<()> {
 
 /// Records what the donor says of its archive, for `rejoin plan`, if that is what this message says.
 pub(super) fn noted_reach(job: &Job, message: &Message) -> Result<bool> {
-    let Message::ArchiveReach { history, first, last } = message else { return Ok(false) };
+    let Message::ArchiveReach { node, history, first, last } = message else { return Ok(false) };
     let parsed = history.parse::<Uuid>().ok().filter(|_| first <= last);
     let history = parsed.ok_or_else(|| {
         let text = format!("the donor says that its archive has {first} to {last} of {}", printable(history));
@@ -69,7 +70,11 @@ pub(super) fn noted_reach(job: &Job, message: &Message) -> Result<bool> {
     })?;
     tracing::debug!("the donor's archive has the write-sets {first} to {last} of {history}");
     let archive = Archive { history: history.to_string(), first: *first, last: *last };
-    job.progress.ledger.update(|record| record.archive = Some(archive));
+    job.progress.ledger.update(|record| {
+        record.archive = Some(archive);
+        // Before IST there is no offer that tells the name.
+        record.peer.iter_mut().for_each(|peer| peer.name = Some(node.clone()));
+    });
     Ok(true)
 }
 
@@ -240,6 +245,8 @@ fn receive(
         return Err(Failure::new(Kind::Peer, text).into());
     }
     job.progress.phase("receiving write-sets", &format!("{from} to {to}"));
+    // The donor tells the total.
+    job.progress.copies_nothing();
     job.progress.ledger.update(|record| {
         (record.method, record.position.before) = (Some(Method::WriteSets), Some(at.0.to_string()));
     });
@@ -262,10 +269,12 @@ fn receive(
                 }
                 spool.take(&payload)?;
                 let bytes = payload.len() as u64;
+                job.progress.done_bytes.fetch_add(bytes, Ordering::Relaxed);
                 job.progress.ledger.update(|record| record.bytes.write_sets += bytes);
             }
             Message::WriteSetsEnd => {
                 spool.finish(to)?;
+                job.progress.all_is_copied();
                 link.send(&Message::Stored)?;
                 tracing::info!("deep IST: the server starts from {}, its write-sets to {to} are here", at.0);
                 return Ok(DonorSends::WriteSets(at, None));

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rejoin_lab::compare::{self, Difference};
+use rejoin_lab::failed_ddl::{APPLIER_ERROR, FailedDdl};
 use rejoin_lab::{LogMark, Node, process, sst};
 use transfer::remembered::memory::WRONG;
 
@@ -67,9 +68,9 @@ const THROWN_OUT: [&str; 5] = [
 const SST_GIVEN: [&str; 2] = ["SST received", "SST complete"];
 /// And so when the program failed.
 const SST_FAILED: &str = "Process completed with error: wsrep_sst_";
-/// DDL that cannot work fails on the appliers as it did where it came from.
+/// Whether DDL failed on all nodes is looked at apart from other errors.
 /// A table that was discarded on the donor is asked for on the joiner, to find out whether it is there too.
-const ALLOWED: [&str; 2] = ["Slave SQL: Error", "Got error 194 when reading table './storm/imported'"];
+const ALLOWED: [&str; 2] = [APPLIER_ERROR, "Got error 194 when reading table './storm/imported'"];
 
 /// A verdict with its reasons.
 pub type Verdict = Option<(Wrong, Vec<String>)>;
@@ -133,12 +134,25 @@ impl Logs {
             let errors = node.unexpected_errors_since(mark, &ALLOWED).into_iter();
             reasons.extend(errors.map(|line| format!("{}: {line}", node.name())));
         }
+        let [beside_other, beside_joiner] = self.failed_ddl(fixture);
+        reasons.extend(beside_joiner);
         let wrong = if joiners || !reasons.is_empty() { Wrong::NotEqual } else { Wrong::MembersDiffer };
+        reasons.extend(beside_other);
         reasons.splice(0..0, said_of(&found, fixture));
         match thrown_out(&self.texts(fixture)).or_else(|| lost(fixture)) {
             Some(line) => Some((Wrong::ThrownOut, [vec![line], reasons].concat())),
             None => (!reasons.is_empty()).then_some((wrong, reasons)),
         }
+    }
+
+    /// What DDL failed otherwise on the other member and on the joiner than on the donor, if any.
+    fn failed_ddl(&self, fixture: &Fixture) -> [Option<String>; 2] {
+        let [donor, other, joiner] = self.texts(fixture).map(|text| FailedDdl::of(&text));
+        let beside_donor = |failed: &FailedDdl, all, node: &Node| {
+            donor.objection(failed, all).map(|what| format!("{} beside the donor: {what}", node.name()))
+        };
+        // The joiner begins in the middle.
+        [beside_donor(&other, true, fixture.other()), beside_donor(&joiner, false, fixture.joiner())]
     }
 
     /// The joiner's server truncated undo tablespaces before it read its position: that may be an older one.

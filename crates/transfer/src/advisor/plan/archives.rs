@@ -103,7 +103,7 @@ pub(super) fn archives(group: &Group, given: Option<&Path>, datadir: &Path) -> R
 fn reported(records: &[Record]) -> Vec<ArchiveReach> {
     let mut last: BTreeMap<&str, (u64, Option<ArchiveReach>)> = BTreeMap::new();
     for record in records.iter().filter(|record| record.role == "joiner") {
-        // A donor that sent nothing did not get as far as its archive.
+        // Before IST only a donor whose archiver runs reports; one that failed before it sent anything did not get that far.
         let has_reported =
             record.archive.is_some() || matches!(record.method, Some(Method::Files | Method::WriteSets));
         let Some(donor) = record.peer.as_ref().and_then(|peer| peer.name.as_deref()).filter(|_| has_reported)
