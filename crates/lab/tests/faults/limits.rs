@@ -8,11 +8,12 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use rejoin_lab::places::{self, User};
 use rejoin_lab::{Cluster, Node, compare, process};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::fake_transfer::{Fakes, SOON};
 use crate::manifest::Manifest;
-use crate::pair::{Pair, last_log, set_sst, until};
+use crate::pair::{Pair, last_log, program_pid, set_sst, until};
 use crate::verbs;
 
 /// Both programs say this and fail, before the donor's server is asked for anything.
@@ -134,7 +135,28 @@ fn what_the_operator_does_not_permit_is_refused() -> Result<()> {
         let paused = paused.map(str::parse::<f64>).transpose()?;
         ensure!(paused.is_some_and(|seconds| seconds > 0.0) == (role == "donor"), "{paused:?} in\n{text}");
     }
+    // Five were refused before. Both hosts count the same bytes: the joiner of this test has files of the donor's history.
+    let (donor, joiner) = (counted(&dir, "donor")?, counted(&dir, "joiner")?);
+    let [sent, reused, _, failed] = donor;
+    ensure!(donor == joiner && sent > 0 && reused > 0 && failed == 5, "{donor:?}, {joiner:?}");
     Ok(())
+}
+
+/// What a host's metrics count of all transfers in a role: bytes sent, reused and rebuilt, and failures.
+fn counted(dir: &Path, role: &str) -> Result<[u64; 4]> {
+    let text = fs::read_to_string(dir.join(format!("rejoin_{role}.prom")))?;
+    let count = |name: &str, label: &str| -> Result<u64> {
+        let series = format!("{name}{{role=\"{role}\",{label}}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        Ok(value.with_context(|| format!("no {series:?} in\n{text}"))?.parse()?)
+    };
+    let bytes = |kind: &str| count("rejoin_transfer_bytes_total", &format!("kind=\"{kind}\""));
+    Ok([
+        bytes("sent")?,
+        bytes("reused")?,
+        bytes("rebuilt")?,
+        count("rejoin_transfers_total", "outcome=\"failed\"")?,
+    ])
 }
 
 /// `rejoin set` on a node: its exit code, and what it said.
@@ -148,6 +170,25 @@ fn status(node: &Node) -> Result<Value> {
     Ok(serde_json::from_slice(&fs::read(node.datadir().join("rejoin-status.json"))?)?)
 }
 
+/// The exit code of `rejoin status --probe` on both hosts while a slow transfer runs, and while the joiner's program is stopped.
+fn a_probe_sees_whether_bytes_move(pair: &Pair) -> Result<()> {
+    let answers = |node: &Node, code: i32| {
+        until(&format!("a probe of {} answers {code}", node.name()), SOON, || {
+            let mut probe = verbs::command(&pair.cluster, node, "status");
+            let output = probe.args(["--probe", "--stalled-after", "3"]).output().context("rejoin")?;
+            ensure!(output.stdout.is_empty(), "a probe prints nothing: {output:?}");
+            Ok(output.status.code() == Some(code))
+        })
+    };
+    [pair.donor(), pair.joiner()].into_iter().try_for_each(|node| answers(node, 0))?;
+    let pid = program_pid(pair.joiner())?;
+    process::signal(pid, Signal::STOP);
+    let stalled = answers(pair.joiner(), 1);
+    process::signal(pid, Signal::CONT);
+    stalled?;
+    answers(pair.joiner(), 0)
+}
+
 /// A transfer that would take minutes ends at once when its limit is taken away, and nothing else than a valid change of
 /// its donor's limits does anything.
 #[test]
@@ -156,6 +197,7 @@ fn a_limit_is_changed_while_the_transfer_runs() -> Result<()> {
     let (code, said) = set(&pair, pair.donor(), &["rlimit=0"])?;
     ensure!(code == Some(16) && said.contains("no state transfer runs on"), "{code:?}, {said}");
     pair.begin_slowly()?;
+    a_probe_sees_whether_bytes_move(&pair)?;
     let limit = || -> Result<Option<u64>> { Ok(status(pair.donor())?["rlimit"].as_u64()) };
     until("the donor shows its limit", SOON, || Ok(limit()? == Some(60 << 10)))?;
 
