@@ -194,11 +194,7 @@ fn serve(
     base: &mut BaseDirectory,
 ) -> Result<Agreed> {
     let first = link.recv()?;
-    let first = match deep_ist::noted_reach(job, &first)? {
-        true => link.recv()?,
-        false => first,
-    };
-    match first {
+    match deep_ist::after_reach(job, link, first)? {
         Message::Bypass { position, domain } => {
             bypass(job, link, &position, domain).map(Agreed::NothingNeeded)
         }
@@ -318,11 +314,7 @@ impl<'a> Transfer<'a> {
         let first = link.recv()?;
         // The donor has received our answer, so it need not connect again.
         self.listener.begun(Connection::Control);
-        let first = match deep_ist::noted_reach(self.job, &first)? {
-            true => link.recv()?,
-            false => first,
-        };
-        match first {
+        match deep_ist::after_reach(self.job, link, first)? {
             Message::AskIst { fingerprints } => ist.answer(self, link, fingerprints.as_ref()),
             first => Ok(DonorSends::Files(Box::new(first))),
         }

@@ -180,6 +180,7 @@ fn readers(options: &ServerOptions) -> Result<u16, Failure> {
 impl Settings {
     /// Threads of a donor that read data files for a joiner with this round trip.
     pub fn readers_over(&self, round_trip: Duration) -> u16 {
+        // If `threads` is set, it is the number of readers too; its default is below theirs.
         if self.readers <= self.threads {
             return self.readers;
         }

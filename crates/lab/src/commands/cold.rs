@@ -11,12 +11,10 @@ use rejoin_lab::{Cluster, compare, data};
 
 use super::bench::fixture::builder;
 use super::bench::machine;
-use super::median;
 use super::observed::Observed;
 use super::record::Counted;
+use super::{SETTLED, median};
 
-/// How long files must have been left alone before a donor remembers them, and a little more.
-const SETTLED: Duration = Duration::from_secs(123);
 /// Tables that do not change, of each size: with the one that does, twenty.
 const OTHERS: u64 = 19;
 

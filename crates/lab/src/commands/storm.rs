@@ -123,20 +123,11 @@ fn say(text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::commands::testing;
 
     #[test]
     fn each_case_gets_its_share_of_the_rounds() {
-        let plan = |args: &[&str]| {
-            let options = Cli::parse_from([&["storm"], args].concat()).options;
-            options.plan()
-        };
+        let plan = |args: &[&str]| testing::options::<Options>(args).unwrap().plan();
         let (a, b) = (Case::Plain, Case::Binlog);
         assert_eq!(plan(&["--rounds", "5", "--case", "plain,binlog"]), [a, a, a, b, b]);
         assert_eq!(plan(&["--rounds", "1", "--case", "binlog", "--case", "plain"]), [b]);

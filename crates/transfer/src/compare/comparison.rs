@@ -113,7 +113,6 @@ impl<'a> Compare<'a> {
         let (ask, asked) = (Mutex::new(Some(ask)), Mutex::new(Some(asked)));
         let (files, answered, same) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         let (pending_rebuilds, together) = (PendingRebuilds::default(), Groups::default());
-        let worth = Worth::default();
         let (unread, wrong) = (AtomicU64::new(0), Mutex::default());
         Compare {
             key,
@@ -123,7 +122,7 @@ impl<'a> Compare<'a> {
             answered,
             together,
             patience: None,
-            worth,
+            worth: Worth::default(),
             ask,
             asked,
             same,

@@ -60,22 +60,24 @@ pub(super) fn discard(datadir: &Path) -> Result<()> {
     spool::discard(datadir)
 }
 
-/// Records what the donor says of its archive, for `rejoin plan`, if that is what this message says.
-pub(super) fn noted_reach(job: &Job, message: &Message) -> Result<bool> {
-    let Message::ArchiveReach { node, history, first, last } = message else { return Ok(false) };
+/// Records what the donor says of its archive, for `rejoin plan`, if that is what this message says. Returns the message after
+/// it, otherwise this one.
+pub(super) fn after_reach(job: &Job, link: &mut Link, message: Message) -> Result<Message> {
+    let Message::ArchiveReach { node, history, first, last } = message else { return Ok(message) };
     let parsed = history.parse::<Uuid>().ok().filter(|_| first <= last);
     let history = parsed.ok_or_else(|| {
-        let text = format!("the donor says that its archive has {first} to {last} of {}", printable(history));
+        let text =
+            format!("the donor says that its archive has {first} to {last} of {}", printable(&history));
         Failure::new(Kind::Peer, text)
     })?;
     tracing::debug!("the donor's archive has the write-sets {first} to {last} of {history}");
-    let archive = Archive { history: history.to_string(), first: *first, last: *last };
+    let archive = Archive { history: history.to_string(), first, last };
     job.progress.ledger.update(|record| {
         record.archive = Some(archive);
         // Before IST there is no offer that tells the name.
         record.peer.iter_mut().for_each(|peer| peer.name = Some(node.clone()));
     });
-    Ok(true)
+    link.recv()
 }
 
 impl OwnIst {

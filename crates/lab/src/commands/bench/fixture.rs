@@ -11,10 +11,9 @@ use rejoin_lab::{Builder, Cluster, Node, compare, data};
 use super::Options;
 use super::ceilings::Ceilings;
 use super::contender::{Case, Contender};
+use crate::commands::SETTLED;
 
 const TABLES: u32 = 4;
-/// How long a donor's tables must have been left alone before it remembers them, and a little more.
-const SETTLED: Duration = Duration::from_secs(123);
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Pages of the tables that change before each join of [`Case::Changed`], of 1.
 const CHANGED: f64 = 0.4;

@@ -170,13 +170,7 @@ fn cell(place: &Place, fixture: &Fixture, pages: f64, all: &[Trials]) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::commands::testing;
 
     #[test]
     fn time_that_one_part_leaves_goes_to_the_others() {
@@ -189,13 +183,13 @@ mod tests {
 
     #[test]
     fn the_grid_has_its_own_sizes_and_links() {
-        let parse = |args: &[&str]| Cli::try_parse_from([&["figures"], args].concat());
-        let asked = |args: &[&str]| parse(args).map(|cli| cli.options.grid.is_asked());
+        let parse = testing::options::<Options>;
+        let asked = |args: &[&str]| parse(args).map(|options| options.grid.is_asked());
         assert!(!asked(&[]).unwrap() && asked(&["--grid", "--minutes", "5"]).unwrap());
         for refused in [&["--minutes", "5"][..], &["--json", "x"], &["--grid", "--link", "12"]] {
             assert!(asked(refused).is_err(), "{refused:?}");
         }
-        let grid = parse(&["--grid"]).unwrap().options.grid;
+        let grid = parse(&["--grid"]).unwrap().grid;
         let places = places(&grid.grid_megabytes).unwrap();
         let rates = places.iter().map(|place| place.link.link().unwrap().map(|link| link.rate / 125_000));
         assert_eq!(rates.collect::<Vec<_>>(), [Some(100), Some(1000), Some(10_000), None]);

@@ -10,14 +10,13 @@ use rejoin_lab::{Node, sql};
 
 use super::fixture::Fixture;
 use super::workload::Giving;
+use crate::commands::SETTLED;
 use crate::commands::record::Counted;
 
 /// Many, so that most of those that are chosen are old.
 const TABLES: u32 = 400;
 /// One in so many has several ranges.
 const LARGE: u32 = 20;
-/// How long a donor's files must have been left alone to be remembered, and a little more.
-const SETTLED: Duration = Duration::from_secs(123);
 const KINDS: [&str; 6] = [
     "ROW_FORMAT=DYNAMIC",
     "ROW_FORMAT=COMPACT",
