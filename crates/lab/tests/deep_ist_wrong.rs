@@ -107,7 +107,7 @@ fn ddl_that_failed_on_one_node_alone_is_seen() -> Result<()> {
     n1.exec(&["ALTER TABLE storm.alone COMMENT='there'", create])?;
     outage.every_object_is_equal()?;
     let wrong = format!("{:#}", outage.all_are_equal().expect_err("nobody saw it"));
-    let says = "DDL failed on some nodes only: n1 and n3: of 1 and 2 statements that failed, number 1 from the last one";
+    let says = "n1 and n3: DDL failed on some nodes only: of 1 and 2 statements that failed, number 1 from the last one";
     ensure!(wrong.contains(says) && wrong.contains("'storm.alone' doesn't exist"), "{wrong}");
     outage.stop_archiver()
 }
