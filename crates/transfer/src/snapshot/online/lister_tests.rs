@@ -187,9 +187,13 @@ fn take(step: &Step, tree: &Tree, open: &mut [Option<File>]) {
         }
         Step::Remove(d, f) => drop(fs::remove_file(path((d, f)))),
         Step::Rename(from, to) => {
-            // No server renames a table that it has open.
+            // No server renames a table that it has open, or gives a tablespace another file's extension. A hard link
+            // with such a name would show changes that have redo.
             open.fill_with(|| None);
-            drop(fs::rename(path(from), path(to)));
+            let (from, to) = (path(from), path(to));
+            if (from.extension() == Some("ibd".as_ref())) == (to.extension() == Some("ibd".as_ref())) {
+                drop(fs::rename(from, to));
+            }
         }
         Step::Link(from, to) => drop(fs::hard_link(path(from), path(to))),
         Step::Elsewhere(d) => {
