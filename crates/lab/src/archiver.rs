@@ -125,6 +125,15 @@ impl Archiver {
         Ok((CpuSeconds::of(self.child.id())?.own, bytes.context("no bytes in its status")?))
     }
 
+    /// How many gaps its archive has.
+    ///
+    /// # Errors
+    /// It has said nothing yet.
+    pub fn gaps(&self) -> Result<usize> {
+        let status = self.status().context("no status of the archive")?;
+        status["gaps"].as_array().map(Vec::len).context("no gaps in it")
+    }
+
     /// What it last said of itself in the archive's directory.
     pub fn status(&self) -> Option<Value> {
         serde_json::from_slice(&std::fs::read(self.dir.join("status.json")).ok()?).ok()

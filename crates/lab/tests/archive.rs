@@ -206,6 +206,36 @@ fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
     archiver.stop()
 }
 
+/// Where its write-sets are overwritten while it looks for them, it does not run after them: it begins where they last.
+#[test]
+fn an_archiver_that_was_away_too_long_loses_one_stretch() -> Result<()> {
+    const ROUNDS: usize = 5;
+    let cluster = Cluster::builder().nodes(1).provider("gcache.size", "16M").build()?;
+    let n1 = cluster.node(1);
+    n1.bootstrap()?;
+    let writers = Intensity { threads: 4, tables: 1, rows: 10_000, pause: Duration::ZERO };
+    data::sysbench_tables(n1, writers.tables, writers.rows)?;
+    let load = Load::start(n1, writers)?;
+    let mut dir = None;
+    for _ in 0..=ROUNDS {
+        let mut archiver = Archiver::start(n1)?;
+        archiver.wait_until_it_follows()?;
+        archiver.wait_for(number(n1, "wsrep_last_committed")?)?;
+        dir = Some(archiver.dir().to_owned());
+        archiver.stop()?;
+        let away = number(n1, "wsrep_last_committed")?;
+        let deadline = Instant::now() + PATIENCE;
+        while number(n1, "wsrep_local_cached_downto")? < away + 1000 {
+            ensure!(Instant::now() < deadline, "the ring does not wrap");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    load.stop()?;
+    let (_, gaps) = Archive::open(&dir.context("no archive")?)?.runs();
+    assert_eq!(gaps.len(), ROUNDS, "{gaps:?}");
+    Ok(())
+}
+
 /// Writes until the provider has overwritten its ring twice.
 fn wrap_ring(node: &Node, writers: Intensity) -> Result<()> {
     let downto = number(node, "wsrep_local_cached_downto")?;

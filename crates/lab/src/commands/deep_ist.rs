@@ -107,9 +107,12 @@ impl Bench {
             if matches!(turn % 4, 0 | 3) {
                 let mut archiver = Archiver::start(self.archives())?;
                 archiver.wait_until_it_follows()?;
-                let before = archiver.used()?;
+                // It has everything that was there before: what follows is what archiving costs.
+                archiver.wait_for(self.archives().status("wsrep_last_committed")?.parse()?)?;
+                let (gaps, before) = (archiver.gaps()?, archiver.used()?);
                 with.push(span(options));
                 let after = archiver.used()?;
+                ensure!(archiver.gaps()? == gaps, "it did not keep up: {}", archiver.log());
                 used = (used.0 + after.0 - before.0, used.1 + after.1 - before.1);
                 archiver.stop()?;
             } else {

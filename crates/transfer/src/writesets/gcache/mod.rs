@@ -28,5 +28,7 @@ mod report;
 pub mod sizing;
 mod window;
 
+pub(crate) use self::window::Window;
+
 pub use files::{Entry, Gcache, InUse, Page, Payload, Source, Visited};
 pub use report::{Bad, Rate, Report, events_of, verify};

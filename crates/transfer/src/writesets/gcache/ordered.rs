@@ -11,7 +11,7 @@ use formats::galera::gcache::{BufferHeader, HEADER_LEN, Order};
 use formats::galera::ring::{Layout, Stretch};
 use formats::{Seqno, Uuid};
 
-use super::files::{Gcache, read_payload};
+use super::files::{Gcache, InUse, read_payload};
 use super::window::Window;
 use super::{Entry, Payload};
 use crate::failure::{Failure, Kind};
@@ -19,6 +19,8 @@ use crate::writesets::store::{StoredAction, Take, WriteSetStore};
 
 /// Actions that may wait for one with a lower seqno. The provider orders what it received within a few hundred.
 const WAITING_MAX: usize = 100_000;
+/// What a server overwrites while its ring is looked through is a small part of it; this part is given up.
+const AHEAD: u64 = 8;
 
 impl WriteSetStore for Gcache {
     fn history(&self) -> Uuid {
@@ -88,6 +90,20 @@ impl Gcache {
             }
             None => (self.ring.next, stretches.filter_map(|stretch| stretch.last).max().unwrap_or(Seqno(0))),
         }
+    }
+
+    /// Where in the ring to begin when this action is in no file any more and a server writes: where it begins to be old, it
+    /// is overwritten while it is read, and nothing would be taken at all. `None`: no file begins behind the action.
+    pub(crate) fn ring_place_ahead(&self, next: Option<Seqno>) -> Option<u64> {
+        let pages = self.pages().iter().filter(|page| page.live).map(|page| &page.stretch);
+        let firsts = self.ring.stretches.iter().chain(pages).filter_map(|stretch| stretch.first);
+        let is_overwritten = firsts.min().zip(next).is_some_and(|(first, next)| first > next);
+        let [old, new] = self.ring.stretches.as_slice() else { return None };
+        if !is_overwritten || matches!(self.in_use(), InUse::Closed | InUse::Crashed) {
+            return None;
+        }
+        let from = old.from + self.bytes / AHEAD;
+        Some(old.marks.iter().map(|mark| mark.at).find(|at| *at >= from).unwrap_or(new.from))
     }
 
     /// A cursor for each stretch in which `from` or something newer may lie.

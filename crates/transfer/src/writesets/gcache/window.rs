@@ -10,8 +10,9 @@ const WINDOW: usize = 1 << 20;
 
 /// A file and its window.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     file: File,
+    size: usize,
     start: u64,
     bytes: Vec<u8>,
 }
@@ -22,7 +23,21 @@ impl Window {
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        Ok(Window { file: File::open(path)?, start: 0, bytes: Vec::new() })
+        Ok(Window::of(File::open(path)?, WINDOW))
+    }
+
+    /// A window of `size` bytes.
+    pub(crate) fn of(file: File, size: usize) -> Window {
+        Window { file, size, start: 0, bytes: Vec::new() }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What is asked for next is read from the file as it is by then.
+    pub(crate) fn forget(&mut self) {
+        self.bytes.clear();
     }
 
     pub(super) fn len(&self) -> io::Result<u64> {
@@ -30,7 +45,7 @@ impl Window {
     }
 
     /// Returns the header at `at`, or `None` beyond the file's end.
-    pub(super) fn header(&mut self, at: u64) -> io::Result<Option<[u8; HEADER_LEN]>> {
+    pub(crate) fn header(&mut self, at: u64) -> io::Result<Option<[u8; HEADER_LEN]>> {
         self.array(at)
     }
 
@@ -40,7 +55,7 @@ impl Window {
             return Ok(Some(held));
         }
         self.start = at;
-        self.bytes = self.read(at, WINDOW)?;
+        self.bytes = self.read(at, self.size)?;
         Ok(self.held(at))
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use formats::Uuid;
+use formats::{Seqno, Uuid};
 
 use super::files::{self, Tail, Walked};
 use crate::cancel::Cancel;
@@ -71,6 +71,23 @@ impl Attached {
             lost |= tail.walk(&mut found, cancel)? == Walked::Lost;
         }
         Ok(lost)
+    }
+
+    /// Forgets the places, from this seqno on, at which something else is by now. Answers the first seqno that is not one of
+    /// them.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub(super) fn forget_overwritten(&mut self, from: Seqno) -> Result<Seqno> {
+        let mut seqno = from.0;
+        while let Some(place) = self.places.get(&seqno)
+            && let Some(Some(tail)) = self.tails.get(place.tail)
+            && !tail.holds(place.at, Seqno(seqno))?
+        {
+            self.places.remove(&seqno);
+            seqno += 1;
+        }
+        Ok(Seqno(seqno))
     }
 
     /// Whether the file, or the server that writes it, is no longer the one that was looked through.

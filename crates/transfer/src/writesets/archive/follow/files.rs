@@ -11,7 +11,7 @@ use formats::{Seqno, Uuid};
 
 use crate::cancel::Cancel;
 use crate::writesets::archive::segment::read_at;
-use crate::writesets::gcache::Gcache;
+use crate::writesets::gcache::{Gcache, Window};
 
 /// Buffers without a seqno that are looked at again; more are of no running provider.
 const UNORDERED_MAX: usize = 10_000;
@@ -21,6 +21,8 @@ const TRIES: u32 = 20;
 const LAP: i64 = 1000;
 /// More than a configuration change of any group has.
 const CHANGE_MAX: usize = 16 << 20;
+/// Headers are read so many bytes at a time: some tens of write-sets.
+const WINDOW: usize = 64 << 10;
 
 /// How far a walk came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +35,14 @@ pub enum Walked {
 
 /// A file of the provider's, and how far it was walked.
 pub struct Tail {
-    pub(super) file: File,
+    window: Window,
     layout: Layout,
     /// The next header.
     at: u64,
     /// The highest seqno that was seen.
     highest: i64,
+    /// The last buffer with a seqno: its place and its seqno.
+    passed: Option<(u64, Seqno)>,
     /// Buffers that had no seqno.
     unordered: Vec<u64>,
     failed: u32,
@@ -65,17 +69,28 @@ pub fn change_at_start(path: &Path, history: Uuid) -> Result<Option<Seqno>> {
 }
 
 impl Tail {
-    /// The ring, from where the action `next` may be.
-    /// `unwrapped`: it has not wrapped since it was reset, so that is at its start.
-    pub fn ring(path: &Path, cache: &Gcache, next: Option<Seqno>, unwrapped: bool) -> Result<Tail> {
+    /// The ring, from where the action `next` may be, or from where it can still be read.
+    /// `begins`: the first seqno of a ring that has not wrapped since it was reset.
+    pub fn ring(path: &Path, cache: &Gcache, next: Option<Seqno>, begins: Option<Seqno>) -> Result<Tail> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         let inode = file.metadata()?.ino();
         let layout = cache.ring_layout();
-        let (at, highest) = match unwrapped {
-            true => (RING_START, Seqno(0)),
-            false => cache.ring_place(next),
+        let (at, highest) = match (begins, cache.ring_place_ahead(next)) {
+            (Some(begins), _) if next.is_none_or(|next| next >= begins) => (RING_START, Seqno(0)),
+            (None, Some(ahead)) => (ahead, Seqno(0)),
+            _ => cache.ring_place(next),
         };
-        Ok(Tail { file, layout, at, highest: highest.0, unordered: Vec::new(), failed: 0, inode })
+        let window = Window::of(file, WINDOW);
+        Ok(Tail {
+            window,
+            layout,
+            at,
+            highest: highest.0,
+            passed: None,
+            unordered: Vec::new(),
+            failed: 0,
+            inode,
+        })
     }
 
     /// A page; `None` when it is gone.
@@ -85,19 +100,32 @@ impl Tail {
             opened => opened.with_context(|| path.display().to_string())?,
         };
         let inode = file.metadata()?.ino();
-        let layout = Layout::page(0);
-        Ok(Some(Tail { file, layout, at: 0, highest: 0, unordered: Vec::new(), failed: 0, inode }))
+        let (window, layout) = (Window::of(file, WINDOW), Layout::page(0));
+        Ok(Some(Tail {
+            window,
+            layout,
+            at: 0,
+            highest: 0,
+            passed: None,
+            unordered: Vec::new(),
+            failed: 0,
+            inode,
+        }))
     }
 
     /// To be walked anew.
     pub fn rewind(&mut self) {
-        (self.at, self.highest) = (0, 0);
+        (self.at, self.highest, self.passed) = (0, 0, None);
         self.unordered.clear();
     }
 
     /// What the ring's preamble says.
     pub fn head(&self) -> std::io::Result<Vec<u8>> {
-        read_at(&self.file, 0, PREAMBLE_LEN)
+        read_at(self.file(), 0, PREAMBLE_LEN)
+    }
+
+    pub fn file(&self) -> &File {
+        self.window.file()
     }
 
     pub fn inode(&self) -> u64 {
@@ -115,13 +143,13 @@ impl Tail {
 
     /// A page that was deleted, all of whose actions are older than `wanted` or were taken.
     pub fn is_done(&self, wanted: i64) -> bool {
-        let gone = self.file.metadata().is_ok_and(|meta| meta.nlink() == 0);
+        let gone = self.file().metadata().is_ok_and(|meta| meta.nlink() == 0);
         gone && self.highest <= wanted.saturating_add(1)
     }
 
     /// The buffer's header at a place.
     pub fn header(&self, at: u64) -> std::io::Result<Option<BufferHeader>> {
-        Ok(raw_header(&self.file, at)?.as_ref().and_then(BufferHeader::parse))
+        Ok(raw_header(self.file(), at)?.as_ref().and_then(BufferHeader::parse))
     }
 
     /// Walks on and tells of each action that has a seqno, until `found` wants no more.
@@ -131,13 +159,13 @@ impl Tail {
     pub fn walk(&mut self, found: &mut dyn FnMut(i64, u64) -> bool, cancel: &Cancel) -> Result<Walked> {
         if self.layout.store == Store::Page {
             // A page may be seen before it has its full size.
-            self.layout = Layout::page(self.file.metadata()?.len());
+            self.layout = Layout::page(self.file().metadata()?.len());
         }
         self.look_again(found)?;
+        self.window.forget();
         loop {
             cancel.check()?;
-            let file = &self.file;
-            let mut read = |at| raw_header(file, at);
+            let mut read = |at| self.window.header(at);
             let Some(header) = self.layout.buffer(self.at, &mut read)? else {
                 let end = read(self.at)?.is_none_or(|bytes| BufferHeader::is_end_mark(&bytes));
                 if self.layout.store == Store::Page {
@@ -145,13 +173,15 @@ impl Tail {
                 }
                 if !end {
                     self.failed += 1;
-                    return Ok(if self.failed > TRIES { Walked::Lost } else { Walked::Here });
+                    let lost = self.failed > TRIES || self.passed_is_overwritten()?;
+                    return Ok(if lost { Walked::Lost } else { Walked::Here });
                 }
                 if self.at == RING_START || !self.has_wrapped()? {
                     self.failed = 0;
                     return Ok(Walked::Here);
                 }
                 self.at = RING_START;
+                self.window.forget();
                 continue;
             };
             self.failed = 0;
@@ -163,6 +193,7 @@ impl Tail {
                 Order::Ordered(seqno) => {
                     self.highest = self.highest.max(seqno.0);
                     let at = self.at;
+                    self.passed = Some((at, seqno));
                     self.at += u64::from(header.size);
                     if !found(seqno.0, at) {
                         return Ok(Walked::Here);
@@ -179,11 +210,22 @@ impl Tail {
         }
     }
 
+    /// Whether the provider has come round to where the walk is.
+    fn passed_is_overwritten(&self) -> std::io::Result<bool> {
+        let Some((at, seqno)) = self.passed else { return Ok(false) };
+        Ok(!self.holds(at, seqno)?)
+    }
+
+    /// Whether the action with this seqno is still at this place.
+    pub fn holds(&self, at: u64, seqno: Seqno) -> std::io::Result<bool> {
+        Ok(self.header(at)?.is_some_and(|header| header.seqno() == Some(seqno)))
+    }
+
     /// Whether the provider has begun again at the start of the ring: the first buffer there with a seqno is a newer one.
     fn has_wrapped(&self) -> std::io::Result<bool> {
         let mut newer = false;
         let mut left = LAP;
-        let file = &self.file;
+        let file = self.file();
         self.layout.walk(RING_START, self.at, &mut |at| raw_header(file, at), &mut |_, header| {
             left -= 1;
             newer = header.seqno().is_some_and(|seqno| seqno.0 > self.highest);

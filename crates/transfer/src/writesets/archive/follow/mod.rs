@@ -141,8 +141,7 @@ impl Follower {
         if fresh && begins.is_some() {
             self.next = begins;
         }
-        let unwrapped = begins.is_some_and(|begins| self.next.is_none_or(|next| next >= begins));
-        let ring = Tail::ring(&self.ring, &cache, self.next, unwrapped)?;
+        let ring = Tail::ring(&self.ring, &cache, self.next, begins)?;
         let mut attached = Attached {
             history,
             server: match cache.in_use() {
@@ -302,7 +301,17 @@ impl Follower {
                 }
                 Taken::NotFinal => break,
                 Taken::Overwritten => {
-                    at.places.remove(&seqno);
+                    // A server that was started anew may have received it again.
+                    if at.is_another(&self.ring) {
+                        return Ok(Drained::Again);
+                    }
+                    let there = at.forget_overwritten(next)?;
+                    if there > next {
+                        self.skip(at, Seqno(there.0 - 1), GapReason::Lost, output)?;
+                    } else {
+                        // Its header is the same, and its bytes were not.
+                        at.places.remove(&seqno);
+                    }
                 }
                 Taken::Damaged(what) => {
                     tracing::error!("write-set {next} is damaged in the provider's cache: {what}");

@@ -62,7 +62,7 @@ pub fn take(
     }
     let mut wrong = String::new();
     for n in 0..TRIES {
-        let bytes = read_at(&tail.file, at + HEADER_LEN as u64, header.payload_len())?;
+        let bytes = read_at(tail.file(), at + HEADER_LEN as u64, header.payload_len())?;
         if !still_there()? {
             return Ok(Taken::Overwritten);
         }
@@ -97,7 +97,7 @@ fn take_large(
         // A whole transaction may take minutes.
         output.cancel.check()?;
         let wanted = (total - offset).min(PIECE as u64);
-        let piece = read_at(&tail.file, at + HEADER_LEN as u64 + offset, wanted as usize)?;
+        let piece = read_at(tail.file(), at + HEADER_LEN as u64 + offset, wanted as usize)?;
         if piece.len() as u64 != wanted {
             return Ok(Taken::Overwritten);
         }
@@ -145,7 +145,7 @@ mod tests {
         let ring = dir.path().join("galera.cache");
         std::fs::write(&ring, STOPPED).unwrap();
         let cache = Gcache::open_unless(&ring, &cancel).unwrap();
-        let mut tail = Tail::ring(&ring, &cache, None, true).unwrap();
+        let mut tail = Tail::ring(&ring, &cache, None, Some(Seqno(0))).unwrap();
 
         // A page with one released write-set of 2 MiB.
         let size = HEADER_LEN + 2 * PIECE;
