@@ -110,8 +110,9 @@ impl Measured {
         })
     }
 
-    /// A transfer that ended for lack of time after so long: by the operator's limit, or because the lab has `given_up`. `None`
-    /// if it failed for another reason. `log`: the donor's.
+    /// A transfer that ended after so long: by the operator's limit of time, because the lab has `given_up`, or by another
+    /// method's own error, as mariabackup's where the redo is overwritten before it was sent. `None` for an error of ours.
+    /// `log`: the donor's.
     pub fn broken(
         case: &str,
         method: Method,
@@ -120,8 +121,13 @@ impl Measured {
         (took, given_up): (Duration, bool),
         log: &str,
     ) -> Option<Measured> {
-        let how = if log.contains(TIME_IS_OVER) { "max-time" } else { "the lab" };
-        (given_up || log.contains(TIME_IS_OVER)).then(|| Measured {
+        let how = match method {
+            _ if log.contains(TIME_IS_OVER) => "max-time",
+            _ if given_up => "the lab",
+            _ if method.is_rejoin() => return None,
+            _ => "an error of its own",
+        };
+        Some(Measured {
             case: case.to_owned(),
             method: method.title(),
             server: version.to_owned(),
@@ -254,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_lack_of_time_is_a_result() {
+    fn a_lack_of_time_is_a_result_and_an_error_of_ours_is_not() {
         let counted = Counted { redo_waited: 7, wire: 10_000_000, percent: Some(68) };
         let broken = |given_up, log| {
             let took = (Duration::from_secs(10), given_up);
@@ -266,7 +272,11 @@ mod tests {
         assert_eq!((measured.how, measured.percent, measured.sent), ("max-time", Some(70), 1e6));
         assert!(table(&[measured]).contains("| 10.0 (ended by max-time) |"));
         assert_eq!(broken(true, "").unwrap().how, "the lab");
-        assert!(broken(false, "x WSREP_SST: [ERROR] the link is lost\n").is_none());
+        let log = "x WSREP_SST: [ERROR] the link is lost\n";
+        assert!(broken(false, log).is_none());
+        let took = (Duration::from_secs(10), false);
+        let others = Measured::broken("a case", Method::Mariabackup, "11.8", &counted, took, log).unwrap();
+        assert_eq!(others.ended_by(), "ended by an error of its own");
     }
 
     #[test]

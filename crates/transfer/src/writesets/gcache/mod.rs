@@ -28,7 +28,8 @@ mod report;
 pub mod sizing;
 mod window;
 
-pub(crate) use self::window::Window;
+pub(crate) use ordered::RingPlace;
+pub(crate) use window::Window;
 
 pub use files::{Entry, Gcache, InUse, Page, Payload, Source, Visited};
 pub use report::{Bad, Rate, Report, events_of, verify};

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use formats::galera::gcache::{BufferHeader, HEADER_LEN, Order};
-use formats::galera::ring::{Layout, Stretch};
+use formats::galera::gcache::{BufferHeader, HEADER_LEN, Order, RING_START};
+use formats::galera::ring::{Layout, Mark, Stretch};
 use formats::{Seqno, Uuid};
 
-use super::files::{Gcache, InUse, read_payload};
+use super::files::{Gcache, read_payload};
 use super::window::Window;
 use super::{Entry, Payload};
 use crate::failure::{Failure, Kind};
@@ -19,8 +19,30 @@ use crate::writesets::store::{StoredAction, Take, WriteSetStore};
 
 /// Actions that may wait for one with a lower seqno. The provider orders what it received within a few hundred.
 const WAITING_MAX: usize = 100_000;
-/// What a server overwrites while its ring is looked through is a small part of it; this part is given up.
+/// A server overwrites a small part of its ring while it is looked through; this part is given up then.
 const AHEAD: u64 = 8;
+
+/// Where a walk of the ring begins.
+pub(crate) struct RingPlace {
+    pub(crate) at: u64,
+    /// The seqno of the buffer there, if it has one.
+    pub(crate) seqno: Option<Seqno>,
+    /// The highest seqno before it, where that is known.
+    pub(crate) highest: Seqno,
+}
+
+impl RingPlace {
+    /// The ring's start.
+    pub(crate) const START: RingPlace = RingPlace { at: RING_START, seqno: None, highest: Seqno(0) };
+
+    fn of(mark: &Mark) -> RingPlace {
+        let seqno = match mark.order {
+            Order::Ordered(seqno) => Some(seqno),
+            Order::Unordered | Order::Discarded => None,
+        };
+        RingPlace { at: mark.at, seqno, ..RingPlace::START }
+    }
+}
 
 impl WriteSetStore for Gcache {
     fn history(&self) -> Uuid {
@@ -78,32 +100,36 @@ impl Gcache {
         Layout::ring(self.bytes, self.preamble().aligned())
     }
 
-    /// Where in the ring to begin for this action and what follows it, and the highest seqno before that place; for an action
-    /// that is not there yet, the end.
-    pub(crate) fn ring_place(&self, next: Option<Seqno>) -> (u64, Seqno) {
+    /// Where in the ring to begin for this action and what follows it; for an action that is not there yet, the end.
+    pub(crate) fn ring_place(&self, next: Option<Seqno>) -> RingPlace {
         let next = next.unwrap_or(Seqno(1));
         let stretches = self.ring.stretches.iter();
         let with_it = stretches.clone().find(|stretch| stretch.last.is_some_and(|last| last.0 >= next.0 - 1));
         match with_it {
-            Some(stretch) => {
-                (stretch.marks.get(first_mark(stretch, next)).map_or(stretch.from, |mark| mark.at), Seqno(0))
+            Some(stretch) => stretch
+                .marks
+                .get(first_mark(stretch, next))
+                .map_or(RingPlace { at: stretch.from, ..RingPlace::START }, RingPlace::of),
+            None => {
+                let highest = stretches.filter_map(|stretch| stretch.last).max();
+                RingPlace { at: self.ring.next, highest: highest.unwrap_or(Seqno(0)), seqno: None }
             }
-            None => (self.ring.next, stretches.filter_map(|stretch| stretch.last).max().unwrap_or(Seqno(0))),
         }
     }
 
-    /// Where in the ring to begin when this action is in no file any more and a server writes: where it begins to be old, it
-    /// is overwritten while it is read, and nothing would be taken at all. `None`: no file begins behind the action.
-    pub(crate) fn ring_place_ahead(&self, next: Option<Seqno>) -> Option<u64> {
+    /// The place to begin at instead when a server overwrites the oldest buffers faster than they are read: an eighth of the
+    /// ring further on. `None` where this action is still in a file, or nothing says which buffers are the oldest.
+    pub(crate) fn ring_place_ahead(&self, next: Option<Seqno>) -> Option<RingPlace> {
         let pages = self.pages().iter().filter(|page| page.live).map(|page| &page.stretch);
         let firsts = self.ring.stretches.iter().chain(pages).filter_map(|stretch| stretch.first);
         let is_overwritten = firsts.min().zip(next).is_some_and(|(first, next)| first > next);
         let [old, new] = self.ring.stretches.as_slice() else { return None };
-        if !is_overwritten || matches!(self.in_use(), InUse::Closed | InUse::Crashed) {
+        let are_laps = new.from == RING_START && old.last? < new.first?;
+        if !is_overwritten || !are_laps {
             return None;
         }
         let from = old.from + self.bytes / AHEAD;
-        Some(old.marks.iter().map(|mark| mark.at).find(|at| *at >= from).unwrap_or(new.from))
+        old.marks.iter().find(|mark| mark.at >= from).or(new.marks.first()).map(RingPlace::of)
     }
 
     /// A cursor for each stretch in which `from` or something newer may lie.

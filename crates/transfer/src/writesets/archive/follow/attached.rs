@@ -32,6 +32,8 @@ pub(super) struct Attached {
     /// The ring, then pages as they came. One that is done is `None`.
     pub(super) tails: Vec<Option<Tail>>,
     pub(super) places: Places,
+    /// The newest seqno when it was looked through.
+    pub(super) newest_before: i64,
     pub(super) scan_took: Duration,
     /// When it was looked whether it is still the same one.
     pub(super) looked: Instant,
@@ -51,6 +53,11 @@ impl Attached {
             }
         }
         self
+    }
+
+    /// The newest seqno that was seen.
+    pub(super) fn newest(&self) -> i64 {
+        self.tails.iter().flatten().map(Tail::highest).max().unwrap_or(0)
     }
 
     /// Walks the files as far as they go. True when the place in the ring was overwritten.
@@ -73,12 +80,11 @@ impl Attached {
         Ok(lost)
     }
 
-    /// Forgets the places, from this seqno on, at which something else is by now. Answers the first seqno that is not one of
-    /// them.
+    /// Forgets the places, from this seqno on, at which something else is by now.
     ///
     /// # Errors
     /// The files cannot be read.
-    pub(super) fn forget_overwritten(&mut self, from: Seqno) -> Result<Seqno> {
+    pub(super) fn forget_overwritten(&mut self, from: Seqno) -> Result<()> {
         let mut seqno = from.0;
         while let Some(place) = self.places.get(&seqno)
             && let Some(Some(tail)) = self.tails.get(place.tail)
@@ -87,7 +93,7 @@ impl Attached {
             self.places.remove(&seqno);
             seqno += 1;
         }
-        Ok(Seqno(seqno))
+        Ok(())
     }
 
     /// Whether the file, or the server that writes it, is no longer the one that was looked through.

@@ -11,7 +11,7 @@ use formats::{Seqno, Uuid};
 
 use crate::cancel::Cancel;
 use crate::writesets::archive::segment::read_at;
-use crate::writesets::gcache::{Gcache, Window};
+use crate::writesets::gcache::{Gcache, RingPlace, Window};
 
 /// Buffers without a seqno that are looked at again; more are of no running provider.
 const UNORDERED_MAX: usize = 10_000;
@@ -41,7 +41,7 @@ pub struct Tail {
     at: u64,
     /// The highest seqno that was seen.
     highest: i64,
-    /// The last buffer with a seqno: its place and its seqno.
+    /// The last buffer with a seqno, or the first one to be walked: its place and its seqno.
     passed: Option<(u64, Seqno)>,
     /// Buffers that had no seqno.
     unordered: Vec<u64>,
@@ -69,24 +69,31 @@ pub fn change_at_start(path: &Path, history: Uuid) -> Result<Option<Seqno>> {
 }
 
 impl Tail {
-    /// The ring, from where the action `next` may be, or from where it can still be read.
+    /// The ring, from where the action `next` may be.
     /// `begins`: the first seqno of a ring that has not wrapped since it was reset.
-    pub fn ring(path: &Path, cache: &Gcache, next: Option<Seqno>, begins: Option<Seqno>) -> Result<Tail> {
+    /// `overtaken`: the provider overwrote what was to be read, so its oldest buffers are left to it.
+    pub fn ring(
+        path: &Path,
+        cache: &Gcache,
+        next: Option<Seqno>,
+        begins: Option<Seqno>,
+        overtaken: bool,
+    ) -> Result<Tail> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         let inode = file.metadata()?.ino();
         let layout = cache.ring_layout();
-        let (at, highest) = match (begins, cache.ring_place_ahead(next)) {
-            (Some(begins), _) if next.is_none_or(|next| next >= begins) => (RING_START, Seqno(0)),
-            (None, Some(ahead)) => (ahead, Seqno(0)),
-            _ => cache.ring_place(next),
+        let ahead = cache.ring_place_ahead(next).filter(|_| overtaken && begins.is_none());
+        let place = match begins {
+            Some(begins) if next.is_none_or(|next| next >= begins) => RingPlace::START,
+            _ => ahead.unwrap_or_else(|| cache.ring_place(next)),
         };
         let window = Window::of(file, WINDOW);
         Ok(Tail {
             window,
             layout,
-            at,
-            highest: highest.0,
-            passed: None,
+            at: place.at,
+            highest: place.highest.0,
+            passed: place.seqno.map(|seqno| (place.at, seqno)),
             unordered: Vec::new(),
             failed: 0,
             inode,
@@ -161,22 +168,26 @@ impl Tail {
             // A page may be seen before it has its full size.
             self.layout = Layout::page(self.file().metadata()?.len());
         }
+        if self.layout.store == Store::Ring && self.passed_is_overwritten()? {
+            return Ok(Walked::Lost);
+        }
         self.look_again(found)?;
         self.window.forget();
         loop {
             cancel.check()?;
             let mut read = |at| self.window.header(at);
             let Some(header) = self.layout.buffer(self.at, &mut read)? else {
-                let end = read(self.at)?.is_none_or(|bytes| BufferHeader::is_end_mark(&bytes));
                 if self.layout.store == Store::Page {
                     return Ok(Walked::Here);
                 }
-                if !end {
+                let wrapped = self.at != RING_START && self.has_wrapped()?;
+                // Read after that: it ends a lap that is over.
+                if !raw_header(self.file(), self.at)?.is_none_or(|bytes| BufferHeader::is_end_mark(&bytes)) {
                     self.failed += 1;
                     let lost = self.failed > TRIES || self.passed_is_overwritten()?;
                     return Ok(if lost { Walked::Lost } else { Walked::Here });
                 }
-                if self.at == RING_START || !self.has_wrapped()? {
+                if !wrapped {
                     self.failed = 0;
                     return Ok(Walked::Here);
                 }
@@ -213,7 +224,13 @@ impl Tail {
     /// Whether the provider has come round to where the walk is.
     fn passed_is_overwritten(&self) -> std::io::Result<bool> {
         let Some((at, seqno)) = self.passed else { return Ok(false) };
-        Ok(!self.holds(at, seqno)?)
+        let is_it = |header: BufferHeader| match header.order {
+            Order::Ordered(now) => now == seqno,
+            // Where it was: whoever deletes a page discards what is older.
+            Order::Discarded => true,
+            Order::Unordered => false,
+        };
+        Ok(!self.header(at)?.is_some_and(is_it))
     }
 
     /// Whether the action with this seqno is still at this place.

@@ -58,6 +58,8 @@ pub(super) struct Follower {
     watch: Watch,
     /// The provider that was followed when the last shift ended.
     attached: Option<Attached>,
+    /// The provider overwrote what was to be taken next.
+    overtaken: bool,
     /// When there was nothing left to take.
     caught_up: Instant,
     /// How long to wait then.
@@ -72,7 +74,16 @@ impl Follower {
     pub(super) fn new(ring: &Path, last: Option<Last>, behind_for: Duration) -> Result<Follower> {
         let (ring, watch) = (ring.to_owned(), Watch::new()?);
         let idle = (behind_for / 10).clamp(*IDLE.start(), *IDLE.end());
-        Ok(Follower { ring, next: None, last, watch, attached: None, caught_up: Instant::now(), idle })
+        Ok(Follower {
+            ring,
+            next: None,
+            last,
+            watch,
+            attached: None,
+            overtaken: false,
+            caught_up: Instant::now(),
+            idle,
+        })
     }
 
     /// Follows until `cancel` says otherwise, or the shift is over.
@@ -141,7 +152,7 @@ impl Follower {
         if fresh && begins.is_some() {
             self.next = begins;
         }
-        let ring = Tail::ring(&self.ring, &cache, self.next, begins)?;
+        let ring = Tail::ring(&self.ring, &cache, self.next, begins, self.overtaken)?;
         let mut attached = Attached {
             history,
             server: match cache.in_use() {
@@ -153,6 +164,7 @@ impl Follower {
             closed: cache.preamble().synced,
             tails: vec![Some(ring)],
             places: Places::new(),
+            newest_before: cache.range().map_or(0, |(_, last)| last.0),
             scan_took: Duration::ZERO,
             looked: Instant::now(),
             progress: Instant::now(),
@@ -177,7 +189,8 @@ impl Follower {
         while cancel.check().is_ok() && !shift.is_over(self.caught_up) {
             self.take_new_pages(&mut at)?;
             let lost = at.walk(self.wanted(), cancel)?;
-            output.sees(Seqno(at.tails.iter().flatten().map(Tail::highest).max().unwrap_or(0)));
+            self.overtaken |= lost;
+            output.sees(Seqno(at.newest()));
             let taken = self.drain(&mut at, output)?;
             output.tick()?;
             match taken {
@@ -199,6 +212,8 @@ impl Follower {
             match ahead {
                 // In no file, though a later one is: looked for everywhere before it counts as lost.
                 Some(_) if !at.looked_through => {
+                    // What is oldest may be overwritten before it is taken.
+                    self.overtaken |= at.newest() > at.newest_before;
                     match self.attach(cancel)? {
                         Some(again) if again.history == at.history => at = again.adopting(at),
                         _ => return Ok(None),
@@ -216,7 +231,12 @@ impl Follower {
             // Of a server that was killed: the next one writes the same head.
             let stalled = if at.server.is_none() && !at.closed { STALLED / 5 } else { STALLED };
             let patience = stalled.max(at.scan_took * LOOK_SHARE);
-            if lost || at.progress.elapsed() > patience {
+            if lost {
+                // A small ring is not looked through again and again without a rest.
+                self.watch.wait(self.idle);
+                return Ok(None);
+            }
+            if at.progress.elapsed() > patience {
                 return Ok(None);
             }
             if at.looked.elapsed() > LOOK_EVERY {
@@ -296,22 +316,15 @@ impl Follower {
                     let digest = Some(digest).filter(|_| !large);
                     self.last = Some(Last { history: at.history, seqno: next, digest });
                     self.next = Some(Seqno(next.0 + 1));
+                    self.overtaken = false;
                     at.places.remove(&seqno);
                     outcome = Drained::All;
                 }
                 Taken::NotFinal => break,
                 Taken::Overwritten => {
-                    // A server that was started anew may have received it again.
-                    if at.is_another(&self.ring) {
-                        return Ok(Drained::Again);
-                    }
-                    let there = at.forget_overwritten(next)?;
-                    if there > next {
-                        self.skip(at, Seqno(there.0 - 1), GapReason::Lost, output)?;
-                    } else {
-                        // Its header is the same, and its bytes were not.
-                        at.places.remove(&seqno);
-                    }
+                    self.overtaken = true;
+                    at.places.remove(&seqno);
+                    at.forget_overwritten(Seqno(seqno + 1))?;
                 }
                 Taken::Damaged(what) => {
                     tracing::error!("write-set {next} is damaged in the provider's cache: {what}");

@@ -145,7 +145,7 @@ mod tests {
         let ring = dir.path().join("galera.cache");
         std::fs::write(&ring, STOPPED).unwrap();
         let cache = Gcache::open_unless(&ring, &cancel).unwrap();
-        let mut tail = Tail::ring(&ring, &cache, None, Some(Seqno(0))).unwrap();
+        let mut tail = Tail::ring(&ring, &cache, None, Some(Seqno(0)), false).unwrap();
 
         // A page with one released write-set of 2 MiB.
         let size = HEADER_LEN + 2 * PIECE;
