@@ -121,11 +121,14 @@ impl Measured {
         (took, given_up): (Duration, bool),
         log: &str,
     ) -> Option<Measured> {
-        let how = match method {
-            _ if log.contains(TIME_IS_OVER) => "max-time",
-            _ if given_up => "the lab",
-            _ if method.is_rejoin() => return None,
-            _ => "an error of its own",
+        let how = if log.contains(TIME_IS_OVER) {
+            "max-time"
+        } else if given_up {
+            "the lab"
+        } else if method.is_rejoin() {
+            return None;
+        } else {
+            "an error of its own"
         };
         Some(Measured {
             case: case.to_owned(),
