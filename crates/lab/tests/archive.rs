@@ -237,6 +237,40 @@ fn an_archiver_that_was_away_too_long_loses_one_stretch() -> Result<()> {
     Ok(())
 }
 
+/// Among what the group writes meanwhile lies what it has long written, out of order by as much as the node has missed.
+#[test]
+fn what_a_node_receives_by_ist_while_the_group_writes_is_archived() -> Result<()> {
+    const MISSED: i64 = 10_000;
+    let cluster = Cluster::builder().nodes(2).build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    n1.bootstrap()?;
+    let writers = Intensity { threads: 4, tables: 1, rows: 10_000, pause: Duration::ZERO };
+    data::sysbench_tables(n1, writers.tables, writers.rows)?;
+    n2.join()?;
+    let mut archiver = Archiver::start(n2)?;
+    archiver.wait_until_it_follows()?;
+    n2.stop()?;
+    let left = n2.grastate()?.seqno;
+    archiver.wait_for(left)?;
+
+    let load = Load::start(n1, writers)?;
+    let deadline = Instant::now() + PATIENCE;
+    while number(n1, "wsrep_last_committed")? < left + MISSED {
+        ensure!(Instant::now() < deadline, "nobody writes");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    n2.join()?;
+    load.stop()?;
+    wait_quiet([n1, n2])?;
+    ensure!(n2.log_text().contains("IST received"), "it did not come back by IST");
+    n2.stop()?;
+    archiver.wait_for(n2.grastate()?.seqno)?;
+    let (runs, gaps) = Archive::open(archiver.dir())?.runs();
+    ensure!(gaps.is_empty(), "{gaps:?}: {}", archiver.log());
+    assert_eq!(runs.len(), 1);
+    archiver.stop()
+}
+
 /// Writes until the provider has overwritten its ring twice.
 fn wrap_ring(node: &Node, writers: Intensity) -> Result<()> {
     let downto = number(node, "wsrep_local_cached_downto")?;

@@ -35,6 +35,8 @@ pub struct Mark {
     pub at: u64,
     /// The order found there. If it is another one later, the place was overwritten.
     pub order: Order,
+    /// The highest seqno before it in its stretch: what is newer lies behind the mark.
+    pub before: Option<Seqno>,
 }
 
 /// Buffers without a break between them.
@@ -44,8 +46,10 @@ pub struct Stretch {
     pub from: u64,
     /// The end of its last buffer.
     pub to: u64,
-    /// The first seqno in it, if any buffer is ordered.
+    /// The seqno of its first buffer that is ordered, if any is. Not always the lowest one.
     pub first: Option<Seqno>,
+    /// The lowest seqno in it: neighbours may be out of order.
+    pub lowest: Option<Seqno>,
     /// The highest seqno in it.
     pub last: Option<Seqno>,
     /// Places where a visit may start: the first buffer, and further ones at least [`MARK_EVERY`] apart.
@@ -204,14 +208,15 @@ pub fn stretch<E>(
     read: &mut impl FnMut(u64) -> Result<Option<[u8; HEADER_LEN]>, E>,
     seqnos: &mut Seqnos,
 ) -> Result<Stretch, E> {
-    let mut found = Stretch { from, to: from, first: None, last: None, marks: Vec::new() };
+    let mut found = Stretch { from, to: from, first: None, lowest: None, last: None, marks: Vec::new() };
     found.to = layout.walk(from, limit, read, &mut |at, header| {
         if found.marks.last().is_none_or(|mark| at.saturating_sub(mark.at) >= MARK_EVERY) {
-            found.marks.push(Mark { at, order: header.order });
+            found.marks.push(Mark { at, order: header.order, before: found.last });
         }
         if let Some(seqno) = header.seqno() {
             seqnos.insert(seqno);
             found.first.get_or_insert(seqno);
+            found.lowest = Some(found.lowest.map_or(seqno, |lowest| lowest.min(seqno)));
             found.last = found.last.max(Some(seqno));
         }
         Ok(true)

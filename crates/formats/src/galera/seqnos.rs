@@ -49,6 +49,16 @@ impl Seqnos {
         (first <= last).then_some((Seqno(first), Seqno(last)))
     }
 
+    /// Whether this one was found.
+    pub fn contains(&self, seqno: Seqno) -> bool {
+        self.runs.range(..=seqno.0).next_back().is_some_and(|(_, &last)| seqno.0 <= last)
+    }
+
+    /// The lowest one.
+    pub fn lowest(&self) -> Option<Seqno> {
+        self.runs.first_key_value().map(|(&first, _)| Seqno(first))
+    }
+
     /// The number of runs; 1 for a history without gaps.
     pub fn runs(&self) -> usize {
         self.runs.len()

@@ -20,7 +20,7 @@ mod ways;
 
 const TABLES: u32 = 4;
 /// A starved archiver must not lose the race with the ring: what it costs is measured, not what it misses.
-const CACHE: &str = "16M";
+const CACHE: &str = "128M";
 /// How long nodes are waited for.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How long clients write before they are looked at.

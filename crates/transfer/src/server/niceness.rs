@@ -20,9 +20,31 @@ pub fn be_expendable() {
 pub const LAST: i32 = 19;
 
 /// Gives every other program precedence on the processors, and with that on the disk: the kernel derives the I/O priority
-/// from this one unless it is set by itself. For threads that are started later too.
+/// from this one unless it is set by itself. For threads that are started later too. It cannot be taken back without a
+/// privilege.
 pub fn be_last() {
     set_priority(LAST);
+}
+
+/// The same, and more: a thread that is merely last still gets its share, and keeps its processor for some milliseconds while a
+/// server's thread waits to run. Under `SCHED_IDLE` it gives way at once, and on a host whose processors are all taken it may
+/// wait for seconds. The kernel puts its reads and writes into the idle class.
+pub fn be_idle() {
+    be_last();
+    if let Err(error) = run_when_idle() {
+        tracing::debug!("the scheduling policy stays as it is: {error}");
+    }
+}
+
+/// Puts the calling thread under `SCHED_IDLE`.
+#[expect(unsafe_code, reason = "rustix has no call for the scheduling policy")]
+fn run_when_idle() -> std::io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a thread may change its own policy at any time, and the parameters outlive the call.
+    match unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_IDLE, &parameters) } {
+        0 => Ok(()),
+        error => Err(std::io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// How much lower the priority of a thread is that reads a working server's files: by the kernel's weights it gets about
@@ -59,6 +81,22 @@ mod tests {
         });
         assert_eq!(thread.join().unwrap(), (before + GIVES_WAY).min(LAST));
         assert_eq!(own_priority(), before);
+    }
+
+    #[test]
+    fn an_idle_one_has_the_idle_policy() {
+        let policy = || {
+            let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // Behind the name, which may contain anything, field 41 of proc(5) is the policy.
+            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(38).unwrap().parse::<i32>().unwrap()
+        };
+        let before = policy();
+        let of_thread = move || {
+            be_idle();
+            (policy(), own_priority())
+        };
+        let last = std::thread::spawn(of_thread).join().unwrap();
+        assert_eq!((last, policy()), ((libc::SCHED_IDLE, LAST), before));
     }
 
     #[test]

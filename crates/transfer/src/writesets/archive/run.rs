@@ -12,7 +12,7 @@ use formats::archive::BlockKind;
 use super::follow::{Follower, Last};
 use super::output::{BLOCK_BYTES, Output, Seen};
 use super::read::{Archive, runs_of};
-use super::shifts::{Ended, Shift, in_shifts, may_be_behind_for};
+use super::shifts::{Ended, Shift, in_shifts, may_be_behind_for, may_rest_for};
 use super::status::{ENDED, STOPPED, Status};
 use super::write::{Block, Retention, Writer};
 use crate::cancel::Cancel;
@@ -67,7 +67,8 @@ pub fn run(settings: &Settings, cancel: &Cancel) -> Result<()> {
     let (queue, blocks) = sync_channel(QUEUE);
     let seen = &Mutex::new(Seen::default());
     // A ring that is not there yet may become a small one.
-    let behind_for = may_be_behind_for(std::fs::metadata(&settings.ring).map_or(0, |ring| ring.len()));
+    let ring = std::fs::metadata(&settings.ring).map_or(0, |ring| ring.len());
+    let (behind_for, rest) = (may_be_behind_for(ring), may_rest_for(ring));
     std::thread::scope(|scope| {
         let writing = scoped(scope, Thread::ArchiveWriter, move || {
             let mut writing = Writing::new(settings, writer, blocks, seen, cancel);
@@ -78,7 +79,7 @@ pub fn run(settings: &Settings, cancel: &Cancel) -> Result<()> {
             written
         });
         let mut output = Output { queue, seen, cancel, pending: None };
-        let followed = Follower::new(&settings.ring, last, behind_for).and_then(|mut follower| {
+        let followed = Follower::new(&settings.ring, last, rest).and_then(|mut follower| {
             in_shifts(Thread::ArchiveReader, behind_for, |shift| follower.follow(&mut output, cancel, shift))
         });
         if let Err(error) = &followed {

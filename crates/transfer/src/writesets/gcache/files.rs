@@ -350,7 +350,7 @@ fn pages_beside(ring: &Path, mapped: &Mapped, seqnos: &mut Seqnos, cancel: &Canc
         let counted = if live { &mut *seqnos } else { &mut own };
         let mut header = |at| header_unless(&mut window, at, cancel);
         let stretch = ring::stretch(layout, 0, bytes, &mut header, counted)?;
-        let range = stretch.first.zip(stretch.last);
+        let range = stretch.lowest.zip(stretch.last);
         pages.push(Page { path, bytes, live, range, stretch });
     }
     Ok(pages)

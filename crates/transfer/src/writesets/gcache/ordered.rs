@@ -19,8 +19,10 @@ use crate::writesets::store::{StoredAction, Take, WriteSetStore};
 
 /// Actions that may wait for one with a lower seqno. The provider orders what it received within a few hundred.
 const WAITING_MAX: usize = 100_000;
-/// A server overwrites a small part of its ring while it is looked through; this part is given up then.
-const AHEAD: u64 = 8;
+/// An archiver that was overtaken skips so many times the bytes that were written since the ring was looked through before ...
+const LEAD: u64 = 4;
+/// ... but at most this part of the ring.
+const LEAD_PART: u64 = 8;
 
 /// Where a walk of the ring begins.
 pub(crate) struct RingPlace {
@@ -29,18 +31,21 @@ pub(crate) struct RingPlace {
     pub(crate) seqno: Option<Seqno>,
     /// The highest seqno before it, where that is known.
     pub(crate) highest: Seqno,
+    /// The first seqno of its lap. `None`: the start of the lap has been overwritten, or nothing there has a seqno.
+    pub(crate) lap: Option<Seqno>,
 }
 
 impl RingPlace {
     /// The ring's start.
-    pub(crate) const START: RingPlace = RingPlace { at: RING_START, seqno: None, highest: Seqno(0) };
+    pub(crate) const START: RingPlace =
+        RingPlace { at: RING_START, seqno: None, highest: Seqno(0), lap: None };
 
-    fn of(mark: &Mark) -> RingPlace {
+    fn of(mark: &Mark, lap: Option<Seqno>) -> RingPlace {
         let seqno = match mark.order {
             Order::Ordered(seqno) => Some(seqno),
             Order::Unordered | Order::Discarded => None,
         };
-        RingPlace { at: mark.at, seqno, ..RingPlace::START }
+        RingPlace { at: mark.at, seqno, lap, ..RingPlace::START }
     }
 }
 
@@ -106,30 +111,69 @@ impl Gcache {
         let stretches = self.ring.stretches.iter();
         let with_it = stretches.clone().find(|stretch| stretch.last.is_some_and(|last| last.0 >= next.0 - 1));
         match with_it {
-            Some(stretch) => stretch
-                .marks
-                .get(first_mark(stretch, next))
-                .map_or(RingPlace { at: stretch.from, ..RingPlace::START }, RingPlace::of),
+            Some(stretch) => {
+                let lap = self.lap_of(stretch);
+                // Also the one before it is of interest: whether it is the one that was archived.
+                stretch
+                    .marks
+                    .get(first_mark(stretch, Seqno(next.0.saturating_sub(1))))
+                    .map_or(RingPlace { at: stretch.from, lap, ..RingPlace::START }, |mark| {
+                        RingPlace::of(mark, lap)
+                    })
+            }
             None => {
-                let highest = stretches.filter_map(|stretch| stretch.last).max();
-                RingPlace { at: self.ring.next, highest: highest.unwrap_or(Seqno(0)), seqno: None }
+                let lap = self.ring.stretches.last().and_then(|newest| self.lap_of(newest));
+                let highest = stretches.filter_map(|stretch| stretch.last).max().unwrap_or(Seqno(0));
+                RingPlace { at: self.ring.next, highest, lap, ..RingPlace::START }
             }
         }
     }
 
-    /// The place to begin at instead when a server overwrites the oldest buffers faster than they are read: an eighth of the
-    /// ring further on. `None` where this action is still in a file, or nothing says which buffers are the oldest.
-    pub(crate) fn ring_place_ahead(&self, next: Option<Seqno>) -> Option<RingPlace> {
-        let pages = self.pages().iter().filter(|page| page.live).map(|page| &page.stretch);
-        let firsts = self.ring.stretches.iter().chain(pages).filter_map(|stretch| stretch.first);
-        let is_overwritten = firsts.min().zip(next).is_some_and(|(first, next)| first > next);
-        let [old, new] = self.ring.stretches.as_slice() else { return None };
-        let are_laps = new.from == RING_START && old.last? < new.first?;
-        if !is_overwritten || !are_laps {
+    /// The first seqno of the lap to which a stretch belongs, if the start of that lap is still there.
+    fn lap_of(&self, stretch: &Stretch) -> Option<Seqno> {
+        let is_of_lap_before = |oldest: &Stretch| oldest == stretch && oldest.from != RING_START;
+        if self.ring.stretches.first().is_some_and(is_of_lap_before) {
             return None;
         }
-        let from = old.from + self.bytes / AHEAD;
-        old.marks.iter().find(|mark| mark.at >= from).or(new.marks.first()).map(RingPlace::of)
+        self.ring.stretches.iter().find(|stretch| stretch.from == RING_START)?.first
+    }
+
+    /// Whether this action is in none of the files and was not overwritten: older ones are there, or the ring has not wrapped.
+    pub(crate) fn has_a_hole_at(&self, seqno: Seqno) -> bool {
+        let has_older = self.seqnos().lowest().is_some_and(|lowest| lowest < seqno);
+        !self.seqnos().contains(seqno) && (has_older || self.ring.stretches.len() == 1)
+    }
+
+    /// The place to begin at instead where a server overwrites the oldest buffers faster than they are read: the further on,
+    /// the more it wrote since the ring was looked through before (`written`, in bytes). With `None`, a new archive may begin
+    /// anywhere. The answer is `None` where nothing was written, the next action is still in a file, or it is not clear which
+    /// buffers are the oldest.
+    pub(crate) fn ring_place_ahead(&self, next: Option<Seqno>, written: u64) -> Option<RingPlace> {
+        if written == 0 || next.is_some_and(|next| self.seqnos().contains(next)) {
+            return None;
+        }
+        let [old, newer @ ..] = self.ring.stretches.as_slice() else { return None };
+        let new = newer.first()?;
+        let are_laps = new.from == RING_START && old.last? < new.lowest?;
+        let is_overwritten = next.is_none_or(|next| old.lowest.is_some_and(|lowest| next < lowest));
+        if !are_laps || !is_overwritten {
+            return None;
+        }
+        let from = old.from.saturating_add(written.saturating_mul(LEAD).min(self.bytes / LEAD_PART));
+        let is_ahead = |mark: &&Mark| mark.at > old.from && mark.at >= from;
+        let in_old = old.marks.iter().find(is_ahead).map(|mark| RingPlace::of(mark, None));
+        in_old.or_else(|| new.marks.first().map(|mark| RingPlace::of(mark, new.first)))
+    }
+
+    /// Bytes that were written to the ring since its next buffer was at this place; less than one lap.
+    pub(crate) fn written_since(&self, next: u64) -> u64 {
+        let lap = self.bytes.saturating_sub(RING_START).max(1);
+        self.ring.next.saturating_add(lap).saturating_sub(next) % lap
+    }
+
+    /// Where the next buffer will be.
+    pub(crate) fn ring_next(&self) -> u64 {
+        self.ring.next
     }
 
     /// A cursor for each stretch in which `from` or something newer may lie.
@@ -148,11 +192,10 @@ impl Gcache {
     }
 }
 
-/// The mark behind which `from` lies; one earlier than seqnos alone would say, for those that are out of order.
+/// The last mark that has only older actions before it.
 fn first_mark(stretch: &Stretch, from: Seqno) -> usize {
-    let is_newer = |order: Order| matches!(order, Order::Ordered(seqno) if seqno > from);
-    let newer = stretch.marks.iter().position(|mark| is_newer(mark.order));
-    newer.unwrap_or(stretch.marks.len()).saturating_sub(2)
+    let later = stretch.marks.iter().position(|mark| mark.before >= Some(from));
+    later.unwrap_or(stretch.marks.len()).saturating_sub(1)
 }
 
 /// A place in one stretch.

@@ -21,6 +21,42 @@ pub(super) struct Place {
 /// Places of actions that were not taken yet, by seqno.
 pub(super) type Places = BTreeMap<i64, Place>;
 
+/// What a walk of one file finds.
+pub struct Found<'a> {
+    pub(super) places: &'a mut Places,
+    /// The file's number.
+    pub(super) tail: usize,
+    /// From which seqno on actions are of interest.
+    pub(super) wanted: i64,
+}
+
+impl Found<'_> {
+    /// Remembers where an action lies, if there is room for it or none for a later one. Answers whether more is wanted.
+    pub(super) fn add(&mut self, seqno: i64, at: u64) -> bool {
+        if seqno >= self.wanted {
+            self.places.entry(seqno).or_insert(Place { tail: self.tail, at });
+        }
+        if self.places.len() > AHEAD_MAX {
+            // It is looked for again when it is its turn.
+            self.places.pop_last();
+        }
+        // While the next one is missing, it may lie behind any number of later ones.
+        let next = self.wanted.saturating_add(1);
+        self.places.len() < AHEAD_MAX || !self.places.contains_key(&next)
+    }
+}
+
+/// Whether a cache can be followed as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It can.
+    Sound,
+    /// The next action is in no file as far as it was walked: the cache is to be looked through.
+    Missing,
+    /// The place in the ring was overwritten: likewise.
+    Lost,
+}
+
 /// One provider's cache as long as its server lives and its file is the same.
 pub(super) struct Attached {
     pub(super) history: Uuid,
@@ -32,15 +68,19 @@ pub(super) struct Attached {
     /// The ring, then pages as they came. One that is done is `None`.
     pub(super) tails: Vec<Option<Tail>>,
     pub(super) places: Places,
-    /// The newest seqno when it was looked through.
-    pub(super) newest_before: i64,
     pub(super) scan_took: Duration,
     /// When it was looked whether it is still the same one.
     pub(super) looked: Instant,
     /// When an action was taken.
     pub(super) progress: Instant,
-    /// It was looked through once more for the next action.
+    /// It was looked through for the next action, which was nowhere.
     pub(super) looked_through: bool,
+    /// The next action was in no file then, and had not been overwritten.
+    pub(super) has_hole: bool,
+    /// The last archived action was compared with what is there.
+    pub(super) recognised: bool,
+    /// Whether it can be followed as it is.
+    pub(super) standing: Standing,
 }
 
 impl Attached {
@@ -60,24 +100,18 @@ impl Attached {
         self.tails.iter().flatten().map(Tail::highest).max().unwrap_or(0)
     }
 
-    /// Walks the files as far as they go. True when the place in the ring was overwritten.
+    /// Walks the files as far as they go. Answers how far that was in the file in which it was least.
     ///
     /// # Errors
     /// They cannot be read; cancelled.
-    pub(super) fn walk(&mut self, wanted: i64, cancel: &Cancel) -> Result<bool> {
-        let mut lost = false;
+    pub(super) fn walk(&mut self, wanted: i64, cancel: &Cancel) -> Result<Walked> {
+        let mut walked = Walked::End;
         for (n, tail) in self.tails.iter_mut().enumerate() {
             let Some(tail) = tail else { continue };
-            let places = &mut self.places;
-            let mut found = |seqno: i64, at: u64| {
-                if seqno >= wanted {
-                    places.entry(seqno).or_insert(Place { tail: n, at });
-                }
-                places.len() < AHEAD_MAX
-            };
-            lost |= tail.walk(&mut found, cancel)? == Walked::Lost;
+            let mut found = Found { places: &mut self.places, tail: n, wanted };
+            walked = walked.max(tail.walk(&mut found, cancel)?);
         }
-        Ok(lost)
+        Ok(walked)
     }
 
     /// Forgets the places, from this seqno on, at which something else is by now.

@@ -1,7 +1,9 @@
 //! The ring and the pages of a running provider: walked header by header, as far as they have been written.
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use formats::galera::conf_change::ConfChange;
@@ -9,26 +11,32 @@ use formats::galera::gcache::{Action, BufferHeader, HEADER_LEN, Order, PREAMBLE_
 use formats::galera::ring::Layout;
 use formats::{Seqno, Uuid};
 
+use super::attached::Found;
 use crate::cancel::Cancel;
 use crate::writesets::archive::segment::read_at;
-use crate::writesets::gcache::{Gcache, RingPlace, Window};
+use crate::writesets::gcache::{RingPlace, Window};
 
 /// Buffers without a seqno that are looked at again; more are of no running provider.
 const UNORDERED_MAX: usize = 10_000;
 /// So often a header that is none is read again before the place counts as overwritten.
 const TRIES: u32 = 20;
-/// A seqno so far below the highest one is of the lap before. Neighbours are out of order by a few hundred at most.
+/// A buffer with a seqno so far below the highest one may be of the lap before: neighbours are out of order by a few hundred
+/// at most. See [`Tail::is_of_lap_before`].
 const LAP: i64 = 1000;
+/// For so long no thread of a server is kept from running.
+const DOUBT: Duration = Duration::from_secs(2);
 /// More than a configuration change of any group has.
 const CHANGE_MAX: usize = 16 << 20;
 /// Headers are read so many bytes at a time: some tens of write-sets.
 const WINDOW: usize = 64 << 10;
 
 /// How far a walk came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Walked {
-    /// To the end of what is written, or as far as was wanted.
-    Here,
+    /// To the end of what is written.
+    End,
+    /// Not to the end: no more was wanted, or what comes next is not clear yet.
+    Part,
     /// What is at the place is no buffer: it was overwritten meanwhile.
     Lost,
 }
@@ -43,8 +51,14 @@ pub struct Tail {
     highest: i64,
     /// The last buffer with a seqno, or the first one to be walked: its place and its seqno.
     passed: Option<(u64, Seqno)>,
+    /// The first seqno of the lap that is walked, if its start was seen and has one.
+    lap: Option<Seqno>,
+    /// A buffer that may be of the lap before: its place, its seqno, and since when it has been seen there.
+    doubtful: Option<(u64, Seqno, Instant)>,
+    /// No seqno above this one is doubtful in this lap.
+    low: i64,
     /// Buffers that had no seqno.
-    unordered: Vec<u64>,
+    unordered: BTreeSet<u64>,
     failed: u32,
     inode: u64,
 }
@@ -69,35 +83,13 @@ pub fn change_at_start(path: &Path, history: Uuid) -> Result<Option<Seqno>> {
 }
 
 impl Tail {
-    /// The ring, from where the action `next` may be.
-    /// `begins`: the first seqno of a ring that has not wrapped since it was reset.
-    /// `overtaken`: the provider overwrote what was to be read, so its oldest buffers are left to it.
-    pub fn ring(
-        path: &Path,
-        cache: &Gcache,
-        next: Option<Seqno>,
-        begins: Option<Seqno>,
-        overtaken: bool,
-    ) -> Result<Tail> {
+    /// The ring, from this place on.
+    pub fn ring(path: &Path, layout: Layout, place: RingPlace) -> Result<Tail> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
-        let inode = file.metadata()?.ino();
-        let layout = cache.ring_layout();
-        let ahead = cache.ring_place_ahead(next).filter(|_| overtaken && begins.is_none());
-        let place = match begins {
-            Some(begins) if next.is_none_or(|next| next >= begins) => RingPlace::START,
-            _ => ahead.unwrap_or_else(|| cache.ring_place(next)),
-        };
-        let window = Window::of(file, WINDOW);
-        Ok(Tail {
-            window,
-            layout,
-            at: place.at,
-            highest: place.highest.0,
-            passed: place.seqno.map(|seqno| (place.at, seqno)),
-            unordered: Vec::new(),
-            failed: 0,
-            inode,
-        })
+        let passed = place.seqno.map(|seqno| (place.at, seqno));
+        let mut tail = Tail::of(file, layout)?;
+        (tail.at, tail.highest, tail.passed, tail.lap) = (place.at, place.highest.0, passed, place.lap);
+        Ok(tail)
     }
 
     /// A page; `None` when it is gone.
@@ -106,18 +98,24 @@ impl Tail {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             opened => opened.with_context(|| path.display().to_string())?,
         };
-        let inode = file.metadata()?.ino();
-        let (window, layout) = (Window::of(file, WINDOW), Layout::page(0));
-        Ok(Some(Tail {
+        Tail::of(file, Layout::page(0)).map(Some)
+    }
+
+    fn of(file: File, layout: Layout) -> Result<Tail> {
+        let (inode, window) = (file.metadata()?.ino(), Window::of(file, WINDOW));
+        Ok(Tail {
             window,
             layout,
             at: 0,
             highest: 0,
             passed: None,
-            unordered: Vec::new(),
+            lap: None,
+            doubtful: None,
+            low: i64::MAX,
+            unordered: BTreeSet::new(),
             failed: 0,
             inode,
-        }))
+        })
     }
 
     /// To be walked anew.
@@ -159,11 +157,11 @@ impl Tail {
         Ok(raw_header(self.file(), at)?.as_ref().and_then(BufferHeader::parse))
     }
 
-    /// Walks on and tells of each action that has a seqno, until `found` wants no more.
+    /// Walks on and tells of each action that has a seqno, until nobody wants more.
     ///
     /// # Errors
     /// The file cannot be read; cancelled.
-    pub fn walk(&mut self, found: &mut dyn FnMut(i64, u64) -> bool, cancel: &Cancel) -> Result<Walked> {
+    pub fn walk(&mut self, found: &mut Found<'_>, cancel: &Cancel) -> Result<Walked> {
         if self.layout.store == Store::Page {
             // A page may be seen before it has its full size.
             self.layout = Layout::page(self.file().metadata()?.len());
@@ -178,41 +176,38 @@ impl Tail {
             let mut read = |at| self.window.header(at);
             let Some(header) = self.layout.buffer(self.at, &mut read)? else {
                 if self.layout.store == Store::Page {
-                    return Ok(Walked::Here);
+                    return Ok(Walked::End);
                 }
-                let wrapped = self.at != RING_START && self.has_wrapped()?;
+                let lap = if self.at == RING_START { None } else { self.newer_lap()? };
                 // Read after that: it ends a lap that is over.
                 if !raw_header(self.file(), self.at)?.is_none_or(|bytes| BufferHeader::is_end_mark(&bytes)) {
                     self.failed += 1;
-                    let lost = self.failed > TRIES || self.passed_is_overwritten()?;
-                    return Ok(if lost { Walked::Lost } else { Walked::Here });
+                    let lost = self.failed > TRIES;
+                    return Ok(if lost { Walked::Lost } else { Walked::Part });
                 }
-                if !wrapped {
-                    self.failed = 0;
-                    return Ok(Walked::Here);
+                self.failed = 0;
+                if lap.is_none() {
+                    return Ok(Walked::End);
                 }
-                self.at = RING_START;
+                (self.at, self.lap, self.low) = (RING_START, lap, i64::MAX);
                 self.window.forget();
                 continue;
             };
             self.failed = 0;
             match header.order {
-                // Of the lap before: what will be overwritten next.
-                Order::Ordered(seqno) if seqno.0 < self.highest.saturating_sub(LAP) => {
-                    return Ok(Walked::Here);
-                }
+                Order::Ordered(seqno) if self.is_of_lap_before(seqno) => return Ok(Walked::Part),
                 Order::Ordered(seqno) => {
                     self.highest = self.highest.max(seqno.0);
                     let at = self.at;
                     self.passed = Some((at, seqno));
                     self.at += u64::from(header.size);
-                    if !found(seqno.0, at) {
-                        return Ok(Walked::Here);
+                    if !found.add(seqno.0, at) {
+                        return Ok(Walked::Part);
                     }
                 }
                 Order::Unordered => {
                     if self.unordered.len() < UNORDERED_MAX {
-                        self.unordered.push(self.at);
+                        self.unordered.insert(self.at);
                     }
                     self.at += u64::from(header.size);
                 }
@@ -238,27 +233,51 @@ impl Tail {
         Ok(self.header(at)?.is_some_and(|header| header.seqno() == Some(seqno)))
     }
 
-    /// Whether the provider has begun again at the start of the ring: the first buffer there with a seqno is a newer one.
-    fn has_wrapped(&self) -> std::io::Result<bool> {
-        let mut newer = false;
+    /// Whether the buffer that follows is left of the lap before and will be overwritten next. The provider writes an end mark
+    /// behind each new buffer, but only after the buffer, so such a one is seen for a moment; on a busy host, until its thread
+    /// runs again. One that is still there after [`DOUBT`] is in its right place: a node that joins receives by IST what the
+    /// group has long written, among what it writes now.
+    fn is_of_lap_before(&mut self, seqno: Seqno) -> bool {
+        if seqno.0 >= self.low.min(self.highest).saturating_sub(LAP) {
+            return false;
+        }
+        match self.doubtful {
+            Some((at, before, since)) if (at, before) == (self.at, seqno) => {
+                let is_right = since.elapsed() >= DOUBT;
+                if is_right {
+                    self.low = seqno.0;
+                }
+                !is_right
+            }
+            _ => {
+                self.doubtful = Some((self.at, seqno, Instant::now()));
+                true
+            }
+        }
+    }
+
+    /// The first seqno at the start of the ring if it is another one: the provider has begun again there. Or the first buffer
+    /// was discarded; then what is known is walked once more.
+    fn newer_lap(&self) -> std::io::Result<Option<Seqno>> {
+        let mut first = None;
         let mut left = LAP;
         let file = self.file();
         self.layout.walk(RING_START, self.at, &mut |at| raw_header(file, at), &mut |_, header| {
             left -= 1;
-            newer = header.seqno().is_some_and(|seqno| seqno.0 > self.highest);
-            Ok(header.seqno().is_none() && left > 0)
+            first = header.seqno();
+            Ok(first.is_none() && left > 0)
         })?;
-        Ok(newer)
+        Ok(first.filter(|_| first != self.lap))
     }
 
     /// Buffers that had no seqno may have got one.
-    fn look_again(&mut self, found: &mut dyn FnMut(i64, u64) -> bool) -> Result<()> {
+    fn look_again(&mut self, found: &mut Found<'_>) -> Result<()> {
         for at in std::mem::take(&mut self.unordered) {
             match self.header(at)?.map(|header| header.order) {
-                Some(Order::Unordered) => self.unordered.push(at),
+                Some(Order::Unordered) => _ = self.unordered.insert(at),
                 Some(Order::Ordered(seqno)) => {
                     self.highest = self.highest.max(seqno.0);
-                    found(seqno.0, at);
+                    found.add(seqno.0, at);
                 }
                 Some(Order::Discarded) | None => {}
             }

@@ -2,12 +2,12 @@
 //!
 //! The files are only read. Headers are walked as the provider writes them and remembered by seqno ([`Places`]); an action
 //! is taken when it is the next one and the provider has released it. When the next one is in no file, the whole cache is
-//! looked through once more, and only then a gap is recorded. The same happens when the provider starts anew.
+//! looked through once more; only then, and where it cannot come any more, a gap is recorded. The cache is also looked through
+//! when the provider starts anew, and when it overwrote the place at which the walk was.
 mod attached;
 mod files;
 mod take;
 
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use formats::archive::GapReason;
 use formats::galera::gcache;
 use formats::{Seqno, Uuid};
 
-use self::attached::{Attached, Places};
-use self::files::Tail;
+use self::attached::{Attached, Places, Standing};
+use self::files::{Tail, Walked};
 pub use self::take::digest;
 use self::take::{Taken, take};
 use super::output::Output;
@@ -25,16 +25,16 @@ use super::shifts::{Ended, Shift};
 use crate::cancel::Cancel;
 use crate::disk::watch::Watch;
 use crate::failure::{Kind, kind_of};
-use crate::writesets::gcache::{Gcache, InUse};
+use crate::writesets::gcache::{Gcache, InUse, RingPlace};
 
 /// So long actions are taken until it is looked whether the shift is over.
 const TAKEN_FOR: Duration = Duration::from_millis(5);
-/// How long to wait when everything was taken: one after the other would cost a busy server more than many at once.
-const IDLE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(100);
 /// How often it is looked whether the provider's file is another one, or its server another process.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Without progress for so long, the cache is looked through again: a restart may have gone unnoticed.
 const STALLED: Duration = Duration::from_secs(10);
+/// So many rests an action is waited for that may still come.
+const HOLE_RESTS: u32 = 80;
 /// Looking through a large cache takes time; at most a two-hundredth of the time goes into it.
 const LOOK_SHARE: u32 = 200;
 
@@ -60,20 +60,23 @@ pub(super) struct Follower {
     attached: Option<Attached>,
     /// The provider overwrote what was to be taken next.
     overtaken: bool,
-    /// When there was nothing left to take.
+    /// Where the next buffer of the ring with this inode was when it was looked through, and nothing was taken since.
+    ring_next: Option<(u64, u64)>,
+    /// An action that is missing though it was not overwritten, and since when.
+    hole: Option<(Seqno, Instant)>,
+    /// When there was nothing left to take, or the rest is over that followed.
     caught_up: Instant,
-    /// How long to wait then.
-    idle: Duration,
+    /// How long to rest then.
+    rest: Duration,
 }
 
 impl Follower {
-    /// Of the cache with this ring file, behind the last action that is archived. It may be behind for so long.
+    /// Of the cache with this ring file, behind the last action that is archived. It rests for so long when all was taken.
     ///
     /// # Errors
     /// The system has no more watches.
-    pub(super) fn new(ring: &Path, last: Option<Last>, behind_for: Duration) -> Result<Follower> {
+    pub(super) fn new(ring: &Path, last: Option<Last>, rest: Duration) -> Result<Follower> {
         let (ring, watch) = (ring.to_owned(), Watch::new()?);
-        let idle = (behind_for / 10).clamp(*IDLE.start(), *IDLE.end());
         Ok(Follower {
             ring,
             next: None,
@@ -81,8 +84,10 @@ impl Follower {
             watch,
             attached: None,
             overtaken: false,
+            ring_next: None,
+            hole: None,
             caught_up: Instant::now(),
-            idle,
+            rest,
         })
     }
 
@@ -98,12 +103,15 @@ impl Follower {
     ) -> Result<Ended> {
         while cancel.check().is_ok() {
             // To look through a whole cache takes seconds at the lowest priority.
-            let is_too_much = matches!(shift, Shift::Low(_)) && self.attached.is_none();
+            let is_sound = |at: &Attached| at.standing == Standing::Sound;
+            let is_too_much = matches!(shift, Shift::Low(_)) && !self.attached.as_ref().is_some_and(is_sound);
             if is_too_much || shift.is_over(self.caught_up) {
                 return Ok(Ended::Shift);
             }
-            let attached =
-                self.attached.take().map_or_else(|| self.attach(cancel), |attached| Ok(Some(attached)));
+            let attached = match self.attached.take() {
+                Some(attached) if is_sound(&attached) => Ok(Some(attached)),
+                before => self.attach(before, cancel),
+            };
             let (state, wait) = match attached {
                 Ok(Some(attached)) => {
                     self.attached = self.stay(attached, output, cancel, shift)?;
@@ -127,8 +135,8 @@ impl Follower {
         self.ring.parent().unwrap_or(Path::new("."))
     }
 
-    /// Looks through the cache and begins where the archive ends.
-    fn attach(&mut self, cancel: &Cancel) -> Result<Option<Attached>> {
+    /// Looks through the cache and begins where the archive ends. It may have been looked through before.
+    fn attach(&mut self, before: Option<Attached>, cancel: &Cancel) -> Result<Option<Attached>> {
         if !self.ring.exists() {
             return Ok(None);
         }
@@ -152,7 +160,26 @@ impl Follower {
         if fresh && begins.is_some() {
             self.next = begins;
         }
-        let ring = Tail::ring(&self.ring, &cache, self.next, begins, self.overtaken)?;
+        let inode = files::inode_of(&self.ring).unwrap_or(0);
+        let written = match self.ring_next.replace((inode, cache.ring_next())) {
+            Some((before, next)) if before == inode => cache.written_since(next),
+            _ => 0,
+        };
+        let ahead = match begins {
+            None if self.overtaken => cache.ring_place_ahead(self.next.filter(|_| !fresh), written),
+            _ => None,
+        };
+        let before = before.filter(|before| before.history == history);
+        let is_missing = before.as_ref().is_some_and(|before| before.standing == Standing::Missing);
+        // There is a place ahead only if the next action is in no file.
+        let looked_through = is_missing || ahead.is_some();
+        let place = match begins {
+            Some(begins) if self.next.is_none_or(|next| next >= begins) => {
+                RingPlace { lap: begins.into(), ..RingPlace::START }
+            }
+            _ => ahead.unwrap_or_else(|| cache.ring_place(self.next)),
+        };
+        let ring = Tail::ring(&self.ring, cache.ring_layout(), place)?;
         let mut attached = Attached {
             history,
             server: match cache.in_use() {
@@ -164,17 +191,22 @@ impl Follower {
             closed: cache.preamble().synced,
             tails: vec![Some(ring)],
             places: Places::new(),
-            newest_before: cache.range().map_or(0, |(_, last)| last.0),
             scan_took: Duration::ZERO,
             looked: Instant::now(),
             progress: Instant::now(),
-            looked_through: false,
+            looked_through,
+            has_hole: self.next.is_some_and(|next| cache.has_a_hole_at(next)),
+            recognised: false,
+            standing: Standing::Sound,
         };
         for page in cache.pages().iter().filter(|page| page.live) {
             attached.tails.extend(Tail::page(&page.path)?.map(Some));
         }
         attached.scan_took = began.elapsed();
-        Ok(Some(attached))
+        Ok(Some(match before {
+            Some(before) => attached.adopting(before),
+            None => attached,
+        }))
     }
 
     /// Follows one provider until it is another one. Answers it where it is still the same when the shift is over.
@@ -188,8 +220,8 @@ impl Follower {
         output.follows(at.history, at.server);
         while cancel.check().is_ok() && !shift.is_over(self.caught_up) {
             self.take_new_pages(&mut at)?;
-            let lost = at.walk(self.wanted(), cancel)?;
-            self.overtaken |= lost;
+            let walked = at.walk(self.wanted(), cancel)?;
+            self.overtaken |= walked == Walked::Lost;
             output.sees(Seqno(at.newest()));
             let taken = self.drain(&mut at, output)?;
             output.tick()?;
@@ -200,9 +232,8 @@ impl Follower {
                     continue;
                 }
                 Drained::All => {
-                    self.caught_up = Instant::now();
-                    (at.progress, at.looked_through) = (self.caught_up, false);
-                    self.watch.wait(self.idle);
+                    (at.progress, at.looked_through) = (Instant::now(), false);
+                    self.rest(self.rest);
                     continue;
                 }
                 Drained::Nothing => self.caught_up = Instant::now(),
@@ -213,15 +244,11 @@ impl Follower {
                 // In no file, though a later one is: looked for everywhere before it counts as lost.
                 Some(_) if !at.looked_through => {
                     // What is oldest may be overwritten before it is taken.
-                    self.overtaken |= at.newest() > at.newest_before;
-                    match self.attach(cancel)? {
-                        Some(again) if again.history == at.history => at = again.adopting(at),
-                        _ => return Ok(None),
-                    }
-                    at.looked_through = true;
-                    continue;
+                    (self.overtaken, at.standing) = (true, Standing::Missing);
+                    return Ok(Some(at));
                 }
-                Some(first) if next > 0 => {
+                // A walk that did not come to the end says nothing of what lies behind.
+                Some(first) if next > 0 && walked == Walked::End && !self.may_still_come(&at) => {
                     self.skip(&at, Seqno(first - 1), GapReason::Lost, output)?;
                     at.looked_through = false;
                     continue;
@@ -231,10 +258,11 @@ impl Follower {
             // Of a server that was killed: the next one writes the same head.
             let stalled = if at.server.is_none() && !at.closed { STALLED / 5 } else { STALLED };
             let patience = stalled.max(at.scan_took * LOOK_SHARE);
-            if lost {
-                // A small ring is not looked through again and again without a rest.
-                self.watch.wait(self.idle);
-                return Ok(None);
+            if walked == Walked::Lost {
+                // A ring is not looked through again and again without a rest.
+                self.rest(self.rest.max(at.scan_took));
+                at.standing = Standing::Lost;
+                return Ok(Some(at));
             }
             if at.progress.elapsed() > patience {
                 return Ok(None);
@@ -245,9 +273,24 @@ impl Follower {
                     return Ok(None);
                 }
             }
-            self.watch.wait(self.idle);
+            self.rest(self.rest);
         }
         Ok(Some(at))
+    }
+
+    /// Whether the next action, which is in no file, may be there later: a node that joins may order what the group writes
+    /// before it receives by IST what came earlier. What was overwritten does not come again, and neither do older ones.
+    fn may_still_come(&mut self, at: &Attached) -> bool {
+        let (Some(next), true) = (self.next, at.has_hole) else { return false };
+        let since = self.hole.filter(|(hole, _)| *hole == next).map_or_else(Instant::now, |(_, since)| since);
+        self.hole = Some((next, since));
+        since.elapsed() < self.rest * HOLE_RESTS
+    }
+
+    /// Waits until more is there than now, or a page is new.
+    fn rest(&mut self, rest: Duration) {
+        self.caught_up = Instant::now() + rest;
+        self.watch.wait(rest);
     }
 
     /// From which seqno on actions are of interest: also the last archived one, to see that it is the same.
@@ -293,6 +336,7 @@ impl Follower {
             };
             if seqno < next.0 {
                 let same = self.last.filter(|last| last.seqno.0 == seqno && last.digest.is_some());
+                let same = same.filter(|_| !std::mem::replace(&mut at.recognised, true));
                 if let Some(last) = same.filter(|last| last.history == at.history)
                     && let Taken::Action { digest, .. } = take(tail, place.at, Seqno(seqno), true, None)?
                     && Some(digest) != last.digest
@@ -300,10 +344,6 @@ impl Follower {
                     self.last = None;
                     output.gap(at.history, Seqno(seqno + 1), Seqno(seqno), GapReason::OtherBranch)?;
                     return Ok(Drained::Again);
-                }
-                // Once is enough.
-                if let Some(last) = self.last.as_mut().filter(|last| last.seqno.0 == seqno) {
-                    last.digest = None;
                 }
                 at.places.remove(&seqno);
                 continue;
@@ -316,7 +356,7 @@ impl Follower {
                     let digest = Some(digest).filter(|_| !large);
                     self.last = Some(Last { history: at.history, seqno: next, digest });
                     self.next = Some(Seqno(next.0 + 1));
-                    self.overtaken = false;
+                    (self.overtaken, self.ring_next) = (false, None);
                     at.places.remove(&seqno);
                     outcome = Drained::All;
                 }
@@ -348,8 +388,8 @@ impl Follower {
         // An archive, or a history in it, does not begin with a gap.
         if self.last.is_some_and(|last| last.history == at.history) {
             output.gap(at.history, next, to, reason)?;
+            self.last = Some(Last { history: at.history, seqno: to, digest: None });
         }
-        self.last = Some(Last { history: at.history, seqno: to, digest: None });
         self.next = Some(Seqno(to.0 + 1));
         Ok(())
     }

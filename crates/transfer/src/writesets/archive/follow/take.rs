@@ -132,7 +132,8 @@ mod tests {
     use super::*;
     use crate::cancel::Cancel;
     use crate::failure::{Kind, kind_of};
-    use crate::writesets::gcache::Gcache;
+    use crate::writesets::archive::follow::attached::{Found, Places};
+    use crate::writesets::gcache::{Gcache, RingPlace};
 
     const STOPPED: &[u8] =
         include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../formats/tests/data/gcache_stopped.bin"));
@@ -145,7 +146,8 @@ mod tests {
         let ring = dir.path().join("galera.cache");
         std::fs::write(&ring, STOPPED).unwrap();
         let cache = Gcache::open_unless(&ring, &cancel).unwrap();
-        let mut tail = Tail::ring(&ring, &cache, None, Some(Seqno(0)), false).unwrap();
+        let mut tail = Tail::ring(&ring, cache.ring_layout(), RingPlace::START).unwrap();
+        let mut found = Found { places: &mut Places::new(), tail: 0, wanted: 0 };
 
         // A page with one released write-set of 2 MiB.
         let size = HEADER_LEN + 2 * PIECE;
@@ -165,7 +167,7 @@ mod tests {
         cancel.cancel(Kind::Stopped, "told to end");
         let is_stop = |error: Option<anyhow::Error>| error.is_some_and(|e| kind_of(&e) == Kind::Stopped);
         assert!(is_stop(take_it().err()), "a large write-set");
-        assert!(is_stop(tail.walk(&mut |_, _| true, &cancel).err()), "a walk");
+        assert!(is_stop(tail.walk(&mut found, &cancel).err()), "a walk");
         assert!(is_stop(Gcache::open_unless(&ring, &cancel).err()), "a whole cache");
         assert!(blocks.try_recv().is_err());
     }
