@@ -177,11 +177,23 @@ fn every_write_set_is_archived_whoever_is_killed() -> Result<()> {
 #[test]
 fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
     // Some seconds' write-sets: the scheduler may keep a thread of the lowest priority waiting for one.
-    let cluster = Cluster::builder().nodes(1).provider("gcache.size", "4M").build()?;
+    keeps_up("4M", 0)
+}
+
+/// With the default ring it is not merely the last to run, but runs only where a processor is idle.
+#[test]
+fn an_archiver_under_the_idle_policy_keeps_up_where_every_processor_is_taken() -> Result<()> {
+    keeps_up("128M", 1_000_000)
+}
+
+/// Writes a ring of this size full, beside threads that never wait; `payload`: with transactions of so many bytes among others.
+fn keeps_up(ring: &str, payload: usize) -> Result<()> {
+    let cluster = Cluster::builder().nodes(1).provider("gcache.size", ring).build()?;
     let n1 = cluster.node(1);
     n1.bootstrap()?;
     let writers = Intensity { threads: 2, tables: 1, rows: 1000, pause: Duration::ZERO };
     data::sysbench_tables(n1, writers.tables, writers.rows)?;
+    n1.exec(&["CREATE DATABASE d", "CREATE TABLE d.t (a INT PRIMARY KEY, c LONGTEXT) ENGINE=InnoDB"])?;
     let mut archiver = Archiver::start(n1)?;
     archiver.wait_until_it_follows()?;
 
@@ -194,9 +206,15 @@ fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
                 }
             });
         }
+        let large = scope.spawn(|| {
+            while payload > 0 && !done.load(Ordering::Relaxed) {
+                n1.exec(&[&format!("REPLACE INTO d.t VALUES (1, REPEAT('x', {payload}))")])?;
+            }
+            anyhow::Ok(())
+        });
         let wrapped = wrap_ring(n1, writers);
         done.store(true, Ordering::Relaxed);
-        wrapped
+        wrapped.and(large.join().expect("a writer panicked"))
     })?;
     n1.stop()?;
     archiver.wait_for(n1.grastate()?.seqno)?;

@@ -1,6 +1,5 @@
 //! One segment as it lies on disk: its header, its blocks, and where it ends.
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,6 +10,7 @@ use formats::archive::{
 };
 
 use crate::failure::{Failure, Kind};
+use crate::writesets::gcache::read_up_to;
 
 /// A part of what a segment holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,15 +243,7 @@ impl Reader {
 /// Up to `len` bytes; fewer only at the end of the file. The caller has checked `len`.
 pub(super) fn read_at(file: &File, at: u64, len: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
-    let mut done = 0;
-    while done < len {
-        match file.read_at(&mut bytes[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(done);
+    let there = read_up_to(file, at, &mut bytes)?;
+    bytes.truncate(there);
     Ok(bytes)
 }

@@ -29,7 +29,7 @@ pub mod sizing;
 mod window;
 
 pub(crate) use ordered::RingPlace;
-pub(crate) use window::Window;
+pub(crate) use window::{Window, read_up_to};
 
 pub use files::{Entry, Gcache, InUse, Page, Payload, Source, Visited};
 pub use report::{Bad, Rate, Report, events_of, verify};

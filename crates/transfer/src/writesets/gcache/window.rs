@@ -1,6 +1,7 @@
 //! A file read through a window: a part of it in memory, moved on demand.
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -54,29 +55,57 @@ impl Window {
         if let Some(held) = self.held(at) {
             return Ok(Some(held));
         }
-        self.start = at;
-        self.bytes = self.read(at, self.size)?;
+        self.move_to(at)?;
         Ok(self.held(at))
     }
 
+    /// `len` bytes at `at`; `None` if a window has fewer, or the file.
+    pub(crate) fn slice(&mut self, at: u64, len: usize) -> io::Result<Option<&[u8]>> {
+        if len <= self.size && self.within(at, len).is_none() {
+            self.move_to(at)?;
+        }
+        Ok(self.within(at, len).and_then(|range| self.bytes.get(range)))
+    }
+
     fn held<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
+        self.bytes.get(self.within(at, N)?)?.try_into().ok()
+    }
+
+    /// Where these bytes are in memory, if they are.
+    fn within(&self, at: u64, len: usize) -> Option<Range<usize>> {
         let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
-        self.bytes.get(from..from.checked_add(N)?)?.try_into().ok()
+        let to = from.checked_add(len)?;
+        (to <= self.bytes.len()).then_some(from..to)
+    }
+
+    fn move_to(&mut self, at: u64) -> io::Result<()> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.resize(self.size, 0);
+        let there = read_up_to(&self.file, at, &mut bytes)?;
+        bytes.truncate(there);
+        (self.start, self.bytes) = (at, bytes);
+        Ok(())
     }
 
     /// Reads up to `len` bytes directly from the file; fewer only at its end.
     pub(super) fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; len];
-        let mut done = 0;
-        while done < len {
-            match self.file.read_at(&mut bytes[done..], at + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        bytes.truncate(done);
+        let there = read_up_to(&self.file, at, &mut bytes)?;
+        bytes.truncate(there);
         Ok(bytes)
     }
+}
+
+/// Reads until the buffer is full or the file ends. Returns how many bytes there are.
+pub(crate) fn read_up_to(file: &File, at: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
 }

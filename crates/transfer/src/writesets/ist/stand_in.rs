@@ -22,7 +22,7 @@ use crate::server::ist_endpoints::IstEndpoints;
 use crate::threads::{self, Thread, lock, scoped};
 
 /// How often it checks whether a state transfer's relay has claimed the port, or has left it.
-const TURN_EVERY: Duration = Duration::from_millis(100);
+const TURN_EVERY: Duration = Duration::from_millis(200);
 /// How often it checks whether another server runs, which may have other options.
 const SERVER_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,7 +62,11 @@ pub fn start(
 }
 
 fn stand_in(mut node: Node<'_>, told: &Told, cancel: &Cancel) {
-    while cancel.sleep(TURN_EVERY).is_ok() {
+    loop {
+        // Where IST does not pass through us there is no port to listen at in time.
+        if cancel.sleep(if node.endpoints.is_ok() { TURN_EVERY } else { SERVER_EVERY }).is_err() {
+            return;
+        }
         node.look();
         if port::is_claimed(&node.datadir) {
             told.tell("is received by the relay that a state transfer started".to_owned());

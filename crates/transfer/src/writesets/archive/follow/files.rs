@@ -157,6 +157,16 @@ impl Tail {
         Ok(raw_header(self.file(), at)?.as_ref().and_then(BufferHeader::parse))
     }
 
+    /// The header and the payload at a place, as one part of a window that may have been read a moment ago. `None` where it is
+    /// no header or does not fit.
+    pub fn buffer(&mut self, at: u64) -> std::io::Result<Option<(BufferHeader, &[u8])>> {
+        let Some(header) = self.window.header(at)?.as_ref().and_then(BufferHeader::parse) else {
+            return Ok(None);
+        };
+        let payload = self.window.slice(at + HEADER_LEN as u64, header.payload_len())?;
+        Ok(payload.map(|payload| (header, payload)))
+    }
+
     /// Walks on and tells of each action that has a seqno, until nobody wants more.
     ///
     /// # Errors

@@ -43,12 +43,17 @@ pub fn digest(skipped: bool, bytes: &[u8]) -> u64 {
 /// Takes the action with this seqno at this place. `closed`: the provider closed its file, and with it every verdict.
 /// Without an output it is only looked at.
 pub fn take(
-    tail: &Tail,
+    tail: &mut Tail,
     at: u64,
     seqno: Seqno,
     closed: bool,
-    output: Option<(Uuid, &mut Output<'_>)>,
+    mut output: Option<(Uuid, &mut Output<'_>)>,
 ) -> Result<Taken> {
+    if let Some((history, output)) = output.as_mut()
+        && let Some(taken) = take_from_window(tail, at, seqno, closed, *history, output)?
+    {
+        return Ok(taken);
+    }
     let is_it = |header: &BufferHeader| header.seqno() == Some(seqno);
     let Some(header) = tail.header(at)?.filter(is_it) else { return Ok(Taken::Overwritten) };
     if !header.released && !closed {
@@ -78,6 +83,29 @@ pub fn take(
         std::thread::sleep(Duration::from_millis(u64::from(n)));
     }
     Ok(Taken::Damaged(wrong))
+}
+
+/// Takes a write-set that is small, final and sound as the window has it: three system calls for each one cost more processor time
+/// than all else. `None`: a closer look is needed.
+///
+/// A window that was read a moment ago says nothing wrong of a write-set whose checksums hold: a verdict that was final still is.
+fn take_from_window(
+    tail: &mut Tail,
+    at: u64,
+    seqno: Seqno,
+    closed: bool,
+    history: Uuid,
+    output: &mut Output<'_>,
+) -> Result<Option<Taken>> {
+    let Some((header, bytes)) = tail.buffer(at)? else { return Ok(None) };
+    let is_final = header.released || closed;
+    // A configuration change has no checksum.
+    let is_it = header.seqno() == Some(seqno) && header.action == Action::WriteSet;
+    if !(is_it && is_final && verify_action(seqno, header.action, bytes).is_ok()) {
+        return Ok(None);
+    }
+    output.action(history, seqno, header.action, header.skipped, bytes)?;
+    Ok(Some(Taken::Action { digest: digest(header.skipped, bytes), large: false }))
 }
 
 /// Hands on piece after piece; the last one, with which the action counts, only when everything is sound.
@@ -157,11 +185,11 @@ mod tests {
         bytes[20..24].copy_from_slice(&[1, 0, 2, 0]);
         let path = dir.path().join("gcache.page.000000");
         std::fs::write(&path, bytes).unwrap();
-        let page = Tail::page(&path).unwrap().unwrap();
+        let mut page = Tail::page(&path).unwrap().unwrap();
         let (queue, blocks) = sync_channel(1);
         let seen = Mutex::default();
         let mut output = Output { queue, seen: &seen, cancel: &cancel, pending: None };
-        let mut take_it = || take(&page, 0, Seqno(7), false, Some((Uuid::NIL, &mut output)));
+        let mut take_it = || take(&mut page, 0, Seqno(7), false, Some((Uuid::NIL, &mut output)));
         assert!(matches!(take_it(), Ok(Taken::Damaged(_))), "it would be read");
 
         cancel.cancel(Kind::Stopped, "told to end");
