@@ -64,7 +64,11 @@ impl Base {
         let began = Instant::now();
         let what = format!("base-command ({})", command.program().display());
         tracing::info!("this node has no data to compare: running {what}");
-        if let Err(error) = fill(command, &filled, &job.cancel) {
+        // There is no connection yet whose keep-alive messages would count as progress.
+        let counts = job.progress.local.until_limit(command.limit);
+        let made = fill(command, &filled, &job.cancel, &|_| job.progress.local.step());
+        drop(counts);
+        if let Err(error) = made {
             remove(&filled.with_file_name(FILLING))?;
             job.cancel.check()?;
             tracing::warn!("{what} failed, so the donor sends everything: {error:#}");
@@ -139,14 +143,14 @@ fn useful(job: &Job) -> Result<Option<String>> {
 }
 
 /// Runs the program in an empty directory, which gets its final name only if the program succeeds.
-fn fill(command: &BaseCommand, filled: &Path, cancel: &Cancel) -> Result<()> {
+fn fill(command: &BaseCommand, filled: &Path, cancel: &Cancel, line: &(dyn Fn(&str) + Sync)) -> Result<()> {
     let filling = filled.with_file_name(FILLING);
     fs::create_dir_all(&filling).with_context(|| format!("cannot make {}", filling.display()))?;
     let mut program = Command::new(command.program());
     program.args(command.arguments()).arg(&filling).current_dir(&filling);
     without_credentials(&mut program);
     let (name, limit) = ("base-command", command.limit);
-    let runs = Program { name, limit, stdin: None, cancel, line: &|_| (), pause: None };
+    let runs = Program { name, limit, stdin: None, cancel, line, pause: None };
     runs.run(&mut program)?;
     let mut entries = fs::read_dir(&filling).with_context(|| format!("cannot list {}", filling.display()))?;
     anyhow::ensure!(entries.next().is_some(), "it succeeded, but {} is empty", filling.display());
@@ -171,7 +175,7 @@ mod tests {
     fn only_a_program_that_succeeds_makes_a_base() {
         let (dir, cancel) = (tempfile::tempdir().unwrap(), Cancel::new());
         let filled = dir.path().join("room/base");
-        let with = |script: &str, limit| fill(&command(dir.path(), script, limit), &filled, &cancel);
+        let with = |script: &str, limit| fill(&command(dir.path(), script, limit), &filled, &cancel, &|_| ());
         // No shell reads its words: the quotes and the semicolon arrive as they are.
         let script = "[ \"$1 $2\" = \"--from 'a;b'\" ] && [ \"$PWD\" = \"$3\" ] && echo x >\"$3/ibdata1\"";
         with(script, None).unwrap();

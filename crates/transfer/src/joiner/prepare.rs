@@ -84,7 +84,7 @@ pub(super) fn prepare(job: &Job, directory: &Path, position: Position) -> Result
         limit: None,
         stdin: None,
         cancel: &job.cancel,
-        line: &|_| (),
+        line: &|_| job.progress.local.step(),
         pause: None,
     };
     program.run(&mut command).map_err(|error| {

@@ -119,6 +119,8 @@ fn load_one(
         Ok(job.cancel.sleep(time)?)
     })?;
     let loading = Instant::now();
+    // The donor may have ended. Without its keep-alive messages nothing else shows that a long statement makes progress.
+    let _counts = job.progress.local.watch(server.process_id());
     let took = made_in + (loading - starting);
     tracing::info!("a private server runs on a new datadir: {:.1} s", took.as_secs_f64());
     let loader = Loader {

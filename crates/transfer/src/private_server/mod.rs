@@ -101,6 +101,11 @@ impl PrivateServer {
         Ok(Session::open(&self.login, STATEMENT_WITHIN)?)
     }
 
+    /// The number of its process.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends the server at once, so that every statement fails. For a transfer that was cancelled.
     pub fn kill(&self) {
         self.process.kill();

@@ -42,6 +42,11 @@ impl Process {
         Ok(Process(Mutex::new(child)))
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        lock(&self.0).id()
+    }
+
     /// How it ended, once it has.
     ///
     /// # Errors
@@ -85,13 +90,13 @@ mod tests {
         let log = dir.path().join("log");
         let mut process = sleeping(&log);
         assert!(process.ended().unwrap().is_none());
-        let pid = lock(&process.0).id();
+        let pid = process.id();
         drop(process);
         assert!(!is_there(pid));
         // Also if nobody is left to end it.
         let started = std::thread::spawn(move || {
             let process = sleeping(&log);
-            let pid = lock(&process.0).id();
+            let pid = process.id();
             std::mem::forget(process);
             pid
         });

@@ -197,6 +197,7 @@ impl<'a> Incoming<'a> {
                 definition::check(&mut session, &place.database, table, contents)?;
             }
             self.joiner.give_back(session);
+            self.job.progress.local.step();
             Ok(loaded)
         };
         let threads = usize::from(self.job.settings.threads);

@@ -11,7 +11,7 @@ use crate::clock::now_ms;
 pub enum Health {
     /// No transfer is running.
     NoTransfer,
-    /// A transfer is running, and its phase or a count of bytes changed lately.
+    /// A transfer is running, and its phase, a count of bytes or local work changed lately.
     Progress,
     /// A transfer is running, and nothing has changed for longer than that.
     Stalled,

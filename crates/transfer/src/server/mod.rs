@@ -13,6 +13,7 @@
 //! | [`descriptors`] | descriptors that the server leaks to us |
 //! | [`error_log`] | what the provider has logged during the transfer |
 //! | [`health`] | whether a transfer makes progress |
+//! | [`local_work`] | work for which nothing travels |
 //! | [`ledger`], `tables` | what the record of a transfer is made from |
 //! | [`recorder`], [`records`] | the record, a file beside the log; reading records |
 //! | [`ist_endpoints`] | where donors connect for IST, and whether it can pass through us |
@@ -39,6 +40,7 @@ pub mod error_log;
 pub mod health;
 pub mod ist_endpoints;
 pub mod ledger;
+pub mod local_work;
 pub mod log;
 pub mod markers;
 pub mod metrics;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use report::Record;
 
 use super::ledger::Ledger;
+use super::local_work::LocalWork;
 use super::status::{OK, Status, Totals};
 use crate::clock::now_ms;
 use crate::threads::lock;
@@ -63,6 +64,8 @@ pub struct Progress {
     peer_phase: Mutex<String>,
     /// What the record of the transfer is made from.
     pub ledger: Ledger,
+    /// Work for which nothing travels.
+    pub local: LocalWork,
     pub(super) ended: AtomicBool,
 }
 
@@ -94,6 +97,7 @@ impl Progress {
             began_ms,
             peer_phase: Mutex::default(),
             ledger: Ledger::new(role, began, began_ms),
+            local: LocalWork::default(),
             phases: Mutex::default(),
             last_success_ms: Mutex::default(),
             failures: Mutex::default(),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use formats::wsrep::report::ReportLine;
 
+use super::local_work::Sign;
 use super::metrics::{self, Metrics};
 use super::progress::Progress;
 use super::recorder::Recorder;
@@ -54,14 +55,14 @@ impl Drop for Reporter {
 /// Since when nothing has changed.
 #[derive(Default)]
 struct Stillness {
-    seen: (String, u64, u64),
+    seen: (String, u64, u64, Sign),
     since_ms: u64,
 }
 
 impl Stillness {
     /// Milliseconds, with this as the newest look.
-    fn after(&mut self, status: &Status) -> u64 {
-        let seen = (status.phase.clone(), status.done_bytes, status.wire_bytes);
+    fn after(&mut self, status: &Status, local: Sign) -> u64 {
+        let seen = (status.phase.clone(), status.done_bytes, status.wire_bytes, local);
         if seen != self.seen {
             self.seen = seen;
             self.since_ms = status.elapsed_ms;
@@ -122,7 +123,7 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
         }
         last_status = Some(Instant::now());
         let mut status = progress.status();
-        status.idle_ms = stillness.after(&status);
+        status.idle_ms = stillness.after(&status, progress.local.sign());
         remaining.begin(&status);
         write_status(&places.status_file, &status);
         let is_new = |(at, phase): &(Instant, String)| at.elapsed() >= RECORD_EVERY || *phase != status.phase;
@@ -196,6 +197,7 @@ pub(super) fn text_of(status: &Status, left_ms: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::local_work::LocalWork;
     use super::*;
 
     #[test]
@@ -209,8 +211,21 @@ mod tests {
         let mut stillness = Stillness::default();
         let idle =
             [("a", 0, 100), ("a", 0, 600), ("a", 9, 900), ("a", 9, 1900), ("b", 9, 2000), ("b", 9, 2300)]
-                .map(|(phase, wire, ms)| stillness.after(&status(phase, wire, ms)));
+                .map(|(phase, wire, ms)| stillness.after(&status(phase, wire, ms), Sign::default()));
         assert_eq!(idle, [0, 500, 0, 1000, 0, 300]);
+    }
+
+    /// A `base-command` of 20 minutes counted as stalled, and a liveness probe killed its pod each time.
+    #[test]
+    fn a_program_that_may_run_for_hours_is_no_standstill() {
+        let at = |elapsed_ms| Status { elapsed_ms, ..Status::default() };
+        let (mut stillness, work) = (Stillness::default(), LocalWork::default());
+        let counts = work.until_limit(Some(Duration::from_secs(4 * 3600)));
+        assert_eq!(stillness.after(&at(1000), work.sign()), 0);
+        assert_eq!(stillness.after(&at(1_201_000), work.sign()), 0);
+        drop(counts);
+        assert_eq!(stillness.after(&at(1_202_000), work.sign()), 0);
+        assert_eq!(stillness.after(&at(2_000_000), work.sign()), 798_000);
     }
 
     /// After so many seconds, with so many MiB done and in all.

@@ -45,7 +45,7 @@ pub struct Status {
     pub began_ms: u64,
     /// Milliseconds since the transfer began.
     pub elapsed_ms: u64,
-    /// Milliseconds since the phase, or a count of bytes, last changed.
+    /// Milliseconds since the phase, a count of bytes, or local work last changed.
     pub idle_ms: u64,
     /// The phases so far, in the order in which they began, and how many milliseconds each took.
     pub phases: Vec<(String, u64)>,
