@@ -16,7 +16,7 @@ const DAY: u16 = 24 * 60;
 /// About what a transfer of files will send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedTransfer {
-    /// Nothing is compared: all files are sent.
+    /// All files are sent because nothing is compared, or all rows.
     pub full: bool,
     /// Bytes, as the plan line estimates them.
     pub bytes: u64,

@@ -138,7 +138,8 @@ impl PlanInputs<'_> {
         announce(plan, link, ledger)?;
         if key.is_some() {
             self.permit(None)?;
-            link.send(&Message::Plan { about: Some(self.bytes) })?;
+            // All rows are sent, so both hosts' limits take this for a full transfer.
+            link.send(&Message::Plan { about: None })?;
         }
         Ok(key.map(|key| Comparing { key, prospect: None }))
     }

@@ -38,6 +38,7 @@ impl Transfer<'_> {
         let sampled = self.send_sample(link, key, more)?;
         match link.recv()? {
             Message::Plan { about } => {
+                let about = less_than_everything(attempt.snapshot, about);
                 record_plan(self.job, attempt.bytes, about);
                 self.permit(about.is_none(), about.unwrap_or(attempt.bytes))?;
                 // Every file of a backup is staged whole.
@@ -114,6 +115,12 @@ impl Transfer<'_> {
     }
 }
 
+/// How many bytes the donor will send, `None` if everything. That is so for rows, although the donor of an earlier build names a
+/// number for them.
+fn less_than_everything(snapshot: SnapshotKind, about: Option<u64>) -> Option<u64> {
+    about.filter(|_| snapshot != SnapshotKind::Logical)
+}
+
 /// Whether space is reserved for what will arrive.
 fn reserves(room: Room, snapshot: SnapshotKind) -> bool {
     match snapshot {
@@ -127,6 +134,17 @@ fn reserves(room: Room, snapshot: SnapshotKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `full-only-between` let rows pass at any hour.
+    #[test]
+    fn rows_are_a_full_transfer_whatever_the_donor_says() {
+        use SnapshotKind::{Blocking, Logical, Mariabackup, Online};
+        assert_eq!(less_than_everything(Logical, Some(7)), None);
+        for kind in [Online, Blocking, Mariabackup] {
+            assert_eq!(less_than_everything(kind, Some(7)), Some(7), "{kind:?}");
+            assert_eq!(less_than_everything(kind, None), None, "{kind:?}");
+        }
+    }
 
     #[test]
     fn space_is_reserved_for_files_beside_the_old_ones_and_never_for_rows() {
