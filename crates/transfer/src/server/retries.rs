@@ -1,8 +1,12 @@
 //! How often in a row a join of this node received files and did not bring it to Synced, for `retry-limit`.
 //!
 //! Two files in the datadir, named as those of the Percona XtraDB Cluster operator (docs/kubernetes.md): the number, and an
-//! empty file that is there once the limit has kept a join from receiving files. An operator who removes them permits further
+//! empty file that is there once the limit has kept a join from receiving files. An operator who removes either permits further
 //! tries. A join counts before its first byte, because what ends it may leave no time to count.
+//!
+//! That the empty file was there is noted beside the number, as a second line end, which a shell and whoever else reads a number
+//! passes over. Without it the first refusal would look like one whose file an operator has removed.
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -22,11 +26,22 @@ pub const LIMIT_FILE: &str = "sst_retry_limit_reached";
 /// Bytes of the largest number, and of white space around it.
 const COUNT_BYTES_MAX: u64 = 16;
 
-/// The number of joins that failed since the node was Synced last, as far as they were counted. A file that holds no number
-/// counts as 0.
+/// What follows a number at which [`LIMIT_FILE`] was written.
+const REFUSED_AT: &str = "\n\n";
+
+/// The number of joins that failed since the node was Synced last, as far as they were counted, or since an operator permitted
+/// further ones. A file that holds no number counts as 0.
 pub fn failed_joins(datadir: &Path) -> u32 {
     let content = small_file::read(&datadir.join(COUNT_FILE), COUNT_BYTES_MAX).ok().flatten();
-    content.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse().ok()).unwrap_or(0)
+    let Some(text) = content.and_then(|bytes| String::from_utf8(bytes).ok()) else { return 0 };
+    let is_permitted = || {
+        let mark = datadir.join(LIMIT_FILE).symlink_metadata();
+        mark.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    };
+    match text.ends_with(REFUSED_AT) && is_permitted() {
+        true => 0,
+        false => text.trim().parse().unwrap_or(0),
+    }
 }
 
 /// Whether a join may receive files.
@@ -34,17 +49,24 @@ pub fn failed_joins(datadir: &Path) -> u32 {
 /// # Errors
 /// `retry-limit` is reached.
 pub fn permit(datadir: &Path, limits: &TransferLimits) -> Result<()> {
-    let refusal = limits.permit_try(failed_joins(datadir), &datadir.join(COUNT_FILE));
-    if let Err(failure) = refusal {
-        let mark = datadir.join(LIMIT_FILE);
-        if !mark.is_dir()
-            && let Err(error) = durable::write_atomically(&mark, b"")
-        {
-            tracing::warn!("{error:#}");
-        }
-        return Err(failure.into());
+    let failed = failed_joins(datadir);
+    let permitted = limits.permit_try(failed, &datadir.join(COUNT_FILE));
+    if permitted.is_err()
+        && let Err(error) = mark(datadir, failed)
+    {
+        tracing::warn!("{error:#}");
     }
-    Ok(())
+    permitted.map_err(anyhow::Error::from)
+}
+
+/// Leaves [`LIMIT_FILE`], and notes that beside the number afterwards: if this is interrupted, the next join is refused too.
+fn mark(datadir: &Path, failed: u32) -> Result<()> {
+    let mark = datadir.join(LIMIT_FILE);
+    if mark.is_dir() {
+        return Ok(());
+    }
+    durable::write_atomically(&mark, b"")?;
+    durable::write_atomically(&datadir.join(COUNT_FILE), format!("{failed}{REFUSED_AT}").as_bytes())
 }
 
 /// Resets the count if a server has served on the files of the last transfer: their position is then newer than the installed one.
@@ -122,6 +144,36 @@ mod tests {
         assert!(!datadir.join(LIMIT_FILE).exists() && failed_joins(datadir) == 2 && are_counted(datadir));
         reset(datadir).unwrap();
         assert!(!are_counted(datadir) && failed_joins(datadir) == 0);
+    }
+
+    /// As the documentation of the operator of PXC says: the count stayed, and the next join was refused again.
+    #[test]
+    fn whoever_removes_the_mark_of_the_limit_permits_further_joins() {
+        let dir = tempfile::tempdir().unwrap();
+        let (count_file, mark) = (dir.path().join(COUNT_FILE), dir.path().join(LIMIT_FILE));
+        let limits = TransferLimits { retry_limit: Some(2), ..TransferLimits::default() };
+        let refused = |limits| permit(dir.path(), &limits).is_err();
+        count(dir.path(), &limits).unwrap();
+        count(dir.path(), &limits).unwrap();
+        assert!(!mark.exists() && refused(limits) && refused(limits), "the mark was never there before");
+        // What a shell's `$(cat FILE)` makes of it.
+        assert_eq!(std::fs::read_to_string(&count_file).unwrap().trim_end_matches('\n'), "2");
+        std::fs::remove_file(&mark).unwrap();
+        assert!(!refused(limits) && failed_joins(dir.path()) == 0);
+        for failed in 1..=2 {
+            count(dir.path(), &limits).unwrap();
+            assert!(failed_joins(dir.path()) == failed && !mark.exists());
+        }
+        assert!(refused(limits) && mark.exists());
+        // A higher limit goes on with the number.
+        let more = TransferLimits { retry_limit: Some(3), ..limits };
+        assert!(!refused(more));
+        count(dir.path(), &more).unwrap();
+        assert!(failed_joins(dir.path()) == 3 && !mark.exists() && refused(more));
+        // Another program has written the number: it says nothing about the mark.
+        std::fs::write(&count_file, "3").unwrap();
+        std::fs::remove_file(&mark).unwrap();
+        assert!(refused(more) && mark.exists());
     }
 
     #[test]
