@@ -8,10 +8,14 @@ use crate::record::{Method, Phase, Record};
 pub enum Part {
     /// The nodes connect, list files and compare settings.
     Prepare,
+    /// The joiner's `base-command` fills a directory.
+    Base,
     /// Waiting for a lock, or for the server.
     Wait,
     /// Reading, comparing, sending and receiving.
     Move,
+    /// Files are made: of rows, or of a backup.
+    Make,
     /// The joiner copies unchanged bytes and verifies what it has.
     Store,
     /// The joiner installs.
@@ -22,16 +26,26 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order in which they come.
-    pub const ALL: [Part; 6] =
-        [Part::Prepare, Part::Wait, Part::Move, Part::Store, Part::Install, Part::After];
+    pub const ALL: [Part; 8] = [
+        Part::Prepare,
+        Part::Base,
+        Part::Wait,
+        Part::Move,
+        Part::Make,
+        Part::Store,
+        Part::Install,
+        Part::After,
+    ];
 
     /// The part to which a phase belongs.
     pub fn of(phase: &str) -> Part {
         let begins = |words: &[&str]| words.iter().any(|word| phase.starts_with(word));
         match phase {
-            _ if begins(&["sending", "receiving", "(later"]) => Part::Move,
+            _ if begins(&["filling"]) => Part::Base,
+            _ if begins(&["sending", "receiving", "reading", "(later"]) => Part::Move,
+            _ if begins(&["making", "loading", "ending the private server", "preparing"]) => Part::Make,
             _ if begins(&["waiting for the joiner to store", "copying", "verifying"]) => Part::Store,
-            _ if begins(&["installing", "done"]) => Part::Install,
+            _ if begins(&["installing", "replacing", "done"]) => Part::Install,
             _ if begins(&["failed"]) => Part::After,
             _ => Part::Prepare,
         }
@@ -41,8 +55,10 @@ impl Part {
     pub fn name(self) -> &'static str {
         match self {
             Part::Prepare => "connecting, listing, checking",
+            Part::Base => "filling a base",
             Part::Wait => "waiting for a lock or the server",
             Part::Move => "comparing and sending",
+            Part::Make => "loading rows or preparing a backup",
             Part::Store => "storing and verifying",
             Part::Install => "installing",
             Part::After => "after the failure",
@@ -53,8 +69,10 @@ impl Part {
     pub fn class(self) -> &'static str {
         match self {
             Part::Prepare => "prepare",
+            Part::Base => "base",
             Part::Wait => "wait",
             Part::Move => "move",
+            Part::Make => "make",
             Part::Store => "store",
             Part::Install => "install",
             Part::After => "after",
@@ -76,9 +94,13 @@ pub fn ms_in(record: &Record, part: Part) -> u64 {
     }
 }
 
-/// Bytes that travelled because they were not there, before compression.
+/// Bytes that travelled because they were not there, before compression. The rows for a server that runs already are counted only on the
+/// network, where they are not compressed.
 pub fn sent(record: &Record) -> u64 {
     let bytes = &record.bytes;
+    if by_rows(record) && bytes.sent == 0 {
+        return bytes.network;
+    }
     bytes.sent.saturating_add(bytes.redo).saturating_add(bytes.write_sets)
 }
 
@@ -175,11 +197,21 @@ fn first(record: &Record) -> String {
         Some(Method::WriteSets) => {
             format!("Deep IST: {} of write-sets were sent, and no file.", size(record.bytes.write_sets))
         }
+        // The total is that of the files, which rows are no part of.
+        _ if by_rows(record) => match sent(record) {
+            0 => "Sent rows.".to_owned(),
+            bytes => format!("Sent {} of rows.", size(bytes)),
+        },
         _ => {
             let redo = if record.bytes.redo > 0 { ", with the redo" } else { "" };
             format!("Sent {} of {}{redo}.", size(sent(record)), size(record.bytes.total))
         }
     }
+}
+
+/// Whether the last attempt had definitions and rows instead of files.
+fn by_rows(record: &Record) -> bool {
+    record.attempts.last().is_some_and(|attempt| attempt.snapshot == "logical")
 }
 
 /// Why moving the data took another time: other bytes, or another speed.

@@ -85,6 +85,62 @@ fn a_donor_that_gave_way_is_a_reason() {
 }
 
 #[test]
+fn each_phase_belongs_to_a_part_that_says_what_was_done() {
+    for (phase, part) in [
+        ("starting", Part::Prepare),
+        ("waiting for the donor", Part::Prepare),
+        ("waiting for the donor to begin", Part::Prepare),
+        ("contacting the joiner", Part::Prepare),
+        ("checking settings and free space", Part::Prepare),
+        ("listing files (blocking)", Part::Prepare),
+        ("listing tables", Part::Prepare),
+        ("filling a base", Part::Base),
+        ("sending files (mariabackup)", Part::Move),
+        ("sending write-sets", Part::Move),
+        ("reading rows", Part::Move),
+        ("sending rows", Part::Move),
+        ("receiving", Part::Move),
+        ("making tables on the joiner", Part::Make),
+        ("making keys", Part::Make),
+        ("loading rows", Part::Make),
+        ("loading accounts and routines", Part::Make),
+        ("ending the private server", Part::Make),
+        ("preparing the backup", Part::Make),
+        ("copying the backup", Part::Store),
+        ("copying unchanged bytes", Part::Store),
+        ("verifying the staged files", Part::Store),
+        ("waiting for the joiner to store everything", Part::Store),
+        ("installing", Part::Install),
+        ("replacing the joiner's old data", Part::Install),
+        ("failed; waiting up to 30 s for the group to expel the donor", Part::After),
+    ] {
+        assert_eq!(Part::of(phase), part, "{phase}");
+    }
+    let before = transfer(&[("receiving", 2000), ("loading rows", 1000)], 500 * MIB);
+    let now = transfer(&[("receiving", 2000), ("loading rows", 61_000)], 500 * MIB);
+    assert_eq!(
+        verdict(&now, Some((1, &before))),
+        "60.0 s slower than #1: loading rows or preparing a backup took 61.0 s instead of 1.0 s."
+    );
+}
+
+#[test]
+fn rows_are_not_counted_as_bytes_of_files() {
+    let of = |sent, network| {
+        let mut rows = transfer(&[("sending rows", 2000)], sent);
+        if let Some(joiner) = &mut rows.joiner {
+            joiner.attempts = vec![record::Attempt { snapshot: "logical".into(), ..Default::default() }];
+            joiner.bytes.network = network;
+        }
+        verdict(&rows, None)
+    };
+    assert_eq!(of(300 * MIB, 100 * MIB), "Sent 300.0 MiB of rows.");
+    // To a server that runs already.
+    assert_eq!(of(0, 200 * MIB), "Sent 200.0 MiB of rows.");
+    assert_eq!(of(0, 0), "Sent rows.");
+}
+
+#[test]
 fn attempts_that_were_given_up_are_a_reason() {
     let before = transfer(&[("receiving", 4000)], 500 * MIB);
     let mut now = transfer(

@@ -177,7 +177,7 @@ pub fn newest_file(joiner: &Node) -> Result<String> {
 pub fn rows_arrive(donor: &Node) -> Result<()> {
     let status = StatusReader::of(donor);
     let until = Instant::now() + Duration::from_secs(60);
-    while !status.read().is_some_and(|status| status.phase == "loading rows" && status.done_bytes > 1 << 20) {
+    while !status.read().is_some_and(|status| status.phase == "sending rows" && status.done_bytes > 1 << 20) {
         let log = || process::tail(&donor.log_text(), 40);
         ensure!(Instant::now() < until, "no rows: {:?}\n{}", status.read(), log());
         std::thread::sleep(Duration::from_millis(20));

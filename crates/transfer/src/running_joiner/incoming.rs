@@ -247,7 +247,7 @@ impl Receiver for Incoming<'_> {
         *lock(&self.state) = State { tables, system };
         // Accounts are the donor's before the end, and a session that is there stays.
         self.joiner.open_sessions(usize::from(self.job.settings.threads) + 1)?;
-        self.job.progress.phase("loading rows", "");
+        self.job.progress.phase("sending rows", "");
         early.into_iter().try_for_each(|packed| self.part(packed))
     }
 
