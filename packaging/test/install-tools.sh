@@ -11,6 +11,6 @@ echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q >/dev/null || true
 if ! apt-get install -q -y --no-install-recommends "${missing[@]}" >/dev/null; then
-    echo "not run: ${missing[*]} cannot be installed"
+    echo "cannot install ${missing[*]}"
     exit 1
 fi

@@ -5,16 +5,16 @@ suite=bookworm
 prefix="rejoin$$"
 declare -A machine=()
 
-# Ends the test where this machine cannot run it.
+# Ends the test where this machine cannot run it, with the exit code that .ci/run takes for that.
 not_run() {
     echo "not run: $*"
-    exit 1
+    exit 77
 }
 
 check_machine() {
     [ "$(id -u)" -eq 0 ] || not_run "containers need root (sudo make package-test)"
     unshare --mount --net --pid --fork true 2>/dev/null || not_run "this machine does not permit namespaces"
-    packaging/test/install-tools.sh
+    packaging/test/install-tools.sh || not_run "a tool of the test cannot be installed"
     { [ -e "$cache/$suite.done" ] && [ -e "$cache/server.done" ]; } || fetches_packages ||
         not_run "no package can be fetched from ${mirror:-a mirror of Debian $suite (set DEBIAN_MIRROR)}"
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The package on three machines with Debian 12, its real systemd and its server: run.sh [CASE...], all cases unless some are
 # named (packaging/test/cases). Needs root. What is downloaded is kept in target/package-test; nothing else is left. Where this
-# machine cannot run it, it ends with "not run: REASON", which .ci/run tells from a failure.
+# machine cannot run it, it prints "not run: REASON" and ends with 77, which .ci/run tells from a failure.
 #
 # Each machine is a container in a network namespace of its own; a fourth namespace holds the switch between them.
 set -euo pipefail
