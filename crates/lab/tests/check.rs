@@ -95,7 +95,8 @@ fn a_running_node() -> Result<()> {
         (1, "GRANT RELOAD, BINLOG MONITOR ON *.* TO `poor`@`localhost`;")
     );
     let process = checked.has("note", "account", "lacks PROCESS")?;
-    n1.exec(&[&grant, &process])?;
+    let select = checked.has("note", "account", "lacks SELECT")?;
+    n1.exec(&[&grant, &process, &select])?;
     let checked = Checked::of(&cluster, n1)?;
     checked.has("ok", "account", "poor@localhost has the privileges")?;
     checked.is_sound()?;

@@ -17,6 +17,7 @@ use crate::install::in_place;
 use crate::install::patch::DIFFERS_MAX;
 use crate::job::Job;
 use crate::receive::leftovers;
+use crate::server::options::ServerOptions;
 use crate::server::version::server_version;
 use crate::settings::InPlace;
 
@@ -57,15 +58,24 @@ pub(super) fn compare_settings(job: &Job, layout: &Layout, offer: &Offer) -> Res
     for warning in &verdict.warnings {
         tracing::warn!("{warning}");
     }
-    if job.options.server_bool("innodb-log-archive").is_ok_and(|on| on == Some(true)) {
-        let text = "innodb_log_archive=ON on the joiner (its server would not start beside the redo log that a transfer installs)";
-        let hint = "remove the option from the joiner's option file; on the Synced node, SET GLOBAL innodb_log_archive=ON";
-        return Err(Failure::new(Kind::Refused, text).hint(hint));
-    }
+    permit_options(&job.options)?;
     match verdict.refusals.is_empty() {
         true => Ok(verdict),
         false => Err(Failure::new(Kind::Refused, verdict.refusals.join("; "))),
     }
+}
+
+/// Whether a server with these options can start on what a transfer installs.
+///
+/// # Errors
+/// The option that prevents it.
+pub(crate) fn permit_options(options: &ServerOptions) -> Result<(), Failure> {
+    if options.server_bool("innodb-log-archive").is_ok_and(|on| on == Some(true)) {
+        let text = "innodb_log_archive=ON on the joiner (its server would not start beside the redo log that a transfer installs)";
+        let hint = "remove the option from the joiner's option file; on the Synced node, SET GLOBAL innodb_log_archive=ON";
+        return Err(Failure::new(Kind::Refused, text).hint(hint));
+    }
+    Ok(())
 }
 
 /// Whether our server is configured to have another number of undo tablespaces than the donor. It changes the number at

@@ -13,6 +13,7 @@ use crate::cancel::Cancel;
 use crate::datadir::layout::Layout;
 use crate::datadir::of_server::layout_of;
 use crate::datadir::own_position::server_using;
+use crate::joiner::permit_options;
 use crate::server::command_line::arguments_of_server;
 use crate::server::options::ServerOptions;
 use crate::settings::Settings;
@@ -78,7 +79,26 @@ impl Joiner {
             options: own.as_ref().map(|(_, options)| options),
         };
         let tool = || Tool::find(&self.options, self.facts.server_version.as_deref(), &Cancel::new());
-        Ok(kind(&facts, &self.facts, self.upgrade, &donor.look(&tool)))
+        Ok(self.kind(&facts, &donor.look(&tool)))
+    }
+
+    /// In the order in which the joiner's program decides (`joiner/agree.rs`).
+    fn kind(&self, donor: &NodeFacts, takes: &Donor) -> TransferKind {
+        if let Err(refusal) = permit_options(&self.options) {
+            return TransferKind::Nothing(refusal.text);
+        }
+        let logical = takes.snapshot.logical();
+        let verdict = policy::compare(donor, &self.facts, Allowed { upgrade: self.upgrade, logical });
+        match (verdict.refusals.is_empty(), verdict.logical.is_empty()) {
+            (false, _) => TransferKind::Nothing(verdict.refusals.join("; ")),
+            (true, false) => TransferKind::Rows(verdict.logical.join("; ")),
+            (true, true) if logical == Logical::Always => {
+                TransferKind::Rows("snapshot=logical is set on the donor".to_owned())
+            }
+            (true, true) => {
+                takes.predict(verdict.without_redo).map_or_else(TransferKind::Nothing, TransferKind::Files)
+            }
+        }
     }
 }
 
@@ -90,27 +110,40 @@ fn own_options(at: &Listens, layout: &Layout) -> Option<(Layout, ServerOptions)>
     Some((Layout::resolve(&args, &options).ok()?, options))
 }
 
-fn kind(donor: &NodeFacts, joiner: &NodeFacts, upgrade: bool, takes: &Donor) -> TransferKind {
-    let logical = takes.snapshot.logical();
-    let verdict = policy::compare(donor, joiner, Allowed { upgrade, logical });
-    match (verdict.refusals.is_empty(), verdict.logical.is_empty()) {
-        (false, _) => TransferKind::Nothing(verdict.refusals.join("; ")),
-        (true, false) => TransferKind::Rows(verdict.logical.join("; ")),
-        (true, true) if logical == Logical::Always => {
-            TransferKind::Rows("snapshot=logical is set on the donor".to_owned())
-        }
-        (true, true) => {
-            takes.predict(verdict.without_redo).map_or_else(TransferKind::Nothing, TransferKind::Files)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use protocol::message::SnapshotKind;
 
     use super::*;
     use crate::settings::{Blocking, SnapshotChoice};
+
+    fn joiner(facts: NodeFacts, upgrade: bool, words: &[&str]) -> Joiner {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let args = SstArgs {
+            defaults_file: Some(file.path().to_string_lossy().into_owned()),
+            mysqld_args: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..SstArgs::default()
+        };
+        let options = ServerOptions::load(&args).unwrap();
+        Joiner { facts, options, upgrade, gets_rows: false }
+    }
+
+    fn takes(snapshot: SnapshotChoice) -> Donor {
+        Donor { snapshot, blocking: Blocking::Auto, not_online: None, not_mariabackup: None, is_here: true }
+    }
+
+    /// `plan` predicted files for a joiner that takes nothing.
+    #[test]
+    fn what_the_joiners_options_refuse_is_predicted() {
+        let archives = joiner(NodeFacts::default(), false, &["--innodb_log_archive=ON"]);
+        for snapshot in [SnapshotChoice::Auto, SnapshotChoice::Logical] {
+            let kind = archives.kind(&NodeFacts::default(), &takes(snapshot));
+            assert!(
+                matches!(&kind, TransferKind::Nothing(why) if why.contains("innodb_log_archive=ON")),
+                "{kind:?}"
+            );
+        }
+    }
 
     #[test]
     fn what_travels_depends_on_both_nodes() {
@@ -119,16 +152,10 @@ mod tests {
             page_size,
             ..NodeFacts::default()
         };
-        let takes = |snapshot| Donor {
-            snapshot,
-            blocking: Blocking::Auto,
-            not_online: None,
-            not_mariabackup: None,
-            is_here: true,
-        };
         let own = "10.11.19-MariaDB";
-        let of =
-            |page_size, snapshot| kind(&node(16384, own), &node(page_size, own), false, &takes(snapshot));
+        let of = |page_size, snapshot| {
+            joiner(node(page_size, own), false, &[]).kind(&node(16384, own), &takes(snapshot))
+        };
         let online = Predicted { kind: SnapshotKind::Online, why: String::new() };
         assert_eq!(of(16384, SnapshotChoice::Auto), TransferKind::Files(online));
         let rows = TransferKind::Rows("innodb_page_size differs: donor 16384, joiner 4096".to_owned());
@@ -140,7 +167,7 @@ mod tests {
 
         // A joiner of a newer series may not be able to apply the donor's redo.
         let auto = takes(SnapshotChoice::Auto);
-        let newer = kind(&node(16384, own), &node(16384, "11.8.6-MariaDB"), true, &auto);
+        let newer = joiner(node(16384, "11.8.6-MariaDB"), true, &[]).kind(&node(16384, own), &auto);
         let is_blocking = |from: &Predicted| from.kind == SnapshotKind::Blocking;
         assert!(matches!(&newer, TransferKind::Files(from) if is_blocking(from)), "{newer:?}");
     }

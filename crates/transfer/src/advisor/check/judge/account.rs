@@ -1,4 +1,5 @@
 //! Whether the account of a donor's program has the required privileges.
+use protocol::message::Logical;
 use protocol::policy::series;
 
 use super::super::facts::{Facts, Live, Server};
@@ -48,6 +49,17 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
             Level::Error,
             "account",
             format!("{account} lacks SELECT on everything, and {only}: this node cannot donate"),
+            crate::snapshot::online::sql_checks::grant_of(account, &["SELECT"]),
+        );
+    }
+    let logical = facts.settings.as_ref().map(|settings| settings.snapshot.logical());
+    if !reads_rows && logical == Ok(Logical::IfNeeded) && !live.reads_everything {
+        findings.note(
+            "account",
+            format!(
+                "{account} lacks SELECT on everything: from this donor a joiner that needs rows instead of files (of another series, \
+                 or with another page size) is refused"
+            ),
             crate::snapshot::online::sql_checks::grant_of(account, &["SELECT"]),
         );
     }
@@ -124,6 +136,9 @@ mod tests {
     fn rows_are_sent_only_by_who_may_read_all_of_them() {
         let mut facts = running();
         live(&mut facts).reads_everything = false;
+        let note = found(&facts, "account", Note);
+        assert!(note.contains("GRANT SELECT ON *.* TO `mysql`@`localhost`;"), "{note}");
+        set_sst(&mut facts, "snapshot=online\n");
         assert!(found(&facts, "account", Ok).contains("has the privileges"));
         set_sst(&mut facts, "snapshot=logical\n");
         let error = found(&facts, "account", Error);

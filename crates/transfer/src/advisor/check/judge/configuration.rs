@@ -3,6 +3,7 @@ use formats::wsrep::address::ListenAddress;
 
 use super::super::Findings;
 use super::super::facts::{Facts, PortState, Server};
+use crate::joiner::permit_options;
 use crate::peer::Side;
 use crate::server::ist_endpoints::{IST_OPTIONS_HINT, IstEndpoints, ist_endpoints};
 use crate::settings::{IstChoice, SnapshotChoice};
@@ -161,6 +162,13 @@ fn files(facts: &Facts, findings: &mut Findings) {
     }
     if let Some(why) = &facts.bad_layout {
         findings.error("options", why.as_str(), "correct the option: neither donor nor joiner can use it");
+    }
+    // A joiner of rows keeps its server and its redo log.
+    if !facts.gives_rows()
+        && let Err(refusal) = permit_options(&facts.options)
+    {
+        let text = format!("{}: every state transfer to this node is refused", refusal.text);
+        findings.error("options", text, refusal.hint.unwrap_or_default());
     }
     findings.ok_if_clean("options", format!("{} option files read", facts.options.files().len()));
     if facts.datadir.compiled_in {

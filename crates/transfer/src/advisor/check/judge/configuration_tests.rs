@@ -114,6 +114,15 @@ fn backups_and_bases() {
     assert!(found(&with_sst("base-command=fetch\n"), "sst", Error).contains("absolute path"));
 }
 
+/// `check` called such a node fit, and its first join was refused.
+#[test]
+fn an_option_with_which_no_transfer_is_taken_is_an_error() {
+    let error = found(&with_options(stopped(), &["--innodb_log_archive=ON"]), "options", Error);
+    assert!(error.contains("innodb_log_archive=ON") && error.contains("is refused"), "{error}");
+    assert!(error.contains("remove the option"), "{error}");
+    assert!(found(&with_options(stopped(), &["--innodb_log_archive=OFF"]), "options", Fine).contains("read"));
+}
+
 #[test]
 fn files_and_our_own_options() {
     assert!(found(&with_sst("threads=99\n"), "sst", Error).contains("threads=99"));
