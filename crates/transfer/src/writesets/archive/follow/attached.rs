@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use formats::{Seqno, Uuid};
 
+use super::LOOK_EVERY;
 use super::files::{self, Tail, Walked};
 use crate::cancel::Cancel;
 
@@ -152,8 +153,13 @@ impl Attached {
         Ok(())
     }
 
-    /// Whether the file, or the server that writes it, is no longer the one that was looked through.
-    pub(super) fn is_another(&self, ring: &Path) -> bool {
+    /// Whether the file, or the server that writes it, is no longer the one that was looked through. To be asked when nothing is
+    /// left to take: pages that were deleted are closed with this. It looks now and then only.
+    pub(super) fn became_another(&mut self, ring: &Path) -> bool {
+        if self.looked.elapsed() <= LOOK_EVERY {
+            return false;
+        }
+        self.looked = Instant::now();
         let Some(Some(tail)) = self.tails.first() else { return true };
         let same_file = files::inode_of(ring).is_some_and(|inode| inode == self.inode);
         let same_head = tail.head().is_ok_and(|head| head == self.head);

@@ -226,13 +226,6 @@ impl Follower {
     ) -> Result<Option<Attached>> {
         output.follows(at.history, at.server);
         while cancel.check().is_ok() && !shift.is_over(self.caught_up) {
-            // Asked before anything is taken: on a busy node there is more to take at any time.
-            if at.looked.elapsed() > LOOK_EVERY {
-                at.looked = Instant::now();
-                if at.is_another(&self.ring) {
-                    return Ok(None);
-                }
-            }
             self.take_new_pages(&mut at)?;
             let walked = at.walk(self.wanted(), cancel)?;
             self.overtaken |= walked == Walked::Lost;
@@ -247,6 +240,10 @@ impl Follower {
                 }
                 Drained::All => {
                     (at.progress, at.looked_through) = (Instant::now(), false);
+                    // Asked here too: on a busy node there is more to take after each rest.
+                    if at.became_another(&self.ring) {
+                        return Ok(None);
+                    }
                     self.rest(self.rest);
                     continue;
                 }
@@ -279,6 +276,9 @@ impl Follower {
                 return Ok(Some(at));
             }
             if at.progress.elapsed() > patience {
+                return Ok(None);
+            }
+            if at.became_another(&self.ring) {
                 return Ok(None);
             }
             self.rest(self.rest);
