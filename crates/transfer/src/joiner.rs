@@ -48,6 +48,7 @@ use crate::remembered::memory::Memory;
 use crate::server::error_log::ErrorLog;
 use crate::server::retries;
 use crate::threads::Thread;
+use crate::writesets::ist::spool;
 pub use agree::MARGIN_BYTES;
 use agree::Room;
 pub(crate) use agree::{ROWS_OF_FILES, permit_options};
@@ -212,6 +213,8 @@ fn serve(
             job.settings.limits.permit_files()?;
             retries::reset_if_served(&transfer.layout)?;
             retries::permit(&job.datadir, &job.settings.limits)?;
+            // What an earlier try received of write-sets was counted as room for files.
+            spool::discard(&job.datadir)?;
             let (verified, memory) = transfer.receive(link, first)?;
             Ok(Agreed::Arrived(Box::new(verified), offer.node, memory))
         }
@@ -233,6 +236,7 @@ fn bypass(job: &Job, link: &mut Link, position: &str, domain: Option<u32>) -> Re
     job.progress.ledger.ist_follows(state);
     tracing::info!("IST follows from {state}; no data is needed");
     Unfinished::remove(&job.datadir)?;
+    spool::discard(&job.datadir)?;
     tidy::remove_leftovers(&Disk, &job.datadir)?;
     Ok((state, domain))
 }

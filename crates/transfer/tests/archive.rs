@@ -75,14 +75,28 @@ fn an_archive_is_continued_and_gaps_are_honoured() {
     let archive = Archive::open(dir.path()).unwrap();
     let error = archive.read(Seqno(29), Seqno(35), &mut |_| Ok(true)).unwrap_err();
     assert!(error.to_string().contains("write-set 31 is not in the archive"), "{error}");
+    assert_eq!(archive.branched_at(), None);
     // The group began again from an older state: the same seqnos, other actions.
     write(dir.path(), &[gap(41, 40, GapReason::OtherBranch), block(36, 50)], true);
     assert_eq!(read(dir.path()), Some((36, 50)));
+    assert_eq!(Archive::open(dir.path()).unwrap().branched_at(), Some(Seqno(40)));
     assert_eq!(faults(dir.path()), Vec::<String>::new());
     // Another history.
     write(dir.path(), &[Block { history: Uuid([8; 16]), ..block(1, 2) }], true);
     assert_eq!(read(dir.path()), Some((1, 2)));
     assert_eq!(Archive::open(dir.path()).unwrap().runs().0.len(), 4);
+    assert_eq!(Archive::open(dir.path()).unwrap().branched_at(), None);
+}
+
+#[test]
+fn large_actions_behind_many_small_ones_count_in_the_estimate() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = vec![1; 3_000_000];
+    write(dir.path(), &[block(1, 1000), part(1001, 0, &large, large.len() as u64)], true);
+    let archive = Archive::open(dir.path()).unwrap();
+    let bytes = |from, to| archive.bytes_of(Seqno(from), Seqno(to)).unwrap();
+    assert!((3_000_000..3_100_000).contains(&bytes(1, 1001)), "{}", bytes(1, 1001));
+    assert_eq!((bytes(1002, 1001), bytes(1002, 2000)), (0, 0));
 }
 
 #[test]

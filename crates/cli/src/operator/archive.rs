@@ -139,7 +139,7 @@ impl Keep {
 fn archive_run(options: &RunOptions) -> Result<()> {
     let wanted = options.of.node.wanted()?;
     let datadir = wanted.layout()?.datadir;
-    let cache = wanted.cache_dir()?;
+    let ring = wanted.cache_file()?;
     let dir = options.of.archive.clone().unwrap_or_else(|| default_dir(&datadir));
     make(&dir, &datadir)?;
     become_owner_of(&datadir)?;
@@ -155,7 +155,6 @@ fn archive_run(options: &RunOptions) -> Result<()> {
         Box::new(move || wanted.ist_endpoints(&datadir))
     };
     let stand_in = stand_in::start(datadir.clone(), find, ist.clone(), cancel.clone())?;
-    let ring = cache.join(formats::galera::gcache::FILE_NAME);
     let keep = options.keep.retention();
     let settings = Settings { datadir, ring, dir, keep, free_floor: options.free_floor, ist };
     let archived = archive::run(&settings, &cancel);

@@ -158,7 +158,7 @@ fn place(given: Option<&Path>, node: &Which) -> Result<PathBuf> {
     }
     let wanted = node.wanted()?;
     become_the_servers_user(&wanted)?;
-    wanted.cache_dir()
+    wanted.cache_file()
 }
 
 fn run_verify(cache: &Gcache, as_json: bool) -> Result<()> {

@@ -36,8 +36,6 @@ use crate::writesets::store::{StoredAction, Take, WriteSetStore};
 const FINAL_WITHIN: Duration = Duration::from_secs(10);
 /// How often the archive, and the state of the newest one in the cache, are looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
-/// Number of write-sets that are read to estimate the size of all.
-const MEASURED: usize = 500;
 /// The version of IST's messages that we send; the joiner's relay replaces it by the group's version.
 const VERSION: u8 = formats::galera::ist::VERSION_OLDEST;
 
@@ -133,16 +131,17 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         }
     };
     let write_sets = to.0.saturating_sub(from.0).saturating_add(1).max(0).unsigned_abs();
-    let write_set_bytes = match history.bytes(from, to, write_sets) {
-        Ok(bytes) => bytes,
-        Err(error) => return none(format!("{error:#}")),
+    // An earlier try may have brought the first ones.
+    let (write_set_bytes, missing) = match (history.bytes(from, to), history.bytes(from.max(next), to)) {
+        (Ok(all), Ok(missing)) => (all, missing),
+        (Err(error), _) | (_, Err(error)) => return none(format!("{error:#}")),
     };
     let rlimit = session.context.throttle.rate();
     let ways = Ways { write_sets, write_set_bytes, rate, files: all, sent, rlimit };
     if job.settings.ist == IstChoice::Auto && !ways.replay_is_cheaper() {
         return none(format!("it would cost more: {}", ways.in_words()));
     }
-    if write_set_bytes > room {
+    if missing > room {
         return none(format!(
             "the joiner has room for {} of write-sets only: {}",
             size(room),
@@ -159,9 +158,7 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
         record.plan = Some(Plan { words: line, total: all, write_sets, write_set_bytes, ..Plan::default() });
     });
     job.progress.phase("sending write-sets", &format!("{from} to {to}"));
-    // An earlier try may have brought the first ones.
-    let brought = next.0.saturating_sub(from.0).max(0) as f64 / write_sets.max(1) as f64;
-    job.progress.copies((write_set_bytes as f64 * (1.0 - brought).max(0.0)) as u64);
+    job.progress.copies(missing);
     let from = from.max(next);
     link.send(&Message::WriteSets { from: from.0, to: to.0, domain: given.1 })?;
     link.tell_total()?;
@@ -271,6 +268,13 @@ impl History {
                 group.uuid
             ));
         }
+        if let Some(branched) = self.archive.branched_at().filter(|branched| position.seqno <= *branched) {
+            return Err(format!(
+                "the joiner is at {}; the group began again from an older state when it was at {branched}, so the joiner may \
+                 hold what the group no longer has",
+                position.seqno
+            ));
+        }
         if position.seqno > group.seqno {
             let (joiner, group) = (position.seqno, group.seqno);
             return Err(format!("the joiner is at {joiner}, ahead of the group at {group}"));
@@ -334,17 +338,13 @@ impl History {
         read && is_final
     }
 
-    /// Estimates the size of `count` write-sets in bytes, from the first ones of the range.
-    fn bytes(&self, from: Seqno, to: Seqno, count: u64) -> Result<u64> {
-        let (mut bytes, mut seen) = (0u64, 0usize);
-        if from <= to {
-            self.read(from, to, &mut |action| {
-                bytes += action.bytes.len() as u64;
-                seen += 1;
-                Ok(seen < MEASURED)
-            })?;
-        }
-        Ok((bytes as f64 / seen.max(1) as f64 * count as f64) as u64)
+    /// About how many bytes these write-sets have.
+    fn bytes(&self, from: Seqno, to: Seqno) -> Result<u64> {
+        let last = self.archive.range().map_or(Seqno(0), |(_, last)| last);
+        let archived = self.archive.bytes_of(from, to.min(last))?;
+        let behind = from.max(Seqno(last.0.saturating_add(1)));
+        let cached = self.cache.as_ref().map_or(Ok(0), |cache| cache.bytes_of(behind, to))?;
+        Ok(archived.saturating_add(cached))
     }
 
     fn read(&self, from: Seqno, to: Seqno, take: &mut Take<'_>) -> Result<()> {
@@ -384,8 +384,47 @@ fn open_store(job: &Job, dir: &Path) -> Result<Box<dyn WriteSetStore + Send>> {
 /// Our own provider's cache, if it can be read.
 fn own_cache(job: &Job) -> Option<Gcache> {
     let options = provider_options::parse(job.options.server("wsrep-provider-options").unwrap_or_default());
-    let name = options.get("gcache.name").map_or(formats::galera::gcache::FILE_NAME, String::as_str);
-    let path = provider_options::cache_dir(&options, &job.datadir).join(name);
+    let path = provider_options::cache_file(&options, &job.datadir);
     let cache = Gcache::open_unless(&path, &job.cancel);
     cache.inspect_err(|why| tracing::debug!("no cache of our own: {why:#}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::writesets::store::Take;
+
+    const HISTORY: Uuid = Uuid([7; 16]);
+
+    /// An archive of a group that began again from an older state when it was at 100.
+    struct Branched;
+
+    impl WriteSetStore for Branched {
+        fn history(&self) -> Uuid {
+            HISTORY
+        }
+
+        fn range(&self) -> Option<(Seqno, Seqno)> {
+            Some((Seqno(51), Seqno(200)))
+        }
+
+        fn read(&self, _: Seqno, _: Seqno, _: &mut Take<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn branched_at(&self) -> Option<Seqno> {
+            Some(Seqno(100))
+        }
+    }
+
+    #[test]
+    fn a_joiner_that_may_be_of_the_branch_that_was_given_up_gets_files() {
+        let history = History { archive: Box::new(Branched), cache: None };
+        let at = |seqno| StateId { uuid: HISTORY, seqno: Seqno(seqno) };
+        for lost in [60, 100] {
+            let why = history.fits(at(lost), at(200)).unwrap_err();
+            assert!(why.contains("began again from an older state when it was at 100"), "{why}");
+        }
+        assert_eq!(history.fits(at(101), at(200)), Ok(()));
+    }
 }

@@ -14,12 +14,14 @@ use crate::failure::{Failure, Kind};
 use crate::human::size;
 use crate::install::files::Disk;
 use crate::install::in_place;
+use crate::install::kept;
 use crate::install::patch::DIFFERS_MAX;
 use crate::job::Job;
 use crate::receive::leftovers;
 use crate::server::options::ServerOptions;
 use crate::server::version::server_version;
 use crate::settings::InPlace;
+use crate::writesets::ist::spool;
 
 /// Bytes that stay free on each filesystem, for logs and the server's first start.
 pub const MARGIN_BYTES: u64 = 64 << 20;
@@ -252,8 +254,14 @@ fn demands(layout: &Layout, offer: &Offer, old: &ManagedFiles) -> Result<Vec<Dem
     for (directory, bytes) in &offer.external {
         need(Path::new(directory), *bytes)?;
     }
-    // The leftovers of an interrupted transfer are reused or removed.
-    for (path, bytes) in leftovers::allocated(&layout.datadir)? {
+    // The leftovers of an interrupted transfer are reused or removed, and write-sets that an earlier try received are removed
+    // before files come.
+    let mut leftovers = leftovers::allocated(&layout.datadir)?;
+    for path in spool::all(&layout.datadir)? {
+        let bytes = kept::allocated(&path)?;
+        leftovers.push((path, bytes));
+    }
+    for (path, bytes) in leftovers {
         if let Some(demand) = demands.get_mut(&filesystem_of(&path)?) {
             demand.available = demand.available.saturating_add(bytes);
         }

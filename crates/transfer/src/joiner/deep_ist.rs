@@ -21,7 +21,7 @@ use super::expected::{Position, parse_position, unexpected};
 use super::settled::VerifiedStaging;
 use crate::datadir::layout::Layout;
 use crate::disk::filesystem::bytes_available;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, kind_of};
 use crate::human::{printable, size};
 use crate::install::files::Disk;
 use crate::install::in_place;
@@ -269,7 +269,14 @@ fn receive(
                     payload = zstd::bulk::decompress(&payload, len as usize)
                         .context("write-sets from the donor do not unpack")?;
                 }
-                spool.take(&payload)?;
+                if let Err(error) = spool.take(&payload) {
+                    // A full disk leaves no room for files either.
+                    if kind_of(&error) == Kind::Space {
+                        drop(spool);
+                        spool::discard(&job.datadir)?;
+                    }
+                    return Err(error);
+                }
                 let bytes = payload.len() as u64;
                 job.progress.done_bytes.fetch_add(bytes, Ordering::Relaxed);
                 job.progress.ledger.update(|record| record.bytes.write_sets += bytes);

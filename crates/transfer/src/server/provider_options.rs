@@ -2,6 +2,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use formats::galera::gcache;
+
 /// Options by name, of several settings the last.
 pub type ProviderOptions = BTreeMap<String, String>;
 
@@ -45,11 +47,12 @@ pub fn period_s(value: &str) -> Option<f64> {
     Some(total)
 }
 
-/// The directory of the provider's write-set cache.
-pub fn cache_dir(provider: &ProviderOptions, datadir: &Path) -> PathBuf {
+/// The ring file of the provider's write-set cache; pages lie beside it.
+pub fn cache_file(provider: &ProviderOptions, datadir: &Path) -> PathBuf {
     let dir = provider.get("gcache.dir").or_else(|| provider.get("base_dir")).map(PathBuf::from);
+    let name = provider.get("gcache.name").map_or(gcache::FILE_NAME, String::as_str);
     // `join` returns an absolute path unchanged.
-    datadir.join(dir.unwrap_or_default())
+    datadir.join(dir.unwrap_or_default()).join(name)
 }
 
 #[cfg(test)]
@@ -63,6 +66,20 @@ mod tests {
         assert_eq!(options.get("gcache.size").map(String::as_str), Some("32M"));
         assert_eq!(options.len(), 3);
         assert!(is_on("YES") && is_on("1") && !is_on("no"));
+    }
+
+    #[test]
+    fn the_ring_file_is_where_the_provider_makes_it() {
+        let datadir = Path::new("/data");
+        for (options, file) in [
+            ("", "/data/galera.cache"),
+            ("base_dir = /base", "/base/galera.cache"),
+            ("gcache.dir=ring; base_dir=/base", "/data/ring/galera.cache"),
+            ("gcache.dir=/ring;gcache.name=other.cache", "/ring/other.cache"),
+            ("gcache.dir=/ring;gcache.name=/elsewhere/a.cache", "/elsewhere/a.cache"),
+        ] {
+            assert_eq!(cache_file(&parse(options), datadir), Path::new(file), "{options}");
+        }
     }
 
     #[test]

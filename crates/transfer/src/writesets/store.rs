@@ -6,6 +6,9 @@ use formats::galera::gcache::Action;
 use formats::galera::write_set::WriteSet;
 use formats::{Seqno, Uuid};
 
+/// So many actions are read to estimate the bytes of all.
+const MEASURED: usize = 500;
+
 /// One action of a history: a write-set or a configuration change, with the verdict that its node reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAction {
@@ -40,6 +43,29 @@ pub trait WriteSetStore {
     /// A seqno is missing, or its action is damaged: the error names the seqno, and everything before it has been handed over.
     /// Reading failed, or `take` did.
     fn read(&self, from: Seqno, to: Seqno, take: &mut Take<'_>) -> Result<()>;
+
+    /// The highest seqno up to which a node may hold other actions under the same seqnos: the group began again from an older
+    /// state, and this store holds what came then. `None` if it knows of no such thing.
+    fn branched_at(&self) -> Option<Seqno> {
+        None
+    }
+
+    /// About how many bytes the actions from `from` to `to` (both included) have: what the first ones of them say of all.
+    ///
+    /// # Errors
+    /// Those of reading.
+    fn bytes_of(&self, from: Seqno, to: Seqno) -> Result<u64> {
+        let (mut bytes, mut seen) = (0u64, 0usize);
+        if from <= to {
+            self.read(from, to, &mut |action| {
+                bytes += action.bytes.len() as u64;
+                seen += 1;
+                Ok(seen < MEASURED)
+            })?;
+        }
+        let count = to.0.saturating_sub(from.0).saturating_add(1).max(0);
+        Ok((bytes as f64 / seen.max(1) as f64 * count as f64) as u64)
+    }
 }
 
 /// Verifies every checksum in an action's bytes, and that it says of itself that it has this seqno.

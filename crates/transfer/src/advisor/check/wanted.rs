@@ -65,14 +65,14 @@ impl Wanted {
         Ok(load(self, &[])?.1)
     }
 
-    /// Returns the directory of the provider's write-set cache, according to the option files.
+    /// Returns the ring file of the provider's write-set cache, according to the option files.
     ///
     /// # Errors
     /// Like [`Wanted::layout`].
-    pub fn cache_dir(&self) -> Result<PathBuf> {
+    pub fn cache_file(&self) -> Result<PathBuf> {
         let (args, options) = load(self, &[])?;
         let provider = provider_options::parse(options.server("wsrep-provider-options").unwrap_or_default());
-        Ok(provider_options::cache_dir(&provider, &Layout::resolve(&args, &options)?.datadir))
+        Ok(provider_options::cache_file(&provider, &Layout::resolve(&args, &options)?.datadir))
     }
 
     /// Returns where IST comes in on this node, according to the arguments of the server that runs on `datadir`, if one is

@@ -14,7 +14,7 @@ use super::facts::{Group, Known, Origin, Pace};
 use super::kind::{Joiner, TransferKind};
 use super::transfer::{Estimate, Here};
 use crate::failure::{Failure, Kind};
-use crate::server::provider_options::{self, cache_dir, is_on};
+use crate::server::provider_options::{self, cache_file, is_on};
 use crate::sql::{Answer, Session};
 use crate::sql::{Listens, Login};
 use crate::writesets::archive::{default_dir, is_archive};
@@ -140,7 +140,7 @@ impl Asking {
             lowest_cached: number(status.get("wsrep_local_cached_downto")).filter(|at| *at > 0).map(Seqno),
         };
         let datadir = PathBuf::from(of(&variables, "datadir"));
-        let cache = cache_dir(&provider, &datadir);
+        let cache = cache_file(&provider, &datadir);
         let archive = Some(default_dir(&datadir)).filter(|dir| is_socket(at) && is_archive(dir));
         let others = session.members()?;
         let kind = self.joiner.takes(at, session, &variables).ok();

@@ -24,7 +24,7 @@ use crate::disk::filesystem::bytes_available;
 use crate::failure::{Failure, Kind};
 use crate::joiner;
 use crate::server::options::ServerOptions;
-use crate::server::provider_options::{self, cache_dir, is_on};
+use crate::server::provider_options::{self, cache_file, is_on};
 use crate::settings::Settings;
 use crate::writesets::gcache::{Gcache, Report};
 use crate::writesets::ist::{rate, relay};
@@ -53,7 +53,7 @@ pub fn collect(
             .into());
     }
     let provider = provider_options::parse(options.server("wsrep-provider-options").unwrap_or_default());
-    let cache = Gcache::open(&cache_dir(&provider, &layout.datadir));
+    let cache = Gcache::open(&cache_file(&provider, &layout.datadir));
     let old = managed::managed(&layout)?;
     let mut group = match donors {
         [] => seen_last(cache.as_ref().map_err(|e| format!("{e:#}")))?,

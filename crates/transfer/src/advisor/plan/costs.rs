@@ -73,6 +73,8 @@ pub(super) struct Known<'a> {
     pub missing: (u64, u64),
     /// How fast the node applies them, if that is known.
     pub rate: Option<ReplayRate>,
+    /// Bytes that travel in a second, if the operator says so.
+    pub link: Option<u64>,
     /// What the chosen donor would send, and of which kind.
     pub sends: Option<&'a Estimate>,
     pub kind: Option<&'a TransferKind>,
@@ -84,11 +86,11 @@ pub(super) fn costs(known: &Known<'_>) -> Vec<Cost> {
     let mut all = match known.way {
         Way::Ist { .. } => {
             let (write_sets, bytes) = known.missing;
-            vec![replayed(Back::Ist, write_sets, bytes, known.rate)]
+            vec![replayed(Back::Ist, (write_sets, bytes), known)]
         }
         Way::Sst { .. } => {
             let deep = known.deep_ist.filter(|deep| deep.closed.is_none());
-            deep.map(|deep| by_archive(deep, known.rate)).into_iter().chain(by_files(known)).collect()
+            deep.map(|deep| by_archive(deep, known)).into_iter().chain(by_files(known)).collect()
         }
         Way::NothingMissing | Way::Ahead { .. } | Way::Waits | Way::Refused => Vec::new(),
     };
@@ -96,14 +98,14 @@ pub(super) fn costs(known: &Known<'_>) -> Vec<Cost> {
     all
 }
 
-fn replayed(back: Back, write_sets: u64, write_set_bytes: u64, rate: Option<ReplayRate>) -> Cost {
-    let ways = Ways { write_sets, write_set_bytes, rate, files: 0, sent: 0, rlimit: None };
+fn replayed(back: Back, (write_sets, write_set_bytes): (u64, u64), known: &Known<'_>) -> Cost {
+    let ways = Ways { write_sets, write_set_bytes, rate: known.rate, files: 0, sent: 0, rlimit: known.link };
     Cost { back, takes: Some(ways.replay()), of: format!("{write_sets} write-sets") }
 }
 
-fn by_archive(deep: &DeepIst, rate: Option<ReplayRate>) -> Cost {
+fn by_archive(deep: &DeepIst, known: &Known<'_>) -> Cost {
     let replayed = |back| {
-        let cost = replayed(back, deep.write_sets, deep.bytes, rate);
+        let cost = replayed(back, (deep.write_sets, deep.bytes), known);
         let sure = deep.reaches() == Reaches::Yes;
         let of = if sure { cost.of } else { format!("{}, if its archive has kept them", cost.of) };
         Cost { of, ..cost }
@@ -111,17 +113,20 @@ fn by_archive(deep: &DeepIst, rate: Option<ReplayRate>) -> Cost {
     let Some(base) = &deep.base else { return replayed(Back::DeepIst) };
     let cost = replayed(Back::BaseAndDeepIst);
     // Copied, where the filesystem cannot share them; the donor counts only what it has to do with.
-    let copied = moved(0, base.bytes);
+    let copied = moved(0, base.bytes, None);
     let takes = cost.takes.map(|takes| takes.saturating_add(copied));
     Cost { takes, of: format!("{} copied, {}", size(base.bytes), cost.of), ..cost }
 }
 
 fn by_files(known: &Known<'_>) -> Vec<Cost> {
     let Some(&Estimate { all, about, .. }) = known.sends else { return Vec::new() };
-    let everything = |back| Cost { back, takes: Some(moved(0, all)), of: format!("{} sent", size(all)) };
+    let everything =
+        |back| Cost { back, takes: Some(moved(0, all, known.link)), of: format!("{} sent", size(all)) };
     let incremental = match about {
         Some(about) if about >= all => None,
-        Some(about) => Some((Some(moved(all, about)), format!("{} of {} sent", size(about), size(all)))),
+        Some(about) => {
+            Some((Some(moved(all, about, known.link)), format!("{} of {} sent", size(about), size(all))))
+        }
         None => Some((None, format!("at most {} sent", size(all)))),
     };
     match known.kind {
@@ -135,8 +140,8 @@ fn by_files(known: &Known<'_>) -> Vec<Cost> {
 }
 
 /// How long it takes to compare files and to send, or copy, a part of them.
-fn moved(files: u64, sent: u64) -> Duration {
-    Ways { write_sets: 0, write_set_bytes: 0, rate: None, files, sent, rlimit: None }.transfer()
+fn moved(files: u64, sent: u64, link: Option<u64>) -> Duration {
+    Ways { write_sets: 0, write_set_bytes: 0, rate: None, files, sent, rlimit: link }.transfer()
 }
 
 #[cfg(test)]
@@ -170,8 +175,23 @@ mod tests {
 
     fn order(sends: &Estimate, kind: Option<&TransferKind>, deep_ist: Option<&DeepIst>) -> Vec<Back> {
         let way = sst();
-        let known = Known { way: &way, missing: (0, 0), rate: None, sends: Some(sends), kind, deep_ist };
+        let known =
+            Known { way: &way, missing: (0, 0), rate: None, link: None, sends: Some(sends), kind, deep_ist };
         costs(&known).iter().map(|cost| cost.back).collect()
+    }
+
+    #[test]
+    fn a_slow_link_and_a_slow_server_make_their_ways_dearer() {
+        let (way, some) = (sst(), estimate(Some(GIB)));
+        let deep = deep(400_000, None);
+        let first = |rate, link| {
+            let (sends, kind, deep_ist) = (Some(&some), None, Some(&deep));
+            costs(&Known { way: &way, missing: (0, 0), rate, link, sends, kind, deep_ist })[0].back
+        };
+        assert_eq!(first(None, None), Back::Incremental);
+        assert_eq!(first(None, Some(2 << 20)), Back::DeepIst);
+        let slow = Some(ReplayRate { write_sets: 100, bytes: 50_000 });
+        assert_eq!(first(slow, Some(2 << 20)), Back::Incremental);
     }
 
     #[test]
@@ -200,14 +220,29 @@ mod tests {
         let some = estimate(Some(1));
         let known = |rate| {
             let (sends, deep_ist) = (Some(&some), None);
-            costs(&Known { way: &way, missing: (10_000, 1 << 20), rate, sends, kind: None, deep_ist })
+            costs(&Known {
+                way: &way,
+                missing: (10_000, 1 << 20),
+                rate,
+                link: None,
+                sends,
+                kind: None,
+                deep_ist,
+            })
         };
         let of = "10000 write-sets".to_owned();
         assert_eq!(known(None), [Cost { back: Back::Ist, takes: Some(Duration::from_secs(2)), of }]);
         let fast = known(Some(ReplayRate { write_sets: 20_000, bytes: 2 << 20 }));
         assert_eq!(fast[0].takes, Some(Duration::from_millis(500)));
-        let nothing =
-            Known { way: &Way::Waits, missing: (1, 1), rate: None, sends: None, kind: None, deep_ist: None };
+        let nothing = Known {
+            way: &Way::Waits,
+            missing: (1, 1),
+            rate: None,
+            link: None,
+            sends: None,
+            kind: None,
+            deep_ist: None,
+        };
         assert!(costs(&nothing).is_empty());
     }
 }

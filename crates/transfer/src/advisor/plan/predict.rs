@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use formats::Seqno;
 use formats::galera::conf_change::MemberState;
+use protocol::message::ReplayRate;
 
 use super::advice;
 use super::choice::{Choice, Joiner, Member, Rule, choose, safe};
@@ -83,6 +84,18 @@ pub struct Speeds {
     pub transfer: Option<f64>,
 }
 
+impl Speeds {
+    /// The given rate, for write-sets of so many bytes each.
+    fn replay(&self, bytes_each: f64) -> Option<ReplayRate> {
+        let write_sets = self.apply?;
+        let at_least_one = |number: f64| number.max(1.0) as u64;
+        Some(ReplayRate {
+            write_sets: at_least_one(write_sets),
+            bytes: at_least_one(write_sets * bytes_each),
+        })
+    }
+}
+
 /// Predicts from the current facts.
 pub fn predict(facts: &Facts, speeds: Speeds) -> Prediction {
     let group = &facts.group;
@@ -129,7 +142,8 @@ pub fn predict(facts: &Facts, speeds: Speeds) -> Prediction {
     prediction.costs = costs::costs(&costs::Known {
         way: &prediction.way,
         missing: (missing.unwrap_or(0), missing_bytes.unwrap_or(0)),
-        rate: facts.rate,
+        rate: speeds.replay(pace.map_or(0.0, |pace| pace.bytes_each)).or(facts.rate),
+        link: speeds.transfer.map(|bytes| bytes as u64),
         sends: prediction.sends.as_ref().and_then(|sends| sends.as_ref().ok()),
         kind: prediction.kind.as_ref(),
         deep_ist: prediction.deep_ist.as_ref(),

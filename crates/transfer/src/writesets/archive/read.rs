@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use formats::archive::{BlockKind, PartHead, entries, serial_of_name};
+use formats::archive::{BlockKind, GapReason, PartHead, entries, serial_of_name};
 use formats::galera::gcache::Action;
 use formats::galera::write_set_check::WriteSetCheck;
 use formats::{Seqno, Uuid};
@@ -276,6 +276,40 @@ impl WriteSetStore for Archive {
         }
         Ok(())
     }
+
+    fn branched_at(&self) -> Option<Seqno> {
+        let of_history = |segment: &&Segment| segment.header.history == self.history();
+        let pieces = self.segments.iter().filter(of_history).flat_map(|segment| &segment.pieces);
+        let branches = pieces.filter_map(|piece| match piece {
+            // It was found when the archive ended there.
+            Piece::Gap { last, reason: GapReason::OtherBranch, .. } => Some(*last),
+            _ => None,
+        });
+        branches.max()
+    }
+
+    /// What their segments say: the first ones may be much smaller than those that follow.
+    fn bytes_of(&self, from: Seqno, to: Seqno) -> Result<u64> {
+        let Some(run) = self.newest_run() else { return Ok(0) };
+        let of_run = |segment: &&Segment| (run.serials.0..=run.serials.1).contains(&segment.header.serial);
+        let bytes = self.segments.iter().filter(of_run).map(|segment| {
+            let all = actions_in(segment, Seqno(i64::MIN), Seqno(i64::MAX));
+            let wanted = actions_in(segment, from, to);
+            (segment.body_bytes as f64 * wanted as f64 / all.max(1) as f64) as u64
+        });
+        Ok(bytes.sum())
+    }
+}
+
+/// How many actions between these seqnos a segment has.
+fn actions_in(segment: &Segment, from: Seqno, to: Seqno) -> u64 {
+    let counts = segment.pieces.iter().map(|piece| match piece {
+        Piece::Run { first, last, .. } if (*first).max(from) <= (*last).min(to) => {
+            (*last).min(to).0.abs_diff((*first).max(from).0).saturating_add(1)
+        }
+        Piece::Run { .. } | Piece::Gap { .. } => 0,
+    });
+    counts.sum()
 }
 
 /// Whether some of these seqnos lie in a segment.

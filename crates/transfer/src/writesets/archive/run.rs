@@ -102,11 +102,18 @@ fn last_of(dir: &Path) -> Result<Option<Last>> {
         last.seqno = gap.last;
         return Ok(Some(last));
     }
-    archive.read(run.last, run.last, &mut |action| {
+    let read = archive.read(run.last, run.last, &mut |action| {
         let is_small = action.bytes.len() <= BLOCK_BYTES;
         last.digest = is_small.then(|| super::follow::digest(action.skipped, &action.bytes));
         Ok(false)
-    })?;
+    });
+    // What is damaged stays so; what follows is archived all the same.
+    match read {
+        Err(error) if kind_of(&error) == Kind::Disk => {
+            tracing::warn!("the last write-set of the archive cannot be read: {error:#}");
+        }
+        read => read?,
+    }
     Ok(Some(last))
 }
 
@@ -169,18 +176,16 @@ impl<'a> Writing<'a> {
                 return Ok(Ended::Shift);
             }
             match self.next() {
-                Ok(block) => self.append(&block)?,
+                Ok(block) => {
+                    if !self.append(&block)? {
+                        break;
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.writer.sync_if_due()?;
-            if self.retired.elapsed() >= RETIRE_EVERY {
-                self.retired = Instant::now();
-                let (count, bytes) = self.writer.retire(self.settings.keep)?;
-                if count > 0 {
-                    tracing::info!("removed {count} segments, {}", size(bytes));
-                }
-            }
+            self.retire_if_due()?;
             self.tell_if_due(None)?;
         }
         self.writer.close()?;
@@ -200,8 +205,20 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// Appends a block once there is room for it.
-    fn append(&mut self, block: &Block) -> Result<()> {
+    fn retire_if_due(&mut self) -> Result<()> {
+        if self.retired.elapsed() < RETIRE_EVERY {
+            return Ok(());
+        }
+        self.retired = Instant::now();
+        let (count, bytes) = self.writer.retire(self.settings.keep)?;
+        if count > 0 {
+            tracing::info!("removed {count} segments, {}", size(bytes));
+        }
+        Ok(())
+    }
+
+    /// Appends a block once there is room for it. False if that was not before the end: then nothing may follow it either.
+    fn append(&mut self, block: &Block) -> Result<bool> {
         let mut said = false;
         loop {
             let free = bytes_available(&self.settings.dir)?;
@@ -218,16 +235,18 @@ impl<'a> Writing<'a> {
                 tracing::warn!("{text}");
             }
             self.tell_if_due(Some(&text))?;
+            // What need not be kept may be what takes the room.
+            self.retire_if_due()?;
             if self.cancel.sleep(STATUS_EVERY).is_err() {
                 // What is in the queue is lost to this archive; the next archiver takes it from the cache, or finds a gap.
-                return Ok(());
+                return Ok(false);
             }
         }
         if matches!(block.kind, BlockKind::Actions | BlockKind::LastPart) {
             self.actions += block.last.0.abs_diff(block.first.0) + 1;
         }
         self.bytes = self.writer.segments().iter().map(|segment| segment.len).sum();
-        Ok(())
+        Ok(true)
     }
 
     fn tell_if_due(&mut self, state: Option<&str>) -> Result<()> {
@@ -289,4 +308,72 @@ pub fn refuse_inside(datadir: &Path, dir: &Path) -> Result<()> {
     let hint = "the server takes a directory there for a database, and other SST methods empty it: choose another place \
                 with --archive";
     bail!(Failure::new(Kind::Configuration, text).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(seqno: i64) -> Block {
+        let (first, last) = (formats::Seqno(seqno), formats::Seqno(seqno));
+        let history = formats::Uuid([seqno as u8; 16]);
+        Block {
+            history,
+            kind: BlockKind::Gap(formats::archive::GapReason::Lost),
+            first,
+            last,
+            body: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn below_the_floor_old_segments_are_removed_and_nothing_is_appended() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path()).unwrap();
+        // Each history has a segment of its own.
+        (1..4).for_each(|seqno| writer.append(&block(seqno)).unwrap());
+        let settings = Settings {
+            datadir: dir.path().to_owned(),
+            ring: dir.path().join("galera.cache"),
+            dir: dir.path().to_owned(),
+            keep: Retention { bytes: Some(1), time: None },
+            free_floor: u64::MAX,
+            ist: Told::default(),
+        };
+        let (queue, blocks) = sync_channel(QUEUE);
+        let (seen, cancel) = (Mutex::default(), Cancel::new());
+        let mut writing = Writing::new(&settings, writer, blocks, &seen, &cancel);
+        writing.retired = Instant::now().checked_sub(RETIRE_EVERY).unwrap();
+        (4..6).for_each(|seqno| queue.send(block(seqno)).unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                cancel.cancel(Kind::Stopped, "told to end");
+            });
+            assert_eq!(writing.write(&Shift::Usual(Instant::now())).unwrap(), Ended::Work);
+        });
+        assert_eq!(writing.blocks.try_iter().count(), 1, "what follows a lost block would hide the hole");
+        let left = Archive::open(dir.path()).unwrap();
+        assert_eq!(left.segments().iter().map(|segment| segment.header.serial).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn a_damaged_last_block_does_not_keep_the_archiver_from_going_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path()).unwrap();
+        let (first, last, history) = (formats::Seqno(1), formats::Seqno(1), formats::Uuid([1; 16]));
+        let mut body = Vec::new();
+        formats::archive::push_entry(&mut body, formats::galera::gcache::Action::Other(9), false, &[5; 300]);
+        writer.append(&Block { history, kind: BlockKind::Actions, first, last, body }).unwrap();
+        writer.close().unwrap();
+        let path = writer.segments()[0].path.clone();
+        drop(writer);
+        let undamaged = last_of(dir.path()).unwrap().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[formats::archive::SEGMENT_HEADER_LEN + formats::archive::BLOCK_HEADER_LEN + 2] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let damaged = last_of(dir.path()).unwrap().unwrap();
+        assert!(undamaged.digest.is_some());
+        assert_eq!(damaged, Last { digest: None, ..undamaged });
+    }
 }

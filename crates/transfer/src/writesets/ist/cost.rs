@@ -28,7 +28,7 @@ pub struct Ways {
     pub files: u64,
     /// Bytes of them that would be sent.
     pub sent: u64,
-    /// Bytes that the donor may send in a second, if there is a limit.
+    /// Bytes that may travel in a second, if there is a limit.
     pub rlimit: Option<u64>,
 }
 

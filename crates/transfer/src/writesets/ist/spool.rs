@@ -25,18 +25,27 @@ pub fn path(datadir: &Path, history: Uuid) -> PathBuf {
     datadir.join(format!("{PREFIX}{history}{ENDING}"))
 }
 
+/// Every spool in this datadir.
+///
+/// # Errors
+/// From the disk.
+pub fn all(datadir: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in datadir.read_dir().with_context(|| format!("cannot list {}", datadir.display()))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PREFIX) && name.ends_with(ENDING) {
+            all.push(datadir.join(name));
+        }
+    }
+    Ok(all)
+}
+
 /// Removes every spool in this datadir.
 ///
 /// # Errors
 /// From the disk.
 pub fn discard(datadir: &Path) -> Result<()> {
-    for entry in datadir.read_dir().with_context(|| format!("cannot list {}", datadir.display()))? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(PREFIX) && name.ends_with(ENDING) {
-            durable::remove_if_there(&datadir.join(name))?;
-        }
-    }
-    Ok(())
+    all(datadir)?.iter().try_for_each(|path| durable::remove_if_there(path).map(drop))
 }
 
 /// A spool that is being filled.

@@ -1,11 +1,13 @@
 //! One provider's cache: its files, and where the actions lie that were not taken yet.
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use formats::{Seqno, Uuid};
 
+use super::LOOK_EVERY;
 use super::files::{self, Tail, Walked};
 use crate::cancel::Cancel;
 
@@ -57,14 +59,27 @@ pub(super) enum Standing {
     Lost,
 }
 
+/// A ring that its provider closed in order: every verdict in it is final, until a provider opens it again.
+pub(super) struct Closed {
+    pub(super) ring: File,
+    pub(super) head: Vec<u8>,
+}
+
+impl Closed {
+    /// Whether it was still closed when what was read before this call was read.
+    pub(super) fn is_still(&self) -> bool {
+        files::head_of(&self.ring).is_ok_and(|head| head == self.head)
+    }
+}
+
 /// One provider's cache as long as its server lives and its file is the same.
 pub(super) struct Attached {
     pub(super) history: Uuid,
     pub(super) server: Option<u32>,
     pub(super) head: Vec<u8>,
     pub(super) inode: u64,
-    /// The provider closed the file in order: every verdict in it is final.
-    pub(super) closed: bool,
+    /// The provider closed the file in order.
+    pub(super) closed: Option<Closed>,
     /// The ring, then pages as they came. One that is done is `None`.
     pub(super) tails: Vec<Option<Tail>>,
     pub(super) places: Places,
@@ -89,10 +104,18 @@ impl Attached {
         for mut page in before.tails.into_iter().skip(1).flatten() {
             if !self.tails.iter().flatten().any(|known| known.is_same(&page)) {
                 page.rewind();
-                self.tails.push(Some(page));
+                self.add(page);
             }
         }
         self
+    }
+
+    /// Follows one more page, in the place of one that is done.
+    pub(super) fn add(&mut self, page: Tail) {
+        match self.tails.iter_mut().skip(1).find(|slot| slot.is_none()) {
+            Some(done) => *done = Some(page),
+            None => self.tails.push(Some(page)),
+        }
     }
 
     /// The newest seqno that was seen.
@@ -130,8 +153,13 @@ impl Attached {
         Ok(())
     }
 
-    /// Whether the file, or the server that writes it, is no longer the one that was looked through.
-    pub(super) fn is_another(&self, ring: &Path) -> bool {
+    /// Whether the file, or the server that writes it, is no longer the one that was looked through. To be asked when nothing is
+    /// left to take: pages that were deleted are closed with this. It looks now and then only.
+    pub(super) fn became_another(&mut self, ring: &Path) -> bool {
+        if self.looked.elapsed() <= LOOK_EVERY {
+            return false;
+        }
+        self.looked = Instant::now();
         let Some(Some(tail)) = self.tails.first() else { return true };
         let same_file = files::inode_of(ring).is_some_and(|inode| inode == self.inode);
         let same_head = tail.head().is_ok_and(|head| head == self.head);

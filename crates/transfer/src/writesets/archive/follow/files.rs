@@ -26,7 +26,7 @@ const LAP: i64 = 1000;
 /// For so long no thread of a server is kept from running.
 const DOUBT: Duration = Duration::from_secs(2);
 /// More than a configuration change of any group has.
-const CHANGE_MAX: usize = 16 << 20;
+pub const CHANGE_MAX: usize = 16 << 20;
 /// Headers are read so many bytes at a time: some tens of write-sets.
 const WINDOW: usize = 64 << 10;
 
@@ -66,6 +66,11 @@ pub struct Tail {
 /// The inode of a file, if it is there.
 pub fn inode_of(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|meta| meta.ino())
+}
+
+/// What the ring's preamble says.
+pub fn head_of(ring: &File) -> std::io::Result<Vec<u8>> {
+    read_at(ring, 0, PREAMBLE_LEN)
 }
 
 /// The seqno of the configuration change of this history with which the ring begins, if it does.
@@ -126,7 +131,7 @@ impl Tail {
 
     /// What the ring's preamble says.
     pub fn head(&self) -> std::io::Result<Vec<u8>> {
-        read_at(self.file(), 0, PREAMBLE_LEN)
+        head_of(self.file())
     }
 
     pub fn file(&self) -> &File {

@@ -8,6 +8,7 @@ mod attached;
 mod files;
 mod take;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use formats::archive::GapReason;
 use formats::galera::gcache;
 use formats::{Seqno, Uuid};
 
-use self::attached::{Attached, Places, Standing};
+use self::attached::{Attached, Closed, Places, Standing};
 use self::files::{Tail, Walked};
 pub use self::take::digest;
 use self::take::{Taken, take};
@@ -145,6 +146,8 @@ impl Follower {
         self.watch.clear();
         let dir = self.dir().to_owned();
         self.watch.add("cache", &dir);
+        // To look through the cache takes time. Another provider may open it meanwhile, and the head tells.
+        let head = files::head_of(&File::open(&self.ring)?)?;
         let cache = Gcache::open_unless(&self.ring, cancel)?;
         let history = cache.preamble().history;
         if history.is_nil() {
@@ -180,15 +183,19 @@ impl Follower {
             _ => ahead.unwrap_or_else(|| cache.ring_place(self.next)),
         };
         let ring = Tail::ring(&self.ring, cache.ring_layout(), place)?;
+        let closed = match cache.preamble().synced {
+            true => Some(Closed { ring: ring.file().try_clone()?, head: head.clone() }),
+            false => None,
+        };
         let mut attached = Attached {
             history,
             server: match cache.in_use() {
                 InUse::By(pid) => Some(pid),
                 _ => None,
             },
-            head: ring.head()?,
+            head,
             inode: ring.inode(),
-            closed: cache.preamble().synced,
+            closed,
             tails: vec![Some(ring)],
             places: Places::new(),
             scan_took: Duration::ZERO,
@@ -233,6 +240,10 @@ impl Follower {
                 }
                 Drained::All => {
                     (at.progress, at.looked_through) = (Instant::now(), false);
+                    // Asked here too: on a busy node there is more to take after each rest.
+                    if at.became_another(&self.ring) {
+                        return Ok(None);
+                    }
                     self.rest(self.rest);
                     continue;
                 }
@@ -256,7 +267,7 @@ impl Follower {
                 _ => {}
             }
             // Of a server that was killed: the next one writes the same head.
-            let stalled = if at.server.is_none() && !at.closed { STALLED / 5 } else { STALLED };
+            let stalled = if at.server.is_none() && at.closed.is_none() { STALLED / 5 } else { STALLED };
             let patience = stalled.max(at.scan_took * LOOK_SHARE);
             if walked == Walked::Lost {
                 // A ring is not looked through again and again without a rest.
@@ -267,11 +278,8 @@ impl Follower {
             if at.progress.elapsed() > patience {
                 return Ok(None);
             }
-            if at.looked.elapsed() > LOOK_EVERY {
-                at.looked = Instant::now();
-                if at.is_another(&self.ring) {
-                    return Ok(None);
-                }
+            if at.became_another(&self.ring) {
+                return Ok(None);
             }
             self.rest(self.rest);
         }
@@ -316,7 +324,7 @@ impl Follower {
             if let Some(tail) = Tail::page(&path)?
                 && !at.tails.iter().flatten().any(|known| known.is_same(&tail))
             {
-                at.tails.push(Some(tail));
+                at.add(tail);
             }
         }
         Ok(())
@@ -338,7 +346,7 @@ impl Follower {
                 let same = self.last.filter(|last| last.seqno.0 == seqno && last.digest.is_some());
                 let same = same.filter(|_| !std::mem::replace(&mut at.recognised, true));
                 if let Some(last) = same.filter(|last| last.history == at.history)
-                    && let Taken::Action { digest, .. } = take(tail, place.at, Seqno(seqno), true, None)?
+                    && let Taken::Action { digest, .. } = take(tail, place.at, Seqno(seqno), None, None)?
                     && Some(digest) != last.digest
                 {
                     self.last = None;
@@ -351,7 +359,7 @@ impl Follower {
             if seqno > next.0 {
                 break;
             }
-            match take(tail, place.at, next, at.closed, Some((at.history, &mut *output)))? {
+            match take(tail, place.at, next, at.closed.as_ref(), Some((at.history, &mut *output)))? {
                 Taken::Action { digest, large } => {
                     let digest = Some(digest).filter(|_| !large);
                     self.last = Some(Last { history: at.history, seqno: next, digest });

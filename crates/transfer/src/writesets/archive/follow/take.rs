@@ -8,7 +8,8 @@ use formats::galera::write_set_check::WriteSetCheck;
 use formats::{Seqno, Uuid};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::files::Tail;
+use super::attached::Closed;
+use super::files::{CHANGE_MAX, Tail};
 use crate::writesets::archive::output::Output;
 use crate::writesets::archive::segment::read_at;
 use crate::writesets::store::verify_action;
@@ -46,7 +47,7 @@ pub fn take(
     tail: &mut Tail,
     at: u64,
     seqno: Seqno,
-    closed: bool,
+    closed: Option<&Closed>,
     mut output: Option<(Uuid, &mut Output<'_>)>,
 ) -> Result<Taken> {
     if let Some((history, output)) = output.as_mut()
@@ -56,7 +57,7 @@ pub fn take(
     }
     let is_it = |header: &BufferHeader| header.seqno() == Some(seqno);
     let Some(header) = tail.header(at)?.filter(is_it) else { return Ok(Taken::Overwritten) };
-    if !header.released && !closed {
+    if output.is_some() && !is_final(&header, closed) {
         return Ok(Taken::NotFinal);
     }
     let still_there =
@@ -64,6 +65,9 @@ pub fn take(
     if header.payload_len() > PIECE && header.action == Action::WriteSet {
         let Some((history, output)) = output else { return Ok(Taken::Overwritten) };
         return take_large(tail, at, seqno, &header, history, output, &still_there);
+    }
+    if header.payload_len() > CHANGE_MAX {
+        return Ok(Taken::Damaged(format!("its length is said to be {}", header.payload_len())));
     }
     let mut wrong = String::new();
     for n in 0..TRIES {
@@ -85,6 +89,11 @@ pub fn take(
     Ok(Taken::Damaged(wrong))
 }
 
+/// Whether its verdict can no longer change. To be asked after the header was read.
+fn is_final(header: &BufferHeader, closed: Option<&Closed>) -> bool {
+    header.released || closed.is_some_and(Closed::is_still)
+}
+
 /// Takes a write-set that is small, final and sound as the window has it: three system calls for each one cost more processor time
 /// than all else. `None`: a closer look is needed.
 ///
@@ -93,15 +102,14 @@ fn take_from_window(
     tail: &mut Tail,
     at: u64,
     seqno: Seqno,
-    closed: bool,
+    closed: Option<&Closed>,
     history: Uuid,
     output: &mut Output<'_>,
 ) -> Result<Option<Taken>> {
     let Some((header, bytes)) = tail.buffer(at)? else { return Ok(None) };
-    let is_final = header.released || closed;
     // A configuration change has no checksum.
     let is_it = header.seqno() == Some(seqno) && header.action == Action::WriteSet;
-    if !(is_it && is_final && verify_action(seqno, header.action, bytes).is_ok()) {
+    if !(is_it && is_final(&header, closed) && verify_action(seqno, header.action, bytes).is_ok()) {
         return Ok(None);
     }
     output.action(history, seqno, header.action, header.skipped, bytes)?;
@@ -189,7 +197,7 @@ mod tests {
         let (queue, blocks) = sync_channel(1);
         let seen = Mutex::default();
         let mut output = Output { queue, seen: &seen, cancel: &cancel, pending: None };
-        let mut take_it = || take(&mut page, 0, Seqno(7), false, Some((Uuid::NIL, &mut output)));
+        let mut take_it = || take(&mut page, 0, Seqno(7), None, Some((Uuid::NIL, &mut output)));
         assert!(matches!(take_it(), Ok(Taken::Damaged(_))), "it would be read");
 
         cancel.cancel(Kind::Stopped, "told to end");
@@ -198,5 +206,36 @@ mod tests {
         assert!(is_stop(tail.walk(&mut found, &cancel).err()), "a walk");
         assert!(is_stop(Gcache::open_unless(&ring, &cancel).err()), "a whole cache");
         assert!(blocks.try_recv().is_err());
+    }
+
+    /// A provider that opens its file again makes new verdicts.
+    #[test]
+    fn a_closed_file_makes_verdicts_final_until_it_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let cancel = Cancel::new();
+        let ring = dir.path().join("galera.cache");
+        std::fs::write(&ring, STOPPED).unwrap();
+        let file = std::fs::File::open(&ring).unwrap();
+        let head = crate::writesets::archive::follow::files::head_of(&file).unwrap();
+        let closed = Closed { ring: file, head };
+
+        // A page with one action that is not released.
+        let mut bytes = vec![0; HEADER_LEN + 64];
+        bytes[0] = 7;
+        bytes[16..20].copy_from_slice(&(HEADER_LEN as u32 + 64).to_le_bytes());
+        bytes[20..24].copy_from_slice(&[0, 0, 2, 0]);
+        let path = dir.path().join("gcache.page.000000");
+        std::fs::write(&path, bytes).unwrap();
+        let mut page = Tail::page(&path).unwrap().unwrap();
+        let (queue, _blocks) = sync_channel(1);
+        let seen = Mutex::default();
+        let mut output = Output { queue, seen: &seen, cancel: &cancel, pending: None };
+        let mut take_it =
+            || take(&mut page, 0, Seqno(7), Some(&closed), Some((Uuid::NIL, &mut output))).unwrap();
+        assert!(!matches!(take_it(), Taken::NotFinal), "the file is closed");
+        let mut opened = STOPPED.to_vec();
+        opened[4] ^= 1;
+        std::fs::write(&ring, opened).unwrap();
+        assert!(matches!(take_it(), Taken::NotFinal), "the file is in use again");
     }
 }
