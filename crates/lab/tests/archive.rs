@@ -177,23 +177,11 @@ fn every_write_set_is_archived_whoever_is_killed() -> Result<()> {
 #[test]
 fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
     // Some seconds' write-sets: the scheduler may keep a thread of the lowest priority waiting for one.
-    keeps_up("4M", 0)
-}
-
-/// With a larger ring it is not merely the last to run, but runs only where a processor is idle.
-#[test]
-fn an_archiver_under_the_idle_policy_keeps_up_where_every_processor_is_taken() -> Result<()> {
-    keeps_up("64M", 2_000_000)
-}
-
-/// Writes a ring of this size full, beside threads that never wait; `payload`: with transactions of so many bytes among others.
-fn keeps_up(ring: &str, payload: usize) -> Result<()> {
-    let cluster = Cluster::builder().nodes(1).provider("gcache.size", ring).build()?;
+    let cluster = Cluster::builder().nodes(1).provider("gcache.size", "4M").build()?;
     let n1 = cluster.node(1);
     n1.bootstrap()?;
     let writers = Intensity { threads: 2, tables: 1, rows: 1000, pause: Duration::ZERO };
     data::sysbench_tables(n1, writers.tables, writers.rows)?;
-    n1.exec(&["CREATE DATABASE d", "CREATE TABLE d.t (a INT PRIMARY KEY, c LONGTEXT) ENGINE=InnoDB"])?;
     let mut archiver = Archiver::start(n1)?;
     archiver.wait_until_it_follows()?;
 
@@ -206,16 +194,9 @@ fn keeps_up(ring: &str, payload: usize) -> Result<()> {
                 }
             });
         }
-        let large = scope.spawn(|| {
-            while payload > 0 && !done.load(Ordering::Relaxed) {
-                n1.exec(&[&format!("REPLACE INTO d.t VALUES (1, REPEAT('x', {payload}))")])?;
-            }
-            anyhow::Ok(())
-        });
-        // Large transactions leave room for few others in the ring.
-        let wrapped = wrap_ring(n1, writers, if payload > 0 { 500 } else { 8000 });
+        let wrapped = wrap_ring(n1, writers);
         done.store(true, Ordering::Relaxed);
-        wrapped.and(large.join().expect("a writer panicked"))
+        wrapped
     })?;
     n1.stop()?;
     archiver.wait_for(n1.grastate()?.seqno)?;
@@ -290,12 +271,12 @@ fn what_a_node_receives_by_ist_while_the_group_writes_is_archived() -> Result<()
     archiver.stop()
 }
 
-/// Writes until the provider has overwritten so many write-sets.
-fn wrap_ring(node: &Node, writers: Intensity, overwritten: i64) -> Result<()> {
+/// Writes until the provider has overwritten its ring twice.
+fn wrap_ring(node: &Node, writers: Intensity) -> Result<()> {
     let downto = number(node, "wsrep_local_cached_downto")?;
     let load = Load::start(node, writers)?;
     let deadline = Instant::now() + PATIENCE;
-    while number(node, "wsrep_local_cached_downto")? < downto + overwritten {
+    while number(node, "wsrep_local_cached_downto")? < downto + 8000 {
         ensure!(Instant::now() < deadline, "the ring does not wrap");
         std::thread::sleep(Duration::from_millis(100));
     }
