@@ -2,7 +2,7 @@
 use proptest::prelude::*;
 use rejoin_formats::Seqno;
 use rejoin_formats::archive::{
-    BlockHeader, BlockKind, GapReason, PartHead, SEGMENT_HEADER_LEN, TRAILER_LEN, Trailer, entries,
+    BlockHeader, BlockKind, Blocks, GapReason, PartHead, SEGMENT_HEADER_LEN, TRAILER_LEN, Trailer, entries,
     index_bytes, parse_index, push_entry,
 };
 use rejoin_formats::galera::gcache::Action;
@@ -119,5 +119,51 @@ fn a_header_cannot_announce_more_than_fits() {
         BlockHeader { kind: BlockKind::Part, last: Seqno(6), ..right },
     ] {
         assert!(parse(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+/// A segment's blocks by a reader of these bytes, which refuses to read more than a block or an index has.
+fn find(bytes: &[u8]) -> Blocks {
+    let mut read = |at: u64, len: usize| -> Result<Vec<u8>, std::convert::Infallible> {
+        let rest = bytes.get(at as usize..).unwrap_or_default();
+        Ok(rest[..len.min(rest.len())].to_vec())
+    };
+    Blocks::find(bytes.len() as u64, SERIAL, &mut read).unwrap()
+}
+
+proptest! {
+    /// A writer that was killed leaves no index; a disk may lose what lies between blocks.
+    #[test]
+    fn whole_blocks_are_found_among_what_is_none(
+        parts in proptest::collection::vec((actions(), proptest::collection::vec(any::<u8>(), 0..80)), 1..5),
+        indexed: bool,
+        cut in 0usize..100,
+    ) {
+        let mut bytes = vec![0; SEGMENT_HEADER_LEN];
+        let mut written = Vec::new();
+        for (n, (actions, garbage)) in parts.iter().enumerate() {
+            let body = body(actions);
+            let header = header(100 * n as i64 + 1, actions.len(), &body);
+            written.push((bytes.len() as u64, header));
+            bytes.extend_from_slice(&header.encode(SERIAL));
+            bytes.extend_from_slice(&body);
+            if !indexed {
+                bytes.extend_from_slice(garbage);
+            }
+        }
+        let headers: Vec<_> = written.iter().map(|(_, header)| *header).collect();
+        if indexed {
+            bytes.extend_from_slice(&index_bytes(&headers, SERIAL));
+            prop_assert_eq!(find(&bytes), Blocks { blocks: written.clone(), complete: true, ..Blocks::default() });
+        }
+        bytes.truncate(bytes.len() - cut.min(bytes.len() - SEGMENT_HEADER_LEN));
+        let found = find(&bytes);
+        let is_whole = |(at, header): &&(u64, BlockHeader)| at + header.len() <= bytes.len() as u64;
+        prop_assert_eq!(&found.blocks, &written.iter().filter(is_whole).copied().collect::<Vec<_>>());
+        if !found.complete {
+            let in_blocks: u64 = found.blocks.iter().map(|(_, block)| block.len()).sum();
+            let damaged: u64 = found.damaged.iter().map(|damage| damage.bytes.end - damage.bytes.start).sum();
+            prop_assert_eq!(in_blocks + damaged + found.torn, (bytes.len() - SEGMENT_HEADER_LEN) as u64);
+        }
     }
 }

@@ -48,7 +48,7 @@ use crate::remembered::memory::Memory;
 use crate::server::error_log::ErrorLog;
 use crate::server::retries;
 use crate::threads::Thread;
-use crate::writesets::ist::spool;
+use crate::writesets::ist::{spool, trust};
 pub use agree::MARGIN_BYTES;
 use agree::Room;
 pub(crate) use agree::{ROWS_OF_FILES, permit_options};
@@ -131,7 +131,7 @@ pub fn run(job: &Job) -> Result<()> {
         // If the install fails, we do not wait for the group: to it the transfer is over, and a member that applies
         // nothing can hold it up.
         Ok(Agreed::Arrived(verified, donor, memory)) => {
-            deep_ist::discard(&job.datadir)?;
+            trust::remove_note(&job.datadir)?;
             caught(|| install(job, *verified, &donor, memory.as_deref()))?
         }
         Err(error) => {

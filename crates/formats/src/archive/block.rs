@@ -13,7 +13,8 @@ pub const BODY_MAX: usize = 4 << 20;
 /// The most bytes it takes on disk: what does not shrink is stored as it is.
 pub const STORED_MAX: usize = BODY_MAX;
 
-const MAGIC: &[u8; 4] = b"rjbl";
+/// What each block begins with.
+pub const BLOCK_MAGIC: &[u8; 4] = b"rjbl";
 const ENTRY_HEAD: usize = 8;
 const PART_HEAD: usize = 24;
 
@@ -119,7 +120,7 @@ impl BlockHeader {
             BlockKind::Gap(reason) => (2, reason.number()),
             BlockKind::LastPart => (3, 0),
         };
-        put(&mut out, 0, MAGIC);
+        put(&mut out, 0, BLOCK_MAGIC);
         put(&mut out, 4, &[kind, u8::from(self.compressed)]);
         put(&mut out, 6, &reason.to_le_bytes());
         put(&mut out, 8, &self.first.0.to_le_bytes());
@@ -139,7 +140,7 @@ impl BlockHeader {
     /// It is none, is damaged, is of another segment, or says what no writer writes.
     pub fn parse(bytes: &[u8], serial: u64) -> Result<BlockHeader, ArchiveError> {
         let bytes: [u8; BLOCK_HEADER_LEN] = array(bytes, 0).ok_or(ArchiveError::Magic("block"))?;
-        if !bytes.starts_with(MAGIC) {
+        if !bytes.starts_with(BLOCK_MAGIC) {
             return Err(ArchiveError::Magic("block"));
         }
         let checksum = bytes.get(..56).map(|head| xxh3_64_with_seed(head, serial));

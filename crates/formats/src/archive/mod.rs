@@ -35,6 +35,7 @@ mod block;
 mod error;
 mod index;
 mod segment;
+mod walk;
 
 pub use block::{
     BLOCK_HEADER_LEN, BODY_MAX, BlockHeader, BlockKind, Entry, GapReason, PartHead, STORED_MAX, entries,
@@ -43,3 +44,4 @@ pub use block::{
 pub use error::ArchiveError;
 pub use index::{INDEX_MAX, TRAILER_LEN, Trailer, index_bytes, parse_index};
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, file_name, serial_of_name};
+pub use walk::{Blocks, Damage};

@@ -81,7 +81,8 @@ pub(super) fn statements(rng: &mut Rng, node: usize) -> Vec<String> {
             rng.u32(..)
         )),
         83..85 => one(format!("DROP VIEW IF EXISTS storm.v{node}_{n}")),
-        85..90 => trigger(rng, node),
+        85..88 => trigger(rng, node),
+        88..90 => sequence(rng, node),
         90..96 => account(rng, n),
         96..98 => one(format!("CREATE OR REPLACE PROCEDURE storm.p{n}() SELECT {}", rng.u32(..))),
         _ => one(format!("CREATE OR REPLACE TABLE storm.aria{n} (a INT PRIMARY KEY, b INT) ENGINE=Aria")),
@@ -110,6 +111,20 @@ fn partitions(rng: &mut Rng) -> Vec<String> {
         }
     };
     vec![format!("ALTER TABLE {table} {change}")]
+}
+
+/// A sequence, too, is a node's own. None has a cache: that takes the increment 0, with which each node has values of its own, by
+/// its `auto_increment_offset`.
+fn sequence(rng: &mut Rng, node: usize) -> Vec<String> {
+    let name = format!("storm.seq{node}_{}", rng.u32(0..2));
+    match rng.u32(0..5) {
+        0 => vec![format!("DROP SEQUENCE IF EXISTS {name}")],
+        1 => vec![format!("ALTER SEQUENCE IF EXISTS {name} RESTART {}", rng.u32(1..100_000))],
+        _ => vec![
+            format!("CREATE SEQUENCE IF NOT EXISTS {name} START WITH {} NOCACHE", rng.u32(1..1000)),
+            format!("SELECT NEXTVAL({name})"),
+        ],
+    }
 }
 
 /// Triggers on one table from two nodes at once undo each other's files: each node has a table of its own for them.

@@ -132,9 +132,11 @@ fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<Co
     };
     let write_sets = to.0.saturating_sub(from.0).saturating_add(1).max(0).unsigned_abs();
     // An earlier try may have brought the first ones.
-    let (write_set_bytes, missing) = match (history.bytes(from, to), history.bytes(from.max(next), to)) {
-        (Ok(all), Ok(missing)) => (all, missing),
-        (Err(error), _) | (_, Err(error)) => return none(format!("{error:#}")),
+    let missing_of = |all| if next > from { history.bytes(next, to) } else { Ok(all) };
+    let bytes = history.bytes(from, to).and_then(|all| Ok((all, missing_of(all)?)));
+    let (write_set_bytes, missing) = match bytes {
+        Ok(bytes) => bytes,
+        Err(error) => return none(format!("{error:#}")),
     };
     let rlimit = session.context.throttle.rate();
     let ways = Ways { write_sets, write_set_bytes, rate, files: all, sent, rlimit };

@@ -54,12 +54,6 @@ pub(super) enum DonorSends {
     Files(Box<Message>),
 }
 
-/// Removes the note and the spool, because the files to which they belong are replaced.
-pub(super) fn discard(datadir: &Path) -> Result<()> {
-    trust::remove_note(datadir)?;
-    spool::discard(datadir)
-}
-
 /// Records what the donor says of its archive, for `rejoin plan`, if that is what this message says. Returns the message after
 /// it, otherwise this one.
 pub(super) fn after_reach(job: &Job, link: &mut Link, message: Message) -> Result<Message> {

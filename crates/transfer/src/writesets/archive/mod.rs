@@ -6,6 +6,7 @@
 mod follow;
 mod output;
 mod read;
+mod recognise;
 mod run;
 mod segment;
 mod shifts;

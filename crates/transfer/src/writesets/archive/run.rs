@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use formats::archive::BlockKind;
 
-use super::follow::{Follower, Last};
-use super::output::{BLOCK_BYTES, Output, Seen};
-use super::read::{Archive, runs_of};
+use super::follow::Follower;
+use super::output::{Output, Seen};
+use super::read::runs_of;
+use super::recognise::last_of;
 use super::shifts::{Ended, Shift, in_shifts, may_be_behind_for, may_rest_for};
 use super::status::{ENDED, STOPPED, Status};
 use super::write::{Block, Retention, Writer};
@@ -23,7 +24,6 @@ use crate::failure::{Failure, Kind, kind_of};
 use crate::human::size;
 use crate::threads::{Thread, lock, scoped};
 use crate::writesets::ist::stand_in::Told;
-use crate::writesets::store::WriteSetStore;
 
 /// Blocks that wait for the writer.
 const QUEUE: usize = 12;
@@ -89,32 +89,6 @@ pub fn run(settings: &Settings, cancel: &Cancel) -> Result<()> {
         drop(output);
         writing.join().and(followed)
     })
-}
-
-/// The last action in an archive.
-fn last_of(dir: &Path) -> Result<Option<Last>> {
-    let archive = Archive::open(dir)?;
-    let (runs, gaps) = archive.runs();
-    let Some(run) = runs.last().filter(|run| run.history == archive.history()) else { return Ok(None) };
-    let (history, mut last) = (run.history, Last { history: run.history, seqno: run.last, digest: None });
-    // A gap at the very end was the last thing recorded.
-    if let Some(gap) = gaps.last().filter(|gap| gap.history == history && gap.last > run.last) {
-        last.seqno = gap.last;
-        return Ok(Some(last));
-    }
-    let read = archive.read(run.last, run.last, &mut |action| {
-        let is_small = action.bytes.len() <= BLOCK_BYTES;
-        last.digest = is_small.then(|| super::follow::digest(action.skipped, &action.bytes));
-        Ok(false)
-    });
-    // What is damaged stays so; what follows is archived all the same.
-    match read {
-        Err(error) if kind_of(&error) == Kind::Disk => {
-            tracing::warn!("the last write-set of the archive cannot be read: {error:#}");
-        }
-        read => read?,
-    }
-    Ok(Some(last))
 }
 
 /// Removes what need not be kept of an archive that nobody writes. Answers segments and bytes.
@@ -353,27 +327,7 @@ mod tests {
             assert_eq!(writing.write(&Shift::Usual(Instant::now())).unwrap(), Ended::Work);
         });
         assert_eq!(writing.blocks.try_iter().count(), 1, "what follows a lost block would hide the hole");
-        let left = Archive::open(dir.path()).unwrap();
+        let left = super::super::Archive::open(dir.path()).unwrap();
         assert_eq!(left.segments().iter().map(|segment| segment.header.serial).collect::<Vec<_>>(), [3]);
-    }
-
-    #[test]
-    fn a_damaged_last_block_does_not_keep_the_archiver_from_going_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = Writer::open(dir.path()).unwrap();
-        let (first, last, history) = (formats::Seqno(1), formats::Seqno(1), formats::Uuid([1; 16]));
-        let mut body = Vec::new();
-        formats::archive::push_entry(&mut body, formats::galera::gcache::Action::Other(9), false, &[5; 300]);
-        writer.append(&Block { history, kind: BlockKind::Actions, first, last, body }).unwrap();
-        writer.close().unwrap();
-        let path = writer.segments()[0].path.clone();
-        drop(writer);
-        let undamaged = last_of(dir.path()).unwrap().unwrap();
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[formats::archive::SEGMENT_HEADER_LEN + formats::archive::BLOCK_HEADER_LEN + 2] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
-        let damaged = last_of(dir.path()).unwrap().unwrap();
-        assert!(undamaged.digest.is_some());
-        assert_eq!(damaged, Last { digest: None, ..undamaged });
     }
 }

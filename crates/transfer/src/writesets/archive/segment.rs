@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use formats::Seqno;
 use formats::archive::{
-    BLOCK_HEADER_LEN, BODY_MAX, BlockHeader, BlockKind, GapReason, SEGMENT_HEADER_LEN, SegmentHeader,
-    TRAILER_LEN, Trailer, parse_index,
+    BLOCK_HEADER_LEN, BODY_MAX, BlockHeader, BlockKind, Blocks, Damage, GapReason, SEGMENT_HEADER_LEN,
+    SegmentHeader,
 };
 
 use crate::failure::{Failure, Kind};
@@ -130,84 +130,12 @@ impl Reader {
         if header.serial != serial {
             return Err(refuse(format!("it says that it is segment {}", header.serial)).into());
         }
-        let mut reader = Reader { file, segment: Segment::new(path.to_owned(), header), blocks: Vec::new() };
-        reader.segment.len = len;
-        match reader.indexed(len)? {
-            Some(blocks) => {
-                reader.segment.complete = true;
-                let mut at = SEGMENT_HEADER_LEN as u64;
-                for block in blocks {
-                    reader.blocks.push((at, block));
-                    at += block.len();
-                }
-            }
-            None => reader.walk(len).with_context(failed)?,
-        }
-        for (_, block) in &reader.blocks {
-            reader.segment.add(block);
-        }
-        Ok(reader)
-    }
-
-    /// The blocks by the index; `None` where there is none that is sound.
-    fn indexed(&self, len: u64) -> Result<Option<Vec<BlockHeader>>> {
-        let Some(at) = len.checked_sub(TRAILER_LEN as u64) else { return Ok(None) };
-        let serial = self.segment.header.serial;
-        let Some(trailer) = Trailer::parse(&read_at(&self.file, at, TRAILER_LEN)?, serial) else {
-            return Ok(None);
-        };
-        let Some(at) = at.checked_sub(trailer.len() as u64) else { return Ok(None) };
-        Ok(parse_index(&read_at(&self.file, at, trailer.len())?, &trailer, serial, len).ok())
-    }
-
-    /// Goes from block to block. What is no whole block is a torn end, unless a whole one follows: then it is damage.
-    fn walk(&mut self, len: u64) -> std::io::Result<()> {
-        let mut at = SEGMENT_HEADER_LEN as u64;
-        while at < len {
-            if let Some(block) = self.whole_block(at, len)? {
-                self.blocks.push((at, block));
-                at += block.len();
-                continue;
-            }
-            let Some(behind) = self.find_block(at + 1, len)? else {
-                self.segment.torn = len - at;
-                break;
-            };
-            let after = self.blocks.last().map_or(self.segment.header.first.0 - 1, |(_, block)| block.last.0);
-            self.segment.damaged.push(format!("bytes {at} to {behind}, behind seqno {after}, are damaged"));
-            at = behind;
-        }
-        Ok(())
-    }
-
-    fn header_at(&self, at: u64) -> std::io::Result<Option<BlockHeader>> {
-        let bytes = read_at(&self.file, at, BLOCK_HEADER_LEN)?;
-        Ok(BlockHeader::parse(&bytes, self.segment.header.serial).ok())
-    }
-
-    fn whole_block(&self, at: u64, len: u64) -> std::io::Result<Option<BlockHeader>> {
-        let Some(block) = self.header_at(at)?.filter(|block| at + block.len() <= len) else {
-            return Ok(None);
-        };
-        let stored = read_at(&self.file, at + BLOCK_HEADER_LEN as u64, block.stored_len as usize)?;
-        Ok(block.verify(&stored).is_ok().then_some(block))
-    }
-
-    /// The next whole block from `from` on, wherever it begins.
-    fn find_block(&self, from: u64, len: u64) -> std::io::Result<Option<u64>> {
-        const WINDOW: usize = 1 << 20;
-        let mut from = from;
-        while from < len {
-            let window = read_at(&self.file, from, WINDOW + BLOCK_HEADER_LEN)?;
-            for (i, _) in window.windows(4).enumerate().filter(|(_, bytes)| *bytes == b"rjbl") {
-                let at = from + i as u64;
-                if i < WINDOW && self.whole_block(at, len)?.is_some() {
-                    return Ok(Some(at));
-                }
-            }
-            from += WINDOW as u64;
-        }
-        Ok(None)
+        let found = Blocks::find(len, serial, &mut |at, len| read_at(&file, at, len)).with_context(failed)?;
+        let mut segment = Segment::new(path.to_owned(), header);
+        (segment.len, segment.complete, segment.torn) = (len, found.complete, found.torn);
+        segment.damaged = found.damaged.iter().map(|damage| in_words(damage, header.first)).collect();
+        found.blocks.iter().for_each(|(_, block)| segment.add(block));
+        Ok(Reader { file, segment, blocks: found.blocks })
     }
 
     /// The body of a block, verified and as it was before it was compressed.
@@ -238,6 +166,12 @@ impl Reader {
         );
         Failure::new(Kind::Disk, text)
     }
+}
+
+fn in_words(damage: &Damage, first: Seqno) -> String {
+    let Damage { bytes, behind } = damage;
+    let behind = behind.unwrap_or(Seqno(first.0.saturating_sub(1)));
+    format!("bytes {} to {}, behind seqno {behind}, are damaged", bytes.start, bytes.end)
 }
 
 /// Up to `len` bytes; fewer only at the end of the file. The caller has checked `len`.

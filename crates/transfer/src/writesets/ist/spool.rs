@@ -214,6 +214,7 @@ impl<F: Read> Reader<F> {
 mod tests {
     use super::*;
     use formats::galera::gcache::Action;
+    use proptest::prelude::*;
 
     const HISTORY: Uuid = Uuid([7; 16]);
 
@@ -277,5 +278,20 @@ mod tests {
         assert!(error.contains("5: not a write-set"), "{error}");
         let error = open(dir.path(), 4).finish(Seqno(5)).unwrap_err().to_string();
         assert!(error.contains("end before 5"), "{error}");
+    }
+
+    proptest! {
+        /// What lies before the damage need not come again, and nothing that was not there counts.
+        #[test]
+        fn a_damaged_spool_counts_up_to_its_damage(count in 1usize..6, at: prop::sample::Index, bit in 0u8..8, cut: bool) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut bytes = messages(5..=4 + count as i64);
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
+            std::fs::write(path(dir.path(), HISTORY), &bytes).unwrap();
+            let next = open(dir.path(), 4).next().0 as usize;
+            prop_assert!((5 + at / HEADER_LEN..=5 + count).contains(&next));
+            prop_assert_eq!(read(dir.path()).len(), next - 5);
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::cancel::Cancel;
 
 /// Places that are remembered ahead of the next action: bounds the memory.
 const AHEAD_MAX: usize = 20_000;
+
 /// Where an action lies: number of the tail, and offset in its file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
@@ -30,6 +31,8 @@ pub struct Found<'a> {
     pub(super) tail: usize,
     /// From which seqno on actions are of interest.
     pub(super) wanted: i64,
+    /// The next one to be taken, if that is known.
+    pub(super) next: Option<Seqno>,
 }
 
 impl Found<'_> {
@@ -43,8 +46,8 @@ impl Found<'_> {
             self.places.pop_last();
         }
         // While the next one is missing, it may lie behind any number of later ones.
-        let next = self.wanted.saturating_add(1);
-        self.places.len() < AHEAD_MAX || !self.places.contains_key(&next)
+        let is_missing = self.next.is_some_and(|next| !self.places.contains_key(&next.0));
+        self.places.len() < AHEAD_MAX || is_missing
     }
 }
 
@@ -123,15 +126,20 @@ impl Attached {
         self.tails.iter().flatten().map(Tail::highest).max().unwrap_or(0)
     }
 
+    /// How many times the whole ring was walked.
+    pub(super) fn laps(&self) -> f64 {
+        self.tails.first().and_then(Option::as_ref).map_or(0.0, Tail::laps)
+    }
+
     /// Walks the files as far as they go. Answers how far that was in the file in which it was least.
     ///
     /// # Errors
     /// They cannot be read; cancelled.
-    pub(super) fn walk(&mut self, wanted: i64, cancel: &Cancel) -> Result<Walked> {
+    pub(super) fn walk(&mut self, wanted: i64, next: Option<Seqno>, cancel: &Cancel) -> Result<Walked> {
         let mut walked = Walked::End;
         for (n, tail) in self.tails.iter_mut().enumerate() {
             let Some(tail) = tail else { continue };
-            let mut found = Found { places: &mut self.places, tail: n, wanted };
+            let mut found = Found { places: &mut self.places, tail: n, wanted, next };
             walked = walked.max(tail.walk(&mut found, cancel)?);
         }
         Ok(walked)

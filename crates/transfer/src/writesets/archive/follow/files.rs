@@ -47,6 +47,8 @@ pub struct Tail {
     layout: Layout,
     /// The next header.
     at: u64,
+    /// Bytes that were walked so far.
+    walked: u64,
     /// The highest seqno that was seen.
     highest: i64,
     /// The last buffer with a seqno, or the first one to be walked: its place and its seqno.
@@ -112,6 +114,7 @@ impl Tail {
             window,
             layout,
             at: 0,
+            walked: 0,
             highest: 0,
             passed: None,
             lap: None,
@@ -215,7 +218,7 @@ impl Tail {
                     self.highest = self.highest.max(seqno.0);
                     let at = self.at;
                     self.passed = Some((at, seqno));
-                    self.at += u64::from(header.size);
+                    self.pass(&header);
                     if !found.add(seqno.0, at) {
                         return Ok(Walked::Part);
                     }
@@ -224,11 +227,21 @@ impl Tail {
                     if self.unordered.len() < UNORDERED_MAX {
                         self.unordered.insert(self.at);
                     }
-                    self.at += u64::from(header.size);
+                    self.pass(&header);
                 }
-                Order::Discarded => self.at += u64::from(header.size),
+                Order::Discarded => self.pass(&header),
             }
         }
+    }
+
+    fn pass(&mut self, header: &BufferHeader) {
+        self.at += u64::from(header.size);
+        self.walked += u64::from(header.size);
+    }
+
+    /// How many times the whole file was walked.
+    pub fn laps(&self) -> f64 {
+        self.walked as f64 / self.layout.len.max(1) as f64
     }
 
     /// Whether the provider has come round to where the walk is.

@@ -4,11 +4,11 @@
 //! is taken when it is the next one and the provider has released it. When the next one is in no file, the whole cache is
 //! looked through once more; only then, and where it cannot come any more, a gap is recorded. The cache is also looked through
 //! when the provider starts anew, and when it overwrote the place at which the walk was.
+mod attach;
 mod attached;
 mod files;
 mod take;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,15 @@ use formats::archive::GapReason;
 use formats::galera::gcache;
 use formats::{Seqno, Uuid};
 
-use self::attached::{Attached, Closed, Places, Standing};
+use self::attached::{Attached, Standing};
 use self::files::{Tail, Walked};
-pub use self::take::digest;
-use self::take::{Taken, take};
+use self::take::{Taken, is_another, take};
 use super::output::Output;
+use super::recognise::Last;
 use super::shifts::{Ended, Shift};
 use crate::cancel::Cancel;
 use crate::disk::watch::Watch;
 use crate::failure::{Kind, kind_of};
-use crate::writesets::gcache::{Gcache, InUse, RingPlace};
 
 /// So long actions are taken until it is looked whether the shift is over.
 const TAKEN_FOR: Duration = Duration::from_millis(5);
@@ -34,21 +33,12 @@ const TAKEN_FOR: Duration = Duration::from_millis(5);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Without progress for so long, the cache is looked through again: a restart may have gone unnoticed.
 const STALLED: Duration = Duration::from_secs(10);
-/// So many rests an action is waited for that may still come.
-const HOLE_RESTS: u32 = 80;
+/// For so long an action is waited for that may still come: a busy host may be slow to send IST.
+const HOLE_PATIENCE: Duration = Duration::from_secs(60);
+/// It is no longer waited for when the provider has written so much of the ring meanwhile: what lies behind it would be lost.
+const HOLE_LAPS: f64 = 0.25;
 /// Looking through a large cache takes time; at most a two-hundredth of the time goes into it.
 const LOOK_SHARE: u32 = 200;
-
-/// The last action that is in the archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Last {
-    /// Its history.
-    pub history: Uuid,
-    /// Its seqno.
-    pub seqno: Seqno,
-    /// What [`take::digest`] makes of it; `None` where it is too large to be read back.
-    pub digest: Option<u64>,
-}
 
 /// Takes the actions out of a provider's cache.
 pub(super) struct Follower {
@@ -63,8 +53,8 @@ pub(super) struct Follower {
     overtaken: bool,
     /// Where the next buffer of the ring with this inode was when it was looked through, and nothing was taken since.
     ring_next: Option<(u64, u64)>,
-    /// An action that is missing though it was not overwritten, and since when.
-    hole: Option<(Seqno, Instant)>,
+    /// An action that is missing though it was not overwritten, since when, and how far the ring had been walked then.
+    hole: Option<(Seqno, Instant, f64)>,
     /// When there was nothing left to take, or the rest is over that followed.
     caught_up: Instant,
     /// How long to rest then.
@@ -136,86 +126,6 @@ impl Follower {
         self.ring.parent().unwrap_or(Path::new("."))
     }
 
-    /// Looks through the cache and begins where the archive ends. It may have been looked through before.
-    fn attach(&mut self, before: Option<Attached>, cancel: &Cancel) -> Result<Option<Attached>> {
-        if !self.ring.exists() {
-            return Ok(None);
-        }
-        let began = Instant::now();
-        // Pages that are created from now on are reported.
-        self.watch.clear();
-        let dir = self.dir().to_owned();
-        self.watch.add("cache", &dir);
-        // To look through the cache takes time. Another provider may open it meanwhile, and the head tells.
-        let head = files::head_of(&File::open(&self.ring)?)?;
-        let cache = Gcache::open_unless(&self.ring, cancel)?;
-        let history = cache.preamble().history;
-        if history.is_nil() {
-            return Ok(None);
-        }
-        self.next = match self.last.filter(|last| last.history == history) {
-            Some(last) => Some(Seqno(last.seqno.0 + 1)),
-            None => cache.range().map(|(first, _)| first),
-        };
-        // A provider that resets its ring clears only its first header: what lies behind may be of another history.
-        let begins = files::change_at_start(&self.ring, history)?;
-        let fresh = self.last.is_none_or(|last| last.history != history);
-        if fresh && begins.is_some() {
-            self.next = begins;
-        }
-        let inode = files::inode_of(&self.ring).unwrap_or(0);
-        let written = match self.ring_next.replace((inode, cache.ring_next())) {
-            Some((before, next)) if before == inode => cache.written_since(next),
-            _ => 0,
-        };
-        let ahead = match begins {
-            None if self.overtaken => cache.ring_place_ahead(self.next.filter(|_| !fresh), written),
-            _ => None,
-        };
-        let before = before.filter(|before| before.history == history);
-        let is_missing = before.as_ref().is_some_and(|before| before.standing == Standing::Missing);
-        // There is a place ahead only if the next action is in no file.
-        let looked_through = is_missing || ahead.is_some();
-        let place = match begins {
-            Some(begins) if self.next.is_none_or(|next| next >= begins) => {
-                RingPlace { lap: begins.into(), ..RingPlace::START }
-            }
-            _ => ahead.unwrap_or_else(|| cache.ring_place(self.next)),
-        };
-        let ring = Tail::ring(&self.ring, cache.ring_layout(), place)?;
-        let closed = match cache.preamble().synced {
-            true => Some(Closed { ring: ring.file().try_clone()?, head: head.clone() }),
-            false => None,
-        };
-        let mut attached = Attached {
-            history,
-            server: match cache.in_use() {
-                InUse::By(pid) => Some(pid),
-                _ => None,
-            },
-            head,
-            inode: ring.inode(),
-            closed,
-            tails: vec![Some(ring)],
-            places: Places::new(),
-            scan_took: Duration::ZERO,
-            looked: Instant::now(),
-            progress: Instant::now(),
-            looked_through,
-            has_hole: self.next.is_some_and(|next| cache.has_a_hole_at(next)),
-            recognised: false,
-            standing: Standing::Sound,
-        };
-        for page in cache.pages().iter().filter(|page| page.live) {
-            attached.tails.extend(Tail::page(&page.path)?.map(Some));
-        }
-        attached.scan_took = began.elapsed();
-        Ok(Some(match before {
-            Some(before) => attached.adopting(before),
-            None => attached,
-        }))
-    }
-
     /// Follows one provider until it is another one. Answers it where it is still the same when the shift is over.
     fn stay(
         &mut self,
@@ -227,7 +137,7 @@ impl Follower {
         output.follows(at.history, at.server);
         while cancel.check().is_ok() && !shift.is_over(self.caught_up) {
             self.take_new_pages(&mut at)?;
-            let walked = at.walk(self.wanted(), cancel)?;
+            let walked = at.walk(self.wanted(at.history), self.next, cancel)?;
             self.overtaken |= walked == Walked::Lost;
             output.sees(Seqno(at.newest()));
             let taken = self.drain(&mut at, output)?;
@@ -290,9 +200,9 @@ impl Follower {
     /// before it receives by IST what came earlier. What was overwritten does not come again, and neither do older ones.
     fn may_still_come(&mut self, at: &Attached) -> bool {
         let (Some(next), true) = (self.next, at.has_hole) else { return false };
-        let since = self.hole.filter(|(hole, _)| *hole == next).map_or_else(Instant::now, |(_, since)| since);
-        self.hole = Some((next, since));
-        since.elapsed() < self.rest * HOLE_RESTS
+        let known = self.hole.filter(|(hole, ..)| *hole == next);
+        let (_, since, laps) = *self.hole.insert(known.unwrap_or_else(|| (next, Instant::now(), at.laps())));
+        since.elapsed() < HOLE_PATIENCE && at.laps() < laps + HOLE_LAPS
     }
 
     /// Waits until more is there than now, or a page is new.
@@ -302,8 +212,14 @@ impl Follower {
     }
 
     /// From which seqno on actions are of interest: also the last archived one, to see that it is the same.
-    fn wanted(&self) -> i64 {
-        self.next.map_or(0, |next| next.0 - 1)
+    fn wanted(&self, history: Uuid) -> i64 {
+        let before_next = self.next.map_or(0, |next| next.0 - 1);
+        self.known(history).map_or(before_next, |(known, _)| before_next.min(known.0))
+    }
+
+    /// The last archived action of this history, and its digest.
+    fn known(&self, history: Uuid) -> Option<(Seqno, u64)> {
+        self.last.filter(|last| last.history == history).and_then(|last| last.known)
     }
 
     /// Opens page files as soon as they are there: one may be deleted within a second.
@@ -343,15 +259,15 @@ impl Follower {
                 continue;
             };
             if seqno < next.0 {
-                let same = self.last.filter(|last| last.seqno.0 == seqno && last.digest.is_some());
-                let same = same.filter(|_| !std::mem::replace(&mut at.recognised, true));
-                if let Some(last) = same.filter(|last| last.history == at.history)
-                    && let Taken::Action { digest, .. } = take(tail, place.at, Seqno(seqno), None, None)?
-                    && Some(digest) != last.digest
-                {
-                    self.last = None;
-                    output.gap(at.history, Seqno(seqno + 1), Seqno(seqno), GapReason::OtherBranch)?;
-                    return Ok(Drained::Again);
+                let known = self.known(at.history).filter(|(known, _)| known.0 == seqno && !at.recognised);
+                if let (Some((_, digest)), Some(last)) = (known, self.last) {
+                    at.recognised = true;
+                    if is_another(tail, place.at, Seqno(seqno), digest)? {
+                        self.last = None;
+                        let behind = Seqno(last.seqno.0 + 1);
+                        output.gap(at.history, behind, last.seqno, GapReason::OtherBranch)?;
+                        return Ok(Drained::Again);
+                    }
                 }
                 at.places.remove(&seqno);
                 continue;
@@ -359,10 +275,9 @@ impl Follower {
             if seqno > next.0 {
                 break;
             }
-            match take(tail, place.at, next, at.closed.as_ref(), Some((at.history, &mut *output)))? {
-                Taken::Action { digest, large } => {
-                    let digest = Some(digest).filter(|_| !large);
-                    self.last = Some(Last { history: at.history, seqno: next, digest });
+            match take(tail, place.at, next, at.closed.as_ref(), at.history, &mut *output)? {
+                Taken::Action { digest } => {
+                    self.last = Some(Last { history: at.history, seqno: next, known: Some((next, digest)) });
                     self.next = Some(Seqno(next.0 + 1));
                     (self.overtaken, self.ring_next) = (false, None);
                     at.places.remove(&seqno);
@@ -386,7 +301,7 @@ impl Follower {
             }
             output.tick()?;
         }
-        at.drop_done_pages(self.wanted());
+        at.drop_done_pages(self.next.map_or(0, |next| next.0 - 1));
         Ok(outcome)
     }
 
@@ -394,9 +309,9 @@ impl Follower {
     fn skip(&mut self, at: &Attached, to: Seqno, reason: GapReason, output: &mut Output<'_>) -> Result<()> {
         let Some(next) = self.next else { return Ok(()) };
         // An archive, or a history in it, does not begin with a gap.
-        if self.last.is_some_and(|last| last.history == at.history) {
+        if let Some(last) = self.last.filter(|last| last.history == at.history) {
             output.gap(at.history, next, to, reason)?;
-            self.last = Some(Last { history: at.history, seqno: to, digest: None });
+            self.last = Some(Last { seqno: to, ..last });
         }
         self.next = Some(Seqno(to.0 + 1));
         Ok(())
