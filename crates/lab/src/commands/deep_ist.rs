@@ -197,7 +197,8 @@ impl Bench {
     /// Transactions of sysbench on the node that archives; all of them are in the archive, or about to be.
     fn write(&self, events: u64) -> Result<()> {
         let mut command = data::sysbench(self.archives(), "oltp_write_only", TABLES, self.rows)?;
-        command.args(["--threads=4", "--time=0", &format!("--events={events}")]);
+        // By default sysbench writes the same few rows again and again.
+        command.args(["--rand-type=uniform", "--threads=4", "--time=0", &format!("--events={events}")]);
         command.args(["--mysql-ignore-errors=all", "run"]);
         process::run(command, PATIENCE).context("sysbench").map(drop)
     }
