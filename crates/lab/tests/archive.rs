@@ -80,6 +80,7 @@ fn every_write_set_is_archived_whoever_is_killed() -> Result<()> {
         .provider("gcache.size", "5M")
         .provider("gcache.page_size", "8M")
         .mysqld("max_allowed_packet=64M")
+        .provider_of(2, "gcache.recover", "no")
         .build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
@@ -118,7 +119,7 @@ fn every_write_set_is_archived_whoever_is_killed() -> Result<()> {
     let failed = failures()?;
     ensure!(failed > 0, "the writers never met");
 
-    // A server is killed, and comes back while the other one writes.
+    // A server is killed, and comes back with a new cache while the other one writes.
     n2.kill();
     n1.exec(&["INSERT INTO d.t VALUES (100, 'x')"])?;
     n2.join()?;
@@ -173,6 +174,23 @@ fn every_write_set_is_archived_whoever_is_killed() -> Result<()> {
     Ok(())
 }
 
+/// Does this while four threads for each processor never rest.
+fn while_every_processor_is_taken(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 * std::thread::available_parallelism().map_or(2, |n| n.get()) {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
+        }
+        let worked = work();
+        done.store(true, Ordering::Relaxed);
+        worked
+    })
+}
+
 /// The lowest priority gets next to nothing there, and the ring would be overwritten unread.
 #[test]
 fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
@@ -185,19 +203,41 @@ fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
     let mut archiver = Archiver::start(n1)?;
     archiver.wait_until_it_follows()?;
 
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..4 * std::thread::available_parallelism().map_or(2, |n| n.get()) {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    std::hint::spin_loop()
-                }
-            });
+    while_every_processor_is_taken(|| wrap_ring(n1, writers))?;
+    n1.stop()?;
+    archiver.wait_for(n1.grastate()?.seqno)?;
+    let (runs, gaps) = Archive::open(archiver.dir())?.runs();
+    ensure!(gaps.is_empty(), "{gaps:?}: {}", archiver.log());
+    assert_eq!(runs.len(), 1);
+    archiver.stop()
+}
+
+/// The idle policy gives a thread no processor for seconds there: a ring of this size must not be left to it.
+#[test]
+fn an_archiver_keeps_up_with_a_larger_ring_where_every_processor_is_taken() -> Result<()> {
+    const PAYLOAD: u64 = 32 << 10;
+    const RING: u64 = 64 << 20;
+    let cluster = Cluster::builder()
+        .nodes(1)
+        .provider("gcache.size", "64M")
+        .mysqld("innodb_flush_log_at_trx_commit=0")
+        .build()?;
+    let n1 = cluster.node(1);
+    n1.bootstrap()?;
+    n1.exec(&["CREATE DATABASE d", "CREATE TABLE d.t (a INT PRIMARY KEY, c LONGTEXT) ENGINE=InnoDB"])?;
+    let mut archiver = Archiver::start(n1)?;
+    archiver.wait_until_it_follows()?;
+    while_every_processor_is_taken(|| {
+        for row in 0..2 * RING / PAYLOAD {
+            n1.exec(&[&format!(
+                "REPLACE INTO d.t VALUES ({}, REPEAT('{row:08}', {}))",
+                row % 8,
+                PAYLOAD / 8
+            )])?;
         }
-        let wrapped = wrap_ring(n1, writers);
-        done.store(true, Ordering::Relaxed);
-        wrapped
+        Ok(())
     })?;
+    ensure!(number(n1, "wsrep_local_cached_downto")? > 10, "the ring did not wrap");
     n1.stop()?;
     archiver.wait_for(n1.grastate()?.seqno)?;
     let (runs, gaps) = Archive::open(archiver.dir())?.runs();

@@ -204,6 +204,8 @@ fn status(shown: &Shown) -> Result<()> {
         )
     }));
     lines.extend(gaps.iter().map(|gap| format!("gap            {}", gap_text(gap))));
+    let damage = archive.damage();
+    lines.extend(damage.iter().map(|text| format!("damaged        {text}")));
     lines.push(format!(
         "size           {} in {} segments, {} before compression",
         size(on_disk),
@@ -224,9 +226,11 @@ fn status(shown: &Shown) -> Result<()> {
             told.actions_per_second,
             size(told.bytes_per_second as u64)
         ));
-        lines.extend(
-            lag.map(|lag| format!("lag            {lag} actions in the server's cache and not yet here")),
-        );
+        // An archiver that waits for disk space does not look what is new.
+        let at_least = if told.is_out_of_space() { "at least " } else { "" };
+        lines.extend(lag.map(|lag| {
+            format!("lag            {at_least}{lag} actions in the server's cache and not yet here")
+        }));
         lines.extend(told.ist.iter().map(|ist| format!("IST            {ist}")));
     }
     let json = json!({
@@ -240,6 +244,7 @@ fn status(shown: &Shown) -> Result<()> {
         "action_bytes": raw,
         "segments": archive.segments().len(),
         "torn_bytes": torn,
+        "damaged": damage,
         "provider_newest": told.as_ref().and_then(|told| told.provider_newest),
         "ist": told.as_ref().filter(|told| told.is_running()).and_then(|told| told.ist.as_ref()),
         "lag": lag,

@@ -138,6 +138,16 @@ impl Archive {
         &self.segments
     }
 
+    /// What is known to be damaged before any checksum of an action is read: segments that cannot be read, and bytes between
+    /// blocks.
+    pub fn damage(&self) -> Vec<String> {
+        let of_segment = |segment: &Segment| {
+            let shown = segment.path.display().to_string();
+            segment.damaged.iter().map(move |text| format!("{shown}: {text}")).collect::<Vec<_>>()
+        };
+        self.unreadable.iter().cloned().chain(self.segments.iter().flat_map(of_segment)).collect()
+    }
+
     /// Its runs and the gaps between them, the oldest first.
     pub fn runs(&self) -> (Vec<Run>, Vec<Gap>) {
         runs_of(&self.segments)
@@ -161,9 +171,8 @@ impl Archive {
     /// Reading failed.
     pub fn verify(&self, bad: &mut dyn FnMut(String)) -> Result<u64> {
         let mut sound = 0;
-        self.unreadable.iter().for_each(|text| bad(text.clone()));
+        self.damage().into_iter().for_each(&mut *bad);
         for segment in &self.segments {
-            let shown = segment.path.display();
             let reader = match Reader::open(&segment.path, segment.header.serial) {
                 Ok(reader) => reader,
                 // Retention removed it meanwhile.
@@ -173,7 +182,6 @@ impl Archive {
                     continue;
                 }
             };
-            segment.damaged.iter().for_each(|text| bad(format!("{shown}: {text}")));
             let mut parts = None;
             for (at, block) in &reader.blocks {
                 let checked = reader

@@ -18,8 +18,9 @@ const PROVIDER_WRITES: f64 = (64 << 20) as f64;
 /// A shift at the usual priority is at least so long: a host that was busy still is.
 const SHIFT: Duration = Duration::from_secs(1);
 
-/// Work that may be behind for so long can wait until a processor is idle; other work must not be starved for seconds.
-const LONG: Duration = Duration::from_secs(1);
+/// Work that may be behind for so long can wait until a processor is idle. Under that policy a thread may wait for a second for
+/// each other thread that wants its processor: with four of them a ring of 64 MiB was overwritten unread.
+const LONG: Duration = Duration::from_secs(16);
 /// Whoever has nothing left to do rests so long, and then does much at once: a busy server lost 7 % of its commits to an archiver
 /// that looked every 25 ms, and 3 % to one that looked every 250 ms (docs/deep-ist.md).
 const REST: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(250);

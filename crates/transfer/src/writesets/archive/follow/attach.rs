@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use formats::Seqno;
 
+use super::Follower;
 use super::attached::{Attached, Closed, Places, Standing};
 use super::files::{self, Tail};
-use super::Follower;
 use crate::cancel::Cancel;
 use crate::writesets::gcache::{Gcache, InUse, RingPlace};
 

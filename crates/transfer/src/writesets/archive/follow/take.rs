@@ -78,7 +78,9 @@ pub fn take(
 
 /// Whether the action with this seqno at this place is another one than that with this digest.
 pub fn is_another(tail: &Tail, at: u64, seqno: Seqno, archived: u64) -> Result<bool> {
-    let Some(header) = tail.header(at)?.filter(|header| header.seqno() == Some(seqno)) else { return Ok(false) };
+    let Some(header) = tail.header(at)?.filter(|header| header.seqno() == Some(seqno)) else {
+        return Ok(false);
+    };
     let start = read_at(tail.file(), at + HEADER_LEN as u64, header.payload_len().min(START))?;
     Ok(is_still_there(tail, at, &header)? && digest(header.payload_len() as u64, &start) != archived)
 }
@@ -235,7 +237,10 @@ mod tests {
         let mut opened = STOPPED.to_vec();
         opened[4] ^= 1;
         std::fs::write(files.ring(), opened).unwrap();
-        assert!(matches!(files.take(Some(&closed), &cancel), Ok(Taken::NotFinal)), "the file is in use again");
+        assert!(
+            matches!(files.take(Some(&closed), &cancel), Ok(Taken::NotFinal)),
+            "the file is in use again"
+        );
     }
 
     /// What differs within the first MiB, or in its length, is another action; what was overwritten is none.
