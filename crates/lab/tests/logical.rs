@@ -138,6 +138,7 @@ fn names_get_lower_case_or_are_refused() -> Result<()> {
         "CREATE TABLE Shop.Orders (Id INT AUTO_INCREMENT PRIMARY KEY, what TEXT)",
         "INSERT INTO Shop.Orders (what) VALUES ('a'), ('b')",
         "CREATE VIEW Shop.Recent AS SELECT * FROM Shop.Orders",
+        "CREATE VIEW Shop.Seldom AS SELECT Id FROM Shop.Orders",
         "CREATE TRIGGER Shop.Stamp BEFORE INSERT ON Shop.Orders FOR EACH ROW SET NEW.what = UPPER(NEW.what)",
         "CREATE PROCEDURE Shop.Say() SELECT 'said'",
         "CREATE USER clerk@localhost",
@@ -159,20 +160,18 @@ fn names_get_lower_case_or_are_refused() -> Result<()> {
     assert_eq!(n2.value("SELECT COUNT(*) FROM shop.recent")?, "2");
     n1.stop()?;
     n1.remove_grastate()?;
-    // A trigger is a text, and stays as it was written.
+    // Triggers and views are texts, and stay as they are.
     n2.exec(&[
         "DROP TRIGGER shop.Stamp",
         "CREATE TRIGGER shop.stamp BEFORE INSERT ON shop.orders FOR EACH ROW SET NEW.what = UPPER(NEW.what)",
+        "CREATE OR REPLACE VIEW shop.recent AS SELECT * FROM shop.orders",
         "CREATE TABLE shop.others (a INT PRIMARY KEY)",
         "CREATE TRIGGER shop.loud BEFORE INSERT ON Shop.Others FOR EACH ROW SET NEW.a = NEW.a + 1",
     ])?;
     n1.join()?;
     let log = n1.log_since_start();
-    ensure!(
-        log.contains("triggers in shop/others.TRG name tables with upper-case letters"),
-        "{}",
-        process::tail(&log, 30)
-    );
+    let words = "shop/others.TRG, shop/seldom.frm name tables with upper-case letters";
+    ensure!(log.contains(words), "{}", process::tail(&log, 30));
     n2.wait_synced_again(Duration::from_secs(20))?;
     sst::assert_snapshot(n1, "logical (lower_case_table_names differs: donor 1, joiner 0)")?;
     assert_eq!(n1.value("SELECT @@lower_case_table_names")?, "0");
@@ -180,6 +179,7 @@ fn names_get_lower_case_or_are_refused() -> Result<()> {
     let shops =
         "SELECT GROUP_CONCAT(SCHEMA_NAME) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'shop'";
     assert_eq!(n1.value(shops)?, "shop");
+    n2.exec(&["DROP VIEW shop.seldom", "DROP TABLE shop.others"])?;
     // Both have the same names now, so write-sets go both ways.
     n2.exec(&["INSERT INTO shop.orders (what) VALUES ('c')", "CALL shop.say()"])?;
     n1.exec(&["INSERT INTO shop.orders (what) VALUES ('d')", "CALL shop.say()"])?;
