@@ -1,13 +1,16 @@
-//! Triggers name tables in the words of whoever wrote them. A donor whose names have no case finds `Shop.Orders` by any of them; a server
-//! with `lower_case_table_names=0`, to which the trigger goes as it is, finds only `shop.orders`, and refuses every write to the table.
+//! Triggers name tables in the words of whoever wrote them, and views as the server did that made them. A donor whose names have no case
+//! finds `shop.orders` as `Shop.Orders` too. A server with `lower_case_table_names=0`, to which these texts go as they are, does not, and
+//! refuses every write to the trigger's table, and every use of the view.
 use std::collections::HashSet;
 
 use protocol::logical::{Contents, Text};
 
-/// Tables that are named at most.
+/// Where the file of a view has what the server executes.
+const QUERY: &str = "query=";
+/// Definitions that are named at most.
 const NAMED: usize = 5;
 
-/// Warns of such triggers. `server`: the one that gets them, with this `lower_case_table_names`.
+/// Warns of such definitions. `server`: the one that gets them, with this `lower_case_table_names`.
 pub(crate) fn warn(contents: &Contents, server: &str, lower_case_table_names: u8) {
     if contents.lower_case_table_names == 0 || lower_case_table_names != 0 {
         return;
@@ -19,14 +22,15 @@ pub(crate) fn warn(contents: &Contents, server: &str, lower_case_table_names: u8
             more => format!(" and {more} more"),
         };
         tracing::warn!(
-            "triggers in {}{more} name tables with upper-case letters, which {server} does not find with lower_case_table_names=0: \
-             writes to their tables will fail there; create them again on the donor with names in lower case, before this node joins",
+            "{}{more} name tables with upper-case letters, which {server} does not find with lower_case_table_names=0: writes to the \
+             tables of these triggers, and statements with these views, will fail there; create them again on the donor with names in \
+             lower case",
             found.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ")
         );
     }
 }
 
-/// Files of triggers with a word that is the name of a database or table but for its case.
+/// Files of triggers and views with a word that is the name of a database or table but for its case.
 fn in_other_case(contents: &Contents) -> Vec<&str> {
     let tables = contents.tables.iter().map(|table| table.name.as_str());
     let names: HashSet<&str> = contents.databases.iter().map(String::as_str).chain(tables).collect();
@@ -35,11 +39,20 @@ fn in_other_case(contents: &Contents) -> Vec<&str> {
         lower != word && names.contains(lower.as_str()) && !names.contains(word)
     };
     let has_other = |text: &&Text| {
-        let text = String::from_utf8_lossy(&text.bytes);
-        text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '$').any(is_other)
+        let executed = executed(text);
+        executed.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '$').any(is_other)
     };
-    let triggers = contents.texts.iter().filter(|text| text.path.ends_with(".TRG"));
-    triggers.filter(has_other).map(|text| text.path.as_str()).collect()
+    contents.texts.iter().filter(has_other).map(|text| text.path.as_str()).collect()
+}
+
+/// What a server executes of a text.
+fn executed(text: &Text) -> String {
+    let bytes = String::from_utf8_lossy(&text.bytes);
+    match text.path.rsplit_once('.').map_or("", |(_, extension)| extension) {
+        "TRG" => bytes.into_owned(),
+        "frm" => bytes.lines().find_map(|line| line.strip_prefix(QUERY)).unwrap_or_default().to_owned(),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -49,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn triggers_that_name_a_table_in_another_case_are_found() {
+    fn definitions_that_name_a_table_in_another_case_are_found() {
         let text = |path: &str, text: &str| Text { path: path.to_owned(), bytes: text.as_bytes().to_vec() };
         let orders = Table {
             database: "shop".into(),
@@ -74,10 +87,15 @@ mod tests {
                     "shop/c.TRG",
                     "triggers='CREATE TRIGGER C BEFORE INSERT ON shop.c FOR EACH ROW SET NEW.Ordersum = 1'",
                 ),
-                text("shop/v.frm", "TYPE=VIEW\nsource=SELECT * FROM Orders"),
+                text(
+                    "shop/v.frm",
+                    "TYPE=VIEW\nquery=select * from `shop`.`orders`\nsource=SELECT * FROM Orders",
+                ),
+                text("shop/w.frm", "TYPE=VIEW\nquery=select * from `shop`.`Orders`\n"),
+                text("shop/Orders.TRN", "TYPE=TRIGGERNAME\ntrigger_table=Orders\n"),
             ],
             ..Contents::default()
         };
-        assert_eq!(in_other_case(&contents), ["shop/orders.TRG", "shop/b.TRG"]);
+        assert_eq!(in_other_case(&contents), ["shop/orders.TRG", "shop/b.TRG", "shop/w.frm"]);
     }
 }
