@@ -193,7 +193,12 @@ fn names_get_lower_case_or_are_refused() -> Result<()> {
             "{grants}"
         );
     }
-    compare::assert_equal(n1, n2)
+    // The server's own views name tables of the information schema in another case.
+    let found = compare::compare(n1, n2)?;
+    let others: Vec<String> =
+        found.iter().filter(|found| !found.object.contains("`sys`.")).map(ToString::to_string).collect();
+    ensure!(others.is_empty(), "{}", others.join("\n"));
+    Ok(())
 }
 
 /// A joiner whose server is killed while rows arrive and are loaded leaves nothing behind; the next transfer takes what arrived.
