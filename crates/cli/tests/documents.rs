@@ -283,3 +283,28 @@ fn manifests_agree_with_themselves_and_with_the_program() {
     let tags: BTreeSet<&str> = tags.filter(|tag| !tag.is_empty()).collect();
     assert_eq!(tags, [env!("CARGO_PKG_VERSION")].into());
 }
+
+/// What an administrator types for the donor's account is one statement, and the page that explains it names each right.
+#[test]
+fn the_documents_grant_the_same_rights() {
+    let statement = |path: &str| -> String {
+        let document = text(path);
+        let found =
+            document.lines().find(|line| line.starts_with("GRANT ") && line.contains("'mysql'@'localhost'"));
+        found.unwrap_or_else(|| panic!("{path} has no GRANT")).to_owned()
+    };
+    let granted = statement("README.md");
+    let install = text("docs/install.md");
+    let account = install.split_once("## The donor's account").unwrap().1.split("\n## ").next().unwrap();
+    for path in ["docs/install.md", "docs/options.md"] {
+        assert_eq!(statement(path), granted, "{path}");
+    }
+    let rights = granted.strip_prefix("GRANT ").unwrap().split(" ON ").next().unwrap();
+    assert!(rights.contains("SELECT"), "{rights}");
+    let rows: Vec<&str> = account.lines().filter(|line| line.starts_with("| ")).collect();
+    for right in rights.split(", ") {
+        let named = format!("`{right}`");
+        let row = |row: &&&str| row.split(" | ").next().is_some_and(|first| first.contains(&named));
+        assert!(rows.iter().find(row).is_some(), "docs/install.md does not say what {right} is for");
+    }
+}

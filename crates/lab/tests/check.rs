@@ -101,6 +101,17 @@ fn a_running_node() -> Result<()> {
     checked.has("ok", "account", "poor@localhost has the privileges")?;
     checked.is_sound()?;
 
+    // The README's statement grants everything that the check asks for.
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md"))?;
+    let grant = readme.lines().find(|line| line.starts_with("GRANT ")).context("no GRANT in the README")?;
+    let grant = grant.replace("'mysql'@'localhost'", "enough@localhost");
+    n1.exec(&["CREATE USER enough@localhost IDENTIFIED BY 'secret'", &grant])?;
+    append(n1, "wsrep-sst-auth=enough:secret\n")?;
+    let checked = Checked::of(&cluster, n1)?;
+    checked.has("ok", "account", "enough@localhost has the privileges")?;
+    checked.has("ok", "checkpoint", "(SUPER)")?;
+    append(n1, "wsrep-sst-auth=poor:secret\n")?;
+
     // Settings of the running server.
     n1.exec(&[
         "SET GLOBAL wsrep_provider_options='gcs.fc_limit=1'",

@@ -11,6 +11,8 @@ pub const PHASES_MAX: usize = 200;
 pub const SAMPLES_MAX: usize = 500;
 /// Most tables in a record; the bytes of all others are one sum.
 pub const TABLES_MAX: usize = 200;
+/// Most changes of options in a record.
+pub const CHANGES_MAX: usize = 100;
 /// Most attempts in a record.
 pub const ATTEMPTS_MAX: usize = 20;
 /// Texts are cut to this many characters.
@@ -69,6 +71,8 @@ pub struct Record {
     pub waits: Vec<Phase>,
     /// Donor: when it read its files more slowly than it could, for its server's sake, and why.
     pub slowed: Vec<Phase>,
+    /// Donor: the options that an operator changed meanwhile (`rejoin set`).
+    pub changes: Vec<Change>,
     /// Counts over time.
     pub samples: Vec<Sample>,
     /// Bytes by table, the largest first.
@@ -227,6 +231,18 @@ impl Phase {
     }
 }
 
+/// An option that was changed while the transfer ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Change {
+    /// When it came into effect.
+    pub at_ms: u64,
+    /// `rlimit=BYTES` (0: no limit) or `adaptive-throttle=0|1`.
+    pub set: String,
+    /// The id of the user who changed it.
+    pub user: u32,
+}
+
 /// Counts at one time, all since the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -328,6 +344,7 @@ impl Record {
         self.phases.truncate(PHASES_MAX);
         self.waits.truncate(PHASES_MAX);
         self.slowed.truncate(PHASES_MAX);
+        self.changes.truncate(CHANGES_MAX);
         self.samples.truncate(SAMPLES_MAX);
         self.tables.truncate(TABLES_MAX);
         let mut names = vec![&mut self.program, &mut self.role, &mut self.node];
@@ -340,6 +357,7 @@ impl Record {
         names.extend(self.tables.iter_mut().chain(&mut self.other_tables).map(|table| &mut table.name));
         names.extend(self.attempts.iter_mut().map(|attempt| &mut attempt.snapshot));
         names.extend(self.pauses.iter_mut().map(|pause| &mut pause.what));
+        names.extend(self.changes.iter_mut().map(|change| &mut change.set));
         if let Some(peer) = &mut self.peer {
             names.extend([&mut peer.address, &mut peer.program]);
             names.extend(&mut peer.name);

@@ -15,6 +15,15 @@ fn what_is_missing_is_empty_and_what_is_unknown_is_passed_over() {
 }
 
 #[test]
+fn changes_of_options_are_kept_and_a_record_without_them_has_none() {
+    let text = r#"{"schema":1,"changes":[{"at_ms":7,"set":"rlimit=0","user":5}]}"#;
+    let record = Record::parse(text).unwrap();
+    assert_eq!(record.changes, [Change { at_ms: 7, set: "rlimit=0".to_owned(), user: 5 }]);
+    assert_eq!(Record::parse(&record.to_text()), Ok(record));
+    assert!(Record::parse(r#"{"schema":1}"#).unwrap().changes.is_empty());
+}
+
+#[test]
 fn what_is_no_record_is_refused_with_a_reason() {
     for (text, why) in [
         ("", "not the record"),
@@ -33,9 +42,11 @@ fn a_record_is_bounded() {
     let mut record = Record { schema: SCHEMA, node: "ä".repeat(9000), ..Record::default() };
     record.samples = vec![Sample::default(); 9000];
     record.tables = vec![Table { name: "x".repeat(9000), ..Table::default() }; 9000];
+    record.changes = vec![Change { set: "z".repeat(9000), ..Change::default() }; 9000];
     record.outcome = Some("y".repeat(100_000));
     let read = Record::parse(&record.to_text()).unwrap();
     assert_eq!((read.samples.len(), read.tables.len()), (SAMPLES_MAX, TABLES_MAX));
+    assert_eq!(read.changes.len(), CHANGES_MAX);
     assert_eq!(read.node.chars().count(), NAME_MAX + 1);
     assert!(record.to_text().len() < 200_000);
 }

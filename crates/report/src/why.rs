@@ -94,8 +94,8 @@ pub fn ms_in(record: &Record, part: Part) -> u64 {
     }
 }
 
-/// Bytes that travelled because they were not there, before compression. The rows for a server that runs already are counted only on the
-/// network, where they are not compressed.
+/// Bytes that travelled because they were not there, before compression. Earlier builds counted the rows for a server that runs already only
+/// on the network, where they are not compressed.
 pub fn sent(record: &Record) -> u64 {
     let bytes = &record.bytes;
     if by_rows(record) && bytes.sent == 0 {

@@ -52,17 +52,21 @@ impl Job {
         self.settings.max_time.map(end).transpose()
     }
 
-    /// Records this node's name, the settings that a transfer's duration depends on, and the transfer's name, which both hosts
-    /// know.
+    /// Records the transfer's name, which both hosts know, and what [`Job::record_node`] does.
     pub fn record(&self, secret: &TransferSecret) {
+        self.record_node();
+        self.progress.ledger.update(|record| record.id = Some(secret.transfer_id()));
+    }
+
+    /// Records this node's name, and the settings that a transfer's duration depends on.
+    pub fn record_node(&self) {
         let settings = record::Settings {
             threads: self.settings.threads.into(),
             rlimit: self.settings.rlimit,
             incremental: self.settings.incremental,
         };
         self.progress.ledger.update(|record| {
-            (record.node, record.id) = (self.options.node_name(), Some(secret.transfer_id()));
-            record.settings = settings;
+            (record.node, record.settings) = (self.options.node_name(), settings);
         });
     }
 

@@ -94,6 +94,7 @@ fn lines(facts: &Facts, prediction: &Prediction) -> Vec<(&'static str, String)> 
         lines.push(("sends", sent(sends)));
     }
     lines.extend(prediction.kind.as_ref().map(|kind| ("kind", kind_of(kind, prediction))));
+    lines.extend(prediction.hold.as_ref().map(|hold| ("locks", hold.in_words())));
     lines.extend(prediction.room.map(|room| ("room", room_for(room))));
     if matches!(prediction.way, Way::Sst { .. }) {
         lines.extend(facts.archives.iter().map(|archive| ("archive", archive.in_words())));

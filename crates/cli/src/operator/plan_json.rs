@@ -5,6 +5,10 @@ use transfer::advisor::plan::facts::{Facts, Origin, Position};
 use transfer::advisor::plan::kind::TransferKind;
 use transfer::advisor::plan::predict::{Prediction, Way};
 use transfer::advisor::plan::transfer::Estimate;
+use transfer::snapshot::logical::locked::{Hold, Until};
+
+/// More tables are only counted.
+const TABLES_MAX: usize = 20;
 
 /// The same as the lines of text.
 pub(super) fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
@@ -75,6 +79,7 @@ pub(super) fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
             "takes_s": pause.takes().map(|takes| takes.as_secs_f64()),
             "words": pause.in_words(),
         })),
+        "tables_under_locks": prediction.hold.as_ref().map(under_locks),
         "room": prediction.room.map(|room| json!({
             "bytes": room.needed,
             "whole": room.whole,
@@ -113,5 +118,26 @@ pub(super) fn as_json(facts: &Facts, prediction: &Prediction) -> Value {
         "lasts_at_least_s": prediction.lasts_at_least.map(|lasts| lasts.as_secs()),
         "data_bytes": facts.data,
         "advice": prediction.advice,
+    })
+}
+
+/// Tables without transactions, for which writes wait on the donor: the largest of them, and what they come to.
+fn under_locks(hold: &Hold) -> Value {
+    let tables = hold
+        .tables
+        .tables()
+        .iter()
+        .take(TABLES_MAX)
+        .map(|table| json!({"name": table.name, "engine": table.engine, "bytes": table.bytes}));
+    json!({
+        "tables": tables.collect::<Vec<_>>(),
+        "count": hold.tables.tables().len(),
+        "bytes": hold.tables.bytes(),
+        "until_all_is_read": hold.until != Until::TheyAreRead,
+        "holds_writes_s": hold.takes.as_secs_f64(),
+        "at_least": hold.at_least,
+        "bytes_per_second": hold.rate.bytes_per_second(),
+        "rate_from": hold.rate.name(),
+        "words": hold.in_words(),
     })
 }

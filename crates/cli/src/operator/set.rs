@@ -49,7 +49,9 @@ pub fn run(options: &Options) -> Result<()> {
     let uid = own_user();
     become_owner_of(&datadir)?;
     require_datadir(&datadir)?;
-    let pid = donating(&datadir)?.pid;
+    let status = donating(&datadir)?;
+    refuse_fixed(&status, &asked)?;
+    let pid = status.pid;
     let set = options.set.clone();
     changes::write(&datadir, &Changes { pid, uid, set })?;
     wait_until_read(&datadir, pid)?;
@@ -77,6 +79,18 @@ fn donating(datadir: &Path) -> Result<Status, Failure> {
         return Err(Failure::new(Kind::Refused, text).hint(format!("run rejoin set on {donor}")));
     }
     Ok(status)
+}
+
+/// Not every transfer has every option.
+fn refuse_fixed(status: &Status, asked: &[Change]) -> Result<(), Failure> {
+    let is_fixed = |change: &&Change| status.fixed_options.iter().any(|fixed| fixed == change.name());
+    let Some(fixed) = asked.iter().find(is_fixed) else { return Ok(()) };
+    let text = format!(
+        "{} cannot be changed in this transfer (process {}), which is not slowed for the donor's server; nothing was changed",
+        fixed.name(),
+        status.pid
+    );
+    Err(Failure::new(Kind::Refused, text).hint("rejoin set rlimit=SIZE limits it"))
 }
 
 /// Waits until the transfer has removed the file.
@@ -116,7 +130,10 @@ fn wait_until_effective(datadir: &Path, pid: u32, asked: &[Change]) -> Result<()
         let status = read(&datadir.join(STATUS_FILE)).ok().flatten().filter(|status| status.pid == pid);
         match status {
             Some(status) if is_effective(&status) => return Ok(()),
-            Some(status) if is_running(&status, datadir) => std::thread::sleep(LOOK_EVERY),
+            Some(status) if is_running(&status, datadir) => {
+                refuse_fixed(&status, asked)?;
+                std::thread::sleep(LOOK_EVERY);
+            }
             _ => {
                 let text = format!("the transfer (process {pid}) has ended meanwhile");
                 return Err(Failure::new(Kind::Server, text));

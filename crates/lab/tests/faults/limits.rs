@@ -2,7 +2,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -166,6 +166,16 @@ fn set(pair: &Pair, node: &Node, words: &[&str]) -> Result<(Option<i32>, String)
     Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
 }
 
+/// The record of the last transfer of which a node was the donor.
+fn last_record(donor: &Node) -> Result<PathBuf> {
+    let files = fs::read_dir(donor.datadir())?.flatten().map(|entry| entry.path());
+    let is_record = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("rejoin-donor-") && name.ends_with(".json")
+    };
+    files.filter(is_record).max().context("no record")
+}
+
 fn status(node: &Node) -> Result<Value> {
     Ok(serde_json::from_slice(&fs::read(node.datadir().join("rejoin-status.json"))?)?)
 }
@@ -235,6 +245,15 @@ fn a_limit_is_changed_while_the_transfer_runs() -> Result<()> {
     pair.joiner().wait_synced(SOON)?;
     ensure!(limit()?.is_none(), "the limit is {:?}", limit()?);
     ensure!(!file.exists(), "the file is left");
+    // With its time, in the record.
+    let record: Value = serde_json::from_slice(&fs::read(last_record(pair.donor())?)?)?;
+    let changes: Vec<&str> = record["changes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|change| change["set"].as_str())
+        .collect();
+    assert_eq!(changes, ["rlimit=62464", "adaptive-throttle=0", "rlimit=0"]);
     for (node, role) in [(pair.donor(), "donor"), (pair.joiner(), "joiner")] {
         let log = last_log(node, role)?;
         for line in ["rlimit is 61.0 KiB/s now, for this transfer (rejoin set, user ", "rlimit is none now"] {

@@ -1,6 +1,7 @@
 //! `wsrep_sst_method=mysqldump` with rejoin in the place of the server's script: a server that runs already gets the donor's data.
 mod fails;
 mod fixture;
+mod followed;
 mod names;
 mod panics;
 
@@ -9,11 +10,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use rejoin_lab::load::{Intensity, Load};
 use rejoin_lab::outage::Certificates;
-use rejoin_lab::{Installation, Node, compare, data, process};
+use rejoin_lab::{Cluster, Installation, compare, data, process};
 
 use crate::fixture::{PASSWORD, SOON, builder, fill, has_all, joined, let_in, stand_alone, told_to_join};
 
-fn gets_everything_while_the_donor_writes(n1: &Node, n2: &Node) -> Result<()> {
+fn gets_everything_while_the_donor_writes(cluster: &Cluster) -> Result<()> {
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    let metrics = followed::metrics_dir(cluster)?;
     n1.bootstrap()?;
     fill(n1)?;
     data::sysbench_tables(n1, 2, 20000)?;
@@ -22,10 +25,13 @@ fn gets_everything_while_the_donor_writes(n1: &Node, n2: &Node) -> Result<()> {
     let load =
         Load::start(n1, Intensity { threads: 2, tables: 2, rows: 20000, pause: Duration::from_millis(2) })?;
     told_to_join(n2, n1)?;
+    let followed = followed::limit_is_changed(cluster, &metrics);
     let joined = joined(n2, n1);
     let load = load.stop()?;
     joined?;
+    followed?;
     ensure!(load.commits > 0, "{load:?}");
+    followed::is_recorded(n1, &metrics)?;
     has_all(n1, n2)
 }
 
@@ -33,7 +39,7 @@ fn gets_everything_while_the_donor_writes(n1: &Node, n2: &Node) -> Result<()> {
 fn a_running_server_gets_the_zoo_while_the_donor_writes() -> Result<()> {
     let cluster = builder().mysqld_of(2, "event_scheduler=ON").mysqld("log_bin=bin").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
-    gets_everything_while_the_donor_writes(n1, n2)?;
+    gets_everything_while_the_donor_writes(&cluster)?;
     assert_eq!(n2.value("SELECT @@event_scheduler")?, "ON");
     for node in [n1, n2] {
         assert_ne!(node.value("SELECT @@GLOBAL.gtid_binlog_state")?, "", "{}", node.name());
@@ -82,7 +88,5 @@ fn a_server_that_starts_with_the_method_joins_through_tls() -> Result<()> {
 #[test]
 fn a_server_of_11_8_gets_the_zoo_from_its_like() -> Result<()> {
     let newer = Installation::mariadb_11_8()?;
-    let cluster = builder().installation(newer).build()?;
-    let (n1, n2) = (cluster.node(1), cluster.node(2));
-    gets_everything_while_the_donor_writes(n1, n2)
+    gets_everything_while_the_donor_writes(&builder().installation(newer).build()?)
 }

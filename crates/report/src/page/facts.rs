@@ -109,7 +109,7 @@ pub(super) fn hosts(out: &mut String, transfer: &Transfer) {
     }
     out.push_str("</tr></thead>\n<tbody>\n");
     let moment = |ms: Option<u64>| ms.map(time);
-    let rows: [(&str, Of<'_>); 11] = [
+    let rows: [(&str, Of<'_>); 12] = [
         ("program", &|record| Some(record.program.clone())),
         ("the other host", &|record| record.peer.as_ref().map(|peer| peer.address.clone())),
         ("its program", &|record| record.peer.as_ref().map(|peer| peer.program.clone())),
@@ -120,6 +120,7 @@ pub(super) fn hosts(out: &mut String, transfer: &Transfer) {
         ("position before", &|record| record.position.before.clone()),
         ("position after", &|record| record.position.after.clone()),
         ("settings", &|record| Some(settings(record))),
+        ("changed by rejoin set", &|record| Some(changes(record)).filter(|text| !text.is_empty())),
         ("snapshots", &|record| Some(attempts(record)).filter(|text| !text.is_empty())),
     ];
     for (name, of) in rows {
@@ -141,6 +142,23 @@ fn settings(record: &Record) -> String {
     let limit = settings.rlimit.map(|limit| format!(", rlimit {}/s", size(limit))).unwrap_or_default();
     let incremental = if settings.incremental { "" } else { ", incremental=0" };
     format!("{} threads{limit}{incremental}", settings.threads)
+}
+
+fn changes(record: &Record) -> String {
+    let words = record.changes.iter().map(|change| {
+        let after = span(change.at_ms.saturating_sub(record.began_ms));
+        format!("{} after {after} (user {})", changed(&change.set), change.user)
+    });
+    words.collect::<Vec<_>>().join("; then ")
+}
+
+/// An option with its new value, in words.
+pub(super) fn changed(set: &str) -> String {
+    match set.strip_prefix("rlimit=").and_then(|bytes| bytes.parse().ok()) {
+        Some(0) => "no rlimit".to_owned(),
+        Some(bytes) => format!("rlimit {}/s", size(bytes)),
+        None => set.to_owned(),
+    }
 }
 
 fn attempts(record: &Record) -> String {

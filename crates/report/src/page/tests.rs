@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{Attempt, Bytes, Method, OK, Pause, Peer, Phase, Plan, SCHEMA, Sample, Table};
+use crate::record::{Attempt, Bytes, Change, Method, OK, Pause, Peer, Phase, Plan, SCHEMA, Sample, Table};
 
 /// Text that would be markup, or change how what follows is read.
 const HOSTILE: &str = "<script>alert(1)</script>\" onload='x' &amp;\u{202e}\u{0}";
@@ -27,6 +27,7 @@ fn record(text: &str) -> Record {
         phases: vec![phase(1_700_000_000_000, 1_700_000_009_000)],
         waits: vec![phase(1_700_000_003_000, 1_700_000_004_000)],
         slowed: vec![phase(1_700_000_002_000, 1_700_000_003_000)],
+        changes: vec![Change { at_ms: 1_700_000_006_000, set: text.to_owned(), user: 5 }],
         samples: vec![Sample { ms: 0, network: 0, done: 0 }, Sample { ms: 9000, network: 30, done: 100 }],
         tables: vec![Table { name: text.to_owned(), sent: 50, reused: 50, ..Table::default() }],
         ..Record::default()
@@ -60,6 +61,20 @@ fn no_text_of_a_record_is_markup() {
     assert_eq!(markup(&plain), markup(&hostile));
     assert!(!hostile.contains("<script") && !hostile.contains('\u{202e}') && !hostile.contains('\u{0}'));
     assert!(hostile.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot; onload=&#39;x&#39; &amp;amp;"));
+}
+
+#[test]
+fn a_changed_limit_is_shown_where_it_happened() {
+    let mut record = record("donor");
+    record.changes = [(2_500, "rlimit=52428800"), (4_000, "rlimit=0"), (5_000, "adaptive-throttle=0")]
+        .map(|(ms, set)| Change { at_ms: record.began_ms + ms, set: set.to_owned(), user: 5 })
+        .to_vec();
+    let text = page(vec![record], 9, &[], 0);
+    assert_eq!(text.matches("<rect class=\"set\"").count(), 3);
+    assert!(text.contains("<title>rejoin set: rlimit 50.0 MiB/s</title>"), "{text}");
+    assert!(text.contains("<tr><th scope=\"row\">rejoin set: no rlimit</th><td>4.0 s</td>"), "{text}");
+    assert!(text.contains("limit changed (rejoin set)"), "{text}");
+    assert!(text.contains("rlimit 50.0 MiB/s after 2.5 s (user 5); then no rlimit after 4.0 s (user 5); then adaptive-throttle=0"), "{text}");
 }
 
 #[test]

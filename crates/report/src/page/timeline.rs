@@ -1,6 +1,7 @@
 //! The phases of both hosts on one axis of time, with the throughput below them.
 use std::fmt::Write as _;
 
+use super::facts::changed;
 use super::html::{Text, percent, span};
 use super::throughput;
 use crate::pairs::Transfer;
@@ -80,6 +81,9 @@ fn legend(out: &mut String, transfer: &Transfer) {
     if transfer.records().any(|record| !record.slowed.is_empty()) {
         out.push_str("<li><i class=\"slowed\"></i>slowed for the donor's server</li>");
     }
+    if transfer.records().any(|record| !record.changes.is_empty()) {
+        out.push_str("<li><i class=\"set\"></i>limit changed (rejoin set)</li>");
+    }
     if transfer.records().any(|record| !record.pauses.is_empty()) {
         out.push_str("<li><i class=\"pause\"></i>replication paused or writes blocked</li>");
     }
@@ -120,6 +124,10 @@ fn lane(out: &mut String, record: &Record, shift: i128, axis: &Axis) {
         let (x, width) = place(slowed);
         let words = format!("slowed: {}: {}", slowed.name, span(slowed.ms()));
         rect(out, "slowed", (x, width.max(SEEN)), (24, 6), &words);
+    }
+    for change in &record.changes {
+        let x = percent(axis.at(change.at_ms, shift), axis.ms);
+        rect(out, "set", (x, SEEN), (0, 12), &format!("rejoin set: {}", changed(&change.set)));
     }
     for pause in &record.pauses {
         let took_ms = pause.took_us / 1000;
@@ -163,6 +171,9 @@ fn table(out: &mut String, record: &Record, shift: i128, axis: &Axis) {
     }
     for slowed in &record.slowed {
         row(&format!("slowed: {}", slowed.name), slowed.began_ms, &span(slowed.ms()));
+    }
+    for change in &record.changes {
+        row(&format!("rejoin set: {}", changed(&change.set)), change.at_ms, "–");
     }
     for pause in &record.pauses {
         let name = format!("pause: {}", pause.what);

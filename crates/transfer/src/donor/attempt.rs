@@ -29,6 +29,7 @@ use crate::send::queue::SendQueue;
 use crate::send::throttle::Throttle;
 use crate::snapshot::Snapshot;
 use crate::snapshot::declined::{Declined, SnapshotError};
+use crate::snapshot::logical::locked::{Hold, LockedTables};
 use crate::snapshot::online::outlook::Outlook;
 use crate::sql::{ANSWER_WITHIN, Login, Session};
 use crate::threads::{Running, Thread, scoped};
@@ -201,7 +202,10 @@ impl DonorSession<'_> {
         let inputs = PlanInputs { page_time: page_time.flatten(), ..inputs };
         let comparing = match kind {
             // A sample says nothing about rows: the joiner's leftovers of parts are compared.
-            SnapshotKind::Logical => inputs.decide_by_rows(link, &self.job.progress.ledger, key)?,
+            SnapshotKind::Logical => {
+                let hold = self.hold(bytes);
+                inputs.decide_by_rows(link, &self.job.progress.ledger, key, hold.as_ref())?
+            }
             _ => inputs.decide(link, &self.job.progress.ledger, key, sample.as_ref())?,
         };
         expect(link.recv()?, &Message::Ready)?;
@@ -212,6 +216,13 @@ impl DonorSession<'_> {
     fn redo_outlook(&self) -> Option<Outlook> {
         let mut session = Session::open(&self.login(), ANSWER_WITHIN).ok()?;
         Outlook::of(&mut session, self.offered.tablespaces).ok()?
+    }
+
+    /// What holds writes while rows of so many bytes are read. If the server cannot be asked, the snapshot says why.
+    fn hold(&self, bytes: u64) -> Option<Hold> {
+        let mut session = Session::open(&self.login(), ANSWER_WITHIN).ok()?;
+        let tables = LockedTables::seen(&mut session, &self.engines.skip)?;
+        tables.hold(Some(bytes), self.context.throttle.rate(), false)
     }
 
     fn send_queue(&self, snapshot: &dyn Snapshot, comparing: Option<Comparing>) -> SendQueue<'_> {

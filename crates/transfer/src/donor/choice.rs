@@ -189,7 +189,8 @@ pub(crate) fn not_blocking(why: &str) -> Failure {
     )
 }
 
-fn not_logical(declined: &Declined, reason: &str) -> Failure {
+/// The failure where the joiner needs rows, and there is no snapshot of them.
+pub(crate) fn not_logical(declined: &Declined, reason: &str) -> Failure {
     let text = format!("the joiner needs a logical snapshot ({reason}), which is not possible: {declined}");
     let failure = Failure::new(Kind::Refused, text);
     match declined {

@@ -16,6 +16,7 @@ use crate::human::size;
 use crate::limits::{Minute, PlannedTransfer, TransferLimits};
 use crate::peer::link::Link;
 use crate::server::ledger::Ledger;
+use crate::snapshot::logical::locked::Hold;
 use crate::snapshot::online::estimate::Prices;
 use crate::snapshot::online::outlook::Outlook;
 
@@ -127,15 +128,15 @@ impl PlanInputs<'_> {
     }
 
     /// As [`PlanInputs::decide`] for a logical snapshot, whose parts are compared only with those that the joiner has received before.
+    /// `hold`: what holds writes meanwhile.
     pub fn decide_by_rows(
         &self,
         link: &mut Link,
         ledger: &Ledger,
         key: Option<FingerprintKey>,
+        hold: Option<&Hold>,
     ) -> Result<Option<Comparing>> {
-        let words = format!("plan: full, the rows of {} of files", size(self.bytes));
-        let plan = Plan { total: self.bytes, full: true, sent: Some(self.bytes), words, ..Plan::default() };
-        announce(plan, link, ledger)?;
+        announce(plan_by_rows(self.bytes, hold), link, ledger)?;
         if key.is_some() {
             self.permit(None)?;
             // All rows are sent, so both hosts' limits take this for a full transfer.
@@ -154,6 +155,13 @@ impl PlanInputs<'_> {
     fn prices(&self) -> Prices {
         Prices::new(None, self.rlimit, 0.0).recovering_at(self.page_time)
     }
+}
+
+/// The plan of a transfer of rows, with the tables that hold writes while they are read.
+pub(crate) fn plan_by_rows(bytes: u64, hold: Option<&Hold>) -> Plan {
+    let hold = hold.map_or_else(String::new, |hold| format!("; {}", hold.in_words()));
+    let words = format!("plan: full, the rows of {} of files{hold}", size(bytes));
+    Plan { total: bytes, full: true, sent: Some(bytes), words, ..Plan::default() }
 }
 
 /// Records the plan, and logs it on both hosts.

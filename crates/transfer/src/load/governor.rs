@@ -41,9 +41,22 @@ impl Governor {
     /// # Errors
     /// No thread can be started.
     pub fn start(job: &Job, login: Login) -> Result<Governor, Failure> {
+        Governor::begin(job, Some(login))
+    }
+
+    /// For a transfer that cannot give way to its server: only `rlimit` counts.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn of_limits(job: &Job) -> Result<Governor, Failure> {
+        Governor::begin(job, None)
+    }
+
+    fn begin(job: &Job, login: Option<Login>) -> Result<Governor, Failure> {
         let (throttle, ended) =
             (Arc::new(Throttle::new(job.settings.rlimit)), Arc::new(AtomicBool::new(false)));
         let (running, over) = channel();
+        let adaptive = login.is_some() && job.settings.adaptive_throttle;
         let watch = Watch {
             throttle: Arc::clone(&throttle),
             progress: Arc::clone(&job.progress),
@@ -51,13 +64,13 @@ impl Governor {
             datadir: job.datadir.clone(),
             server: job.server.map(|server| server.pid),
             login,
-            adaptive: job.settings.adaptive_throttle && !job.args.bypass,
+            adaptive: adaptive && !job.args.bypass,
             load: None,
             seen: Seen { at: Instant::now(), read: 0, points: 0 },
             complaint: String::new(),
         };
-        job.progress.set_limits(throttle.rate(), job.settings.adaptive_throttle);
-        throttle.set_adaptive(job.settings.adaptive_throttle);
+        job.progress.set_limits(throttle.rate(), watch.login.is_some().then_some(adaptive));
+        throttle.set_adaptive(adaptive);
         let thread = threads::spawn(Thread::Governor, move || watch.run(&running))?;
         Ok(Governor { throttle, datadir: job.datadir.clone(), ended, over, thread })
     }
@@ -87,7 +100,8 @@ struct Watch {
     datadir: PathBuf,
     /// The server's process.
     server: Option<u32>,
-    login: Login,
+    /// How to log in to the server; `None` if its load does not count.
+    login: Option<Login>,
     adaptive: bool,
     load: Option<Load>,
     seen: Seen,
@@ -123,7 +137,7 @@ impl Watch {
     fn run(mut self, _running: &Sender<()>) {
         // How things are without a transfer is seen before it reads anything.
         if self.adaptive {
-            self.load = Some(Load::start(&self.login, &self.datadir, self.server));
+            self.start_load();
         }
         while !self.ended.load(Ordering::Acquire) {
             self.carry_out_changes();
@@ -146,15 +160,23 @@ impl Watch {
         }
     }
 
+    fn start_load(&mut self) {
+        self.load = self.login.as_ref().map(|login| Load::start(login, &self.datadir, self.server));
+    }
+
     fn change(&mut self, change: Change, uid: u32) {
         match change {
             Change::Rlimit(rate) => self.throttle.set_rate(rate),
+            Change::AdaptiveThrottle(_) if self.login.is_none() => {
+                return tracing::warn!("a change is ignored: this transfer has no {}", change.name());
+            }
             Change::AdaptiveThrottle(on) => {
                 self.adaptive = on;
                 self.throttle.set_adaptive(on);
             }
         }
-        self.progress.set_limits(self.throttle.rate(), self.adaptive);
+        self.progress.set_limits(self.throttle.rate(), self.login.is_some().then_some(self.adaptive));
+        self.progress.ledger.changed(change.as_option(), uid);
         self.progress.tell(&format!("{}, for this transfer (rejoin set, user {uid})", change.in_words()));
     }
 
@@ -170,7 +192,7 @@ impl Watch {
             return self.let_go();
         }
         if self.load.is_none() {
-            self.load = Some(Load::start(&self.login, &self.datadir, self.server));
+            self.start_load();
         }
         let Some(load) = &mut self.load else { return };
         // The locks of a consistency point make commits wait, and nothing is slowed then.

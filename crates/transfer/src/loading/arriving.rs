@@ -9,10 +9,10 @@ use formats::innodb::wsrep_position::StoredPosition;
 use protocol::inventory::FileId;
 use protocol::logical::{Contents, DEFINITIONS, is_of_table};
 
-use super::expressible;
 use super::parts::{self, Parts};
 use super::schedule::{Arrived, Next, Schedule, Step};
 use super::system::plugins;
+use super::{expressible, other_case};
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::datadir::layout::Layout;
 use crate::threads::lock;
@@ -75,6 +75,7 @@ impl<'a> Arriving<'a> {
             path if path == DEFINITIONS => {
                 let contents = parts::contents(staged)?;
                 expressible::check(&contents, self.layout)?;
+                other_case::warn(&contents, "this node", self.layout.lower_case_table_names);
                 Arrived::Definitions(Box::new(contents))
             }
             path if is_of_table(&path) => Arrived::Table(parts::table(staged)?),

@@ -7,6 +7,7 @@
 //! | `schedule`, `making` | which statement is next; how far one table is. Values without I/O |
 //! | [`parts`] | reading the parts that arrived |
 //! | [`expressible`] | what this node's server cannot have as the donor has it: refused by name |
+//! | `other_case` | triggers and views that will not work here, because they name tables in another case |
 //! | [`system`] | accounts, routines, events, and what else is rows of the database `mysql` |
 //! | [`tables`] | tables and sequences; `definition` compares what the server has made of them |
 //! | `statement` | one statement that loads rows; `pipe` hands them to the server |
@@ -16,6 +17,7 @@ pub mod arriving;
 pub(crate) mod definition;
 pub mod expressible;
 mod making;
+pub(crate) mod other_case;
 pub mod parts;
 mod pipe;
 pub mod position;

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result};
 use formats::mariadb::rows_text::columns as split;
 use formats::mariadb::show_create::{defer_keys, defer_references};
+use protocol::inventory::FileId;
 use protocol::logical::{Content, Contents, Rows, SystemTable, Table};
+use report::record;
 use zstd::stream::read::Decoder;
 
 use super::cleanup::remove_incoming;
@@ -20,7 +22,7 @@ use crate::loading::expressible::check_names;
 use crate::loading::statement::{as_they_were, load_of};
 use crate::loading::system::is_engine;
 use crate::loading::tables::DEFER_FROM;
-use crate::loading::{definition, in_words};
+use crate::loading::{definition, in_words, other_case};
 use crate::snapshot::logical::INCOMING;
 use crate::snapshot::logical::part::{Packed, prefix};
 use crate::snapshot::logical::receiver::Receiver;
@@ -48,6 +50,8 @@ struct Arriving {
     place: Place,
     rows: Arc<Rows>,
     loaded: Arc<AtomicU64>,
+    /// Its number in the record of the transfer.
+    number: FileId,
     /// Keys that are made after the rows.
     keys: Vec<u8>,
 }
@@ -111,8 +115,9 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// Makes one table in its database. Returns what is to be loaded.
-    fn make(&self, session: &mut Session, table: &Table, contents: &Contents) -> Result<Arriving> {
+    /// Makes one table in its database, the one with this number. Returns what is to be loaded.
+    fn make(&self, session: &mut Session, number: u32, contents: &Contents) -> Result<Arriving> {
+        let table = contents.tables.get(number as usize).context("no such table")?;
         let database = incoming_of(contents, &table.database)?;
         let refuses = |e: &SqlError| self.joiner.refused(&in_words(table), e);
         let rows = if let Content::Rows(rows) = &table.content { rows.clone() } else { Rows::default() };
@@ -133,7 +138,13 @@ impl<'a> Incoming<'a> {
             home: table.database.clone(),
             later: references.add,
         };
-        Ok(Arriving { place, rows: Arc::new(rows), loaded: Default::default(), keys: keys.add })
+        let number = FileId(number);
+        self.job.progress.ledger.begin_table(
+            number,
+            &format!("{}.{}", table.database, table.name),
+            rows.bytes,
+        );
+        Ok(Arriving { place, rows: Arc::new(rows), loaded: Default::default(), number, keys: keys.add })
     }
 
     /// Loads one part.
@@ -216,6 +227,7 @@ impl Receiver for Incoming<'_> {
         self.job.cancel.check()?;
         self.job.progress.phase("making tables on the joiner", "");
         check_names(contents, self.joiner.lower_case_table_names)?;
+        other_case::warn(contents, "the joiner", self.joiner.lower_case_table_names);
         let mut session = self.joiner.session()?;
         remove_incoming(&mut session)
             .map_err(|e| self.joiner.refused("DROP DATABASE of an earlier transfer", &e))?;
@@ -233,10 +245,10 @@ impl Receiver for Incoming<'_> {
             made.map_err(|e| self.joiner.refused("CREATE DATABASE for the incoming tables", &e))?;
         }
         let mut tables = HashMap::new();
-        for table in &contents.tables {
+        for (number, table) in (0..).zip(&contents.tables) {
             self.job.cancel.check()?;
             if !waits(table) {
-                let arriving = self.make(&mut session, table, contents)?;
+                let arriving = self.make(&mut session, number, contents)?;
                 tables.insert(prefix(&table.database, &table.name), arriving);
             }
         }
@@ -253,14 +265,17 @@ impl Receiver for Incoming<'_> {
 
     fn part(&self, part: Packed) -> Result<()> {
         let of = part.path.split('/').next().unwrap_or_default();
-        let (place, rows, loaded) = {
+        let (place, rows, loaded, number) = {
             let state = lock(&self.state);
             let table = state.tables.get(of).with_context(|| format!("rows of no table: {}", part.path))?;
-            (table.place.clone(), table.rows.clone(), table.loaded.clone())
+            (table.place.clone(), table.rows.clone(), table.loaded.clone(), table.number)
         };
+        let progress = &self.job.progress;
+        progress.read_bytes.fetch_add(part.raw, Ordering::Relaxed);
         let mut session = self.joiner.session()?;
         loaded.fetch_add(self.load(&mut session, &place, &rows, part.bytes)?, Ordering::AcqRel);
         self.joiner.give_back(session);
+        progress.ledger.count(number, &record::Table { sent: part.raw, ..record::Table::default() });
         self.job.progress.done_bytes.store(self.joiner.sent(), Ordering::Relaxed);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The joiner's server: who it is, the sessions with it, and what is changed on it for the time of the transfer.
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,6 +14,7 @@ use super::proxy::Proxy;
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
+use crate::send::throttle::Throttle;
 use crate::snapshot::declined::Declined;
 use crate::snapshot::online::sql_checks::grant_of;
 use crate::sql::definitions::Database;
@@ -41,6 +42,7 @@ pub(super) struct Joiner<'a> {
     pub job: &'a Job,
     at: (String, u16),
     proxy: Proxy,
+    throttle: Arc<Throttle>,
     login: Login,
     idle: Mutex<Vec<Session>>,
     /// Its version.
@@ -65,13 +67,18 @@ pub(super) struct Joiner<'a> {
 
 impl<'a> Joiner<'a> {
     /// Logs in to the server at the address that our server gave us, and makes sure that it waits for the state of the server of
-    /// `donor`.
+    /// `donor`. `throttle` limits what it gets.
     ///
     /// # Errors
     /// It is not reached, lets us not in, or is another server.
-    pub fn find(job: &'a Job, donor: &Login, account: Option<&Account>) -> Result<Joiner<'a>> {
+    pub fn find(
+        job: &'a Job,
+        donor: &Login,
+        account: Option<&Account>,
+        throttle: &Arc<Throttle>,
+    ) -> Result<Joiner<'a>> {
         let address = address(job)?;
-        let proxy = proxy_to(&address, job, &job.cancel)?;
+        let proxy = proxy_to(&address, job, throttle, &job.cancel)?;
         job.progress.count(proxy.counter());
         let account = account_for(&proxy.server(), account)?;
         let at = Listens::Proxied { socket: proxy.socket(), server: proxy.server() };
@@ -80,6 +87,7 @@ impl<'a> Joiner<'a> {
             job,
             at: address,
             proxy,
+            throttle: Arc::clone(throttle),
             login,
             idle: Mutex::default(),
             version: String::new(),
@@ -152,7 +160,12 @@ impl<'a> Joiner<'a> {
 
     /// Another proxy to the server.
     pub fn proxy_to_it(&self, cancel: &Cancel) -> Result<Proxy> {
-        proxy_to(&self.at, self.job, cancel)
+        proxy_to(&self.at, self.job, &self.throttle, cancel)
+    }
+
+    /// Bytes that it may get in a second, as that is now.
+    pub fn rlimit(&self) -> Option<u64> {
+        self.throttle.rate()
     }
 
     /// The account with which the server is entered.
@@ -385,9 +398,14 @@ impl<'a> Joiner<'a> {
     }
 }
 
-fn proxy_to((host, port): &(String, u16), job: &Job, cancel: &Cancel) -> Result<Proxy> {
+fn proxy_to(
+    (host, port): &(String, u16),
+    job: &Job,
+    throttle: &Arc<Throttle>,
+    cancel: &Cancel,
+) -> Result<Proxy> {
     let settings = &job.settings;
-    Proxy::to(host, *port, settings.certificates.donor.as_ref(), settings.stall, settings.rlimit, cancel)
+    Proxy::to(host, *port, settings.certificates.donor.as_ref(), settings.stall, Arc::clone(throttle), cancel)
 }
 
 /// Host and port of the server, as ours passed them: in one argument, or, an older one, in two.

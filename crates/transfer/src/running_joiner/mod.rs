@@ -35,16 +35,20 @@ use protocol::message::SnapshotKind;
 
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
+use crate::datadir::scan;
+use crate::donor::plan_by_rows;
 use crate::failure::{Failure, Kind};
 use crate::human::size;
 use crate::job::Job;
+use crate::load::governor::Governor;
 use crate::panics::caught;
 use crate::server::credentials::{self, Credentials};
 use crate::server::synced;
 use crate::server::version::server_version;
 use crate::snapshot::declined::{Declined, SnapshotError};
+use crate::snapshot::logical::locked::LockedTables;
 use crate::snapshot::logical::{Isolation, Logical};
-use crate::sql::Login;
+use crate::sql::{ANSWER_WITHIN, Login, Session};
 use cleanup::Data;
 use incoming::Incoming;
 use joiner::Joiner;
@@ -68,11 +72,13 @@ pub fn run(job: &Job) -> Result<()> {
         return Err(Failure::new(Kind::Configuration, text).into());
     }
     let given = given_position(job)?;
-    job.progress.ledger.update(|record| record.node = job.options.node_name());
+    job.record_node();
+    // The rows are not slowed for the server: on 10.11 its clients wait for their end.
+    let governor = Governor::of_limits(job)?;
     let Credentials { local, remote } = credentials::collect(&job.args, &job.options, true);
     let socket = synced::socket_path(job.args.socket.as_deref(), &job.datadir);
     let donor = Login::at_socket(&socket, local.as_ref().or(remote.as_ref()));
-    let joiner = Joiner::find(job, &donor, remote.as_ref().or(local.as_ref()))?;
+    let joiner = Joiner::find(job, &donor, remote.as_ref().or(local.as_ref()), governor.throttle())?;
     let state = match job.args.bypass {
         true => bypass(job, &joiner, given.state)?,
         false => transfer(job, &joiner, donor, given)?,
@@ -109,6 +115,7 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
     tracing::info!("snapshot: logical: {reason}");
     let (layout, engines) =
         (Layout::resolve(&job.args, &job.options)?, EnginePolicy::from_options(&job.options));
+    plan(job, joiner, &donor, (&layout, &engines), isolation)?;
     let logical = Logical {
         login: donor,
         layout: &layout,
@@ -152,6 +159,26 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
     joiner.starts_at(&position).inspect_err(|error| cleanup::after_failure(joiner, error, Data::New))?;
     tracing::info!("{} has the state {state}", joiner.name());
     Ok(state)
+}
+
+/// Records and logs what is expected.
+fn plan(
+    job: &Job,
+    joiner: &Joiner<'_>,
+    donor: &Login,
+    (layout, engines): (&Layout, &EnginePolicy),
+    isolation: Isolation,
+) -> Result<()> {
+    let bytes = scan::bytes(&scan::scan(layout, engines)?.files, false);
+    let session = Session::open(donor, ANSWER_WITHIN).ok();
+    let tables = session.and_then(|mut session| LockedTables::seen(&mut session, &engines.skip));
+    let server_holds = matches!(isolation, Isolation::Server(_));
+    let hold = tables.and_then(|tables| tables.hold(Some(bytes), joiner.rlimit(), server_holds));
+    let plan = plan_by_rows(bytes, hold.as_ref());
+    tracing::info!("{}", plan.words);
+    job.progress.attempt(bytes);
+    job.progress.ledger.update(|record| record.plan = Some(plan));
+    Ok(())
 }
 
 /// Why the donor's data cannot be read, for both logs.

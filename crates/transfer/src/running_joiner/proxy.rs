@@ -44,7 +44,7 @@ struct Shared {
     /// The last connection had TLS.
     encrypted: AtomicBool,
     /// Limits the bytes that go to the server in a second.
-    throttle: Throttle,
+    throttle: Arc<Throttle>,
     /// Bytes that went to the server.
     sent: AtomicU64,
     /// Nobody connects any more.
@@ -57,8 +57,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Listens for our own client. The server is gone if it takes nothing for `gone_after`, and gets at most `rlimit` bytes a
-    /// second.
+    /// Listens for our own client. The server is gone if it takes nothing for `gone_after`, and gets no more than `throttle` permits.
     ///
     /// # Errors
     /// The operator's certificates cannot be used, or there is no place for a socket.
@@ -67,7 +66,7 @@ impl Proxy {
         port: u16,
         own: Option<&OwnCertificates>,
         gone_after: Duration,
-        rlimit: Option<u64>,
+        throttle: Arc<Throttle>,
         cancel: &Cancel,
     ) -> Result<Proxy> {
         let shared = Arc::new(Shared {
@@ -77,7 +76,7 @@ impl Proxy {
             verified: own.is_some(),
             gone_after,
             encrypted: AtomicBool::new(false),
-            throttle: Throttle::new(rlimit),
+            throttle,
             sent: AtomicU64::new(0),
             over: AtomicBool::new(false),
             silent: AtomicU64::new(0),

@@ -30,7 +30,8 @@ fn log_in_to(answers: impl FnOnce(TcpStream) -> Vec<u8> + Send + 'static) -> (Ve
     let port = listener.local_addr().unwrap().port();
     let server = std::thread::spawn(move || answers(listener.accept().unwrap().0));
     let second = Duration::from_secs(1);
-    let proxy = Proxy::to("127.0.0.1", port, None, second, None, &Cancel::new()).unwrap();
+    let proxy =
+        Proxy::to("127.0.0.1", port, None, second, Arc::new(Throttle::new(None)), &Cancel::new()).unwrap();
     let at = Listens::Proxied { socket: proxy.socket(), server: proxy.server() };
     let account = Account::from_pair("copier:Open.Sesame-7");
     assert!(Session::open(&Login { at, account }, Duration::from_secs(5)).is_err());
@@ -86,7 +87,8 @@ fn a_server_that_is_silent_on_one_connection_is_waited_for_on_none() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = std::thread::spawn(move || [lets_in(&listener), lets_in(&listener)]);
-    let proxy = Proxy::to("127.0.0.1", port, None, Duration::from_secs(1), None, &Cancel::new()).unwrap();
+    let (second, throttle) = (Duration::from_secs(1), Arc::new(Throttle::new(None)));
+    let proxy = Proxy::to("127.0.0.1", port, None, second, throttle, &Cancel::new()).unwrap();
     let (mut waits, mut sends) = (enter(&proxy), enter(&proxy));
     let _open = server.join().unwrap();
     // This fits into the buffers on the way and is acknowledged, so that nothing more is sent; that does not.

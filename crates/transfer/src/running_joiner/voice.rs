@@ -30,6 +30,7 @@ impl SnapshotSink for Voice<'_> {
     }
 
     fn paused(&self, what: &str, took: Duration) {
+        self.0.progress.paused(took);
         self.0.progress.ledger.paused(what, took);
     }
 }

@@ -27,6 +27,9 @@ pub const CHANGES_MAX: usize = 16;
 
 /// What can be changed.
 const OPTIONS: &str = "rlimit and adaptive-throttle";
+const RLIMIT: &str = "rlimit";
+/// An option that not every transfer has.
+pub const ADAPTIVE_THROTTLE: &str = "adaptive-throttle";
 
 /// A new value of an option of `[sst]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +52,30 @@ impl Change {
             return Err(bad(text).hint("for example: rejoin set rlimit=50M").into());
         };
         match name.replace('_', "-").as_str() {
-            "rlimit" => Ok(Change::Rlimit(Some(size("rlimit", value)?).filter(|rate| *rate > 0))),
-            "adaptive-throttle" => Ok(Change::AdaptiveThrottle(switch("adaptive-throttle", value)?)),
+            RLIMIT => Ok(Change::Rlimit(Some(size(RLIMIT, value)?).filter(|rate| *rate > 0))),
+            ADAPTIVE_THROTTLE => Ok(Change::AdaptiveThrottle(switch(ADAPTIVE_THROTTLE, value)?)),
             _ => {
                 let text = format!("{name:?} cannot be changed while a transfer runs");
                 Err(bad(text).hint(format!("what can be changed: {OPTIONS}")).into())
             }
         }
+    }
+
+    /// The name of the option.
+    pub fn name(self) -> &'static str {
+        match self {
+            Change::Rlimit(_) => RLIMIT,
+            Change::AdaptiveThrottle(_) => ADAPTIVE_THROTTLE,
+        }
+    }
+
+    /// As `NAME=VALUE`, in bytes.
+    pub fn as_option(self) -> String {
+        let value = match self {
+            Change::Rlimit(rate) => rate.unwrap_or(0),
+            Change::AdaptiveThrottle(on) => u64::from(on),
+        };
+        format!("{}={value}", self.name())
     }
 
     /// What is true now, in words.
@@ -156,6 +176,9 @@ mod tests {
         assert_eq!(parse("rlimit=0"), Change::Rlimit(None));
         assert_eq!(parse("adaptive_throttle=off"), Change::AdaptiveThrottle(false));
         assert_eq!(parse("rlimit=50M").in_words(), "rlimit is 50.0 MiB/s now");
+        for text in ["rlimit=52428800", "rlimit=0", "adaptive-throttle=1"] {
+            assert_eq!(parse(text).as_option(), text);
+        }
         for (text, why) in [
             ("rlimit=fast", "is not a size"),
             ("rlimit=", "is not a size"),

@@ -6,7 +6,8 @@ use formats::wsrep::state_id::StateId;
 use protocol::inventory::{FileEntry, FileId};
 use protocol::message::SnapshotKind;
 use report::record::{
-    self, ATTEMPTS_MAX, Method, PHASES_MAX, Pause, Peer, Phase, Record, SAMPLES_MAX, Sample, Table,
+    self, ATTEMPTS_MAX, CHANGES_MAX, Change, Method, PHASES_MAX, Pause, Peer, Phase, Record, SAMPLES_MAX,
+    Sample, Table,
 };
 
 use super::tables::Tables;
@@ -94,6 +95,21 @@ impl Ledger {
                 record.pauses.push(Pause { what, ended_ms, took_us });
             }
         });
+    }
+
+    /// An operator has changed an option of the transfer: `NAME=VALUE`, and the user's id.
+    pub fn changed(&self, set: String, user: u32) {
+        let at_ms = self.now_ms();
+        self.update(|record| {
+            if record.changes.len() < CHANGES_MAX {
+                record.changes.push(Change { at_ms, set, user });
+            }
+        });
+    }
+
+    /// A table whose rows are sent without a file will be counted under this number.
+    pub fn begin_table(&self, number: FileId, name: &str, size: u64) {
+        lock(&self.tables).begin_named(number, name, size);
     }
 
     /// A file will be counted.
@@ -263,6 +279,30 @@ mod tests {
         let names: Vec<&str> = slowed.iter().map(|slowed| slowed.name.as_str()).collect();
         assert_eq!(names, ["a log write takes 14 ms", "the disk"]);
         assert!(slowed.iter().all(|slowed| slowed.ended_ms >= slowed.began_ms));
+    }
+
+    #[test]
+    fn changes_have_their_times_and_are_bounded() {
+        let ledger = ledger();
+        ledger.changed("rlimit=5".to_owned(), 7);
+        let changes = ledger.record(0, 0).changes;
+        assert_eq!((changes[0].set.as_str(), changes[0].user), ("rlimit=5", 7));
+        assert!(changes[0].at_ms >= 1_000_000, "{changes:?}");
+        (0..2 * CHANGES_MAX).for_each(|_| ledger.changed("rlimit=0".to_owned(), 7));
+        assert_eq!(ledger.record(0, 0).changes.len(), CHANGES_MAX);
+    }
+
+    #[test]
+    fn rows_without_a_file_count_by_table() {
+        let ledger = ledger();
+        ledger.begin_table(FileId(0), "d.t", 10);
+        ledger.count(FileId(0), &Table { sent: 5, ..Table::default() });
+        ledger.count(FileId(0), &Table { sent: 6, ..Table::default() });
+        let record = ledger.record(9, 7);
+        assert_eq!(
+            (record.tables[0].name.as_str(), record.tables[0].sent, record.bytes.sent),
+            ("d.t", 11, 11)
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use report::Record;
 
+use super::changes::ADAPTIVE_THROTTLE;
 use super::ledger::Ledger;
 use super::local_work::LocalWork;
 use super::status::{OK, Status, Totals};
@@ -48,8 +49,8 @@ pub struct Progress {
     outcome: Mutex<Option<String>>,
     /// The other side, for the operator.
     peer: Mutex<Option<String>>,
-    /// `rlimit` and `adaptive-throttle` of a donor.
-    limits: Mutex<Option<(Option<u64>, bool)>>,
+    /// `rlimit` and `adaptive-throttle` of a donor; the second one does not exist where it cannot give way.
+    limits: Mutex<Option<(Option<u64>, Option<bool>)>>,
     /// Whether the donor reads more slowly than it could.
     slowed: Mutex<Option<Slowed>>,
     /// Bytes of files that are complete.
@@ -159,8 +160,9 @@ impl Progress {
         *lock(&self.peer) = Some(name);
     }
 
-    /// Bytes per second that the donor may send (`None` = no limit), and whether it gives way to its server.
-    pub fn set_limits(&self, rlimit: Option<u64>, adaptive_throttle: bool) {
+    /// Bytes per second that the donor may send (`None` = no limit), and whether it gives way to its server (`None`: this transfer
+    /// cannot).
+    pub fn set_limits(&self, rlimit: Option<u64>, adaptive_throttle: Option<bool>) {
         *lock(&self.limits) = Some((rlimit, adaptive_throttle));
     }
 
@@ -369,7 +371,11 @@ impl Progress {
             outcome: lock(&self.outcome).clone(),
             peer: lock(&self.peer).clone(),
             rlimit: limits.and_then(|(rlimit, _)| rlimit),
-            adaptive_throttle: limits.map(|(_, adaptive)| adaptive),
+            adaptive_throttle: limits.and_then(|(_, adaptive)| adaptive),
+            fixed_options: match limits {
+                Some((_, None)) => vec![ADAPTIVE_THROTTLE.to_owned()],
+                _ => Vec::new(),
+            },
             reading_limit,
             slowed_by,
         }

@@ -59,6 +59,8 @@ pub struct Status {
     pub rlimit: Option<u64>,
     /// `adaptive-throttle`, as it is now. Only the donor knows it.
     pub adaptive_throttle: Option<bool>,
+    /// Options that `rejoin set` cannot change in this transfer, because it does not have them.
+    pub fixed_options: Vec<String>,
     /// Bytes of files per second that the donor reads for now, for its server's sake (`adaptive-throttle`).
     pub reading_limit: Option<u64>,
     /// Why it reads no more.

@@ -43,14 +43,19 @@ impl Tables {
             FileRole::Part => "(rows and definitions)".to_owned(),
             FileRole::Table => table_name::of_path(&entry.path),
         };
-        let name: Arc<str> = match self.tables.get_key_value(name.as_str()) {
+        self.begin_named(entry.id, &name, entry.size);
+    }
+
+    /// The same for something of this name and size.
+    pub fn begin_named(&mut self, id: FileId, name: &str, bytes: u64) {
+        let name: Arc<str> = match self.tables.get_key_value(name) {
             Some((name, _)) => Arc::clone(name),
             None => name.into(),
         };
         let (size, _) = self.tables.entry(Arc::clone(&name)).or_default();
-        *size = entry.size.max(*size);
+        *size = bytes.max(*size);
         if self.files.len() < FILES_MAX {
-            self.files.insert(entry.id, name);
+            self.files.insert(id, name);
         }
         if self.tables.len() > 2 * KEPT {
             self.drop_the_small();

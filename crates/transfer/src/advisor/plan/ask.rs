@@ -15,6 +15,7 @@ use super::kind::{Joiner, TransferKind};
 use super::transfer::{Estimate, Here};
 use crate::failure::{Failure, Kind};
 use crate::server::provider_options::{self, cache_file, is_on};
+use crate::snapshot::logical::locked::Hold;
 use crate::sql::{Answer, Session};
 use crate::sql::{Listens, Login};
 use crate::writesets::archive::{default_dir, is_archive};
@@ -39,12 +40,13 @@ struct Said {
     pace: Pace,
     sends: Result<Estimate, String>,
     kind: Option<TransferKind>,
+    hold: Option<Hold>,
 }
 
 impl Said {
     fn known(self) -> Known {
-        let Said { member, sends, kind, archive, .. } = self;
-        Known { member, from: Origin::Asked, sends, kind, archive }
+        let Said { member, sends, kind, hold, archive, .. } = self;
+        Known { member, from: Origin::Asked, sends, kind, hold, archive }
     }
 }
 
@@ -143,7 +145,7 @@ impl Asking {
         let cache = cache_file(&provider, &datadir);
         let archive = Some(default_dir(&datadir)).filter(|dir| is_socket(at) && is_archive(dir));
         let others = session.members()?;
-        let kind = self.joiner.takes(at, session, &variables).ok();
+        let (kind, hold) = self.joiner.takes(at, session, &variables).ok().unzip();
         let sends = match &kind {
             Some(TransferKind::Rows(_)) => Estimate::of_rows(session)?,
             _ => self.here.estimate(at, session, &variables)?,
@@ -158,6 +160,7 @@ impl Asking {
             pace,
             sends,
             kind,
+            hold: hold.flatten(),
         })
     }
 }

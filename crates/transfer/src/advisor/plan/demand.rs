@@ -8,6 +8,7 @@ use super::kind::TransferKind;
 use super::transfer::Estimate;
 use crate::human::span;
 use crate::joiner::{MARGIN_BYTES, ROWS_OF_FILES};
+use crate::snapshot::logical::locked::{Hold, Until};
 
 /// How the donor's server stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Pause {
     Backup,
     /// All writes, until everything has been read: about this long, if that is known.
     Whole(Option<Duration>),
+    /// Writes, while tables without transactions are read: about this long.
+    Tables(Duration),
 }
 
 impl Pause {
@@ -31,11 +34,19 @@ impl Pause {
         }
     }
 
+    /// That of a snapshot of rows with tables that have no transactions.
+    pub(super) fn by_tables(hold: &Hold) -> Pause {
+        match hold.until {
+            Until::TheyAreRead => Pause::Tables(hold.takes),
+            Until::AllIsRead | Until::TheEnd => Pause::Whole(Some(hold.takes)),
+        }
+    }
+
     /// `replication` or `writes`.
     pub fn what(self) -> &'static str {
         match self {
             Pause::Moment | Pause::Backup => "replication",
-            Pause::Whole(_) => "writes",
+            Pause::Whole(_) | Pause::Tables(_) => "writes",
         }
     }
 
@@ -44,6 +55,7 @@ impl Pause {
         match self {
             Pause::Moment | Pause::Backup => None,
             Pause::Whole(takes) => takes,
+            Pause::Tables(takes) => Some(takes),
         }
     }
 
@@ -58,6 +70,9 @@ impl Pause {
             Pause::Whole(None) => "all writes on the donor wait until the whole copy has been read".to_owned(),
             Pause::Whole(Some(takes)) => {
                 format!("all writes on the donor wait until the whole copy has been read, about {}", span(takes))
+            }
+            Pause::Tables(takes) => {
+                format!("writes on the donor wait while tables without transactions are read, about {}", span(takes))
             }
         }
     }

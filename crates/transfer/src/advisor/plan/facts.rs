@@ -12,6 +12,7 @@ use super::costs::Base;
 use super::kind::TransferKind;
 use super::transfer::Estimate;
 use crate::datadir::lineage::Lineage;
+use crate::snapshot::logical::locked::Hold;
 
 /// Everything that a prediction depends on.
 #[derive(Clone, Debug)]
@@ -107,6 +108,8 @@ pub struct Known {
     pub sends: Result<Estimate, String>,
     /// Whether that would be files, and of which snapshot; none if that is not known.
     pub kind: Option<TransferKind>,
+    /// What holds writes there while its rows are read.
+    pub hold: Option<Hold>,
     /// Its archive of write-sets, if it is on this host.
     pub archive: Option<PathBuf>,
 }
@@ -114,7 +117,8 @@ pub struct Known {
 impl Known {
     /// A member that was not queried itself.
     pub(super) fn not_asked(member: Member, from: Origin) -> Known {
-        Known { member, from, sends: Err("it was not asked".to_owned()), kind: None, archive: None }
+        let sends = Err("it was not asked".to_owned());
+        Known { member, from, sends, kind: None, hold: None, archive: None }
     }
 }
 

@@ -5,20 +5,28 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use formats::wsrep::invocation::SstArgs;
 use protocol::message::Logical;
-use protocol::policy::{self, Allowed, NodeFacts};
+use protocol::policy::{self, Allowed, NodeFacts, series};
 
 use super::snapshot::{Asked, Donor, Predicted};
 use crate::advisor::check::program;
 use crate::cancel::Cancel;
+use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::of_server::layout_of;
 use crate::datadir::own_position::server_using;
+use crate::donor::not_logical;
 use crate::joiner::permit_options;
 use crate::server::command_line::arguments_of_server;
 use crate::server::options::ServerOptions;
-use crate::settings::Settings;
+use crate::settings::{Blocking, Settings};
+use crate::snapshot::declined::Declined;
+use crate::snapshot::logical::locked::{Hold, LockedTables, never_held};
 use crate::snapshot::mariabackup::tool::Tool;
 use crate::sql::{Listens, Session};
+
+/// From this series on a donor's server runs the program for a running joiner like any other; before, it holds every commit until the
+/// program has ended. (Tried: 10.11 and 11.8.)
+const RUNS_LIKE_ANY: (u32, u32) = (11, 0);
 
 /// What would travel from a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +60,7 @@ impl Joiner {
         Ok(Joiner { facts, options: options.clone(), upgrade, gets_rows: program::gets_rows(options) })
     }
 
-    /// What would travel from the member with these global variables.
+    /// What would travel from the member with these global variables, and what holds writes there meanwhile, if that are rows.
     ///
     /// # Errors
     /// A variable is not valid.
@@ -61,25 +69,60 @@ impl Joiner {
         at: &Listens,
         session: &mut Session,
         variables: &BTreeMap<String, String>,
-    ) -> Result<TransferKind> {
+    ) -> Result<(TransferKind, Option<Hold>)> {
+        let (layout, _) = layout_of(variables)?;
+        let own = own_options(at, &layout);
+        let kind = self.kind_from(session, variables, (&layout, own.as_ref()));
+        let options = own.as_ref().map(|(_, options)| options);
+        Ok(self.with_hold(kind, session, variables.get("version"), options))
+    }
+
+    fn kind_from(
+        &self,
+        session: &mut Session,
+        variables: &BTreeMap<String, String>,
+        (layout, own): (&Layout, Option<&(Layout, ServerOptions)>),
+    ) -> TransferKind {
         // The donor asks for nothing but names that this server can write.
         if self.gets_rows {
-            return Ok(TransferKind::Rows(
+            return TransferKind::Rows(
                 "wsrep_sst_method=mysqldump: a donor gives them to this server while it runs".to_owned(),
-            ));
+            );
         }
-        let (layout, _) = layout_of(variables)?;
         let version = variables.get("version");
         let facts = layout.facts(version.cloned());
-        let own = own_options(at, &layout);
         let donor = Asked {
             session,
-            layout: own.as_ref().map_or(&layout, |(layout, _)| layout),
+            layout: own.map_or(layout, |(layout, _)| layout),
             version: version.map(String::as_str),
-            options: own.as_ref().map(|(_, options)| options),
+            options: own.map(|(_, options)| options),
         };
         let tool = || Tool::find(&self.options, self.facts.server_version.as_deref(), &Cancel::new());
-        Ok(self.kind(&facts, &donor.look(&tool)))
+        self.kind(&facts, &donor.look(&tool))
+    }
+
+    /// Adds what holds writes while rows are read, which the donor may refuse. `options`: those of a donor on this host.
+    fn with_hold(
+        &self,
+        kind: TransferKind,
+        session: &mut Session,
+        version: Option<&String>,
+        options: Option<&ServerOptions>,
+    ) -> (TransferKind, Option<Hold>) {
+        let TransferKind::Rows(why) = &kind else { return (kind, None) };
+        let skip = options.map(EnginePolicy::from_options).unwrap_or_default().skip;
+        let Some(tables) = LockedTables::seen(session, &skip) else { return (kind, None) };
+        let settings = options.and_then(|options| Settings::read(options).ok());
+        let server_holds = self.gets_rows && series(&version.cloned()).is_some_and(|of| of < RUNS_LIKE_ANY);
+        let never = settings.as_ref().is_some_and(|settings| settings.blocking == Blocking::Never);
+        if let (Some(large), true, false) = (tables.too_large(), never, server_holds) {
+            let refused = not_logical(&Declined::Layout(never_held(&large)), why);
+            return (TransferKind::Nothing(refused.text), None);
+        }
+        let all = session.innodb_bytes().ok().flatten().map(|bytes| bytes.saturating_add(tables.bytes()));
+        let rlimit = settings.and_then(|settings| settings.rlimit);
+        let hold = tables.hold(all, rlimit, server_holds);
+        (kind, hold)
     }
 
     /// In the order in which the joiner's program decides (`joiner/agree.rs`).
@@ -115,7 +158,7 @@ mod tests {
     use protocol::message::SnapshotKind;
 
     use super::*;
-    use crate::settings::{Blocking, SnapshotChoice};
+    use crate::settings::SnapshotChoice;
 
     fn joiner(facts: NodeFacts, upgrade: bool, words: &[&str]) -> Joiner {
         let file = tempfile::NamedTempFile::new().unwrap();

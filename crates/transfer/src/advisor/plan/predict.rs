@@ -13,6 +13,7 @@ use super::demand::{Pause, Room};
 use super::facts::{Facts, Known};
 use super::kind::TransferKind;
 use super::transfer::Estimate;
+use crate::snapshot::logical::locked::Hold;
 
 /// How the node comes back.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,8 +60,10 @@ pub struct Prediction {
     pub sends: Option<Result<Estimate, String>>,
     /// Whether that would be files, and of which snapshot.
     pub kind: Option<TransferKind>,
-    /// How the donor's server stands still for files.
+    /// How the donor's server stands still.
     pub pause: Option<Pause>,
+    /// The tables without transactions for which it does, if rows travel.
+    pub hold: Option<Hold>,
     /// The room that this node needs.
     pub room: Option<Room>,
     /// Instead of that, write-sets of the donor's archive.
@@ -131,6 +134,7 @@ pub fn predict(facts: &Facts, speeds: Speeds) -> Prediction {
         deep_ist: donor_of(&way, facts).and_then(|known| instead(known, facts)),
         sends: donor_of(&way, facts).map(|known| known.sends.clone()),
         kind: donor_of(&way, facts).and_then(|known| known.kind.clone()),
+        hold: donor_of(&way, facts).and_then(|known| known.hold.clone()),
         way,
         missing,
         missing_bytes,
@@ -148,9 +152,11 @@ pub fn predict(facts: &Facts, speeds: Speeds) -> Prediction {
         kind: prediction.kind.as_ref(),
         deep_ist: prediction.deep_ist.as_ref(),
     });
-    if let Some(TransferKind::Files(from)) = &prediction.kind {
-        prediction.pause = Some(Pause::of(from.kind, &prediction.costs));
-    }
+    prediction.pause = match &prediction.kind {
+        Some(TransferKind::Files(from)) => Some(Pause::of(from.kind, &prediction.costs)),
+        Some(TransferKind::Rows(_)) => prediction.hold.as_ref().map(Pause::by_tables),
+        Some(TransferKind::Nothing(_)) | None => None,
+    };
     prediction.room = room(facts, &prediction);
     prediction.advice = advice::of(facts, &prediction, &members, &ask, speeds);
     prediction

@@ -4,6 +4,7 @@ use formats::wsrep::state_id::StateId;
 use super::super::facts::{Group, Known, Origin, Pace, Position};
 use super::*;
 use crate::datadir::lineage::Lineage;
+use crate::snapshot::logical::locked::{LockedTables, ReadRate, Until};
 
 const HISTORY: &str = "2f0eaefd-0000-11f0-a0a0-000000000000";
 
@@ -14,7 +15,7 @@ fn at(seqno: i64) -> StateId {
 fn known(name: &str, state: MemberState, lowest: i64) -> Known {
     let lowest_cached = Some(Seqno(lowest));
     let member = Member { name: name.to_owned(), segment: 0, state, stateless: false, lowest_cached };
-    Known { member, from: Origin::Asked, sends: Err(String::new()), kind: None, archive: None }
+    Known { member, from: Origin::Asked, sends: Err(String::new()), kind: None, hold: None, archive: None }
 }
 
 /// A node at 10,000; n1 has the last thousand write-sets and n2 the last nine thousand.
@@ -173,6 +174,17 @@ fn a_snapshot_of_which_kind_says_what_it_demands() {
     assert!(with(files(SnapshotKind::Mariabackup), 1 << 40).advice.is_empty());
     let rows = with(TransferKind::Rows("why".to_owned()), 1 << 30);
     assert!(rows.pause.is_none() && rows.advice[0].contains("never in place"), "{rows:?}");
+    // Unless tables without transactions are read.
+    let held = |until, seconds| {
+        let mut facts = facts(Position::Noted(at(500)));
+        let (takes, rate) = (Duration::from_secs(seconds), ReadRate::Assumed);
+        let hold = Hold { tables: LockedTables::default(), until, takes, at_least: false, rate };
+        (facts.group.members[0].kind, facts.group.members[0].hold) =
+            (Some(TransferKind::Rows("why".to_owned())), Some(hold));
+        predict(&facts, Speeds::default()).pause
+    };
+    assert_eq!(held(Until::TheyAreRead, 1), Some(Pause::Tables(Duration::from_secs(1))));
+    assert_eq!(held(Until::AllIsRead, 9), Some(Pause::Whole(Some(Duration::from_secs(9)))));
     // By write-sets nothing of the kind is needed.
     let ist = predict(&facts(Position::Noted(at(9_500))), Speeds::default());
     assert_eq!((ist.pause, ist.room), (None, None));

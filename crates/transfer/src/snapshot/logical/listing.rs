@@ -13,15 +13,10 @@ use super::INCOMING;
 use super::error::ReadError;
 use crate::datadir::layout::Layout;
 use crate::flavor::{Flavor, TableFile};
-use crate::human::size;
 use crate::snapshot::declined::Declined;
 use crate::sql::Session;
 use crate::sql::definitions::Listed;
 
-/// Bytes of tables without transactions that are read under the locks: that takes about a second.
-const UNDER_LOCKS_MAX: u64 = 32 << 20;
-/// Bytes that are read in a second, about.
-const PER_SECOND: u64 = 50 << 20;
 /// The longest definition in a file: a database directory has no longer ones.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 /// How the file of a view begins.
@@ -88,35 +83,6 @@ pub(super) fn kind_of(listed: &Listed, skip: &BTreeSet<String>) -> Result<Kind, 
             Err(Declined::Layout(text))
         }
     }
-}
-
-/// Why the tables without transactions are too large to be read in a consistency point, if they are.
-pub(super) fn too_large_to_lock(
-    session: &mut Session,
-    skip: &BTreeSet<String>,
-) -> Result<Option<String>, ReadError> {
-    let mut found = Vec::new();
-    for listed in session.listed()? {
-        if kind_of(&listed, skip)? == Kind::UnderLocks {
-            let bytes = session.extent(&listed.database, &listed.name)?.bytes;
-            found.push((
-                bytes,
-                format!("{}.{} ({}, {})", listed.database, listed.name, listed.engine, size(bytes)),
-            ));
-        }
-    }
-    let all: u64 = found.iter().map(|(bytes, _)| bytes).sum();
-    if all <= UNDER_LOCKS_MAX {
-        return Ok(None);
-    }
-    found.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-    let named: Vec<String> = found.into_iter().take(NAMED).map(|(_, name)| name).collect();
-    Ok(Some(format!(
-        "{} of tables without transactions would hold writes for about {} s: {}; convert them to InnoDB",
-        size(all),
-        all / PER_SECOND,
-        named.join(", ")
-    )))
 }
 
 /// What the server has in files of its databases.

@@ -10,6 +10,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `listing` | which tables there are, and what each needs; definitions in files |
+//! | [`locked`] | tables without transactions, and for how long they hold writes |
 //! | `describe` | one table: its definition, its columns, what is read of it |
 //! | `ranges` | how the rows of a table are divided |
 //! | `point` | the consistency point, under the backup locks |
@@ -22,6 +23,7 @@ mod describe;
 mod error;
 mod isolated;
 mod listing;
+pub mod locked;
 pub mod part;
 mod point;
 mod ranges;
@@ -51,6 +53,7 @@ use crate::sql::definitions::Database;
 use crate::sql::{ANSWER_WITHIN, Login, Session, SqlError};
 use error::ReadError;
 pub(crate) use listing::is_foreign;
+use locked::LockedTables;
 use part::Shipper;
 use point::{Early, Point, Reach, Sessions};
 use receiver::Receiver;
@@ -230,7 +233,7 @@ impl Logical<'_> {
     ) -> Result<(Point, Contents, String), ReadError> {
         let (mut point, how, limit) = match self.isolation {
             Isolation::BackupLocks => {
-                let large = listing::too_large_to_lock(observer, self.skip)?;
+                let large = LockedTables::find(observer, self.skip)?.too_large();
                 let reach = self.reach(one.held.clone().or(large))?;
                 let point = self.point(one.sink, observer, one.facts, &mut sessions, &reach, watch)?;
                 let how = how_long(&point, &reach);
@@ -312,8 +315,7 @@ impl Logical<'_> {
         let Some(why) = held else { return Ok(Reach::Released) };
         let limit = match self.blocking {
             Permission::Never => {
-                let text = format!("{why}, and blocking=never forbids to hold locks until they are read");
-                return Err(Declined::Layout(text).into());
+                return Err(Declined::Layout(locked::never_held(&why)).into());
             }
             Permission::Auto => HOLD_MAX,
             Permission::AtMost(limit) => limit,

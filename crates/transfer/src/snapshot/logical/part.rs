@@ -30,6 +30,8 @@ pub struct Packed {
     pub path: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// How many there were before they were packed.
+    pub raw: u64,
 }
 
 /// Packs bytes into one part.
@@ -37,8 +39,8 @@ pub struct Packed {
 /// # Errors
 /// From the packer.
 pub(super) fn pack_whole(path: &str, bytes: &[u8]) -> Result<Packed> {
-    let bytes = zstd::bulk::compress(bytes, LEVEL).context("cannot pack a part")?;
-    Ok(Packed { path: path.to_owned(), bytes })
+    let packed = zstd::bulk::compress(bytes, LEVEL).context("cannot pack a part")?;
+    Ok(Packed { path: path.to_owned(), bytes: packed, raw: bytes.len() as u64 })
 }
 
 /// The beginning of the paths of a table's parts.
@@ -113,9 +115,9 @@ impl<'a> RowPacker<'a> {
         let Some(encoder) = self.encoder.take() else { return Ok(()) };
         let bytes = encoder.finish().context("cannot pack rows")?;
         let path = format!("{}-{}", self.prefix, self.parts.len());
-        self.raw = 0;
+        let raw = std::mem::take(&mut self.raw);
         self.parts.push(path.clone());
-        (self.take)(Packed { path, bytes })
+        (self.take)(Packed { path, bytes, raw })
     }
 }
 
@@ -138,7 +140,7 @@ impl<'a> Shipper<'a> {
     /// # Errors
     /// From the sink.
     pub fn ship(&self, packed: Packed) -> Result<()> {
-        let Packed { path, bytes } = packed;
+        let Packed { path, bytes, .. } = packed;
         let (id, size) = (FileId(self.next.fetch_add(1, Ordering::Relaxed)), bytes.len() as u64);
         let entry = FileEntry { id, place: Place::Parts, path, size, allocated: size, role: FileRole::Part };
         self.sink.expect(&mut std::iter::once(&entry));

@@ -123,7 +123,7 @@ fn each<T: Send, U: Send>(
             match work(&mut session, item) {
                 Ok(answer) => lock(&done).push(answer),
                 Err(error) => {
-                    if lock(&failed).replace(error).is_none() {
+                    if keeps_first(&failed, error) {
                         watch.end_reading();
                     }
                     break;
@@ -139,6 +139,14 @@ fn each<T: Send, U: Send>(
         Some(error) => Err(error),
         None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
     }
+}
+
+/// Keeps the first error: the later ones only say that the sessions were ended for it. Returns whether this one is the first.
+fn keeps_first<E>(failed: &Mutex<Option<E>>, error: E) -> bool {
+    let mut failed = lock(failed);
+    let is_first = failed.is_none();
+    failed.get_or_insert(error);
+    is_first
 }
 
 /// The table with what was read of its ranges.
@@ -194,4 +202,18 @@ pub(super) fn read(
     })?;
     packer.end()?;
     Ok((packer.rows, packer.parts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link that was cut was told as `the logical snapshot begins again`, because the last thread's error counted.
+    #[test]
+    fn the_error_that_ends_the_sessions_counts_and_not_theirs() {
+        let failed = Mutex::new(None);
+        assert!(keeps_first(&failed, "the joiner's server was lost"));
+        assert!(!keeps_first(&failed, "the session is gone"));
+        assert_eq!(failed.into_inner().unwrap(), Some("the joiner's server was lost"));
+    }
 }
