@@ -191,6 +191,16 @@ fn while_every_processor_is_taken(work: impl FnOnce() -> Result<()>) -> Result<(
     })
 }
 
+/// Stops the node, and its archiver when that has everything, in one run.
+fn stop_without_a_gap(node: &Node, mut archiver: Archiver) -> Result<()> {
+    node.stop()?;
+    archiver.wait_for(node.grastate()?.seqno)?;
+    let (runs, gaps) = Archive::open(archiver.dir())?.runs();
+    ensure!(gaps.is_empty(), "{gaps:?}: {}", archiver.log());
+    assert_eq!(runs.len(), 1);
+    archiver.stop()
+}
+
 /// The lowest priority gets next to nothing there, and the ring would be overwritten unread.
 #[test]
 fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
@@ -204,12 +214,7 @@ fn an_archiver_keeps_up_where_every_processor_is_taken() -> Result<()> {
     archiver.wait_until_it_follows()?;
 
     while_every_processor_is_taken(|| wrap_ring(n1, writers))?;
-    n1.stop()?;
-    archiver.wait_for(n1.grastate()?.seqno)?;
-    let (runs, gaps) = Archive::open(archiver.dir())?.runs();
-    ensure!(gaps.is_empty(), "{gaps:?}: {}", archiver.log());
-    assert_eq!(runs.len(), 1);
-    archiver.stop()
+    stop_without_a_gap(n1, archiver)
 }
 
 /// The idle policy gives a thread no processor for seconds there: a ring of this size must not be left to it.
@@ -238,12 +243,7 @@ fn an_archiver_keeps_up_with_a_larger_ring_where_every_processor_is_taken() -> R
         Ok(())
     })?;
     ensure!(number(n1, "wsrep_local_cached_downto")? > 10, "the ring did not wrap");
-    n1.stop()?;
-    archiver.wait_for(n1.grastate()?.seqno)?;
-    let (runs, gaps) = Archive::open(archiver.dir())?.runs();
-    ensure!(gaps.is_empty(), "{gaps:?}: {}", archiver.log());
-    assert_eq!(runs.len(), 1);
-    archiver.stop()
+    stop_without_a_gap(n1, archiver)
 }
 
 /// Where its write-sets are overwritten while it looks for them, it does not run after them: it begins where they last.
@@ -304,12 +304,7 @@ fn what_a_node_receives_by_ist_while_the_group_writes_is_archived() -> Result<()
     load.stop()?;
     wait_quiet([n1, n2])?;
     ensure!(n2.log_text().contains("IST received"), "it did not come back by IST");
-    n2.stop()?;
-    archiver.wait_for(n2.grastate()?.seqno)?;
-    let (runs, gaps) = Archive::open(archiver.dir())?.runs();
-    ensure!(gaps.is_empty(), "{gaps:?}: {}", archiver.log());
-    assert_eq!(runs.len(), 1);
-    archiver.stop()
+    stop_without_a_gap(n2, archiver)
 }
 
 /// Writes until the provider has overwritten its ring twice.
