@@ -204,8 +204,8 @@ image:
 # Real servers with the program of that image, under rejoin's name and under another method's.
 image-test: image build
 	-@scripts/unpack-mariadb-11.8.sh $(TARGET)/mariadb-11.8
-	REJOIN_BIN=$(CURDIR)/target/image/rejoin $(CARGO) test -p rejoin-lab --test versions -- under_the_name_of_rsync
-	REJOIN_BIN=$(CURDIR)/target/image/rejoin $(CARGO) test -p rejoin-lab --test joins
+	REJOIN_BIN=$(CURDIR)/target/image/rejoin $(CARGO) test -p rejoin-lab --test servers -- under_the_name_of_rsync
+	REJOIN_BIN=$(CURDIR)/target/image/rejoin $(CARGO) test -p rejoin-lab --test servers -- joins::
 
 # Tests the packages: lintian, rpm, then the .deb on three Debian 12 machines, real systemd in containers, with Debian's server. Needs root.
 package-test: package-test-files

@@ -6,7 +6,7 @@
 //! one with a binary log consults that log.
 //!
 //! The result is correct or "unknown", never a guess. Tests compare it with `--wsrep-recover` of killed
-//! servers (crates/lab/tests/position.rs), and with the position that the online snapshot records (`lab
+//! servers (crates/lab/tests/servers/position.rs), and with the position that the online snapshot records (`lab
 //! storm`).
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

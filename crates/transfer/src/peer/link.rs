@@ -282,17 +282,16 @@ impl Link {
             let text = format!("the connection with {} has ended: nothing can be sent", self.peer);
             return Err(Failure::new(Kind::Peer, text).into());
         }
-        let sent = self
-            .wire
-            .write_all(&self.out, patience)
-            .and_then(|()| self.wire.write_all(payload, patience))
-            .and_then(|()| self.wire.flush(patience));
+        let mut sent =
+            self.wire.write_all(&self.out, patience).and_then(|()| self.wire.write_all(payload, patience));
+        if sent.is_ok() {
+            // TLS has the whole frame and keeps what is not sent yet: an abort can follow it.
+            self.torn = false;
+            sent = self.wire.flush(patience);
+        }
         self.out.clear();
         match sent {
-            Ok(()) => {
-                self.torn = false;
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             // The peer closed the connection: its reason may have arrived already.
             Err(e @ (WireError::Io(_) | WireError::Closed)) if self.pending.is_none() => {
                 let last = self.next(None).err().filter(|_| self.gave_up);

@@ -193,6 +193,18 @@ fn the_reason_of_an_abort_arrives_although_we_are_cancelled() {
     assert!(began.elapsed() < Duration::from_secs(1));
 }
 
+/// A ping is due at the moment of the cancellation: it is not sent, and the reason follows it.
+#[test]
+fn the_reason_of_an_abort_arrives_although_a_message_was_cut_short() {
+    let (_listener, mut joiner, _, mut donor, donors) = pair_with_cancels();
+    donors.cancel(Kind::Internal, "a thread panicked");
+    fails(donor.link.ping("sending"), Kind::Internal, "a thread panicked");
+    let aborting = std::thread::spawn(move || donor.link.abort("a thread panicked"));
+    fails(joiner.link.recv(), Kind::Peer, "the donor gave up: a thread panicked");
+    drop(joiner);
+    aborting.join().unwrap();
+}
+
 #[test]
 fn an_abort_reaches_a_sender() {
     let (_listener, mut joiner, mut donor, _) = pair();

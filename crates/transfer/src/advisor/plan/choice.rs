@@ -2,7 +2,7 @@
 //!
 //! Every member computes the same choice when the joiner's request arrives in the group's order. The rules
 //! come from the provider's behaviour and sources (Galera 26.4.23, gcs_group.cpp and replicator_str.cpp), and
-//! are tested against a cluster's logs (`choice_tests.rs`, `crates/lab/tests/plan.rs`):
+//! are tested against a cluster's logs (`choice_tests.rs`, `crates/lab/tests/servers/plan.rs`):
 //!
 //! 1. A joiner with a position in the group's history that is not too near the oldest write-set of any member (the
 //!    *safety gap*: 1/128 of the history, 2^20 write-sets at most) gets a member that still has the next write-set: one

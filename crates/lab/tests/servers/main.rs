@@ -1,0 +1,36 @@
+//! The tests that need real servers, and those that need the real program. They are one program, so that two of them run at any
+//! time: with a program for each file a processor was idle at the end of each, and each was linked by itself.
+mod agreement;
+mod archive;
+mod binlogs;
+mod check;
+mod cluster;
+mod deep_ist;
+mod deep_ist_base;
+mod deep_ist_broken;
+mod deep_ist_tls;
+mod deep_ist_wrong;
+mod engines;
+mod faults;
+mod gcache;
+mod incremental;
+mod joins;
+mod layouts;
+mod logical;
+mod logical_arriving;
+mod logical_locks;
+mod logical_ranges;
+mod mariabackup;
+mod old_life;
+mod operator;
+mod pages;
+mod plan;
+mod position;
+mod quorum;
+mod redo;
+mod refuses;
+mod relay;
+mod running_joiner;
+mod storm;
+mod verify;
+mod versions;
