@@ -4,6 +4,7 @@ mod choice;
 mod decision;
 mod deep_ist;
 mod expected;
+mod history;
 mod mariabackup;
 mod offer;
 mod unreadable;

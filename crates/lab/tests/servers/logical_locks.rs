@@ -100,6 +100,8 @@ fn locks_are_held_no_longer_than_the_operator_allows() -> Result<()> {
         "CREATE TABLE d.written (a INT AUTO_INCREMENT PRIMARY KEY)",
     ])?;
     let log = n2.fail_to_join()?;
+    let before = "; blocking=5 under [sst] on the donor would end the transfer after 5 s of that";
+    ensure!(log.contains(before), "{}", process::tail(&log, 30));
     ensure!(
         log.contains("took longer than the 5 s that blocking= under [sst] on the donor allows"),
         "{}",

@@ -222,7 +222,8 @@ impl DonorSession<'_> {
     fn hold(&self, bytes: u64) -> Option<Hold> {
         let mut session = Session::open(&self.login(), ANSWER_WITHIN).ok()?;
         let tables = LockedTables::seen(&mut session, &self.engines.skip)?;
-        tables.hold(Some(bytes), self.context.throttle.rate(), false)
+        let hold = tables.hold(Some(bytes), self.context.throttle.rate(), false)?;
+        Some(hold.allowed(self.job.settings.blocking))
     }
 
     fn send_queue(&self, snapshot: &dyn Snapshot, comparing: Option<Comparing>) -> SendQueue<'_> {

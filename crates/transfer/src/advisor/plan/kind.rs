@@ -120,9 +120,10 @@ impl Joiner {
             return (TransferKind::Nothing(refused.text), None);
         }
         let all = session.innodb_bytes().ok().flatten().map(|bytes| bytes.saturating_add(tables.bytes()));
-        let rlimit = settings.and_then(|settings| settings.rlimit);
+        let (rlimit, blocking) =
+            settings.map_or((None, Blocking::Auto), |settings| (settings.rlimit, settings.blocking));
         let hold = tables.hold(all, rlimit, server_holds);
-        (kind, hold)
+        (kind, hold.map(|hold| hold.allowed(blocking)))
     }
 
     /// In the order in which the joiner's program decides (`joiner/agree.rs`).

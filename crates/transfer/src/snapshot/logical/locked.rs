@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::error::ReadError;
 use super::listing::{Kind, kind_of};
 use crate::human::{seconds, size};
+use crate::settings::Blocking;
 use crate::sql::Session;
 
 /// Bytes of such tables that are read within a consistency point: that takes about a second.
@@ -68,6 +69,8 @@ pub struct Hold {
     pub at_least: bool,
     /// The rate of that estimate.
     pub rate: ReadRate,
+    /// `blocking` ends the transfer so long after the locks were taken, which is before everything is read.
+    pub ended_after: Option<Duration>,
 }
 
 impl ReadRate {
@@ -173,7 +176,7 @@ impl LockedTables {
             Until::AllIsRead | Until::TheEnd => (ReadRate::of(rlimit), all.unwrap_or(bytes).max(bytes)),
         };
         let at_least = until != Until::TheyAreRead && all.is_none();
-        Some(Hold { tables: self, until, takes: rate.time(read), at_least, rate })
+        Some(Hold { tables: self, until, takes: rate.time(read), at_least, rate, ended_after: None })
     }
 
     /// The largest with engine and size, and how many more there are.
@@ -188,6 +191,15 @@ impl LockedTables {
 }
 
 impl Hold {
+    /// The same on a donor where locks may be held for so long.
+    pub fn allowed(self, blocking: Blocking) -> Hold {
+        let limit = match blocking {
+            Blocking::AtMost(limit) if self.tables.bytes() > IN_POINT_MAX => Some(limit),
+            _ => None,
+        };
+        Hold { ended_after: limit.filter(|limit| *limit < self.takes), ..self }
+    }
+
     fn time_in_words(&self) -> String {
         let takes = seconds(self.takes.as_secs_f64());
         match self.at_least {
@@ -207,7 +219,11 @@ impl Hold {
         let number = are.trim_end_matches(" is").trim_end_matches(" are");
         let (bytes, names, rate) = (size(tables.bytes()), tables.names(), self.rate.in_words());
         let takes = format!("{} {rate}", self.time_in_words());
-        match until {
+        let ended = self.ended_after.map_or_else(String::new, |limit| {
+            let limit = limit.as_secs();
+            format!("; blocking={limit} under [sst] on the donor would end the transfer after {limit} s of that")
+        });
+        let held = match until {
             Until::TheyAreRead => {
                 format!("writes on the donor wait while {are} read, {bytes} in {takes}: {names}")
             }
@@ -219,7 +235,8 @@ impl Hold {
                 "the donor's server holds every commit until the transfer is over, and {are} locked until everything is read, \
                  {takes}: {names}"
             ),
-        }
+        };
+        held + &ended
     }
 }
 
@@ -278,6 +295,12 @@ mod tests {
         // A limit beyond what is read anyway changes nothing.
         let fast = tables(&large).hold(Some(500 * MIB), Some(1 << 40), false).expect("tables");
         assert_eq!((fast.takes, fast.rate), (Duration::from_secs(10), ReadRate::Assumed));
+        let ends = "; blocking=60 under [sst] on the donor would end the transfer after 60 s of that";
+        let limit = Blocking::AtMost(Duration::from_secs(60));
+        assert!(slow.clone().allowed(limit).in_words().ends_with(ends), "{}", slow.in_words());
+        for longer in [Blocking::Auto, Blocking::AtMost(Duration::from_secs(101))] {
+            assert_eq!(slow.clone().allowed(longer), slow);
+        }
         let unknown = words(&large, None, None, false);
         assert!(unknown.contains("until everything is read, at least 1.0 s"), "{unknown}");
         let why = tables(&large).too_large().expect("too large");
