@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use formats::Seqno;
 use formats::galera::ist::Header;
 use formats::wsrep::state_id::StateId;
-use formats::Seqno;
 use protocol::chunk::Packing;
 use protocol::fingerprint::FingerprintKey;
 use protocol::hello::cut;

@@ -178,7 +178,8 @@ fn a_snapshot_of_which_kind_says_what_it_demands() {
     let held = |until, seconds| {
         let mut facts = facts(Position::Noted(at(500)));
         let (takes, rate) = (Duration::from_secs(seconds), ReadRate::Assumed);
-        let hold = Hold { tables: LockedTables::default(), until, takes, at_least: false, rate, ended_after: None };
+        let hold =
+            Hold { tables: LockedTables::default(), until, takes, at_least: false, rate, ended_after: None };
         (facts.group.members[0].kind, facts.group.members[0].hold) =
             (Some(TransferKind::Rows("why".to_owned())), Some(hold));
         predict(&facts, Speeds::default()).pause

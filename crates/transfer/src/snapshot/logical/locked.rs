@@ -221,7 +221,9 @@ impl Hold {
         let takes = format!("{} {rate}", self.time_in_words());
         let ended = self.ended_after.map_or_else(String::new, |limit| {
             let limit = limit.as_secs();
-            format!("; blocking={limit} under [sst] on the donor would end the transfer after {limit} s of that")
+            format!(
+                "; blocking={limit} under [sst] on the donor would end the transfer after {limit} s of that"
+            )
         });
         let held = match until {
             Until::TheyAreRead => {
