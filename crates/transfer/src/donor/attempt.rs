@@ -222,8 +222,7 @@ impl DonorSession<'_> {
     fn hold(&self, bytes: u64) -> Option<Hold> {
         let mut session = Session::open(&self.login(), ANSWER_WITHIN).ok()?;
         let tables = LockedTables::seen(&mut session, &self.engines.skip)?;
-        let hold = tables.hold(Some(bytes), self.context.throttle.rate(), false)?;
-        Some(hold.allowed(self.job.settings.blocking))
+        tables.hold(Some(bytes), self.context.throttle.rate(), self.job.settings.blocking, false)
     }
 
     fn send_queue(&self, snapshot: &dyn Snapshot, comparing: Option<Comparing>) -> SendQueue<'_> {

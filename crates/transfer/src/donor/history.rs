@@ -186,7 +186,6 @@ fn own_cache(job: &Job) -> Option<Gcache> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::writesets::store::Take;
 
     const HISTORY: Uuid = Uuid([7; 16]);
 

@@ -173,8 +173,8 @@ fn plan(
     let session = Session::open(donor, ANSWER_WITHIN).ok();
     let tables = session.and_then(|mut session| LockedTables::seen(&mut session, &engines.skip));
     let server_holds = matches!(isolation, Isolation::Server(_));
-    let hold = tables.and_then(|tables| tables.hold(Some(bytes), joiner.rlimit(), server_holds));
-    let hold = hold.map(|hold| hold.allowed(job.settings.blocking));
+    let (rlimit, blocking) = (joiner.rlimit(), job.settings.blocking);
+    let hold = tables.and_then(|tables| tables.hold(Some(bytes), rlimit, blocking, server_holds));
     let plan = plan_by_rows(bytes, hold.as_ref());
     tracing::info!("{}", plan.words);
     job.progress.attempt(bytes);

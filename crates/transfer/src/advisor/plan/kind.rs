@@ -114,16 +114,15 @@ impl Joiner {
         let Some(tables) = LockedTables::seen(session, &skip) else { return (kind, None) };
         let settings = options.and_then(|options| Settings::read(options).ok());
         let server_holds = self.gets_rows && series(&version.cloned()).is_some_and(|of| of < RUNS_LIKE_ANY);
-        let never = settings.as_ref().is_some_and(|settings| settings.blocking == Blocking::Never);
-        if let (Some(large), true, false) = (tables.too_large(), never, server_holds) {
+        let (rlimit, blocking) =
+            settings.map_or((None, Blocking::Auto), |settings| (settings.rlimit, settings.blocking));
+        if let (Some(large), Blocking::Never, false) = (tables.too_large(), blocking, server_holds) {
             let refused = not_logical(&Declined::Layout(never_held(&large)), why);
             return (TransferKind::Nothing(refused.text), None);
         }
         let all = session.innodb_bytes().ok().flatten().map(|bytes| bytes.saturating_add(tables.bytes()));
-        let (rlimit, blocking) =
-            settings.map_or((None, Blocking::Auto), |settings| (settings.rlimit, settings.blocking));
-        let hold = tables.hold(all, rlimit, server_holds);
-        (kind, hold.map(|hold| hold.allowed(blocking)))
+        let hold = tables.hold(all, rlimit, blocking, server_holds);
+        (kind, hold)
     }
 
     /// In the order in which the joiner's program decides (`joiner/agree.rs`).

@@ -158,14 +158,21 @@ impl LockedTables {
         })
     }
 
-    /// For how long they hold writes; none if there are none. `all`: bytes of all tables, if they are known. `server_holds`: the
-    /// server holds every commit itself.
-    pub fn hold(self, all: Option<u64>, rlimit: Option<u64>, server_holds: bool) -> Option<Hold> {
+    /// For how long they hold writes; none if there are none. `all`: bytes of all tables, if they are known. `blocking`: for how long
+    /// the donor may hold locks. `server_holds`: the server holds every commit itself.
+    pub fn hold(
+        self,
+        all: Option<u64>,
+        rlimit: Option<u64>,
+        blocking: Blocking,
+        server_holds: bool,
+    ) -> Option<Hold> {
         if self.0.is_empty() {
             return None;
         }
         let bytes = self.bytes();
-        let until = match (server_holds, bytes > IN_POINT_MAX) {
+        let large = bytes > IN_POINT_MAX;
+        let until = match (server_holds, large) {
             (true, _) => Until::TheEnd,
             (false, true) => Until::AllIsRead,
             (false, false) => Until::TheyAreRead,
@@ -175,8 +182,13 @@ impl LockedTables {
             Until::TheyAreRead => (ReadRate::Assumed, bytes),
             Until::AllIsRead | Until::TheEnd => (ReadRate::of(rlimit), all.unwrap_or(bytes).max(bytes)),
         };
+        let takes = rate.time(read);
         let at_least = until != Until::TheyAreRead && all.is_none();
-        Some(Hold { tables: self, until, takes: rate.time(read), at_least, rate, ended_after: None })
+        let ended_after = match blocking {
+            Blocking::AtMost(limit) if large && limit < takes => Some(limit),
+            _ => None,
+        };
+        Some(Hold { tables: self, until, takes, at_least, rate, ended_after })
     }
 
     /// The largest with engine and size, and how many more there are.
@@ -191,15 +203,6 @@ impl LockedTables {
 }
 
 impl Hold {
-    /// The same on a donor where locks may be held for so long.
-    pub fn allowed(self, blocking: Blocking) -> Hold {
-        let limit = match blocking {
-            Blocking::AtMost(limit) if self.tables.bytes() > IN_POINT_MAX => Some(limit),
-            _ => None,
-        };
-        Hold { ended_after: limit.filter(|limit| *limit < self.takes), ..self }
-    }
-
     fn time_in_words(&self) -> String {
         let takes = seconds(self.takes.as_secs_f64());
         match self.at_least {
@@ -263,12 +266,12 @@ mod tests {
     }
 
     fn words(sizes: &[u64], all: Option<u64>, rlimit: Option<u64>, server_holds: bool) -> String {
-        tables(sizes).hold(all, rlimit, server_holds).expect("tables").in_words()
+        tables(sizes).hold(all, rlimit, Blocking::Auto, server_holds).expect("tables").in_words()
     }
 
     #[test]
     fn small_tables_hold_writes_while_they_are_read() {
-        assert_eq!(tables(&[]).hold(Some(MIB), None, true), None);
+        assert_eq!(tables(&[]).hold(Some(MIB), None, Blocking::Auto, true), None);
         assert_eq!(
             words(&[5 * MIB], Some(1 << 40), Some(1), false),
             "writes on the donor wait while 1 table without transactions is read, 5.0 MiB in about 0.1 s at an assumed 50.0 MiB/s: \
@@ -291,18 +294,19 @@ mod tests {
             "all writes on the donor wait until everything is read, about 10.0 s at an assumed 50.0 MiB/s, because 2 tables without \
              transactions have 50.0 MiB: d.t1 (Aria, 30.0 MiB), d.t0 (MyISAM, 20.0 MiB); convert them to InnoDB to avoid that"
         );
-        let slow = tables(&large).hold(Some(500 * MIB), Some(5 * MIB), false).expect("tables");
+        let slowly =
+            |blocking| tables(&large).hold(Some(500 * MIB), Some(5 * MIB), blocking, false).expect("tables");
+        let slow = slowly(Blocking::Auto);
         assert_eq!((slow.takes, slow.rate.name()), (Duration::from_secs(100), "rlimit"));
         assert!(slow.in_words().contains("about 100.0 s at the rlimit of 5.0 MiB/s"), "{}", slow.in_words());
         // A limit beyond what is read anyway changes nothing.
-        let fast = tables(&large).hold(Some(500 * MIB), Some(1 << 40), false).expect("tables");
+        let fast =
+            tables(&large).hold(Some(500 * MIB), Some(1 << 40), Blocking::Auto, false).expect("tables");
         assert_eq!((fast.takes, fast.rate), (Duration::from_secs(10), ReadRate::Assumed));
         let ends = "; blocking=60 under [sst] on the donor would end the transfer after 60 s of that";
-        let limit = Blocking::AtMost(Duration::from_secs(60));
-        assert!(slow.clone().allowed(limit).in_words().ends_with(ends), "{}", slow.in_words());
-        for longer in [Blocking::Auto, Blocking::AtMost(Duration::from_secs(101))] {
-            assert_eq!(slow.clone().allowed(longer), slow);
-        }
+        let limited = |seconds| slowly(Blocking::AtMost(Duration::from_secs(seconds)));
+        assert!(limited(60).in_words().ends_with(ends), "{}", limited(60).in_words());
+        assert_eq!(limited(101), slow);
         let unknown = words(&large, None, None, false);
         assert!(unknown.contains("until everything is read, at least 1.0 s"), "{unknown}");
         let why = tables(&large).too_large().expect("too large");
@@ -312,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_server_that_holds_commits_itself_does_so_whatever_their_size() {
-        let held = tables(&[MIB]).hold(Some(100 * MIB), None, true).expect("tables");
+        let held = tables(&[MIB]).hold(Some(100 * MIB), None, Blocking::Auto, true).expect("tables");
         assert_eq!((held.until, held.takes), (Until::TheEnd, Duration::from_secs(2)));
         let words = held.in_words();
         assert!(
