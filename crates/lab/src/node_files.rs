@@ -61,6 +61,23 @@ impl Node {
         self.data_dirs().iter().try_for_each(|dir| self.empty(dir))
     }
 
+    /// As [`Node::wipe`], but what was there is moved into a directory beside. For a while ext4 passes over the inodes of files that
+    /// were removed, and looks at each of them whenever a file is made: with 40,000 of them that takes longer than all else, and a
+    /// new machine has none.
+    pub fn move_data_aside(&self) -> Result<()> {
+        self.must_be_down()?;
+        let aside = self.dir().join("aside");
+        fs::create_dir_all(&aside)?;
+        for dir in self.data_dirs() {
+            let name = format!("{}", fs::read_dir(&aside)?.count());
+            if dir.exists() {
+                fs::rename(&dir, aside.join(name)).with_context(|| dir.display().to_string())?;
+            }
+            self.empty(&dir)?;
+        }
+        Ok(())
+    }
+
     /// Forgets the position, so that the next start asks for a full SST.
     pub fn remove_grastate(&self) -> Result<()> {
         self.must_be_down()?;

@@ -38,7 +38,7 @@ const WAITS: f64 = 0.5;
 const WAITS_CALM: f64 = 0.25;
 /// Slowing has helped if a value is below this part of what it was.
 const HELPED: f64 = 0.85;
-/// Fewer requests a second than this are those of monitoring, and of the transfer itself.
+/// Fewer requests a second than this are those of monitoring.
 const IDLE: f64 = 30.0;
 /// Pressure below this, as a part of the time, says that nothing waits.
 const PRESSURE: f64 = 0.1;

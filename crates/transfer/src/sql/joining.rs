@@ -32,7 +32,7 @@ impl Session {
     pub fn privileges(&mut self, account: &str) -> Answer<Vec<String>> {
         let (user, host) = account.rsplit_once('@').unwrap_or((account, ""));
         let grantee = text(&format!("'{user}'@'{host}'"));
-        Ok(self.conn.query(format!(
+        Ok(self.statement().query(format!(
             "SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES WHERE GRANTEE = {grantee}"
         ))?)
     }
@@ -108,7 +108,7 @@ impl Session {
     /// From the server.
     pub fn plugins(&mut self) -> Answer<Vec<String>> {
         Ok(self
-            .conn
+            .statement()
             .query("SELECT PLUGIN_NAME FROM information_schema.PLUGINS WHERE PLUGIN_STATUS='ACTIVE'")?)
     }
 

@@ -158,7 +158,7 @@ impl Session {
 
     fn shown(&mut self, kind: &str, database: &str, of: &str) -> Answer<Vec<u8>> {
         let row: Option<Row> =
-            self.conn.query_first(format!("SHOW CREATE {kind} {}", table(database, of)))?;
+            self.statement().query_first(format!("SHOW CREATE {kind} {}", table(database, of)))?;
         match row.and_then(|mut row| row.take_opt::<Value, _>(1)) {
             Some(Ok(Value::Bytes(text))) => Ok(text),
             _ => Err(SqlError { code: u16::MAX, text: format!("{database}.{of} has no definition") }),
@@ -170,7 +170,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn column_names(&mut self, database: &str, of: &str) -> Answer<Vec<String>> {
-        let rows: Vec<Row> = self.conn.query(format!("SHOW COLUMNS FROM {}", table(database, of)))?;
+        let rows: Vec<Row> = self.statement().query(format!("SHOW COLUMNS FROM {}", table(database, of)))?;
         let first = |mut row: Row| match row.take_opt::<Value, _>(0) {
             Some(Ok(Value::Bytes(name))) => String::from_utf8(name).ok(),
             _ => None,
@@ -284,7 +284,7 @@ impl Session {
             }
             _ => {}
         }
-        let rows: Vec<(String, u16, Vec<u8>)> = self.conn.query("SHOW WARNINGS")?;
+        let rows: Vec<(String, u16, Vec<u8>)> = self.statement().query("SHOW WARNINGS")?;
         let warning = |(level, code, text): (String, u16, Vec<u8>)| {
             let text = String::from_utf8_lossy(&text).into_owned();
             (level != "Note").then_some(Warning { code, text })

@@ -65,7 +65,7 @@ impl Session {
     /// # Errors
     /// It is not, and the server says so.
     pub fn has_view(&mut self) -> Answer<bool> {
-        let open: Option<u8> = self.conn.query_first("SELECT @@in_transaction")?;
+        let open: Option<u8> = self.statement().query_first("SELECT @@in_transaction")?;
         Ok(open == Some(1))
     }
 
@@ -144,7 +144,7 @@ impl Session {
             after.unwrap_or_default(),
             key.hash()
         );
-        let row: Option<Row> = self.conn.query_first(statement)?;
+        let row: Option<Row> = self.statement().query_first(statement)?;
         let values = row.map(|row| row.unwrap().into_iter().map(bytes).collect());
         Ok(values)
     }
@@ -176,7 +176,7 @@ impl Session {
         rest: &str,
         each: EachRow<'_, E>,
     ) -> Result<(), E> {
-        let rows = self.conn.query_iter(format!("SELECT {select} {rest}")).map_err(SqlError::from)?;
+        let rows = self.statement().query_iter(format!("SELECT {select} {rest}")).map_err(SqlError::from)?;
         for row in rows {
             let row = row.map_err(SqlError::from)?;
             let mut columns: Vec<Option<&[u8]>> = Vec::with_capacity(row.len());
@@ -199,7 +199,7 @@ impl Session {
 
     /// Rows of texts; NULL is an empty one, and bytes that are no text have replacements.
     pub(super) fn texts(&mut self, question: &str) -> Answer<Vec<Vec<String>>> {
-        let rows: Vec<Row> = self.conn.query(question)?;
+        let rows: Vec<Row> = self.statement().query(question)?;
         let text = |value: Value| String::from_utf8_lossy(&bytes(value)).into_owned();
         Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()).collect())
     }

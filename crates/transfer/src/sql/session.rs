@@ -4,6 +4,7 @@
 //! include/mysqld_error.h, MariaDB 10.11.
 use std::collections::HashSet;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mysql::Conn;
@@ -23,9 +24,12 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Sessions of this program that hold no lock and run no DDL, whatever their statements look like.
 static BYSTANDERS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
+/// Statements that this program has run, in all its sessions.
+static STATEMENTS: AtomicU64 = AtomicU64::new(0);
+
 /// One session.
 pub struct Session {
-    pub(crate) conn: Conn,
+    pub(super) conn: Conn,
     bystander: bool,
 }
 
@@ -60,6 +64,17 @@ impl Session {
             Err(e) if e.code != 1193 => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Runs one statement. Each is counted, because the server counts it among those of its clients.
+    pub(crate) fn statement(&mut self) -> &mut Conn {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        &mut self.conn
+    }
+
+    /// How many statements this program has run so far, in all its sessions.
+    pub(super) fn statements() -> u64 {
+        STATEMENTS.load(Ordering::Relaxed)
     }
 
     /// For the scenario that must find wrong joiners, in a test build only: the server does not pause replication for
@@ -164,7 +179,7 @@ impl Session {
     /// The session is gone.
     pub fn members(&mut self) -> Answer<Vec<(String, String, String)>> {
         let question = "SELECT node_uuid, node_name, node_incoming_address FROM mysql.wsrep_cluster_members";
-        match self.conn.query(question).map_err(SqlError::from) {
+        match self.statement().query(question).map_err(SqlError::from) {
             Err(e) if !e.is_lost() => Ok(vec![]),
             answer => answer,
         }
@@ -190,7 +205,7 @@ impl Session {
 
     /// A number that a question answers; `None` if there is none, or the server does not answer it to us.
     fn number_if_permitted(&mut self, question: &str) -> Answer<Option<u64>> {
-        match self.conn.query_first(question).map_err(SqlError::from) {
+        match self.statement().query_first(question).map_err(SqlError::from) {
             Err(e) if !e.is_lost() => Ok(None),
             answer => Ok(answer?.flatten()),
         }
@@ -202,7 +217,7 @@ impl Session {
     /// From the server; needs PROCESS.
     pub fn innodb_tablespaces(&mut self) -> Answer<HashSet<String>> {
         let names: Vec<String> =
-            self.conn.query("SELECT NAME FROM information_schema.INNODB_SYS_TABLESPACES")?;
+            self.statement().query("SELECT NAME FROM information_schema.INNODB_SYS_TABLESPACES")?;
         Ok(names.into_iter().collect())
     }
 
@@ -231,7 +246,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn gtid_binlog_state(&mut self) -> Answer<String> {
-        let list: Option<String> = self.conn.query_first("SELECT @@GLOBAL.gtid_binlog_state")?;
+        let list: Option<String> = self.statement().query_first("SELECT @@GLOBAL.gtid_binlog_state")?;
         let list = list.unwrap_or_default();
         Ok(list.split(',').filter(|gtid| !gtid.is_empty()).map(|gtid| format!("{gtid}\n")).collect())
     }
@@ -241,7 +256,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn current_user(&mut self) -> Answer<String> {
-        Ok(self.conn.query_first("SELECT CURRENT_USER()")?.unwrap_or_default())
+        Ok(self.statement().query_first("SELECT CURRENT_USER()")?.unwrap_or_default())
     }
 
     /// The name with which this session logged in.
@@ -249,7 +264,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn user_name(&mut self) -> Answer<String> {
-        let user: Option<String> = self.conn.query_first("SELECT USER()")?;
+        let user: Option<String> = self.statement().query_first("SELECT USER()")?;
         Ok(user.unwrap_or_default().rsplit_once('@').map_or_else(String::new, |(name, _)| name.to_owned()))
     }
 
@@ -258,7 +273,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn own_backups(&mut self) -> Answer<Vec<u32>> {
-        Ok(self.conn.query(
+        Ok(self.statement().query(
             "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'BACKUP STAGE%' AND ID <> CONNECTION_ID() \
              AND USER = SUBSTRING_INDEX(USER(), '@', 1)",
         )?)
@@ -274,7 +289,7 @@ impl Session {
 
     /// A statement that has no answer.
     pub(super) fn run(&mut self, statement: &str) -> Answer<()> {
-        self.conn.query_drop(statement).map_err(SqlError::from)
+        self.statement().query_drop(statement).map_err(SqlError::from)
     }
 }
 

@@ -19,7 +19,7 @@ pub struct LogPosition {
 /// How busy a server is with its clients and its cluster; `None` where it does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Busyness {
-    /// Statements of clients and write-sets of other members, since the server was started.
+    /// Statements of clients and write-sets of other members, since the server was started. This program's own do not count.
     pub requests: Option<u64>,
     /// Write-sets that wait to be applied.
     pub queue: Option<u64>,
@@ -43,7 +43,7 @@ impl Session {
     pub fn status(&mut self, name: &str) -> Answer<Option<String>> {
         let like = name.replace('_', "\\_");
         let row: Option<(String, String)> =
-            self.conn.query_first(format!("SHOW GLOBAL STATUS LIKE '{like}'"))?;
+            self.statement().query_first(format!("SHOW GLOBAL STATUS LIKE '{like}'"))?;
         Ok(row.map(|(_, value)| value))
     }
 
@@ -53,7 +53,7 @@ impl Session {
     /// From the server.
     pub fn variable(&mut self, name: &str) -> Answer<Option<String>> {
         let like = name.replace('_', "\\_");
-        let row: Option<(String, String)> = self.conn.query_first(format!("SHOW VARIABLES LIKE '{like}'"))?;
+        let row: Option<(String, String)> = self.statement().query_first(format!("SHOW VARIABLES LIKE '{like}'"))?;
         Ok(row.map(|(_, value)| value))
     }
 
@@ -74,7 +74,7 @@ impl Session {
     }
 
     fn pairs(&mut self, question: &str) -> Answer<BTreeMap<String, String>> {
-        let rows: Vec<(String, Option<String>)> = self.conn.query(question)?;
+        let rows: Vec<(String, Option<String>)> = self.statement().query(question)?;
         Ok(rows.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect())
     }
 
@@ -84,7 +84,7 @@ impl Session {
     /// From the server.
     pub fn log_position(&mut self) -> Answer<LogPosition> {
         let rows: Vec<(String, String)> =
-            self.conn.query("SHOW GLOBAL STATUS LIKE 'Innodb\\_lsn\\_%'").map_err(SqlError::from)?;
+            self.statement().query("SHOW GLOBAL STATUS LIKE 'Innodb\\_lsn\\_%'").map_err(SqlError::from)?;
         let number = |name: &str| {
             let row = rows.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
             let value = row.and_then(|(_, v)| v.parse().ok()).map(Lsn);
@@ -124,7 +124,7 @@ impl Session {
     /// # Errors
     /// From the server.
     pub fn busyness(&mut self) -> Answer<Busyness> {
-        let rows: Vec<(String, String)> = self.conn.query(
+        let rows: Vec<(String, String)> = self.statement().query(
             "SHOW GLOBAL STATUS WHERE Variable_name IN \
              ('Questions', 'wsrep_received', 'wsrep_local_recv_queue', 'wsrep_flow_control_sent')",
         )?;
@@ -133,8 +133,9 @@ impl Session {
             row.and_then(|(_, value)| value.parse().ok())
         };
         Ok(Busyness {
-            requests: number("Questions")
-                .map(|of_clients| of_clients + number("wsrep_received").unwrap_or(0)),
+            requests: number("Questions").map(|all| {
+                all.saturating_sub(Session::statements()) + number("wsrep_received").unwrap_or(0)
+            }),
             queue: number("wsrep_local_recv_queue"),
             flow_control: number("wsrep_flow_control_sent"),
         })

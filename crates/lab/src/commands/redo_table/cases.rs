@@ -72,7 +72,7 @@ pub fn tables(options: &Options, series: Series, all: &mut Vec<Measured>) -> Res
     data::small_tables(fixture.donor(), MANY, options.tables)?;
     let tables = options.tables;
     for method in fixture.methods() {
-        fixture.joiner().wipe()?;
+        fixture.joiner().move_data_aside()?;
         // What was made, or written for the method before, is on the disk for each of them.
         fixture.donor().checkpoint()?;
         write_to(fixture.donor(), tables, TOUCHED)?;

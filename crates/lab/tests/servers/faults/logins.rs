@@ -65,6 +65,23 @@ impl Donor {
         Ok(())
     }
 
+    /// A transfer asks its server for the end of the log fifty times a second. An idle donor that counted these among its clients'
+    /// statements would be spared like a busy one.
+    fn is_idle_while_it_is_asked(&self, user: &str, password: &str) -> Result<()> {
+        let account = Account { user: user.to_owned(), password: Secret::new(password) };
+        let login = Login::at_socket(&self.fakes.donor().socket(), Some(&account));
+        let mut session = Session::open(&login, ANSWER_WITHIN)?;
+        let before = session.busyness()?.requests.context("the server tells")?;
+        for _ in 0..200 {
+            session.log_position()?;
+        }
+        let requests = session.busyness()?.requests.context("the server tells")? - before;
+        ensure!(requests < 20, "{requests} requests of clients");
+        self.fakes.donor().value("SELECT 1")?;
+        ensure!(session.busyness()?.requests > Some(before), "clients are counted");
+        Ok(())
+    }
+
     fn logs_in(&self, account: &str) -> Result<()> {
         let (donor, joiner) = self.transfer(account)?;
         ensure!((donor.code, joiner.code) == (Some(0), Some(0)), "{}\n{}", donor.stderr, joiner.stderr);
@@ -112,6 +129,7 @@ fn accounts_of_10_11() -> Result<()> {
     ])?;
     donor.logs_in("sst:secret").context("ed25519")?;
     donor.always_logs_in("sst", "secret").context("ed25519")?;
+    donor.is_idle_while_it_is_asked("sst", "secret")?;
     let denied =
         ["sst: Access denied for user 'sst'@'localhost'", "CREATE USER IF NOT EXISTS 'mysql'@'localhost'"];
     donor.is_refused("sst:wrong", &denied).context("ed25519, a wrong password")?;

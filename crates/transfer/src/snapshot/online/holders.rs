@@ -84,7 +84,7 @@ impl Session {
             let account = format!("{user}@{host}");
             Other { session, account, program: None, for_ms: ms.max(0.0) as u64, state, statement }
         };
-        let mut all: Vec<Other> = self.conn.query_map(question, other).map_err(SqlError::from)?;
+        let mut all: Vec<Other> = self.statement().query_map(question, other).map_err(SqlError::from)?;
         all.retain(|other| !Session::is_bystander(other.session));
         Ok(all)
     }
@@ -93,7 +93,7 @@ impl Session {
     fn programs(&mut self) -> BTreeMap<u64, String> {
         let question = "SELECT PROCESSLIST_ID, ATTR_VALUE FROM performance_schema.session_connect_attrs \
                         WHERE ATTR_NAME = 'program_name'";
-        let rows: Vec<(u64, Option<String>)> = self.conn.query(question).unwrap_or_default();
+        let rows: Vec<(u64, Option<String>)> = self.statement().query(question).unwrap_or_default();
         rows.into_iter().filter_map(|(session, name)| Some((session, name?))).collect()
     }
 
@@ -101,7 +101,7 @@ impl Session {
         let question = "SELECT THREAD_ID, LOCK_MODE, COALESCE(TABLE_SCHEMA, ''), COALESCE(TABLE_NAME, '') \
                         FROM information_schema.METADATA_LOCK_INFO WHERE LOCK_TYPE = 'Backup lock' \
                         OR LOCK_MODE = 'MDL_SHARED_NO_READ_WRITE'";
-        let rows: Vec<(u64, String, String, String)> = self.conn.query(question).ok()?;
+        let rows: Vec<(u64, String, String, String)> = self.statement().query(question).ok()?;
         let mut locks = BTreeMap::new();
         for (session, mode, schema, table) in rows {
             let text = match mode.as_str() {
@@ -127,7 +127,7 @@ impl Session {
     /// Tables in use: those of `LOCK TABLES` stay in use while the session is idle.
     fn tables_in_use(&mut self) -> Vec<String> {
         let rows: Vec<(String, String, u64, u64)> =
-            self.conn.query("SHOW OPEN TABLES WHERE In_use > 0").unwrap_or_default();
+            self.statement().query("SHOW OPEN TABLES WHERE In_use > 0").unwrap_or_default();
         rows.into_iter().map(|(schema, table, ..)| format!("{schema}.{table}")).collect()
     }
 }
