@@ -169,7 +169,8 @@ fn costs(session: &DonorSession<'_>, history: &History, wanted: &Wanted) -> Resu
     let write_set_bytes = history.bytes(from, to)?;
     let missing = if next > from { history.bytes(next, to)? } else { write_set_bytes };
     let rlimit = session.context.throttle.rate();
-    Ok((Ways { write_sets, write_set_bytes, rate, files, sent, rlimit }, missing))
+    let remembered = session.remembered;
+    Ok((Ways { write_sets, write_set_bytes, rate, files, remembered, sent, rlimit }, missing))
 }
 
 /// Logs the plan on both hosts, and records it.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::kernel::{self, CpuTimes, DiskWrites};
 use super::strain::Sample;
+use crate::server::provider_options;
 use crate::sql::{ANSWER_WITHIN, Busyness, Login, Session, SqlError};
 
 /// Log writes that are measured before the transfer reads anything.
@@ -17,6 +18,7 @@ pub struct Sampler {
     may_flush: bool,
     disk: Option<PathBuf>,
     server: Option<u32>,
+    queue_limit: Option<u64>,
     last: Counters,
 }
 
@@ -48,7 +50,8 @@ impl Sampler {
             io_pressure: None,
         };
         let disk = kernel::disk_file(datadir);
-        let mut sampler = Sampler { session, may_flush: true, disk, server, last: now };
+        let mut sampler = Sampler { session, may_flush: true, disk, server, queue_limit: None, last: now };
+        sampler.queue_limit = sampler.queue_limit();
         let log_writes: Vec<Duration> = (0..LOG_WRITES_BEFORE).filter_map(|_| sampler.log_write()).collect();
         let busyness = sampler.busyness();
         sampler.last = sampler.count(busyness);
@@ -76,6 +79,7 @@ impl Sampler {
             requests: more(now.busyness.requests, before.busyness.requests).map(|n| n as f64 / seconds),
             flow_control: more(now.busyness.flow_control, before.busyness.flow_control),
             queue: now.busyness.queue,
+            queue_limit: self.queue_limit,
             log_write,
             disk_write: now.disk.zip(before.disk).and_then(|(now, then)| now.mean_since(then)),
             cpu_waits: now.cpu.zip(before.cpu).and_then(|(now, then)| now.waits_since(then)),
@@ -110,6 +114,17 @@ impl Sampler {
     fn busyness(&mut self) -> Busyness {
         let answer = self.session.as_mut().map(Session::busyness);
         answer.and_then(|answer| self.known(answer)).unwrap_or_default()
+    }
+
+    /// The length of the receive queue at which this node makes the others wait although it is a donor.
+    fn queue_limit(&mut self) -> Option<u64> {
+        let options = self.session.as_mut()?.variable("wsrep_provider_options");
+        let members = self.session.as_mut()?.status_number("wsrep_cluster_size");
+        let (options, members) = (self.known(options)??, self.known(members)??);
+        provider_options::queue_limit_of_donor(
+            &provider_options::parse(&options),
+            u64::try_from(members).ok()?,
+        )
     }
 
     fn known<T>(&mut self, answer: Result<T, SqlError>) -> Option<T> {

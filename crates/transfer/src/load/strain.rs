@@ -6,7 +6,8 @@
 //!   `gcs.sync_donor=YES`.
 //! - **The receive queue** of write-sets that wait to be applied, if it is long and becomes longer: the appliers do
 //!   not keep up beside the transfer. While the node is a donor nobody waits for them, but it is not Synced again until
-//!   they have caught up. A queue that is long and becomes shorter is no sign of strain.
+//!   they have caught up. A queue that is long and becomes shorter is no sign of strain. With `gcs.sync_donor=YES` half of the
+//!   queue at which the node asks for flow control is as bad as that.
 //! - **A log write**: how long the server takes to make its redo log durable. Each commit waits for that unless
 //!   `innodb_flush_log_at_trx_commit` says otherwise.
 //! - **Disk writes**: the mean time of a write and of a flush on the datadir's disk. The transfer itself only reads
@@ -23,6 +24,8 @@ use super::controller::Strain;
 
 /// So many write-sets in the queue are none worth mentioning.
 const QUEUE_SHORT: u64 = 100;
+/// This part of the queue at which the node makes the others wait is near it.
+const NEAR: f64 = 0.5;
 /// Over so many seconds the queue is compared.
 const QUEUE_OVER: usize = 3;
 /// The median of the newest so many seconds counts: one long write is nothing yet.
@@ -52,6 +55,8 @@ pub struct Sample {
     pub flow_control: Option<u64>,
     /// Write-sets that wait to be applied.
     pub queue: Option<u64>,
+    /// How many may wait before this node makes the others wait; `None` where it never does so as a donor.
+    pub queue_limit: Option<u64>,
     /// How long the server took to make its log durable.
     pub log_write: Option<Duration>,
     /// How long a write or a flush of the datadir's disk took, on average.
@@ -180,7 +185,7 @@ impl Judge {
             strain: Strain::Severe,
             reason: "this node asked the cluster to wait (flow control)".to_owned(),
         }));
-        seen.extend(sample.queue.map(|queue| self.judge_queue(queue)));
+        seen.extend(sample.queue.map(|queue| self.judge_queue(queue, sample.queue_limit)));
         let times = self.judge_times(sample);
         if sample.is_busy() {
             seen.extend(times);
@@ -218,13 +223,22 @@ impl Judge {
         seen
     }
 
-    fn judge_queue(&mut self, queue: u64) -> Verdict {
+    fn judge_queue(&mut self, queue: u64, limit: Option<u64>) -> Verdict {
         self.queue.push_back(queue);
         if self.queue.len() > QUEUE_OVER + 1 {
             self.queue.pop_front();
         }
+        // A second in which it became a little shorter changes nothing.
+        let longest = self.queue.iter().max().copied().unwrap_or(queue);
         let grows = self.queue.len() > QUEUE_OVER
-            && self.queue.iter().zip(self.queue.iter().skip(1)).all(|(before, after)| after > before);
+            && queue == longest
+            && self.queue.front().is_some_and(|first| *first < queue);
+        if let Some(limit) = limit.filter(|limit| queue as f64 >= *limit as f64 * NEAR) {
+            let reason = format!(
+                "{queue} write-sets wait to be applied, and with {limit} of them this node makes the others wait (flow control)"
+            );
+            return Verdict { strain: Strain::Severe, reason };
+        }
         let strain = match queue {
             0..=QUEUE_SHORT => Strain::Calm,
             _ if grows => Strain::Severe,
@@ -270,6 +284,25 @@ mod tests {
         assert_eq!(of(&[0, 200, 400]), Some(Strain::Some), "not for long enough");
         assert_eq!(of(&[900, 800, 700, 600]), Some(Strain::Some), "it becomes shorter");
         assert_eq!(of(&[900, 500, 200, 90]), Some(Strain::Calm));
+        assert_eq!(of(&[500, 800, 790, 1200]), Some(Strain::Severe), "it grows, with one second of rest");
+        assert_eq!(of(&[500, 800, 1200, 1100]), Some(Strain::Some));
+    }
+
+    #[test]
+    fn a_queue_near_the_limit_of_flow_control_counts_at_once() {
+        let of = |queue, queue_limit| {
+            let sample = Sample { queue: Some(queue), queue_limit, ..Sample::default() };
+            Judge::default().judge(&sample)
+        };
+        assert_eq!(of(20, None).strain, Strain::Calm, "a donor that nobody waits for");
+        assert_eq!(of(10, Some(28)).strain, Strain::Calm);
+        let verdict = of(14, Some(28));
+        assert_eq!(verdict.strain, Strain::Severe);
+        assert!(
+            verdict.reason.contains("14 write-sets wait") && verdict.reason.contains("28"),
+            "{}",
+            verdict.reason
+        );
     }
 
     #[test]

@@ -106,8 +106,8 @@ impl One<'_> {
                 memory.keep(at);
                 return Some(newest);
             }
-            // A server wrote it, whenever that was.
-            if !Learner::may_be_learned(path, &state, memory.began(), false) {
+            // A server wrote it, whenever that was. It has ended, and a process ends after its writes.
+            if !Learner::may_be_learned(path, &state, Some(memory.began()), false) {
                 return None;
             }
         } else if !is_good(&state) {

@@ -39,25 +39,26 @@ struct Draft {
 }
 
 impl Learner {
-    /// Whether a file that was in this state may be remembered if reading it `began` then. `live`: a server may be writing to
-    /// it.
-    pub fn may_be_learned(path: &Path, state: &FileState, began: i128, live: bool) -> bool {
+    /// Whether a file that was in this state may be remembered. `quiet`: the last time before it is read at which no write to its
+    /// disk was in flight ([`super::in_flight::quiet`]), if any is known. `live`: a server may be writing to it.
+    pub fn may_be_learned(path: &Path, state: &FileState, quiet: Option<i128>, live: bool) -> bool {
         let mapped = live && may_be_mapped(path);
-        state.size > 0 && !mapped && is_settled(state, began) && is_good(state)
+        let is_settled = quiet.is_some_and(|quiet| is_settled(state, quiet));
+        state.size > 0 && !mapped && is_settled && is_good(state)
     }
 
-    /// A file whose reading `began`, in the state in which it was before. `live` as in [`Learner::may_be_learned`].
+    /// A file that is being read, in the state in which it was before. `quiet` and `live` as in [`Learner::may_be_learned`].
     pub fn begin(
         &self,
         file: FileId,
         path: &Path,
         look: &Look,
-        began: i128,
+        quiet: Option<i128>,
         live: bool,
         front: Option<Front>,
     ) {
         let state = state_of(look);
-        if !Learner::may_be_learned(path, &state, began, live) || (is_tablespace(path) && front.is_none()) {
+        if !Learner::may_be_learned(path, &state, quiet, live) || (is_tablespace(path) && front.is_none()) {
             return self.give_up(file);
         }
         let (path, left) = (path.to_owned(), ranges(state.size));

@@ -62,7 +62,7 @@ fn an_old_file_is_remembered_as_it_was_read() {
     let dir = dir("t.frm");
     assert!(dir.is_good(), "run the tests with TMPDIR on ext4 or XFS");
     let (before, content) = (dir.look(), dir.content.clone());
-    dir.learner.begin(FILE, &dir.path, &before, later(), true, None);
+    dir.learner.begin(FILE, &dir.path, &before, Some(later()), true, None);
     dir.read();
     let list = dir.learned();
     let record = list.get(list.find(&state_of(&before)).unwrap()).unwrap();
@@ -77,7 +77,7 @@ fn an_old_file_is_remembered_as_it_was_read() {
 #[test]
 fn a_file_that_changed_lately_is_not_remembered() {
     let dir = dir("t.frm");
-    dir.learner.begin(FILE, &dir.path, &dir.look(), now(), true, None);
+    dir.learner.begin(FILE, &dir.path, &dir.look(), Some(now()), true, None);
     dir.read();
     assert!(dir.learned().is_empty());
 }
@@ -96,7 +96,7 @@ fn a_file_that_changes_while_it_is_read_is_not_remembered() {
     ];
     for (number, change) in changes.iter().enumerate() {
         let dir = dir("t.frm");
-        dir.learner.begin(FILE, &dir.path, &dir.look(), later(), true, None);
+        dir.learner.begin(FILE, &dir.path, &dir.look(), Some(later()), true, None);
         std::thread::sleep(std::time::Duration::from_millis(20));
         change(&dir);
         dir.read();
@@ -120,7 +120,7 @@ fn what_was_not_read_whole_is_not_remembered() {
     ];
     for (number, read) in reads.iter().enumerate() {
         let dir = dir("t.frm");
-        dir.learner.begin(FILE, &dir.path, &dir.look(), later(), true, None);
+        dir.learner.begin(FILE, &dir.path, &dir.look(), Some(later()), true, None);
         read(&dir);
         assert!(dir.learned().is_empty(), "read {number}");
     }
@@ -130,13 +130,13 @@ fn what_was_not_read_whole_is_not_remembered() {
 fn a_running_servers_mapped_files_are_not_remembered() {
     for (live, expected) in [(true, 0), (false, 1)] {
         let dir = dir("t.MYD");
-        dir.learner.begin(FILE, &dir.path, &dir.look(), later(), live, None);
+        dir.learner.begin(FILE, &dir.path, &dir.look(), Some(later()), live, None);
         dir.read();
         assert_eq!(dir.learned().len(), expected, "{live}");
     }
     // A tablespace without a first page is still being created.
     let dir = dir("t.ibd");
-    dir.learner.begin(FILE, &dir.path, &dir.look(), later(), false, None);
+    dir.learner.begin(FILE, &dir.path, &dir.look(), Some(later()), false, None);
     dir.read();
     assert!(dir.learned().is_empty());
 }

@@ -4,6 +4,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`trust`] | when a fingerprint may be remembered, and when it counts later |
+//! | [`in_flight`] | when no write to a disk was in flight |
 //! | [`store`] | the two files: the key, and the encrypted list |
 //! | [`recall`] | the list in one transfer, and which ranges are read anyway |
 //! | [`front`] | the first pages of a tablespace |
@@ -13,6 +14,7 @@
 //! | `waiting` | the same until the install has ended |
 pub mod arrived;
 pub mod front;
+pub mod in_flight;
 pub mod learn;
 pub mod memory;
 pub mod recall;

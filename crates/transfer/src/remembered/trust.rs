@@ -12,12 +12,17 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::disk::identity::{self, Look};
 use crate::threads::lock;
 
-/// A file must have been left alone for this long before it was read. The kernel sets a file's times before it writes the
-/// data; Linux reports a write that takes longer than this as a hung task.
+/// A file must have been left alone for this long at an instant at which no write to its disk was in flight, before it was read.
+/// The kernel sets a file's times before it writes the data, and a write may hang for longer than this ([`super::in_flight`]).
 pub const SETTLED: Duration = Duration::from_secs(120);
 
-/// The two clocks are not read at the same instant.
-const SET_BACK_NS: i64 = 100_000_000;
+/// How much smaller the clock minus the time since boot may be later without the clock having been set back: both are read within
+/// [`TOGETHER_NS`]. What is installed waits longer than this and a tick of the kernel's clock.
+const SET_BACK_NS: i64 = 5_000_000;
+/// The two clocks are read again if more than this passed between them.
+const TOGETHER_NS: i64 = 1_000_000;
+/// So many times. A host that is so slow remembers nothing.
+const READINGS: u32 = 100;
 
 /// Filesystems of which it is known that every write sets the times first, in nanoseconds, and that device and inode name
 /// one file as long as they are mounted.
@@ -30,10 +35,17 @@ static MOUNTS: Mutex<BTreeMap<(u32, u32), u64>> = Mutex::new(BTreeMap::new());
 pub fn moment() -> Option<Written> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let boot = boot_of(&text)?;
-    let since_boot = clock_gettime(ClockId::Boottime);
-    let since_boot = since_boot.tv_sec.saturating_mul(1_000_000_000).saturating_add(since_boot.tv_nsec);
-    let at = i64::try_from(identity::now()).ok()?;
-    Some(Written { boot, at, ahead: at.saturating_sub(since_boot) })
+    let read = || {
+        let (before, at, after) = (since_boot(), i64::try_from(identity::now()).ok()?, since_boot());
+        Some(Written { boot, at, ahead: at.saturating_sub(before) }).filter(|_| after - before <= TOGETHER_NS)
+    };
+    (0..READINGS).find_map(|_| read())
+}
+
+/// Nanoseconds, those of a suspended host among them.
+fn since_boot() -> i64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
 }
 
 /// A UUID as bytes.
@@ -47,7 +59,9 @@ fn boot_of(text: &str) -> Option<[u8; 16]> {
 /// # Errors
 /// The host was started again, or its clock was set back.
 pub fn counts(written: &Written, now: &Written) -> Result<(), &'static str> {
-    if written.boot != now.boot {
+    // In a container every boot may have the same number.
+    let since_boot = |moment: &Written| moment.at.saturating_sub(moment.ahead);
+    if written.boot != now.boot || since_boot(now) < since_boot(written) {
         return Err("the host was started again since");
     }
     if now.at < written.at || now.ahead < written.ahead.saturating_sub(SET_BACK_NS) {
@@ -69,11 +83,11 @@ pub fn state_of(look: &Look) -> FileState {
     }
 }
 
-/// Whether a file had been left alone for long enough when reading it began, at this time in nanoseconds since 1970. A time
+/// Whether a file had been left alone for long enough at this time in nanoseconds since 1970, before reading it began. A time
 /// in the future is not long ago.
-pub fn is_settled(state: &FileState, began: i128) -> bool {
+pub fn is_settled(state: &FileState, quiet: i128) -> bool {
     let newest = i128::from(state.modified.max(state.changed));
-    newest + SETTLED.as_nanos() as i128 <= began
+    newest + SETTLED.as_nanos() as i128 <= quiet
 }
 
 /// Whether a server that runs may write to a file of this name without setting its times: MyISAM, with
@@ -116,11 +130,15 @@ mod tests {
         // The clock was set forward.
         assert_eq!(counts(&written, &now(5000 * SECOND, 900 * SECOND)), Ok(()));
         let back = Err("the clock was set back since");
-        assert_eq!(counts(&written, &now(999 * SECOND, 399 * SECOND)), back);
+        assert_eq!(counts(&written, &now(999 * SECOND, 398 * SECOND)), back);
         // It is later than then although the clock was set back meanwhile.
         assert_eq!(counts(&written, &now(1060 * SECOND, 399 * SECOND)), back);
-        let other = Written { boot: [2; 16], ..written };
-        assert_eq!(counts(&written, &other), Err("the host was started again since"));
+        // By less than the 20 ms that an installed file waits for.
+        assert_eq!(counts(&written, &now(1060 * SECOND, 400 * SECOND - 6_000_000)), back);
+        let again = Err("the host was started again since");
+        assert_eq!(counts(&written, &Written { boot: [2; 16], ..written }), again);
+        // The same number of the boot, and a shorter time since it.
+        assert_eq!(counts(&written, &now(1060 * SECOND, 1000 * SECOND)), again);
     }
 
     #[test]

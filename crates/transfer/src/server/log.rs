@@ -14,8 +14,9 @@ use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt};
 
 use super::recorder::{RECORD, RECORD_IN_THE_MAKING};
 
-/// How many transfers' log files and records are retained for each role.
-const KEPT: usize = 5;
+/// How many transfers' log files and records are retained for each role. A node that is started some times in a row has as many
+/// transfers in which IST followed, and the one that needed files should still be there to be looked at.
+const KEPT: usize = 20;
 
 /// What the names of our log files and records begin with.
 const PREFIXES: [&str; 2] = ["rejoin-joiner-", "rejoin-donor-"];
@@ -145,9 +146,9 @@ mod tests {
     fn records_go_with_their_logs() {
         let dir = tempfile::tempdir().expect("a directory");
         let make = |name: &str| drop(File::create(dir.path().join(name)).expect("created"));
-        for number in 1..=7 {
-            make(&format!("rejoin-joiner-2026010{number}-000000-5.log"));
-            make(&format!("rejoin-joiner-2026010{number}-000000-5.json"));
+        for number in 1..=KEPT + 2 {
+            make(&format!("rejoin-joiner-202601{number:02}-000000-5.log"));
+            make(&format!("rejoin-joiner-202601{number:02}-000000-5.json"));
         }
         // Of a transfer that made no log, one that was killed while it wrote, and what is not ours.
         for name in ["rejoin-joiner-20250101-000000-5.json", "rejoin-joiner-20250102-000000-5.json.tmp"] {
@@ -161,8 +162,8 @@ mod tests {
             .map(|entry| entry.expect("read").file_name().into_string().expect("a text"))
             .collect();
         names.sort();
-        let kept = (3..=7).flat_map(|number| {
-            ["json", "log"].map(|end| format!("rejoin-joiner-2026010{number}-000000-5.{end}"))
+        let kept = (3..=KEPT + 2).flat_map(|number| {
+            ["json", "log"].map(|end| format!("rejoin-joiner-202601{number:02}-000000-5.{end}"))
         });
         let mut expected: Vec<String> = kept.chain(others.map(str::to_owned)).collect();
         expected.sort();

@@ -282,8 +282,10 @@ impl Progress {
         if bytes == before || (!exact && bytes.abs_diff(before) < (total / REDO_STEPS).max(REDO_STEP_LEAST)) {
             return;
         }
-        self.redo_bytes.store(bytes, Ordering::Relaxed);
-        self.total_bytes.store(total.saturating_sub(before).saturating_add(bytes), Ordering::Relaxed);
+        // Other threads add to the total meanwhile.
+        let before = self.redo_bytes.swap(bytes, Ordering::Relaxed);
+        let change = |total: u64| Some(total.saturating_add(bytes).saturating_sub(before));
+        let _ = self.total_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
     }
 
     /// The donor says how many bytes there are in all.

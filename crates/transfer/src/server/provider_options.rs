@@ -55,9 +55,31 @@ pub fn cache_file(provider: &ProviderOptions, datadir: &Path) -> PathBuf {
     datadir.join(dir.unwrap_or_default()).join(name)
 }
 
+/// The length of the receive queue at which a donor among so many members makes the others wait; `None` if it never does.
+/// Galera's documentation of `gcs.fc_limit`: it is multiplied by the square root of the number of members, unless only one of them
+/// is written to.
+pub fn queue_limit_of_donor(provider: &ProviderOptions, members: u64) -> Option<u64> {
+    let is_set = |name: &str| provider.get(name).is_some_and(|value| is_on(value));
+    if !is_set("gcs.sync_donor") {
+        return None;
+    }
+    let limit: f64 = provider.get("gcs.fc_limit")?.parse().ok()?;
+    let single = is_set("gcs.fc_single_primary") || is_set("gcs.fc_master_slave");
+    let times = if single { 1.0 } else { (members as f64).sqrt() };
+    Some((limit * times).round() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_donor_that_others_wait_for_has_a_limit() {
+        let of = |text: &str| queue_limit_of_donor(&parse(text), 3);
+        assert_eq!(of("gcs.sync_donor = YES; gcs.fc_limit = 16; gcs.fc_single_primary = no"), Some(28));
+        assert_eq!(of("gcs.sync_donor = yes; gcs.fc_limit = 16; gcs.fc_master_slave = yes"), Some(16));
+        assert_eq!(of("gcs.sync_donor = no; gcs.fc_limit = 16"), None);
+    }
 
     #[test]
     fn reads_both_forms() {

@@ -53,7 +53,8 @@ impl Session {
     /// From the server.
     pub fn variable(&mut self, name: &str) -> Answer<Option<String>> {
         let like = name.replace('_', "\\_");
-        let row: Option<(String, String)> = self.statement().query_first(format!("SHOW VARIABLES LIKE '{like}'"))?;
+        let row: Option<(String, String)> =
+            self.statement().query_first(format!("SHOW VARIABLES LIKE '{like}'"))?;
         Ok(row.map(|(_, value)| value))
     }
 
@@ -133,9 +134,8 @@ impl Session {
             row.and_then(|(_, value)| value.parse().ok())
         };
         Ok(Busyness {
-            requests: number("Questions").map(|all| {
-                all.saturating_sub(Session::statements()) + number("wsrep_received").unwrap_or(0)
-            }),
+            requests: number("Questions")
+                .map(|all| all.saturating_sub(Session::statements()) + number("wsrep_received").unwrap_or(0)),
             queue: number("wsrep_local_recv_queue"),
             flow_control: number("wsrep_flow_control_sent"),
         })

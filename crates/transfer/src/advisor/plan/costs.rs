@@ -99,7 +99,15 @@ pub(super) fn costs(known: &Known<'_>) -> Vec<Cost> {
 }
 
 fn replayed(back: Back, (write_sets, write_set_bytes): (u64, u64), known: &Known<'_>) -> Cost {
-    let ways = Ways { write_sets, write_set_bytes, rate: known.rate, files: 0, sent: 0, rlimit: known.link };
+    let ways = Ways {
+        write_sets,
+        write_set_bytes,
+        rate: known.rate,
+        files: 0,
+        remembered: 0,
+        sent: 0,
+        rlimit: known.link,
+    };
     Cost { back, takes: Some(ways.replay()), of: format!("{write_sets} write-sets") }
 }
 
@@ -141,7 +149,8 @@ fn by_files(known: &Known<'_>) -> Vec<Cost> {
 
 /// How long it takes to compare files and to send, or copy, a part of them.
 fn moved(files: u64, sent: u64, link: Option<u64>) -> Duration {
-    Ways { write_sets: 0, write_set_bytes: 0, rate: None, files, sent, rlimit: link }.transfer()
+    Ways { write_sets: 0, write_set_bytes: 0, rate: None, files, remembered: 0, sent, rlimit: link }
+        .transfer()
 }
 
 #[cfg(test)]

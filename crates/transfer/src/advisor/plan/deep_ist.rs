@@ -96,6 +96,8 @@ pub(super) fn predict(
         write_set_bytes: bytes,
         rate: question.rate,
         files: sends.all.saturating_add(sends.redo.map_or(0, |redo| redo.bytes)),
+        // What the donor remembers is not known here.
+        remembered: 0,
         sent: sends.about.unwrap_or(sends.all),
         // The donor's own option, which is not known here.
         rlimit: None,

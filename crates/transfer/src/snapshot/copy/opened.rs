@@ -11,7 +11,7 @@ use super::page_file::PageFile;
 use super::pages::{Copied, Copier, Freshness, Wanted};
 use super::unread::{self, Unread, may_be_remembered};
 use crate::disk::direct::ALIGN;
-use crate::disk::identity::now;
+use crate::remembered::in_flight;
 use crate::threads::lock;
 
 /// A file that is being read by several threads.
@@ -115,7 +115,7 @@ pub(super) fn piece<'w>(open: &Arc<Open<'w>>, given_out: u64) -> Result<Option<P
 
 /// Opens a file, after what the joiner has of it was handed over.
 pub(super) fn open<'w>(copier: Copier<'_>, wanted: &'w Wanted) -> Result<Opened<'w>> {
-    let (seen, began) = (copier.seen(), now());
+    let (seen, quiet) = (copier.seen(), in_flight::quiet(wanted.identity.device()));
     let unread = unread::hand_over(copier, wanted, false)?;
     if let Some(copied) = unread.as_ref().and_then(|unread| unread.copied(copier, wanted.entry.id, seen)) {
         return Ok(Opened::Unread(copied));
@@ -158,7 +158,7 @@ pub(super) fn open<'w>(copier: Copier<'_>, wanted: &'w Wanted) -> Result<Opened<
     if let Some(memory) = copier.memory.filter(|_| open.unread.is_none() && may_be_remembered(&wanted.entry))
     {
         let (file, front) = (&open.file, open.file.front());
-        memory.learner().begin(wanted.entry.id, &wanted.path, &file.look, began, copier.live, front);
+        memory.learner().begin(wanted.entry.id, &wanted.path, &file.look, quiet, copier.live, front);
     }
     Ok(Opened::Open(Arc::new(open)))
 }

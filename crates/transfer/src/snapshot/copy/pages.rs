@@ -163,9 +163,6 @@ fn read_pieces(copier: Copier<'_>, queue: &Mutex<PageQueue<'_>>) -> Result<()> {
         // If the file became shorter meanwhile, the rest is zeros, because the joiner expects every byte. If it grows
         // again, redo writes the new pages.
         piece[read..].fill(0);
-        if !damage.is_empty() && !copier.allow_corrupt {
-            break;
-        }
         // Corrupt pages are found again at every reading.
         let whole = read == len && damage.len() == known_damage;
         unread::learn(
@@ -176,6 +173,9 @@ fn read_pieces(copier: Copier<'_>, queue: &Mutex<PageQueue<'_>>) -> Result<()> {
             piece,
             whole && !open.file.is_altered(),
         )?;
+        if !damage.is_empty() && !copier.allow_corrupt {
+            break;
+        }
         copier.sink.write(open.outcome.id, offset, piece)?;
         open.outcome.copied.fetch_max(offset + read as u64, Ordering::AcqRel);
         copier.bytes.fetch_add(read as u64, Ordering::Relaxed);

@@ -15,15 +15,17 @@ use crate::cancel::Cancel;
 use crate::datadir::engines::EnginePolicy;
 use crate::datadir::layout::Layout;
 use crate::datadir::scan::{self, ScannedFile};
-use crate::datadir::server_on::server_on;
-use crate::disk::identity::now;
 use crate::failure::{Failure, Kind};
 use crate::remembered::front::is_tablespace;
+use crate::remembered::in_flight;
 use crate::remembered::learn::Learner;
 use crate::remembered::memory::Memory;
 use crate::remembered::trust::state_of;
 use crate::snapshot::declined::Declined;
 use crate::snapshot::sink::SnapshotSink;
+
+/// A server may write to the files: if none runs now, one may be started before the last file is read.
+const LIVE: bool = true;
 
 /// The result of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +80,6 @@ pub fn remember(layout: &Layout, engines: &EnginePolicy, cancel: &Cancel) -> Res
 }
 
 fn once(layout: &Layout, engines: &EnginePolicy, memory: &Memory, cancel: &Cancel) -> Result<Ran> {
-    let live = server_on(layout)?.is_some();
     let (sink, bytes, pace) = (Nothing::default(), AtomicU64::new(0), || Ok(()));
     let copier = Copier {
         sink: &sink,
@@ -90,7 +91,7 @@ fn once(layout: &Layout, engines: &EnginePolicy, memory: &Memory, cancel: &Cance
         pace: &pace,
         checkpoints: None,
         memory: Some(memory),
-        live,
+        live: LIVE,
     };
     let system_files: Vec<PathBuf> = layout.system_files.iter().map(|file| file.path.clone()).collect();
     let copy = CopyFiles { copier, system_files: &system_files, damaged: Mutex::default() };
@@ -99,7 +100,8 @@ fn once(layout: &Layout, engines: &EnginePolicy, memory: &Memory, cancel: &Cance
     let (mut all, mut pages, mut small) = (0, Vec::new(), Vec::new());
     for ScannedFile { entry, path, look } in tables {
         all += 1;
-        let worth = Learner::may_be_learned(&path, &state_of(&look), now(), live);
+        let quiet = in_flight::quiet(look.identity.device());
+        let worth = Learner::may_be_learned(&path, &state_of(&look), quiet, LIVE);
         if worth || memory.find(&look).is_some() {
             let wanted: Wanted = copy.wanted(entry, path, look.identity)?;
             if is_tablespace(&wanted.path) { pages.push(wanted) } else { small.push(wanted) }

@@ -7,6 +7,7 @@ use super::pages::{Copier, Wanted};
 use super::unread::{self, may_be_remembered};
 use crate::disk::direct::Direct;
 use crate::disk::identity::{Signature, look_at, now};
+use crate::remembered::in_flight;
 
 /// Longer than any kernel's clock tick, in nanoseconds.
 const TICK: i128 = 20_000_000;
@@ -18,7 +19,7 @@ const TICK: i128 = 20_000_000;
 /// From the system, the sink, or cancelled.
 pub fn copy(copier: Copier<'_>, file: &Wanted) -> Result<Option<(u64, Signature)>> {
     let path = &file.path;
-    let began = now();
+    let (began, quiet) = (now(), in_flight::quiet(file.identity.device()));
     let unread = unread::hand_over(copier, file, true)?;
     if let Some((unread, memory)) = unread.as_ref().zip(copier.memory).filter(|(unread, _)| unread.is_all()) {
         memory.keep(unread.at);
@@ -37,7 +38,7 @@ pub fn copy(copier: Copier<'_>, file: &Wanted) -> Result<Option<(u64, Signature)
     copier.sink.announce(&file.entry)?;
     let learner = copier.memory.filter(|_| may_be_remembered(&file.entry) && unread.is_none());
     if let Some(memory) = learner {
-        memory.learner().begin(file.entry.id, path, &before, began, copier.live, None);
+        memory.learner().begin(file.entry.id, path, &before, quiet, copier.live, None);
     }
     let size = before.signature.size;
     let mut buffer = vec![0; size.min(u64::from(RANGE_BYTES)) as usize];

@@ -82,7 +82,8 @@ pub fn hand_over(copier: Copier<'_>, wanted: &Wanted, until: bool) -> Result<Opt
 }
 
 /// A range of a file was read: it is checked if it is remembered, or else learned. `whole`: it is what the file contains,
-/// with no corrupt page.
+/// with no corrupt page. What is remembered was whole, so a range that no longer is, of a file in the same state, is as wrong as
+/// one with other bytes.
 ///
 /// # Errors
 /// As [`Unread::check`].
@@ -96,11 +97,11 @@ pub fn learn(
 ) -> Result<()> {
     let Some(memory) = copier.memory else { return Ok(()) };
     match unread {
-        _ if !whole => memory.learner().give_up(wanted.entry.id),
         Some(unread) => {
             memory.keep(unread.at);
             unread.check(memory, wanted, offset, bytes)?;
         }
+        None if !whole => memory.learner().give_up(wanted.entry.id),
         None => memory.learner().read(&memory.key(), wanted.entry.id, offset, bytes),
     }
     Ok(())

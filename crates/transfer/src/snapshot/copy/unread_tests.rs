@@ -190,3 +190,22 @@ fn a_wrong_fingerprint_is_found_and_everything_is_forgotten() {
         assert_eq!(written(&joiner), (0..RANGES).collect::<Vec<_>>());
     }
 }
+
+/// What is remembered was whole. So a corrupt range of a file whose state is unchanged is one that the disk has lost, whether
+/// corrupt pages are permitted or not.
+#[test]
+fn a_remembered_range_that_is_corrupt_now_is_wrong() {
+    for allow_corrupt in [false, true] {
+        let table = table("t.ibd");
+        let file = File::options().write(true).open(&table.wanted.path).unwrap();
+        (0..RANGES)
+            .for_each(|range| file.write_all_at(&[0xee; 64], (range << 20) + 16384 * 3 + 500).unwrap());
+        let memory = misremembering(table.dir.path(), &[&table.wanted.path]);
+        let (joiner, cancel, bytes) =
+            (Joiner { has: (0..RANGES).collect(), ..Joiner::default() }, Cancel::new(), AtomicU64::new(0));
+        let copier = Copier { memory: Some(&memory), allow_corrupt, ..copier(&joiner, &cancel, &bytes) };
+        let error = copy(copier, std::slice::from_ref(&table.wanted)).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(Declined::WrongFingerprints(_))), "{error:#}");
+        assert!(memory.is_wrong());
+    }
+}

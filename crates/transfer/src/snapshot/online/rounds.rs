@@ -72,8 +72,10 @@ const ROUNDS_MAX: u32 = 8;
 const LISTINGS: u32 = 3;
 /// How long the tail may take to read the record of a checkpoint that was seen.
 const TAIL_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the server may take for a checkpoint that is requested between rounds.
+/// How long the server may take for a checkpoint that is requested between rounds, at most and at least. Within these bounds it may
+/// take as long as the checkpoint saves.
 const ASKED_PATIENCE: Duration = Duration::from_secs(120);
+const ASKED_LEAST: Duration = Duration::from_secs(1);
 
 /// What the rounds saved, and what they cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,7 +147,8 @@ impl Rounds<'_, '_> {
                 Next::Stay => break,
                 Next::Ask(saved) => {
                     asked = true;
-                    self.checkpoints.request(ASKED_PATIENCE, saved)?;
+                    // Waiting longer than that costs more than it saves. A checkpoint that comes too late is of no use here.
+                    self.checkpoints.request(saved.max(ASKED_LEAST), saved)?;
                 }
                 Next::Take(newer) => self.take(catalog, newer, &mut figures)?,
             }

@@ -26,6 +26,8 @@ pub struct Ways {
     pub rate: Option<ReplayRate>,
     /// Bytes of the donor's files.
     pub files: u64,
+    /// Bytes of them that are not read, because their fingerprints are remembered.
+    pub remembered: u64,
     /// Bytes of them that would be sent.
     pub sent: u64,
     /// Bytes that may travel in a second, if there is a limit.
@@ -44,7 +46,7 @@ impl Ways {
 
     /// How long a transfer of files may take.
     pub fn transfer(&self) -> Duration {
-        let compared = self.files as f64 / COMPARED_BYTES_PER_S;
+        let compared = self.files.saturating_sub(self.remembered) as f64 / COMPARED_BYTES_PER_S;
         let stored = self.sent as f64 / SENT_BYTES_PER_S;
         seconds(TRANSFER_S + compared + stored.max(self.sending(self.sent)))
     }
@@ -108,6 +110,7 @@ mod tests {
             write_set_bytes: 60 << 20,
             rate,
             files: 100 << 30,
+            remembered: 0,
             sent: 1 << 30,
             rlimit,
         };
@@ -115,12 +118,16 @@ mod tests {
         let many = Ways { write_sets: 50_000_000, ..ways };
         assert!(!many.replay_is_cheaper());
         assert!(!Ways { write_set_bytes: 100 << 30, ..ways }.replay_is_cheaper());
+        // Hardly anything is read, so files are cheaper sooner.
+        let long = Ways { write_sets: 400_000, ..ways };
+        assert!(long.replay_is_cheaper() && !Ways { remembered: 99 << 30, ..long }.replay_is_cheaper());
         assert_eq!(
             Ways {
                 write_sets: 10_000,
                 write_set_bytes: 1 << 20,
                 rate,
                 files: 500 << 20,
+                remembered: 0,
                 sent: 60 << 20,
                 rlimit
             }
@@ -129,7 +136,8 @@ mod tests {
              files would send about 60.0 MiB of 500.0 MiB, about 5 s"
         );
         assert!(
-            Ways { write_sets: 0, write_set_bytes: 0, rate, files: 0, sent: 0, rlimit }.replay_is_cheaper()
+            Ways { write_sets: 0, write_set_bytes: 0, rate, files: 0, remembered: 0, sent: 0, rlimit }
+                .replay_is_cheaper()
         );
     }
 
@@ -140,6 +148,7 @@ mod tests {
             write_set_bytes: write_sets * each,
             rate,
             files: 1 << 30,
+            remembered: 0,
             sent: 1 << 30,
             rlimit: None,
         };
@@ -159,8 +168,15 @@ mod tests {
     #[test]
     fn the_limit_of_what_the_donor_may_send_counts_for_both_ways() {
         let (write_sets, write_set_bytes) = (400_000, 200 << 20);
-        let free =
-            Ways { write_sets, write_set_bytes, rate: None, files: 4 << 30, sent: 1 << 30, rlimit: None };
+        let free = Ways {
+            write_sets,
+            write_set_bytes,
+            rate: None,
+            files: 4 << 30,
+            remembered: 0,
+            sent: 1 << 30,
+            rlimit: None,
+        };
         assert!(!free.replay_is_cheaper(), "{} against {}", free.in_words(), "one GiB in 28 s");
         let limited = Ways { rlimit: Some(5 << 20), ..free };
         assert!(limited.replay_is_cheaper() && limited.transfer() > Duration::from_secs(200));
