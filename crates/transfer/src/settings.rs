@@ -28,9 +28,6 @@ const READERS_PER_MILLISECOND: f64 = 0.5;
 /// Each of them holds a few megabytes.
 const READERS_MAX: u16 = 24;
 
-/// Bytes of redo that may wait on the donor's disk.
-const SPILL_MAX: u64 = 4 << 30;
-
 /// How many seconds we wait for the consistency point: longer than a nightly backup takes.
 const CONSISTENCY_POINT_TIMEOUT_S: u64 = 12 * 3600;
 
@@ -99,8 +96,8 @@ pub struct Settings {
     pub consistency_point: Duration,
     /// `redo-spill-dir`: where redo waits until the copy is complete; the datadir unless set.
     pub spill_dir: Option<PathBuf>,
-    /// `redo-spill-max`: how many bytes of redo may wait there.
-    pub spill_max: u64,
+    /// `redo-spill-max`: how many bytes of redo may wait there, if that is set.
+    pub spill_max: Option<u64>,
     /// `allow-corrupt-pages`.
     pub allow_corrupt_pages: bool,
     /// `in-place`.
@@ -144,7 +141,7 @@ impl Settings {
             blocking,
             consistency_point: seconds(options, "consistency-point-timeout", CONSISTENCY_POINT_TIMEOUT_S)?,
             spill_dir: options.sst("redo-spill-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from),
-            spill_max: options.sst_size("redo-spill-max")?.unwrap_or(SPILL_MAX),
+            spill_max: options.sst_size("redo-spill-max")?,
             allow_corrupt_pages: options.sst_bool("allow-corrupt-pages")?.unwrap_or(false),
             in_place: choice(options, "in-place", choices::in_place)?.unwrap_or(InPlace::Auto),
             keep_previous: choice(options, "keep-previous", choices::keep_previous)?

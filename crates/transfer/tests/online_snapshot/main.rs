@@ -32,7 +32,7 @@ fn options(server: &Server, account: Option<&str>, budget: u64) -> Options {
         budget: Duration::from_secs(budget),
         desynced: 0,
         spill_dir: std::env::temp_dir(),
-        spill_max: 1 << 30,
+        spill_max: Some(1 << 30),
         memory: None,
         newer: Policy::Never,
         allow_corrupt_pages: false,
@@ -324,7 +324,7 @@ fn an_overrun_is_named(server: &Server, base: &Path) {
     let mut conn = server.connect().expect("login");
     conn.query_drop("SET GLOBAL innodb_log_file_size = 16*1024*1024").expect("resize");
     let sink = sink::DirectorySink::new(&base.join("c9/data")).expect("directory");
-    let small = Options { spill_max: 0, ..options(server, None, 20) };
+    let small = Options { spill_max: Some(0), ..options(server, None, 20) };
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(200));

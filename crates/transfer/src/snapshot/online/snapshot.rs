@@ -20,7 +20,7 @@ use super::log_file::LogFile;
 use super::manifest::{manifest, redo_entry, write_around};
 use super::redo_out::RedoOut;
 use super::rounds::{self, Policy, Rounds};
-use super::spool::Spool;
+use super::spool::{self, Spool};
 use super::sql_checks::{self, Facts};
 use super::tail::{Tail, TailState};
 use crate::cancel::Cancel;
@@ -58,7 +58,7 @@ pub struct Options {
     /// Directory of the file in which redo waits that cannot be sent yet.
     pub spill_dir: PathBuf,
     /// Maximum size of that file in bytes.
-    pub spill_max: u64,
+    pub spill_max: Option<u64>,
     /// When recovery is moved to a newer checkpoint: see [`super::rounds`].
     pub newer: Policy,
     /// Send corrupt pages as they are, and report them.
@@ -120,7 +120,8 @@ pub fn take(
     let (header, checkpoint, encrypted) = (log.header.clone(), log.checkpoint, log.encrypted);
     let dirty = Arc::new(Dirty::new(checkpoint.lsn, log.geometry.capacity));
     sink.announce(&redo_entry(0)).map_err(SnapshotError::from)?;
-    let spool = Arc::new(Spool::new(&options.spill_dir, options.spill_max));
+    let spill_max = options.spill_max.unwrap_or_else(|| spool::default_max(&options.spill_dir));
+    let spool = Arc::new(Spool::new(&options.spill_dir, spill_max));
     let state = Arc::new(TailState::default());
     let tail = Tail::new(log, &options.login, Arc::clone(&state), Arc::clone(&spool), Arc::clone(&dirty))?;
     let out = RedoOut::new(Arc::clone(&spool), checkpoint);

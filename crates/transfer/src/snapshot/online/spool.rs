@@ -23,6 +23,8 @@ use crate::disk::nameless::nameless;
 const MEMORY: usize = 16 << 20;
 /// Bytes that stay free on the file's filesystem: the server writes there too.
 const KEEP_FREE: u64 = 512 << 20;
+/// Bytes in the file, where the free space is not known.
+const DEFAULT_MAX: u64 = 4 << 30;
 /// The free space is checked again each time the file has grown by this many bytes.
 const LOOK_FREE_EVERY: u64 = 16 << 20;
 /// Bytes at the beginning of the file that are no longer needed are freed once there are this many.
@@ -268,6 +270,12 @@ impl State {
             }
         }
     }
+}
+
+/// The limit of the file where the operator sets none: half of what is free. A log is as large as its operator made it, and a donor
+/// that may not keep what a checkpoint is about to make needless would send it.
+pub fn default_max(directory: &Path) -> u64 {
+    bytes_free(directory).map_or(DEFAULT_MAX, |free| free / 2)
 }
 
 fn bytes_free(directory: &Path) -> io::Result<u64> {
