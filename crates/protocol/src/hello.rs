@@ -41,8 +41,10 @@ pub mod capability {
     pub const ARCHIVE_REACH: u64 = 8;
     /// The donor counts with how long the joiner's disk takes for a page.
     pub const PAGE_TIME: u64 = 16;
+    /// The donor takes note of the key under which the joiner remembers fingerprints.
+    pub const OWN_KEY: u64 = 32;
     /// All this program has.
-    pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE | ARCHIVE_REACH | PAGE_TIME;
+    pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE | ARCHIVE_REACH | PAGE_TIME | OWN_KEY;
 }
 
 /// Proof that the sender knows the one-time secret of this transfer, bound to one TLS session.

@@ -7,7 +7,7 @@
 //!                      <- Hello (control)            versions, capabilities, proof of the secret
 //!     Greeting ->                                    chosen version, own proof; or a refusal
 //!                      <- Bypass | Offer             before a Bypass perhaps ArchiveReach
-//!     Accept ->                                      after Bypass the transfer is over: IST follows
+//!     OwnKey, Accept ->                              after Bypass the transfer is over: IST follows
 //!                      <- ArchiveReach, AskIst       when the donor has an archive of write-sets
 //!     CanIst, PageTime, Sample ->                    then WriteSets, WriteSetBytes ..., WriteSetsEnd and Stored may be all
 //!                      <- AskPrepare                 before an attempt that mariadb-backup makes

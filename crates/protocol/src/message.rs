@@ -292,6 +292,12 @@ pub enum Message {
         /// Nanoseconds for each block.
         nanos: u64,
     },
+    /// Joiner, before [`Message::Accept`] of an offer: the key under which it remembers fingerprints of its files. Not sent if it
+    /// remembers none.
+    OwnKey {
+        /// The key.
+        key: FingerprintKey,
+    },
 }
 
 impl Message {
@@ -348,6 +354,7 @@ impl Message {
             Message::NotPrepared { .. } => "NotPrepared",
             Message::ArchiveReach { .. } => "ArchiveReach",
             Message::PageTime { .. } => "PageTime",
+            Message::OwnKey { .. } => "OwnKey",
         }
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use formats::wsrep::credentials::Account;
 use formats::wsrep::report::ReportLine;
+use protocol::fingerprint::FingerprintKey;
 use protocol::hello::capability;
 use protocol::message::{Logical, Message};
 
@@ -31,6 +32,7 @@ use crate::peer::Established;
 use crate::peer::link::Link;
 use crate::remembered::front::is_tablespace;
 use crate::remembered::memory::Memory;
+use crate::remembered::store;
 use crate::send::packer::Compression;
 use crate::server::{credentials, synced};
 use crate::sql::Login;
@@ -170,7 +172,7 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
         without_redo: scan::bytes(&offered.files, false),
         tablespaces: offered.files.iter().filter(|file| is_tablespace(&file.path)).count() as u64,
     };
-    let memory = memory(job);
+    let memory = memory(job, accepted.own_key.as_ref());
     let is_remembered = |file: &&ScannedFile| memory.as_ref().is_some_and(|m| m.find(&file.look).is_some());
     let remembered = offered.files.iter().filter(is_remembered).map(|file| file.entry.size).sum();
     // Each snapshot lists the files again, and the list can be very long.
@@ -214,9 +216,13 @@ fn transfer(job: &Job, link: &mut Link, context: &TransferContext, terms: Terms)
     }
 }
 
-/// What this node remembers of its files; `None` if nothing is remembered. The transfer does not depend on it.
-fn memory(job: &Job) -> Option<Arc<Memory>> {
-    let open = || Memory::open(&job.datadir);
+/// What this node remembers of its files; `None` if nothing is remembered. The transfer does not depend on it. `joiners`: the key
+/// under which the joiner remembers.
+fn memory(job: &Job, joiners: Option<&FingerprintKey>) -> Option<Arc<Memory>> {
+    let open = || {
+        joiners.map_or(Ok(()), |key| store::agree_on_key(&job.datadir, key))?;
+        Memory::open(&job.datadir)
+    };
     let memory = job.settings.remember_fingerprints.then(open).unwrap_or(Ok(None));
     let memory = memory.unwrap_or_else(|error| {
         tracing::warn!("fingerprints are not remembered: {error:#}");

@@ -22,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
 use formats::wsrep::report::ReportLine;
-use protocol::hello::Connection;
+use protocol::hello::{Connection, capability};
 use protocol::message::{Logical, Message, Offer};
 
 use crate::cleanup;
@@ -56,7 +56,7 @@ pub(crate) use backup::Backup;
 use base_command::Base as BaseDirectory;
 pub(crate) use base_command::filled_base;
 use beforehand::{
-    log_previous_state, refuse_missing_base, warn_of_cpat_conflicts, warn_that_replication_ends,
+    log_previous_state, own_key, refuse_missing_base, warn_of_cpat_conflicts, warn_that_replication_ends,
 };
 use deep_ist::{DonorSends, OwnIst};
 use expected::{Position, parse_position, unexpected};
@@ -298,6 +298,9 @@ impl<'a> Transfer<'a> {
         };
         refuse_missing_base(job)?;
         let compare = job.settings.incremental && room != Room::InPlace;
+        if let Some(key) = own_key(job).filter(|_| compare && capabilities & capability::OWN_KEY != 0) {
+            link.send(&Message::OwnKey { key })?;
+        }
         link.send(&Message::Accept {
             workers: job.settings.threads,
             in_place: room == Room::InPlace,

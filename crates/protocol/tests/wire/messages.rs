@@ -133,6 +133,7 @@ fn one_of_each() -> Vec<Message> {
         Message::NotPrepared { why: "exit status 1".into() },
         Message::ArchiveReach { node: "n1".into(), history: "u".into(), first: 1, last: 899 },
         Message::PageTime { nanos: 12_500 },
+        Message::OwnKey { key: [7; 32] },
     ]
 }
 

@@ -2,6 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use protocol::fingerprint::FingerprintKey;
 use protocol::hello::cut;
 use protocol::inventory::{FileEntry, FileRole, Place};
 use protocol::limits::{HEADER_BYTES_MAX, TEXT_BYTES_MAX};
@@ -34,11 +35,15 @@ pub(super) fn agree(job: &Job, link: &mut Link, layout: &Layout, scan: &Scan) ->
     let offer = offer(job, layout, scan, left_out);
     let offered = offer.logical;
     link.send(&Message::Offer(offer))?;
-    let accepted = accepted(link.recv()?, offered)?;
+    let (own_key, answer) = match link.recv()? {
+        Message::OwnKey { key } => (Some(key), link.recv()?),
+        answer => (None, answer),
+    };
+    let accepted = accepted(answer, offered)?;
     if accepted.in_place {
         tracing::warn!("the joiner has no room for old and new files: it replaces them in place");
     }
-    Ok(Accepted { workers: accepted.workers.min(job.settings.threads).max(1), ..accepted })
+    Ok(Accepted { workers: accepted.workers.min(job.settings.threads).max(1), own_key, ..accepted })
 }
 
 /// Warnings for both logs, few enough for one message.
@@ -107,6 +112,8 @@ pub(super) struct Accepted {
     pub compare: bool,
     /// Why the joiner cannot use our files; empty if it can.
     pub logical: String,
+    /// The key under which the joiner remembers fingerprints, if it remembers any.
+    pub own_key: Option<FingerprintKey>,
 }
 
 /// Reads the answer to an offer that says this of a logical snapshot.
@@ -120,7 +127,7 @@ pub(super) fn accepted(message: Message, offered: Logical) -> Result<Accepted, F
         let text = format!("the joiner asks for a logical snapshot, which was not offered: {logical}");
         return Err(Failure::new(Kind::Peer, text));
     }
-    Ok(Accepted { workers, in_place, empty_undo, without_redo, compare, logical })
+    Ok(Accepted { workers, in_place, empty_undo, without_redo, compare, logical, own_key: None })
 }
 
 #[cfg(test)]

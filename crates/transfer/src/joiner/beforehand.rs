@@ -13,6 +13,7 @@ use crate::human::printable;
 use crate::install::names::file_name;
 use crate::job::Job;
 use crate::remembered::memory::Memory;
+use crate::remembered::store;
 
 pub(super) fn refuse_missing_base(job: &Job) -> Result<(), Failure> {
     let Some(dir) = job.settings.base.as_ref().filter(|dir| !dir.is_dir()) else { return Ok(()) };
@@ -37,6 +38,12 @@ pub(super) fn record_plan(job: &Job, total: u64, about: Option<u64>) {
         let plan = record.plan.get_or_insert_default();
         (plan.total, plan.full, plan.sent) = (total, about.is_none(), Some(about.unwrap_or(total)));
     });
+}
+
+/// The key under which this node remembers fingerprints, if it remembers any.
+pub(super) fn own_key(job: &Job) -> Option<FingerprintKey> {
+    // An error is logged when the memory is opened.
+    job.settings.remember_fingerprints.then(|| store::key_in_use(&job.datadir).ok().flatten()).flatten()
 }
 
 /// What this node remembers of its files under the key of the donor, `None` if nothing is remembered.

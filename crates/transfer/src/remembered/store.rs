@@ -74,6 +74,35 @@ pub fn take_key(datadir: &Path, new: &FingerprintKey) -> Result<()> {
     durable::write_privately(&datadir.join(KEY), new)
 }
 
+/// The key of a node that remembers something.
+///
+/// # Errors
+/// From the disk.
+pub fn key_in_use(datadir: &Path) -> Result<Option<FingerprintKey>> {
+    let remembers = look(&datadir.join(LIST))?.is_some();
+    if remembers { key(datadir) } else { Ok(None) }
+}
+
+/// What a donor does with the key under which its joiner remembers: the smaller one of the two keys is that of both nodes. Whatever
+/// donors the nodes of a cluster choose, all of them come to have the same key, and then nobody has to forget anything.
+///
+/// # Errors
+/// From the disk.
+pub fn agree_on_key(datadir: &Path, theirs: &FingerprintKey) -> Result<()> {
+    match key(datadir)? {
+        Some(own) if own <= *theirs => Ok(()),
+        own => {
+            if own.is_some() {
+                tracing::info!(
+                    "the joiner remembers fingerprints under another key, which is this node's from now on: what this node \
+                     remembered is removed"
+                );
+            }
+            take_key(datadir, theirs)
+        }
+    }
+}
+
 /// Removes the list.
 ///
 /// # Errors
@@ -201,6 +230,15 @@ mod tests {
         assert!(at.join(LIST).exists(), "the same key");
         take_key(at, &[9; 32]).unwrap();
         assert!(!at.join(LIST).exists() && key(at).unwrap() == Some([9; 32]));
+        // Two nodes with keys of their own.
+        assert_eq!(key_in_use(at).unwrap(), None, "nothing is remembered under it");
+        save(at, &[9; 32], list()).unwrap();
+        assert_eq!(key_in_use(at).unwrap(), Some([9; 32]));
+        agree_on_key(at, &[10; 32]).unwrap();
+        assert!(at.join(LIST).exists() && key(at).unwrap() == Some([9; 32]), "the joiner takes this one");
+        agree_on_key(at, &[8; 32]).unwrap();
+        assert!(!at.join(LIST).exists() && key(at).unwrap() == Some([8; 32]));
+        take_key(at, &[9; 32]).unwrap();
         // A key that others may have read is replaced.
         std::fs::set_permissions(at.join(KEY), std::fs::Permissions::from_mode(0o640)).unwrap();
         assert_eq!(key(at).unwrap(), None);
