@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use crate::disk::identity::now;
 use crate::threads::lock;
 
-/// How long an instant is good enough for the files that are read next.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long an instant is good enough for the files that are read next, and how long a disk without one is left alone.
+const GOOD_FOR: Duration = Duration::from_secs(1);
+const BUSY_FOR: Duration = Duration::from_secs(10);
 /// How often a busy disk is looked at in a row, and how long after each other.
-const LOOKS: u32 = 20;
+const LOOKS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(1);
 
 static DISKS: Mutex<BTreeMap<(u32, u32), Disk>> = Mutex::new(BTreeMap::new());
@@ -27,7 +28,7 @@ static DISKS: Mutex<BTreeMap<(u32, u32), Disk>> = Mutex::new(BTreeMap::new());
 /// What is known of a disk.
 #[derive(Debug, Default)]
 struct Disk {
-    looked: Option<Instant>,
+    look_at: Option<Instant>,
     quiet: Option<i128>,
 }
 
@@ -36,10 +37,11 @@ struct Disk {
 pub fn quiet(device: (u32, u32)) -> Option<i128> {
     let mut disks = lock(&DISKS);
     let disk = disks.entry(device).or_default();
-    if disk.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN) {
+    if disk.look_at.is_none_or(|at| Instant::now() >= at) {
         let queue = queue_of(Path::new("/sys/dev/block"), device);
-        disk.quiet = find(|| writes_in_flight(queue.as_deref()?)).or(disk.quiet);
-        disk.looked = Some(Instant::now());
+        let found = find(|| writes_in_flight(queue.as_deref()?));
+        disk.look_at = Some(Instant::now() + if found.is_some() { GOOD_FOR } else { BUSY_FOR });
+        disk.quiet = found.or(disk.quiet);
     }
     disk.quiet
 }

@@ -96,10 +96,21 @@ fn neither_host_reads_what_has_not_changed_and_a_wrong_memory_is_noticed() -> Re
         let (worked, said) = verb(&cluster, node, "fingerprint")?;
         ensure!(worked && said.contains("the fingerprints of "), "{said}");
     }
+    // The joiner remembers under another key, the smaller one of the two.
+    fs::write(joiner.datadir().join(store::KEY), [0; 32])?;
+    let (worked, said) = verb(&cluster, joiner, "fingerprint")?;
+    ensure!(worked, "{said}");
     let (_, again) = verb(&cluster, donor, "fingerprint")?;
     let read = again.split_once("are remembered; ").map(|(_, rest)| rest).unwrap_or_default();
     ensure!(!read.starts_with("0 B") && !read.contains("GiB"), "one range at least is read again: {again}");
     change("at the end")?;
+    join_again(joiner)?;
+    let [gave, got] = records(donor, joiner)?;
+    ensure!(got.bytes.remembered > cold - cold / 5, "the joiner remembered {:?}, {cold} are cold", got.bytes);
+    ensure!(gave.bytes.remembered == 0, "the donor has another key now: {:?}", gave.bytes);
+    ensure!(store::key(&donor.datadir())? == Some([0; 32]), "one key");
+    joiner.wait_tidy()?;
+    joiner.stop()?;
     join_again(joiner)?;
     for Record { role, bytes, .. } in &records(donor, joiner)? {
         ensure!(bytes.remembered > cold - cold / 5, "{role} remembered {bytes:?}, {cold} are cold");
