@@ -76,7 +76,9 @@ impl Link {
         self.wire.look().map_err(|e| self.failure(e))?;
         // Not at once when the phase changes: what a peer that gives up has not read yet could cost us its reason.
         if pinged.elapsed() >= PING_EVERY {
-            self.ping(&self.activity(doing))?;
+            let activity = self.activity(doing);
+            self.ping(&activity)?;
+            self.count_wait(&activity);
             *pinged = Instant::now();
             // Send it again: the joiner may have begun an attempt since.
             self.total_told = 0;
@@ -123,8 +125,24 @@ impl Link {
     pub(super) fn note_activity(&self, doing: &str) {
         if let Some(progress) = &self.waits {
             progress.peer_does(doing.strip_prefix(PHASE).unwrap_or(doing));
+            // A donor that has sent everything has nothing left that could make progress. If its joiner hangs, that is no
+            // reason to end the donor's server.
+            if self.side == Side::Donor && self.only_waits {
+                progress.local.step();
+            }
         }
+        self.count_wait(doing);
         self.show_wait(doing);
+    }
+
+    /// Counts as progress that the donor waits for something that it names, such as locks of another session: it ends by itself
+    /// or by a time limit. Other pings do not count, because a side whose work hangs sends them, too.
+    fn count_wait(&self, doing: &str) {
+        if let Some(progress) = &self.waits
+            && doing.starts_with(WAITING)
+        {
+            progress.local.step();
+        }
     }
 
     fn show_wait(&self, doing: &str) {

@@ -66,7 +66,7 @@ pub struct Progress {
     /// What the record of the transfer is made from.
     pub ledger: Ledger,
     /// Work for which nothing travels.
-    pub local: LocalWork,
+    pub local: Arc<LocalWork>,
     pub(super) ended: AtomicBool,
 }
 
@@ -79,8 +79,17 @@ pub struct Slowed {
     pub reason: String,
 }
 
-/// Reports the bytes of a connection.
-struct Counter(Box<dyn Fn() -> u64 + Send>);
+/// Reports the bytes of a connection, and a count that grows with its progress.
+struct Counter(Box<dyn Fn() -> Moved + Send>);
+
+/// What a connection has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Bytes on the network.
+    pub bytes: u64,
+    /// Grows with each message or byte that belongs to the transfer. Signs of life do not count.
+    pub steps: u64,
+}
 
 impl fmt::Debug for Counter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,7 +107,7 @@ impl Progress {
             began_ms,
             peer_phase: Mutex::default(),
             ledger: Ledger::new(role, began, began_ms),
-            local: LocalWork::default(),
+            local: Arc::default(),
             phases: Mutex::default(),
             last_success_ms: Mutex::default(),
             failures: Mutex::default(),
@@ -194,15 +203,20 @@ impl Progress {
     }
 
     /// Adds a connection, whose bytes count from its start to the end of the transfer.
-    pub fn count(&self, connection: impl Fn() -> u64 + Send + 'static) {
+    pub fn count(&self, connection: impl Fn() -> Moved + Send + 'static) {
         let connection = Counter(Box::new(connection));
         lock(&self.connections).push(connection);
+    }
+
+    /// Grows while the connections make progress.
+    pub(super) fn wire_steps(&self) -> u64 {
+        lock(&self.connections).iter().map(|Counter(moved)| moved().steps).sum()
     }
 
     /// Bytes sent and received over the network, with the overhead of encryption.
     pub fn wire_bytes(&self) -> u64 {
         let connections = lock(&self.connections);
-        connections.iter().map(|Counter(bytes)| bytes()).sum()
+        connections.iter().map(|Counter(moved)| moved().bytes).sum()
     }
 
     /// Begins an attempt to copy this many bytes.

@@ -55,14 +55,15 @@ impl Drop for Reporter {
 /// Since when nothing has changed.
 #[derive(Default)]
 struct Stillness {
-    seen: (String, u64, u64, Sign),
+    seen: (String, String, u64, u64, Sign),
     since_ms: u64,
 }
 
 impl Stillness {
-    /// Milliseconds, with this as the newest look.
-    fn after(&mut self, status: &Status, local: Sign) -> u64 {
-        let seen = (status.phase.clone(), status.done_bytes, status.wire_bytes, local);
+    /// Milliseconds, with this as the newest look. `wire`: the steps of the connections.
+    fn after(&mut self, status: &Status, wire: u64, local: Sign) -> u64 {
+        let (own, peer) = (status.phase.clone(), status.peer_phase.clone());
+        let seen = (own, peer, status.done_bytes, wire, local);
         if seen != self.seen {
             self.seen = seen;
             self.since_ms = status.elapsed_ms;
@@ -123,7 +124,7 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
         }
         last_status = Some(Instant::now());
         let mut status = progress.status();
-        status.idle_ms = stillness.after(&status, progress.local.sign());
+        status.idle_ms = stillness.after(&status, progress.wire_steps(), progress.local.sign());
         remaining.begin(&status);
         write_status(&places.status_file, &status);
         let is_new = |(at, phase): &(Instant, String)| at.elapsed() >= RECORD_EVERY || *phase != status.phase;
@@ -202,16 +203,17 @@ mod tests {
 
     #[test]
     fn a_transfer_is_idle_since_its_last_byte_or_phase() {
-        let status = |phase: &str, wire_bytes, elapsed_ms| Status {
+        let status = |phase: &str, elapsed_ms| Status {
             phase: phase.to_owned(),
-            wire_bytes,
+            // Pings have bytes, too.
+            wire_bytes: elapsed_ms,
             elapsed_ms,
             ..Status::default()
         };
         let mut stillness = Stillness::default();
         let idle =
             [("a", 0, 100), ("a", 0, 600), ("a", 9, 900), ("a", 9, 1900), ("b", 9, 2000), ("b", 9, 2300)]
-                .map(|(phase, wire, ms)| stillness.after(&status(phase, wire, ms), Sign::default()));
+                .map(|(phase, wire, ms)| stillness.after(&status(phase, ms), wire, Sign::default()));
         assert_eq!(idle, [0, 500, 0, 1000, 0, 300]);
     }
 
@@ -221,11 +223,11 @@ mod tests {
         let at = |elapsed_ms| Status { elapsed_ms, ..Status::default() };
         let (mut stillness, work) = (Stillness::default(), LocalWork::default());
         let counts = work.until_limit(Some(Duration::from_secs(4 * 3600)));
-        assert_eq!(stillness.after(&at(1000), work.sign()), 0);
-        assert_eq!(stillness.after(&at(1_201_000), work.sign()), 0);
+        assert_eq!(stillness.after(&at(1000), 0, work.sign()), 0);
+        assert_eq!(stillness.after(&at(1_201_000), 0, work.sign()), 0);
         drop(counts);
-        assert_eq!(stillness.after(&at(1_202_000), work.sign()), 0);
-        assert_eq!(stillness.after(&at(2_000_000), work.sign()), 798_000);
+        assert_eq!(stillness.after(&at(1_202_000), 0, work.sign()), 0);
+        assert_eq!(stillness.after(&at(2_000_000), 0, work.sign()), 798_000);
     }
 
     /// After so many seconds, with so many MiB done and in all.
