@@ -127,7 +127,7 @@ impl Node {
     /// # Errors
     /// It cannot be read.
     pub fn add_cache(&self, metrics: &mut Metrics) -> Result<()> {
-        of_gcache(metrics, &self.wanted.cache_file()?, &self.wanted.options()?.node_name())
+        of_gcache(metrics, &self.wanted.cache_file()?)
     }
 
     /// Writes the transfers of each role to the file that a transfer of this role writes too: a series that came from two files

@@ -52,12 +52,12 @@ fn add_archive(metrics: &mut Metrics, status: &archive::Status) {
     }
 }
 
-/// The provider's cache in `dir`, of the node with this name (`wsrep_node_name`). Reads all of the cache once.
+/// The provider's cache with this ring file. Reads all of the cache once.
 ///
 /// # Errors
 /// There is no cache, or it cannot be read.
-pub fn of_gcache(metrics: &mut Metrics, dir: &Path, node: &str) -> Result<()> {
-    let cache = Gcache::open(dir)?;
+pub fn of_gcache(metrics: &mut Metrics, ring: &Path) -> Result<()> {
+    let cache = Gcache::open(ring)?;
     let report = Report::of(&cache)?;
     let mut one = |metric, value| metrics.add(metric, &[], value);
     one(names::GCACHE_SIZE, cache.ring_bytes() as f64);
@@ -69,55 +69,12 @@ pub fn of_gcache(metrics: &mut Metrics, dir: &Path, node: &str) -> Result<()> {
     let Some((first, last)) = cache.range() else { return Ok(()) };
     one(names::GCACHE_FIRST, first.0 as f64);
     one(names::GCACHE_LAST, last.0 as f64);
-    if let Some(missing) = missing(&report, last.0, node) {
-        one(names::GCACHE_MISSING, missing as f64);
-    }
     Ok(())
-}
-
-/// How many write-sets behind `position` no other member had at the last configuration change. `None` if there was no other
-/// member with a cache.
-fn missing(report: &Report, position: i64, node: &str) -> Option<i64> {
-    let others = report.changes.last()?.members.iter().filter(|member| member.name != node);
-    let oldest = others.filter_map(|member| member.lowest_cached).min()?;
-    Some(oldest.0.saturating_sub(position.saturating_add(1)).max(0))
 }
 
 #[cfg(test)]
 mod tests {
-    use formats::galera::conf_change::{ConfChange, Member, MemberState};
-    use formats::wsrep::state_id::StateId;
-    use formats::{Seqno, Uuid};
-
     use super::*;
-
-    #[test]
-    fn write_sets_are_missing_only_between_this_node_and_the_fullest_cache_of_another() {
-        let member = |name: &str, lowest: i64| Member {
-            uuid: Uuid::NIL,
-            name: name.to_owned(),
-            incoming: String::new(),
-            lowest_cached: (lowest > 0).then_some(Seqno(lowest)),
-            state: MemberState::Synced,
-        };
-        let report = |members: &[(&str, i64)]| Report {
-            changes: vec![ConfChange {
-                replication_protocol: 11,
-                application_protocol: 4,
-                state: StateId { uuid: Uuid::NIL, seqno: Seqno(100) },
-                conf_id: 1,
-                members: members.iter().map(|(name, lowest)| member(name, *lowest)).collect(),
-            }],
-            ..Report::default()
-        };
-        let group = report(&[("n1", 1), ("n2", 90), ("n3", 80)]);
-        assert_eq!(missing(&group, 100, "n1"), Some(0));
-        assert_eq!(missing(&group, 79, "n1"), Some(0), "80 is the next");
-        assert_eq!(missing(&group, 70, "n1"), Some(9), "71 to 79");
-        assert_eq!(missing(&group, 70, "n2"), Some(0), "n1 has all");
-        assert_eq!(missing(&report(&[("n1", 1), ("n2", 0)]), 70, "n1"), None, "the other cache is empty");
-        assert_eq!(missing(&Report::default(), 70, "n1"), None);
-    }
 
     #[test]
     fn an_archive_with_a_gap() {

@@ -69,8 +69,6 @@ metrics! {
         "Rate at which write-sets fill the cache, measured over those in it.";
     GCACHE_WINDOW: "rejoin_gcache_window_seconds",
         "How long a node that stops now may be away and still return by IST from this node's cache, at the rate at which write-sets filled it.";
-    GCACHE_MISSING: "rejoin_gcache_missing_write_sets",
-        "Write-sets that IST could not bring if this node went down now: those after the newest in its cache and before the oldest that any other member could serve, as the members said at the last configuration change. 0 if its position is covered.";
     ARCHIVE_SIZE: "rejoin_archive_size_bytes", "Disk space of the archive of write-sets.";
     ARCHIVE_GAPS: "rejoin_archive_gaps", "Ranges of write-sets that are missing within the archive.";
     ARCHIVE_MISSING: "rejoin_archive_missing_write_sets", "Write-sets in the gaps of the archive.";
