@@ -10,7 +10,7 @@ use transfer::disk::small_file;
 use transfer::server::health::{as_of_now, is_running};
 use transfer::server::metrics::{self, Metrics, names, of_history, of_transfer};
 use transfer::server::status::{STATUS_FILE, Status};
-use transfer::settings::metrics_dir;
+use transfer::settings::{self, metrics_dir};
 use transfer::writesets::archive::default_dir;
 
 use super::answer::say;
@@ -33,7 +33,7 @@ pub struct Options {
 pub struct Of {
     #[command(flatten)]
     node: Which,
-    /// Archive of write-sets; default: DATADIR-archive
+    /// Archive of write-sets; default: archive under [sst], else DATADIR-archive
     #[arg(long, value_name = "DIR")]
     archive: Option<PathBuf>,
 }
@@ -84,10 +84,11 @@ impl Node {
     /// It is no datadir, or belongs to another user.
     pub fn of(of: &Of) -> Result<Node> {
         let wanted = of.node.wanted()?;
-        let datadir = wanted.layout()?.datadir;
+        let (datadir, options) = (wanted.layout()?.datadir, wanted.options()?);
         become_owner_of(&datadir)?;
         require_datadir(&datadir)?;
-        let archive = of.archive.clone().unwrap_or_else(|| default_dir(&datadir));
+        let set = || settings::archive(&options);
+        let archive = of.archive.clone().or_else(set).unwrap_or_else(|| default_dir(&datadir));
         Ok(Node { wanted: Wanted { datadir: Some(datadir.clone()), ..wanted }, datadir, archive })
     }
 

@@ -35,11 +35,14 @@ pub fn of_archive(metrics: &mut Metrics, dir: &Path) {
 }
 
 fn add_archive(metrics: &mut Metrics, status: &archive::Status) {
-    let missing = |gap: &archive::GapStatus| gap.last.saturating_sub(gap.first).saturating_add(1).max(0);
+    let (gaps, missing) = status.gaps();
     let mut one = |metric, value| metrics.add(metric, &[], value);
     one(names::ARCHIVE_SIZE, status.bytes as f64);
-    one(names::ARCHIVE_GAPS, status.gaps.len() as f64);
-    one(names::ARCHIVE_MISSING, status.gaps.iter().map(|gap| missing(gap) as f64).sum());
+    one(names::ARCHIVE_GAPS, gaps as f64);
+    one(names::ARCHIVE_MISSING, missing as f64);
+    if let Some(at) = status.newest_gap_ms() {
+        one(names::ARCHIVE_NEWEST_GAP, in_seconds(at));
+    }
     one(names::ARCHIVE_RUNNING, f64::from(u8::from(status.is_running())));
     one(names::ARCHIVE_FULL, f64::from(u8::from(status.is_out_of_space())));
     one(names::ARCHIVE_UPDATED, in_seconds(status.updated_ms));
@@ -90,7 +93,7 @@ mod tests {
             first,
             last,
             reason: String::new(),
-            at_ms: 0,
+            at_ms: 1_600_000,
         };
         let status = archive::Status {
             state: "stopped archiving: 1.0 GiB are free, --free-floor is 2.0 GiB".to_owned(),
@@ -106,6 +109,7 @@ mod tests {
         for line in [
             "rejoin_archive_gaps 2",
             "rejoin_archive_missing_write_sets 10",
+            "rejoin_archive_newest_gap_time_seconds 1600",
             "rejoin_archive_out_of_space 1",
             "rejoin_archive_first_seqno 21",
             "rejoin_archive_last_seqno 100",

@@ -72,6 +72,8 @@ metrics! {
     ARCHIVE_SIZE: "rejoin_archive_size_bytes", "Disk space of the archive of write-sets.";
     ARCHIVE_GAPS: "rejoin_archive_gaps", "Ranges of write-sets that are missing within the archive.";
     ARCHIVE_MISSING: "rejoin_archive_missing_write_sets", "Write-sets in the gaps of the archive.";
+    ARCHIVE_NEWEST_GAP: "rejoin_archive_newest_gap_time_seconds",
+        "When the newest gap of the archive was found, in seconds since 1970.";
     ARCHIVE_RUNNING: "rejoin_archive_running", "Whether the archiver is running.";
     ARCHIVE_FULL: "rejoin_archive_out_of_space",
         "Whether the archiver has stopped writing for lack of disk space.";
