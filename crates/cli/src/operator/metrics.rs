@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use transfer::advisor::check::wanted::Wanted;
-use transfer::advisor::node_metrics::{of_archive, of_gcache, of_previous_state};
+use transfer::advisor::node_metrics::{of_archive, of_gcache, of_previous_state, of_retries};
 use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
 use transfer::disk::small_file;
@@ -119,6 +119,7 @@ impl Node {
     /// A record of an install cannot be read.
     pub fn add_own(&self, metrics: &mut Metrics) -> Result<()> {
         metrics.add(names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        of_retries(metrics, &self.datadir);
         of_archive(metrics, &self.archive);
         of_previous_state(metrics, &self.datadir)
     }

@@ -1,4 +1,4 @@
-//! Metrics of a node between transfers: the previous state that it keeps, the cache of its provider, the archive of write-sets.
+//! Metrics of a node between transfers: the previous state that it keeps, the joins that failed, the cache of its provider, the archive of write-sets.
 use std::path::Path;
 
 use anyhow::Result;
@@ -6,6 +6,7 @@ use anyhow::Result;
 use crate::install::files::Disk;
 use crate::install::kept;
 use crate::server::metrics::{Metrics, in_seconds, names};
+use crate::server::retries;
 use crate::writesets::archive;
 use crate::writesets::gcache::sizing::{measured_rate, outage_for};
 use crate::writesets::gcache::{Gcache, Report};
@@ -25,6 +26,13 @@ pub fn of_previous_state(metrics: &mut Metrics, datadir: &Path) -> Result<()> {
         metrics.add(names::PREVIOUS_STATE_TIME, &[], in_seconds(since));
     }
     Ok(())
+}
+
+/// The joins that failed, for `retry-limit`.
+pub fn of_retries(metrics: &mut Metrics, datadir: &Path) {
+    metrics.add(names::FAILED_JOINS, &[], f64::from(retries::failed_joins(datadir)));
+    let reached = retries::limit_is_reached(datadir);
+    metrics.add(names::RETRY_LIMIT_REACHED, &[], f64::from(u8::from(reached)));
 }
 
 /// The archive in a directory, as its archiver said last; nothing if there is none.
@@ -78,6 +86,23 @@ pub fn of_gcache(metrics: &mut Metrics, ring: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::TransferLimits;
+
+    #[test]
+    fn failed_joins_are_told_with_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = || {
+            let mut metrics = Metrics::default();
+            of_retries(&mut metrics, dir.path());
+            metrics.text()
+        };
+        assert!(text().contains("rejoin_failed_joins 0\n") && text().contains("rejoin_retry_limit_reached 0\n"));
+        let limits = TransferLimits { retry_limit: Some(1), ..TransferLimits::default() };
+        retries::count(dir.path(), &limits).unwrap();
+        assert!(text().contains("rejoin_failed_joins 1\n") && text().contains("rejoin_retry_limit_reached 0\n"));
+        retries::permit(dir.path(), &limits).unwrap_err();
+        assert!(text().contains("rejoin_failed_joins 1\n") && text().contains("rejoin_retry_limit_reached 1\n"));
+    }
 
     #[test]
     fn an_archive_with_a_gap() {

@@ -39,7 +39,7 @@ pub struct Status {
     pub attempts: u64,
     /// Microseconds for which the donor paused replication.
     pub paused_us: u64,
-    /// Corrupt pages that the donor found in this attempt.
+    /// Corrupt pages that this host found in its files in this attempt.
     pub corrupt_pages: u64,
     /// When the transfer began, in milliseconds since 1970.
     pub began_ms: u64,

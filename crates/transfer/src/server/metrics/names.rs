@@ -54,7 +54,7 @@ metrics! {
     PAUSE: "rejoin_transfer_pause_seconds",
         "How long the current or last transfer paused replication on the donor, in all tries together.";
     CORRUPT_PAGES: "rejoin_transfer_corrupt_pages",
-        "Corrupt pages that the current or last transfer found in the donor's files; at least, if they made it fail.";
+        "Corrupt pages that the current or last transfer found in this host's files: a donor's, at least, if they made it fail; a joiner's old ones, as far as they were compared.";
 
     // Of the node.
     BUILD_INFO: "rejoin_build_info", "1, with the version of the program.";
@@ -62,6 +62,10 @@ metrics! {
         "Disk space of the previous state that is kept for a rollback.";
     PREVIOUS_STATE_TIME: "rejoin_previous_state_created_time_seconds",
         "When the install that the previous state is kept for was made, in seconds since 1970.";
+    FAILED_JOINS: "rejoin_failed_joins",
+        "Joins in a row that received files and have not brought this node to Synced, a running one included; 0 if retry-limit is not set.";
+    RETRY_LIMIT_REACHED: "rejoin_retry_limit_reached",
+        "Whether retry-limit has kept the last join from receiving files.";
     GCACHE_SIZE: "rejoin_gcache_size_bytes", "Size of the ring of the write-set cache (gcache.size).";
     GCACHE_FIRST: "rejoin_gcache_first_seqno", "First seqno that this node's cache can serve by IST.";
     GCACHE_LAST: "rejoin_gcache_last_seqno", "Last seqno in this node's cache.";
