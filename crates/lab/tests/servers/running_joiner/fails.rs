@@ -71,7 +71,7 @@ fn a_wrong_account_and_too_few_rights_on_the_joiner_are_named() -> Result<()> {
 /// The limits of an operator hold for rows too: the donor refuses before it reads any.
 #[test]
 fn a_limit_of_the_donor_is_kept() -> Result<()> {
-    let cluster = builder().sst("max-transfer", "1M").build()?;
+    let cluster = builder().sst("max-transfer=1M").build()?;
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     n1.bootstrap()?;
     let_in(n1, PASSWORD, ALL)?;
