@@ -60,8 +60,8 @@ fn require_version(path: &Path, text: impl Read) -> Result<()> {
         return Ok(());
     }
     let text = format!("{} has version {version}, this program reads version {VERSION}", path.display());
-    let hint = "nothing was changed; install the rejoin again that wrote it (\"program\" in the newest rejoin-joiner-*.json of the \
-                datadir), run `rejoin finish`, `rejoin rollback` or `rejoin release`, then upgrade";
+    let hint = "nothing was changed; install the rejoin again that wrote it (\"program\" in rejoin-joiner-*.json in \
+                the datadir), run `rejoin finish`, `rejoin rollback` or `rejoin release`, then upgrade";
     Err(Failure::new(Kind::Disk, text).hint(hint).into())
 }
 
