@@ -282,8 +282,11 @@ fn manifests_agree_with_themselves_and_with_the_program() {
     assert_eq!(mode & 0o111, 0o111, "{mode:o}");
     // Probes are command lines, which another test reads; here only that there are some.
     let manifests = manifests();
-    let probes: Vec<&Value> =
-        manifests.iter().map(|manifest| &manifest["livenessProbe"]).filter(|probe| !probe.is_null()).collect();
+    let probes: Vec<&Value> = manifests
+        .iter()
+        .map(|manifest| &manifest["livenessProbe"])
+        .filter(|probe| !probe.is_null())
+        .collect();
     assert_eq!(probes.len(), 1);
     assert!(probes[0]["exec"]["command"].is_array());
     assert!(probes[0]["timeoutSeconds"].as_u64() > Some(5), "one second is too short in a busy container");

@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn limits_follow_what_was_set_meanwhile() {
-        let spans = limits(&record(None, &[(3000, "rlimit=10"), (5000, "adaptive-throttle=0"), (9000, "rlimit=0")]));
+        let spans =
+            limits(&record(None, &[(3000, "rlimit=10"), (5000, "adaptive-throttle=0"), (9000, "rlimit=0")]));
         let of = |from_ms, to_ms, limit| Span { from_ms, to_ms, limit };
         assert_eq!(spans, [of(1000, 3000, None), of(3000, 9000, Some(10)), of(9000, 13_000, None)]);
         // By a clock that was set meanwhile.
@@ -93,6 +94,9 @@ mod tests {
         assert_eq!(ruling(&record(None, &[])), None);
         assert_eq!(ruling(&record(None, &[(3000, "rlimit=10")])), Some((10, 9000, 10_000)));
         assert_eq!(ruling(&record(Some(5), &[(3000, "rlimit=0")])), Some((5, 1000, 10_000)));
-        assert_eq!(ruling(&record(Some(5), &[(3000, "rlimit=9"), (11_000, "rlimit=5")])), Some((9, 8000, 10_000)));
+        assert_eq!(
+            ruling(&record(Some(5), &[(3000, "rlimit=9"), (11_000, "rlimit=5")])),
+            Some((9, 8000, 10_000))
+        );
     }
 }

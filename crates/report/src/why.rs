@@ -135,7 +135,11 @@ pub fn verdict(this: &Transfer, before: Option<(usize, &Transfer)>) -> Verdict {
         _ => None,
     };
     if let Some(how) = by_write_sets {
-        let rest = format!(" #{number} was {how}, and this time files were needed: {}. {}", why_files(this), first(main));
+        let rest = format!(
+            " #{number} was {how}, and this time files were needed: {}. {}",
+            why_files(this),
+            first(main)
+        );
         return (head, rest);
     }
     if slower && lost_ms(main).saturating_sub(lost_ms(before.main())) > (now - then) / 2 {
@@ -277,7 +281,8 @@ fn what_slowed(this: &Transfer, before: &Transfer) -> Option<String> {
     let lasted = this.donor.as_ref().and_then(ruling).filter(|(_, ms, all)| ms.saturating_mul(4) >= *all);
     if let Some((limit, ms, all)) = lasted.filter(|(limit, ..)| limit_before(before) != Some(*limit)) {
         let changed = this.donor.as_ref().is_some_and(|donor| !donor.changes.is_empty());
-        let time = if changed && ms < all { format!("for {} of {} ", span(ms), span(all)) } else { String::new() };
+        let time =
+            if changed && ms < all { format!("for {} of {} ", span(ms), span(all)) } else { String::new() };
         return Some(format!(" ({time}the donor's rlimit was {}/s)", size(limit)));
     }
     // The donor gave way to its server for much of the time, and for longer than before.

@@ -5,7 +5,9 @@ use crate::pairs::Transfer;
 pub(crate) fn why_files(transfer: &Transfer) -> String {
     let refused = transfer.records().find_map(|record| record.no_deep_ist.as_deref());
     let refused = refused.map(|why| format!("; {why}")).unwrap_or_default();
-    let Some(joiner) = &transfer.joiner else { return format!("IST could not bring what was missing{refused}") };
+    let Some(joiner) = &transfer.joiner else {
+        return format!("IST could not bring what was missing{refused}");
+    };
     let text = |position: &Option<String>| position.as_deref().and_then(parse);
     let because = match (text(&joiner.position.before), text(&joiner.position.after)) {
         (None, _) => "no position was read from the joiner's files".to_owned(),

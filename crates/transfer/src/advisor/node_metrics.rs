@@ -96,12 +96,18 @@ mod tests {
             of_retries(&mut metrics, dir.path());
             metrics.text()
         };
-        assert!(text().contains("rejoin_failed_joins 0\n") && text().contains("rejoin_retry_limit_reached 0\n"));
+        assert!(
+            text().contains("rejoin_failed_joins 0\n") && text().contains("rejoin_retry_limit_reached 0\n")
+        );
         let limits = TransferLimits { retry_limit: Some(1), ..TransferLimits::default() };
         retries::count(dir.path(), &limits).unwrap();
-        assert!(text().contains("rejoin_failed_joins 1\n") && text().contains("rejoin_retry_limit_reached 0\n"));
+        assert!(
+            text().contains("rejoin_failed_joins 1\n") && text().contains("rejoin_retry_limit_reached 0\n")
+        );
         retries::permit(dir.path(), &limits).unwrap_err();
-        assert!(text().contains("rejoin_failed_joins 1\n") && text().contains("rejoin_retry_limit_reached 1\n"));
+        assert!(
+            text().contains("rejoin_failed_joins 1\n") && text().contains("rejoin_retry_limit_reached 1\n")
+        );
     }
 
     #[test]

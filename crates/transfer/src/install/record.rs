@@ -103,7 +103,11 @@ mod tests {
         let text = r#"{"version": 2, "purpose": "Elsewhere", "sweep": [{"pattern": "Aria"}]}"#;
         std::fs::write(own.join(INSTALLED), text).unwrap();
         let error = format!("{:#}", installed(&Disk, datadir.path()).unwrap_err());
-        assert!(error.contains("has version 2") && error.contains("(hint: nothing was changed; install the rejoin again that wrote it"), "{error}");
+        assert!(
+            error.contains("has version 2")
+                && error.contains("(hint: nothing was changed; install the rejoin again that wrote it"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -190,7 +190,9 @@ impl Link {
 fn without_percent(doing: &str) -> (&str, Option<u8>) {
     let parts = doing.strip_suffix(" %").and_then(|doing| doing.rsplit_once(", "));
     let parts = parts.and_then(|(what, percent)| Some((what, percent.parse().ok()?)));
-    parts.filter(|(_, percent)| *percent <= 100).map_or((doing, None), |(what, percent)| (what, Some(percent)))
+    parts
+        .filter(|(_, percent)| *percent <= 100)
+        .map_or((doing, None), |(what, percent)| (what, Some(percent)))
 }
 
 /// Wakes the thread that waits for the work, even if the work panics.

@@ -272,7 +272,8 @@ impl Link {
 
     fn encode(&mut self, message: &Message, payload: usize) -> Result<()> {
         let cannot = |why: String| Failure::new(Kind::Peer, format!("cannot send {}: {why}", message.name()));
-        if !matches!(message, Message::Ping { .. } | Message::Note { .. }) {
+        // These are sent again and again, also by a side whose work hangs.
+        if !matches!(message, Message::Ping { .. } | Message::Note { .. } | Message::Total { .. }) {
             self.wire.traffic().had_message();
         }
         codec::encode(message, payload, &mut self.out).map_err(|e| cannot(e.to_string()).into())

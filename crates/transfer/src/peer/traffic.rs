@@ -25,7 +25,7 @@ impl Traffic {
         self.sent() + self.received()
     }
 
-    /// Messages that were sent or received, without pings and notes: a peer sends these while it makes no progress, too.
+    /// Messages that were sent or received, without pings, notes and totals: a peer sends these while it makes no progress, too.
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }

@@ -215,7 +215,8 @@ mod tests {
     fn the_socket_unit_of_debian_is_found() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(socket_unit(dir.path()), None);
-        std::os::unix::fs::symlink("/lib/systemd/system/mariadb.socket", dir.path().join("mariadb.socket")).unwrap();
+        std::os::unix::fs::symlink("/lib/systemd/system/mariadb.socket", dir.path().join("mariadb.socket"))
+            .unwrap();
         assert_eq!(socket_unit(dir.path()), Some("mariadb.socket"));
     }
 

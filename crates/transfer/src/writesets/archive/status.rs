@@ -183,7 +183,11 @@ mod tests {
         assert_eq!((status.gaps.len(), status.gaps()), (NAMED_MAX, (250, 1250)));
         assert_eq!(status.newest_gap_ms(), Some(250_000));
         status.name(&[], &[Gap { recorded: None, ..gap(1) }]);
-        assert_eq!((status.gaps(), status.newest_gap_ms()), ((1, 5), None), "it is damaged: nobody recorded when");
+        assert_eq!(
+            (status.gaps(), status.newest_gap_ms()),
+            ((1, 5), None),
+            "it is damaged: nobody recorded when"
+        );
         // Of an archiver of an earlier build.
         let mut said = serde_json::to_value(&status).unwrap();
         let fields = said.as_object_mut().unwrap();
