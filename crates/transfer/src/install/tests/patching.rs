@@ -140,7 +140,7 @@ fn copying_reading_back_and_installing_are_progress() {
         assert!(steps - before >= at_least, "{what}: {} steps", steps - before);
         before = steps;
     };
-    let plan = world.plan(&staging, Patches::Made);
+    let plan = world.plan(&staging, Patches::Kept);
     more(2, "settling two files");
     staging.read_back(2, &Cancel::new()).unwrap();
     more(2, "reading back two ranges");
@@ -148,7 +148,7 @@ fn copying_reading_back_and_installing_are_progress() {
     more(10, "installing");
     // Interrupted after the record was written.
     let world = World::new("db/t.ibd");
-    let plan = world.plan(&world.received(&[0]), Patches::Made);
+    let plan = world.plan(&world.received(&[0]), Patches::Kept);
     write_record(&Disk, &plan).unwrap();
     let disk = CountedDisk(&work);
     finish_interrupted(&disk, world.dir.path()).unwrap().unwrap();
