@@ -188,7 +188,7 @@ package-files:
 
 deb: package-files
 	$(TOOLS)/cargo-deb --no-build --dbgsym -p rejoin-cli
-	@if command -v lintian >/dev/null; then scripts/check-deb.sh; fi
+	@if command -v lintian >/dev/null; then scripts/check-deb.sh; else echo 'lintian is not installed: the package was not checked'; fi
 
 rpm: package-files
 	scripts/split-debug.sh $(TARGET)/release/rejoin packaging/built

@@ -15,7 +15,7 @@ TEXT
     fi
     # It finds the datadir itself: by the option files, otherwise by asking the server's program for its default.
     if command -v rejoin >/dev/null 2>&1; then
-        state=$(rejoin status 2>/dev/null | grep '^an interrupted ' || true)
+        state=$(rejoin status 2>/dev/null | grep -e '^an interrupted ' -e '^a transfer in place did not finish' || true)
         [ -z "$state" ] || echo "rejoin: warning: $state. After the removal no server starts on this datadir." >&2
     fi
     return 0

@@ -239,7 +239,7 @@ fn manifests_agree_with_themselves_and_with_the_program() {
         container.contains("COPY ${PROGRAM} /rejoin\n") && container.contains("ENTRYPOINT [\"/rejoin\"]")
     );
     let copied = tempfile::tempdir().unwrap();
-    let (mut mounts, mut programs) = (0, 0);
+    let (mut mounts, mut programs, mut served) = (0, 0, 0);
     for manifest in manifests() {
         let volumes: BTreeSet<&str> =
             items(&manifest, "volumes").into_iter().map(|v| string(v, "name")).collect();
@@ -255,6 +255,12 @@ fn manifests_agree_with_themselves_and_with_the_program() {
         }
         for container in items(&manifest, "containers").into_iter().chain(items(&manifest, "initContainers"))
         {
+            let args = items(container, "args").into_iter().map(|word| word.as_str().unwrap());
+            let words: Vec<&str> = std::iter::once("/rejoin").chain(args).collect();
+            if words.len() > 1 {
+                parse(&words).unwrap();
+                served += usize::from(words[1] == "serve");
+            }
             for mount in items(container, "volumeMounts") {
                 assert!(volumes.contains(string(mount, "name")), "{mount:#}");
                 mounts += 1;
@@ -271,13 +277,19 @@ fn manifests_agree_with_themselves_and_with_the_program() {
             }
         }
     }
-    assert_eq!((mounts, programs), (5, 1));
+    assert_eq!((mounts, programs, served), (6, 1, 1));
     let mode = fs::metadata(copied.path().join("rejoin")).unwrap().permissions().mode();
     assert_eq!(mode & 0o111, 0o111, "{mode:o}");
     // Probes are command lines, which another test reads; here only that there are some.
-    let probes =
-        manifests().iter().filter(|manifest| manifest["livenessProbe"]["exec"]["command"].is_array()).count();
-    assert_eq!(probes, 1);
+    let manifests = manifests();
+    let probes: Vec<&Value> = manifests
+        .iter()
+        .map(|manifest| &manifest["livenessProbe"])
+        .filter(|probe| !probe.is_null())
+        .collect();
+    assert_eq!(probes.len(), 1);
+    assert!(probes[0]["exec"]["command"].is_array());
+    assert!(probes[0]["timeoutSeconds"].as_u64() > Some(5), "one second is too short in a busy container");
     let page = text("docs/kubernetes.md");
     let tags = page.split("rejoin:").skip(1).map(|rest| rest.split([' ', '}', '\n']).next().unwrap());
     let tags: BTreeSet<&str> = tags.filter(|tag| !tag.is_empty()).collect();

@@ -33,8 +33,9 @@ impl Transfer {
     fn says(&self, phase: &str, peer: &str, done_mib: u64, ms: u64) {
         let (done, pid) = (done_mib << 20, self.program.id());
         let status = format!(
-            r#"{{"role":"joiner","phase":"{phase}","peer_phase":"{peer}","done_bytes":{done},"total_bytes":94371840,
-                "wire_bytes":10485760,"elapsed_ms":{ms},"pid":{pid}}}"#
+            r#"{{"role":"joiner","phase":"{phase}","peer_phase":"{peer}","peer_percent":{},"done_bytes":{done},"total_bytes":94371840,
+                "wire_bytes":10485760,"elapsed_ms":{ms},"pid":{pid}}}"#,
+            if peer == "sending" { "58" } else { "null" }
         );
         let (new, path) = (self.dir.path().join("data/new"), self.dir.path().join("data/rejoin-status.json"));
         fs::write(&new, status).unwrap();
@@ -105,20 +106,18 @@ fn a_pipe_gets_a_line_whenever_a_side_does_something_else() {
 }
 
 #[test]
-fn a_terminal_gets_a_bar_with_both_sides_rate_and_time_left() {
+fn a_terminal_gets_a_bar_of_each_side_with_rate_and_time_left() {
     let seen = Transfer::begin().watched(|words| {
         // `script` gives the program a terminal.
         let mut command = Command::new("script");
         command.args(["-qec", &words.join(" "), "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
         command
     });
-    assert!(seen.contains("joiner: receiving; donor: sending") && seen.contains('█'), "{seen:?}");
+    assert!(seen.contains("joiner: receiving") && seen.contains("donor: sending"), "{seen:?}");
+    let has_bar = |end: &str| seen.lines().any(|line| line.contains('█') && line.contains(end));
+    assert!(has_bar("45.00 MiB/90.00 MiB") && has_bar(" 58 %"), "{seen:?}");
     assert!(seen.contains("/s, ") && seen.contains(" left; 10.0 MiB on the network"), "{seen:?}");
-    assert!(
-        seen.contains(
-            "joiner: verifying the staged files; donor: waiting for the joiner to store everything"
-        ),
-        "{seen:?}"
-    );
+    assert!(seen.contains("joiner: verifying the staged files"), "{seen:?}");
+    assert!(seen.contains("donor: waiting for the joiner to store everything"), "{seen:?}");
     assert!(seen.contains('\u{1b}') && seen.contains("the program ended unexpectedly"), "{seen:?}");
 }

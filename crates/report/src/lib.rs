@@ -6,7 +6,8 @@
 //! |---|---|
 //! | [`record`] | the record: its fields, its version, its limits, JSON |
 //! | [`pairs`] | which records are of one transfer |
-//! | [`why`] | why one transfer took longer than another |
+//! | [`why`], `why_files` | why one transfer took longer than another; why files were needed |
+//! | [`limits`] | the donor's `rlimit` over time |
 //! | [`page()`] | the HTML page |
 //! | [`human`] | figures in words |
 
@@ -17,10 +18,12 @@
 )]
 
 pub mod human;
+pub mod limits;
 pub mod page;
 pub mod pairs;
 pub mod record;
 pub mod why;
+mod why_files;
 
 pub use page::page;
 pub use record::Record;

@@ -57,6 +57,8 @@ pub struct Record {
     pub position: Positions,
     /// Joiner: what the donor's archive of write-sets held, if the donor said so.
     pub archive: Option<Archive>,
+    /// Why the donor's archive of write-sets did not bring the joiner back, if the donor has one: the line of both logs.
+    pub no_deep_ist: Option<String>,
     /// What was expected before anything was sent.
     pub plan: Option<Plan>,
     /// What happened.
@@ -364,6 +366,7 @@ impl Record {
         }
         names.into_iter().for_each(|name| cut(name, NAME_MAX));
         let reasons = self.attempts.iter_mut().map(|attempt| &mut attempt.reason);
+        self.no_deep_ist.iter_mut().for_each(|why| cut(why, TEXT_MAX));
         let words = self.plan.iter_mut().map(|plan| &mut plan.words);
         self.outcome.iter_mut().chain(reasons).chain(words).for_each(|text| cut(text, TEXT_MAX));
     }

@@ -1,7 +1,9 @@
 //! Why one transfer took longer than another.
 use crate::human::size;
+use crate::limits::ruling;
 use crate::pairs::Transfer;
 use crate::record::{Method, Phase, Record};
+use crate::why_files::why_files;
 
 /// What a node does in a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,6 +129,19 @@ pub fn verdict(this: &Transfer, before: Option<(usize, &Transfer)>) -> Verdict {
         if slower { now.saturating_sub(then) } else { then.saturating_sub(now) }
     };
     let head = format!("{} {word} than #{number}:", span(now.abs_diff(then)));
+    let by_write_sets = match before.method() {
+        Some(Method::Ist) => Some("IST"),
+        Some(Method::WriteSets) => Some("deep IST"),
+        _ => None,
+    };
+    if let Some(how) = by_write_sets {
+        let rest = format!(
+            " #{number} was {how}, and this time files were needed: {}. {}",
+            why_files(this),
+            first(main)
+        );
+        return (head, rest);
+    }
     if slower && lost_ms(main).saturating_sub(lost_ms(before.main())) > (now - then) / 2 {
         return (head, because_of_attempts(main));
     }
@@ -263,9 +278,12 @@ fn because_of_bytes(this: &Transfer, before: &Transfer) -> Option<String> {
 
 /// What is known to have made this transfer slower than the one before.
 fn what_slowed(this: &Transfer, before: &Transfer) -> Option<String> {
-    let limit = |transfer: &Transfer| transfer.donor.as_ref().and_then(|donor| donor.settings.rlimit);
-    if let Some(limit) = limit(this).filter(|_| limit(before) != limit(this)) {
-        return Some(format!(" (the donor's rlimit was {}/s)", size(limit)));
+    let lasted = this.donor.as_ref().and_then(ruling).filter(|(_, ms, all)| ms.saturating_mul(4) >= *all);
+    if let Some((limit, ms, all)) = lasted.filter(|(limit, ..)| limit_before(before) != Some(*limit)) {
+        let changed = this.donor.as_ref().is_some_and(|donor| !donor.changes.is_empty());
+        let time =
+            if changed && ms < all { format!("for {} of {} ", span(ms), span(all)) } else { String::new() };
+        return Some(format!(" ({time}the donor's rlimit was {}/s)", size(limit)));
     }
     // The donor gave way to its server for much of the time, and for longer than before.
     let slowed = |transfer: &Transfer| {
@@ -277,6 +295,12 @@ fn what_slowed(this: &Transfer, before: &Transfer) -> Option<String> {
     let much = now > then && now > ms_in(this.main(), Part::Move) / 4;
     let why = &longest.name;
     much.then(|| format!(" (for {} the donor read more slowly for its server's sake: {why})", span(now)))
+}
+
+/// The limit that a donor had for at least half of the time.
+fn limit_before(before: &Transfer) -> Option<u64> {
+    let (limit, ms, all) = before.donor.as_ref().and_then(ruling)?;
+    (ms.saturating_mul(2) >= all).then_some(limit)
 }
 
 /// A figure of this transfer and of the one before, of the hosts that recorded both.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{self, Bytes, OK, Plan, Settings};
+use crate::record::{self, Bytes, Change, OK, Plan, Settings};
 
 const MIB: u64 = 1 << 20;
 
@@ -64,6 +64,43 @@ fn a_slow_network_and_its_limit_are_a_reason() {
         text.contains("at 10.0 MiB/s instead of 250.0 MiB/s (the donor's rlimit was 10.0 MiB/s)"),
         "{text}"
     );
+}
+
+/// `rejoin set` in the second second, and the other way round: the limit from the beginning says nothing.
+#[test]
+fn a_limit_that_was_changed_counts_for_as_long_as_it_was_there() {
+    let before = transfer(&[("receiving", 2000)], 500 * MIB);
+    let with = |rlimit, at_ms, set: &str| {
+        let mut now = transfer(&[("receiving", 50_000)], 500 * MIB);
+        let mut donor = now.joiner.clone().unwrap();
+        donor.role = "donor".into();
+        donor.settings = Settings { rlimit, ..Settings::default() };
+        donor.changes = vec![Change { at_ms, set: set.to_owned(), user: 0 }];
+        now.donor = Some(donor);
+        verdict(&now, Some((1, &before)))
+    };
+    let slowed = with(None, 1_001_000, "rlimit=10485760");
+    assert!(slowed.ends_with("(for 49.0 s of 50.0 s the donor's rlimit was 10.0 MiB/s)."), "{slowed}");
+    let lifted = with(Some(10 * MIB), 1_001_000, "rlimit=0");
+    assert!(lifted.ends_with("instead of 250.0 MiB/s."), "{lifted}");
+}
+
+#[test]
+fn files_after_ist_need_a_reason() {
+    let mut before = transfer(&[("receiving", 2000)], 0);
+    before.joiner.iter_mut().for_each(|joiner| joiner.method = Some(Method::Ist));
+    let mut now = transfer(&[("receiving", 50_000)], 900 * MIB);
+    let said = |now: &Transfer| verdict(now, Some((1, &before)));
+    let head = "48.0 s slower than #1: #1 was IST, and this time files were needed: ";
+    let sent = "Sent 900.0 MiB of 1000.0 MiB.";
+    assert_eq!(said(&now), format!("{head}no position was read from the joiner's files. {sent}"));
+    let joiner = now.joiner.as_mut().unwrap();
+    joiner.position = record::Positions { before: Some("a:100".into()), after: Some("a:40100".into()) };
+    joiner.no_deep_ist = Some("no deep IST: the donor's archive begins at 20000".into());
+    let expected = "IST could not bring the 40000 write-sets that were missing; no deep IST: the donor's archive begins at 20000. ";
+    assert_eq!(said(&now), format!("{head}{expected}{sent}"));
+    now.joiner.as_mut().unwrap().position.after = Some("b:5".into());
+    assert!(said(&now).contains("the joiner's files were of another history; no deep IST"), "{}", said(&now));
 }
 
 #[test]

@@ -31,6 +31,7 @@ use crate::datadir::lineage::Lineage;
 use crate::datadir::managed::{self, ManagedFiles};
 use crate::failure::{Failure, Kind, is_lost};
 use crate::human::{printable, size};
+use crate::install::counted_disk::CountedDisk;
 use crate::install::files::Disk;
 use crate::install::in_place;
 use crate::install::kept;
@@ -73,7 +74,8 @@ const BACKUP: &str = "a backup (base)";
 /// The caller holds the lock of the datadir.
 pub fn run(job: &Job) -> Result<()> {
     record_check::check(&job.datadir, || Layout::resolve(&job.args, &job.options))?;
-    if let Some(finished) = crate::install::run::finish_interrupted(&Disk, &job.datadir)? {
+    let disk = CountedDisk(&job.progress.local);
+    if let Some(finished) = crate::install::run::finish_interrupted(&disk, &job.datadir)? {
         tracing::warn!("finished the interrupted {} of {}", finished.purpose, finished.position);
     }
     in_place::guard_again(&Disk, &job.datadir)?;
@@ -332,7 +334,7 @@ impl<'a> Transfer<'a> {
 fn install(job: &Job, verified: VerifiedStaging, donor: &str, memory: Option<&Memory>) -> Result<Position> {
     job.progress.phase("installing", "");
     let position = verified.position();
-    let arrived = verified.install()?;
+    let arrived = verified.install(&job.progress.local)?;
     if let Some(memory) = memory {
         match arrived.remember(memory) {
             Ok(Some((files, bytes))) => {

@@ -89,6 +89,14 @@ impl TransferLimits {
         }
     }
 
+    /// Whether all rows, of files of so many bytes, may be given to a server that runs already. Nothing is compared with its data.
+    ///
+    /// # Errors
+    /// The limit that they exceed.
+    pub fn permit_rows(&self, bytes: u64, now: Minute) -> Result<(), Failure> {
+        self.permit(PlannedTransfer { full: true, bytes }, now)
+    }
+
     /// Whether this transfer may begin, at a minute of the day.
     ///
     /// # Errors
@@ -230,6 +238,8 @@ mod tests {
         assert!(night.permit(planned(false, u64::MAX), day).is_ok());
         assert!(night.permit(planned(true, 1), day).is_err());
         assert!(night.permit(planned(true, 1), at("23:00")).is_ok());
+        assert!(small.permit_rows(100, day).is_ok() && small.permit_rows(101, day).is_err());
+        assert!(night.permit_rows(1, day).is_err() && night.permit_rows(1, at("05:00")).is_ok());
         assert!(TransferLimits { ist_only: true, ..none }.permit_files().is_err());
     }
 }

@@ -112,6 +112,24 @@ pub fn answer_of(name: &str, command: &mut Command, cancel: &Cancel) -> Result<S
     Ok(format!("{}\n{}", String::from_utf8_lossy(&answer), lock(&said)))
 }
 
+/// What a program says on standard output, however it ends. `None` if it cannot be started, or is not done in time. Nothing is
+/// logged.
+pub fn quiet_answer_of(command: &mut Command, limit: Duration) -> Option<String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+    let (mut child, cancel) = (command.spawn().ok()?, Cancel::new());
+    let until = Instant::now().checked_add(limit);
+    let mut answer = Vec::new();
+    let output = Output::new(child.stdout.take(), until, &cancel);
+    let read = output.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
+    // It has closed its output, and ends.
+    let closed = Instant::now();
+    while read.is_ok() && matches!(child.try_wait(), Ok(None)) && closed.elapsed() < ENDS_WITHIN {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    end(&mut child);
+    read.ok().map(|_| String::from_utf8_lossy(&answer).into_owned())
+}
+
 impl Program<'_> {
     /// Runs it to its end.
     ///

@@ -126,6 +126,19 @@ fn what_the_server_hands_over_is_not_passed_on() {
     assert_eq!(handed.map(is_handed_over), [true, true, true, false, false, false]);
 }
 
+/// A server's program that hangs kept `rejoin status --probe`, and with it a liveness probe, waiting for ever.
+#[test]
+fn a_quiet_question_has_a_limit_too() {
+    let long = Duration::from_secs(20);
+    assert_eq!(quiet_answer_of(&mut shell("echo a; echo b >&2; exit 3"), long).as_deref(), Some("a\n"));
+    assert_eq!(quiet_answer_of(&mut Command::new("/nowhere/at/all"), long), None);
+    let began = Instant::now();
+    for hangs in ["sleep 600", "echo a; sleep 600", "sleep 600 & sleep 600"] {
+        assert_eq!(quiet_answer_of(&mut shell(hangs), Duration::from_millis(300)), None, "{hangs}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
 #[test]
 fn a_question_is_answered_in_time_however_the_program_ends() {
     let cancel = Cancel::new();

@@ -136,7 +136,7 @@ impl Settings {
             base: base(options),
             base_command: BaseCommand::read(options)?,
             ist: choice(options, "ist", choices::ist)?.unwrap_or(IstChoice::Auto),
-            archive: options.sst("archive").filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            archive: archive(options),
             snapshot,
             blocking,
             consistency_point: seconds(options, "consistency-point-timeout", CONSISTENCY_POINT_TIMEOUT_S)?,
@@ -189,6 +189,11 @@ impl Settings {
 /// `base`, if it is set.
 pub fn base(options: &ServerOptions) -> Option<PathBuf> {
     options.sst("base").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// `archive`, if it is set.
+pub fn archive(options: &ServerOptions) -> Option<PathBuf> {
+    options.sst("archive").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 /// `metrics-dir`, if it is set. A transfer that fails because of its other options is to be seen there too.

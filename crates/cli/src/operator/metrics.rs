@@ -3,14 +3,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use transfer::advisor::check::wanted::Wanted;
-use transfer::advisor::node_metrics::{of_archive, of_gcache, of_previous_state};
+use transfer::advisor::node_metrics::{of_archive, of_gcache, of_previous_state, of_retries};
 use transfer::datadir::owner::become_owner_of;
 use transfer::datadir::recognise::require_datadir;
 use transfer::disk::small_file;
 use transfer::server::health::{as_of_now, is_running};
 use transfer::server::metrics::{self, Metrics, names, of_history, of_transfer};
 use transfer::server::status::{STATUS_FILE, Status};
-use transfer::settings::metrics_dir;
+use transfer::settings::{self, metrics_dir};
 use transfer::writesets::archive::default_dir;
 
 use super::answer::say;
@@ -33,7 +33,7 @@ pub struct Options {
 pub struct Of {
     #[command(flatten)]
     node: Which,
-    /// Archive of write-sets; default: DATADIR-archive
+    /// Archive of write-sets; default: archive under [sst], else DATADIR-archive
     #[arg(long, value_name = "DIR")]
     archive: Option<PathBuf>,
 }
@@ -84,10 +84,11 @@ impl Node {
     /// It is no datadir, or belongs to another user.
     pub fn of(of: &Of) -> Result<Node> {
         let wanted = of.node.wanted()?;
-        let datadir = wanted.layout()?.datadir;
+        let (datadir, options) = (wanted.layout()?.datadir, wanted.options()?);
         become_owner_of(&datadir)?;
         require_datadir(&datadir)?;
-        let archive = of.archive.clone().unwrap_or_else(|| default_dir(&datadir));
+        let set = || settings::archive(&options);
+        let archive = of.archive.clone().or_else(set).unwrap_or_else(|| default_dir(&datadir));
         Ok(Node { wanted: Wanted { datadir: Some(datadir.clone()), ..wanted }, datadir, archive })
     }
 
@@ -118,6 +119,7 @@ impl Node {
     /// A record of an install cannot be read.
     pub fn add_own(&self, metrics: &mut Metrics) -> Result<()> {
         metrics.add(names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        of_retries(metrics, &self.datadir);
         of_archive(metrics, &self.archive);
         of_previous_state(metrics, &self.datadir)
     }
@@ -127,7 +129,7 @@ impl Node {
     /// # Errors
     /// It cannot be read.
     pub fn add_cache(&self, metrics: &mut Metrics) -> Result<()> {
-        of_gcache(metrics, &self.wanted.cache_file()?, &self.wanted.options()?.node_name())
+        of_gcache(metrics, &self.wanted.cache_file()?)
     }
 
     /// Writes the transfers of each role to the file that a transfer of this role writes too: a series that came from two files

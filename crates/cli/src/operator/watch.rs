@@ -1,13 +1,15 @@
-//! `rejoin status --watch`: follows a transfer to its end. On a terminal with a bar; otherwise by lines, for a log or a pipe.
+//! `rejoin status --watch`: follows a transfer to its end. On a terminal with a bar for each side; otherwise by lines, for a log or a
+//! pipe.
 use std::collections::VecDeque;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use transfer::human::{seconds, size};
 use transfer::server::health::is_running;
+use transfer::server::remaining::{Look, may_be_told};
 use transfer::server::status::Status;
 
 use super::answer::say;
@@ -39,7 +41,7 @@ pub fn watch(path: &Path, datadir: &Path, shown: bool) -> Result<()> {
     }
     let mut view = match std::io::stdout().is_terminal() {
         _ if !shown => View::Nothing,
-        true => View::bar()?,
+        true => View::Bars(Bars::new()?),
         false => View::lines(),
     };
     let mut pace = Pace::default();
@@ -58,8 +60,8 @@ pub fn watch(path: &Path, datadir: &Path, shown: bool) -> Result<()> {
 
 /// How progress is shown.
 enum View {
-    /// Three lines that are drawn again and again.
-    Bar(ProgressBar),
+    /// A few lines that are drawn again and again.
+    Bars(Bars),
     /// A line whenever there is news: the last one, and when it was printed.
     Lines(Option<(String, Instant)>),
     /// Not at all.
@@ -67,12 +69,6 @@ enum View {
 }
 
 impl View {
-    fn bar() -> Result<View> {
-        let style = ProgressStyle::with_template("{prefix}\n{wide_bar} {bytes}/{total_bytes}\n{msg}");
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stdout());
-        Ok(View::Bar(bar.with_style(style.context("progress bar")?)))
-    }
-
     fn lines() -> View {
         View::Lines(None)
     }
@@ -80,12 +76,7 @@ impl View {
     fn show(&mut self, status: &Status, pace: &str) {
         match self {
             View::Nothing => {}
-            View::Bar(bar) => {
-                bar.set_length(status.total_bytes);
-                bar.set_position(status.done_bytes);
-                bar.set_prefix(both_phases(status));
-                bar.set_message(figures(status, pace).join("; "));
-            }
+            View::Bars(bars) => bars.show(status, pace),
             View::Lines(last) => {
                 let phases = both_phases(status);
                 let is_old = |(said, at): &(String, Instant)| *said == phases && at.elapsed() < LINE_EVERY;
@@ -98,21 +89,67 @@ impl View {
     }
 
     fn end(self) {
-        if let View::Bar(bar) = self {
-            bar.finish_and_clear();
+        if let View::Bars(bars) = self {
+            bars.end();
         }
     }
 }
 
+/// A bar of each side: what is complete on this host, and how far the other one says it is.
+struct Bars {
+    all: MultiProgress,
+    own: ProgressBar,
+    peer: ProgressBar,
+    /// The other side's, with its percentage and while it says none.
+    styles: (ProgressStyle, ProgressStyle),
+}
+
+impl Bars {
+    fn new() -> Result<Bars> {
+        let style = |template| ProgressStyle::with_template(template).context("progress bar");
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+        let own = style("{prefix}\n{wide_bar} {bytes}/{total_bytes}")?;
+        let styles = (style("{prefix}\n{wide_bar} {pos} %\n{msg}")?, style("{prefix}\n{msg}")?);
+        let add = |length, style| all.add(ProgressBar::new(length).with_style(style));
+        let (own, peer) = (add(0, own), add(100, styles.1.clone()));
+        Ok(Bars { all, own, peer, styles })
+    }
+
+    fn show(&self, status: &Status, pace: &str) {
+        let [own, peer] = phases(status);
+        self.own.set_length(status.total_bytes);
+        self.own.set_prefix(own);
+        self.own.set_position(status.done_bytes);
+        let (with_bar, without) = &self.styles;
+        let style = if status.peer_percent.is_some() { with_bar } else { without };
+        self.peer.set_style(style.clone());
+        self.peer.set_prefix(peer);
+        self.peer.set_message(figures(status, pace).join("; "));
+        self.peer.set_position(status.peer_percent.unwrap_or_default().into());
+    }
+
+    fn end(self) {
+        self.own.finish_and_clear();
+        self.peer.finish_and_clear();
+        let _ = self.all.clear();
+    }
+}
+
 /// What each side does, as far as it is known.
-fn both_phases(status: &Status) -> String {
+fn phases(status: &Status) -> [String; 2] {
     let Status { role, phase, peer_phase, .. } = status;
     let peer = if role == "donor" { "joiner" } else { "donor" };
-    match peer_phase.as_str() {
+    let peer = match peer_phase.as_str() {
         // The joiner shows what the donor waits for as its own phase.
-        peer_phase if peer_phase.is_empty() || peer_phase == phase => format!("{role}: {phase}"),
-        peer_phase => format!("{role}: {phase}; {peer}: {peer_phase}"),
-    }
+        peer_phase if peer_phase.is_empty() || peer_phase == phase => String::new(),
+        peer_phase => format!("{peer}: {peer_phase}"),
+    };
+    [format!("{role}: {phase}"), peer]
+}
+
+fn both_phases(status: &Status) -> String {
+    let [own, peer] = phases(status);
+    if peer.is_empty() { own } else { format!("{own}; {peer}") }
 }
 
 /// The figures that are known.
@@ -137,30 +174,32 @@ fn line(status: &Status, pace: &str) -> String {
     parts.join("; ")
 }
 
-/// The rate of a transfer, from its latest progress.
+/// The rate of a transfer, from its latest progress: looks with the bytes that were complete.
 #[derive(Default)]
-struct Pace(VecDeque<(u64, u64)>);
+struct Pace(VecDeque<(Look, u64)>);
 
 impl Pace {
-    /// Formats the rate and the time left, once there is a second of progress to compute them from.
+    /// Formats the rate, once there is a second of progress to compute it from, and the time left if an end is in sight.
     fn at(&mut self, status: &Status) -> String {
-        let (ms, done) = (status.elapsed_ms, status.done_bytes);
+        let (now, done) = (Look::at(status), status.done_bytes);
         // A new attempt begins at zero.
         if self.0.back().is_some_and(|(_, before)| done < *before) {
             self.0.clear();
         }
-        self.0.push_back((ms, done));
-        while self.0.front().is_some_and(|(then, _)| then + RATE_WINDOW_MS < ms) {
+        self.0.push_back((now, done));
+        while self.0.front().is_some_and(|(then, _)| then.at_ms + RATE_WINDOW_MS < now.at_ms) {
             self.0.pop_front();
         }
         let Some((then, before)) = self.0.front() else { return String::new() };
-        let (time, bytes) = (ms.saturating_sub(*then), done - before);
-        if ms < RATE_OVER_MS || time < RATE_OVER_MS || bytes == 0 {
+        let (time, bytes) = (now.at_ms.saturating_sub(then.at_ms), done - before);
+        if now.at_ms < RATE_OVER_MS || time < RATE_OVER_MS || bytes == 0 {
             return String::new();
         }
-        let rate = bytes as f64 * 1000.0 / time as f64;
-        let left = status.total_bytes.saturating_sub(done) as f64 / rate;
-        format!("{}/s, {} left", size(rate as u64), seconds(left))
+        let rate = format!("{}/s", size((bytes as f64 * 1000.0 / time as f64) as u64));
+        match now.time_left_since(*then).filter(|_| may_be_told(status)) {
+            Some(left_ms) => format!("{rate}, {} left", seconds(left_ms as f64 / 1000.0)),
+            None => rate,
+        }
     }
 }
 
@@ -197,5 +236,19 @@ mod tests {
         assert_eq!(at(2000, 80 << 20), "40.0 MiB/s, 0.5 s left");
         assert_eq!(at(2250, 1 << 20), "");
         assert_eq!(at(4250, 21 << 20), "10.0 MiB/s, 7.9 s left");
+    }
+
+    /// The redo of a busy server grew as fast as it was sent, and the end was named as near for minutes.
+    #[test]
+    fn no_end_is_named_that_does_not_come() {
+        let mut pace = Pace::default();
+        let mut at = |seconds: u64, done: u64, total: u64| {
+            let (elapsed_ms, done_bytes, total_bytes) = (seconds * 1000, done << 20, total << 20);
+            pace.at(&Status { elapsed_ms, done_bytes, total_bytes, ..Status::default() })
+        };
+        assert_eq!(at(10, 980, 1000), "");
+        assert_eq!(at(12, 1000, 1020), "10.0 MiB/s");
+        assert_eq!(at(14, 1020, 1042), "10.0 MiB/s");
+        assert_eq!(at(16, 1040, 1042), "10.0 MiB/s, 0.4 s left");
     }
 }

@@ -48,7 +48,8 @@ fn row(out: &mut String, index: usize, transfer: &Transfer, all: &[Transfer], lo
     let _ = writeln!(out, "<p class=\"why\"><strong>{}</strong>{}</p>\n</li>", Text(&head), Text(&rest));
 }
 
-/// The last transfer of files before this one that succeeded, with its number: one of the same node, if there is one.
+/// The last transfer of files before this one that succeeded, with its number: one of the same node, if there is one. If there was
+/// none, the last one by which this node came back in another way.
 fn last_good(all: &[Transfer], index: usize) -> Option<(usize, &Transfer)> {
     let this = all.get(index)?.main();
     let good = || {
@@ -59,7 +60,12 @@ fn last_good(all: &[Transfer], index: usize) -> Option<(usize, &Transfer)> {
             .filter(|(_, transfer)| transfer.is_ok() && transfer.method() == Some(Method::Files))
     };
     let same = |other: &&Record| other.node == this.node && other.role == this.role;
+    let other_way = || {
+        let mut earlier = all.iter().take(index).enumerate().rev();
+        earlier.find(|(_, transfer)| transfer.is_ok() && same(&transfer.main()))
+    };
     let found = good().find(|(_, transfer)| same(&transfer.main())).or_else(|| good().next());
+    let found = found.or_else(other_way);
     found.map(|(index, transfer)| (index + 1, transfer))
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use super::html::{Text, percent, span};
 use super::timeline::{Axis, shift};
 use crate::human::size;
+use crate::limits::limits;
 use crate::pairs::Transfer;
 use crate::record::{Record, Sample};
 
@@ -73,7 +74,7 @@ pub(super) fn write(out: &mut String, transfer: &Transfer, axis: &Axis, number: 
         out,
         "<path class=\"area\" d=\"{area} L100 100 Z\"><title>Bytes a second on the network</title></path>"
     );
-    limit(out, transfer, most);
+    limit(out, transfer, axis, most);
     complete(out, record, shift, axis);
     for (column, rate) in rates.iter().enumerate() {
         let at = span((axis.ms as f64 / count as f64 * column as f64) as u64);
@@ -91,16 +92,23 @@ pub(super) fn write(out: &mut String, transfer: &Transfer, axis: &Axis, number: 
     );
 }
 
-/// A line for the donor's limit, if it is in the picture.
-fn limit(out: &mut String, transfer: &Transfer, most: f64) {
-    let Some(limit) = transfer.donor.as_ref().and_then(|donor| donor.settings.rlimit) else { return };
-    let top = 100.0 - limit as f64 / most * 84.0;
-    if (0.0..=99.0).contains(&top) {
-        let _ = writeln!(
-            out,
-            "<path class=\"limit\" d=\"M0 {top:.2} L100 {top:.2}\"><title>rlimit of the donor: {}/s</title></path>",
-            size(limit)
-        );
+/// Lines for the donor's limits, as long as each was in force, where they are in the picture.
+fn limit(out: &mut String, transfer: &Transfer, axis: &Axis, most: f64) {
+    let Some(donor) = &transfer.donor else { return };
+    let shift = shift(transfer, donor);
+    let spans = limits(donor);
+    for span in &spans {
+        let Some(limit) = span.limit else { continue };
+        let top = 100.0 - limit as f64 / most * 84.0;
+        let x = |ms| percent(axis.at(ms, shift), axis.ms);
+        let (from, to) = (x(span.from_ms), x(span.to_ms));
+        if (0.0..=99.0).contains(&top) && from < to {
+            let _ = writeln!(
+                out,
+                "<path class=\"limit\" d=\"M{from:.3} {top:.2} L{to:.3} {top:.2}\"><title>rlimit of the donor: {}/s</title></path>",
+                size(limit)
+            );
+        }
     }
 }
 
@@ -154,6 +162,7 @@ pub(super) fn table(out: &mut String, transfer: &Transfer, axis: &Axis) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Change, Settings};
 
     #[test]
     fn no_byte_is_lost_between_the_columns() {
@@ -171,5 +180,24 @@ mod tests {
             assert!((sum - 9000.0).abs() < 0.01, "{count}: {sum}");
         }
         assert_eq!(rates(&record, 0, &axis, 2), [2000.0, 7000.0]);
+    }
+
+    #[test]
+    fn a_limit_is_drawn_while_it_was_in_force() {
+        let sample = |ms, network| Sample { ms, network, done: 0 };
+        let record = Record {
+            role: "donor".into(),
+            began_ms: 5000,
+            ended_ms: Some(7000),
+            samples: vec![sample(0, 0), sample(1000, 9000), sample(2000, 18_000)],
+            settings: Settings { rlimit: Some(5000), ..Settings::default() },
+            changes: vec![Change { at_ms: 6000, set: "rlimit=0".into(), user: 0 }],
+            ..Record::default()
+        };
+        let transfer = Transfer { joiner: None, donor: Some(record) };
+        let mut out = String::new();
+        write(&mut out, &transfer, &Axis::for_tests(5000, 2000), 1);
+        assert_eq!(out.matches("class=\"limit\"").count(), 1, "{out}");
+        assert!(out.contains("d=\"M0.000 53.33 L50.000 53.33\""), "{out}");
     }
 }

@@ -1,4 +1,4 @@
-//! Metrics of a node between transfers: the previous state that it keeps, the cache of its provider, the archive of write-sets.
+//! Metrics of a node between transfers: the previous state that it keeps, the joins that failed, the cache of its provider, the archive of write-sets.
 use std::path::Path;
 
 use anyhow::Result;
@@ -6,6 +6,7 @@ use anyhow::Result;
 use crate::install::files::Disk;
 use crate::install::kept;
 use crate::server::metrics::{Metrics, in_seconds, names};
+use crate::server::retries;
 use crate::writesets::archive;
 use crate::writesets::gcache::sizing::{measured_rate, outage_for};
 use crate::writesets::gcache::{Gcache, Report};
@@ -27,6 +28,13 @@ pub fn of_previous_state(metrics: &mut Metrics, datadir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The joins that failed, for `retry-limit`.
+pub fn of_retries(metrics: &mut Metrics, datadir: &Path) {
+    metrics.add(names::FAILED_JOINS, &[], f64::from(retries::failed_joins(datadir)));
+    let reached = retries::limit_is_reached(datadir);
+    metrics.add(names::RETRY_LIMIT_REACHED, &[], f64::from(u8::from(reached)));
+}
+
 /// The archive in a directory, as its archiver said last; nothing if there is none.
 pub fn of_archive(metrics: &mut Metrics, dir: &Path) {
     if let Some(status) = archive::Status::read(dir) {
@@ -35,11 +43,14 @@ pub fn of_archive(metrics: &mut Metrics, dir: &Path) {
 }
 
 fn add_archive(metrics: &mut Metrics, status: &archive::Status) {
-    let missing = |gap: &archive::GapStatus| gap.last.saturating_sub(gap.first).saturating_add(1).max(0);
+    let (gaps, missing) = status.gaps();
     let mut one = |metric, value| metrics.add(metric, &[], value);
     one(names::ARCHIVE_SIZE, status.bytes as f64);
-    one(names::ARCHIVE_GAPS, status.gaps.len() as f64);
-    one(names::ARCHIVE_MISSING, status.gaps.iter().map(|gap| missing(gap) as f64).sum());
+    one(names::ARCHIVE_GAPS, gaps as f64);
+    one(names::ARCHIVE_MISSING, missing as f64);
+    if let Some(at) = status.newest_gap_ms() {
+        one(names::ARCHIVE_NEWEST_GAP, in_seconds(at));
+    }
     one(names::ARCHIVE_RUNNING, f64::from(u8::from(status.is_running())));
     one(names::ARCHIVE_FULL, f64::from(u8::from(status.is_out_of_space())));
     one(names::ARCHIVE_UPDATED, in_seconds(status.updated_ms));
@@ -52,12 +63,12 @@ fn add_archive(metrics: &mut Metrics, status: &archive::Status) {
     }
 }
 
-/// The provider's cache in `dir`, of the node with this name (`wsrep_node_name`). Reads all of the cache once.
+/// The provider's cache with this ring file. Reads all of the cache once.
 ///
 /// # Errors
 /// There is no cache, or it cannot be read.
-pub fn of_gcache(metrics: &mut Metrics, dir: &Path, node: &str) -> Result<()> {
-    let cache = Gcache::open(dir)?;
+pub fn of_gcache(metrics: &mut Metrics, ring: &Path) -> Result<()> {
+    let cache = Gcache::open(ring)?;
     let report = Report::of(&cache)?;
     let mut one = |metric, value| metrics.add(metric, &[], value);
     one(names::GCACHE_SIZE, cache.ring_bytes() as f64);
@@ -69,54 +80,34 @@ pub fn of_gcache(metrics: &mut Metrics, dir: &Path, node: &str) -> Result<()> {
     let Some((first, last)) = cache.range() else { return Ok(()) };
     one(names::GCACHE_FIRST, first.0 as f64);
     one(names::GCACHE_LAST, last.0 as f64);
-    if let Some(missing) = missing(&report, last.0, node) {
-        one(names::GCACHE_MISSING, missing as f64);
-    }
     Ok(())
-}
-
-/// How many write-sets behind `position` no other member had at the last configuration change. `None` if there was no other
-/// member with a cache.
-fn missing(report: &Report, position: i64, node: &str) -> Option<i64> {
-    let others = report.changes.last()?.members.iter().filter(|member| member.name != node);
-    let oldest = others.filter_map(|member| member.lowest_cached).min()?;
-    Some(oldest.0.saturating_sub(position.saturating_add(1)).max(0))
 }
 
 #[cfg(test)]
 mod tests {
-    use formats::galera::conf_change::{ConfChange, Member, MemberState};
-    use formats::wsrep::state_id::StateId;
-    use formats::{Seqno, Uuid};
-
     use super::*;
+    use crate::limits::TransferLimits;
 
     #[test]
-    fn write_sets_are_missing_only_between_this_node_and_the_fullest_cache_of_another() {
-        let member = |name: &str, lowest: i64| Member {
-            uuid: Uuid::NIL,
-            name: name.to_owned(),
-            incoming: String::new(),
-            lowest_cached: (lowest > 0).then_some(Seqno(lowest)),
-            state: MemberState::Synced,
+    fn failed_joins_are_told_with_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = || {
+            let mut metrics = Metrics::default();
+            of_retries(&mut metrics, dir.path());
+            metrics.text()
         };
-        let report = |members: &[(&str, i64)]| Report {
-            changes: vec![ConfChange {
-                replication_protocol: 11,
-                application_protocol: 4,
-                state: StateId { uuid: Uuid::NIL, seqno: Seqno(100) },
-                conf_id: 1,
-                members: members.iter().map(|(name, lowest)| member(name, *lowest)).collect(),
-            }],
-            ..Report::default()
-        };
-        let group = report(&[("n1", 1), ("n2", 90), ("n3", 80)]);
-        assert_eq!(missing(&group, 100, "n1"), Some(0));
-        assert_eq!(missing(&group, 79, "n1"), Some(0), "80 is the next");
-        assert_eq!(missing(&group, 70, "n1"), Some(9), "71 to 79");
-        assert_eq!(missing(&group, 70, "n2"), Some(0), "n1 has all");
-        assert_eq!(missing(&report(&[("n1", 1), ("n2", 0)]), 70, "n1"), None, "the other cache is empty");
-        assert_eq!(missing(&Report::default(), 70, "n1"), None);
+        assert!(
+            text().contains("rejoin_failed_joins 0\n") && text().contains("rejoin_retry_limit_reached 0\n")
+        );
+        let limits = TransferLimits { retry_limit: Some(1), ..TransferLimits::default() };
+        retries::count(dir.path(), &limits).unwrap();
+        assert!(
+            text().contains("rejoin_failed_joins 1\n") && text().contains("rejoin_retry_limit_reached 0\n")
+        );
+        retries::permit(dir.path(), &limits).unwrap_err();
+        assert!(
+            text().contains("rejoin_failed_joins 1\n") && text().contains("rejoin_retry_limit_reached 1\n")
+        );
     }
 
     #[test]
@@ -133,7 +124,7 @@ mod tests {
             first,
             last,
             reason: String::new(),
-            at_ms: 0,
+            at_ms: 1_600_000,
         };
         let status = archive::Status {
             state: "stopped archiving: 1.0 GiB are free, --free-floor is 2.0 GiB".to_owned(),
@@ -149,6 +140,7 @@ mod tests {
         for line in [
             "rejoin_archive_gaps 2",
             "rejoin_archive_missing_write_sets 10",
+            "rejoin_archive_newest_gap_time_seconds 1600",
             "rejoin_archive_out_of_space 1",
             "rejoin_archive_first_seqno 21",
             "rejoin_archive_last_seqno 100",

@@ -12,6 +12,26 @@ use super::holes::DataOf;
 /// Bytes per step where the kernel does not copy.
 const STEP: usize = 1 << 20;
 
+/// Bytes of a step of [`copy_ranges`].
+const PROGRESS_BYTES: usize = 64 << 20;
+
+/// As [`copy_range`], of several ranges. Calls `step` after each [`PROGRESS_BYTES`] bytes at most.
+pub fn copy_ranges(
+    from: &File,
+    data: &DataOf,
+    into: &File,
+    ranges: &[Range<u64>],
+    step: &dyn Fn(),
+) -> Result<()> {
+    for range in ranges {
+        for at in range.clone().step_by(PROGRESS_BYTES) {
+            copy_range(from, data, into, at..range.end.min(at.saturating_add(PROGRESS_BYTES as u64)))?;
+            step();
+        }
+    }
+    Ok(())
+}
+
 /// Copies bytes to the same place in another file. Holes stay holes.
 pub fn copy_range(from: &File, data: &DataOf, into: &File, range: Range<u64>) -> Result<()> {
     let mut at = range.start;

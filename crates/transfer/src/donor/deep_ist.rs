@@ -26,6 +26,7 @@ use crate::job::Job;
 use crate::peer::link::Link;
 use crate::peer::secret::random_bytes;
 use crate::send::connections::hold_back;
+use crate::server::ledger::NO_DEEP_IST;
 use crate::settings::IstChoice;
 use crate::writesets::archive::{RangeStatus, Status, default_dir, is_archive};
 use crate::writesets::ist::cost::Ways;
@@ -43,6 +44,7 @@ pub(super) fn send_write_sets(session: &DonorSession<'_>, link: &mut Link) -> Re
         ControlFlow::Break(why) => {
             tracing::info!("{why}");
             link.note(&why)?;
+            job.progress.ledger.donor_says(&why);
             Ok(None)
         }
     }
@@ -66,7 +68,7 @@ fn archive_dir(job: &Job) -> Option<PathBuf> {
 
 fn attempt(session: &DonorSession<'_>, link: &mut Link, dir: &Path) -> Result<ControlFlow<String, Position>> {
     let job = session.job;
-    let none = |why: String| Ok(ControlFlow::Break(format!("no deep IST: {why}")));
+    let none = |why: String| Ok(ControlFlow::Break(format!("{NO_DEEP_IST}{why}")));
     let history = match History::open(job, dir) {
         Ok(history) => history,
         Err(error) => return none(format!("the donor's archive: {error:#}")),

@@ -211,7 +211,7 @@ impl Files for Disk {
     }
 
     fn patch_unsynced(&self, patch: &Path, table: &Path) -> Result<()> {
-        crate::install::patch::apply(patch, table)
+        crate::install::patch::apply(patch, table, &|| {})
     }
 
     fn temporary(&self, path: &Path) -> Result<PathBuf> {

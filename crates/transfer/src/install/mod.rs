@@ -26,6 +26,7 @@
 //! | `ran-full` | the last transfer filled the disk although it should have fitted |
 //! | `grastate.dat` | the provider's state file before the install |
 mod carry_out;
+pub mod counted_disk;
 pub mod dry_run;
 pub mod files;
 pub mod findings;

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use protocol::extents::Extents;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::disk::copy::copy_range;
+use crate::disk::copy::copy_ranges;
 use crate::disk::holes::DataOf;
 
 /// A shorter table is written anew, because that costs less than the files of two patches.
@@ -114,29 +114,29 @@ pub fn seal(staged: &Path, changes: &Changes) -> Result<()> {
     seal().with_context(|| format!("cannot make a patch of {}", staged.display()))
 }
 
-/// Writes the patch that will undo `changes` of a table.
-pub fn keep(table: &Path, changes: &Changes, to: &Path) -> Result<()> {
+/// Writes the patch that will undo `changes` of a table. Calls `step` now and then.
+pub fn keep(table: &Path, changes: &Changes, to: &Path, step: &dyn Fn()) -> Result<()> {
     let keep = || {
         let from = File::open(table)?;
         let back = changes.back(from.metadata()?.len());
         let into = File::create(to)?;
         into.set_len(back.size)?;
         let data = DataOf::default();
-        back.parts.iter().try_for_each(|part| copy_range(&from, &data, &into, part.clone()))?;
+        copy_ranges(&from, &data, &into, &back.parts, step)?;
         Ok::<_, anyhow::Error>(into.write_all_at(&back.list(), back.size)?)
     };
     keep().with_context(|| format!("cannot save the bytes to be replaced in {}", table.display()))
 }
 
-/// Applies a patch to a table, without making it durable. A crash may leave it partly applied.
-pub fn apply(patch: &Path, table: &Path) -> Result<()> {
+/// Applies a patch to a table, without making it durable. A crash may leave it partly applied. Calls `step` now and then.
+pub fn apply(patch: &Path, table: &Path, step: &dyn Fn()) -> Result<()> {
     let apply = || {
         let from = File::open(patch)?;
         let length = from.metadata()?.len();
         let changes = Changes::read(length, |at, bytes| from.read_exact_at(bytes, at))?;
         let into = File::options().write(true).open(table)?;
         let data = DataOf::default();
-        changes.parts.iter().try_for_each(|part| copy_range(&from, &data, &into, part.clone()))?;
+        copy_ranges(&from, &data, &into, &changes.parts, step)?;
         Ok::<_, anyhow::Error>(into.set_len(changes.size)?)
     };
     apply().with_context(|| format!("cannot patch {} with {}", table.display(), patch.display()))
@@ -183,16 +183,16 @@ mod tests {
                 staged.write_all_at(&new[part.start as usize..part.end as usize], part.start).unwrap();
             }
             seal(&patch, &changes).unwrap();
-            keep(&table, &changes, &back).unwrap();
-            apply(&patch, &table).unwrap();
+            keep(&table, &changes, &back, &|| {}).unwrap();
+            apply(&patch, &table, &|| {}).unwrap();
             prop_assert!(std::fs::read(&table).unwrap() == new);
             if half {
-                apply(&patch, &table).unwrap();
+                apply(&patch, &table, &|| {}).unwrap();
                 // Undone in part, then a crash.
                 let file = File::options().write(true).open(&table).unwrap();
                 file.write_all_at(&old[..old.len().min(4096)], 0).unwrap();
             }
-            apply(&back, &table).unwrap();
+            apply(&back, &table, &|| {}).unwrap();
             prop_assert!(std::fs::read(&table).unwrap() == old);
         }
     }
@@ -234,7 +234,7 @@ mod tests {
         let before = std::fs::metadata(&table).unwrap().blocks();
         File::create(&patch).unwrap();
         seal(&patch, &Changes::but(&set(&[(0, 1 << 19)]), 1 << 20)).unwrap();
-        apply(&patch, &table).unwrap();
+        apply(&patch, &table, &|| {}).unwrap();
         let after = std::fs::metadata(&table).unwrap().blocks();
         assert!(after <= before / 2 + 16, "{after} of {before} blocks");
     }

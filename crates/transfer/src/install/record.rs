@@ -60,7 +60,8 @@ fn require_version(path: &Path, text: impl Read) -> Result<()> {
         return Ok(());
     }
     let text = format!("{} has version {version}, this program reads version {VERSION}", path.display());
-    let hint = "finish, roll back or release the install with the version of rejoin that began it, then upgrade again";
+    let hint = "nothing was changed; install the rejoin again that wrote it (\"program\" in rejoin-joiner-*.json in \
+                the datadir), run `rejoin finish`, `rejoin rollback` or `rejoin release`, then upgrade";
     Err(Failure::new(Kind::Disk, text).hint(hint).into())
 }
 
@@ -102,7 +103,11 @@ mod tests {
         let text = r#"{"version": 2, "purpose": "Elsewhere", "sweep": [{"pattern": "Aria"}]}"#;
         std::fs::write(own.join(INSTALLED), text).unwrap();
         let error = format!("{:#}", installed(&Disk, datadir.path()).unwrap_err());
-        assert!(error.contains("has version 2") && error.contains("(hint: finish, roll back"), "{error}");
+        assert!(
+            error.contains("has version 2")
+                && error.contains("(hint: nothing was changed; install the rejoin again that wrote it"),
+            "{error}"
+        );
     }
 
     #[test]

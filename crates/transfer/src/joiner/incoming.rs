@@ -62,6 +62,7 @@ impl IncomingTransfer {
             _ => kept_before(&layout.datadir)?,
         };
         let staging = Staging::new(layout.flavor, &layout.datadir)?;
+        staging.count_in(&job.progress.local);
         let coverage = Mutex::new(Coverage::new());
         let stays = job.settings.keep_previous != KeepPrevious::Always;
         let places = Places::new(layout, &job.options, None, old);
@@ -121,7 +122,11 @@ impl IncomingTransfer {
         let first = self.layout.system_files.first().map(|file| follow(&file.path));
         let second = self.layout.second_control().map(|control| follow(&control));
         in_place::in_place_begin(&Disk, &self.layout.datadir, &old, first.as_deref(), second.as_deref())?;
-        old.iter().try_for_each(|(path, _)| in_place::in_place_make_room(&Disk, &self.layout.datadir, path))
+        old.iter().try_for_each(|(path, _)| {
+            in_place::in_place_make_room(&Disk, &self.layout.datadir, path)?;
+            self.staging.step();
+            Ok(())
+        })
     }
 
     /// Called with the donor's list of the parts of a logical snapshot. Returns where they are staged; each is what the donor

@@ -87,6 +87,8 @@ pub(super) fn receive_attempt(
         }
         message
     });
+    // Also of a transfer that fails: it may be this disk that made it fail.
+    job.progress.found_corrupt_pages(base.map_or(0, |base| base.corruption().pages()));
     job.cancel.check()?;
     if let Some(counts) = base.map(Base::counts) {
         job.progress.read_bytes.store(counts.read.load(Ordering::Relaxed), Ordering::Relaxed);

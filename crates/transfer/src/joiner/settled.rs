@@ -15,6 +15,7 @@ use crate::failure::{Failure, Kind};
 use crate::flavor::class::Set;
 use crate::flavor::pattern::Pattern;
 use crate::human::size;
+use crate::install::counted_disk::CountedDisk;
 use crate::install::files::Disk;
 use crate::install::names::file_name;
 use crate::install::plan::{self, Class, Inputs, InstallPlan, Keep, OldKind, Placed, Sweep, Unchanged};
@@ -24,6 +25,7 @@ use crate::install::tidy;
 use crate::job::Job;
 use crate::receive::staging::Staging;
 use crate::remembered::arrived::Arrived;
+use crate::server::local_work::LocalWork;
 use crate::threads::{Thread, scoped};
 
 /// The staged files, once everything has arrived and has its final name.
@@ -60,8 +62,9 @@ impl VerifiedStaging {
         self.position
     }
 
-    /// Carries out the plan. Returns what can be remembered of the installed files.
-    pub fn install(self) -> Result<Arrived> {
+    /// Carries out the plan, whose steps count as `work`. Returns what can be remembered of the installed files.
+    pub fn install(self, work: &LocalWork) -> Result<Arrived> {
+        let disk = CountedDisk(work);
         let (plan, datadir) = (self.plan, &self.layout.datadir);
         record_check::check_plan(&plan, &self.layout)?;
         tracing::info!(
@@ -71,9 +74,9 @@ impl VerifiedStaging {
             plan.patched.len()
         );
         let keep = plan.keep;
-        run::install(&Disk, plan)?;
+        run::install(&disk, plan)?;
         if keep != Keep::Old {
-            tidy::remove_everything(&Disk, datadir)?;
+            tidy::remove_everything(&disk, datadir)?;
         }
         Ok(self.arrived)
     }
@@ -106,7 +109,7 @@ impl SettledStaging {
         let (bytes, position, layout) = (self.bytes(), self.file_list.position, self.layout.clone());
         let plan = self.plan()?;
         // Checked while the donor still listens, so that both logs say why nothing is installed.
-        let warnings = run::check(&Disk, &plan)?;
+        let warnings = run::check(&CountedDisk(&job.progress.local), &plan)?;
         warnings.iter().for_each(|line| tracing::warn!("{line}"));
         Ok(VerifiedStaging { layout, plan, position, bytes, arrived })
     }

@@ -76,7 +76,9 @@ impl Link {
         self.wire.look().map_err(|e| self.failure(e))?;
         // Not at once when the phase changes: what a peer that gives up has not read yet could cost us its reason.
         if pinged.elapsed() >= PING_EVERY {
-            self.ping(&self.activity(doing))?;
+            let activity = self.activity(doing);
+            self.ping(&activity)?;
+            self.count_wait(&activity);
             *pinged = Instant::now();
             // Send it again: the joiner may have begun an attempt since.
             self.total_told = 0;
@@ -109,22 +111,41 @@ impl Link {
         }
     }
 
-    /// What the peer is told of our work: what the donor waits for, or our phase if `doing` is nothing in particular.
+    /// What the peer is told of our work: what the donor waits for, or our phase if `doing` is nothing in particular, and how much is
+    /// done.
     fn activity(&self, doing: &str) -> String {
         let Some(progress) = &self.waits else { return doing.to_owned() };
+        let percent = progress.percent().map_or_else(String::new, |percent| format!(", {percent} %"));
         match progress.waits().filter(|_| self.side == Side::Donor) {
             Some(waits) => waits,
-            None if doing == IDLE => format!("{PHASE}{}", progress.own_phase()),
-            None => doing.to_owned(),
+            None if doing == IDLE => format!("{PHASE}{}{percent}", progress.own_phase()),
+            None => format!("{doing}{percent}"),
         }
     }
 
     /// Takes over what the peer says it is doing.
     pub(super) fn note_activity(&self, doing: &str) {
         if let Some(progress) = &self.waits {
-            progress.peer_does(doing.strip_prefix(PHASE).unwrap_or(doing));
+            let (what, percent) = without_percent(doing.strip_prefix(PHASE).unwrap_or(doing));
+            progress.peer_does(what, percent);
+            // A donor that has sent everything has nothing left that could make progress. If its joiner hangs, that is no
+            // reason to end the donor's server.
+            if self.side == Side::Donor && self.only_waits {
+                progress.local.step();
+            }
         }
+        self.count_wait(doing);
         self.show_wait(doing);
+    }
+
+    /// Counts as progress that the donor waits for something that it names, such as locks of another session: it ends by itself
+    /// or by a time limit. Other pings do not count, because a side whose work hangs sends them, too.
+    fn count_wait(&self, doing: &str) {
+        if let Some(progress) = &self.waits
+            && doing.starts_with(WAITING)
+        {
+            progress.local.step();
+        }
     }
 
     fn show_wait(&self, doing: &str) {
@@ -165,11 +186,33 @@ impl Link {
     }
 }
 
+/// What the peer is doing, and how many percent are done if it says so.
+fn without_percent(doing: &str) -> (&str, Option<u8>) {
+    let parts = doing.strip_suffix(" %").and_then(|doing| doing.rsplit_once(", "));
+    let parts = parts.and_then(|(what, percent)| Some((what, percent.parse().ok()?)));
+    parts
+        .filter(|(_, percent)| *percent <= 100)
+        .map_or((doing, None), |(what, percent)| (what, Some(percent)))
+}
+
 /// Wakes the thread that waits for the work, even if the work panics.
 struct RingsOnDrop<'a>(&'a OwnedFd);
 
 impl Drop for RingsOnDrop<'_> {
     fn drop(&mut self) {
         let _ = rustix::io::write(self.0, &1u64.to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_may_end_with_a_percentage() {
+        assert_eq!(without_percent("sending, 43 %"), ("sending", Some(43)));
+        for text in ["sending", "sending, 101 %", "a, b %", "43 %", "sending, -1 %"] {
+            assert_eq!(without_percent(text), (text, None));
+        }
     }
 }

@@ -19,7 +19,7 @@ use super::traffic::Traffic;
 use crate::cancel::LOOK_EVERY;
 use crate::failure::{Failure, Kind};
 use crate::human::printable;
-use crate::server::progress::Progress;
+use crate::server::progress::{Moved, Progress};
 
 /// How often a busy side sends a sign of life.
 pub const PING_EVERY: Duration = Duration::from_secs(2);
@@ -57,6 +57,8 @@ pub struct Link {
     pub(super) last_received: (u64, Instant),
     /// The progress that holds what the donor waits for.
     pub(super) waits: Option<Arc<Progress>>,
+    /// We do nothing but wait for the peer ([`Link::recv`]).
+    pub(super) only_waits: bool,
     /// The total that the joiner was told last.
     pub(super) total_told: u64,
     /// We need nothing more from the peer: see [`Link::peer_is_dispensable`].
@@ -89,6 +91,7 @@ impl Link {
             looked: Instant::now(),
             last_received: (0, Instant::now()),
             waits: None,
+            only_waits: false,
             total_told: 0,
             dispensable: false,
             lost: false,
@@ -143,7 +146,7 @@ impl Link {
     /// Counts this connection's bytes among those of a transfer.
     pub fn count_in(&self, progress: &Progress) {
         let traffic = self.traffic();
-        progress.count(move || traffic.total());
+        progress.count(move || Moved { bytes: traffic.total(), steps: traffic.messages() });
     }
 
     /// Shows on both hosts what the donor waits for: the donor's pings send the text from its `progress`, and
@@ -194,9 +197,11 @@ impl Link {
     pub fn recv(&mut self) -> Result<Message> {
         let mut pinged = Instant::now();
         self.last_received.1 = pinged;
+        self.only_waits = true;
         while self.pending.is_none() {
             self.attend(IDLE, &mut pinged, None)?;
         }
+        self.only_waits = false;
         match self.take()? {
             (message, 0) => Ok(message),
             (message, _) => {
@@ -267,6 +272,10 @@ impl Link {
 
     fn encode(&mut self, message: &Message, payload: usize) -> Result<()> {
         let cannot = |why: String| Failure::new(Kind::Peer, format!("cannot send {}: {why}", message.name()));
+        // These are sent again and again, also by a side whose work hangs.
+        if !matches!(message, Message::Ping { .. } | Message::Note { .. } | Message::Total { .. }) {
+            self.wire.traffic().had_message();
+        }
         codec::encode(message, payload, &mut self.out).map_err(|e| cannot(e.to_string()).into())
     }
 
@@ -348,7 +357,10 @@ impl Link {
                             format!("the {} gave up: {}", self.side.other().name(), printable(&reason));
                         return Err(Failure::new(Kind::Peer, text).into());
                     }
-                    message => return Ok(Some((message, lengths.payload))),
+                    message => {
+                        self.wire.traffic().had_message();
+                        return Ok(Some((message, lengths.payload)));
+                    }
                 }
                 continue;
             }

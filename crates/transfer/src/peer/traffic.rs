@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Traffic {
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
+    pub(super) messages: AtomicU64,
 }
 
 impl Traffic {
@@ -22,5 +23,14 @@ impl Traffic {
     /// Both.
     pub fn total(&self) -> u64 {
         self.sent() + self.received()
+    }
+
+    /// Messages that were sent or received, without pings, notes and totals: a peer sends these while it makes no progress, too.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn had_message(&self) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
     }
 }

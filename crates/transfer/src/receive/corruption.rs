@@ -78,11 +78,18 @@ impl Corruption {
         }
     }
 
+    /// How many damaged pages were found.
+    pub fn pages(&self) -> u64 {
+        lock(&self.ranges).values().map(|(count, _)| *count as u64).sum()
+    }
+
     /// A line for the log; none when no page was damaged.
     pub fn line(&self) -> Option<String> {
         let ranges = lock(&self.ranges);
         let (_, first) = ranges.values().next()?;
-        let count: usize = ranges.values().map(|(count, _)| count).sum();
+        let first = first.clone();
+        drop(ranges);
+        let count = self.pages();
         Some(format!(
             "corrupt pages in the old files: {count}, the first is {first}; the donor's pages replace them"
         ))

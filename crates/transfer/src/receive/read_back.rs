@@ -123,7 +123,7 @@ struct Part {
 }
 
 /// Reads staged files with up to `threads` threads, and learns what can be remembered of them. Returns the number of bytes that
-/// were correct.
+/// were correct. `step` is called for each piece that was read.
 ///
 /// # Errors
 /// Some bytes are wrong; a file cannot be read; cancelled.
@@ -131,7 +131,7 @@ pub(super) fn read_back(
     files: impl Iterator<Item = (FileId, Arc<StagedFile>)> + Send,
     learning: Option<&Learning<'_>>,
     threads: u16,
-    cancel: &Cancel,
+    (cancel, step): (&Cancel, &(dyn Fn() + Sync)),
 ) -> Result<u64> {
     let (parts, sum) = (Mutex::new(files.flat_map(parts_of)), AtomicU64::new(0));
     // Stops the other threads: the error is reported only after all of them have ended.
@@ -142,7 +142,7 @@ pub(super) fn read_back(
         while let Some(part) = next() {
             cancel.check()?;
             let mut learned = Learned::default();
-            let bytes = part.read(&mut buffer, learning.map(|learning| learning.key), &mut learned);
+            let bytes = part.read(&mut buffer, learning.map(|learning| learning.key), &mut learned, step);
             let bytes = bytes.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             sum.fetch_add(bytes, Ordering::Relaxed);
             if let Some(learning) = learning {
@@ -181,7 +181,13 @@ fn parts_of((id, file): (FileId, Arc<StagedFile>)) -> Vec<Part> {
 }
 
 impl Part {
-    fn read(&self, buffer: &mut Buffer, key: Option<&FingerprintKey>, learned: &mut Learned) -> Result<u64> {
+    fn read(
+        &self,
+        buffer: &mut Buffer,
+        key: Option<&FingerprintKey>,
+        learned: &mut Learned,
+        step: &dyn Fn(),
+    ) -> Result<u64> {
         if self.pieces.is_empty() {
             return Ok(0);
         }
@@ -211,6 +217,7 @@ impl Part {
             read.with_context(|| format!("cannot read back {target} at {at}"))?;
             let bytes = &*buffer.first(len);
             check(&self.file, *at, *piece, bytes)?;
+            step();
             if let Some(key) = key {
                 learned.fingerprints.push(fingerprinted(key, *at, bytes));
                 learned.front = self.front(*at, bytes).or(learned.front.take());

@@ -80,7 +80,7 @@ impl Staging {
                 }
             }
             let coming = coming.into_values().collect();
-            let done = settle_all(coming, patches, usize::from(threads))?.into_iter();
+            let done = settle_all(coming, patches, usize::from(threads), &|| self.step())?.into_iter();
             for (id, staged) in done {
                 settled.insert(id, Arc::new(staged));
                 settled.rest(id);
@@ -116,16 +116,21 @@ struct Coming<'a> {
     last: StagedFile,
 }
 
-/// Settles files, several at a time.
+/// Settles files, several at a time. Calls `step` for each, and for each piece that is copied.
 fn settle_all(
     coming: Vec<Coming<'_>>,
     patches: Patches,
     threads: usize,
+    step: &(dyn Fn() + Sync),
 ) -> Result<Vec<(FileId, StagedFile)>> {
-    let settled = each_in_threads(Thread::Settling, threads, coming, &|file| file.settle(patches))?;
+    let settled = each_in_threads(Thread::Settling, threads, coming, &|file| file.settle(patches, step))?;
     let new = || settled.iter().map(|(_, staged)| staged).filter(|staged| staged.patched.is_none());
     let pieces = new().flat_map(to_be_copied).collect();
-    let copy = |(part, to): (Held, PathBuf)| reusable::copy_part(&part, &to);
+    let copy = |(part, to): (Held, PathBuf)| {
+        reusable::copy_part(&part, &to)?;
+        step();
+        Ok(())
+    };
     each_in_threads(Thread::Settling, threads, pieces, &copy)?;
     // Also for files of which everything was copied before.
     for staged in new() {
@@ -136,7 +141,7 @@ fn settle_all(
 }
 
 impl Coming<'_> {
-    fn settle(mut self, patches: Patches) -> Result<(FileId, StagedFile)> {
+    fn settle(mut self, patches: Patches, step: &dyn Fn()) -> Result<(FileId, StagedFile)> {
         if let FileRole::Link { target } = &self.entry.role {
             make_link(&self.last.path, Path::new(target))?;
         } else {
@@ -151,10 +156,11 @@ impl Coming<'_> {
                 set_length(&self.last.path, self.entry.size)?;
             }
             if let Some(changes) = patch {
-                self.last.become_patch(&changes, patches == Patches::Kept)?;
+                self.last.become_patch(&changes, patches == Patches::Kept, step)?;
             }
         }
         self.last.made = AtomicBool::new(true);
+        step();
         Ok((self.entry.id, self.last))
     }
 }

@@ -156,14 +156,14 @@ impl StagedFile {
         (self.patchable && few && !held.copied && old.path == target).then_some(changes)
     }
 
-    /// Turns it into a patch. With `keep`, the bytes that the patch replaces are kept beside it.
-    pub fn become_patch(&mut self, changes: &Changes, keep: bool) -> Result<()> {
+    /// Turns it into a patch. With `keep`, the bytes that the patch replaces are kept beside it. Calls `step` now and then.
+    pub fn become_patch(&mut self, changes: &Changes, keep: bool, step: &dyn Fn()) -> Result<()> {
         let held = lock(&self.held);
         let old = held.old.as_ref().context("a patch without an old file")?;
         patch::seal(&self.path, changes)?;
         let back = keep.then(|| self.path.with_extension("back"));
         if let Some(back) = &back {
-            patch::keep(&old.path, changes, back)?;
+            patch::keep(&old.path, changes, back, step)?;
         }
         reusable::is_as_compared(old)?;
         let (table, patch) = (old.path.clone(), self.path.clone());

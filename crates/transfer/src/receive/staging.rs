@@ -27,6 +27,7 @@ pub use crate::receive::settling::Patches;
 use crate::receive::staged::{StagedFile, make, may_be_patched, set_length};
 use crate::receive::staging_roots::{Stage, StagingRoots};
 use crate::remembered::arrived::Arrived;
+use crate::server::local_work::LocalWork;
 use crate::threads::lock;
 
 /// All files of an attempt, under their staged paths. Shared by the threads that receive.
@@ -37,6 +38,8 @@ pub struct Staging {
     shared: Mutex<Shared>,
     /// Key of the fingerprints that are remembered.
     key: OnceLock<FingerprintKey>,
+    /// Counts steps of work for which nothing travels.
+    work: OnceLock<Arc<LocalWork>>,
 }
 
 #[derive(Debug)]
@@ -62,7 +65,17 @@ impl Staging {
             arrived: None,
         };
         let (datadir, shared) = (datadir.to_owned(), Mutex::new(shared));
-        Ok(Staging { flavor, datadir, shared, key: OnceLock::new() })
+        Ok(Staging { flavor, datadir, shared, key: OnceLock::new(), work: OnceLock::new() })
+    }
+
+    /// From now on steps of work for which nothing travels are counted here.
+    pub fn count_in(&self, work: &Arc<LocalWork>) {
+        let _ = self.work.set(Arc::clone(work));
+    }
+
+    /// A step of such work is done.
+    pub fn step(&self) {
+        self.work.get().into_iter().for_each(|work| work.step());
     }
 
     /// Chooses where a file is staged: on the filesystem of its target. A file that was begun before is not changed.
@@ -231,7 +244,7 @@ impl Staging {
         make(&staged)?;
         // Of a longer one that an interrupted transfer left.
         set_length(&staged.path, staged.size)?;
-        read_back(std::iter::once((file, Arc::clone(&staged))), None, 1, cancel)?;
+        read_back(std::iter::once((file, Arc::clone(&staged))), None, 1, (cancel, &|| self.step()))?;
         lock(&staged.digests).all_were_read_back();
         Ok(staged.path.clone())
     }
@@ -296,7 +309,7 @@ impl Staging {
     /// # Errors
     /// Some bytes are not.
     pub fn read_back(&self, threads: u16, cancel: &Cancel) -> Result<u64> {
-        read_back(self.data_files(), None, threads, cancel)
+        read_back(self.data_files(), None, threads, (cancel, &|| self.step()))
     }
 
     /// As [`Staging::read_back`]. Also returns what can be remembered of the tables, if that is collected
@@ -307,7 +320,7 @@ impl Staging {
     pub fn read_back_and_learn(&self, threads: u16, cancel: &Cancel) -> Result<(u64, Arrived)> {
         let Some(key) = self.key() else { return Ok((self.read_back(threads, cancel)?, Arrived::default())) };
         let learning = Learning::new(key, std::mem::take(self.arrived(&mut self.shared())));
-        let bytes = read_back(self.data_files(), Some(&learning), threads, cancel)?;
+        let bytes = read_back(self.data_files(), Some(&learning), threads, (cancel, &|| self.step()))?;
         Ok((bytes, learning.arrived()))
     }
 

@@ -40,6 +40,7 @@ use crate::donor::plan_by_rows;
 use crate::failure::{Failure, Kind};
 use crate::human::size;
 use crate::job::Job;
+use crate::limits::Minute;
 use crate::load::governor::Governor;
 use crate::panics::caught;
 use crate::server::credentials::{self, Credentials};
@@ -115,7 +116,7 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
     tracing::info!("snapshot: logical: {reason}");
     let (layout, engines) =
         (Layout::resolve(&job.args, &job.options)?, EnginePolicy::from_options(&job.options));
-    plan(job, joiner, &donor, (&layout, &engines), isolation)?;
+    let bytes = plan(job, joiner, &donor, (&layout, &engines), isolation)?;
     let logical = Logical {
         login: donor,
         layout: &layout,
@@ -129,6 +130,8 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
     };
     let incoming = Incoming::new(job, joiner);
     let loaded = caught(|| {
+        // Here, so that the reason is left on the joiner's host too.
+        job.settings.limits.permit_rows(bytes, Minute::now())?;
         let mut session = joiner.session()?;
         joiner.check_rights(&mut session)?;
         joiner.give_back(session);
@@ -161,14 +164,14 @@ fn transfer(job: &Job, joiner: &Joiner<'_>, donor: Login, given: AnnotatedStateI
     Ok(state)
 }
 
-/// Records and logs what is expected.
+/// Records and logs what is expected. Returns the bytes of the files whose rows are sent.
 fn plan(
     job: &Job,
     joiner: &Joiner<'_>,
     donor: &Login,
     (layout, engines): (&Layout, &EnginePolicy),
     isolation: Isolation,
-) -> Result<()> {
+) -> Result<u64> {
     let bytes = scan::bytes(&scan::scan(layout, engines)?.files, false);
     let session = Session::open(donor, ANSWER_WITHIN).ok();
     let tables = session.and_then(|mut session| LockedTables::seen(&mut session, &engines.skip));
@@ -179,7 +182,7 @@ fn plan(
     tracing::info!("{}", plan.words);
     job.progress.attempt(bytes);
     job.progress.ledger.update(|record| record.plan = Some(plan));
-    Ok(())
+    Ok(bytes)
 }
 
 /// Why the donor's data cannot be read, for both logs.

@@ -25,6 +25,7 @@ use crate::peer::OwnCertificates;
 use crate::peer::secret::random_bytes;
 use crate::peer::tls;
 use crate::send::throttle::Throttle;
+use crate::server::progress::Moved;
 use crate::threads::{self, Thread, lock};
 
 /// The proxy for one server, with a socket of its own.
@@ -117,9 +118,12 @@ impl Proxy {
     }
 
     /// Counts these bytes, also when the proxy is gone.
-    pub fn counter(&self) -> impl Fn() -> u64 + Send + use<> {
+    pub fn counter(&self) -> impl Fn() -> Moved + Send + use<> {
         let shared = Arc::clone(&self.shared);
-        move || shared.sent.load(Ordering::Relaxed)
+        move || {
+            let bytes = shared.sent.load(Ordering::Relaxed);
+            Moved { bytes, steps: bytes }
+        }
     }
 
     /// Why a connection failed, if one has.

@@ -6,11 +6,13 @@
 //! user may write there. So root runs it as nobody, without root's environment.
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use super::options::ServerOptions;
 use super::privileges::is_root;
 use super::users::user_of_name;
+use crate::program::quiet_answer_of;
 
 /// Where packages install the server.
 pub(crate) const BASEDIR: &str = "/usr";
@@ -18,6 +20,8 @@ pub(crate) const BASEDIR: &str = "/usr";
 pub(crate) const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A user and group that own nothing.
 const NOBODY: (u32, u32) = (65534, 65534);
+/// How long the program may take. On a host whose processors are all taken it needs much longer than usual.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Returns `basedir`, or the place where packages install the server.
 pub(crate) fn basedir(options: &ServerOptions) -> PathBuf {
@@ -47,12 +51,12 @@ fn ask(program: &Path) -> Option<PathBuf> {
     let mut command = Command::new(program);
     // The plugin table, which would be read from the datadir, is not needed.
     command.args(["--no-defaults", "--skip-grant-tables", "--verbose", "--help"]);
-    command.env_clear().current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    command.env_clear().current_dir("/");
     if is_root() {
         let (uid, gid) = user_of_name("nobody").unwrap_or(NOBODY);
         command.uid(uid).gid(gid);
     }
-    parse(&String::from_utf8_lossy(&command.output().ok()?.stdout))
+    parse(&quiet_answer_of(&mut command, ANSWERS_WITHIN)?)
 }
 
 /// Reads `datadir` from the table of variables at the end of the help.

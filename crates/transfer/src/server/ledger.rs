@@ -15,6 +15,8 @@ use crate::threads::lock;
 
 /// The beginning of the line in which the donor tells its plan.
 const PLAN: &str = "plan: ";
+/// The beginning of the line in which the donor tells why it sends no write-sets of its archive.
+pub const NO_DEEP_IST: &str = "no deep IST: ";
 
 /// What a record is made from. All threads of a transfer share it.
 #[derive(Debug)]
@@ -60,10 +62,12 @@ impl Ledger {
         });
     }
 
-    /// Records a line that the donor sent, if it is its plan.
+    /// Records a line that the donor sent, if it is its plan, or why its archive of write-sets does not help.
     pub fn donor_says(&self, line: &str) {
         if line.starts_with(PLAN) {
             self.update(|record| record.plan.get_or_insert_default().words = line.to_owned());
+        } else if line.starts_with(NO_DEEP_IST) {
+            self.update(|record| record.no_deep_ist = Some(line.to_owned()));
         }
     }
 
@@ -325,6 +329,8 @@ mod tests {
         ledger.count(FileId(1), &Table { sent: 5, ..Table::default() });
         ledger.donor_says("plan: incremental, about 5 B");
         ledger.donor_says("the consistency point is at");
+        ledger.donor_says("no deep IST: it would cost more");
+        assert_eq!(ledger.record(9, 7).no_deep_ist.as_deref(), Some("no deep IST: it would cost more"));
         assert_eq!(ledger.record(9, 7).plan.expect("a plan").words, "plan: incremental, about 5 B");
         ledger.attempt(SnapshotKind::Blocking, "no login");
         ledger.count(FileId(2), &Table { sent: 3, ..Table::default() });

@@ -2,7 +2,8 @@
 //! transfer that hangs.
 //!
 //! A program with a time limit of its own counts as progress until that limit, because then it is ended. Without a limit only what is
-//! visibly done counts: steps of the work, lines that a program prints, and bytes that a server reads and writes.
+//! visibly done counts: steps of the work (pieces that are copied or read back, operations of an install), lines that a program prints,
+//! and bytes that a server reads and writes.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -35,6 +36,12 @@ impl LocalWork {
     /// A step of the work is done, or a program has printed a line.
     pub fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many steps are done.
+    #[cfg(test)]
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
     }
 
     /// Differs from the last value if local work has made progress since.

@@ -8,6 +8,7 @@
 //! | [`parent`] | noticing that the server died, or that we must stop |
 //! | [`shutdown`] | noticing that the server is shutting down in order |
 //! | [`changes`] | options of a running transfer that an operator changes |
+//! | `connections` | what the connections of a transfer have moved |
 //! | [`companion`] | processes of ours that end with the server |
 //! | [`credentials`] | the accounts that the server passes to us |
 //! | [`descriptors`] | descriptors that the server leaks to us |
@@ -21,6 +22,7 @@
 //! | [`metrics`] | the progress as Prometheus metrics |
 //! | [`niceness`] | our out-of-memory score and priority |
 //! | [`markers`] | `sst_in_progress` and `wsrep_sst.pid` |
+//! | [`remaining`] | how long a transfer will still take |
 //! | [`retries`] | how often a join failed |
 //! | [`privileges`] | running root's verbs as the server's user |
 //! | [`progress`] | phases and counts |
@@ -34,6 +36,7 @@ pub mod changes;
 pub(crate) mod command_line;
 pub mod companion;
 pub mod compiled_in;
+mod connections;
 pub mod credentials;
 pub mod descriptors;
 pub mod error_log;
@@ -52,6 +55,7 @@ pub mod progress;
 pub mod provider_options;
 pub mod recorder;
 pub mod records;
+pub mod remaining;
 pub mod report;
 pub mod reporter;
 pub mod retries;

@@ -1,7 +1,6 @@
 //! The progress of a transfer: phases with their durations in the log, a status file, progress lines for the
 //! server.
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,6 +8,8 @@ use std::time::{Duration, Instant};
 use report::Record;
 
 use super::changes::ADAPTIVE_THROTTLE;
+use super::connections::Connections;
+pub use super::connections::Moved;
 use super::ledger::Ledger;
 use super::local_work::LocalWork;
 use super::status::{OK, Status, Totals};
@@ -59,14 +60,13 @@ pub struct Progress {
     pub total_bytes: AtomicU64,
     /// Bytes of redo in that, as far as is known.
     redo_bytes: AtomicU64,
-    /// What counts the bytes of each connection.
-    connections: Mutex<Vec<Counter>>,
-    /// What the other host is doing, as far as it told.
-    peer_phase: Mutex<String>,
+    connections: Connections,
+    /// What the other host is doing, as far as it told, and how much of it is done.
+    peer_phase: Mutex<(String, Option<u8>)>,
     /// What the record of the transfer is made from.
     pub ledger: Ledger,
     /// Work for which nothing travels.
-    pub local: LocalWork,
+    pub local: Arc<LocalWork>,
     pub(super) ended: AtomicBool,
 }
 
@@ -79,15 +79,6 @@ pub struct Slowed {
     pub reason: String,
 }
 
-/// Reports the bytes of a connection.
-struct Counter(Box<dyn Fn() -> u64 + Send>);
-
-impl fmt::Debug for Counter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Counter").field(&(self.0)()).finish()
-    }
-}
-
 impl Progress {
     /// Starts the clock of a transfer.
     pub fn new(role: &'static str) -> Arc<Progress> {
@@ -98,7 +89,7 @@ impl Progress {
             began_ms,
             peer_phase: Mutex::default(),
             ledger: Ledger::new(role, began, began_ms),
-            local: LocalWork::default(),
+            local: Arc::default(),
             phases: Mutex::default(),
             last_success_ms: Mutex::default(),
             failures: Mutex::default(),
@@ -118,7 +109,7 @@ impl Progress {
             done_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
             redo_bytes: AtomicU64::new(0),
-            connections: Mutex::default(),
+            connections: Connections::default(),
             ended: AtomicBool::new(false),
         })
     }
@@ -188,21 +179,31 @@ impl Progress {
         lock(&self.phase).0.clone()
     }
 
-    /// What the other host says it is doing.
-    pub fn peer_does(&self, what: &str) {
-        what.clone_into(&mut lock(&self.peer_phase));
+    /// What the other host says it is doing, and how many percent of the bytes it says are done.
+    pub fn peer_does(&self, what: &str, percent: Option<u8>) {
+        *lock(&self.peer_phase) = (what.to_owned(), percent);
+    }
+
+    /// How many percent of the bytes are done; `None` before there are any, and when all are.
+    pub fn percent(&self) -> Option<u8> {
+        let (done, total) = (self.done_bytes.load(Ordering::Relaxed), self.total());
+        let percent = done.saturating_mul(100).checked_div(total).filter(|_| done < total)?;
+        u8::try_from(percent).ok()
     }
 
     /// Adds a connection, whose bytes count from its start to the end of the transfer.
-    pub fn count(&self, connection: impl Fn() -> u64 + Send + 'static) {
-        let connection = Counter(Box::new(connection));
-        lock(&self.connections).push(connection);
+    pub fn count(&self, connection: impl Fn() -> Moved + Send + 'static) {
+        self.connections.add(connection);
+    }
+
+    /// Grows while the connections make progress.
+    pub(super) fn wire_steps(&self) -> u64 {
+        self.connections.moved().steps
     }
 
     /// Bytes sent and received over the network, with the overhead of encryption.
     pub fn wire_bytes(&self) -> u64 {
-        let connections = lock(&self.connections);
-        connections.iter().map(|Counter(bytes)| bytes()).sum()
+        self.connections.moved().bytes
     }
 
     /// Begins an attempt to copy this many bytes.
@@ -346,12 +347,14 @@ impl Progress {
         let (phase, since) = lock(&self.phase).clone();
         add_phase(&mut phases, &phase, since.elapsed());
         let limits = *lock(&self.limits);
+        let (peer_phase, peer_percent) = lock(&self.peer_phase).clone();
         let (reading_limit, slowed_by) =
             lock(&self.slowed).clone().map(|slowed| (slowed.reading_limit, slowed.reason)).unzip();
         Status {
             role: self.role.to_owned(),
             phase: self.current_phase(),
-            peer_phase: lock(&self.peer_phase).clone(),
+            peer_phase,
+            peer_percent,
             // Files that were copied again because they changed, and files created during the copy, count
             // more than once.
             done_bytes: self.done_bytes.load(Ordering::Relaxed).min(total_bytes),

@@ -61,7 +61,7 @@ fn the_status_file_of_an_older_version_is_read() {
 fn bytes_are_counted_over_all_attempts_and_transfers() {
     let donor = || {
         let progress = Progress::new("donor");
-        progress.count(|| 50);
+        progress.count(|| Moved { bytes: 50, steps: 1 });
         progress
     };
     let sends = |progress: &Progress, sent, reused| {

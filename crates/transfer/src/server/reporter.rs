@@ -11,6 +11,7 @@ use super::local_work::Sign;
 use super::metrics::{self, Metrics};
 use super::progress::Progress;
 use super::recorder::Recorder;
+use super::remaining::{Remaining, left_of, may_be_told};
 use super::report::Report;
 use super::status::{Status, write_status};
 use crate::human::size;
@@ -55,44 +56,20 @@ impl Drop for Reporter {
 /// Since when nothing has changed.
 #[derive(Default)]
 struct Stillness {
-    seen: (String, u64, u64, Sign),
+    seen: (String, (String, Option<u8>), u64, u64, Sign),
     since_ms: u64,
 }
 
 impl Stillness {
-    /// Milliseconds, with this as the newest look.
-    fn after(&mut self, status: &Status, local: Sign) -> u64 {
-        let seen = (status.phase.clone(), status.done_bytes, status.wire_bytes, local);
+    /// Milliseconds, with this as the newest look. `wire`: the steps of the connections.
+    fn after(&mut self, status: &Status, wire: u64, local: Sign) -> u64 {
+        let (own, peer) = (status.phase.clone(), (status.peer_phase.clone(), status.peer_percent));
+        let seen = (own, peer, status.done_bytes, wire, local);
         if seen != self.seen {
             self.seen = seen;
             self.since_ms = status.elapsed_ms;
         }
         status.elapsed_ms.saturating_sub(self.since_ms)
-    }
-}
-
-/// How fast what is left gets less.
-#[derive(Default)]
-struct Remaining {
-    /// When it was looked at last, in milliseconds of the transfer, and how many bytes were left then.
-    before: Option<(u64, u64)>,
-}
-
-impl Remaining {
-    /// The first look, as soon as it is known how many bytes there are.
-    fn begin(&mut self, status: &Status) {
-        if self.before.is_none() && status.total_bytes > 0 {
-            self.before = Some((status.elapsed_ms, left_of(status)));
-        }
-    }
-
-    /// Milliseconds until nothing is left if it goes on as since the last look. `None` if no end is in sight: what is left has
-    /// not become less, because a busy server writes as much redo as is sent, or because nothing is sent.
-    fn after(&mut self, status: &Status) -> Option<u64> {
-        let left = left_of(status);
-        let (then, before) = self.before.replace((status.elapsed_ms, left))?;
-        let less = before.checked_sub(left).filter(|less| *less > 0)?;
-        left.saturating_mul(status.elapsed_ms.saturating_sub(then)).checked_div(less)
     }
 }
 
@@ -123,7 +100,7 @@ fn report_until_end(progress: &Progress, places: &Places, to_server: Option<&Rep
         }
         last_status = Some(Instant::now());
         let mut status = progress.status();
-        status.idle_ms = stillness.after(&status, progress.local.sign());
+        status.idle_ms = stillness.after(&status, progress.wire_steps(), progress.local.sign());
         remaining.begin(&status);
         write_status(&places.status_file, &status);
         let is_new = |(at, phase): &(Instant, String)| at.elapsed() >= RECORD_EVERY || *phase != status.phase;
@@ -174,11 +151,6 @@ fn report_to_server(report: &Report, status: &Status, said: (u64, u64)) -> (u64,
     (status.total_bytes, status.done_bytes)
 }
 
-/// Bytes that are still to be handled.
-fn left_of(status: &Status) -> u64 {
-    status.total_bytes.saturating_sub(status.done_bytes)
-}
-
 /// The line about a running transfer. The remaining time is omitted while no end is in sight, while it depends on another
 /// program, and while more work follows than was known.
 pub(super) fn text_of(status: &Status, left_ms: Option<u64>) -> String {
@@ -187,8 +159,7 @@ pub(super) fn text_of(status: &Status, left_ms: Option<u64>) -> String {
     let percent = if left == 0 { 99 } else { (done * 100 / total.max(&1)).min(99) };
     let so_far =
         format!("{phase}: {percent} % of {}, {} on the network", size(*total), size(status.wire_bytes));
-    let known = left > 0 && !phase.starts_with("waiting for ");
-    match left_ms.filter(|_| known) {
+    match left_ms.filter(|_| may_be_told(status)) {
         // Never 0 s: something is left.
         Some(left_ms) => format!("{so_far}, about {} s left", left_ms.div_ceil(1000).max(1)),
         None => so_far,
@@ -202,16 +173,17 @@ mod tests {
 
     #[test]
     fn a_transfer_is_idle_since_its_last_byte_or_phase() {
-        let status = |phase: &str, wire_bytes, elapsed_ms| Status {
+        let status = |phase: &str, elapsed_ms| Status {
             phase: phase.to_owned(),
-            wire_bytes,
+            // Pings have bytes, too.
+            wire_bytes: elapsed_ms,
             elapsed_ms,
             ..Status::default()
         };
         let mut stillness = Stillness::default();
         let idle =
             [("a", 0, 100), ("a", 0, 600), ("a", 9, 900), ("a", 9, 1900), ("b", 9, 2000), ("b", 9, 2300)]
-                .map(|(phase, wire, ms)| stillness.after(&status(phase, wire, ms), Sign::default()));
+                .map(|(phase, wire, ms)| stillness.after(&status(phase, ms), wire, Sign::default()));
         assert_eq!(idle, [0, 500, 0, 1000, 0, 300]);
     }
 
@@ -221,11 +193,11 @@ mod tests {
         let at = |elapsed_ms| Status { elapsed_ms, ..Status::default() };
         let (mut stillness, work) = (Stillness::default(), LocalWork::default());
         let counts = work.until_limit(Some(Duration::from_secs(4 * 3600)));
-        assert_eq!(stillness.after(&at(1000), work.sign()), 0);
-        assert_eq!(stillness.after(&at(1_201_000), work.sign()), 0);
+        assert_eq!(stillness.after(&at(1000), 0, work.sign()), 0);
+        assert_eq!(stillness.after(&at(1_201_000), 0, work.sign()), 0);
         drop(counts);
-        assert_eq!(stillness.after(&at(1_202_000), work.sign()), 0);
-        assert_eq!(stillness.after(&at(2_000_000), work.sign()), 798_000);
+        assert_eq!(stillness.after(&at(1_202_000), 0, work.sign()), 0);
+        assert_eq!(stillness.after(&at(2_000_000), 0, work.sign()), 798_000);
     }
 
     /// After so many seconds, with so many MiB done and in all.
@@ -251,29 +223,5 @@ mod tests {
         // Something is left, so some time is.
         assert_eq!(text("sending", 99, Some(3)), format!("sending: 99 % {so_far}, about 1 s left"));
         assert_eq!(text("sending", 99, Some(0)), format!("sending: 99 % {so_far}, about 1 s left"));
-    }
-
-    /// With `rlimit` below the redo's rate the lines said `about 0 s left` for minutes: 98 % were done, and that remained so.
-    #[test]
-    fn no_time_is_named_while_no_end_is_in_sight() {
-        let mut remaining = Remaining::default();
-        remaining.begin(&at("starting", 0, 0, 0));
-        let mut left = |seconds, done, total| {
-            let status = at("sending", seconds, done, total);
-            remaining.begin(&status);
-            remaining.after(&status)
-        };
-        // The first line has nothing to compare with.
-        assert_eq!(left(1, 0, 1000), None);
-        assert_eq!(left(11, 500, 1000), Some(10_000));
-        // Redo grows as fast as it is sent, or faster.
-        assert_eq!(left(21, 980, 1000), Some(416));
-        assert_eq!(left(31, 1180, 1200), None);
-        assert_eq!(left(41, 1280, 1310), None);
-        // Nothing is sent.
-        assert_eq!(left(51, 1280, 1310), None);
-        // More is sent than comes.
-        assert_eq!(left(61, 1400, 1420), Some(20_000));
-        assert_eq!(left(71, 1420, 1420), Some(0));
     }
 }

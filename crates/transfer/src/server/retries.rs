@@ -44,6 +44,11 @@ pub fn failed_joins(datadir: &Path) -> u32 {
     }
 }
 
+/// Whether the limit has kept the last join from receiving files, and no operator has permitted further ones since.
+pub fn limit_is_reached(datadir: &Path) -> bool {
+    datadir.join(LIMIT_FILE).symlink_metadata().is_ok_and(|meta| !meta.is_dir())
+}
+
 /// Whether a join may receive files.
 ///
 /// # Errors
@@ -136,7 +141,7 @@ mod tests {
         }
         let refusal = permit(datadir, &limits).unwrap_err().to_string();
         assert!(refusal.contains("retry-limit=2") && refusal.contains("sst_retry_count"), "{refusal}");
-        assert!(datadir.join(LIMIT_FILE).exists() && failed_joins(datadir) == 2);
+        assert!(limit_is_reached(datadir) && failed_joins(datadir) == 2);
         // As the operator of PXC writes and removes it.
         std::fs::write(datadir.join(COUNT_FILE), "1").unwrap();
         permit(datadir, &limits).unwrap();
@@ -196,5 +201,6 @@ mod tests {
         count(dir.path(), &limits).unwrap();
         reset(dir.path()).unwrap();
         assert!(!are_counted(dir.path()) && dir.path().join(LIMIT_FILE).is_dir());
+        assert!(!limit_is_reached(dir.path()));
     }
 }

@@ -25,6 +25,8 @@ pub struct Status {
     pub phase: String,
     /// What the other host is doing, as it said last. Empty while it has said nothing.
     pub peer_phase: String,
+    /// How many percent of the bytes the other host says it has done. Absent if it does not say.
+    pub peer_percent: Option<u8>,
     /// Bytes of files that are complete.
     pub done_bytes: u64,
     /// Bytes of all files; 0 while unknown.
@@ -39,7 +41,7 @@ pub struct Status {
     pub attempts: u64,
     /// Microseconds for which the donor paused replication.
     pub paused_us: u64,
-    /// Corrupt pages that the donor found in this attempt.
+    /// Corrupt pages that this host found in its files in this attempt.
     pub corrupt_pages: u64,
     /// When the transfer began, in milliseconds since 1970.
     pub began_ms: u64,

@@ -136,8 +136,13 @@ fn a_ping_is_a_sign_of_life() {
         donor.link.send(&Message::Ready).unwrap();
         donor
     });
+    let traffic = joiner.link.traffic();
+    let (bytes, messages) = (traffic.total(), traffic.messages());
     assert_eq!(joiner.link.recv().unwrap(), Message::Ready);
     pinger.join().unwrap();
+    // Probes count messages, because a side whose work hangs sends pings, too.
+    assert!(traffic.total() > bytes + 7 * 20);
+    assert_eq!(traffic.messages(), messages + 1);
 }
 
 /// Sends chunks until it fails.

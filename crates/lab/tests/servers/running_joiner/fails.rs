@@ -68,6 +68,19 @@ fn a_wrong_account_and_too_few_rights_on_the_joiner_are_named() -> Result<()> {
     fails_and_keeps_its_data(n1, n2, &lacks).context("too few rights")
 }
 
+/// The limits of an operator hold for rows too: the donor refuses before it reads any.
+#[test]
+fn a_limit_of_the_donor_is_kept() -> Result<()> {
+    let cluster = builder().sst("max-transfer=1M").build()?;
+    let (n1, n2) = (cluster.node(1), cluster.node(2));
+    n1.bootstrap()?;
+    let_in(n1, PASSWORD, ALL)?;
+    stand_alone(n2)?;
+    let_in(n2, PASSWORD, ALL)?;
+    let refusal = reported("would be sent, and max-transfer under [sst] on this node permits 1.0 MiB");
+    fails_and_keeps_its_data(n1, n2, &refusal)
+}
+
 /// What an operator's command says of a node, as JSON.
 fn rejoin(cluster: &Cluster, verb: &str, node: &Node, more: &[&str]) -> Result<Value> {
     let mut command = Command::new(cluster.program_dir().join("rejoin"));

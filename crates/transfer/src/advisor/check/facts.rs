@@ -326,6 +326,8 @@ pub enum PortState {
     Free,
     /// Another program listens on it.
     Taken,
+    /// Something listens on it, and systemd is set up to listen there for this unit.
+    TakenFor(&'static str),
     /// The address is not this host's.
     NotHere,
     /// It is not, for this reason.

@@ -1,6 +1,7 @@
 //! The addresses that the node announces, free ports, and which of the configured members respond.
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use formats::wsrep::address::{DEFAULT_PORT, ListenAddress};
@@ -13,6 +14,8 @@ use crate::threads::{Thread, scoped};
 const GROUP_PORT: u16 = 4567;
 /// The server's port.
 const CLIENT_PORT: u16 = 3306;
+/// Socket units that an administrator, or a package, has enabled.
+const SOCKETS_OF_SYSTEMD: &str = "/etc/systemd/system/sockets.target.wants";
 /// How long a member may take to respond.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -112,9 +115,18 @@ pub(super) fn ports(facts: &Facts) -> Vec<Port> {
     }
     let port = |(what, (host, port), option): (_, (String, u16), _)| {
         let address = ListenAddress { host: host.clone(), port: Some(port) }.to_string();
-        Port { what, address, state: try_port(&host, port), option }
+        let state = match (try_port(&host, port), socket_unit(Path::new(SOCKETS_OF_SYSTEMD))) {
+            (PortState::Taken, Some(unit)) if what == "client" => PortState::TakenFor(unit),
+            (state, _) => state,
+        };
+        Port { what, address, state, option }
     };
     wanted.into_iter().map(port).collect()
+}
+
+/// The socket unit of the server that systemd starts with the host: Debian 12 enables one.
+fn socket_unit(enabled: &Path) -> Option<&'static str> {
+    ["mariadb.socket", "mysql.socket"].into_iter().find(|unit| enabled.join(unit).symlink_metadata().is_ok())
 }
 
 /// Where donors connect for IST, if a process of ours has to listen there.
@@ -197,6 +209,15 @@ mod tests {
         let members = members_of("gcomm://10.0.0.1,db2:4577?pc.wait_prim=no");
         assert_eq!(members, [("10.0.0.1".to_owned(), 4567), ("db2".to_owned(), 4577)]);
         assert!(members_of("gcomm://").is_empty());
+    }
+
+    #[test]
+    fn the_socket_unit_of_debian_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(socket_unit(dir.path()), None);
+        std::os::unix::fs::symlink("/lib/systemd/system/mariadb.socket", dir.path().join("mariadb.socket"))
+            .unwrap();
+        assert_eq!(socket_unit(dir.path()), Some("mariadb.socket"));
     }
 
     #[test]

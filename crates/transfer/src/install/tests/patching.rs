@@ -2,6 +2,7 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::chunk::digest;
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
@@ -11,14 +12,17 @@ use crate::disk::filesystem::shares_bytes;
 use crate::disk::identity::look;
 use crate::failure::{Kind, kind_of};
 use crate::flavor::mariadb::MariaDb;
-use crate::install::files::Disk;
-use crate::install::patch::TABLE_MIN;
+use crate::install::counted_disk::CountedDisk;
+use crate::install::files::{Disk, Files};
+use crate::install::patch::{Changes, TABLE_MIN, seal};
 use crate::install::plan::{Class, InstallPlan, OldKind};
+use crate::install::record::write_record;
 use crate::install::rollback::rollback;
-use crate::install::run::install;
+use crate::install::run::{finish_interrupted, install};
 use crate::install::tests::world::plan_of_staged;
 use crate::receive::reusable::Old;
 use crate::receive::staging::{Patches, Staging};
+use crate::server::local_work::LocalWork;
 
 const SIZE: u64 = 2 * TABLE_MIN;
 /// The range that is sent.
@@ -121,6 +125,50 @@ fn a_large_table_of_which_little_differs_is_changed_where_it_lies() {
     rollback(&Disk, world.dir.path(), &world.managed(), |_| Ok(None), 2).unwrap();
     assert!(fs::read(world.table()).unwrap().iter().all(|byte| *byte == 1));
     assert_eq!(fs::metadata(world.table()).unwrap().len(), SIZE);
+}
+
+/// A liveness probe killed joiners while they copied, read back and installed: nothing travels then.
+#[test]
+fn copying_reading_back_and_installing_are_progress() {
+    let world = World::new("db/t.ibd");
+    let staging = world.received(&[0, 3 << 20]);
+    let work = Arc::new(LocalWork::default());
+    staging.count_in(&work);
+    let mut before = 0;
+    let mut more = |at_least, what: &str| {
+        let steps = work.steps();
+        assert!(steps - before >= at_least, "{what}: {} steps", steps - before);
+        before = steps;
+    };
+    let plan = world.plan(&staging, Patches::Kept);
+    more(2, "settling two files");
+    staging.read_back(2, &Cancel::new()).unwrap();
+    more(2, "reading back two ranges");
+    install(&CountedDisk(&work), &plan).unwrap();
+    more(10, "installing");
+    // Interrupted after the record was written.
+    let world = World::new("db/t.ibd");
+    let plan = world.plan(&world.received(&[0]), Patches::Kept);
+    write_record(&Disk, &plan).unwrap();
+    let disk = CountedDisk(&work);
+    finish_interrupted(&disk, world.dir.path()).unwrap().unwrap();
+    more(10, "finishing an interrupted install");
+    world.is_new(&[0]);
+}
+
+/// Also within one patch, which can be of hundreds of gigabytes.
+#[test]
+fn a_long_patch_is_applied_in_steps() {
+    const LENGTH: u64 = 200 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let [table, patch] = ["t.ibd", "patch"].map(|name| dir.path().join(name));
+    fs::File::create(&table).unwrap().set_len(LENGTH).unwrap();
+    fs::File::create(&patch).unwrap();
+    let changes = Changes { size: LENGTH, parts: vec![0..LENGTH - 4096] };
+    seal(&patch, &changes).unwrap();
+    let work = LocalWork::default();
+    CountedDisk(&work).patch_unsynced(&patch, &table).unwrap();
+    assert_eq!(work.steps(), 4);
 }
 
 #[test]

@@ -54,7 +54,7 @@ metrics! {
     PAUSE: "rejoin_transfer_pause_seconds",
         "How long the current or last transfer paused replication on the donor, in all tries together.";
     CORRUPT_PAGES: "rejoin_transfer_corrupt_pages",
-        "Corrupt pages that the current or last transfer found in the donor's files; at least, if they made it fail.";
+        "Corrupt pages that the current or last transfer found in this host's files: a donor's, at least, if they made it fail; a joiner's old ones, as far as they were compared.";
 
     // Of the node.
     BUILD_INFO: "rejoin_build_info", "1, with the version of the program.";
@@ -62,6 +62,10 @@ metrics! {
         "Disk space of the previous state that is kept for a rollback.";
     PREVIOUS_STATE_TIME: "rejoin_previous_state_created_time_seconds",
         "When the install that the previous state is kept for was made, in seconds since 1970.";
+    FAILED_JOINS: "rejoin_failed_joins",
+        "Joins in a row that received files and have not brought this node to Synced, a running one included; 0 if retry-limit is not set.";
+    RETRY_LIMIT_REACHED: "rejoin_retry_limit_reached",
+        "Whether retry-limit has kept the last join from receiving files.";
     GCACHE_SIZE: "rejoin_gcache_size_bytes", "Size of the ring of the write-set cache (gcache.size).";
     GCACHE_FIRST: "rejoin_gcache_first_seqno", "First seqno that this node's cache can serve by IST.";
     GCACHE_LAST: "rejoin_gcache_last_seqno", "Last seqno in this node's cache.";
@@ -69,11 +73,11 @@ metrics! {
         "Rate at which write-sets fill the cache, measured over those in it.";
     GCACHE_WINDOW: "rejoin_gcache_window_seconds",
         "How long a node that stops now may be away and still return by IST from this node's cache, at the rate at which write-sets filled it.";
-    GCACHE_MISSING: "rejoin_gcache_missing_write_sets",
-        "Write-sets that IST could not bring if this node went down now: those after the newest in its cache and before the oldest that any other member could serve, as the members said at the last configuration change. 0 if its position is covered.";
     ARCHIVE_SIZE: "rejoin_archive_size_bytes", "Disk space of the archive of write-sets.";
     ARCHIVE_GAPS: "rejoin_archive_gaps", "Ranges of write-sets that are missing within the archive.";
     ARCHIVE_MISSING: "rejoin_archive_missing_write_sets", "Write-sets in the gaps of the archive.";
+    ARCHIVE_NEWEST_GAP: "rejoin_archive_newest_gap_time_seconds",
+        "When the newest gap of the archive was found, in seconds since 1970.";
     ARCHIVE_RUNNING: "rejoin_archive_running", "Whether the archiver is running.";
     ARCHIVE_FULL: "rejoin_archive_out_of_space",
         "Whether the archiver has stopped writing for lack of disk space.";

@@ -2,7 +2,7 @@
 use super::{Metrics, in_seconds, names};
 use crate::server::status::{OK, Status};
 
-/// The role that takes the snapshot: only it knows some of the figures.
+/// The role that takes the snapshot: only it pauses replication.
 const DONOR: &str = "donor";
 
 /// The current or the last transfer of a node.
@@ -23,9 +23,9 @@ pub fn of_transfer(metrics: &mut Metrics, status: &Status, runs: bool) {
     one(names::COMPLETE, status.done_bytes as f64);
     one(names::READ, status.read_bytes as f64);
     one(names::REMEMBERED, status.remembered_bytes as f64);
+    one(names::CORRUPT_PAGES, status.corrupt_pages as f64);
     if status.role == DONOR {
         one(names::PAUSE, status.paused_us as f64 / 1e6);
-        one(names::CORRUPT_PAGES, status.corrupt_pages as f64);
     }
     if let Some((phase, _)) = status.phases.last().filter(|_| runs) {
         metrics.add(names::PHASE, &[role, ("phase", phase)], 1.0);
@@ -141,7 +141,9 @@ mod tests {
         assert!(ended.contains("rejoin_transfer_consecutive_failures{role=\"joiner\"} 0\n"), "{ended}");
         // Counters begin at 0, so that their growth in the first transfer is seen.
         assert!(ended.contains("rejoin_transfer_bytes_total{role=\"joiner\",kind=\"sent\"} 0\n"), "{ended}");
-        for absent in ["_pause_", "_corrupt_", "_idle_", "_phase{"] {
+        // A joiner finds those of its own old files.
+        assert!(ended.contains("rejoin_transfer_corrupt_pages{role=\"joiner\"} 3\n"), "{ended}");
+        for absent in ["_pause_", "_idle_", "_phase{"] {
             assert!(!ended.contains(absent), "{absent}: {ended}");
         }
         status.outcome = None;

@@ -40,6 +40,15 @@ pub struct Status {
     pub ranges: Vec<RangeStatus>,
     /// Gaps between them, the newest last.
     pub gaps: Vec<GapStatus>,
+    /// How many gaps there are. An archiver of an earlier build does not say it, nor the next two.
+    #[serde(default)]
+    pub gap_count: u64,
+    /// Actions that are missing in all of them.
+    #[serde(default)]
+    pub missing: u64,
+    /// When the newest one was found; 0 if none was recorded.
+    #[serde(default)]
+    pub newest_gap_ms: u64,
     /// Bytes of the archive on disk.
     pub bytes: u64,
     /// Bytes of its actions before they were compressed.
@@ -88,6 +97,9 @@ impl Status {
         let newest = |len: usize| len.saturating_sub(NAMED_MAX);
         self.ranges = runs[newest(runs.len())..].iter().map(RangeStatus::of).collect();
         self.gaps = gaps[newest(gaps.len())..].iter().map(GapStatus::of).collect();
+        self.gap_count = gaps.len() as u64;
+        self.missing = gaps.iter().map(|gap| missing(gap.first.0, gap.last.0)).sum();
+        self.newest_gap_ms = gaps.iter().map(|gap| gap.reason().1).max().unwrap_or_default();
     }
 
     /// Replaces the file. It is not made durable: after a power loss the archive itself says what it holds.
@@ -112,10 +124,28 @@ impl Status {
         self.state != ENDED && Path::new(&format!("/proc/{}", self.pid)).exists()
     }
 
+    /// How many gaps there are, and how many actions are missing in them. An archiver of an earlier build says that of the gaps
+    /// that it names only.
+    pub fn gaps(&self) -> (u64, u64) {
+        let named = self.gaps.iter().map(|gap| missing(gap.first, gap.last)).sum();
+        (self.gap_count.max(self.gaps.len() as u64), self.missing.max(named))
+    }
+
+    /// When the newest gap was found; `None` if none was recorded.
+    pub fn newest_gap_ms(&self) -> Option<u64> {
+        let named = self.gaps.iter().map(|gap| gap.at_ms).max().unwrap_or_default();
+        Some(self.newest_gap_ms.max(named)).filter(|at| *at > 0)
+    }
+
     /// Whether it waits for disk space.
     pub fn is_out_of_space(&self) -> bool {
         self.state.starts_with(STOPPED)
     }
+}
+
+/// Actions that are missing from `first` to `last`.
+fn missing(first: i64, last: i64) -> u64 {
+    u64::try_from(last.saturating_sub(first).saturating_add(1)).unwrap_or_default()
 }
 
 impl RangeStatus {
@@ -129,5 +159,42 @@ impl GapStatus {
     fn of(gap: &Gap) -> GapStatus {
         let (reason, at_ms) = gap.reason();
         GapStatus { history: gap.history.to_string(), first: gap.first.0, last: gap.last.0, reason, at_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::{Seqno, Uuid};
+
+    use super::*;
+
+    /// An alert compares the count with that of an hour ago, so it must grow with each gap.
+    #[test]
+    fn all_gaps_count_although_only_the_newest_are_named() {
+        let gap = |n: i64| Gap {
+            history: Uuid::NIL,
+            first: Seqno(10 * n),
+            last: Seqno(10 * n + 4),
+            recorded: Some(("overwritten".to_owned(), n as u64 * 1000)),
+        };
+        let gaps: Vec<Gap> = (1..=250).map(gap).collect();
+        let mut status = Status::default();
+        status.name(&[], &gaps);
+        assert_eq!((status.gaps.len(), status.gaps()), (NAMED_MAX, (250, 1250)));
+        assert_eq!(status.newest_gap_ms(), Some(250_000));
+        status.name(&[], &[Gap { recorded: None, ..gap(1) }]);
+        assert_eq!(
+            (status.gaps(), status.newest_gap_ms()),
+            ((1, 5), None),
+            "it is damaged: nobody recorded when"
+        );
+        // Of an archiver of an earlier build.
+        let mut said = serde_json::to_value(&status).unwrap();
+        let fields = said.as_object_mut().unwrap();
+        ["gap_count", "missing", "newest_gap_ms"]
+            .iter()
+            .for_each(|field| drop(fields.remove(*field).unwrap()));
+        let read: Status = serde_json::from_value(said).unwrap();
+        assert_eq!(read.gaps(), (1, 5));
     }
 }

@@ -62,7 +62,7 @@ fn relay(facts: &Facts, endpoints: &IstEndpoints, findings: &mut Findings) {
     let (host, port) = &endpoints.advertised;
     let why = match &facts.relay {
         None => return,
-        Some(PortState::Taken) => {
+        Some(PortState::Taken | PortState::TakenFor(_)) => {
             return findings
                 .ok("relay", format!("a process listens at {host}:{port}, where donors connect for IST"));
         }

@@ -28,6 +28,11 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
                     port.option
                 ),
             ),
+            PortState::TakenFor(unit) => findings.error(
+                "port",
+                format!("{address} ({what}) is in use, and {unit} is enabled: while systemd listens there, a server with Galera does not start"),
+                format!("systemctl disable --now {unit}"),
+            ),
             PortState::NotHere => findings.note(
                 "port",
                 format!("{address} ({what}) is not an address of this host"),
@@ -174,6 +179,8 @@ mod tests {
         };
         let taken = found(&with(PortState::Taken), "port", Error);
         assert!(taken.contains("10.0.0.1:4444 (SST)") && taken.contains("sport = :4444'"), "{taken}");
+        let unit = found(&with(PortState::TakenFor("mariadb.socket")), "port", Error);
+        assert!(unit.contains("systemctl disable --now mariadb.socket"), "{unit}");
         assert!(found(&with(PortState::NotHere), "port", Note).contains("forwards"));
         assert!(found(&with(PortState::Refused("denied".to_owned())), "port", Error).contains("denied"));
         let mut busy = stopped();
