@@ -56,6 +56,8 @@ impl Session {
             // (MDEV-24621), which are sorted already: that takes twice the processor time.
             "unique_checks=1",
             "check_constraint_checks=0",
+            // What the server warns of is judged by its words.
+            "lc_messages='en_US'",
             "time_zone='+00:00'",
             "character_set_client=utf8mb4",
             "character_set_results=NULL",
@@ -66,6 +68,10 @@ impl Session {
             // A session that loads waits for rows as long as they take to come.
             "wait_timeout=31536000",
             "alter_algorithm='DEFAULT'",
+            // What an option file may say for every session.
+            "TRANSACTION READ WRITE",
+            "enforce_storage_engine=NULL",
+            "sql_safe_updates=0",
             // Rows of sys.sys_config say who wrote them.
             "autocommit=1, @sys.ignore_sys_config_triggers=1",
             &format!("sql_mode='{MODE}'"),
