@@ -4,6 +4,8 @@
 //! begins with two spaces and ends with a comma, except the last; a line feed inside a text is written `\n`. The text is
 //! bytes, because a default can be of any character set.
 
+use super::foreign_keys::first_column;
+
 /// The answer without the keys that can be made after the rows, and the statement fragment that makes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deferred {
@@ -15,8 +17,9 @@ pub struct Deferred {
 
 /// Takes out plain secondary keys. Keys that prove something (`UNIQUE`), and those of engines' own parsers (`FULLTEXT`,
 /// `SPATIAL`), stay. So do all keys of a table with a foreign key, which needs them, and of one whose counter
-/// (`AUTO_INCREMENT`) may be led by one of them.
-pub fn defer_keys(create: &[u8]) -> Deferred {
+/// (`AUTO_INCREMENT`) may be led by one of them. So do those that begin with one of the columns `referenced`, in lower case: to these,
+/// foreign keys of other tables refer, and InnoDB makes no such table if the key is not there.
+pub fn defer_keys(create: &[u8], referenced: &[String]) -> Deferred {
     let whole = || Deferred { create: create.to_vec(), add: Vec::new() };
     let mut lines: Vec<&[u8]> = create.split(|byte| *byte == b'\n').collect();
     let has = |text: &[u8]| lines.iter().any(|line| contains(line, text));
@@ -28,7 +31,8 @@ pub fn defer_keys(create: &[u8]) -> Deferred {
     if !counter_first || has(b" FOREIGN KEY ") {
         return whole();
     }
-    let is_key = |line: &&[u8]| line.starts_with(b"  KEY `");
+    let is_needed = |line: &[u8]| first_column(line).is_none_or(|column| referenced.contains(&column));
+    let is_key = |line: &&[u8]| line.starts_with(b"  KEY `") && !is_needed(line);
     let add: Vec<Vec<u8>> = lines
         .iter()
         .filter(|line| is_key(line))
@@ -100,7 +104,7 @@ fn refers_elsewhere(line: &[u8]) -> bool {
 }
 
 /// Where `text` begins outside of quoted names and texts.
-fn outside_quotes(line: &[u8], text: &[u8]) -> Option<usize> {
+pub(super) fn outside_quotes(line: &[u8], text: &[u8]) -> Option<usize> {
     let mut quote = None;
     let mut at = 0;
     while let Some(byte) = line.get(at) {
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn plain_keys_wait() {
-        let deferred = defer_keys(TABLE.as_bytes());
+        let deferred = defer_keys(TABLE.as_bytes(), &[]);
         assert_eq!(deferred.add, b"ADD KEY `a` (`a`), ADD KEY `ab` (`a`,`b`(3))");
         let create = String::from_utf8(deferred.create).unwrap();
         assert!(create.contains("  UNIQUE KEY `u` (`b`)\n) ENGINE=InnoDB AUTO_INCREMENT=17"), "{create}");
@@ -169,12 +173,23 @@ mod tests {
         let counted = TABLE.replace("  PRIMARY KEY (`id`),\n", "").replace("KEY `a` (`a`)", "KEY `a` (`id`)");
         let view = "CREATE ALGORITHM=UNDEFINED VIEW `v` AS select 1 AS `1`";
         for whole in [foreign.as_str(), counted.as_str(), view, "", "\n"] {
-            let deferred = defer_keys(whole.as_bytes());
+            let deferred = defer_keys(whole.as_bytes(), &[]);
             assert_eq!(
                 (deferred.create.as_slice(), deferred.add.as_slice()),
                 (whole.as_bytes(), b"".as_slice())
             );
         }
+    }
+
+    /// A table with a foreign key was refused (errno 150) if the one it refers to had its keys later.
+    #[test]
+    fn keys_that_other_tables_refer_to_do_not_wait() {
+        let more = TABLE.replace("  KEY `a` (`a`),", "  KEY `a` (`a`),\n  KEY `B` (`B`),");
+        let deferred = defer_keys(more.as_bytes(), &["b".to_owned()]);
+        assert_eq!(deferred.add, b"ADD KEY `a` (`a`), ADD KEY `ab` (`a`,`b`(3))");
+        let create = String::from_utf8(deferred.create).unwrap();
+        assert!(create.contains("  KEY `B` (`B`)\n) ENGINE"), "{create}");
+        assert_eq!(defer_keys(TABLE.as_bytes(), &["a".to_owned()]).add, b"");
     }
 
     #[test]
@@ -213,7 +228,8 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(text in prop::collection::vec(prop::sample::select(b"\n) ,`KEYAUTO_INCREMENT=1x'\\\\DFLCSR".to_vec()), 0..80)) {
-            let _ = defer_keys(&text);
+            let _ = defer_keys(&text, &[]);
+            let _ = defer_keys(&text, &["d".to_owned()]);
             let _ = defer_references(&text);
             let _ = without_counter(&text);
         }

@@ -144,7 +144,9 @@ impl Loader<'_> {
             session.drop_table(database, name).map_err(|e| refuses(&e))?;
         }
         let deferred = match &table.content {
-            Content::Rows(rows) if rows.bytes >= DEFER_FROM => defer_keys(&table.create),
+            Content::Rows(rows) if rows.bytes >= DEFER_FROM => {
+                defer_keys(&table.create, self.begun.referenced.of(table))
+            }
             _ => Deferred { create: table.create.clone(), add: Vec::new() },
         };
         let warnings = session.define(database, &deferred.create).map_err(|e| refuses(&e))?;

@@ -19,6 +19,7 @@ use super::joiner::Joiner;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::loading::expressible::check_names;
+use crate::loading::referenced::Referenced;
 use crate::loading::statement::{as_they_were, load_of};
 use crate::loading::system::is_engine;
 use crate::loading::tables::DEFER_FROM;
@@ -116,15 +117,21 @@ impl<'a> Incoming<'a> {
     }
 
     /// Makes one table in its database, the one with this number. Returns what is to be loaded.
-    fn make(&self, session: &mut Session, number: u32, contents: &Contents) -> Result<Arriving> {
+    fn make(
+        &self,
+        session: &mut Session,
+        number: u32,
+        contents: &Contents,
+        referenced: &Referenced,
+    ) -> Result<Arriving> {
         let table = contents.tables.get(number as usize).context("no such table")?;
         let database = incoming_of(contents, &table.database)?;
         let refuses = |e: &SqlError| self.joiner.refused(&in_words(table), e);
         let rows = if let Content::Rows(rows) = &table.content { rows.clone() } else { Rows::default() };
         let references = defer_references(&table.create);
         let keys = match rows.bytes >= DEFER_FROM {
-            true => defer_keys(&references.create),
-            false => defer_keys(b""),
+            true => defer_keys(&references.create, referenced.of(table)),
+            false => defer_keys(b"", &[]),
         };
         let create = if keys.add.is_empty() { &references.create } else { &keys.create };
         let defined = session.define(&database, create);
@@ -244,11 +251,11 @@ impl Receiver for Incoming<'_> {
             let made = session.create_database(&format!("{INCOMING}{number}"));
             made.map_err(|e| self.joiner.refused("CREATE DATABASE for the incoming tables", &e))?;
         }
-        let mut tables = HashMap::new();
+        let (mut tables, referenced) = (HashMap::new(), Referenced::by(&contents.tables));
         for (number, table) in (0..).zip(&contents.tables) {
             self.job.cancel.check()?;
             if !waits(table) {
-                let arriving = self.make(&mut session, number, contents)?;
+                let arriving = self.make(&mut session, number, contents, &referenced)?;
                 tables.insert(prefix(&table.database, &table.name), arriving);
             }
         }
