@@ -20,6 +20,6 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(rows_text::columns(&written), columns);
     let deferred = show_create::defer_keys(bytes, &[]);
     assert!(deferred.create.len() <= bytes.len());
-    let _ = show_create::without_counter(bytes);
+    let _ = show_create::comparable(bytes);
     let _ = foreign_keys::references(bytes);
 });
