@@ -54,13 +54,13 @@ impl Statement<'_> {
         check_count(&self.what(), self.rows, loaded)
     }
 
-    /// Loads the rows. Returns how many.
+    /// Loads the rows.
     ///
     /// # Errors
     /// A row does not arrive as it was sent.
-    pub fn run(&self, loader: &Loader<'_>, session: &mut Session) -> Result<u64> {
+    pub fn run(&self, loader: &Loader<'_>, session: &mut Session) -> Result<Loaded> {
         if self.parts.is_empty() {
-            return Ok(0);
+            return Ok(Loaded::default());
         }
         let what = self.what();
         let refuses = |e: &SqlError| refused(&what, e);
@@ -94,7 +94,16 @@ impl Statement<'_> {
     }
 }
 
-/// Loads rows with `load`, which returns the server's answer. Returns how many, if each is as it was on the donor. `refuses`: how a
+/// What a statement has loaded.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// Number of rows.
+    pub rows: u64,
+    /// What the server warned of that is expected.
+    pub expected: Vec<Warning>,
+}
+
+/// Loads rows with `load`, which returns the server's answer. Returns what it has loaded, if each row is as it was on the donor. `refuses`: how a
 /// refusal is named.
 ///
 /// # Errors
@@ -104,17 +113,17 @@ pub(crate) fn as_they_were(
     rows: &Rows,
     refuses: &dyn Fn(&SqlError) -> Failure,
     load: impl FnOnce(&mut Session) -> Result<Answer<(u64, Vec<Warning>)>>,
-) -> Result<u64> {
+) -> Result<Loaded> {
     if rows.history {
         session.insert_history(true).map_err(|e| refuses(&e))?;
     }
-    let (loaded, warnings) = load(session)?.map_err(|e| refuses(&e))?;
+    let (count, warnings) = load(session)?.map_err(|e| refuses(&e))?;
     if rows.history {
         session.insert_history(false).map_err(|e| refuses(&e))?;
     }
     match unexpected(&warnings, rows) {
         Some(error) => Err(refuses(&error).into()),
-        None => Ok(loaded),
+        None => Ok(Loaded { rows: count, expected: warnings }),
     }
 }
 

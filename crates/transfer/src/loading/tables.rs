@@ -165,7 +165,8 @@ impl Loader<'_> {
         let Content::Rows(rows) = &table.content else { return Ok(0) };
         let columns: Vec<Option<String>> = rows.columns.iter().cloned().map(Some).collect();
         let (database, table) = (table.database.as_str(), table.name.as_str());
-        Statement { database, table, rows, parts, columns: &columns, number: statement }.run(self, session)
+        let statement = Statement { database, table, rows, parts, columns: &columns, number: statement };
+        Ok(statement.run(self, session)?.rows)
     }
 
     /// So many rows of a table were loaded, which is all: adds the keys that it does not have yet.

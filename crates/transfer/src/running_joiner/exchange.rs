@@ -13,6 +13,7 @@ use super::joiner::Joiner;
 use super::note::NOTE;
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::loading::privileges::log_unknown;
 use crate::loading::statement::check_count;
 use crate::loading::texts::{bytes_of, is_of_server, path_of};
 use crate::loading::{definition, in_words, system};
@@ -194,7 +195,9 @@ impl Exchange<'_> {
                 let part = parts.get(path).with_context(|| format!("the part {path} never arrived"))?;
                 let at = ("mysql", system.name.as_str());
                 let what = format!("rows of mysql.{}", system.name);
-                count += incoming.load_into(session, &what, at, &system.rows, columns, part.clone())?;
+                let loaded = incoming.load_into(session, &what, at, &system.rows, columns, part.clone())?;
+                log_unknown(&system.name, &loaded.expected);
+                count += loaded.rows;
             }
             Ok(check_count(&format!("rows of mysql.{}", system.name), &system.rows, count)?)
         };

@@ -20,7 +20,7 @@ use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::loading::expressible::check_names;
 use crate::loading::referenced::Referenced;
-use crate::loading::statement::{as_they_were, load_of};
+use crate::loading::statement::{Loaded, as_they_were, load_of};
 use crate::loading::system::is_engine;
 use crate::loading::tables::DEFER_FROM;
 use crate::loading::{definition, in_words, other_case};
@@ -158,10 +158,10 @@ impl<'a> Incoming<'a> {
     fn load(&self, session: &mut Session, place: &Place, rows: &Rows, bytes: Vec<u8>) -> Result<u64> {
         let columns: Vec<Option<String>> = rows.columns.iter().cloned().map(Some).collect();
         let what = format!("rows of {}.{}", place.home, place.table);
-        self.load_into(session, &what, (&place.database, &place.table), rows, &columns, bytes)
+        Ok(self.load_into(session, &what, (&place.database, &place.table), rows, &columns, bytes)?.rows)
     }
 
-    /// Loads one part into a table. Returns how many rows it has. `what`: the rows in words.
+    /// Loads one part into a table. `what`: the rows in words.
     pub fn load_into(
         &self,
         session: &mut Session,
@@ -170,7 +170,7 @@ impl<'a> Incoming<'a> {
         rows: &Rows,
         columns: &[Option<String>],
         bytes: Vec<u8>,
-    ) -> Result<u64> {
+    ) -> Result<Loaded> {
         let refuses = |e: &SqlError| self.joiner.refused(what, e);
         let source = Decoder::with_buffer(Cursor::new(bytes)).context("rows cannot be unpacked")?;
         let load = load_of(at, rows, columns, Some(&self.joiner.version));

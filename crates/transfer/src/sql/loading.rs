@@ -259,6 +259,31 @@ impl Session {
         self.run(&format!("DELETE FROM {} WHERE {condition}", table("mysql", of)))
     }
 
+    /// The accounts and roles with their privileges on everything, as bits: user, host, bits. A role has no host.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn global_privileges(&mut self) -> Answer<Vec<(String, String, u64)>> {
+        let rows = self.texts("SELECT User, Host, JSON_VALUE(Priv, '$.access') FROM mysql.global_priv")?;
+        let account = |row: Vec<String>| match <[String; 3]>::try_from(row) {
+            Ok([user, host, access]) => Some((user, host, access.parse().ok()?)),
+            Err(_) => None,
+        };
+        Ok(rows.into_iter().filter_map(account).collect())
+    }
+
+    /// Gives an account these privileges on everything instead of its own.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn set_global_privileges(&mut self, user: &str, host: &str, access: u64) -> Answer<()> {
+        self.run(&format!(
+            "UPDATE mysql.global_priv SET Priv = JSON_SET(Priv, '$.access', {access}) WHERE User = {} AND Host = {}",
+            text(user),
+            text(host)
+        ))
+    }
+
     /// Makes the names in these columns of a table of `mysql` lower case.
     ///
     /// # Errors
