@@ -1,5 +1,5 @@
 //! What the server shows of its definitions: databases, tables, columns and keys.
-use formats::mariadb::sql_text::{name, table, text};
+use formats::mariadb::sql_text::{table, text};
 
 use super::error::Answer;
 use super::keys::{Key, KeyColumn, Written};
@@ -165,19 +165,6 @@ impl Session {
             KeyColumn { name, descending, written }
         });
         Ok(Key { index, columns: columns.collect(), whole })
-    }
-
-    /// Whether a table has rows that were valid before. `until`: the column with the end of their validity.
-    ///
-    /// # Errors
-    /// From the server.
-    pub fn has_history(&mut self, database: &str, of: &str, until: &str) -> Answer<bool> {
-        let rows = self.texts(&format!(
-            "SELECT 1 FROM {} FOR SYSTEM_TIME ALL WHERE {} <= SYSDATE(6) LIMIT 1",
-            table(database, of),
-            name(until)
-        ))?;
-        Ok(!rows.is_empty())
     }
 
     /// The number that is the answer to a question.

@@ -2,7 +2,7 @@
 use protocol::logical::{Content, Rows, Table};
 
 use super::error::ReadError;
-use super::refusing::{check_history, check_zone, is_period};
+use super::refusing::{check_history, check_members, check_zone, is_period};
 use crate::sql::Session;
 use crate::sql::definitions::{Column, Extent, Listed};
 use crate::sql::keys::{Between, Key};
@@ -54,6 +54,7 @@ pub(super) fn describe(session: &mut Session, listed: &Listed) -> Result<Describ
     let until = columns.iter().find(ends).map_or_else(|| "row_end".to_owned(), |column| column.name.clone());
     let until = history.then_some(until);
     check_history(session, listed, &create, &columns, until.as_deref())?;
+    check_members(session, listed, &columns, history)?;
     check_zone(session, listed, &create, &columns, history)?;
     let mut read: Vec<Column> =
         columns.iter().filter(|column| column.generated.is_none() || is_period(column)).cloned().collect();

@@ -4,12 +4,14 @@ use formats::mariadb::sql_text::{name, table};
 
 use super::error::ReadError;
 use crate::snapshot::declined::Declined;
-use crate::sql::Session;
 use crate::sql::definitions::{Column, Listed};
+use crate::sql::{Answer, Session};
 
 /// ER_PARSE_ERROR, ER_BAD_FIELD_ERROR, ER_SP_DOES_NOT_EXIST, ER_CANT_AGGREGATE_2COLLATIONS: the server does not take an expression as
 /// it shows it.
 const NOT_TAKEN: [u16; 4] = [1064, 1054, 1305, 1267];
+/// ER_TABLESPACE_DISCARDED.
+const DISCARDED: u16 = 1814;
 /// Functions whose result depends on the session's time zone.
 const OF_ZONE: [&str; 3] = ["from_unixtime(", "unix_timestamp(", "convert_tz("];
 
@@ -41,7 +43,7 @@ pub(super) fn check_history(
         return Err(Declined::Layout(text).into());
     }
     let Some(until) = until.filter(|_| has_history_in_turn(create)) else { return Ok(()) };
-    if session.has_history(database, name, until)? {
+    if has_history(session, listed, until)? {
         let text = format!(
             "the table {database}.{name} fills one partition after the other with its history (PARTITION BY SYSTEM_TIME LIMIT), and no \
              row says in which of them it is: the joiner would have it in other ones"
@@ -49,6 +51,13 @@ pub(super) fn check_history(
         return Err(Declined::Layout(text).into());
     }
     Ok(())
+}
+
+/// Whether a table has rows that were valid before.
+fn has_history(session: &mut Session, listed: &Listed, until: &str) -> Answer<bool> {
+    let question =
+        format!("SELECT 1 FROM {} WHERE {} <= SYSDATE(6) LIMIT 1", all_of(listed, true), name(until));
+    Ok(count(session, &question)? > 0)
 }
 
 /// Refuses a table with a stored generated column whose values are others where the joiner computes them, in UTC. Warns of a virtual
@@ -73,7 +82,7 @@ pub(super) fn check_zone(
         );
     }
     for column in of_zone.iter().filter(|column| column.stored) {
-        let others = match session.count(&others(listed, column, history)) {
+        let others = match count(session, &others(listed, column, history)) {
             Err(e) if NOT_TAKEN.contains(&e.code) => {
                 tracing::warn!(
                     "{database}.{name}: the joiner computes the values of {} in UTC, and they cannot be compared: {e}",
@@ -93,6 +102,62 @@ pub(super) fn check_zone(
         }
     }
     Ok(())
+}
+
+/// Refuses a table with values of an ENUM or SET that are read as an empty text and are another value than the member that is one.
+///
+/// # Errors
+/// There is such a value; from the server.
+pub(super) fn check_members(
+    session: &mut Session,
+    listed: &Listed,
+    columns: &[Column],
+    history: bool,
+) -> Result<(), ReadError> {
+    let Listed { database, name, .. } = listed;
+    for column in columns.iter().filter(|column| column.generated.is_none()) {
+        let Some(is_other) = other_than_empty(column) else { continue };
+        let others = count(session, &format!("SELECT SUM({is_other}) FROM {}", all_of(listed, history)))?;
+        if others > 0 {
+            let text = format!(
+                "{others} values of the column {} of the table {database}.{name} are read as an empty text like another value of this \
+                 {}, and would change",
+                column.name, column.data_type
+            );
+            return Err(Declined::Layout(text).into());
+        }
+    }
+    Ok(())
+}
+
+/// The condition for a value that is read as an empty text, which another value means: of an ENUM the invalid one, if it has an empty
+/// member, of a SET this member.
+fn other_than_empty(column: &Column) -> Option<String> {
+    let members = column.column_type.split_once('(')?.1.strip_suffix(')')?;
+    match column.data_type.as_str() {
+        // A text that only looks like this member costs a look at the rows.
+        "enum" if format!(",{members},").contains(",'',") => Some(format!("{} + 0 = 0", name(&column.name))),
+        // No member of a SET has a comma.
+        "set" => {
+            let at = members.split(',').position(|member| member == "''")?;
+            Some(format!("({} + 0) & (1 << {at}) <> 0", name(&column.name)))
+        }
+        _ => None,
+    }
+}
+
+/// The number that is the answer to a question; 0 for a table without a tablespace.
+fn count(session: &mut Session, question: &str) -> Answer<u64> {
+    match session.count(question) {
+        Err(e) if e.code == DISCARDED => Ok(0),
+        counted => counted,
+    }
+}
+
+/// All rows of a table, for a FROM.
+fn all_of(listed: &Listed, history: bool) -> String {
+    let all = if history { " FOR SYSTEM_TIME ALL" } else { "" };
+    format!("{}{all}", table(&listed.database, &listed.name))
 }
 
 /// Generated columns that may depend on the session's time zone: computed from a `TIMESTAMP`, or to one, or by such a function.
@@ -125,12 +190,7 @@ fn others(listed: &Listed, column: &Column, history: bool) -> String {
         "timestamp" => format!("CAST({from} AS {})", column.column_type.replacen("timestamp", "datetime", 1)),
         _ => format!("({from})"),
     };
-    let all = if history { " FOR SYSTEM_TIME ALL" } else { "" };
-    format!(
-        "SELECT SUM(NOT ({} <=> {from})) FROM {}{all}",
-        name(&column.name),
-        table(&listed.database, &listed.name)
-    )
+    format!("SELECT SUM(NOT ({} <=> {from})) FROM {}", name(&column.name), all_of(listed, history))
 }
 
 /// Whether a key has a column.
@@ -188,6 +248,17 @@ mod tests {
             "SELECT SUM(NOT (`c` <=> CAST(`dt` AS datetime))) FROM `d`.`t``` FOR SYSTEM_TIME ALL"
         );
         assert!(of(&column("c", "int(11)", Some("a + b"), true), false).contains("<=> (a + b)"));
+    }
+
+    #[test]
+    fn empty_members_are_told_from_other_empty_texts() {
+        let of = |column_type: &str| other_than_empty(&column("c", column_type, None, false));
+        assert_eq!(of("enum('a','')").as_deref(), Some("`c` + 0 = 0"));
+        assert_eq!(of("enum('')").as_deref(), Some("`c` + 0 = 0"));
+        assert_eq!(of("set('a','','b')").as_deref(), Some("(`c` + 0) & (1 << 1) <> 0"));
+        for other in ["enum('a','b''')", "set('a','b')", "varchar(9)", "text"] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 
     #[test]
