@@ -188,6 +188,10 @@ fn others(listed: &Listed, column: &Column, history: bool) -> String {
     let from = match column.data_type.as_str() {
         "date" | "time" | "datetime" => format!("CAST({from} AS {})", column.column_type),
         "timestamp" => format!("CAST({from} AS {})", column.column_type.replacen("timestamp", "datetime", 1)),
+        // A number is rounded where it is stored.
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => {
+            format!("CAST({from} AS {})", if column.unsigned { "UNSIGNED" } else { "SIGNED" })
+        }
         _ => format!("({from})"),
     };
     format!("SELECT SUM(NOT ({} <=> {from})) FROM {}", name(&column.name), all_of(listed, history))
@@ -247,7 +251,10 @@ mod tests {
             of(&column("c", "timestamp", Some("`dt`"), true), true),
             "SELECT SUM(NOT (`c` <=> CAST(`dt` AS datetime))) FROM `d`.`t``` FOR SYSTEM_TIME ALL"
         );
-        assert!(of(&column("c", "int(11)", Some("a + b"), true), false).contains("<=> (a + b)"));
+        assert!(
+            of(&column("c", "int(11)", Some("a + b"), true), false).contains("<=> CAST(a + b AS SIGNED)")
+        );
+        assert!(of(&column("c", "varchar(9)", Some("a + b"), true), false).contains("<=> (a + b)"));
     }
 
     #[test]
