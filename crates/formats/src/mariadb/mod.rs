@@ -4,6 +4,7 @@ pub mod aria_index;
 pub mod backup;
 pub mod binlog_events;
 pub mod file_kind;
+pub mod foreign_keys;
 pub mod frm;
 pub mod gtid_list;
 pub mod login_packets;

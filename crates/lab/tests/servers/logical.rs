@@ -76,8 +76,27 @@ fn between_series(from: Installation, to: Installation, which: &str) -> Result<(
     n1.bootstrap()?;
     sample_schema::create(n1)?;
     sample_schema::add_values(n1)?;
+    n1.exec(&[
+        "CREATE USER dba@'%'",
+        "GRANT ALL PRIVILEGES ON *.* TO dba@'%'",
+        "CREATE PROCEDURE zoo.granted() SELECT 1",
+        &format!(
+            "GRANT EXECUTE{} ON PROCEDURE zoo.granted TO dba@'%'",
+            if which == "older" { ", SHOW CREATE ROUTINE" } else { "" }
+        ),
+    ])?;
     n2.join()?;
     n1.wait_synced_again(Duration::from_secs(20))?;
+    if which == "older" {
+        let grants = n2.rows("SHOW GRANTS FOR dba@'%'")?.concat().join(";");
+        ensure!(
+            grants.contains("GRANT ALL PRIVILEGES ON *.*") && grants.contains("EXECUTE ON PROCEDURE"),
+            "{grants}"
+        );
+        let log = n2.log_text();
+        ensure!(log.contains("dba@% is loaded without this privilege"), "{}", process::tail(&log, 30));
+        ensure!(log.contains("a privilege in 1 rows of mysql.procs_priv"), "{}", process::tail(&log, 30));
+    }
     sst::assert_snapshot(
         n2,
         &format!(

@@ -20,6 +20,7 @@ mod logical;
 mod logical_arriving;
 mod logical_locks;
 mod logical_ranges;
+mod logical_refusing;
 mod mariabackup;
 mod old_life;
 mod operator;

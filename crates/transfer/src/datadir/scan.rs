@@ -2,7 +2,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use protocol::inventory::{FileEntry, FileId, FileRole, Place};
 
 use super::database::table_of;
@@ -13,6 +13,7 @@ use super::walk::{self, Before};
 use crate::disk::identity::Look;
 use crate::disk::watch::Changed;
 use crate::failure::{Failure, Kind};
+use crate::flavor::Numbered;
 
 /// A file to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,6 +255,25 @@ pub fn missing(layout: &Layout, files: &[ScannedFile]) -> Vec<Failure> {
         failures.push(lost("the redo log", &layout.redo_log()));
     }
     failures
+}
+
+/// Whether the server's redo log is in archived files only (`innodb_log_archive=ON`): the one with which a joiner's server starts is
+/// not there.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn redo_is_archived(layout: &Layout) -> Result<bool> {
+    let mut is_archived = false;
+    for entry in std::fs::read_dir(&layout.log_home).with_context(|| layout.log_home.display().to_string())? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name == layout.flavor.redo_log() {
+            return Ok(false);
+        }
+        let kind = layout.flavor.numbered(Place::LogHome, name);
+        is_archived |= matches!(kind, Some(Numbered::Data(FileRole::Redo)));
+    }
+    Ok(is_archived)
 }
 
 #[cfg(test)]

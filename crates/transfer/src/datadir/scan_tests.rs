@@ -366,3 +366,17 @@ fn engines_whose_rows_do_not_travel() {
     );
     assert_eq!(names(&skipped)[4..], ["Datadir:db/c.frm", "Datadir:db/m.frm"]);
 }
+
+/// A joiner's server found no `ib_logfile0` beside what a blocking snapshot of such a donor had installed.
+#[test]
+fn a_redo_log_in_archived_files_only_is_known() {
+    let tree = Tree::with_engine_files();
+    let archived = || redo_is_archived(&tree.layout(&[])).unwrap();
+    assert!(!archived());
+    tree.file("data/ib_0000000000c0ffee.log", "redo");
+    assert!(!archived(), "left from a time when the option was on");
+    std::fs::remove_file(tree.path("data/ib_logfile0")).unwrap();
+    assert!(archived());
+    std::fs::remove_file(tree.path("data/ib_0000000000c0ffee.log")).unwrap();
+    assert!(!archived());
+}

@@ -158,6 +158,11 @@ impl DonorSession<'_> {
     /// The failure if every snapshot of this server would be declined. Another member may be able to send.
     pub(super) fn sends_nothing(&self, declined: &Declined) -> Failure {
         let failure = Failure::new(Kind::Refused, format!("this donor cannot send its data: {declined}"));
+        if matches!(declined, Declined::RedoOnlyArchived) {
+            return failure.hint(
+                "SET GLOBAL innodb_log_archive=OFF on the donor until the transfer is over, or name another one with wsrep_sst_donor on the joiner",
+            );
+        }
         if !matches!(declined, Declined::CorruptPages { .. }) {
             return failure.hint(
                 "bring the donor back into the primary component, or name another one with wsrep_sst_donor on the joiner",

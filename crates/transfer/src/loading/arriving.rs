@@ -10,6 +10,7 @@ use protocol::inventory::FileId;
 use protocol::logical::{Contents, DEFINITIONS, is_of_table};
 
 use super::parts::{self, Parts};
+use super::referenced::Referenced;
 use super::schedule::{Arrived, Next, Schedule, Step};
 use super::system::plugins;
 use super::{expressible, other_case};
@@ -23,6 +24,8 @@ pub(super) struct Begun {
     pub number: FileId,
     /// What is known of it beforehand, but for its tables.
     pub contents: Arc<Contents>,
+    /// Columns of its tables whose keys other tables need at once.
+    pub referenced: Arc<Referenced>,
     /// The rows of `mysql.plugin`.
     pub plugins: Vec<PathBuf>,
 }
@@ -124,7 +127,8 @@ impl<'a> Arriving<'a> {
         self.wait(cancel, |state| {
             let (number, contents) = state.schedule.snapshot()?;
             let plugins = state.schedule.system(plugins(&contents))?;
-            Some(Begun { number, contents, plugins })
+            let referenced = state.schedule.referenced()?;
+            Some(Begun { number, contents, referenced, plugins })
         })
     }
 

@@ -2,7 +2,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
-use formats::mariadb::show_create::without_counter;
+use formats::mariadb::show_create::comparable;
 use protocol::logical::{Content, Contents, Table};
 use protocol::policy::series;
 
@@ -32,7 +32,7 @@ pub(crate) fn check(session: &mut Session, database: &str, table: &Table, conten
         true => session.sequence_definition(database, name)?,
         false => session.definition(database, name)?,
     };
-    if without_counter(&shown) == without_counter(&table.create) {
+    if comparable(&shown) == comparable(&table.create) {
         return Ok(());
     }
     let version = session.variable("version")?;

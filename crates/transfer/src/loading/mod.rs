@@ -12,6 +12,8 @@
 //! | [`tables`] | tables and sequences; `definition` compares what the server has made of them |
 //! | `statement` | one statement that loads rows; `pipe` hands them to the server |
 //! | [`texts`] | views, triggers and options of databases, which the server keeps as texts in files |
+//! | `privileges` | privileges that only the donor's series knows |
+//! | `referenced` | columns whose keys other tables need at once |
 //! | [`position`] | the position, stored where a server looks for it when it starts |
 pub mod arriving;
 pub(crate) mod definition;
@@ -21,6 +23,8 @@ pub(crate) mod other_case;
 pub mod parts;
 mod pipe;
 pub mod position;
+pub(crate) mod privileges;
+pub(crate) mod referenced;
 mod schedule;
 pub(crate) mod statement;
 pub mod system;

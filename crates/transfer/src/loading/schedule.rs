@@ -17,6 +17,7 @@ use protocol::logical::{Content, Contents, Table};
 
 use super::in_words;
 use super::making::{Making, Wants};
+use super::referenced::Referenced;
 use crate::failure::{Failure, Kind};
 use crate::snapshot::logical::part::prefix;
 
@@ -77,6 +78,8 @@ struct Snapshot {
     number: FileId,
     /// Everything but the tables: of those only sequences.
     contents: Arc<Contents>,
+    /// Columns whose keys other tables need at once.
+    referenced: Arc<Referenced>,
     /// How many tables there are, with sequences.
     count: usize,
     /// The largest first, so that the last ones end together.
@@ -158,6 +161,11 @@ impl Schedule {
         self.current.as_ref().map(|current| (current.number, Arc::clone(&current.contents)))
     }
 
+    /// Columns of its tables whose keys other tables need at once.
+    pub fn referenced(&self) -> Option<Arc<Referenced>> {
+        self.current.as_ref().map(|current| Arc::clone(&current.referenced))
+    }
+
     /// Where some rows of `mysql` are, if all these parts are here.
     pub fn system(&self, parts: &[String]) -> Option<Vec<PathBuf>> {
         let system = &self.current.as_ref()?.system;
@@ -213,6 +221,7 @@ impl Schedule {
 impl Snapshot {
     fn new(number: FileId, mut contents: Contents) -> Snapshot {
         let count = contents.tables.len();
+        let referenced = Arc::new(Referenced::by(&contents.tables));
         let (sequences, tables) = contents.tables.into_iter().partition::<Vec<_>, _>(is_sequence);
         contents.tables = sequences;
         let mut tables: Vec<Making> = tables.into_iter().map(Making::of).collect();
@@ -225,6 +234,7 @@ impl Snapshot {
         Snapshot {
             number,
             contents: Arc::new(contents),
+            referenced,
             count,
             tables,
             by_prefix,

@@ -54,13 +54,13 @@ impl Statement<'_> {
         check_count(&self.what(), self.rows, loaded)
     }
 
-    /// Loads the rows. Returns how many.
+    /// Loads the rows.
     ///
     /// # Errors
     /// A row does not arrive as it was sent.
-    pub fn run(&self, loader: &Loader<'_>, session: &mut Session) -> Result<u64> {
+    pub fn run(&self, loader: &Loader<'_>, session: &mut Session) -> Result<Loaded> {
         if self.parts.is_empty() {
-            return Ok(0);
+            return Ok(Loaded::default());
         }
         let what = self.what();
         let refuses = |e: &SqlError| refused(&what, e);
@@ -94,7 +94,16 @@ impl Statement<'_> {
     }
 }
 
-/// Loads rows with `load`, which returns the server's answer. Returns how many, if each is as it was on the donor. `refuses`: how a
+/// What a statement has loaded.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// Number of rows.
+    pub rows: u64,
+    /// What the server warned of that is expected.
+    pub expected: Vec<Warning>,
+}
+
+/// Loads rows with `load`, which returns the server's answer. Returns what it has loaded, if each row is as it was on the donor. `refuses`: how a
 /// refusal is named.
 ///
 /// # Errors
@@ -104,17 +113,17 @@ pub(crate) fn as_they_were(
     rows: &Rows,
     refuses: &dyn Fn(&SqlError) -> Failure,
     load: impl FnOnce(&mut Session) -> Result<Answer<(u64, Vec<Warning>)>>,
-) -> Result<u64> {
+) -> Result<Loaded> {
     if rows.history {
         session.insert_history(true).map_err(|e| refuses(&e))?;
     }
-    let (loaded, warnings) = load(session)?.map_err(|e| refuses(&e))?;
+    let (count, warnings) = load(session)?.map_err(|e| refuses(&e))?;
     if rows.history {
         session.insert_history(false).map_err(|e| refuses(&e))?;
     }
     match unexpected(&warnings, rows) {
         Some(error) => Err(refuses(&error).into()),
-        None => Ok(loaded),
+        None => Ok(Loaded { rows: count, expected: warnings }),
     }
 }
 
@@ -162,17 +171,38 @@ fn unexpected(warnings: &[Warning], rows: &Rows) -> Option<SqlError> {
 /// Whether a warning is of a value that is as it was on the donor: the invalid value of an ENUM, which is written as an empty text,
 /// and whatever a generated column is computed from.
 fn is_expected(warning: &Warning, lenient: &[String]) -> bool {
-    match warning.text.split_once(" for column ") {
-        None => {
+    match about(&warning.text) {
+        About::Column(end) => lenient.iter().any(|column| {
+            end.ends_with(&format!("{FOR_COLUMN}'{column}'")) || end.ends_with(&format!(".`{column}`"))
+        }),
+        About::Expression => {
             let of_expression = OF_EXPRESSIONS.contains(&warning.code) || OF_JSON.contains(&warning.code);
             !lenient.is_empty() && of_expression
         }
-        Some((_, rest)) => {
-            let named = |column: &String| {
-                rest.starts_with(&format!("'{column}' ")) || rest.contains(&format!(".`{column}` "))
-            };
-            lenient.iter().any(named)
-        }
+        About::Unknown => false,
+    }
+}
+
+/// What a warning of the server is about, by its English words.
+enum About<'a> {
+    /// A column, whose name this text ends with, as the server quotes it.
+    Column(&'a str),
+    /// No column that it names.
+    Expression,
+    /// It may name one, but not where a name is expected. The server cuts long texts.
+    Unknown,
+}
+
+/// Before the name of a column in the server's words.
+const FOR_COLUMN: &str = " for column ";
+
+/// The values that a warning quotes can have any words, so only its end counts.
+fn about(text: &str) -> About<'_> {
+    let row = text.rsplit_once(" at row ").filter(|(_, row)| row.bytes().all(|byte| byte.is_ascii_digit()));
+    match row {
+        Some((end, _)) if end.contains(FOR_COLUMN) => About::Column(end),
+        _ if !text.contains(FOR_COLUMN) || text.ends_with('\'') => About::Expression,
+        _ => About::Unknown,
     }
 }
 
@@ -194,6 +224,21 @@ mod tests {
             &of(1366, "Incorrect integer value: 'x' for column `d`.`t`.`f` at row 1"),
             &lenient
         ));
+        // The value itself can have the words.
+        assert!(!is_expected(
+            &of(1292, "Incorrect datetime value: 'x for column 'e' ' for column `d`.`t`.`f` at row 1"),
+            &lenient
+        ));
+        assert!(is_expected(
+            &of(1292, "Incorrect datetime value: 'x for column 'f' ' for column `d`.`t`.`e` at row 1"),
+            &lenient
+        ));
+        assert!(is_expected(
+            &of(1292, "Truncated incorrect DOUBLE value: 'a for column 'f' at row 1'"),
+            &lenient
+        ));
+        // A text that the server has cut.
+        assert!(!is_expected(&of(1292, "Incorrect datetime value: 'x' for column `d`.`t`.`f"), &lenient));
         assert!(is_expected(&of(1292, "Truncated incorrect DOUBLE value: 'x'"), &lenient));
         assert!(!is_expected(&of(1292, "Truncated incorrect DOUBLE value: 'x'"), &[]));
         assert!(is_expected(&of(4038, "Syntax error in JSON text in argument 1"), &lenient));

@@ -10,6 +10,7 @@ use protocol::policy::series;
 
 use super::arriving::Complete;
 use super::parts;
+use super::privileges::{log_unknown, remove_unknown, with_fewer_members};
 use super::statement::Statement;
 use super::tables::{Loader, refused};
 use crate::failure::Failure;
@@ -74,7 +75,9 @@ pub(super) fn load(loader: &Loader<'_>, complete: &Complete, lower: bool) -> Res
             columns,
             number: 0,
         };
-        Ok(statement.check_count(statement.run(loader, session)?)?)
+        let loaded = statement.run(loader, session)?;
+        log_unknown(&system.name, &loaded.expected);
+        Ok(statement.check_count(loaded.rows)?)
     };
     replace(&mut session, &complete.contents, lower, &refused, rows)
 }
@@ -93,6 +96,8 @@ pub(crate) fn replace(
     refuses: &dyn Fn(&str, &SqlError) -> Failure,
     rows: LoadRows<'_>,
 ) -> Result<()> {
+    let version = session.variable("version")?;
+    let (own_series, of_donor) = (series(&version), series(&contents.server_version));
     for system in &contents.system {
         let Some(known) = of_the_data(&system.name) else { continue };
         let what = format!("the rows of mysql.{}", known.name);
@@ -111,13 +116,21 @@ pub(crate) fn replace(
         }
         let refuses = |e: &SqlError| refuses(&what, e);
         // Routines of another series' program may not work in this one.
-        if system.of_program && series(&session.variable("version")?) != series(&contents.server_version) {
+        if system.of_program && own_series != of_donor {
             continue;
         }
         let replaced =
             if system.of_program { format!("NOT ({})", known.rows) } else { known.rows.to_owned() };
         session.delete_rows(known.name, &replaced).map_err(|e| refuses(&e))?;
-        rows(session, system, &columns)?;
+        if own_series < of_donor {
+            let system = with_fewer_members(session, system)?;
+            rows(session, &system, &columns)?;
+        } else {
+            rows(session, system, &columns)?;
+        }
+        if let ("global_priv", Some(own)) = (known.name, own_series) {
+            remove_unknown(session, own).map_err(|e| refuses(&e))?;
+        }
         if lower && !known.names.is_empty() {
             session.lower_names(known.name, known.names).map_err(|e| refuses(&e))?;
         }

@@ -144,7 +144,9 @@ impl Loader<'_> {
             session.drop_table(database, name).map_err(|e| refuses(&e))?;
         }
         let deferred = match &table.content {
-            Content::Rows(rows) if rows.bytes >= DEFER_FROM => defer_keys(&table.create),
+            Content::Rows(rows) if rows.bytes >= DEFER_FROM => {
+                defer_keys(&table.create, self.begun.referenced.of(table))
+            }
             _ => Deferred { create: table.create.clone(), add: Vec::new() },
         };
         let warnings = session.define(database, &deferred.create).map_err(|e| refuses(&e))?;
@@ -163,7 +165,8 @@ impl Loader<'_> {
         let Content::Rows(rows) = &table.content else { return Ok(0) };
         let columns: Vec<Option<String>> = rows.columns.iter().cloned().map(Some).collect();
         let (database, table) = (table.database.as_str(), table.name.as_str());
-        Statement { database, table, rows, parts, columns: &columns, number: statement }.run(self, session)
+        let statement = Statement { database, table, rows, parts, columns: &columns, number: statement };
+        Ok(statement.run(self, session)?.rows)
     }
 
     /// So many rows of a table were loaded, which is all: adds the keys that it does not have yet.

@@ -27,7 +27,7 @@ const DEFINITIONS: [&str; 6] = [
 const SINCE_10_6: &str = "sys_schema.sql";
 
 /// How a private server differs from the joiner's server. What the option files say otherwise counts.
-const OWN_ARGUMENTS: [&str; 41] = [
+const OWN_ARGUMENTS: [&str; 46] = [
     // Nobody can reach it, and it reaches nobody.
     "--skip-networking",
     "--skip-grant-tables",
@@ -54,6 +54,8 @@ const OWN_ARGUMENTS: [&str; 41] = [
     "--innodb-strict-mode=OFF",
     "--innodb-force-primary-key=OFF",
     "--read-only=OFF",
+    "--transaction-read-only=OFF",
+    "--secure-timestamp=NO",
     "--local-infile=OFF",
     "--performance-schema=OFF",
     "--thread-handling=one-thread-per-connection",
@@ -75,8 +77,13 @@ const OWN_ARGUMENTS: [&str; 41] = [
     "--innodb-read-only=OFF",
     "--flush=OFF",
     "--userstat=OFF",
+    // What it says is read as English.
+    "--lc-messages=en_US",
+    // Plugins of the option files that listen, or write files of their own.
     "--server-audit-logging=OFF",
     "--feedback=OFF",
+    "--handlersocket=OFF",
+    "--sql-error-log=OFF",
 ];
 
 /// The server's program.

@@ -13,6 +13,7 @@ use super::joiner::Joiner;
 use super::note::NOTE;
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::loading::privileges::log_unknown;
 use crate::loading::statement::check_count;
 use crate::loading::texts::{bytes_of, is_of_server, path_of};
 use crate::loading::{definition, in_words, system};
@@ -27,6 +28,8 @@ const MOVED_AT_ONCE: usize = 50;
 const OF_SERVER: [&str; 2] = ["mysql", "sys"];
 /// ER_DB_DROP_RMDIR: the tables are gone, and a file of another program is there.
 const NOT_EMPTY: u16 = 1010;
+/// The table of `mysql` with events.
+const EVENTS: &str = "event";
 /// The file with the options of a database.
 const OPTIONS: &str = "db.opt";
 
@@ -187,18 +190,45 @@ impl Exchange<'_> {
     /// Accounts, routines, events, and what else is rows of `mysql`.
     fn replace_system(&mut self, incoming: &Incoming<'_>, parts: HashMap<String, Vec<u8>>) -> Result<()> {
         let lower = self.joiner.lower_case_table_names != 0 && self.contents.lower_case_table_names == 0;
-        let joiner = self.joiner;
+        let (joiner, contents) = (self.joiner, self.contents);
         let rows = &mut |session: &mut Session, system: &SystemTable, columns: &[Option<String>]| {
             let mut count = 0;
             for path in &system.rows.parts {
                 let part = parts.get(path).with_context(|| format!("the part {path} never arrived"))?;
                 let at = ("mysql", system.name.as_str());
                 let what = format!("rows of mysql.{}", system.name);
-                count += incoming.load_into(session, &what, at, &system.rows, columns, part.clone())?;
+                let loaded = incoming.load_into(session, &what, at, &system.rows, columns, part.clone())?;
+                log_unknown(&system.name, &loaded.expected);
+                count += loaded.rows;
             }
             Ok(check_count(&format!("rows of mysql.{}", system.name), &system.rows, count)?)
         };
         let refuses = |what: &str, error: &SqlError| joiner.refused(what, error);
-        system::replace(self.session, self.contents, lower, &refuses, rows)
+        system::replace(self.session, contents, lower, &refuses, rows)?;
+        // A server reads events from their table when it starts; then only a statement makes it take note of one. That changes the
+        // event's row, so the donor's rows are put in place once more: of these the server takes the event itself, when it runs.
+        if !touch_events(joiner, self.session)? {
+            return Ok(());
+        }
+        let events = contents.system.iter().filter(|system| system.name == EVENTS).cloned().collect();
+        let server_version = contents.server_version.clone();
+        let events = Contents { system: events, server_version, ..Contents::default() };
+        system::replace(self.session, &events, lower, &refuses, rows)
     }
+}
+
+/// Has the joiner's server take note of the donor's events. Returns whether there are any.
+fn touch_events(joiner: &Joiner<'_>, session: &mut Session) -> Result<bool, Failure> {
+    let events = session.enabled_events().map_err(|e| joiner.refused("a query", &e))?;
+    for (database, name) in &events {
+        match session.touch_event(database, name) {
+            Err(e) if e.is_lost() => return Err(joiner.refused(&format!("the event {database}.{name}"), &e)),
+            Err(e) => tracing::warn!(
+                "the event {database}.{name} does not run on {} before its next start: {e}",
+                joiner.name()
+            ),
+            Ok(()) => {}
+        }
+    }
+    Ok(!events.is_empty())
 }

@@ -19,7 +19,8 @@ use super::joiner::Joiner;
 use crate::failure::{Failure, Kind};
 use crate::job::Job;
 use crate::loading::expressible::check_names;
-use crate::loading::statement::{as_they_were, load_of};
+use crate::loading::referenced::Referenced;
+use crate::loading::statement::{Loaded, as_they_were, load_of};
 use crate::loading::system::is_engine;
 use crate::loading::tables::DEFER_FROM;
 use crate::loading::{definition, in_words, other_case};
@@ -116,15 +117,21 @@ impl<'a> Incoming<'a> {
     }
 
     /// Makes one table in its database, the one with this number. Returns what is to be loaded.
-    fn make(&self, session: &mut Session, number: u32, contents: &Contents) -> Result<Arriving> {
+    fn make(
+        &self,
+        session: &mut Session,
+        number: u32,
+        contents: &Contents,
+        referenced: &Referenced,
+    ) -> Result<Arriving> {
         let table = contents.tables.get(number as usize).context("no such table")?;
         let database = incoming_of(contents, &table.database)?;
         let refuses = |e: &SqlError| self.joiner.refused(&in_words(table), e);
         let rows = if let Content::Rows(rows) = &table.content { rows.clone() } else { Rows::default() };
         let references = defer_references(&table.create);
         let keys = match rows.bytes >= DEFER_FROM {
-            true => defer_keys(&references.create),
-            false => defer_keys(b""),
+            true => defer_keys(&references.create, referenced.of(table)),
+            false => defer_keys(b"", &[]),
         };
         let create = if keys.add.is_empty() { &references.create } else { &keys.create };
         let defined = session.define(&database, create);
@@ -151,10 +158,10 @@ impl<'a> Incoming<'a> {
     fn load(&self, session: &mut Session, place: &Place, rows: &Rows, bytes: Vec<u8>) -> Result<u64> {
         let columns: Vec<Option<String>> = rows.columns.iter().cloned().map(Some).collect();
         let what = format!("rows of {}.{}", place.home, place.table);
-        self.load_into(session, &what, (&place.database, &place.table), rows, &columns, bytes)
+        Ok(self.load_into(session, &what, (&place.database, &place.table), rows, &columns, bytes)?.rows)
     }
 
-    /// Loads one part into a table. Returns how many rows it has. `what`: the rows in words.
+    /// Loads one part into a table. `what`: the rows in words.
     pub fn load_into(
         &self,
         session: &mut Session,
@@ -163,7 +170,7 @@ impl<'a> Incoming<'a> {
         rows: &Rows,
         columns: &[Option<String>],
         bytes: Vec<u8>,
-    ) -> Result<u64> {
+    ) -> Result<Loaded> {
         let refuses = |e: &SqlError| self.joiner.refused(what, e);
         let source = Decoder::with_buffer(Cursor::new(bytes)).context("rows cannot be unpacked")?;
         let load = load_of(at, rows, columns, Some(&self.joiner.version));
@@ -244,11 +251,11 @@ impl Receiver for Incoming<'_> {
             let made = session.create_database(&format!("{INCOMING}{number}"));
             made.map_err(|e| self.joiner.refused("CREATE DATABASE for the incoming tables", &e))?;
         }
-        let mut tables = HashMap::new();
+        let (mut tables, referenced) = (HashMap::new(), Referenced::by(&contents.tables));
         for (number, table) in (0..).zip(&contents.tables) {
             self.job.cancel.check()?;
             if !waits(table) {
-                let arriving = self.make(&mut session, number, contents)?;
+                let arriving = self.make(&mut session, number, contents, &referenced)?;
                 tables.insert(prefix(&table.database, &table.name), arriving);
             }
         }

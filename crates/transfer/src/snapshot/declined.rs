@@ -20,6 +20,12 @@ pub enum Declined {
          cannot follow"
     )]
     RedoArchived,
+    /// Its redo log is in archived files, and files are what is sent.
+    #[error(
+        "the redo log of the donor is in ib_<LSN>.log files only (innodb_log_archive=ON): a joiner's server does not start on a copy of \
+         them without ib_logfile0"
+    )]
+    RedoOnlyArchived,
     /// The server overwrote redo that had not been read yet.
     #[error(
         "the server overwrote redo before it could be read: {behind} bytes were waiting in a log of {capacity}; \
@@ -190,14 +196,16 @@ pub enum Declined {
 }
 
 impl Declined {
-    /// True if the online snapshot cannot read what the server writes: its redo log, or the layout of its files. The server's
-    /// own mariadb-backup can.
+    /// True if the online snapshot cannot read what the server writes: its redo log, also where that is not written on in time, or the
+    /// layout of its files. The server's own mariadb-backup can.
     pub fn is_unreadable(&self) -> bool {
         matches!(
             self,
             Declined::RedoFormat(_)
                 | Declined::RedoArchived
                 | Declined::RedoUnreadable { .. }
+                // The server may have archived its log for the time of a BACKUP SERVER.
+                | Declined::RedoNotWritten { .. }
                 | Declined::CheckpointMissing(_)
                 | Declined::Layout(_)
         )
@@ -236,5 +244,18 @@ impl From<anyhow::Error> for SnapshotError {
             Some(declined) => SnapshotError::Declined(declined.clone()),
             None => SnapshotError::Failed(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mariadb_backup_is_tried_where_redo_does_not_come() {
+        let waited = Duration::from_secs(30);
+        assert!(Declined::RedoNotWritten { wanted: Lsn(2), reached: Lsn(1), waited }.is_unreadable());
+        assert!(Declined::RedoArchived.is_unreadable());
+        assert!(!Declined::RedoOverrun { behind: 2, capacity: 1, wanted: 3 }.is_unreadable());
     }
 }

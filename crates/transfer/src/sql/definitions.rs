@@ -41,10 +41,14 @@ pub struct Column {
     pub name: String,
     /// `int`, `float`, `enum`, in lower case.
     pub data_type: String,
+    /// `int(11)`, `datetime(3)`, as in a definition.
+    pub column_type: String,
     /// It has no sign.
     pub unsigned: bool,
     /// What it is generated from; none for an ordinary column.
     pub generated: Option<String>,
+    /// Its generated value is stored in each row.
+    pub stored: bool,
     /// Its character set and its collation, if it is made of characters.
     pub characters: Option<(String, String)>,
 }
@@ -115,17 +119,19 @@ impl Session {
     /// From the server.
     pub fn columns(&mut self, database: &str, of: &str) -> Answer<Vec<Column>> {
         let rows = self.texts(&format!(
-            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_GENERATED, GENERATION_EXPRESSION, CHARACTER_SET_NAME, COLLATION_NAME \
-             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
+            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_GENERATED, GENERATION_EXPRESSION, CHARACTER_SET_NAME, COLLATION_NAME, \
+             EXTRA FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
             text(database),
             text(of)
         ))?;
-        let column = |row: Vec<String>| match <[String; 7]>::try_from(row) {
-            Ok([name, data_type, column_type, generated, from, charset, collation]) => Some(Column {
+        let column = |row: Vec<String>| match <[String; 8]>::try_from(row) {
+            Ok([name, data_type, column_type, generated, from, charset, collation, extra]) => Some(Column {
                 name,
                 data_type: data_type.to_ascii_lowercase(),
                 unsigned: column_type.contains("unsigned"),
+                column_type,
                 generated: (generated == "ALWAYS").then_some(from),
+                stored: extra.contains("STORED GENERATED"),
                 characters: (!charset.is_empty()).then_some((charset, collation)),
             }),
             Err(_) => None,
@@ -159,6 +165,15 @@ impl Session {
             KeyColumn { name, descending, written }
         });
         Ok(Key { index, columns: columns.collect(), whole })
+    }
+
+    /// The number that is the answer to a question.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn count(&mut self, question: &str) -> Answer<u64> {
+        let rows = self.texts(question)?;
+        Ok(rows.first().and_then(|row| row.first()?.parse().ok()).unwrap_or(0))
     }
 
     /// How much there is of a table.

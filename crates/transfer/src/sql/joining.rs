@@ -102,6 +102,25 @@ impl Session {
         self.add_keys(database, of, how).map(drop)
     }
 
+    /// Databases and names of the events that the server is to run.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn enabled_events(&mut self) -> Answer<Vec<(String, String)>> {
+        let rows = self.texts("SELECT db, name FROM mysql.event WHERE status = 'ENABLED'")?;
+        let event =
+            |row: Vec<String>| <[String; 2]>::try_from(row).ok().map(|[database, name]| (database, name));
+        Ok(rows.into_iter().filter_map(event).collect())
+    }
+
+    /// Has the server take note of an event whose row was written past it. That changes the row.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn touch_event(&mut self, database: &str, event: &str) -> Answer<()> {
+        self.run(&format!("ALTER EVENT {} COMMENT ''", table(database, event)))
+    }
+
     /// Names of the plugins that the server has loaded.
     ///
     /// # Errors

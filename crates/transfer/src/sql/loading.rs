@@ -56,6 +56,8 @@ impl Session {
             // (MDEV-24621), which are sorted already: that takes twice the processor time.
             "unique_checks=1",
             "check_constraint_checks=0",
+            // What the server warns of is judged by its words.
+            "lc_messages='en_US'",
             "time_zone='+00:00'",
             "character_set_client=utf8mb4",
             "character_set_results=NULL",
@@ -66,6 +68,10 @@ impl Session {
             // A session that loads waits for rows as long as they take to come.
             "wait_timeout=31536000",
             "alter_algorithm='DEFAULT'",
+            // What an option file may say for every session.
+            "TRANSACTION READ WRITE",
+            "enforce_storage_engine=NULL",
+            "sql_safe_updates=0",
             // Rows of sys.sys_config say who wrote them.
             "autocommit=1, @sys.ignore_sys_config_triggers=1",
             &format!("sql_mode='{MODE}'"),
@@ -251,6 +257,31 @@ impl Session {
     /// From the server.
     pub fn delete_rows(&mut self, of: &str, condition: &str) -> Answer<()> {
         self.run(&format!("DELETE FROM {} WHERE {condition}", table("mysql", of)))
+    }
+
+    /// The accounts and roles with their privileges on everything, as bits: user, host, bits. A role has no host.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn global_privileges(&mut self) -> Answer<Vec<(String, String, u64)>> {
+        let rows = self.texts("SELECT User, Host, JSON_VALUE(Priv, '$.access') FROM mysql.global_priv")?;
+        let account = |row: Vec<String>| match <[String; 3]>::try_from(row) {
+            Ok([user, host, access]) => Some((user, host, access.parse().ok()?)),
+            Err(_) => None,
+        };
+        Ok(rows.into_iter().filter_map(account).collect())
+    }
+
+    /// Gives an account these privileges on everything instead of its own.
+    ///
+    /// # Errors
+    /// From the server.
+    pub fn set_global_privileges(&mut self, user: &str, host: &str, access: u64) -> Answer<()> {
+        self.run(&format!(
+            "UPDATE mysql.global_priv SET Priv = JSON_SET(Priv, '$.access', {access}) WHERE User = {} AND Host = {}",
+            text(user),
+            text(host)
+        ))
     }
 
     /// Makes the names in these columns of a table of `mysql` lower case.

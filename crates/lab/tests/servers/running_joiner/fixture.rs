@@ -68,6 +68,17 @@ pub fn joined(node: &Node, donor: &Node) -> Result<()> {
     Ok(())
 }
 
+/// The scheduler knows an event of the donor: rows of `mysql.event` alone do not make it known before the next start.
+pub fn events_wait_for_their_time(node: &Node) -> Result<()> {
+    let question = "SELECT STATE FROM information_schema.PROCESSLIST WHERE USER = 'event_scheduler'";
+    let until = Instant::now() + SOON;
+    while node.value(question)? != "Waiting for next activation" {
+        ensure!(Instant::now() < until, "{:?}", node.rows("SHOW PROCESSLIST")?);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
 /// It joins, nothing of the old data or of the way is left, and both are equal.
 pub fn has_the_donors_data(donor: &Node, node: &Node) -> Result<()> {
     joined(node, donor)?;

@@ -41,6 +41,7 @@ fn a_running_server_gets_the_zoo_while_the_donor_writes() -> Result<()> {
     let (n1, n2) = (cluster.node(1), cluster.node(2));
     gets_everything_while_the_donor_writes(&cluster)?;
     assert_eq!(n2.value("SELECT @@event_scheduler")?, "ON");
+    fixture::events_wait_for_their_time(n2)?;
     for node in [n1, n2] {
         assert_ne!(node.value("SELECT @@GLOBAL.gtid_binlog_state")?, "", "{}", node.name());
     }

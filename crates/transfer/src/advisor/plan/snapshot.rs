@@ -52,6 +52,9 @@ impl Donor {
     pub fn predict(&self, without_redo: bool) -> Result<Predicted, String> {
         let of = |kind, why: String| Ok(Predicted { kind, why });
         let blocking = |why: String| match self.blocking {
+            _ if self.not_online == Some(Declined::RedoArchived) => {
+                Err(Declined::RedoOnlyArchived.to_string())
+            }
             Blocking::Never => Err(not_blocking(&why).text),
             Blocking::Auto | Blocking::AtMost(_) => of(SnapshotKind::Blocking, why),
         };
@@ -193,13 +196,16 @@ mod tests {
         let (kind, why) = predicted(&with(Auto));
         assert!(kind == "mariabackup" && why.starts_with("innodb_log_archive=ON"), "{kind}: {why}");
         assert!(!why.contains(UNSEEN), "{why}");
-        assert_eq!(predicted(&with(OnlineOrBlocking)).0, "blocking");
+        let (kind, why) = predicted(&with(OnlineOrBlocking));
+        assert!(kind == "none" && why.contains("without ib_logfile0"), "{kind}: {why}");
         assert_eq!(predicted(&with(Online)).0, "none");
+        assert_eq!(predicted(&with(SnapshotChoice::Blocking)).0, "none");
 
         let far = Donor { is_here: false, ..with(Auto) };
         assert!(predicted(&far).1.ends_with(UNSEEN), "{far:?}");
         let not = Some("on the joiner: mariadb-backup is not installed".to_owned());
-        let (kind, why) = predicted(&Donor { not_mariabackup: not.clone(), ..with(Auto) });
+        let unknown = Declined::RedoFormat("of MariaDB 10.6".to_owned());
+        let (kind, why) = predicted(&Donor { not_mariabackup: not.clone(), ..donor(Auto, Some(unknown)) });
         assert!(kind == "blocking" && why.contains("not with mariadb-backup either: on the joiner"), "{why}");
         let only = Donor { not_mariabackup: not, ..donor(SnapshotChoice::Mariabackup, None) };
         assert!(predicted(&only).1.contains("not possible: on the joiner"), "{only:?}");

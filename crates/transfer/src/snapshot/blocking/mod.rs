@@ -67,6 +67,7 @@ impl Snapshot for Blocking<'_> {
     }
 
     fn take(&self, sink: &dyn SnapshotSink, cancel: &Cancel) -> Result<Taken, SnapshotError> {
+        self.check_redo()?;
         if let Some(login) = &self.purged {
             wait_for_purge(login, cancel)?;
         }
@@ -80,6 +81,14 @@ impl Snapshot for Blocking<'_> {
 }
 
 impl Blocking<'_> {
+    /// Declines where a joiner's server would not start on the files.
+    fn check_redo(&self) -> Result<(), SnapshotError> {
+        match scan::redo_is_archived(self.layout)? {
+            true => Err(Declined::RedoOnlyArchived.into()),
+            false => Ok(()),
+        }
+    }
+
     /// Copies everything while the server holds its files still.
     fn copy(
         &self,
@@ -94,6 +103,8 @@ impl Blocking<'_> {
         tracing::info!("the donor's server blocks writes at {}", position.state);
 
         sink.phase("listing files (blocking)");
+        // It can have been switched on meanwhile.
+        self.check_redo()?;
         let files = scan::scan(self.layout, self.engines)?;
         files.refuse_what_cannot_travel().map_err(anyhow::Error::from)?;
         let files = files.files;

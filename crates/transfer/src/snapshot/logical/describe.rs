@@ -2,7 +2,7 @@
 use protocol::logical::{Content, Rows, Table};
 
 use super::error::ReadError;
-use crate::snapshot::declined::Declined;
+use super::refusing::{check_history, check_members, check_zone, is_period};
 use crate::sql::Session;
 use crate::sql::definitions::{Column, Extent, Listed};
 use crate::sql::keys::{Between, Key};
@@ -42,7 +42,7 @@ impl Described {
 /// Describes a table.
 ///
 /// # Errors
-/// From the server; it is versioned in a way that cannot be taken along.
+/// From the server; its rows could not be the same on the joiner.
 pub(super) fn describe(session: &mut Session, listed: &Listed) -> Result<Described, ReadError> {
     let (database, name) = (listed.database.as_str(), listed.name.as_str());
     let create = session.definition(database, name)?;
@@ -50,17 +50,15 @@ pub(super) fn describe(session: &mut Session, listed: &Listed) -> Result<Describ
     let history = listed.kind == "SYSTEM VERSIONED";
     let key = session.key(database, name, &columns)?;
     let extent = session.extent(database, name)?;
-    let period = |column: &&Column| matches!(column.generated.as_deref(), Some("ROW START" | "ROW END"));
-    if let Some(of_transactions) = columns.iter().filter(period).find(|column| column.data_type == "bigint") {
-        let text = format!(
-            "the table {database}.{name} has transaction-precise history ({}), whose transaction ids mean nothing on another server",
-            of_transactions.name
-        );
-        return Err(Declined::Layout(text).into());
-    }
+    let ends = |column: &&Column| column.generated.as_deref() == Some("ROW END");
+    let until = columns.iter().find(ends).map_or_else(|| "row_end".to_owned(), |column| column.name.clone());
+    let until = history.then_some(until);
+    check_history(session, listed, &create, &columns, until.as_deref())?;
+    check_members(session, listed, &columns, history)?;
+    check_zone(session, listed, &create, &columns, history)?;
     let mut read: Vec<Column> =
-        columns.iter().filter(|column| column.generated.is_none() || period(column)).cloned().collect();
-    if history && !columns.iter().any(|column| period(&column)) {
+        columns.iter().filter(|column| column.generated.is_none() || is_period(column)).cloned().collect();
+    if history && !columns.iter().any(is_period) {
         read.extend(["row_start", "row_end"].map(|name| Column {
             name: name.to_owned(),
             data_type: "timestamp".to_owned(),
@@ -68,13 +66,10 @@ pub(super) fn describe(session: &mut Session, listed: &Listed) -> Result<Describ
         }));
     }
     let lenient =
-        |column: &&Column| column.data_type == "enum" || column.generated.is_some() && !period(column);
+        |column: &&Column| column.data_type == "enum" || column.generated.is_some() && !is_period(column);
     let lenient = columns.iter().filter(lenient).map(|column| column.name.clone()).collect();
     let is_text = |column: &&Column| matches!(column.data_type.as_str(), "uuid" | "inet6" | "inet4");
     let texts = read.iter().filter(is_text).map(|column| column.name.clone()).collect();
-    let ends = |column: &&Column| column.generated.as_deref() == Some("ROW END");
-    let until = columns.iter().find(ends).map_or_else(|| "row_end".to_owned(), |column| column.name.clone());
-    let until = history.then_some(until);
     let (names, select) = select(&read.iter().collect::<Vec<_>>(), until.as_deref());
     let rows =
         Rows { columns: names, history, until, bytes: extent.bytes, lenient, texts, ..Rows::default() };

@@ -12,6 +12,7 @@
 //! | `listing` | which tables there are, and what each needs; definitions in files |
 //! | [`locked`] | tables without transactions, and for how long they hold writes |
 //! | `describe` | one table: its definition, its columns, what is read of it |
+//! | `refusing` | tables whose rows could not be the same on the joiner |
 //! | `ranges` | how the rows of a table are divided |
 //! | `point` | the consistency point, under the backup locks |
 //! | `isolated` | the consistency point where the server itself holds everything |
@@ -28,6 +29,7 @@ pub mod part;
 mod point;
 mod ranges;
 pub mod receiver;
+mod refusing;
 mod rows;
 mod tally;
 mod watch;
