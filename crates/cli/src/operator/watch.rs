@@ -41,7 +41,7 @@ pub fn watch(path: &Path, datadir: &Path, shown: bool) -> Result<()> {
     }
     let mut view = match std::io::stdout().is_terminal() {
         _ if !shown => View::Nothing,
-        true => View::Bars(Bars::new()?),
+        true => View::Bars(Box::new(Bars::new()?)),
         false => View::lines(),
     };
     let mut pace = Pace::default();
@@ -61,7 +61,7 @@ pub fn watch(path: &Path, datadir: &Path, shown: bool) -> Result<()> {
 /// How progress is shown.
 enum View {
     /// A few lines that are drawn again and again.
-    Bars(Bars),
+    Bars(Box<Bars>),
     /// A line whenever there is news: the last one, and when it was printed.
     Lines(Option<(String, Instant)>),
     /// Not at all.
