@@ -29,8 +29,8 @@ fn a_bypass_is_answered_before_anything_is_looked_at() -> Result<()> {
     assert_eq!((donor.code, joiner.code), (Some(0), Some(0)));
     fakes.nothing_is_left()?;
 
-    // One log file and one record a run, the last five kept.
-    for _ in 0..6 {
+    // One log file and one record a run, the last twenty kept.
+    for _ in 0..20 {
         let (joiner, auth, address) = fakes.joiner_ready()?;
         fakes.bypass(&address, &auth)?.end(SOON)?;
         joiner.end(SOON)?;
@@ -39,7 +39,7 @@ fn a_bypass_is_answered_before_anything_is_looked_at() -> Result<()> {
         let names = fs::read_dir(node.datadir())?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
         let names: Vec<String> = names.collect::<Result<_>>()?;
         let of_role = |end: &str| names.iter().filter(|n| n.starts_with(role) && n.ends_with(end)).count();
-        assert_eq!((of_role(".log"), of_role(".json"), of_role("")), (5, 5, 10), "{names:?}");
+        assert_eq!((of_role(".log"), of_role(".json"), of_role("")), (20, 20, 40), "{names:?}");
     }
     Ok(())
 }

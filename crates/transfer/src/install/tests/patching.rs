@@ -164,7 +164,7 @@ fn a_long_patch_is_applied_in_steps() {
     let [table, patch] = ["t.ibd", "patch"].map(|name| dir.path().join(name));
     fs::File::create(&table).unwrap().set_len(LENGTH).unwrap();
     fs::File::create(&patch).unwrap();
-    let changes = Changes { size: LENGTH, parts: vec![0..LENGTH - 4096] };
+    let changes = Changes { size: LENGTH, parts: std::iter::once(0..LENGTH - 4096).collect() };
     seal(&patch, &changes).unwrap();
     let work = LocalWork::default();
     CountedDisk(&work).patch_unsynced(&patch, &table).unwrap();
