@@ -15,7 +15,7 @@ const STEP: usize = 1 << 20;
 /// Bytes of a step of [`copy_ranges`].
 const PROGRESS_BYTES: usize = 64 << 20;
 
-/// As [`copy_range`], of several ranges. Calls `step` after each [`PROGRESS_BYTES`] bytes at most.
+/// As [`copy_range`], of several ranges. Calls `step` after each 64 MiB at most.
 pub fn copy_ranges(
     from: &File,
     data: &DataOf,
