@@ -68,7 +68,7 @@ fn rows_that_would_change_are_refused_by_name() -> Result<()> {
         "INSERT INTO d.member VALUES (1, '', 'no such value', ''), (2, 'a', 'b', 'x')",
         // The parent is large enough for keys that are made after its rows.
         "CREATE TABLE d.parent (a INT PRIMARY KEY, code INT, plain INT, filler CHAR(200), KEY code (code), KEY plain (plain))",
-        "INSERT INTO d.parent SELECT seq, seq, seq, 'x' FROM seq_1_to_60000",
+        "INSERT INTO d.parent SELECT seq, seq, seq, 'x' FROM d.seq_1_to_60000",
         "ANALYZE TABLE d.parent",
         "CREATE TABLE d.child (a INT PRIMARY KEY, code INT, CONSTRAINT c FOREIGN KEY (code) REFERENCES parent (code))",
         "INSERT INTO d.child VALUES (1, 1)",
