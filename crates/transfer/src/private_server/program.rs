@@ -27,7 +27,7 @@ const DEFINITIONS: [&str; 6] = [
 const SINCE_10_6: &str = "sys_schema.sql";
 
 /// How a private server differs from the joiner's server. What the option files say otherwise counts.
-const OWN_ARGUMENTS: [&str; 46] = [
+const OWN_ARGUMENTS: [&str; 47] = [
     // Nobody can reach it, and it reaches nobody.
     "--skip-networking",
     "--skip-grant-tables",
@@ -56,6 +56,7 @@ const OWN_ARGUMENTS: [&str; 46] = [
     "--read-only=OFF",
     "--transaction-read-only=OFF",
     "--secure-timestamp=NO",
+    "--sql-safe-updates=OFF",
     "--local-infile=OFF",
     "--performance-schema=OFF",
     "--thread-handling=one-thread-per-connection",
