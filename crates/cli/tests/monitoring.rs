@@ -127,7 +127,7 @@ fn prometheus_takes_what_the_program_prints() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::create_dir_all(at("data")).unwrap();
-    // Not where it lies by default.
+    // Another directory than the default.
     fs::create_dir_all(at("write-sets")).unwrap();
     fs::write(at("data/ibdata1"), "").unwrap();
     let my_cnf = format!("[mysqld]\n[sst]\narchive={}\n", at("write-sets").display());

@@ -11,7 +11,6 @@ use super::page_file::PageFile;
 use super::pages::{Copied, Copier, Freshness, Wanted};
 use super::unread::{self, Unread, may_be_remembered};
 use crate::disk::direct::ALIGN;
-use crate::remembered::in_flight;
 use crate::threads::lock;
 
 /// A file that is being read by several threads.
@@ -115,7 +114,7 @@ pub(super) fn piece<'w>(open: &Arc<Open<'w>>, given_out: u64) -> Result<Option<P
 
 /// Opens a file, after what the joiner has of it was handed over.
 pub(super) fn open<'w>(copier: Copier<'_>, wanted: &'w Wanted) -> Result<Opened<'w>> {
-    let (seen, quiet) = (copier.seen(), in_flight::quiet(wanted.identity.device()));
+    let (seen, quiet) = (copier.seen(), copier.quiet(wanted));
     let unread = unread::hand_over(copier, wanted, false)?;
     if let Some(copied) = unread.as_ref().and_then(|unread| unread.copied(copier, wanted.entry.id, seen)) {
         return Ok(Opened::Unread(copied));

@@ -17,6 +17,7 @@ use super::unread;
 use crate::cancel::Cancel;
 use crate::disk::direct::{ALIGN, Buffer};
 use crate::disk::identity::Identity;
+use crate::remembered::in_flight;
 use crate::remembered::memory::Memory;
 use crate::server::niceness;
 use crate::snapshot::sink::SnapshotSink;
@@ -101,6 +102,11 @@ pub struct Copier<'a> {
 impl Copier<'_> {
     pub(super) fn seen(&self) -> Lsn {
         self.checkpoints.map_or(Lsn(0), Checkpoints::seen)
+    }
+
+    /// When no write to the disk of a file was in flight last, before the file is read. Looked for only if something may be remembered.
+    pub(super) fn quiet(&self, wanted: &Wanted) -> Option<i128> {
+        self.memory.and_then(|_| in_flight::quiet(wanted.identity.device()))
     }
 }
 

@@ -7,7 +7,6 @@ use super::pages::{Copier, Wanted};
 use super::unread::{self, may_be_remembered};
 use crate::disk::direct::Direct;
 use crate::disk::identity::{Signature, look_at, now};
-use crate::remembered::in_flight;
 
 /// Longer than any kernel's clock tick, in nanoseconds.
 const TICK: i128 = 20_000_000;
@@ -19,7 +18,7 @@ const TICK: i128 = 20_000_000;
 /// From the system, the sink, or cancelled.
 pub fn copy(copier: Copier<'_>, file: &Wanted) -> Result<Option<(u64, Signature)>> {
     let path = &file.path;
-    let (began, quiet) = (now(), in_flight::quiet(file.identity.device()));
+    let (began, quiet) = (now(), copier.quiet(file));
     let unread = unread::hand_over(copier, file, true)?;
     if let Some((unread, memory)) = unread.as_ref().zip(copier.memory).filter(|(unread, _)| unread.is_all()) {
         memory.keep(unread.at);
