@@ -29,7 +29,6 @@ pub mod cancel;
 pub mod cleanup;
 pub mod clock;
 pub mod compare;
-pub mod cost;
 pub mod datadir;
 pub mod disk;
 pub mod donor;
