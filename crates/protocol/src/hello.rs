@@ -43,8 +43,10 @@ pub mod capability {
     pub const PAGE_TIME: u64 = 16;
     /// The donor takes note of the key under which the joiner remembers fingerprints.
     pub const OWN_KEY: u64 = 32;
+    /// The donor counts with what work takes on the joiner.
+    pub const PACE: u64 = 64;
     /// All this program has.
-    pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE | ARCHIVE_REACH | PAGE_TIME | OWN_KEY;
+    pub const ALL: u64 = ZSTD | DEEP_IST | PREPARE | ARCHIVE_REACH | PAGE_TIME | OWN_KEY | PACE;
 }
 
 /// Proof that the sender knows the one-time secret of this transfer, bound to one TLS session.

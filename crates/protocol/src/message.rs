@@ -3,12 +3,14 @@
 mod attempt;
 mod ist;
 mod offer;
+mod pace;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::attempt::{Attempt, SnapshotKind, snapshot_line};
 pub use self::ist::{CanIst, ReplayRate};
 pub use self::offer::{Logical, Offer};
+pub use self::pace::{JoinerPace, JoinerWork};
 use crate::chunk::{Chunk, Packing};
 use crate::fingerprint::{Fingerprint, FingerprintKey};
 use crate::inventory::{FileEntry, FileId};
@@ -298,6 +300,8 @@ pub enum Message {
         /// The key.
         key: FingerprintKey,
     },
+    /// Joiner, among its answers: what its work takes.
+    Pace(JoinerPace),
 }
 
 impl Message {
@@ -355,6 +359,7 @@ impl Message {
             Message::ArchiveReach { .. } => "ArchiveReach",
             Message::PageTime { .. } => "PageTime",
             Message::OwnKey { .. } => "OwnKey",
+            Message::Pace(_) => "Pace",
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | [`flavor`], [`datadir`] | what the files of a server are; which files there are, on either side |
 //! | [`peer`] | the other node: TLS, secret, messages |
 //! | [`remembered`] | fingerprints that are kept between transfers |
+//! | [`cost`] | what the ways in which bytes can travel take |
 //! | [`snapshot`], [`compare`], [`send`] | the donor's data: its source, what the joiner already has, the queues |
 //! | [`receive`], [`install`] | the joiner's data: staging and verifying; install, rollback |
 //! | [`private_server`], [`loading`] | a server of ours on a new datadir in staging; what makes files of a logical snapshot with it |
@@ -29,6 +30,7 @@ pub mod cancel;
 pub mod cleanup;
 pub mod clock;
 pub mod compare;
+pub mod cost;
 pub mod datadir;
 pub mod disk;
 pub mod donor;

@@ -7,7 +7,9 @@ use rejoin_protocol::codec::{self, PREFIX_BYTES};
 use rejoin_protocol::delta::Delta;
 use rejoin_protocol::inventory::{FileId, Place};
 use rejoin_protocol::limits::RANGE_BYTES;
-use rejoin_protocol::message::{Attempt, CanIst, Logical, Message, Offer, ReplayRate, SnapshotKind};
+use rejoin_protocol::message::{
+    Attempt, CanIst, JoinerPace, JoinerWork, Logical, Message, Offer, ReplayRate, SnapshotKind,
+};
 use rejoin_protocol::policy::{NodeFacts, SystemFile};
 use rejoin_protocol::sample::{Sample, Sampled};
 use serde::Deserialize;
@@ -134,6 +136,12 @@ fn one_of_each() -> Vec<Message> {
         Message::ArchiveReach { node: "n1".into(), history: "u".into(), first: 1, last: 899 },
         Message::PageTime { nanos: 12_500 },
         Message::OwnKey { key: [7; 32] },
+        Message::Pace(JoinerPace {
+            kernel: 7,
+            processors: 1500,
+            waiting: 950,
+            work: JoinerWork { fingerprint: 800, pieces: 1500, unpack: 700, carry: 650, store: 900 },
+        }),
     ]
 }
 

@@ -71,6 +71,7 @@ impl Compare<'_> {
                     tracing::warn!("the joiner says: {}; its answers do not count", printable(&what));
                     lock(&self.wrong).get_or_insert(what);
                 }
+                Message::Pace(pace) => *lock(&self.pace) = Some(pace),
                 Message::AnswersEnd => return Ok(()),
                 other => {
                     let text = format!("the joiner sent {}, expected an answer", other.name());

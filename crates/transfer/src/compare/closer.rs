@@ -46,7 +46,8 @@ impl Compare<'_> {
         let began = Instant::now();
         let fingerprints =
             self.wait_for(file, true, |theirs| theirs.close().pieces.remove(&range))?.unwrap_or_default();
-        found.waited(began.elapsed());
+        found.waited.1 = began.elapsed();
+        found.in_parts = true;
         let offset = u64::from(range) * u64::from(RANGE_BYTES);
         let mut kept = Vec::new();
         for ((number, block), fingerprints) in blocks.into_iter().zip(fingerprints) {

@@ -14,21 +14,15 @@ use protocol::delta::Delta;
 use protocol::fingerprint::{self, FingerprintKey};
 use protocol::inventory::{FileEntry, FileId, batches, groups};
 use protocol::limits::RANGE_BYTES;
-use protocol::message::Message;
+use protocol::message::{JoinerPace, Message};
 
 use crate::cancel::{Cancel, LOOK_EVERY};
 use crate::compare::groups::{Ask, Group, Groups, split};
 use crate::compare::pending_rebuilds::PendingRebuilds;
 use crate::compare::theirs::{Files, Theirs, one};
-use crate::compare::worth::{Prospect, Weighed, Worth};
-use crate::send::cost_model::{Choice, CostModel, Window};
+use crate::compare::worth::{Prospect, Worth};
+use crate::cost::clock::Laps;
 use crate::threads::lock;
-
-/// How long it is waited for the joiner's answers, or not, before the other way is measured: one range at first, because
-/// clients wait meanwhile.
-const WAIT_WINDOW: Window = Window { warm_up: 0, bytes: RANGE_BYTES as u64, kept: 1 };
-/// The ways of [`Compare::patience`].
-const WAIT: usize = 0;
 
 /// How long one range waits for the joiner's answer while the donor's server blocks writes.
 const HELD_STILL_WAIT: Duration = Duration::from_millis(500);
@@ -53,26 +47,24 @@ pub struct Found {
     pub deltas: Vec<Delta>,
     /// The bytes that it needs for that.
     pub literals: Vec<u8>,
-    /// Whether it waited for the joiner's answers, where that is measured.
-    waited: Option<Choice>,
     /// The joiner had described the range.
-    compared: bool,
-    /// How long the joiner was waited for.
-    waiting: Duration,
+    pub compared: bool,
+    /// The pieces of its blocks were compared.
+    pub in_parts: bool,
+    /// Processor time for blocks, and for pieces.
+    pub took: (Duration, Duration),
+    /// How long the joiner's answers about blocks were waited for, and those about pieces.
+    pub waited: (Duration, Duration),
 }
 
 impl Found {
-    /// The joiner was waited for.
-    pub(crate) fn waited(&mut self, time: Duration) {
-        self.waiting += time;
-    }
-
-    fn same_bytes(&self) -> u64 {
+    /// Bytes that the joiner has as they are.
+    pub fn same_bytes(&self) -> u64 {
         self.same.iter().map(|(_, len)| u64::from(*len)).sum()
     }
 
     /// Bytes of blocks that the joiner rebuilds, without the pieces that are sent for them.
-    fn rebuilt_bytes(&self) -> u64 {
+    pub fn rebuilt_bytes(&self) -> u64 {
         let blocks: u64 = self.deltas.iter().map(|delta| u64::from(delta.len)).sum();
         blocks - self.literals.len() as u64
     }
@@ -89,8 +81,8 @@ pub struct Compare<'a> {
     pub(super) answered: Condvar,
     /// Groups of small files.
     pub(super) together: Groups,
-    /// Only if the snapshot blocks writes: whether to send at once or to wait for the joiner's answers.
-    pub(super) patience: Option<Mutex<CostModel>>,
+    /// The snapshot blocks writes, so answers are not waited for as long as they take.
+    held_still: bool,
     /// Whether the rest is compared.
     pub(super) worth: Worth,
     /// `None` once no more questions follow.
@@ -101,6 +93,8 @@ pub struct Compare<'a> {
     pub(super) same: AtomicU64,
     /// Bytes that were handed over by their remembered fingerprints.
     pub(super) unread: AtomicU64,
+    /// What the joiner tells of its host.
+    pub(super) pace: Mutex<Option<JoinerPace>>,
     /// What the joiner had remembered and found wrong.
     pub(super) wrong: Mutex<Option<String>>,
     pub(super) cancel: &'a Cancel,
@@ -121,21 +115,32 @@ impl<'a> Compare<'a> {
             files,
             answered,
             together,
-            patience: None,
+            held_still: false,
             worth: Worth::default(),
             ask,
             asked,
             same,
             unread,
+            pace: Mutex::default(),
             wrong,
             cancel,
         }
     }
 
     /// For a snapshot that blocks writes: clients wait, so a range waits for the joiner's answer only if that is faster
-    /// than sending it, as measured, and never long.
+    /// than sending it, and never long.
     pub fn held_still(self) -> Compare<'a> {
-        Compare { patience: Some(Mutex::new(CostModel::new(WAIT_WINDOW, vec![1.0, 1.0]))), ..self }
+        Compare { held_still: true, ..self }
+    }
+
+    /// Whether the snapshot blocks writes.
+    pub fn is_held_still(&self) -> bool {
+        self.held_still
+    }
+
+    /// What the joiner has told of its host since the last call.
+    pub fn take_pace(&self) -> Option<JoinerPace> {
+        lock(&self.pace).take()
     }
 
     /// Comparing ends midway if it costs more than it saves, as measured over `window` bytes at a time. `prospect`: what the
@@ -205,7 +210,7 @@ impl<'a> Compare<'a> {
                 return Ok(false);
             }
             let Some(theirs) = self.together.theirs(group.first()) else {
-                if self.patience.is_some() && began.elapsed() >= HELD_STILL_WAIT {
+                if self.held_still && began.elapsed() >= HELD_STILL_WAIT {
                     return Ok(false);
                 }
                 continue;
@@ -278,9 +283,7 @@ impl<'a> Compare<'a> {
             self.done_with(file, range);
             return Ok(Found::default());
         }
-        let waited = self.patience.as_ref().filter(|_| wait).map(|patience| lock(patience).choose());
-        let wait = wait && waited.is_none_or(|choice| choice.way == WAIT);
-        let (began, mut found) = (Instant::now(), Found { waited, ..Found::default() });
+        let (began, mut found) = (Instant::now(), Found::default());
         let known = self.wait_for(file, wait, |theirs| {
             if theirs.used.overlaps(one(range)) {
                 return Some(None);
@@ -292,15 +295,19 @@ impl<'a> Compare<'a> {
                 _ => Some(None),
             }
         })?;
-        found.waited(began.elapsed());
+        found.waited.0 = began.elapsed();
         let Some(Some((size, theirs))) = known else {
             self.done_with(file, range);
             return Ok(found);
         };
         let held = (size - offset).min(range_bytes) as u32;
         found.compared = true;
+        let mut laps = Laps::begin();
         let ours = fingerprint::block_fingerprints(&self.key, bytes);
-        if held as usize == bytes.len() && fingerprint::range_fingerprint(&self.key, &ours) == theirs {
+        let is_same =
+            held as usize == bytes.len() && fingerprint::range_fingerprint(&self.key, &ours) == theirs;
+        found.took.0 = laps.lap();
+        if is_same {
             found.same = vec![(0, held)];
             self.look_less_far(file);
         } else if !is_zero(bytes) {
@@ -308,11 +315,13 @@ impl<'a> Compare<'a> {
             self.compare_blocks(file, range);
             let began = Instant::now();
             let blocks = self.wait_for(file, wait, |theirs| theirs.close().blocks.remove(&range))?;
-            found.waited(began.elapsed());
+            found.waited.0 += began.elapsed();
             found.same =
                 fingerprint::same_parts(&ours, bytes.len() as u32, &blocks.unwrap_or_default(), held);
             if wait && parts {
+                laps.lap();
                 self.compare_pieces(file, range, bytes, &ours, held, &mut found)?;
+                found.took.1 = laps.lap();
             }
         }
         self.done_with(file, range);
@@ -320,20 +329,16 @@ impl<'a> Compare<'a> {
         Ok(found)
     }
 
-    /// Records what a range of `len` bytes cost: comparing it, and then packing and queuing the `differing` bytes of it.
-    /// `hidden`: the connections are what everything waits for, so that waiting for the joiner costs nothing. If comparing is given
-    /// up for that, returns the reason, once.
+    /// Records that a range of `len` bytes was handed over, of which the joiner had `saved`. `comparing_or_not`: what a byte takes if
+    /// this share of the bytes differs, with and without comparing. If comparing is given up for that, returns the reason, once.
     pub fn weigh(
         &self,
+        len: u64,
         found: &Found,
-        (len, differing): (usize, usize),
-        (comparing, sending): (Duration, Duration),
-        hidden: bool,
+        comparing_or_not: impl FnOnce(f64) -> (f64, f64),
     ) -> Option<String> {
         let saved = found.same_bytes() + found.rebuilt_bytes();
-        let bytes = if found.compared { found.same_bytes() + differing as u64 } else { 0 };
-        let comparing = if hidden { comparing.saturating_sub(found.waiting) } else { comparing };
-        let reason = self.worth.weigh(len as u64, Weighed { bytes, saved, comparing, sending });
+        let reason = self.worth.weigh(len, saved, found.compared, comparing_or_not);
         if reason.is_some() {
             self.answered.notify_all();
         }
@@ -342,13 +347,6 @@ impl<'a> Compare<'a> {
             self.close();
         }
         reason
-    }
-
-    /// Records that `bytes` bytes were queued after `took`. This is the cost of waiting for answers or not.
-    pub fn learn(&self, found: &Found, bytes: usize, took: Duration) {
-        if let (Some(patience), Some(choice)) = (&self.patience, found.waited) {
-            lock(patience).learn(choice, bytes as u64, took);
-        }
     }
 
     /// Drops what was received for a range: it is used once.
@@ -367,7 +365,7 @@ impl<'a> Compare<'a> {
         mut get: impl FnMut(&mut Theirs) -> Option<T>,
     ) -> Result<Option<T>> {
         let began = Instant::now();
-        let is_late = || self.patience.is_some() && began.elapsed() >= HELD_STILL_WAIT;
+        let is_late = || self.held_still && began.elapsed() >= HELD_STILL_WAIT;
         let mut files = lock(&self.files);
         loop {
             let Some(theirs) = files.get_mut(file) else { return Ok(None) };

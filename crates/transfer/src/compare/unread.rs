@@ -34,7 +34,7 @@ impl Compare<'_> {
     pub fn has(&self, file: FileId, offset: u64, len: u32, ours: &Fingerprint, wait: bool) -> Result<bool> {
         let Ok(range) = u32::try_from(offset / u64::from(RANGE_BYTES)) else { return Ok(false) };
         // A server that blocks writes is not made to wait for answers: what is not answered yet is read.
-        let wait = wait && self.patience.is_none();
+        let wait = wait && !self.is_held_still();
         if self.worth.is_stopped() {
             return Ok(false);
         }

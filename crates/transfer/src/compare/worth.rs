@@ -1,29 +1,25 @@
 //! Whether comparing is worth what it costs. Where nearly everything differs, looking for the rest can take longer than sending
 //! it: then the donor asks no more, the joiner reads its old files no further, and what was not compared is sent whole.
 //!
-//! Both sides of the decision are measured on the threads that hand over ranges: how long they compare, and how long they take to
-//! pack and queue what differs, which is what each saved byte would have taken too. Where the connections are what everything waits
-//! for, waiting for the joiner's answers costs nothing, because other threads keep them busy. So a slow link makes even little worth
-//! finding, and a fast one does not.
+//! What both take is estimated by [`crate::cost`]. Comparing ends for good, so it does not end for a small gain, and not while the
+//! joiner may still have much of what follows.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crate::human::size;
 use crate::threads::lock;
 
 /// Bytes that are compared before they are judged.
-pub const WINDOW: u64 = 64 << 20;
+pub const WINDOW: u64 = 32 << 20;
 
 /// So many windows in a row must not have been worth it.
-const IN_A_ROW: u32 = 4;
+const IN_A_ROW: u32 = 2;
 
-/// If more than this share of the bytes need not be sent, they are compared in any case.
-const NEARLY_NOTHING: f64 = 0.1;
+/// If the joiner has more than this share of the bytes, they are compared in any case.
+const LITTLE: f64 = 0.2;
 
-/// The joiner reads and fingerprints the same bytes as the donor, which is not measured here. The donor only sees the part for
-/// which it waits.
-const BOTH_HOSTS: f64 = 2.0;
+/// Comparing must take so many times as long as sending everything.
+const DEARER: f64 = 1.15;
 
 /// How much the joiner may have, as its sample shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,20 +30,14 @@ pub struct Prospect {
     pub shared: u64,
 }
 
-/// A range that was compared: what that saved, and what it took.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Weighed {
-    /// Its bytes without zeros; 0 if the joiner had not described it.
-    pub bytes: u64,
-    /// Those that need not be sent.
-    pub saved: u64,
-    /// Time to compare it, without what is hidden behind the connections.
-    pub comparing: Duration,
-    /// Time to pack and to queue the rest.
-    pub sending: Duration,
+impl Prospect {
+    /// The share that it does not have.
+    pub fn differing(&self) -> f64 {
+        1.0 - self.shared.min(self.all) as f64 / self.all.max(1) as f64
+    }
 }
 
-/// What comparing has cost and saved so far. By default it never ends.
+/// What comparing has saved so far. By default it never ends.
 #[derive(Debug, Default)]
 pub(super) struct Worth {
     prospect: Option<Prospect>,
@@ -58,9 +48,9 @@ pub(super) struct Worth {
 
 #[derive(Debug, Default)]
 struct State {
-    window: Weighed,
-    /// The last windows, none of which was worth it.
-    poor: Weighed,
+    /// Bytes that were compared, and those that the joiner had: of this window, and of those before that were not worth it.
+    window: (u64, u64),
+    poor: (u64, u64),
     in_a_row: u32,
     /// Bytes that were handed over, compared or not, and those of them that the joiner had.
     done: u64,
@@ -90,88 +80,70 @@ impl Worth {
 
     /// So many bytes need not be sent, and finding that out took next to no time.
     pub fn same(&self, bytes: u64) {
-        lock(&self.state).add(bytes, &Weighed { bytes, saved: bytes, ..Weighed::default() });
+        lock(&self.state).add(bytes, bytes, true);
     }
 
-    /// A range of `len` bytes was handed over. Returns the reason if comparing ends with it.
-    pub fn weigh(&self, len: u64, range: Weighed) -> Option<String> {
+    /// A range of `len` bytes was handed over, of which `saved` need not be sent. `comparing_or_not`: what a byte takes with and
+    /// without comparing, if this share of the bytes differs. Returns the reason if comparing ends with it.
+    pub fn weigh(
+        &self,
+        len: u64,
+        saved: u64,
+        compared: bool,
+        comparing_or_not: impl FnOnce(f64) -> (f64, f64),
+    ) -> Option<String> {
         let prospect = self.prospect?;
         let mut state = lock(&self.state);
         if self.is_stopped() {
             return None;
         }
-        state.add(len, &range);
-        if state.window.bytes < self.window {
+        state.add(len, saved, compared);
+        if state.window.0 < self.window {
             return None;
         }
-        let window = std::mem::take(&mut state.window);
-        if !window.is_poor() {
-            (state.poor, state.in_a_row) = (Weighed::default(), 0);
-            return None;
-        }
-        state.poor.add(&window);
-        state.in_a_row += 1;
+        let (bytes, saved) = std::mem::take(&mut state.window);
         let left = prospect.all.saturating_sub(state.done);
-        let may_share = prospect.shared.saturating_sub(state.saved) as f64;
-        // Near the end there is nothing to gain, and what was sampled elsewhere may still come.
-        if state.in_a_row < IN_A_ROW || left < self.window || may_share > left as f64 * NEARLY_NOTHING {
+        // What was sampled elsewhere may still come.
+        let may_come = prospect.shared.saturating_sub(state.saved) as f64 / left.max(1) as f64;
+        let share = may_come.max(saved as f64 / bytes as f64);
+        let (comparing, sending) = comparing_or_not(1.0 - share.min(1.0));
+        if share > LITTLE || comparing < sending * DEARER {
+            (state.poor, state.in_a_row) = ((0, 0), 0);
+            return None;
+        }
+        state.poor = (state.poor.0 + bytes, state.poor.1 + saved);
+        state.in_a_row += 1;
+        // Near the end there is nothing to gain.
+        if state.in_a_row < IN_A_ROW || left < self.window {
             return None;
         }
         self.stopped.store(true, Ordering::Release);
-        Some(state.poor.reason(left))
+        Some(reason(left, state.poor, comparing / sending))
     }
 }
 
 impl State {
-    fn add(&mut self, len: u64, range: &Weighed) {
+    fn add(&mut self, len: u64, saved: u64, compared: bool) {
         self.done += len;
-        self.saved += range.saved;
-        // A range that was not compared says nothing of what comparing costs.
-        if range.bytes > 0 {
-            self.window.add(range);
+        self.saved += saved;
+        // A range that was not compared says nothing of what the joiner has.
+        if compared {
+            self.window = (self.window.0 + len, self.window.1 + saved);
         }
     }
 }
 
-impl Weighed {
-    fn add(&mut self, other: &Weighed) {
-        self.bytes += other.bytes;
-        self.saved += other.saved;
-        self.comparing += other.comparing;
-        self.sending += other.sending;
-    }
-
-    /// Seconds that comparing took, of both hosts.
-    fn cost(&self) -> f64 {
-        self.comparing.as_secs_f64() * BOTH_HOSTS
-    }
-
-    /// Seconds that sending what was saved would have taken.
-    fn gain(&self) -> f64 {
-        let sent = self.bytes.saturating_sub(self.saved).max(1);
-        self.sending.as_secs_f64() * self.saved as f64 / sent as f64
-    }
-
-    fn is_poor(&self) -> bool {
-        self.saved as f64 <= self.bytes as f64 * NEARLY_NOTHING && self.cost() > self.gain()
-    }
-
-    fn reason(&self, left: u64) -> String {
-        let found = match self.saved {
-            0 => "nothing".to_owned(),
-            saved => size(saved),
-        };
-        let times = match self.cost() / self.gain() {
-            times if times < 100.0 => format!("{times:.1} times"),
-            _ => "more than a hundred times".to_owned(),
-        };
-        format!(
-            "plan: the other {} are sent whole without being compared: of the last {} the joiner had {found}, and comparing them \
-             took {times} as long as sending that much would",
-            size(left),
-            size(self.bytes)
-        )
-    }
+fn reason(left: u64, (bytes, saved): (u64, u64), times: f64) -> String {
+    let found = match saved {
+        0 => "nothing".to_owned(),
+        saved => size(saved),
+    };
+    format!(
+        "plan: the other {} are sent whole without being compared: of the last {} the joiner had {found}, and comparing takes {times:.1} \
+         times as long as sending everything",
+        size(left),
+        size(bytes)
+    )
 }
 
 #[cfg(test)]
@@ -181,13 +153,12 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const ALL: u64 = 10_000 * MIB;
 
-    /// Hands over ranges of 1 MiB, of which this share is saved, until comparing ends: after how many, and why. Sending one takes
-    /// `sending` milliseconds, comparing it one.
+    /// Hands over ranges of 1 MiB, of which this share is saved, until comparing ends: after how many, and why. Comparing takes one
+    /// nanosecond a byte, and sending so many for each byte that differs.
     fn ends(worth: &Worth, ranges: u64, share: f64, sending: f64) -> Option<(u64, String)> {
         let saved = (MIB as f64 * share) as u64;
-        let sending = Duration::from_secs_f64(sending / 1000.0 * (1.0 - share));
-        let range = Weighed { bytes: MIB, saved, comparing: Duration::from_millis(1), sending };
-        (1..=ranges).find_map(|number| Some((number, worth.weigh(MIB, range)?)))
+        let costs = |differing: f64| (1.0 + differing * sending, sending);
+        (1..=ranges).find_map(|number| Some((number, worth.weigh(MIB, saved, true, costs)?)))
     }
 
     fn worth(shared: u64) -> Worth {
@@ -197,57 +168,55 @@ mod tests {
     #[test]
     fn it_ends_where_nearly_nothing_is_found_and_sending_is_fast() {
         let fast = worth(200 * MIB);
-        let (after, why) = ends(&fast, 9000, 0.02, 8.0).unwrap();
-        assert_eq!(after, 256);
+        let (after, why) = ends(&fast, 9000, 0.02, 1.0).unwrap();
+        assert_eq!(after, 64);
         assert_eq!(
             why,
-            "plan: the other 9.5 GiB are sent whole without being compared: of the last 256.0 MiB the joiner had 5.1 MiB, and \
-             comparing them took 12.5 times as long as sending that much would"
+            "plan: the other 9.7 GiB are sent whole without being compared: of the last 64.0 MiB the joiner had 1.3 MiB, and \
+             comparing takes 2.0 times as long as sending everything"
         );
         assert!(fast.is_stopped() && !fast.unless_stopped(|| unreachable!()));
-        assert_eq!(ends(&fast, 9000, 0.0, 8.0), None, "it ends once");
-        let (_, why) = ends(&worth(0), 9000, 0.0, 8.0).unwrap();
-        assert!(why.contains("had nothing, and comparing them took more than a hundred times"), "{why}");
+        assert_eq!(ends(&fast, 9000, 0.0, 1.0), None, "it ends once");
+        let (_, why) = ends(&worth(0), 9000, 0.0, 1.0).unwrap();
+        assert!(why.contains("had nothing, and comparing takes 2.0 times"), "{why}");
     }
 
     #[test]
     fn a_slow_link_makes_little_worth_finding() {
-        // 8 ms for 1 MiB on each of eight threads is 1 GiB/s; 700 ms are 12 MB/s.
-        assert_eq!(ends(&worth(0), 9000, 0.02, 700.0), None);
-        assert!(ends(&worth(0), 9000, 0.001, 700.0).is_some());
-        // What is more than nearly nothing is looked for in any case.
-        assert_eq!(ends(&worth(0), 9000, 0.12, 8.0), None);
+        assert_eq!(ends(&worth(0), 9000, 0.02, 80.0), None);
+        // What is more than little is looked for in any case.
+        assert_eq!(ends(&worth(0), 9000, 0.25, 1.0), None);
     }
 
     #[test]
     fn a_part_that_is_shared_begins_the_count_anew() {
         let worth = worth(0);
-        assert_eq!(ends(&worth, 250, 0.0, 8.0), None);
+        assert_eq!(ends(&worth, 60, 0.0, 1.0), None);
         worth.same(20 * MIB);
-        assert_eq!(ends(&worth, 200, 0.0, 8.0), None);
+        assert_eq!(ends(&worth, 60, 0.0, 1.0), None);
         assert!(worth.unless_stopped(|| {}));
-        assert!(ends(&worth, 100, 0.0, 8.0).is_some());
+        assert!(ends(&worth, 100, 0.0, 1.0).is_some());
     }
 
     #[test]
     fn what_the_sample_found_and_nobody_has_come_across_yet_keeps_it_going() {
         // A large table that differs, before others that do not.
         let half = worth(ALL / 2);
-        assert_eq!(ends(&half, 4000, 0.0, 8.0), None);
+        assert_eq!(ends(&half, 4000, 0.0, 1.0), None);
         half.same(ALL / 2);
-        // All that the sample found has been found: there are some 800 MiB left.
-        assert!(ends(&half, 700, 0.0, 8.0).is_some());
+        // All that the sample found has been found.
+        assert!(ends(&half, 700, 0.0, 1.0).is_some());
         // Without a sample nothing is known of the rest.
-        assert_eq!(ends(&Worth::default(), 9000, 0.0, 8.0), None);
+        assert_eq!(ends(&Worth::default(), 9000, 0.0, 1.0), None);
+        assert_eq!(Prospect { all: 4, shared: 1 }.differing(), 0.75);
     }
 
     #[test]
     fn what_was_not_compared_says_nothing_and_the_end_is_not_worth_a_word() {
         let worth = worth(0);
-        let apart = Weighed { sending: Duration::from_secs(9), ..Weighed::default() };
-        assert!((0..1000).all(|_| worth.weigh(MIB, apart).is_none()));
-        assert!(ends(&worth, 256, 0.0, 8.0).is_some());
-        let small = Worth::new(Prospect { all: 300 * MIB, shared: 0 }, WINDOW);
-        assert_eq!(ends(&small, 300, 0.0, 8.0), None);
+        assert!((0..1000).all(|_| worth.weigh(MIB, 0, false, |_| (9.0, 1.0)).is_none()));
+        assert!(ends(&worth, 256, 0.0, 1.0).is_some());
+        let small = Worth::new(Prospect { all: 60 * MIB, shared: 0 }, WINDOW);
+        assert_eq!(ends(&small, 60, 0.0, 1.0), None);
     }
 }

@@ -229,6 +229,7 @@ impl DonorSession<'_> {
         let throttle = Arc::clone(&self.context.throttle);
         // The sooner a server that blocks writes is released the better.
         throttle.set_yields(!snapshot.blocks_writes());
+        let differing = comparing.as_ref().and_then(|c| Some(c.prospect?.differing()));
         let compare = comparing.map(|Comparing { key, prospect }| {
             let compare = Compare::new(key, self.job.settings.delta, &self.job.cancel);
             match prospect {
@@ -246,6 +247,7 @@ impl DonorSession<'_> {
             &self.job.progress,
             &self.job.cancel,
         )
+        .expecting(differing)
     }
 
     /// Runs `source`, with the connections of the send queue open. Returns its result and the number of

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use protocol::hello::capability;
 use protocol::hello::cut;
 use protocol::limits::{FURTHER_CONNECTIONS, TEXT_BYTES_MAX};
 use protocol::message::{Attempt, Message, SnapshotKind};
@@ -103,7 +104,9 @@ impl Transfer<'_> {
         // If the attempt has another key than the remembered fingerprints, the donor wants everything to be read.
         let memory = self.memory.clone().filter(|memory| attempt.fingerprints == Some(memory.key()));
         let with = |key| {
-            Base::new(&self.layout, staging, backup, key, readers, &job.cancel).with_memory(memory.clone())
+            Base::new(&self.layout, staging, backup, key, readers, &job.cancel)
+                .with_memory(memory.clone())
+                .telling(self.capabilities & capability::PACE != 0)
         };
         let base = attempt.fingerprints.map(with);
         job.progress.attempt(attempt.bytes);

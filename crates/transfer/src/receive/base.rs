@@ -18,6 +18,7 @@ use protocol::limits::{FILES_MAX, RANGE_BYTES};
 use protocol::message::Message;
 
 use crate::cancel::Cancel;
+use crate::cost::joiner::JoinersWork;
 use crate::datadir::backup_files::{name_in_backup, table_of_new};
 use crate::datadir::layout::Layout;
 use crate::disk::identity::{Look, look_at};
@@ -53,6 +54,8 @@ pub struct Base<'a> {
     /// What of it was found wrong, until the donor is told.
     pub(super) wrong: Mutex<Option<String>>,
     pub(super) counts: Counts,
+    /// What the work of this host takes.
+    pub(super) work: JoinersWork,
     /// Block fingerprints of the ranges that were fingerprinted last: the donor asks for them if a range differs.
     pub(super) recent: Mutex<Recent>,
     corruption: Corruption,
@@ -125,6 +128,7 @@ impl<'a> Base<'a> {
             memory: None,
             wrong: Mutex::default(),
             counts: Counts::default(),
+            work: JoinersWork::new(false),
             recent: Mutex::default(),
             corruption: Corruption::default(),
             todo: Mutex::default(),
@@ -136,6 +140,11 @@ impl<'a> Base<'a> {
     /// Uses what is remembered under the key of this attempt.
     pub fn with_memory(self, memory: Option<Arc<Memory>>) -> Base<'a> {
         Base { memory, ..self }
+    }
+
+    /// Tells the donor what work takes here, if it understands that.
+    pub fn telling(self, tells: bool) -> Base<'a> {
+        Base { work: JoinersWork::new(tells), ..self }
     }
 
     /// What was read.

@@ -13,6 +13,8 @@ use protocol::limits::{RANGE_BYTES, TEXT_BYTES_MAX};
 use protocol::message::Message;
 
 use crate::cancel::LOOK_EVERY;
+use crate::cost::clock::Laps;
+use crate::cost::pace::Work;
 use crate::disk::identity::look;
 use crate::peer::link::Link;
 use crate::peer::relay::relay;
@@ -77,7 +79,8 @@ impl Base<'_> {
             let wrong = lock(&self.wrong).take();
             let wrong =
                 wrong.map(|what| Message::WrongFingerprints { what: cut(&what, TEXT_BYTES_MAX).to_owned() });
-            for answer in wrong.into_iter().chain(answers) {
+            let pace = self.work.due().map(Message::Pace);
+            for answer in wrong.into_iter().chain(answers).chain(pace) {
                 if say.send(answer).is_err() {
                     return Ok(());
                 }
@@ -149,6 +152,7 @@ impl Base<'_> {
             self.counts.remembered.fetch_add(u64::from(whole.len), Ordering::Relaxed);
             return Ok(whole.fingerprint);
         }
+        let mut laps = Laps::begin();
         let bytes = self.read(file, known, range, buffer)?;
         if let (None, Some(old)) = (&known.received, &known.old) {
             let pages = known.pages.get_or_init(|| Pages::of(&self.entry(file).ok()?, &old.path));
@@ -157,6 +161,7 @@ impl Base<'_> {
         let blocks = fingerprint::block_fingerprints(&self.key, bytes);
         let fingerprint = fingerprint::range_fingerprint(&self.key, &blocks);
         let whole = Whole { len: bytes.len() as u32, digest: digest(bytes), fingerprint };
+        self.work.add(Work::Fingerprint, bytes.len() as u64, laps.lap());
         lock(&self.wholes).insert((file, range), whole);
         if let Some(recalled) = recalled {
             self.check(known, range, &recalled.whole, &whole);
@@ -208,11 +213,13 @@ impl Base<'_> {
         blocks: &[u8],
         buffer: &mut [u8],
     ) -> Result<Message> {
+        let mut laps = Laps::begin();
         let bytes = self.read(file, &self.origin(file), range, buffer)?;
         let block = |number: u8| bytes.chunks(fingerprint::BLOCK_BYTES as usize).nth(usize::from(number));
         let fingerprints =
             |number: &u8| block(*number).map(|block| delta::piece_fingerprints(&self.key, block));
         let fingerprints = blocks.iter().map(|number| fingerprints(number).unwrap_or_default()).collect();
+        self.work.add(Work::Pieces, blocks.len() as u64 * u64::from(fingerprint::BLOCK_BYTES), laps.lap());
         Ok(Message::PieceFingerprints { file, range, fingerprints })
     }
 

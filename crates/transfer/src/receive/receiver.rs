@@ -1,6 +1,7 @@
 //! Receives ranges on one connection, checks them, and stores them in staged files.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use protocol::chunk::{Chunk, Packing, digest};
@@ -10,6 +11,8 @@ use protocol::limits::RANGE_BYTES;
 use protocol::message::Message;
 use report::record::Table;
 
+use crate::cost::clock::{Blocked, Laps};
+use crate::cost::pace::Work;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::Link;
 use crate::receive::base::Base;
@@ -49,16 +52,27 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
     let mut unpacker = Unpacker::new()?;
     let mut writer = shared.staging.writer();
     let mut chunks = 0;
+    let blocked = Blocked::of_this_thread();
+    let mut began = blocked.now();
     loop {
         let message = said.take().map_or_else(|| link.recv_with_payload(&mut payload), Ok)?;
+        let carried = blocked.since(began);
         match message {
             // Each connection begins a file before it carries data of it; the first one decides where the file is
             // staged.
             Message::Begin(entry) => begin(shared, &entry)?,
             Message::BeginKnown { file } => begin(shared, &compared(shared)?.entry(file)?)?,
             Message::Chunk(chunk) => {
+                let mut laps = Laps::begin();
                 let (parts, literals) = unpacker.unpack(&chunk, &payload)?;
+                let unpacking = laps.lap();
                 store(shared, &mut writer, &chunk, parts, literals)?;
+                let took = Took { carrying: carried.1, unpacking, storing: laps.lap() };
+                measure(shared, &chunk, payload.len(), parts.len() + literals.len(), &took);
+                if let Some(base) = shared.base {
+                    base.work.waited(carried.0, began.at.elapsed());
+                }
+                began = blocked.now();
                 chunks += 1;
                 shared.progress.done_bytes.fetch_add(u64::from(chunk.len), Ordering::Relaxed);
             }
@@ -79,6 +93,28 @@ pub fn receive_ranges(link: &mut Link, first: Message, shared: &Shared<'_>) -> R
                 return Err(Failure::new(Kind::Peer, text).into());
             }
         }
+    }
+}
+
+/// What the work on a chunk took, in processor time.
+struct Took {
+    carrying: Duration,
+    unpacking: Duration,
+    storing: Duration,
+}
+
+/// Counts the work on a chunk, so that the donor can be told. Blocks are rebuilt while they are stored, so what that takes
+/// is that of as many bytes which are only stored, and the rest.
+fn measure(shared: &Shared<'_>, chunk: &Chunk, payload: usize, unpacked: usize, took: &Took) {
+    let Some(work) = shared.base.map(|base| &base.work) else { return };
+    work.add(Work::Carry, payload as u64, took.carrying);
+    if chunk.packing == Packing::Zstd {
+        work.add(Work::Pack, unpacked as u64, took.unpacking);
+    }
+    let rebuilt: u64 = chunk.deltas.iter().map(|delta| u64::from(delta.len)).sum();
+    let stored = sum(&chunk.parts) + rebuilt;
+    if rebuilt == 0 && stored > 0 {
+        work.add(Work::Store, stored, took.storing);
     }
 }
 

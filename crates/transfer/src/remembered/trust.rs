@@ -33,13 +33,17 @@ static MOUNTS: Mutex<BTreeMap<(u32, u32), u64>> = Mutex::new(BTreeMap::new());
 
 /// The boot of this host, and its clocks. `None` where they cannot be read: then nothing is remembered.
 pub fn moment() -> Option<Written> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let boot = boot_of(&text)?;
+    let boot = boot()?;
     let read = || {
         let (before, at, after) = (since_boot(), i64::try_from(identity::now()).ok()?, since_boot());
         Some(Written { boot, at, ahead: at.saturating_sub(before) }).filter(|_| after - before <= TOGETHER_NS)
     };
     (0..READINGS).find_map(|_| read())
+}
+
+/// The number of this host's boot.
+pub fn boot() -> Option<[u8; 16]> {
+    boot_of(&fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?)
 }
 
 /// Nanoseconds, those of a suspended host among them.

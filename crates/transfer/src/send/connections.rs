@@ -12,14 +12,13 @@ use report::record::Table;
 
 use crate::cancel::Cancel;
 use crate::compare::groups::Group;
+use crate::cost::clock::Blocked;
 use crate::failure::{Failure, Kind};
 use crate::peer::link::{Link, PING_EVERY};
 use crate::send::connection_queue::{ConnectionQueue, QueuedChunk};
 use crate::send::queue::SendQueue;
 use crate::send::throttle::Throttle;
 
-/// Payloads of at least this many bytes are used to measure the link.
-const MEASURED: usize = 64 << 10;
 /// How long small messages wait to be sent together with others.
 const SOON: Duration = Duration::from_millis(20);
 
@@ -28,13 +27,12 @@ impl SendQueue<'_> {
     /// confirms that everything is written. Returns the number of chunks.
     pub fn send(&self, number: u16, link: &mut Link) -> Result<u64> {
         let connection = self.connections.get(usize::from(number)).context("no such connection")?;
-        let mut begun = HashSet::new();
+        let (mut begun, blocked) = (HashSet::new(), Blocked::of_this_thread());
         let mut chunks = 0;
         while let Some(chunk) = self.next(connection, link)? {
             let (weight, len) = (chunk.weight(), chunk.len());
-            let taken = Instant::now();
             hold_back(link, &self.throttle, chunk.paid(), self.cancel)?;
-            let (began, paid) = (Instant::now(), chunk.paid());
+            let paid = chunk.paid();
             match chunk {
                 QueuedChunk::Groups { first, .. } => link.gather(&Message::SameGroup { first })?,
                 QueuedChunk::Chunk { entry, chunk, payload } => {
@@ -47,19 +45,15 @@ impl SendQueue<'_> {
                         let Chunk { file, offset, len, .. } = chunk;
                         link.gather(&Message::Same { file, offset, len })?;
                     } else {
+                        let began = blocked.now();
                         link.send_chunk(&chunk, &payload)?;
+                        let (blocked, ran) = blocked.since(began);
+                        self.ways.sent(paid, blocked, ran);
                     }
                 }
             }
             chunks += 1;
-            if paid >= MEASURED {
-                self.carried.0.fetch_add(paid as u64, Ordering::Relaxed);
-                self.carried.1.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
-            }
             self.progress.done_bytes.fetch_add(len, Ordering::Relaxed);
-            if usize::from(number) < self.workers() {
-                self.ways.sent(taken.elapsed());
-            }
             self.sent(connection, weight);
         }
         link.send(&Message::WorkerDone { chunks })?;

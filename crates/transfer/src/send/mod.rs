@@ -11,11 +11,9 @@
 //! | [`zeros`] | finding zeros |
 //! | [`packer`] | compression with zstd |
 //! | `ways` | whether parts of pages are compared, and what is sent is compressed |
-//! | [`cost_model`] | which of several ways costs least, as measured |
 //! | [`throttle`] | the rate limit |
 mod connection_queue;
 pub mod connections;
-pub mod cost_model;
 pub mod file_list;
 pub mod in_flight;
 pub mod packer;

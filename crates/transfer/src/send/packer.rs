@@ -34,14 +34,19 @@ impl Packer {
         Ok(Packer { wish, compressor, packed: Vec::new() })
     }
 
-    /// Compresses `data`, if `pays` says that this is cheaper, or leaves it plain. Returns the bytes to send.
-    pub fn pack(&mut self, data: Vec<u8>, pays: bool) -> Result<(Packing, Vec<u8>)> {
-        let compress = match self.wish {
+    /// Whether so many bytes are compressed, if `pays` says that this is cheaper.
+    pub fn packs(&self, len: usize, pays: bool) -> bool {
+        let wanted = match self.wish {
             Compression::Never => false,
             Compression::Always => true,
-            Compression::Auto => pays || data.len() < FEW,
+            Compression::Auto => pays || len < FEW,
         };
-        if !compress || data.is_empty() {
+        wanted && len > 0
+    }
+
+    /// Compresses `data`, or leaves it plain (see [`Packer::packs`]). Returns the bytes to send.
+    pub fn pack(&mut self, data: Vec<u8>, pays: bool) -> Result<(Packing, Vec<u8>)> {
+        if !self.packs(data.len(), pays) {
             return Ok((Packing::Plain, data));
         }
         self.packed.resize(zstd::zstd_safe::compress_bound(data.len()), 0);

@@ -39,17 +39,13 @@ pub struct SendQueue<'a> {
     pub(super) files: Mutex<Entries>,
     pub(super) packers: Mutex<Vec<Packer>>,
     pub(super) compression: Compression,
-    /// How pages travel.
+    /// How bytes travel.
     pub(super) ways: Ways,
-    /// How redo travels, which waits for its own connection only.
-    pub(super) redo_ways: Ways,
     pub(super) throttle: Arc<Throttle>,
     /// What the joiner has; `None` if files are not compared.
     pub(super) compare: Option<Compare<'a>>,
     pub(super) at_consistency_point: AtomicBool,
     pub(super) waiting: AtomicUsize,
-    /// Bytes of large payloads that were sent, and the microseconds that this took, summed over the connections.
-    pub(super) carried: (AtomicU64, AtomicU64),
     /// How long the joiner's disk takes to read a page, if it has measured that.
     pub(super) page_time: Option<Duration>,
     /// Offset in the redo log up to which the joiner needs nothing.
@@ -76,13 +72,15 @@ impl<'a> SendQueue<'a> {
             files: Mutex::default(),
             packers: Mutex::default(),
             compression,
-            ways: Ways::new(compare.as_ref().map(Compare::parts), compression, workers.max(1)),
-            redo_ways: Ways::new(None, compression, 1),
+            ways: Ways::new(
+                compare.as_ref().map(Compare::parts),
+                compression,
+                compare.as_ref().is_some_and(Compare::is_held_still),
+            ),
             throttle,
             compare,
             at_consistency_point: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
-            carried: Default::default(),
             page_time: None,
             redo_dropped: AtomicU64::new(0),
             progress,
@@ -93,6 +91,12 @@ impl<'a> SendQueue<'a> {
     /// With what the joiner has measured of its disk.
     pub fn with_page_time(self, page_time: Option<Duration>) -> SendQueue<'a> {
         SendQueue { page_time, ..self }
+    }
+
+    /// With the share of the bytes that differ, as the joiner's sample shows.
+    pub fn expecting(self, differing: Option<f64>) -> SendQueue<'a> {
+        differing.into_iter().for_each(|differing| self.ways.expect(differing));
+        self
     }
 
     /// Number of connections on which it sends.
@@ -198,7 +202,7 @@ impl<'a> SendQueue<'a> {
             let mut state = pending_rebuilds.lock();
             if let Some(Block { file, offset, bytes }) = state.pop_failed() {
                 drop(state);
-                let zstd = self.ways.choose().1.zstd;
+                let zstd = self.ways.choose().zstd;
                 self.pack(&self.announced(file)?, offset, &bytes, &Found::default(), zstd)?;
                 pending_rebuilds.sent(file, offset);
             } else if enough(&state) {

@@ -1,56 +1,81 @@
 //! One range of a file: compared with what the joiner has, packed, and queued.
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use protocol::chunk::{Chunk, digest};
+use protocol::delta::Delta;
 use protocol::inventory::{FileEntry, FileId};
 
-use crate::compare::comparison::Found;
+use crate::compare::comparison::{Compare, Found};
+use crate::cost::clock::Laps;
 use crate::send::connection_queue::QueuedChunk;
 use crate::send::packer::Packer;
 use crate::send::queue::SendQueue;
-use crate::send::ways;
+use crate::send::ways::{self, Packed, Seen};
 use crate::send::zeros::find_parts;
+
+/// How much of a range is done.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    /// What is sent is compressed.
+    zstd: bool,
+    /// It shows what each way takes: blocks are compressed even if only their pieces are sent.
+    trial: bool,
+}
+
+/// What had to be sent of a range.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Differing {
+    /// Bytes in whole blocks.
+    blocks: u64,
+    /// Bytes that were handed to the connection, before compression.
+    sent: u64,
+}
 
 impl SendQueue<'_> {
     /// Compares and packs bytes that lie within one range, and queues them.
     pub(super) fn hand_over(&self, entry: &Arc<FileEntry>, offset: u64, bytes: &[u8]) -> Result<()> {
-        let began = Instant::now();
-        // Redo is waited for, and that is no cost.
-        let (ways, cycle) = match self.redo == Some(entry.id) {
-            true => (&self.redo_ways, began),
-            false => (&self.ways, ways::range_began()),
-        };
-        let (choice, way) = ways.choose();
-        let found = self.look(entry.id, offset, bytes, way.parts)?;
-        let looked = began.elapsed();
-        let differing = self.pack(entry, offset, bytes, &found, way.zstd)?;
-        let took = began.elapsed();
+        if self.redo == Some(entry.id) {
+            return self.pack(entry, offset, bytes, &Found::default(), self.ways.packs_redo());
+        }
+        self.ways.range_is_read(bytes.len());
+        let (way, trial) = (self.ways.choose(), self.ways.is_trial());
+        let parts = way.parts || trial && self.ways.may_compare_pieces();
+        let found = self.look(entry.id, offset, bytes, way.compare || trial, parts)?;
+        // What the joiner does not have travels whole, however the rest does.
+        let zstd = if way.compare && !found.compared { self.ways.packs_whole() } else { way.zstd };
+        let how = How { zstd: zstd || trial, trial };
+        let differing = self.pack_as(entry, offset, bytes, &found, how)?;
         // Nothing waits for the joiner or for the link in the consistency point.
         if !self.is_at_consistency_point() {
-            // Reading costs the same whatever differs, so only that share of it counts.
-            let reading = cycle.elapsed().saturating_sub(took);
-            let share = differing as f64 / bytes.len().max(1) as f64;
-            ways.learn(choice, way, differing as u64, took + reading.mul_f64(share));
-            if self.redo != Some(entry.id) {
-                self.weigh(&found, (bytes.len(), differing), (looked, took.saturating_sub(looked)));
-            }
+            self.learn(&found, &differing);
+            self.weigh(&found, bytes.len() as u64);
         }
         ways::range_is_done();
-        if let Some(compare) = &self.compare {
-            compare.learn(&found, bytes.len(), took);
-        }
         Ok(())
     }
 
-    /// Gives up comparing if it costs more than it saves. `bytes` of a range, and of those that differ; `took`: comparing it, and
-    /// packing and queuing it.
-    fn weigh(&self, found: &Found, bytes: (usize, usize), took: (Duration, Duration)) {
+    fn learn(&self, found: &Found, differing: &Differing) {
+        self.ways.limit(self.throttle.rate());
+        if let Some(pace) = self.compare.as_ref().and_then(Compare::take_pace) {
+            self.ways.joiner_tells(&pace);
+        }
+        self.ways.learn(&Seen {
+            bytes: found.same_bytes() + differing.blocks,
+            differing: found.compared.then_some(differing.blocks),
+            pieces: found.in_parts.then_some(differing.sent),
+            took: found.took,
+            waited: found.waited,
+        });
+    }
+
+    /// Gives up comparing if it costs more than it saves.
+    fn weigh(&self, found: &Found, len: u64) {
         let Some(compare) = &self.compare else { return };
-        let hidden = self.ways.connections_are_the_limit();
-        if let Some(reason) = compare.weigh(found, bytes, took, hidden) {
-            self.ways.drop_parts();
+        let costs = |differing| self.ways.comparing_or_not(differing);
+        if let Some(reason) = compare.weigh(len, found, costs) {
+            self.ways.compare_no_more();
             self.progress.tell(&reason);
             self.progress.ledger.update(|record| {
                 record.plan.iter_mut().for_each(|plan| plan.words = format!("{}; {reason}", plan.words));
@@ -59,19 +84,19 @@ impl SendQueue<'_> {
     }
 
     /// What the joiner has of a part of a range.
-    fn look(&self, file: FileId, offset: u64, bytes: &[u8], parts: bool) -> Result<Found> {
+    fn look(&self, file: FileId, offset: u64, bytes: &[u8], wait: bool, parts: bool) -> Result<Found> {
         match &self.compare {
-            Some(compare) if self.redo != Some(file) => {
-                let (wait, began) = (!self.is_at_consistency_point(), Instant::now());
+            Some(compare) => {
+                let (wait, began) = (wait && !self.is_at_consistency_point(), Instant::now());
                 if wait {
                     self.until(|state| state.has_room() && state.is_confirmed(file, offset))?;
                 }
                 let rebuilt = began.elapsed();
                 let mut found = compare.look(file, offset, bytes, wait, parts)?;
-                found.waited(rebuilt);
+                found.waited.1 += rebuilt;
                 Ok(found)
             }
-            _ => Ok(Found::default()),
+            None => Ok(Found::default()),
         }
     }
 
@@ -82,7 +107,7 @@ impl SendQueue<'_> {
         self.push(self.queue_of(entry.id, offset)?, chunk)
     }
 
-    /// Packs and queues bytes. Returns the number of bytes that are neither the same nor zero.
+    /// Packs and queues bytes.
     pub(super) fn pack(
         &self,
         entry: &Arc<FileEntry>,
@@ -90,11 +115,22 @@ impl SendQueue<'_> {
         bytes: &[u8],
         found: &Found,
         zstd: bool,
-    ) -> Result<usize> {
+    ) -> Result<()> {
+        self.pack_as(entry, offset, bytes, found, How { zstd, trial: false }).map(drop)
+    }
+
+    fn pack_as(
+        &self,
+        entry: &Arc<FileEntry>,
+        offset: u64,
+        bytes: &[u8],
+        found: &Found,
+        how: How,
+    ) -> Result<Differing> {
         let connection = self.queue_of(entry.id, offset)?;
         let length = bytes.len() as u32;
         if found.same == [(0, length)] {
-            return self.push_same(entry, offset, length).map(|()| 0);
+            return self.push_same(entry, offset, length).map(|()| Differing { blocks: 0, sent: 0 });
         }
         let pool = || self.packers.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = pool().pop();
@@ -108,13 +144,27 @@ impl SendQueue<'_> {
         for &(start, len) in &parts {
             data.extend_from_slice(&bytes[start as usize..(start + len) as usize]);
         }
-        let differing = data.len() + deltas.iter().map(|delta| delta.len as usize).sum::<usize>();
+        let blocks = data.len() + deltas.iter().map(|delta| delta.len as usize).sum::<usize>();
         data.extend_from_slice(literals);
         let sent = digest(&data);
         let all_is_sent = deltas.is_empty() && data.len() == bytes.len();
         let whole = (!all_is_sent).then(|| digest(bytes)).filter(|whole| *whole != sent);
-        let (packing, payload) = packer.pack(data, zstd)?;
+        let differing = Differing { blocks: blocks as u64, sent: data.len() as u64 };
+        if how.trial && !deltas.is_empty() {
+            self.try_blocks(&mut packer, bytes, deltas)?;
+        }
+        let (len, mut laps) = (data.len(), Laps::begin());
+        let is_packed = packer.packs(len, how.zstd);
+        let (packing, payload) = packer.pack(data, how.zstd)?;
         pool().push(packer);
+        if is_packed {
+            let what = match deltas.is_empty() {
+                _ if self.redo == Some(entry.id) => Packed::Redo,
+                true => Packed::Blocks,
+                false => Packed::Pieces,
+            };
+            self.ways.packed(what, len, payload.len(), laps.lap());
+        }
         let chunk = Chunk {
             file: entry.id,
             offset,
@@ -128,6 +178,16 @@ impl SendQueue<'_> {
         };
         self.push(connection, QueuedChunk::Chunk { entry: Arc::clone(entry), chunk, payload })?;
         Ok(differing)
+    }
+
+    /// Finds out what compressing whole blocks would come to where only pieces of them are sent.
+    fn try_blocks(&self, packer: &mut Packer, bytes: &[u8], deltas: &[Delta]) -> Result<()> {
+        let block = |delta: &Delta| bytes.get(delta.start as usize..(delta.start + delta.len) as usize);
+        let blocks: Vec<u8> = deltas.iter().filter_map(block).flatten().copied().collect();
+        let (len, mut laps) = (blocks.len(), Laps::begin());
+        let (_, packed) = packer.pack(blocks, true)?;
+        self.ways.packed(Packed::Blocks, len, packed.len(), laps.lap());
+        Ok(())
     }
 }
 

@@ -15,9 +15,6 @@ use crate::send::queue::SendQueue;
 use crate::send::ways;
 use crate::snapshot::sink::{Rate, SnapshotSink, write_zeros};
 
-/// Bytes that must have been sent before the speed of the link is reported.
-const RATE_FROM: u64 = 4 << 20;
-
 impl SnapshotSink for SendQueue<'_> {
     fn expect(&self, entries: &mut dyn Iterator<Item = &FileEntry>) {
         if let Some(compare) = &self.compare {
@@ -154,10 +151,7 @@ impl SnapshotSink for SendQueue<'_> {
     }
 
     fn rate(&self) -> Rate {
-        let (bytes, micros) =
-            (self.carried.0.load(Ordering::Relaxed), self.carried.1.load(Ordering::Relaxed));
-        let seconds = micros as f64 / 1e6 / self.connections.len() as f64;
-        let link = (bytes >= RATE_FROM).then(|| (bytes as f64 / seconds.max(1e-3)) as u64);
+        let link = Some(self.ways.link.speed() as u64);
         let (limit, reading) = (self.throttle.rate(), self.throttle.reading());
         Rate { link, limit, reading, page_time: self.page_time }
     }

@@ -1,223 +1,427 @@
-//! The ways in which the bytes of a range can travel, and which of them is the cheapest, as measured.
+//! The ways in which the bytes of a range can travel, and which of them is taken: the one that [`crate::cost`] finds to be the cheapest.
+//!
+//! What decides is measured on every range that is handed over in any way. What only another way would show, one range in
+//! [`TRIAL_EVERY`] is made to show: its blocks are compared piece by piece and compressed, whatever is sent of them then.
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use protocol::message::JoinerPace;
+
 use crate::compare::comparison::Parts;
-use crate::send::cost_model::{Choice, CostModel, Window};
+use crate::cost::clock;
+use crate::cost::link::Link;
+use crate::cost::pace::{Nanos, Pace, PerByte, Work};
+use crate::cost::processors::{Processors, kernel};
+use crate::cost::stages::{Host, Shares, Stages, Waits, Way};
 use crate::send::packer::Compression;
 use crate::threads::lock;
 
-/// The buffers of the sockets take tens of megabytes, whatever the link carries.
-const WINDOW: Window = Window { warm_up: 32 << 20, bytes: 16 << 20, kept: 4 };
+/// The first ranges that differ, and then one in so many, show what each way takes.
+const TRIALS_FIRST: u64 = 4;
+const TRIAL_EVERY: u64 = 32;
 
-/// Parts of blocks may cost a tenth more time than whole ones: these take many times the bytes, of a network that others use too.
-const PARTS_HANDICAP: f64 = 0.9;
+/// The way that sends least is taken if it takes at most so many times as long as the fastest: others use the network too.
+const LEAST_BYTES: f64 = 1.1;
 
-/// A busy joiner takes bytes slowly whatever the link could carry, and decompressing makes it busier.
-const ZSTD_HANDICAP: f64 = 1.4;
+/// It is thought over so often.
+const CHOSEN_FOR: Duration = Duration::from_millis(20);
 
-/// Connections that are busy for so much of the time are what everything waits for.
-const BUSY: f64 = 0.7;
-/// Over so long.
-const SAMPLE: Duration = Duration::from_millis(250);
-
-/// A thread that was done with a range longer ago than this has waited for something else than the next one.
-const PAUSE: Duration = Duration::from_secs(1);
+/// What is assumed of the bytes until some were sent. A sample tells what differs.
+const SHARES: Shares = Shares { differing: 0.5, pieces: 0.2, packed_blocks: 0.4, packed_pieces: 0.6 };
+/// What is assumed of redo.
+const REDO_PACKED: f64 = 0.4;
 
 thread_local! {
-    /// When the calling thread was done with its last range.
-    static DONE: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Processor time of the calling thread when it was done with its last range.
+    static DONE: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
-/// When the calling thread began to work on the range that it has: as soon as it was done with the one before. A range costs
-/// what its reading takes too, because threads that wait for the link, for the joiner or for a processor read later; what
-/// one of these takes by itself says little about how soon all is sent.
-pub fn range_began() -> Instant {
-    DONE.get().filter(|done| done.elapsed() < PAUSE).unwrap_or_else(Instant::now)
-}
-
-/// The calling thread is done with a range.
+/// The calling thread is done with a range: what it does now is reading the next one.
 pub fn range_is_done() {
-    DONE.set(Some(Instant::now()));
+    DONE.set(Some(clock::of_thread()));
 }
 
-/// How busy the connections are.
+/// What was seen of a range that was handed over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Its bytes that are not zero.
+    pub bytes: u64,
+    /// It was compared: these differ, in whole blocks.
+    pub differing: Option<u64>,
+    /// Its pieces were compared: these had to be sent, uncompressed.
+    pub pieces: Option<u64>,
+    /// The processor time that comparing blocks and comparing pieces took.
+    pub took: (Duration, Duration),
+    /// How long the joiner's answers about blocks and about pieces were waited for.
+    pub waited: (Duration, Duration),
+}
+
+/// Shares and waits, as measured.
 #[derive(Debug)]
-struct Connections {
-    count: u16,
-    /// Microseconds of all of them.
-    busy: AtomicU64,
-    sample: Mutex<Sample>,
+struct Measured {
+    differing: PerByte,
+    pieces: PerByte,
+    packed_blocks: PerByte,
+    packed_pieces: PerByte,
+    packed_redo: PerByte,
+    waits_for_blocks: PerByte,
+    waits_for_pieces: PerByte,
+    threads: HashSet<ThreadId>,
 }
 
-#[derive(Debug)]
-struct Sample {
-    at: Instant,
-    busy: u64,
-    /// Of the time before `at`.
-    share: f64,
+/// What the joiner tells of its host.
+#[derive(Clone, Copy, Debug)]
+struct Joiner {
+    nanos: Nanos,
+    processors: Option<f64>,
+    waiting: f64,
+    one_host: bool,
 }
 
-impl Connections {
-    fn new(count: u16) -> Connections {
-        let sample = Mutex::new(Sample { at: Instant::now(), busy: 0, share: 0.0 });
-        Connections { count, busy: AtomicU64::new(0), sample }
-    }
-
-    /// Whether they are what everything waits for.
-    fn are_the_limit(&self) -> bool {
-        let mut sample = lock(&self.sample);
-        let elapsed = sample.at.elapsed();
-        if elapsed >= SAMPLE {
-            let busy = self.busy.load(Ordering::Relaxed);
-            let time = elapsed.as_micros() as f64 * f64::from(self.count);
-            *sample =
-                Sample { at: Instant::now(), busy, share: busy.saturating_sub(sample.busy) as f64 / time };
-        }
-        sample.share >= BUSY
-    }
-}
-
-/// How the bytes of a range travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// Of blocks that the joiner has in another version, only the differing pieces are sent.
-    pub parts: bool,
-    /// What is sent is compressed.
-    pub zstd: bool,
-}
-
-/// The ways that the operator permits.
+/// The ways that the operator permits, and what is known of them.
 #[derive(Debug)]
 pub struct Ways {
-    ways: Vec<Way>,
-    model: Mutex<CostModel>,
-    connections: Connections,
+    permitted: Vec<Way>,
+    /// The same without comparing anything; redo travels like that too.
+    uncompared: Vec<Way>,
+    /// What the donor's work takes.
+    pub pace: Pace,
+    /// The link.
+    pub link: Link,
+    processors: Processors,
+    limit: AtomicU64,
+    joiner: Mutex<Joiner>,
+    measured: Mutex<Measured>,
+    /// Comparing has ended.
+    ended: AtomicBool,
+    trials: AtomicU64,
+    chosen: Mutex<Option<(Instant, Way)>>,
 }
 
 impl Ways {
-    /// Nothing has been measured yet. `parts` is `None` if nothing is compared. Sends on so many connections. The way that sends least is tried first:
-    /// where little differs, the transfer ends before another one is.
-    pub fn new(parts: Option<Parts>, compression: Compression, connections: u16) -> Ways {
-        let mut ways = Vec::new();
-        if matches!(parts, Some(Parts::Always | Parts::Auto)) {
-            ways.push(Way { parts: true, zstd: compression != Compression::Never });
-        }
-        if parts != Some(Parts::Always) {
-            if compression != Compression::Never {
-                ways.push(Way { parts: false, zstd: true });
-            }
-            if compression != Compression::Always {
-                ways.push(Way { parts: false, zstd: false });
-            }
-        }
-        let handicap = |way: &Way| match way {
-            Way { parts: true, .. } => PARTS_HANDICAP,
-            Way { zstd: true, .. } => ZSTD_HANDICAP,
-            _ => 1.0,
+    /// Nothing has been measured yet. `parts` is `None` if nothing is compared. `held_still`: the server blocks writes, so that
+    /// comparing may cost more than it saves at any time, not only at the end.
+    pub fn new(parts: Option<Parts>, compression: Compression, held_still: bool) -> Ways {
+        let packings = match compression {
+            Compression::Auto => vec![true, false],
+            Compression::Always => vec![true],
+            Compression::Never => vec![false],
         };
-        let model = Mutex::new(CostModel::new(WINDOW, ways.iter().map(handicap).collect()));
-        Ways { ways, model, connections: Connections::new(connections) }
+        let each = |compare, parts| packings.iter().map(move |zstd| Way { compare, parts, zstd: *zstd });
+        let mut permitted = Vec::new();
+        match parts {
+            None => permitted.extend(each(false, false)),
+            Some(Parts::Always) => permitted.extend(each(true, true)),
+            Some(Parts::Never) => permitted.extend(each(true, false)),
+            Some(Parts::Auto) => permitted.extend(each(true, true).chain(each(true, false))),
+        }
+        if held_still && parts.is_some() {
+            permitted.extend(each(false, false));
+        }
+        let uncompared = each(false, false).collect();
+        let assumed = PerByte::assumed;
+        Ways {
+            permitted,
+            uncompared,
+            pace: Pace::of_donor(),
+            link: Link::default(),
+            processors: Processors::of_this_host(),
+            limit: AtomicU64::new(u64::MAX),
+            joiner: Mutex::new(Joiner {
+                nanos: Nanos::JOINER,
+                processors: None,
+                waiting: 1.0,
+                one_host: false,
+            }),
+            measured: Mutex::new(Measured {
+                differing: assumed(SHARES.differing),
+                pieces: assumed(SHARES.pieces),
+                packed_blocks: assumed(SHARES.packed_blocks),
+                packed_pieces: assumed(SHARES.packed_pieces),
+                packed_redo: assumed(REDO_PACKED),
+                waits_for_blocks: assumed(0.0),
+                waits_for_pieces: assumed(0.0),
+                threads: HashSet::new(),
+            }),
+            ended: AtomicBool::new(false),
+            trials: AtomicU64::new(0),
+            chosen: Mutex::new(None),
+        }
+    }
+
+    /// What the joiner's sample showed: this share of the bytes differs.
+    pub fn expect(&self, differing: f64) {
+        lock(&self.measured).differing = PerByte::assumed(differing);
+    }
+
+    /// Bytes per second that may be sent.
+    pub fn limit(&self, limit: Option<u64>) {
+        self.limit.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// The way of the next range.
-    pub fn choose(&self) -> (Choice, Way) {
-        let choice = lock(&self.model).choose();
-        (choice, self.ways.get(choice.way).copied().unwrap_or(Way { parts: false, zstd: false }))
+    pub fn choose(&self) -> Way {
+        let mut chosen = lock(&self.chosen);
+        if let Some((_, way)) = chosen.filter(|(at, _)| at.elapsed() < CHOSEN_FOR) {
+            return way;
+        }
+        let (stages, before) = (self.stages(), chosen.map(|(_, way)| way));
+        let way = cheapest(&stages, self.permitted());
+        if before != Some(way) {
+            tracing::debug!("ranges travel by {way:?}: {stages:?}");
+        }
+        *chosen = Some((Instant::now(), way));
+        way
     }
 
-    /// Whether the connections are what everything waits for.
-    pub fn connections_are_the_limit(&self) -> bool {
-        self.connections.are_the_limit()
+    /// Nothing is compared any more: everything travels whole.
+    pub fn compare_no_more(&self) {
+        self.ended.store(true, Ordering::Release);
+        *lock(&self.chosen) = None;
     }
 
-    /// Nothing is compared any more, so there are no parts.
-    pub fn drop_parts(&self) {
-        let mut model = lock(&self.model);
-        (0..self.ways.len()).filter(|way| self.ways[*way].parts).for_each(|way| model.exclude(way));
+    fn permitted(&self) -> &[Way] {
+        if self.ended.load(Ordering::Acquire) { &self.uncompared } else { &self.permitted }
     }
 
-    /// Records that a connection was busy for so long with what it had to send.
-    pub fn sent(&self, took: Duration) {
-        self.connections.busy.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+    /// Whether pieces may be compared.
+    pub fn may_compare_pieces(&self) -> bool {
+        self.permitted().iter().any(|way| way.parts)
     }
 
-    /// Records that `differing` bytes of a range, which the joiner did not have, were queued after `took`.
-    pub fn learn(&self, choice: Choice, way: Way, differing: u64, took: Duration) {
-        // Whole blocks are several times the bytes: where the connections are the limit they take so many times as long, and
-        // on a slow link a trial alone takes seconds. Compressed blocks may be the dearer ones for a busy joiner, which
-        // makes connections wait too; so plain ones are tried in any case.
-        let held = way.parts && self.connections.are_the_limit();
-        let mut model = lock(&self.model);
-        model.hold(held);
-        model.learn(choice, differing, took);
+    /// Whether what the joiner does not have travels compressed.
+    pub fn packs_whole(&self) -> bool {
+        cheapest(&self.stages(), &self.uncompared).zstd
     }
+
+    /// Whether redo travels compressed.
+    pub fn packs_redo(&self) -> bool {
+        let (mut stages, packed) = (self.stages(), lock(&self.measured).packed_redo.value());
+        stages.shares.packed_blocks = packed;
+        cheapest(&stages, &self.uncompared).zstd
+    }
+
+    /// Whether the next range that differs is to show what each way takes.
+    pub fn is_trial(&self) -> bool {
+        let number = self.trials.load(Ordering::Relaxed);
+        self.permitted().len() > 1 && (number < TRIALS_FIRST || number.is_multiple_of(TRIAL_EVERY))
+    }
+
+    /// How long a byte takes now, in nanoseconds: in the cheapest way that compares, and in the cheapest one that does not, if this
+    /// share of the bytes differs.
+    pub fn comparing_or_not(&self, differing: f64) -> (f64, f64) {
+        let mut stages = self.stages();
+        stages.shares.differing = differing;
+        let cheapest = |ways: &[Way]| ways.iter().map(|way| stages.nanos(*way)).fold(f64::INFINITY, f64::min);
+        (cheapest(&self.permitted), cheapest(&self.uncompared))
+    }
+
+    /// A range of so many bytes was read by the calling thread since it was done with the one before.
+    pub fn range_is_read(&self, bytes: usize) {
+        if let Some(done) = DONE.take() {
+            self.pace.add(Work::Read, bytes as u64, clock::of_thread().saturating_sub(done));
+        }
+    }
+
+    /// Records what was seen of a range.
+    pub fn learn(&self, seen: &Seen) {
+        let mut measured = lock(&self.measured);
+        measured.threads.insert(std::thread::current().id());
+        let Some(differing) = seen.differing else { return };
+        let nanos = |time: Duration| time.as_nanos() as f64;
+        measured.differing.add(differing as f64, seen.bytes);
+        measured.waits_for_blocks.add(nanos(seen.waited.0), seen.bytes);
+        self.pace.add(Work::Fingerprint, seen.bytes, seen.took.0);
+        if differing > 0 {
+            self.trials.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(pieces) = seen.pieces.filter(|_| differing > 0) {
+            measured.pieces.add(pieces as f64, differing);
+            measured.waits_for_pieces.add(nanos(seen.waited.1), differing);
+            self.pace.add(Work::Pieces, differing, seen.took.1);
+        }
+    }
+
+    /// Records that so many bytes became so many when they were compressed, which took so much processor time.
+    pub fn packed(&self, what: Packed, bytes: usize, packed: usize, took: Duration) {
+        self.pace.add(Work::Pack, bytes as u64, took);
+        let mut measured = lock(&self.measured);
+        let share = match what {
+            Packed::Blocks => &mut measured.packed_blocks,
+            Packed::Pieces => &mut measured.packed_pieces,
+            Packed::Redo => &mut measured.packed_redo,
+        };
+        share.add(packed as f64, bytes as u64);
+    }
+
+    /// Records that so many bytes were sent on one of the connections: how long it was blocked, and the processor time.
+    pub fn sent(&self, bytes: usize, blocked: Duration, took: Duration) {
+        self.pace.add(Work::Carry, bytes as u64, took);
+        self.link.sent(bytes as u64, blocked, lock(&self.joiner).waiting);
+    }
+
+    /// Records what the joiner tells of its host.
+    pub fn joiner_tells(&self, told: &JoinerPace) {
+        *lock(&self.joiner) = Joiner {
+            nanos: Nanos::from_message(told.work),
+            processors: Some((f64::from(told.processors) / 1e3).max(0.1)),
+            waiting: f64::from(told.waiting) / 1e3,
+            one_host: kernel() == Some(told.kernel),
+        };
+    }
+
+    fn stages(&self) -> Stages {
+        let joiner = *lock(&self.joiner);
+        let donor = Host { nanos: self.pace.nanos(), processors: self.processors.available() };
+        let theirs = joiner.processors.unwrap_or(donor.processors);
+        // On one host, both have counted the same idle processors.
+        let left = self.processors.all() - donor.processors;
+        let theirs = if joiner.one_host { theirs.min(left).max(0.0) } else { theirs };
+        let limit = self.limit.load(Ordering::Relaxed).max(1) as f64;
+        let measured = lock(&self.measured);
+        Stages {
+            donor,
+            joiner: Host { nanos: joiner.nanos, processors: theirs },
+            one_host: joiner.one_host,
+            link: self.link.speed().min(limit),
+            threads: measured.threads.len().max(1) as f64,
+            waits: Waits {
+                blocks: measured.waits_for_blocks.value(),
+                pieces: measured.waits_for_pieces.value(),
+            },
+            shares: Shares {
+                differing: measured.differing.value(),
+                pieces: measured.pieces.value(),
+                packed_blocks: measured.packed_blocks.value(),
+                packed_pieces: measured.packed_pieces.value(),
+            },
+        }
+    }
+}
+
+/// What was compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packed {
+    /// Blocks of a file.
+    Blocks,
+    /// Pieces of blocks.
+    Pieces,
+    /// Redo.
+    Redo,
+}
+
+/// The way that sends least, of those that take hardly longer than the fastest.
+fn cheapest(stages: &Stages, ways: &[Way]) -> Way {
+    let fastest = ways.iter().map(|way| stages.nanos(*way)).fold(f64::INFINITY, f64::min);
+    let fast = ways.iter().copied().filter(|way| stages.nanos(*way) <= fastest * LEAST_BYTES);
+    let least = fast.min_by(|a, b| stages.sent(*a).total_cmp(&stages.sent(*b)));
+    least.unwrap_or(Way { compare: false, parts: false, zstd: false })
 }
 
 #[cfg(test)]
 mod tests {
+    use protocol::message::JoinerWork;
+
     use super::*;
 
-    #[test]
-    fn a_range_begins_where_the_one_before_was_done() {
-        let rest = Duration::from_millis(20);
-        // A thread that has not been done with any.
-        let own = move || {
-            assert!(range_began().elapsed() < rest);
-            range_is_done();
-            std::thread::sleep(rest);
-            range_began().elapsed()
-        };
-        assert!(std::thread::spawn(own).join().unwrap() >= rest);
+    const MIB: u64 = 1 << 20;
+    const PARTS: Way = Way { compare: true, parts: true, zstd: true };
+
+    fn ways(parts: Option<Parts>, compression: Compression) -> Ways {
+        Ways::new(parts, compression, false)
     }
 
-    /// Parts of blocks are kept on a slow link; otherwise the other ways are tried after some windows.
-    #[test]
-    fn whole_blocks_are_not_tried_where_the_connections_are_the_limit() {
-        let tried = |busy: f64| {
-            let ways = Ways::new(Some(Parts::Auto), Compression::Auto, 2);
-            std::thread::sleep(SAMPLE);
-            ways.sent(SAMPLE.mul_f64(2.0 * busy));
-            (0..200).any(|_| {
-                let (choice, way) = ways.choose();
-                ways.learn(choice, way, 1 << 20, Duration::from_millis(1));
-                !way.parts
-            })
-        };
-        assert!(tried(0.2));
-        assert!(!tried(1.0));
-    }
-
-    #[test]
-    fn without_parts_the_other_ways_remain() {
-        let ways = Ways::new(Some(Parts::Auto), Compression::Auto, 2);
-        assert!(ways.choose().1.parts);
-        ways.drop_parts();
-        assert!((0..400).all(|_| {
-            let (choice, way) = ways.choose();
-            ways.learn(choice, way, 1 << 20, Duration::from_millis(1));
-            !way.parts
-        }));
-        // It is the only one that the operator permits: blocks are sent whole then.
-        let ways = Ways::new(Some(Parts::Always), Compression::Auto, 2);
-        ways.drop_parts();
-        assert_eq!(ways.choose().1, Way { parts: true, zstd: true });
+    /// A range of which half differs, a tenth of it in pieces.
+    fn half(pieces: bool) -> Seen {
+        let took = (Duration::from_micros(300), Duration::from_micros(500));
+        let (differing, pieces) = (Some(MIB / 2), pieces.then_some(MIB / 20));
+        Seen { bytes: MIB, differing, pieces, took, waited: (Duration::ZERO, Duration::ZERO) }
     }
 
     #[test]
     fn the_options_decide_which_ways_there_are() {
-        let ways = |parts, compression| {
-            let ways = Ways::new(parts, compression, 1).ways;
-            ways.iter().map(|way| (way.parts, way.zstd)).collect::<Vec<_>>()
+        let ways = |parts, compression, held| {
+            let ways = Ways::new(parts, compression, held).permitted;
+            ways.iter().map(|way| (way.compare, way.parts, way.zstd)).collect::<Vec<_>>()
         };
-        let (parts, zstd, plain) = ((true, true), (false, true), (false, false));
-        assert_eq!(ways(Some(Parts::Auto), Compression::Auto), [parts, zstd, plain]);
-        assert_eq!(ways(Some(Parts::Always), Compression::Auto), [parts]);
-        assert_eq!(ways(Some(Parts::Never), Compression::Auto), [zstd, plain]);
-        assert_eq!(ways(None, Compression::Auto), [zstd, plain]);
-        assert_eq!(ways(None, Compression::Always), [zstd]);
-        assert_eq!(ways(Some(Parts::Auto), Compression::Never), [(true, false), plain]);
+        let (parts, zstd, plain) = ((true, true, true), (true, false, true), (true, false, false));
+        let all = [(false, false, true), (false, false, false)];
+        assert_eq!(
+            ways(Some(Parts::Auto), Compression::Auto, false),
+            [parts, (true, true, false), zstd, plain]
+        );
+        assert_eq!(ways(Some(Parts::Always), Compression::Always, false), [parts]);
+        assert_eq!(ways(Some(Parts::Never), Compression::Auto, false), [zstd, plain]);
+        assert_eq!(ways(None, Compression::Auto, false), all);
+        assert_eq!(ways(None, Compression::Auto, true), all);
+        assert_eq!(ways(Some(Parts::Never), Compression::Never, true), [plain, all[1]]);
+    }
+
+    #[test]
+    fn a_limit_makes_the_shortest_way_the_cheapest() {
+        let ways = ways(Some(Parts::Auto), Compression::Auto);
+        ways.limit(Some(10_000_000));
+        (0..20).for_each(|_| ways.learn(&half(true)));
+        assert_eq!(ways.choose(), PARTS);
+        // Pieces of which nothing is saved are not worth comparing on a link without a limit.
+        ways.limit(None);
+        for _ in 0..200 {
+            ways.learn(&Seen { pieces: Some(MIB / 2), ..half(true) });
+        }
+        std::thread::sleep(CHOSEN_FOR);
+        assert!(!ways.choose().parts);
+    }
+
+    #[test]
+    fn one_range_in_some_shows_what_each_way_takes() {
+        let every = ways(Some(Parts::Auto), Compression::Auto);
+        let trials = (0..3 * TRIAL_EVERY).filter(|_| {
+            let trial = every.is_trial();
+            every.learn(&half(trial));
+            trial
+        });
+        assert_eq!(trials.count() as u64, TRIALS_FIRST + 2);
+        assert!(!ways(Some(Parts::Always), Compression::Always).is_trial(), "there is nothing to choose");
+        // What is the same shows nothing.
+        let same = ways(Some(Parts::Auto), Compression::Auto);
+        (0..9).for_each(|_| same.learn(&Seen { differing: Some(0), ..half(false) }));
+        assert!(same.is_trial());
+    }
+
+    #[test]
+    fn once_comparing_has_ended_everything_travels_whole() {
+        let ways = ways(Some(Parts::Always), Compression::Auto);
+        assert!(ways.choose().compare && ways.may_compare_pieces());
+        ways.compare_no_more();
+        assert!(!ways.choose().compare && !ways.may_compare_pieces());
+    }
+
+    #[test]
+    fn a_joiner_without_processors_is_given_little_to_do() {
+        let ways = ways(Some(Parts::Auto), Compression::Auto);
+        (0..20).for_each(|_| ways.learn(&half(true)));
+        let work = JoinerWork { pieces: 10_000, ..Nanos::JOINER.to_message() };
+        ways.joiner_tells(&JoinerPace { kernel: 0, processors: 100, waiting: 0, work });
+        assert!(!ways.choose().parts);
+        let (comparing, not) = ways.comparing_or_not(1.0);
+        assert!(comparing > not, "{comparing} {not}");
+    }
+
+    #[test]
+    fn what_is_read_counts_from_the_end_of_the_range_before() {
+        let ways = ways(None, Compression::Auto);
+        let before = ways.pace.nanos();
+        range_is_done();
+        let until = clock::of_thread() + Duration::from_millis(20);
+        while clock::of_thread() < until {}
+        ways.range_is_read(MIB as usize);
+        assert!(ways.pace.nanos().of(Work::Read) > before.of(Work::Read));
+        let once = ways.pace.nanos();
+        ways.range_is_read(MIB as usize);
+        assert_eq!(ways.pace.nanos(), once, "it is counted once");
     }
 }
