@@ -49,6 +49,8 @@ pub struct Found {
     pub literals: Vec<u8>,
     /// The joiner had described the range.
     pub compared: bool,
+    /// The joiner's description was waited for in vain.
+    pub unanswered: bool,
     /// The pieces of its blocks were compared.
     pub in_parts: bool,
     /// Processor time for blocks, and for pieces.
@@ -296,6 +298,7 @@ impl<'a> Compare<'a> {
             }
         })?;
         found.waited.0 = began.elapsed();
+        found.unanswered = wait && known.is_none();
         let Some(Some((size, theirs))) = known else {
             self.done_with(file, range);
             return Ok(found);

@@ -64,6 +64,7 @@ impl SendQueue<'_> {
         self.ways.learn(&Seen {
             bytes: found.same_bytes() + differing.blocks,
             differing: found.compared.then_some(differing.blocks),
+            unanswered: found.unanswered,
             pieces: found.in_parts.then_some(differing.sent),
             took: found.took,
             waited: found.waited,

@@ -52,6 +52,8 @@ pub struct Seen {
     pub bytes: u64,
     /// It was compared: these differ, in whole blocks.
     pub differing: Option<u64>,
+    /// It was to be compared, and the joiner did not describe it in time.
+    pub unanswered: bool,
     /// Its pieces were compared: these had to be sent, uncompressed.
     pub pieces: Option<u64>,
     /// The processor time that comparing blocks and comparing pieces took.
@@ -231,14 +233,16 @@ impl Ways {
     pub fn learn(&self, seen: &Seen) {
         let mut measured = lock(&self.measured);
         measured.threads.insert(std::thread::current().id());
-        let Some(differing) = seen.differing else { return };
         let nanos = |time: Duration| time.as_nanos() as f64;
-        measured.differing.add(differing as f64, seen.bytes);
-        measured.waits_for_blocks.add(nanos(seen.waited.0), seen.bytes);
-        self.pace.add(Work::Fingerprint, seen.bytes, seen.took.0);
-        if differing > 0 {
+        if seen.unanswered || seen.differing.is_some() {
+            measured.waits_for_blocks.add(nanos(seen.waited.0), seen.bytes);
+        }
+        if seen.unanswered || seen.differing.is_some_and(|bytes| bytes > 0) {
             self.trials.fetch_add(1, Ordering::Relaxed);
         }
+        let Some(differing) = seen.differing else { return };
+        measured.differing.add(differing as f64, seen.bytes);
+        self.pace.add(Work::Fingerprint, seen.bytes, seen.took.0);
         if let Some(pieces) = seen.pieces.filter(|_| differing > 0) {
             measured.pieces.add(pieces as f64, differing);
             measured.waits_for_pieces.add(nanos(seen.waited.1), differing);
@@ -339,7 +343,8 @@ mod tests {
     fn half(pieces: bool) -> Seen {
         let took = (Duration::from_micros(300), Duration::from_micros(500));
         let (differing, pieces) = (Some(MIB / 2), pieces.then_some(MIB / 20));
-        Seen { bytes: MIB, differing, pieces, took, waited: (Duration::ZERO, Duration::ZERO) }
+        let waited = (Duration::ZERO, Duration::ZERO);
+        Seen { bytes: MIB, differing, unanswered: false, pieces, took, waited }
     }
 
     #[test]
