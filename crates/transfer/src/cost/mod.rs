@@ -2,7 +2,7 @@
 //!
 //! A byte passes several stages, all of which work at the same time: the link, the processors of both hosts, and the donor's
 //! threads, which wait for the joiner's answers. The transfer is as fast as the slowest of them. [`stages`] computes from what
-//! each piece of work takes how long each stage has a byte in each way; [`crate::send::ways`] measures and takes the cheapest way, and
+//! each piece of work takes how long each stage has a byte in each way; `send::ways` measures and takes the cheapest way, and
 //! [`crate::compare::worth`] asks whether to compare at all. Work is measured in processor time and bytes, never by how long a range
 //! takes: that depends on the ranges before it and on what else waits.
 //!
