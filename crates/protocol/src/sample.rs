@@ -22,7 +22,8 @@ pub struct Sample {
     pub blocks: Vec<Sampled>,
     /// Bytes of the files that they represent.
     pub bytes: u64,
-    /// The joiner has more than these files: those of an interrupted transfer, or a backup.
+    /// All files are to be compared, whatever these blocks show: the joiner has more files than these, of an interrupted transfer or
+    /// a backup, or it does not permit that everything is sent.
     pub more: bool,
 }
 

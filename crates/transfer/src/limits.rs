@@ -97,19 +97,30 @@ impl TransferLimits {
         self.permit(PlannedTransfer { full: true, bytes }, now)
     }
 
+    /// Whether about so many bytes may be sent.
+    ///
+    /// # Errors
+    /// They are more than `max-transfer` permits.
+    pub fn permit_bytes(&self, bytes: u64) -> Result<(), Failure> {
+        match self.max_transfer.filter(|most| bytes > *most) {
+            None => Ok(()),
+            Some(most) => {
+                let text = format!(
+                    "about {} would be sent, and max-transfer under [sst] on this node permits {}",
+                    size(bytes),
+                    size(most)
+                );
+                Err(refused(text, "raise max-transfer there if that much may be sent"))
+            }
+        }
+    }
+
     /// Whether this transfer may begin, at a minute of the day.
     ///
     /// # Errors
     /// The limit that it exceeds.
     pub fn permit(&self, planned: PlannedTransfer, now: Minute) -> Result<(), Failure> {
-        if let Some(most) = self.max_transfer.filter(|most| planned.bytes > *most) {
-            let text = format!(
-                "about {} would be sent, and max-transfer under [sst] on this node permits {}",
-                size(planned.bytes),
-                size(most)
-            );
-            return Err(refused(text, "raise max-transfer there if that much may be sent"));
-        }
+        self.permit_bytes(planned.bytes)?;
         match self.full_only_between.filter(|hours| planned.full && !hours.contain(now)) {
             None => Ok(()),
             Some(hours) => {

@@ -121,10 +121,14 @@ impl PlanInputs<'_> {
             self.permit(about)?;
             link.send(&Message::Plan { about })?;
         }
-        // Comparing may end where sending everything would be permitted from the start.
-        let may_share = may_share.filter(|_| self.permit(None).is_ok());
-        let prospect = may_share.map(|shared| Prospect { all: bytes, shared });
-        Ok(key.map(|key| Comparing { key, prospect }))
+        Ok(key.map(|key| Comparing { key, prospect: self.prospect(may_share) }))
+    }
+
+    /// What the joiner may have, if comparing may end before the transfer does: only where our limits permit to send everything. If
+    /// the joiner's limit forbids it, its sample says so ([`Sample::more`]), and nothing is known of what it may share.
+    fn prospect(&self, may_share: Option<u64>) -> Option<Prospect> {
+        let shared = may_share.filter(|_| self.permit(None).is_ok())?;
+        Some(Prospect { all: self.bytes, shared })
     }
 
     /// As [`PlanInputs::decide`] for a logical snapshot, whose parts are compared only with those that the joiner has received before.
@@ -170,4 +174,36 @@ fn announce(plan: Plan, link: &mut Link, ledger: &Ledger) -> Result<()> {
     ledger.update(|record| record.plan = Some(plan));
     tracing::info!("{line}");
     link.note(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datadir::testing::Tree;
+
+    #[test]
+    fn comparing_ends_midway_only_where_everything_may_be_sent() {
+        let layout = &Tree::new().layout(&[]);
+        let prospect = |limits, may_share| {
+            let inputs = PlanInputs {
+                layout,
+                bytes: 1000,
+                remembered: 0,
+                compare: true,
+                incremental: true,
+                redo: None,
+                rlimit: None,
+                page_time: None,
+                parts: true,
+                limits,
+            };
+            inputs.prospect(may_share)
+        };
+        let limited = |bytes| TransferLimits { max_transfer: Some(bytes), ..TransferLimits::default() };
+        let whole = Some(Prospect { all: 1000, shared: 10 });
+        assert_eq!(prospect(TransferLimits::default(), Some(10)), whole);
+        assert_eq!(prospect(limited(1000), Some(10)), whole);
+        assert_eq!(prospect(limited(999), Some(10)), None);
+        assert_eq!(prospect(limited(1000), None), None, "the sample says nothing");
+    }
 }

@@ -14,7 +14,7 @@ use crate::datadir::sample::{self, Taken};
 use crate::failure::Failure;
 use crate::human::size;
 use crate::install::unfinished::Unfinished;
-use crate::limits::{Minute, PlannedTransfer};
+use crate::limits::{Minute, PlannedTransfer, TransferLimits};
 use crate::peer::link::Link;
 use crate::server::retries;
 
@@ -34,7 +34,8 @@ impl Transfer<'_> {
             record_plan(self.job, attempt.bytes, None);
             return Ok(Estimate { sampled: 0, about: None });
         };
-        let more = self.base.dir().is_some() || incoming.staging().has_leftovers();
+        let unsampled = self.base.dir().is_some() || incoming.staging().has_leftovers();
+        let more = is_compared_to_the_end(unsampled, &self.job.settings.limits, attempt.bytes);
         let sampled = self.send_sample(link, key, more)?;
         match link.recv()? {
             Message::Plan { about } => {
@@ -50,7 +51,7 @@ impl Transfer<'_> {
     }
 
     /// Sends fingerprints of a few blocks of our files, and before them, to a donor that counts with it, how long our disk took
-    /// for one. Returns how many bytes they represent. `more`: we have other files beside these.
+    /// for one. Returns how many bytes they represent. `more`: [`Sample::more`](protocol::sample::Sample::more).
     pub(super) fn send_sample(&self, link: &mut Link, key: &FingerprintKey, more: bool) -> Result<u64> {
         let taken = || sample::of(&self.layout.datadir, &self.old, key, more);
         let Taken { sample, page_time } = link.keep_alive_while("sampling its files", taken)?;
@@ -115,6 +116,12 @@ impl Transfer<'_> {
     }
 }
 
+/// Whether the donor compares all files, whatever it finds: we have some that are not sampled, or our limit forbids to send all
+/// `bytes`. Otherwise it may send the rest whole when comparing does not pay.
+fn is_compared_to_the_end(unsampled: bool, limits: &TransferLimits, bytes: u64) -> bool {
+    unsampled || limits.permit_bytes(bytes).is_err()
+}
+
 /// How many bytes the donor will send, `None` if everything. That is so for rows, although the donor of an earlier build names a
 /// number for them.
 fn less_than_everything(snapshot: SnapshotKind, about: Option<u64>) -> Option<u64> {
@@ -144,6 +151,25 @@ mod tests {
             assert_eq!(less_than_everything(kind, Some(7)), Some(7), "{kind:?}");
             assert_eq!(less_than_everything(kind, None), None, "{kind:?}");
         }
+    }
+
+    /// A donor that found next to nothing sent the rest whole, beyond what the joiner's `max-transfer` permits.
+    #[test]
+    fn what_may_not_be_sent_whole_is_compared_to_the_end() {
+        use protocol::fingerprint::Fingerprint;
+        use protocol::inventory::Place;
+        use protocol::sample::{Sample, Sampled, Shared};
+        let (place, fingerprint, pieces) = (Place::Datadir, Fingerprint::default(), Vec::new());
+        let block = Sampled { place, path: "d/t.ibd".into(), block: 0, fingerprint, pieces };
+        // Whether comparing may end, for a donor that has 5 of 256 sampled blocks.
+        let may_end = |unsampled, max_transfer| {
+            let limits = TransferLimits { max_transfer, ..TransferLimits::default() };
+            let more = is_compared_to_the_end(unsampled, &limits, 1000);
+            let sample = Sample { blocks: vec![block.clone(); 256], bytes: 1000, more };
+            sample.may_share(Shared { same: 5, alike: 0.0 }, 1000).is_some()
+        };
+        assert!(may_end(false, None) && may_end(false, Some(1000)));
+        assert!(!may_end(false, Some(999)) && !may_end(true, None));
     }
 
     #[test]
