@@ -183,6 +183,54 @@ fn prometheus_takes_what_the_program_prints() {
     assert_eq!(absent, expected.map(str::to_owned).into(), "{running}\n{ended}");
 }
 
+/// What is read from a pipe cannot be read again. The datadir, the archive and the cache are named in one option file.
+#[test]
+fn the_option_files_are_read_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    ["data", "write-sets", "cache"].iter().for_each(|name| fs::create_dir(at(name)).unwrap());
+    fs::write(at("data/ibdata1"), "").unwrap();
+    fs::copy(root().join("crates/formats/tests/data/gcache_stopped.bin"), at("cache/ring")).unwrap();
+    let archive = r#"{"pid":1,"state":"following","updated_ms":1700000000000,"datadir":"d","history":"h","ranges":[],"gaps":[],
+        "bytes":4096,"action_bytes":8192,"segments":1,"actions_per_second":1.5,"bytes_per_second":2.5}"#;
+    fs::write(at("write-sets/status.json"), archive).unwrap();
+    // A transfer that runs writes the metrics of its role.
+    symlink("/bin/sleep", at("wsrep_sst_sleep")).unwrap();
+    let mut program = Command::new(at("wsrep_sst_sleep")).arg("600").current_dir(at("data")).spawn().unwrap();
+    let status = format!(
+        r#"{{"role":"donor","phase":"sending","done_bytes":1,"total_bytes":4,"wire_bytes":7,"attempts":1,"pid":{}}}"#,
+        program.id()
+    );
+    fs::write(at("data/rejoin-status.json"), status).unwrap();
+    let my_cnf = format!(
+        "[mysqld]\ndatadir={}\nwsrep_provider_options=gcache.name={}\n[sst]\narchive={}\nmetrics-dir=/x\n",
+        at("data").display(),
+        at("cache/ring").display(),
+        at("write-sets").display()
+    );
+    let metrics = |words: &[&str]| {
+        let mut command = Command::new(REJOIN);
+        command.args(["metrics", "--defaults-file", "/dev/stdin"]).args(words).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(my_cnf.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.is_empty(), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let printed = metrics(&[]);
+    let dir = at("write-sets");
+    metrics(&["--textfile", dir.to_str().unwrap()]);
+    program.kill().unwrap();
+    program.wait().unwrap();
+    let written = fs::read_to_string(dir.join("rejoin_node.prom")).unwrap();
+    for text in [&printed, &written] {
+        assert!(text.contains("\nrejoin_archive_size_bytes 4096\n"), "{text}");
+        assert!(text.contains("\nrejoin_gcache_size_bytes "), "{text}");
+    }
+    assert!(!dir.join("rejoin_donor.prom").exists(), "the transfer writes it");
+}
+
 fn object<'a>(value: &'a Value, key: &str) -> &'a Value {
     let found = &value[key];
     assert!(found.is_object(), "{key} is no object in {value:#}");

@@ -9,6 +9,7 @@ use transfer::datadir::recognise::require_datadir;
 use transfer::disk::small_file;
 use transfer::server::health::{as_of_now, is_running};
 use transfer::server::metrics::{self, Metrics, names, of_history, of_transfer};
+use transfer::server::options::ServerOptions;
 use transfer::server::status::{STATUS_FILE, Status};
 use transfer::settings::{self, metrics_dir};
 use transfer::writesets::archive::default_dir;
@@ -51,7 +52,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Err(error) = node.add_own(&mut own) {
         complain(&format!("there are no metrics of the previous state: {error:#}"));
     }
-    if let Err(error) = node.add_cache(&mut own) {
+    if let Err(error) = node.add_cache(&mut own, &node.options) {
         complain(&format!("there are no metrics of the write-set cache: {error:#}"));
     }
     let status = node.status()?;
@@ -74,6 +75,8 @@ pub struct Node {
     /// Its datadir.
     pub datadir: PathBuf,
     wanted: Wanted,
+    /// What its option files contained when it was found.
+    options: ServerOptions,
     archive: PathBuf,
 }
 
@@ -83,13 +86,22 @@ impl Node {
     /// # Errors
     /// It is no datadir, or belongs to another user.
     pub fn of(of: &Of) -> Result<Node> {
-        let wanted = of.node.wanted()?;
-        let (datadir, options) = (wanted.layout()?.datadir, wanted.options()?);
+        let (wanted, options) = of.node.wanted_with_options()?;
+        let datadir = wanted.layout_by(&options)?.datadir;
+        let wanted = Wanted { datadir: Some(datadir.clone()), ..wanted };
         become_owner_of(&datadir)?;
         require_datadir(&datadir)?;
         let set = || settings::archive(&options);
         let archive = of.archive.clone().or_else(set).unwrap_or_else(|| default_dir(&datadir));
-        Ok(Node { wanted: Wanted { datadir: Some(datadir.clone()), ..wanted }, datadir, archive })
+        Ok(Node { datadir, wanted, options, archive })
+    }
+
+    /// What its option files contain now.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn options_now(&self) -> Result<ServerOptions> {
+        self.wanted.options()
     }
 
     /// The status of its current or last transfer, as of now.
@@ -124,19 +136,19 @@ impl Node {
         of_previous_state(metrics, &self.datadir)
     }
 
-    /// The provider's cache, which is read as a whole.
+    /// The provider's cache where these options have it, which is read as a whole.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn add_cache(&self, metrics: &mut Metrics) -> Result<()> {
-        of_gcache(metrics, &self.wanted.cache_file()?)
+    pub fn add_cache(&self, metrics: &mut Metrics, options: &ServerOptions) -> Result<()> {
+        of_gcache(metrics, &self.wanted.cache_file_by(options)?)
     }
 
     /// Writes the transfers of each role to the file that a transfer of this role writes too: a series that came from two files
     /// would make the collector fail.
     fn write_roles(&self, dir: &Path, status: &Status) -> Result<()> {
         let runs = self.runs(status);
-        let by_itself = runs && self.wanted.options().is_ok_and(|options| metrics_dir(&options).is_some());
+        let by_itself = runs && metrics_dir(&self.options).is_some();
         for role in ROLES {
             let mut metrics = Metrics::default();
             if role == status.role {

@@ -147,8 +147,10 @@ impl Pages {
         let mut said = String::new();
         loop {
             let (began, mut metrics) = (Instant::now(), Metrics::default());
-            let why =
-                self.node.add_cache(&mut metrics).err().map(|error| format!("{error:#}")).unwrap_or_default();
+            // The server may have been started anew with its cache elsewhere.
+            let added =
+                self.node.options_now().and_then(|options| self.node.add_cache(&mut metrics, &options));
+            let why = added.err().map(|error| format!("{error:#}")).unwrap_or_default();
             if why != said && !why.is_empty() {
                 log::warning(&format!("there are no metrics of the write-set cache: {why}"));
             }

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use transfer::advisor::check::wanted::{Wanted, server_user};
+use transfer::server::options::ServerOptions;
 use transfer::server::privileges::{become_user, is_root};
 
 /// Exit code for "not known", as monitoring plugins use it.
@@ -31,6 +32,14 @@ impl Which {
     /// # Errors
     /// An option file cannot be read, or nothing names a datadir.
     pub fn wanted(&self) -> Result<Wanted> {
+        Ok(self.wanted_with_options()?.0)
+    }
+
+    /// As [`Which::wanted`], with what the option files contain, which are read once.
+    ///
+    /// # Errors
+    /// As [`Which::wanted`].
+    pub fn wanted_with_options(&self) -> Result<(Wanted, ServerOptions)> {
         let wanted = Wanted {
             datadir: self.datadir.clone(),
             defaults_file: self.defaults_file.clone(),
@@ -38,7 +47,7 @@ impl Which {
             defaults_group_suffix: self.defaults_group_suffix.clone(),
             compiled_in: false,
         };
-        wanted.with_datadir()
+        wanted.with_options()
     }
 }
 

@@ -40,12 +40,20 @@ impl Wanted {
     /// # Errors
     /// A named option file cannot be read; or no datadir is named and no server program is installed.
     pub fn with_datadir(self) -> Result<Wanted> {
-        let options = ServerOptions::load(&self.args(&[]))?;
+        Ok(self.with_options()?.0)
+    }
+
+    /// As [`Wanted::with_datadir`], with the options of its option files, which are read once.
+    ///
+    /// # Errors
+    /// As [`Wanted::with_datadir`].
+    pub fn with_options(self) -> Result<(Wanted, ServerOptions)> {
+        let options = self.options()?;
         if self.datadir.is_some() || options.server("datadir").is_some_and(|dir| !dir.is_empty()) {
-            return Ok(self);
+            return Ok((self, options));
         }
         let datadir = compiled_in_datadir(&options)?;
-        Ok(Wanted { datadir: Some(datadir), compiled_in: true, ..self })
+        Ok((Wanted { datadir: Some(datadir), compiled_in: true, ..self }, options))
     }
 
     /// Returns the datadir of this node and its layout.
@@ -53,8 +61,15 @@ impl Wanted {
     /// # Errors
     /// The options cannot be read, or are invalid.
     pub fn layout(&self) -> Result<Layout> {
-        let (args, options) = load(self, &[])?;
-        Layout::resolve(&args, &options)
+        self.layout_by(&self.options()?)
+    }
+
+    /// As [`Wanted::layout`], by options that were read.
+    ///
+    /// # Errors
+    /// The options are invalid.
+    pub fn layout_by(&self, options: &ServerOptions) -> Result<Layout> {
+        Layout::resolve(&self.args(&[]), options)
     }
 
     /// Returns the options of its option files.
@@ -70,9 +85,16 @@ impl Wanted {
     /// # Errors
     /// Like [`Wanted::layout`].
     pub fn cache_file(&self) -> Result<PathBuf> {
-        let (args, options) = load(self, &[])?;
+        self.cache_file_by(&self.options()?)
+    }
+
+    /// As [`Wanted::cache_file`], by options that were read.
+    ///
+    /// # Errors
+    /// The options are invalid.
+    pub fn cache_file_by(&self, options: &ServerOptions) -> Result<PathBuf> {
         let provider = provider_options::parse(options.server("wsrep-provider-options").unwrap_or_default());
-        Ok(provider_options::cache_file(&provider, &Layout::resolve(&args, &options)?.datadir))
+        Ok(provider_options::cache_file(&provider, &self.layout_by(options)?.datadir))
     }
 
     /// Returns where IST comes in on this node, according to the arguments of the server that runs on `datadir`, if one is
