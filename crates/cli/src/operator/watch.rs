@@ -197,7 +197,8 @@ impl Pace {
         }
         let rate = format!("{}/s", size((bytes as f64 * 1000.0 / time as f64) as u64));
         match now.time_left_since(*then).filter(|_| may_be_told(status)) {
-            Some(left_ms) => format!("{rate}, {} left", seconds(left_ms as f64 / 1000.0)),
+            // Never 0 s: something is left.
+            Some(left_ms) => format!("{rate}, {} left", seconds(left_ms.max(1000) as f64 / 1000.0)),
             None => rate,
         }
     }

@@ -30,7 +30,7 @@ use crate::send::throttle::Throttle;
 use crate::snapshot::Snapshot;
 use crate::snapshot::declined::{Declined, SnapshotError};
 use crate::snapshot::logical::locked::{Hold, LockedTables};
-use crate::snapshot::online::outlook::Outlook;
+use crate::snapshot::online::outlook::{Outlook, RedoClock};
 use crate::sql::{ANSWER_WITHIN, Login, Session};
 use crate::threads::{Running, Thread, scoped};
 
@@ -177,7 +177,8 @@ impl DonorSession<'_> {
         };
         let Offered { bytes, without_redo, .. } = self.offered;
         let bytes = if kind == SnapshotKind::Blocking { bytes } else { without_redo };
-        let redo = if kind == SnapshotKind::Online { self.redo_outlook() } else { None };
+        let mut measured = if kind == SnapshotKind::Online { self.redo_outlook() } else { None };
+        let redo = measured.as_ref().map(|(outlook, ..)| *outlook);
         let (rlimit, limits) = (self.context.throttle.rate(), self.job.settings.limits);
         let parts = self.job.settings.delta != Parts::Never;
         let remembered = memory.map_or(0, |_| self.remembered);
@@ -199,7 +200,12 @@ impl DonorSession<'_> {
             inputs.permit(None)?;
         }
         let (sample, page_time) = begin(self.job, link, kind, reason, (key, remember), bytes)?.unzip();
-        let inputs = PlanInputs { page_time: page_time.flatten(), ..inputs };
+        // The rate of the redo is that of the time in which the joiner took its sample.
+        let redo = measured.as_mut().map(|(outlook, clock, session)| Outlook {
+            written: clock.rate(session).unwrap_or(0),
+            ..*outlook
+        });
+        let inputs = PlanInputs { page_time: page_time.flatten(), redo, ..inputs };
         let comparing = match kind {
             // A sample says nothing about rows: the joiner's leftovers of parts are compared.
             SnapshotKind::Logical => {
@@ -212,10 +218,12 @@ impl DonorSession<'_> {
         Ok((comparing, inputs.page_time))
     }
 
-    /// The outlook of our server's redo, or `None` if the server cannot be asked.
-    fn redo_outlook(&self) -> Option<Outlook> {
+    /// The outlook of our server's redo, and what measures how fast it is written; `None` if the server cannot be asked.
+    fn redo_outlook(&self) -> Option<(Outlook, RedoClock, Session)> {
         let mut session = Session::open(&self.login(), ANSWER_WITHIN).ok()?;
-        Outlook::of(&mut session, self.offered.tablespaces).ok()?
+        let clock = RedoClock::start(&mut session).ok()?;
+        let outlook = Outlook::of(&mut session, self.offered.tablespaces).ok()??;
+        Some((outlook, clock, session))
     }
 
     /// What holds writes while rows of so many bytes are read. If the server cannot be asked, the snapshot says why.

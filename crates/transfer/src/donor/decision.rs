@@ -105,11 +105,12 @@ impl PlanInputs<'_> {
         let line = match self.redo {
             None => line,
             Some(redo) => {
-                let expected = redo.expect(&self.prices());
+                let files = about.unwrap_or(bytes);
+                let expected = redo.expect(&self.prices(), files);
                 plan.redo = Some(expected.bytes);
                 plan.redo_rounds = Some(expected.rounds.into());
                 plan.recovery_ms = Some(expected.recovery.as_millis() as u64);
-                format!("{line}; {}", redo.in_words(&self.prices()))
+                format!("{line}; {}", redo.in_words(&self.prices(), files))
             }
         };
         let line = match (key, self.remembered) {
@@ -147,13 +148,15 @@ impl PlanInputs<'_> {
 
     /// Whether our limits permit to send about so many bytes of files, `None` for all of them, and the redo.
     pub fn permit(&self, about: Option<u64>) -> Result<(), Failure> {
-        let redo = self.redo.map_or(0, |redo| redo.expect(&self.prices()).bytes);
-        let planned = PlannedTransfer { full: about.is_none(), bytes: about.unwrap_or(self.bytes) + redo };
+        let files = about.unwrap_or(self.bytes);
+        let redo = self.redo.map_or(0, |redo| redo.expect(&self.prices(), files).bytes);
+        let planned = PlannedTransfer { full: about.is_none(), bytes: files.saturating_add(redo) };
         self.limits.permit(planned, Minute::now())
     }
 
     fn prices(&self) -> Prices {
-        Prices::new(None, self.rlimit, 0.0).recovering_at(self.page_time)
+        let written = self.redo.map_or(0, |redo| redo.written) as f64;
+        Prices::new(None, self.rlimit, written).recovering_at(self.page_time)
     }
 }
 

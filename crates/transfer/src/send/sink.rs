@@ -138,6 +138,11 @@ impl SnapshotSink for SendQueue<'_> {
         self.progress.more(bytes);
     }
 
+    fn left(&self) -> Option<u64> {
+        let total = Some(self.progress.total()).filter(|total| *total > 0)?;
+        Some(total.saturating_sub(self.progress.done_bytes.load(Ordering::Relaxed)))
+    }
+
     fn expect_redo(&self, bytes: u64, exact: bool) {
         self.progress.expect_redo(bytes, exact);
     }

@@ -181,7 +181,7 @@ impl Progress {
 
     /// What the other host says it is doing, and how many percent of the bytes it says are done.
     pub fn peer_does(&self, what: &str, percent: Option<u8>) {
-        *lock(&self.peer_phase) = (what.to_owned(), percent);
+        *lock(&self.peer_phase) = (what.to_owned(), percent.map(|percent| percent.min(100)));
     }
 
     /// How many percent of the bytes are done; `None` before there are any, and when all are.

@@ -97,6 +97,11 @@ pub trait SnapshotSink: Sync {
     /// This many bytes will be written in addition to those known so far.
     fn more(&self, _bytes: u64) {}
 
+    /// Bytes of files and redo that are still to be handled, as far as that is known.
+    fn left(&self) -> Option<u64> {
+        None
+    }
+
     /// How many bytes of redo will be written, as far as that is known; `exact` once it is final.
     fn expect_redo(&self, _bytes: u64, _exact: bool) {}
 

@@ -18,7 +18,7 @@ use crate::peer::secret::random_bytes;
 use crate::server::options::ServerOptions;
 use crate::settings;
 use crate::snapshot::online::estimate::Prices;
-use crate::snapshot::online::outlook::{Expected, Outlook};
+use crate::snapshot::online::outlook::{Expected, Outlook, RedoClock};
 use crate::sql::{Answer, Listens, Session};
 
 /// Bytes that a transfer from a member would send, before compression.
@@ -81,19 +81,21 @@ impl Here {
         session: &mut Session,
         variables: &BTreeMap<String, String>,
     ) -> Answer<Result<Estimate, String>> {
+        let clock = RedoClock::start(session)?;
         let tablespaces = session.tablespaces()?.unwrap_or(0);
         let outlook = Outlook::of(session, tablespaces)?;
+        let beside = self.beside(at, variables);
+        let written = clock.rate(session)?;
+        let outlook = outlook.map(|outlook| Outlook { written, ..outlook });
         // What its rlimit is, and what the link carries, shows when the transfer begins.
-        let prices = Prices::new(None, None, 0.0).recovering_at(self.page_time());
-        let with_redo = |estimate: Estimate| match outlook {
-            Some(outlook) => Estimate {
-                why: format!("{}; {}", estimate.why, outlook.in_words(&prices)),
-                redo: Some(outlook.expect(&prices)),
-                ..estimate
-            },
-            None => estimate,
+        let prices = Prices::new(None, None, written as f64).recovering_at(self.page_time());
+        let with_redo = |estimate: Estimate| {
+            let Some(outlook) = outlook else { return estimate };
+            let files = estimate.about.unwrap_or(estimate.all);
+            let why = format!("{}; {}", estimate.why, outlook.in_words(&prices, files));
+            Estimate { why, redo: Some(outlook.expect(&prices, files)), ..estimate }
         };
-        match self.beside(at, variables) {
+        match beside {
             Ok(estimate) => Ok(Ok(with_redo(estimate))),
             Err(why) => Ok(match session.innodb_bytes()? {
                 Some(all) => Ok(with_redo(Estimate::at_most(all, why.to_string()))),

@@ -29,6 +29,8 @@ pub struct Catalog {
     by_path: Index,
     /// Files that belong to no database.
     top: BTreeSet<usize>,
+    /// Files of databases outside of their directories.
+    elsewhere: BTreeSet<usize>,
     /// Files with [`Care::UnderCommitLock`].
     late: BTreeSet<usize>,
     /// Data files that were written to since the snapshot began, each once.
@@ -53,6 +55,7 @@ impl Catalog {
             by_name: HashMap::new(),
             by_path: Index::new(|file| path_hash(&file.path())),
             top: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
             late: BTreeSet::new(),
             written: Vec::new(),
             first_now: HashMap::new(),

@@ -8,6 +8,7 @@
 //! once. A server that is strained is not asked: what the redo costs instead is the transfer's time.
 mod asking;
 mod due;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -24,9 +25,11 @@ use formats::{Lsn, SpaceId};
 use super::backlog::Backlog;
 use super::dirty::Dirty;
 use super::estimate::{Prices, Redo};
+use super::holding::OldRedo;
 use super::log_file::LogFile;
 use super::redo_out::{REDO, RedoOut};
 use super::spool::Spool;
+use super::stall::Stall;
 use super::tail::TailState;
 use crate::cancel::Cancel;
 use crate::human::size;
@@ -69,6 +72,8 @@ pub struct Checkpoints<'a> {
     began: Instant,
     began_at: Lsn,
     backlog: Mutex<Backlog>,
+    stall: Mutex<Stall>,
+    old_redo: OldRedo,
     state: Mutex<State>,
 }
 
@@ -161,6 +166,8 @@ impl<'a> Checkpoints<'a> {
             began: now,
             began_at: end,
             backlog: Mutex::new(Backlog::new(now)),
+            stall: Mutex::default(),
+            old_redo: OldRedo::new(now, out.from().lsn, end),
             state: Mutex::new(state),
         }
     }
@@ -306,14 +313,6 @@ impl<'a> Checkpoints<'a> {
         self.newest.store(checkpoint.lsn.0, Ordering::Release);
     }
 
-    /// The progress shows the redo that would be sent if the copy were complete now.
-    fn tell_redo(&self) {
-        if !self.out.is_fixed() {
-            let newest = self.newest.load(Ordering::Acquire);
-            self.sink.expect_redo(self.tail.current().0.saturating_sub(newest), false);
-        }
-    }
-
     /// When the spool is nearly full, moves recovery to the newest checkpoint. The pages that the dropped redo changes
     /// are read again when the copy is complete.
     fn make_room(&self) -> Result<()> {
@@ -356,7 +355,8 @@ impl pages::Checkpoints for Checkpoints<'_> {
     }
 
     fn hold(&self, space: SpaceId, pages: &Range<u32>) -> bool {
-        // Until the tail has read the redo that existed at the start, any page may be among them.
-        self.dirty.noted() < self.began_at || self.dirty.count(space, Lsn(u64::MAX), pages) != Some(0)
+        let noted = self.dirty.noted();
+        self.dirty.count(space, Lsn(u64::MAX), pages) != Some(0)
+            || self.old_redo.is_waited_for(noted, Instant::now())
     }
 }

@@ -14,7 +14,9 @@
 //! - Data files in which only pages change have redo and need not be examined. IMPORT TABLESPACE has no redo, but it
 //!   closes the file that it has written, which is an event.
 //! - If the kernel drops events, or a directory cannot be watched, everything is listed as the first time, also in the
-//!   consistency point. The same is true of a database that has files elsewhere.
+//!   consistency point.
+//! - A file elsewhere (`DATA DIRECTORY`) is not in a directory that is watched. It is examined each time, by way of the link or
+//!   `.isl` file that names it; the other files of its database are not.
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
@@ -45,10 +47,10 @@ pub struct Lister<'a> {
 /// What is examined each time, because its changes are no events.
 #[derive(Debug, Default)]
 struct Always {
-    /// Files that are written in place, by database.
-    in_place: HashMap<String, HashSet<OsString>>,
-    /// Databases that have files elsewhere.
-    elsewhere: HashSet<String>,
+    /// Files that are written in place, and those that name a file elsewhere, by database.
+    by_name: HashMap<String, HashSet<OsString>>,
+    /// Links in the datadir that lead nowhere.
+    dangling: HashSet<String>,
 }
 
 impl<'a> Lister<'a> {
@@ -147,8 +149,8 @@ impl<'a> Lister<'a> {
                 looked.extend(names.map(|name| (name.to_owned(), Changed::All)));
             }
         }
-        looked.extend(self.always.elsewhere.iter().map(|name| (name.clone(), Changed::All)));
-        for (database, names) in &self.always.in_place {
+        looked.extend(self.always.dangling.iter().map(|name| (name.clone(), Changed::All)));
+        for (database, names) in &self.always.by_name {
             let changed = looked.entry(database.clone()).or_insert_with(|| Changed::Names(HashSet::new()));
             if let Changed::Names(all) = changed {
                 all.extend(names.iter().cloned());
@@ -186,15 +188,13 @@ impl Always {
     fn remember_dangling(&mut self, roots: &Roots, names: impl Iterator<Item = String>) {
         let datadir = &roots.layout.datadir;
         let dangles = |name: &String| datadir.join(name).is_symlink() && !datadir.join(name).is_dir();
-        self.elsewhere.extend(names.filter(dangles));
+        self.dangling.extend(names.filter(dangles));
     }
 
     fn remember(&mut self, roots: &Roots, file: &Listed) {
         let Some((database, name)) = file.in_database() else { return };
-        if file.is_elsewhere() {
-            self.elsewhere.insert(database.into_owned());
-        } else if file.is_written_in_place(roots.layout.flavor) {
-            self.in_place.entry(database.into_owned()).or_default().insert(name.into_owned().into());
+        if file.is_elsewhere() || file.is_written_in_place(roots.layout.flavor) {
+            self.by_name.entry(database.into_owned()).or_default().insert(name.into_owned().into());
         }
     }
 }

@@ -64,6 +64,40 @@ fn only_what_may_have_changed_is_looked_at_again() {
     assert_eq!(looked(&mut lister), ["d/m.MYD", "d/new.ibd", "d/t7.frm"]);
 }
 
+/// A database with one table in a `DATA DIRECTORY` was listed whole while replication was paused.
+#[test]
+fn of_a_database_with_files_elsewhere_only_what_may_have_changed_is_looked_at_again() {
+    let tree = Tree::with_engine_files();
+    for n in 0..50 {
+        tree.file(&format!("data/d/t{n}.ibd"), "pages");
+    }
+    tree.file("outside/d/far.ibd", "pages");
+    let far = tree.path("outside/d/far.ibd");
+    tree.file("data/d/far.isl", far.to_str().unwrap());
+    tree.file("outside/m.MYD", "rows");
+    symlink(tree.path("outside/m.MYD"), tree.path("data/d/m.MYD")).unwrap();
+    let roots = roots(&tree);
+    let (mut lister, mut catalog) = (Lister::new(&roots), Catalog::new(now()));
+    lister.refresh(&mut catalog).unwrap();
+    let elsewhere = [tree.path("outside/m.MYD"), far.clone()].map(|path| path.to_str().unwrap().to_owned());
+    let mut always: Vec<String> =
+        ["d/far.isl", "d/m.MYD"].map(str::to_owned).into_iter().chain(elsewhere).collect();
+    always.sort();
+    assert_eq!(looked(&mut lister), always);
+    // Renamed, as the server does it, then dropped.
+    tree.file("data/d/new.isl", tree.path("outside/d/new.ibd").to_str().unwrap());
+    fs::rename(&far, tree.path("outside/d/new.ibd")).unwrap();
+    fs::remove_file(tree.path("data/d/far.isl")).unwrap();
+    lister.refresh(&mut catalog).unwrap();
+    assert_eq!(known(&catalog), there(&roots));
+    fs::remove_file(tree.path("data/d/new.isl")).unwrap();
+    fs::remove_file(tree.path("outside/d/new.ibd")).unwrap();
+    fs::remove_file(tree.path("data/d/m.MYD")).unwrap();
+    lister.refresh(&mut catalog).unwrap();
+    assert_eq!(known(&catalog), there(&roots));
+    assert!(!catalog.files().iter().any(|file| file.present && file.listed.is_elsewhere()));
+}
+
 /// A file that is created, removed or renamed right after a listing, within the same clock tick, is found by the next
 /// one. The directory's own times would not show it.
 #[test]
@@ -147,6 +181,7 @@ enum Step {
     Rename((usize, usize), (usize, usize)),
     Link((usize, usize), (usize, usize)),
     Elsewhere(usize),
+    Tablespace(usize, bool),
     MakeDatabase(usize),
     DropDatabase(usize),
     RenameDatabase(usize, usize),
@@ -166,6 +201,7 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Link((a, 0), (b, if same { 0 } else { 2 }))
         }),
         1 => db.clone().prop_map(Step::Elsewhere),
+        2 => (db.clone(), any::<bool>()).prop_map(|(d, made)| Step::Tablespace(d, made)),
         2 => db.clone().prop_map(Step::MakeDatabase),
         1 => db.clone().prop_map(Step::DropDatabase),
         1 => (db.clone(), db.clone()).prop_map(|(a, b)| Step::RenameDatabase(a, b)),
@@ -200,6 +236,16 @@ fn take(step: &Step, tree: &Tree, open: &mut [Option<File>]) {
             let at = tree.path("outside").join(DATABASES[d]);
             let made = fs::create_dir_all(&at).and_then(|()| fs::write(at.join("m.MYD"), "outside"));
             drop(made.and_then(|()| symlink(at.join("m.MYD"), path((d, 4)))));
+        }
+        Step::Tablespace(d, made) => {
+            let (file, link) =
+                (tree.path("outside").join(DATABASES[d]).join("f.ibd"), database(d).join("f.isl"));
+            let _ = (fs::remove_file(&file), fs::remove_file(&link));
+            if made && database(d).is_dir() && !database(d).is_symlink() {
+                fs::create_dir_all(tree.path("outside").join(DATABASES[d])).unwrap();
+                fs::write(&file, "outside").unwrap();
+                fs::write(&link, file.to_str().unwrap()).unwrap();
+            }
         }
         Step::MakeDatabase(d) => drop(fs::create_dir(database(d))),
         Step::DropDatabase(d) => drop(remove(&database(d))),

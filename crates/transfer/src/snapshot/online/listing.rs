@@ -211,8 +211,7 @@ impl Listed {
         }
     }
 
-    /// True for a file outside of its database's directory and for the link to one: such a database is always listed
-    /// whole.
+    /// True for a file outside of its database's directory and for the link to one: only examining it shows a change.
     pub fn is_elsewhere(&self) -> bool {
         let Encoded { role, name, .. } = self.decoded();
         let elsewhere = matches!(role, FileRole::TableElsewhere { .. } | FileRole::Link { .. });

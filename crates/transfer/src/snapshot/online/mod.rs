@@ -20,7 +20,7 @@
 //! | [`catalog`] | what was copied of each file; `copying` copies and records it |
 //! | [`reread`] | reading again the pages that redo below a newer checkpoint changes |
 //! | [`checkpoints`] | the server's checkpoints while files are copied, and when one is requested; `holding` says how long pages wait for it |
-//! | [`estimate`] | the cost of redo, and of a newer checkpoint; `backlog` says when more is written than can be sent |
+//! | [`estimate`] | the cost of redo, and of a newer checkpoint; `backlog` says when more is written than can be sent, `stall` while files are copied |
 //! | [`outlook`] | the amount of redo, predicted before a transfer |
 //! | [`rounds`] | moving the start of recovery to a newer checkpoint, so that less redo is sent and replayed |
 //! | `point` | repeating the consistency point until it succeeds, and copying in between |
@@ -62,6 +62,7 @@ pub mod snapshot;
 pub mod spool;
 pub mod sql_checks;
 pub mod stage;
+mod stall;
 mod summary;
 pub mod tail;
 pub mod wait;

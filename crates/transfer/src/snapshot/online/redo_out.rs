@@ -200,3 +200,7 @@ impl RedoOut {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[path = "redo_out_tests.rs"]
+mod tests;

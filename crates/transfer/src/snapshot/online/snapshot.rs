@@ -191,6 +191,11 @@ pub fn take(
                 broken.note(checkpoints.watch(), &spool);
                 Ok(())
             });
+        } else {
+            scoped(scope, Thread::CheckpointWatch, || {
+                checkpoints.tell();
+                Ok(())
+            });
         }
         let done = caught(|| Ok(work.run())).unwrap_or_else(|panic| Err(SnapshotError::Failed(panic)));
         checkpoints.stop();
@@ -306,6 +311,8 @@ impl<'a> Work<'a> {
             if redo_rounds.rounds > 0 {
                 passes += self.passes(&mut catalog)?;
             }
+        } else {
+            self.out.fix(true);
         }
         let copying = Instant::now();
         let mut last = String::new();

@@ -1,9 +1,10 @@
 //! A new listing in the catalog: which files are there under which names, which are gone, and what of them is left to copy.
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::Result;
-use protocol::inventory::FileId;
+use protocol::inventory::{FileId, FileRole};
 
 use super::{Catalog, CopiedPart, Known, identity_hash};
 use crate::disk::identity::Identity;
@@ -121,6 +122,16 @@ impl Catalog {
             let paths = names.iter().map(|name| directory.join(name));
             all.extend(paths.filter_map(|path| self.with_path(&path)));
         }
+        // Their own paths are in no database; what names them was looked at.
+        let of_names = |at: &usize| {
+            self.files[*at].listed.in_database().is_some_and(|(database, name)| {
+                match looked.get(&*database) {
+                    Some(Changed::Names(names)) => names.contains(OsStr::new(&*name)),
+                    _ => false,
+                }
+            })
+        };
+        all.extend(self.elsewhere.iter().copied().filter(of_names));
         all
     }
 
@@ -211,6 +222,9 @@ impl Catalog {
         let listed = &file.listed;
         if listed.in_database().is_none() {
             self.top.insert(at);
+        }
+        if matches!(listed.role(), FileRole::TableElsewhere { .. }) {
+            self.elsewhere.insert(at);
         }
         if file.care == Care::UnderCommitLock {
             self.late.insert(at);

@@ -85,6 +85,7 @@ impl Checkpoints<'_> {
                 self.look();
                 // An error is ignored here: the loop in `watch` tries again and reports it.
                 let _ = self.make_room();
+                self.tell_redo();
             }
             if !asked.is_finished()
                 && let Err(e) = observer.kill(id)

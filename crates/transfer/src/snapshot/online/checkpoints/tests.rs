@@ -2,6 +2,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use formats::PageNo;
+use formats::innodb::redo::Record;
 use protocol::inventory::{FileEntry, FileId};
 
 use super::*;
@@ -64,8 +66,8 @@ impl OnDonor {
         }
     }
 
-    fn checkpoints<'a>(&'a self, sink: &'a Donor) -> Checkpoints<'a> {
-        let context = CopyContext {
+    fn context<'a>(&'a self, sink: &'a Donor) -> CopyContext<'a> {
+        CopyContext {
             log: PathBuf::from("/nowhere"),
             login: &self.login,
             dirty: &self.dirty,
@@ -76,8 +78,11 @@ impl OnDonor {
             copied: &self.copied,
             page_size: 16384,
             cancel: &self.cancel,
-        };
-        Checkpoints::new(context, Lsn(FROM.0 + WAITS))
+        }
+    }
+
+    fn checkpoints<'a>(&'a self, sink: &'a Donor) -> Checkpoints<'a> {
+        Checkpoints::new(self.context(sink), Lsn(FROM.0 + WAITS))
     }
 }
 
@@ -132,4 +137,23 @@ fn a_request_is_carried_out_when_the_strain_ends() {
         checkpoints.lock().figures.made += 1;
         requested.join().unwrap();
     });
+}
+
+/// With a redo log of many GB no large file was begun until the tail had read all of it, while pages were held at all.
+#[test]
+fn large_files_are_begun_before_all_old_redo_was_read() {
+    let (on, donor) = (OnDonor::new(), Donor::default());
+    // The tail has read 700 MB of 16 GB, and one page in it.
+    let checkpoints = Checkpoints::new(on.context(&donor), Lsn(FROM.0 + (16 << 30)));
+    let changed = Record::Page { space: SpaceId(7), page: PageNo(100) };
+    on.dirty.note_records(on.dirty.noted(), Lsn(on.dirty.noted().0 + 10), [Ok(changed)].into_iter());
+    let hold = |pages: Range<u32>| pages::Checkpoints::hold(&checkpoints, SpaceId(7), &pages);
+    assert!(pages::Checkpoints::is_holding(&checkpoints));
+    assert!(hold(64..128), "the server is about to write it");
+    assert!(!hold(0..64), "the first byte waits for nothing");
+    std::thread::sleep(Duration::from_millis(800));
+    checkpoints.hold_for.store(u64::MAX, Ordering::Release);
+    checkpoints.lock().hold_until = Instant::now() + Duration::from_secs(60);
+    assert!(pages::Checkpoints::is_holding(&checkpoints) && hold(64..128));
+    assert!((0..1000).all(|at| !hold(200 + at..201 + at)));
 }
