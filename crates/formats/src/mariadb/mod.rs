@@ -3,6 +3,7 @@
 pub mod aria_index;
 pub mod backup;
 pub mod binlog_events;
+pub mod deferred;
 pub mod file_kind;
 pub mod foreign_keys;
 pub mod frm;

@@ -1,107 +1,8 @@
-//! The answer of `SHOW CREATE TABLE`, taken apart as far as loading rows needs it.
+//! The answer of `SHOW CREATE TABLE`, taken apart as far as loading rows needs it; [`super::deferred`] has what is made after them.
 //!
 //! From sql/sql_show.cc (`show_create_table_ex`, MariaDB 10.11): every column, key and constraint has a line of its own that
 //! begins with two spaces and ends with a comma, except the last; a line feed inside a text is written `\n`. The text is
 //! bytes, because a default can be of any character set.
-
-use super::foreign_keys::first_column;
-
-/// The answer without the keys that can be made after the rows, and the statement fragment that makes them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deferred {
-    /// The statement that makes the table.
-    pub create: Vec<u8>,
-    /// `ADD KEY ..., ADD KEY ...`; empty if no key can wait.
-    pub add: Vec<u8>,
-}
-
-/// Takes out plain secondary keys. Keys that prove something (`UNIQUE`), and those of engines' own parsers (`FULLTEXT`,
-/// `SPATIAL`), stay. So do all keys of a table with a foreign key, which needs them, and of one whose counter
-/// (`AUTO_INCREMENT`) may be led by one of them. So do those that begin with one of the columns `referenced`, in lower case: to these,
-/// foreign keys of other tables refer, and InnoDB makes no such table if the key is not there.
-pub fn defer_keys(create: &[u8], referenced: &[String]) -> Deferred {
-    let whole = || Deferred { create: create.to_vec(), add: Vec::new() };
-    let mut lines: Vec<&[u8]> = create.split(|byte| *byte == b'\n').collect();
-    let has = |text: &[u8]| lines.iter().any(|line| contains(line, text));
-    let leads = |column: &[u8]| {
-        let primary = [b"  PRIMARY KEY (".as_slice(), column].concat();
-        lines.iter().any(|line| line.starts_with(&primary))
-    };
-    let counter_first = lines.iter().filter_map(|line| counter(line)).all(leads);
-    if !counter_first || has(b" FOREIGN KEY ") {
-        return whole();
-    }
-    let is_needed = |line: &[u8]| first_column(line).is_none_or(|column| referenced.contains(&column));
-    let is_key = |line: &&[u8]| line.starts_with(b"  KEY `") && !is_needed(line);
-    let add: Vec<Vec<u8>> = lines
-        .iter()
-        .filter(|line| is_key(line))
-        .map(|line| {
-            [b"ADD ", line.trim_ascii_start().strip_suffix(b",").unwrap_or(line.trim_ascii_start())].concat()
-        })
-        .collect();
-    if add.is_empty() {
-        return whole();
-    }
-    lines.retain(|line| !is_key(line));
-    // The last line inside the parentheses has no comma.
-    let Some(end) = lines.iter().position(|line| line.starts_with(b")")).filter(|end| *end > 1) else {
-        return whole();
-    };
-    if let Some(last) = lines.get_mut(end - 1) {
-        *last = last.strip_suffix(b",").unwrap_or(last);
-    }
-    Deferred { create: lines.join(&b'\n'), add: add.join(b", ".as_slice()) }
-}
-
-/// Takes out what names objects of other databases by their place: defaults that are values of sequences, and foreign keys into
-/// other databases. So the table can be made, and filled, before these objects are where they belong; what is taken out is put
-/// back with `ALTER TABLE`.
-pub fn defer_references(create: &[u8]) -> Deferred {
-    let mut add: Vec<Vec<u8>> = Vec::new();
-    let mut kept: Vec<Vec<u8>> = Vec::new();
-    for line in create.split(|byte| *byte == b'\n') {
-        let plain = line.strip_suffix(b",").unwrap_or(line);
-        if line.starts_with(b"  `")
-            && let Some(at) = default_of_sequence(plain)
-        {
-            add.push([b"MODIFY COLUMN ", plain.trim_ascii_start()].concat());
-            kept.push(
-                [plain.get(..at).unwrap_or_default(), line.get(plain.len()..).unwrap_or_default()].concat(),
-            );
-        } else if line.starts_with(b"  CONSTRAINT `") && refers_elsewhere(plain) {
-            add.push([b"ADD ", plain.trim_ascii_start()].concat());
-        } else {
-            kept.push(line.to_vec());
-        }
-    }
-    let end = kept.iter().position(|line| line.starts_with(b")")).filter(|end| *end > 1);
-    let (Some(end), false) = (end, add.is_empty()) else {
-        return Deferred { create: create.to_vec(), add: Vec::new() };
-    };
-    // The last line inside the parentheses has no comma.
-    if let Some(last) = kept.get_mut(end - 1).filter(|last| last.ends_with(b",")) {
-        last.pop();
-    }
-    Deferred { create: kept.join(&b'\n'), add: add.join(b", ".as_slice()) }
-}
-
-/// Where the default of a column begins, if it is computed from a sequence.
-fn default_of_sequence(line: &[u8]) -> Option<usize> {
-    let at = outside_quotes(line, b" DEFAULT ")?;
-    let default = line.get(at..)?;
-    let calls = [b"nextval(".as_slice(), b"lastval(", b"setval("];
-    calls.iter().any(|call| outside_quotes(default, call).is_some()).then_some(at)
-}
-
-/// Whether a constraint is a foreign key whose table is named with its database.
-fn refers_elsewhere(line: &[u8]) -> bool {
-    const REFERENCES: &[u8] = b" REFERENCES ";
-    let Some(at) = outside_quotes(line, REFERENCES) else { return false };
-    // Behind the first quoted name is another one: `db`.`table` (`column`).
-    let names = line.get(at + REFERENCES.len()..).unwrap_or_default();
-    outside_quotes(names, b".").is_some_and(|dot| outside_quotes(names, b" ").is_none_or(|end| dot < end))
-}
 
 /// Where `text` begins outside of quoted names and texts.
 pub(super) fn outside_quotes(line: &[u8], text: &[u8]) -> Option<usize> {
@@ -119,17 +20,6 @@ pub(super) fn outside_quotes(line: &[u8], text: &[u8]) -> Option<usize> {
         at += 1;
     }
     None
-}
-
-/// The quoted name of the column that a line defines, if it counts.
-fn counter(line: &[u8]) -> Option<&[u8]> {
-    let column = line.strip_prefix(b"  `").filter(|_| contains(line, b" AUTO_INCREMENT"))?;
-    let end = column.iter().position(|byte| *byte == b'`')?;
-    line.get(2..end + 4)
-}
-
-fn contains(line: &[u8], text: &[u8]) -> bool {
-    line.windows(text.len()).any(|window| window == text)
 }
 
 /// The answer as that of another server is compared with it: without the next value of the counter, which each node counts by itself,
@@ -190,67 +80,6 @@ mod tests {
                          KEY `a` (`a`),\n  KEY `ab` (`a`,`b`(3))\n) ENGINE=InnoDB AUTO_INCREMENT=17 DEFAULT CHARSET=latin1";
 
     #[test]
-    fn plain_keys_wait() {
-        let deferred = defer_keys(TABLE.as_bytes(), &[]);
-        assert_eq!(deferred.add, b"ADD KEY `a` (`a`), ADD KEY `ab` (`a`,`b`(3))");
-        let create = String::from_utf8(deferred.create).unwrap();
-        assert!(create.contains("  UNIQUE KEY `u` (`b`)\n) ENGINE=InnoDB AUTO_INCREMENT=17"), "{create}");
-        assert!(!create.contains("\n  KEY"));
-    }
-
-    #[test]
-    fn keys_that_something_needs_do_not() {
-        let foreign = TABLE.replace(
-            "  KEY `a` (`a`),",
-            "  KEY `a` (`a`),\n  CONSTRAINT `c` FOREIGN KEY (`a`) REFERENCES `p` (`i`),",
-        );
-        let counted = TABLE.replace("  PRIMARY KEY (`id`),\n", "").replace("KEY `a` (`a`)", "KEY `a` (`id`)");
-        let view = "CREATE ALGORITHM=UNDEFINED VIEW `v` AS select 1 AS `1`";
-        for whole in [foreign.as_str(), counted.as_str(), view, "", "\n"] {
-            let deferred = defer_keys(whole.as_bytes(), &[]);
-            assert_eq!(
-                (deferred.create.as_slice(), deferred.add.as_slice()),
-                (whole.as_bytes(), b"".as_slice())
-            );
-        }
-    }
-
-    /// A table with a foreign key was refused (errno 150) if the one it refers to had its keys later.
-    #[test]
-    fn keys_that_other_tables_refer_to_do_not_wait() {
-        let more = TABLE.replace("  KEY `a` (`a`),", "  KEY `a` (`a`),\n  KEY `B` (`B`),");
-        let deferred = defer_keys(more.as_bytes(), &["b".to_owned()]);
-        assert_eq!(deferred.add, b"ADD KEY `a` (`a`), ADD KEY `ab` (`a`,`b`(3))");
-        let create = String::from_utf8(deferred.create).unwrap();
-        assert!(create.contains("  KEY `B` (`B`)\n) ENGINE"), "{create}");
-        assert_eq!(defer_keys(TABLE.as_bytes(), &["a".to_owned()]).add, b"");
-    }
-
-    #[test]
-    fn what_names_other_places_waits() {
-        let create = "CREATE TABLE `t` (\n  `id` int(11) NOT NULL,\n  `n` bigint(20) DEFAULT nextval(`d`.`s`) COMMENT 'x',\n  \
-                      `e` enum('a DEFAULT nextval(','b\\\\''') DEFAULT 'nextval(',\n  PRIMARY KEY (`id`),\n  KEY `f` (`f`),\n  \
-                      CONSTRAINT `c1` FOREIGN KEY (`a`) REFERENCES `p.q` (`i`) ON DELETE CASCADE,\n  \
-                      CONSTRAINT `c2` FOREIGN KEY (`b`) REFERENCES `o`.`p` (`i`)\n) ENGINE=InnoDB";
-        let deferred = defer_references(create.as_bytes());
-        let (kept, add) =
-            (String::from_utf8(deferred.create).unwrap(), String::from_utf8(deferred.add).unwrap());
-        assert_eq!(
-            add,
-            "MODIFY COLUMN `n` bigint(20) DEFAULT nextval(`d`.`s`) COMMENT 'x', \
-             ADD CONSTRAINT `c2` FOREIGN KEY (`b`) REFERENCES `o`.`p` (`i`)"
-        );
-        assert!(
-            kept.contains(
-                "  `n` bigint(20),\n  `e` enum('a DEFAULT nextval(','b\\\\''') DEFAULT 'nextval(',\n"
-            ),
-            "{kept}"
-        );
-        assert!(kept.ends_with("REFERENCES `p.q` (`i`) ON DELETE CASCADE\n) ENGINE=InnoDB"), "{kept}");
-        assert_eq!(defer_references(TABLE.as_bytes()).create, TABLE.as_bytes());
-    }
-
-    #[test]
     fn the_counter_is_left_out_of_a_comparison() {
         let without = String::from_utf8(without_counter(TABLE.as_bytes())).unwrap();
         assert!(without.ends_with(") ENGINE=InnoDB DEFAULT CHARSET=latin1"), "{without}");
@@ -297,9 +126,6 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(text in prop::collection::vec(prop::sample::select(b"\n) ,`KEYAUTO_INCREMENT=1x'\\\\DFLCSR".to_vec()), 0..80)) {
-            let _ = defer_keys(&text, &[]);
-            let _ = defer_keys(&text, &["d".to_owned()]);
-            let _ = defer_references(&text);
             let _ = comparable(&text);
             let _ = has_history_in_turn(&text);
         }

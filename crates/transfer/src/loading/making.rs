@@ -46,7 +46,7 @@ pub(super) struct Making {
     divisible: bool,
     stage: Stage,
     /// What makes the keys that are added after its rows.
-    add: Vec<u8>,
+    add: Vec<Vec<u8>>,
     /// Paths of the parts that have arrived.
     arrived: HashSet<String>,
     /// Files of those that nobody has begun to load.
@@ -170,7 +170,7 @@ impl Making {
     }
 
     /// It is made.
-    pub fn made(&mut self, add: Vec<u8>) {
+    pub fn made(&mut self, add: Vec<Vec<u8>>) {
         (self.add, self.stage) = (add, Stage::Made);
     }
 
@@ -187,7 +187,7 @@ impl Making {
     }
 
     /// A thread finishes it. Returns how many rows were loaded, and what makes its keys.
-    pub fn finish(&mut self) -> (u64, Vec<u8>) {
+    pub fn finish(&mut self) -> (u64, Vec<Vec<u8>>) {
         self.stage = Stage::Busy;
         (self.rows, std::mem::take(&mut self.add))
     }

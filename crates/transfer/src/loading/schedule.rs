@@ -46,7 +46,7 @@ pub(super) enum Step {
     /// Load the rows in these files, by the statement of this number.
     Load(usize, Arc<Table>, Vec<PathBuf>, usize),
     /// So many rows of it were loaded, which is all: add these keys.
-    Finish(usize, Arc<Table>, u64, Vec<u8>),
+    Finish(usize, Arc<Table>, u64, Vec<Vec<u8>>),
 }
 
 /// Whether there is something to do.
@@ -182,7 +182,7 @@ impl Schedule {
     }
 
     /// A table was made; `add` makes the keys that it does not have yet.
-    pub fn made(&mut self, table: usize, add: Vec<u8>) {
+    pub fn made(&mut self, table: usize, add: Vec<Vec<u8>>) {
         let Some(current) = &mut self.current else { return };
         let made = |making: &mut Making| {
             making.made(add);

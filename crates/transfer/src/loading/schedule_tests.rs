@@ -121,7 +121,7 @@ impl Done {
         match step {
             Step::Make(at, table) => {
                 self.made.insert(table.name.clone(), 1);
-                schedule.made(at, b"ADD KEY".to_vec());
+                schedule.made(at, vec![b"ADD KEY".to_vec()]);
             }
             Step::Load(at, _, parts, _) => {
                 schedule.loaded(at, parts.len(), parts.len() as u64);

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use formats::mariadb::show_create::{Deferred, defer_keys};
+use formats::mariadb::deferred::{Deferred, PlainKeys, defer_keys};
 use protocol::logical::{Content, Table};
 
 use super::arriving::{Arriving, Begun};
@@ -22,7 +22,7 @@ use crate::sql::{Session, SqlError};
 use crate::threads::{Thread, in_threads, lock, scoped};
 
 /// Tables with more bytes get their secondary keys after their rows: sorted at once that is faster than row by row.
-pub(crate) const DEFER_FROM: u64 = 8 << 20;
+const DEFER_FROM: u64 = 8 << 20;
 
 /// How often it is looked whether loading must end.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
@@ -50,6 +50,19 @@ pub(super) fn refused(what: &str, error: &SqlError) -> Failure {
     let text = format!("this node's server refused {what}: {error}");
     Failure::new(Kind::Refused, text)
         .hint("change it on the donor, or give this node the donor's settings and version")
+}
+
+/// The definition `create` of a table without what is made after its rows. `referenced`: columns whose keys other tables need at once.
+pub(crate) fn without_later_keys(create: &[u8], content: &Content, referenced: &[String]) -> Deferred {
+    match content {
+        Content::Rows(rows) if rows.bytes >= DEFER_FROM => {
+            defer_keys(create, PlainKeys::WaitExcept(referenced))
+        }
+        Content::Rows(_) => defer_keys(create, PlainKeys::Stay),
+        Content::Nothing | Content::Discarded | Content::Sequence(_) => {
+            Deferred { create: create.to_vec(), add: Vec::new() }
+        }
+    }
 }
 
 impl Loader<'_> {
@@ -137,18 +150,13 @@ impl Loader<'_> {
     }
 
     /// Makes a table without rows, or a sequence. Returns what makes the keys that it does not have yet.
-    fn make(&self, session: &mut Session, table: &Table) -> Result<Vec<u8>> {
+    fn make(&self, session: &mut Session, table: &Table) -> Result<Vec<Vec<u8>>> {
         let refuses = |e: &SqlError| refused(&in_words(table), e);
         let (database, name) = (table.database.as_str(), table.name.as_str());
         if matches!(database, "mysql" | "sys") {
             session.drop_table(database, name).map_err(|e| refuses(&e))?;
         }
-        let deferred = match &table.content {
-            Content::Rows(rows) if rows.bytes >= DEFER_FROM => {
-                defer_keys(&table.create, self.begun.referenced.of(table))
-            }
-            _ => Deferred { create: table.create.clone(), add: Vec::new() },
-        };
+        let deferred = without_later_keys(&table.create, &table.content, self.begun.referenced.of(table));
         let warnings = session.define(database, &deferred.create).map_err(|e| refuses(&e))?;
         definition::log_warnings(table, &warnings);
         if let Content::Sequence(values) = &table.content {
@@ -170,14 +178,16 @@ impl Loader<'_> {
     }
 
     /// So many rows of a table were loaded, which is all: adds the keys that it does not have yet.
-    fn finish(&self, session: &mut Session, table: &Table, loaded: u64, add: &[u8]) -> Result<()> {
+    fn finish(&self, session: &mut Session, table: &Table, loaded: u64, add: &[Vec<u8>]) -> Result<()> {
         let refuses = |e: &SqlError| refused(&in_words(table), e);
         let (database, name) = (table.database.as_str(), table.name.as_str());
         if let Content::Rows(rows) = &table.content {
             check_count(&rows_of(database, name), rows, loaded)?;
         }
+        for keys in add {
+            session.add_keys(database, name, keys).map_err(|e| refuses(&e))?;
+        }
         if !add.is_empty() {
-            session.add_keys(database, name, add).map_err(|e| refuses(&e))?;
             definition::check(session, database, table, &self.begun.contents)?;
         }
         match &table.content {

@@ -163,8 +163,10 @@ impl Exchange<'_> {
         for place in places.iter().filter(|place| !place.later.is_empty()) {
             let same = |table: &&Table| table.database == place.home && table.name == place.table;
             let Some(table) = self.contents.tables.iter().find(same) else { continue };
-            let changed = self.session.change_table(&place.home, &place.table, &place.later);
-            changed.map_err(|e| self.refuses(&in_words(table), &e))?;
+            for later in &place.later {
+                let changed = self.session.change_table(&place.home, &place.table, later);
+                changed.map_err(|e| self.refuses(&in_words(table), &e))?;
+            }
             definition::check(self.session, &place.home, table, self.contents)?;
         }
         Ok(())

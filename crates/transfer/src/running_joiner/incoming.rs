@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
+use formats::mariadb::deferred::defer_references;
 use formats::mariadb::rows_text::columns as split;
-use formats::mariadb::show_create::{defer_keys, defer_references};
 use protocol::inventory::FileId;
 use protocol::logical::{Content, Contents, Rows, SystemTable, Table};
 use report::record;
@@ -22,7 +22,7 @@ use crate::loading::expressible::check_names;
 use crate::loading::referenced::Referenced;
 use crate::loading::statement::{Loaded, as_they_were, load_of};
 use crate::loading::system::is_engine;
-use crate::loading::tables::DEFER_FROM;
+use crate::loading::tables::without_later_keys;
 use crate::loading::{definition, in_words, other_case};
 use crate::snapshot::logical::INCOMING;
 use crate::snapshot::logical::part::{Packed, prefix};
@@ -53,8 +53,8 @@ struct Arriving {
     loaded: Arc<AtomicU64>,
     /// Its number in the record of the transfer.
     number: FileId,
-    /// Keys that are made after the rows.
-    keys: Vec<u8>,
+    /// Keys that are made after the rows, each the end of an `ALTER TABLE`.
+    keys: Vec<Vec<u8>>,
 }
 
 /// Where a table is made, and what of it waits until it is where it belongs.
@@ -66,8 +66,8 @@ pub(super) struct Place {
     pub table: String,
     /// The database to which it belongs.
     pub home: String,
-    /// Fragments of an `ALTER TABLE`.
-    pub later: Vec<u8>,
+    /// Ends of an `ALTER TABLE`.
+    pub later: Vec<Vec<u8>>,
 }
 
 /// Whether a table can be made only when others are where they belong: one of the engine MERGE names them.
@@ -129,12 +129,8 @@ impl<'a> Incoming<'a> {
         let refuses = |e: &SqlError| self.joiner.refused(&in_words(table), e);
         let rows = if let Content::Rows(rows) = &table.content { rows.clone() } else { Rows::default() };
         let references = defer_references(&table.create);
-        let keys = match rows.bytes >= DEFER_FROM {
-            true => defer_keys(&references.create, referenced.of(table)),
-            false => defer_keys(b"", &[]),
-        };
-        let create = if keys.add.is_empty() { &references.create } else { &keys.create };
-        let defined = session.define(&database, create);
+        let keys = without_later_keys(&references.create, &table.content, referenced.of(table));
+        let defined = session.define(&database, &keys.create);
         definition::log_warnings(table, &defined.map_err(|e| refuses(&e))?);
         if let Content::Sequence(values) = &table.content {
             session.set_sequence(&database, &table.name, values).map_err(|e| refuses(&e))?;
@@ -183,7 +179,7 @@ impl<'a> Incoming<'a> {
     /// The server refuses a key, or rows are missing.
     pub fn complete(&self, contents: &Contents) -> Result<u64> {
         self.job.progress.phase("making keys", "");
-        let arrived: Vec<(Place, Vec<u8>, u64)> = lock(&self.state)
+        let arrived: Vec<(Place, Vec<Vec<u8>>, u64)> = lock(&self.state)
             .tables
             .values()
             .map(|table| (table.place.clone(), table.keys.clone(), table.loaded.load(Ordering::Acquire)))
@@ -194,7 +190,7 @@ impl<'a> Incoming<'a> {
             .map(|table| ((table.database.as_str(), table.name.as_str()), table))
             .collect();
         let table_at = |place: &Place| by_name.get(&(place.home.as_str(), place.table.as_str())).copied();
-        let complete = |(place, keys, loaded): (Place, Vec<u8>, u64)| -> Result<u64> {
+        let complete = |(place, keys, loaded): (Place, Vec<Vec<u8>>, u64)| -> Result<u64> {
             let mut session = self.joiner.session()?;
             let Some(table) = table_at(&place) else { return Ok(0) };
             let count = if let Content::Rows(rows) = &table.content { rows.count } else { 0 };
@@ -206,8 +202,8 @@ impl<'a> Incoming<'a> {
                 let discarded = session.discard(&place.database, &place.table);
                 discarded.map_err(|e| self.joiner.refused(&in_words(table), &e))?;
             }
-            if !keys.is_empty() {
-                let made = session.add_keys(&place.database, &place.table, &keys);
+            for keys in &keys {
+                let made = session.add_keys(&place.database, &place.table, keys);
                 made.map_err(|e| self.joiner.refused(&format!("keys of {}", in_words(table)), &e))?;
             }
             // What waits is looked at when it is there.
